@@ -1,0 +1,1 @@
+"""mtf: a git repository as the control plane for machine-learning experiments on SLURM."""

@@ -1,0 +1,1 @@
+"""Vocabulary and decisions, standard library only: no clock, no file, no process."""

@@ -1,0 +1,74 @@
+"""What is committed, resolved: experiments, and the submittables (one a spec) they come in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.ids import RunKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf.core.jobs import Resources
+
+# Sections that say how a run is executed or watched, not what it computes: not part of its key.
+EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One fully resolved configuration with a name."""
+
+    name: str  # unique within its grid; a legal ref component and file name
+    grid: str | None
+    config: Mapping[str, Any]  # JSON values; the trainer gets just this, and where its code is
+    resources: Resources
+    parameters: Mapping[str, Any]  # the values its grid set, by dotted path
+    generation: int
+    rerun_on: tuple[str, ...]  # paths whose git tree ids belong to the key
+
+    @property
+    def owner_name(self) -> str:
+        """Return the name that submissions and keys go by: the grid's, or its own."""
+        return self.grid or self.name
+
+    @property
+    def member(self) -> str | None:
+        """Return the name within the grid, None for a single experiment."""
+        return None if self.grid is None else self.name
+
+
+@dataclass(frozen=True)
+class Desired:
+    """All that one committed spec asks for. ``experiments`` holds one for a single experiment."""
+
+    name: str
+    path: str
+    experiments: tuple[Experiment, ...]
+    is_grid: bool
+    max_parallel: int | None
+    cluster: str | None
+
+
+def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
+    """Return the identity of a run: equal keys are the same run, never submitted twice.
+
+    Neither the spec's path nor a member's name or index belongs to it (a ``sequential`` name
+    moves when a value is added), only the owner's name and the values.
+
+    Args:
+        experiment: resolved.
+        trees: the git object id of each of its ``rerun_on`` paths at the pinned commit.
+    """
+    values = {k: v for k, v in experiment.config.items() if k not in EXECUTION}
+    identity = {
+        "name": experiment.owner_name,
+        "config": values,
+        "generation": experiment.generation,
+        "trees": {path: trees[path] for path in experiment.rerun_on},
+    }
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return RunKey(hashlib.sha256(text.encode()).hexdigest())

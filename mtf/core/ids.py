@@ -1,0 +1,79 @@
+"""Identifiers: how submissions, runs, branches, tokens and ledger paths are spelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+CommitId = NewType("CommitId", str)  # full hexadecimal object id
+SubmissionId = NewType("SubmissionId", str)  # <name>/<timestamp>/<commit[:8]>
+RunId = NewType("RunId", str)  # a submission id, or <submission id>/<member>
+RunKey = NewType("RunKey", str)  # sha256 of what makes two runs the same, see mtf.core.identity
+JobId = NewType("JobId", str)  # SLURM's "4711" or "4711_3", the local executor's "local-12"
+Token = NewType("Token", str)  # one for each job submission, 16 hexadecimal digits
+
+JOB_BRANCH_PREFIX = "refs/heads/slurm-job/"
+LEDGER_REF = "refs/heads/mtf/ledger"
+SINGLE = "run"  # stands for the member in the record path of a single experiment
+TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+def timestamp(now: datetime) -> str:
+    """Return ``now`` (aware, UTC) as it stands in ids: ``20250101T120000Z``."""
+    return now.strftime(TIMESTAMP_FORMAT)
+
+
+def submission_id(name: str, stamp: str, commit: CommitId) -> SubmissionId:
+    """Return the id of what one sync submits for one spec at one commit."""
+    return SubmissionId(f"{name}/{stamp}/{commit[:8]}")
+
+
+def run_id(submission: SubmissionId, member: str | None) -> RunId:
+    """Return a run's id; ``member`` is None for a single experiment."""
+    return RunId(submission if member is None else f"{submission}/{member}")
+
+
+def submission_of(run: RunId) -> SubmissionId:
+    """Return the submission a run belongs to."""
+    return SubmissionId("/".join(run.split("/")[:3]))
+
+
+def member_of(run: RunId) -> str | None:
+    """Return a run's member name, None for a single experiment."""
+    parts = run.split("/", 3)
+    return parts[3] if len(parts) > 3 else None
+
+
+def job_branch(submission: SubmissionId) -> str:
+    """Return the full ref name of the branch that pins a submission."""
+    return JOB_BRANCH_PREFIX + submission
+
+
+def record_path(run: RunId) -> str:
+    """Return where a run's record stands in the ledger's tree."""
+    name, stamp, short = run.split("/", 3)[:3]
+    return f"runs/{name}/{stamp}-{short}/{member_of(run) or SINGLE}.json"
+
+
+def submission_path(submission: SubmissionId) -> str:
+    """Return where a submission's record stands in the ledger's tree."""
+    name, stamp, short = submission.split("/")
+    return f"submissions/{name}/{stamp}-{short}.json"
+
+
+def job_name(name: str, token: Token) -> str:
+    """Return the job name that carries the token; ``name`` is the experiment's or the grid's.
+
+    sacct always gives the name back, the comment not.
+    """
+    return f"{name}+{token}"
+
+
+def token_of(name: str) -> Token | None:
+    """Return the token a job name carries, None when the job is not one of ours."""
+    _, plus, tail = name.rpartition("+")
+    if plus and len(tail) == 16 and all(c in "0123456789abcdef" for c in tail):
+        return Token(tail)
+    return None

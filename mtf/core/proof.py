@@ -1,0 +1,68 @@
+"""Git's object ids, computed without git: what proves that a checkout is the pinned commit.
+
+A checkout is written with a manifest beside it: the raw commit object and the id of every file.
+From these the job computes the commit id again, so a changed, missing or additional file, or a
+manifest of another commit, cannot go unseen; and the job needs no git.
+
+Source: git-hash-object(1); the tree format in Documentation/gitformat-pack and git-mktree(1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GITLINK = "160000"  # a submodule: its content is not part of the commit
+SYMLINK = "120000"
+EXECUTABLE = "100755"
+
+
+class Manifest(TypedDict):
+    """What stands in ``.code/<commit>.json``."""
+
+    commit: str
+    commit_object: str  # latin-1 text of the raw object, so that every byte survives JSON
+    files: dict[str, tuple[str, str]]  # path -> (mode, object id)
+
+
+def object_id(kind: str, content: bytes, *, like: str) -> str:
+    """Return the id git gives an object; ``like`` is an object id made by the same hash."""
+    algorithm = hashlib.sha256 if len(like) == 64 else hashlib.sha1
+    return algorithm(f"{kind} {len(content)}\0".encode() + content).hexdigest()
+
+
+def tree_id(files: Mapping[str, tuple[str, str]], *, like: str) -> str:
+    """Return the id of the tree that holds just these files (path -> mode, object id)."""
+    here: list[tuple[bytes, str, str]] = []  # sort key, mode + name, id
+    below: dict[str, dict[str, tuple[str, str]]] = {}
+    for path, (mode, oid) in files.items():
+        head, slash, rest = path.partition("/")
+        if slash:
+            below.setdefault(head, {})[rest] = (mode, oid)
+        else:
+            here.append((_name(head), f"{mode} {head}", oid))
+    for head, inner in below.items():
+        # git sorts a folder as if its name ended in a slash
+        here.append((_name(head) + b"/", f"40000 {head}", tree_id(inner, like=like)))
+    content = b"".join(_name(entry) + b"\0" + bytes.fromhex(oid) for _, entry, oid in sorted(here))
+    return object_id("tree", content, like=like)
+
+
+def manifest_problem(manifest: Manifest, commit: str) -> str | None:
+    """Return what is wrong when the manifest does not prove ``commit``, else None."""
+    raw = manifest["commit_object"].encode("latin-1")
+    if object_id("commit", raw, like=commit) != commit:
+        return f"the checkout's manifest is not that of commit {commit[:8]}"
+    if not raw.startswith(b"tree "):
+        return "the commit object names no tree"
+    tree = raw[5 : raw.index(b"\n")].decode()
+    if tree_id(manifest["files"], like=commit) != tree:
+        return f"the checkout's list of files is not that of commit {commit[:8]}"
+    return None
+
+
+def _name(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,134 @@
+"""The ledger's records as values: what is known of a run, its attempts and its submission.
+
+Times are ISO 8601 text, UTC, as they stand in the ledger and in ``mtf status --json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.ids import SINGLE, submission_of
+from mtf.core.states import OVER, RunState, Sync
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf.core.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
+
+FORMAT = 1  # of the records; a reader refuses a greater one
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run's newest durable checkpoint is, and how to know it again."""
+
+    path: str  # absolute
+    step: int
+    sha256: str
+    bytes: int
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value that the monitored metric has had."""
+
+    name: str
+    value: float
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job of a run."""
+
+    token: Token
+    index: int  # in the job array
+    claimed_at: str
+    claimed_by: str  # user@host:pid of the submitter
+    lease_until: str  # from then on another submitter may give the claim up
+    job_id: JobId | None = None
+    submitted_at: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    outcome: str | None = None  # how it ended: a cause of mtf.core.causes
+    reason: str = ""
+    node: str | None = None
+    exit_code: int | None = None
+    start_step: int = 0  # the step it started from: progress is measured against it
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that the ledger knows of one run."""
+
+    run: RunId
+    experiment: str
+    grid: str | None
+    branch: str  # slurm-job/..., without refs/heads/
+    commit: CommitId
+    key: RunKey
+    generation: int
+    spec: str  # path of the spec at the pinned commit
+    executor: str
+    cluster: str
+    state: RunState
+    reason: str
+    claimed_at: str
+    sync: Sync = Sync.SYNCED
+    submitted_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    epoch: int | None = None
+    max_epochs: int | None = None
+    step: int | None = None
+    checkpoint: Checkpoint | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_dir: str = ""
+    packages: str | None = None  # sha256 of the installed packages, from the job's proof
+    cancel_requested: bool = False  # by mtf: otherwise a cancellation is somebody's by hand
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def submission(self) -> SubmissionId:
+        """Return the submission this run belongs to."""
+        return submission_of(self.run)
+
+    @property
+    def member(self) -> str:
+        """Return what stands for this run in its submission's folder of the ledger."""
+        return self.experiment if self.grid else SINGLE
+
+    @property
+    def attempt(self) -> Attempt:
+        """Return the newest attempt; a record always has one."""
+        return self.attempts[-1]
+
+    @property
+    def job_id(self) -> JobId | None:
+        """Return the job of the newest attempt, None while it is only claimed."""
+        return self.attempt.job_id
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the recorded state is final."""
+        return self.state in OVER
+
+
+@dataclass(frozen=True)
+class SubmissionRecord:
+    """What one sync submitted for one spec. Written once, never changed."""
+
+    submission: SubmissionId
+    spec: str
+    commit: CommitId
+    branch: str
+    grid: str | None
+    created_at: str
+    created_by: str
+    runs: tuple[RunId, ...]
+    configs: Mapping[str, Mapping[str, Any]]  # member -> resolved configuration

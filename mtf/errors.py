@@ -1,0 +1,61 @@
+"""Error types for people, and the exit codes they end in. Only ``mtf.cli`` catches ``MtfError``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXIT_ERROR = 1
+EXIT_CHANGES = 2  # `plan --detailed-exitcode` only
+EXIT_PARTIAL = 3  # `sync` did a part of its plan
+EXIT_LOCKED = 4  # somebody else holds the lock
+EXIT_USAGE = 64  # click would say 2, which `--detailed-exitcode` needs
+
+
+class MtfError(Exception):
+    """What was wrong, where, and what to do about it, in one message."""
+
+    exit_code = EXIT_ERROR
+
+
+class LockedError(MtfError):
+    """Another ``mtf sync`` holds the lock of this clone."""
+
+    exit_code = EXIT_LOCKED
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake in a committed file. ``line`` and ``column`` count from 1."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        """Return ``path:line:column: message``."""
+        return f"{self.path}:{self.line}:{self.column}: {self.message}"
+
+
+class SpecError(MtfError):
+    """A spec or the settings hold mistakes: all of them, in file order."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(set(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class RepositoryError(MtfError):
+    """The git repository or its remote is not in a state that mtf can work with."""
+
+
+class ExecutorUnavailableError(MtfError):
+    """The executor cannot be read now: its jobs are Unknown, never missing."""
+
+
+class SubmissionRefusedError(MtfError):
+    """The executor refused a submission for good; ``str()`` is its own text."""
+
+
+class SubmissionUncertainError(MtfError):
+    """The executor gave no clear answer: look the token up, the jobs may exist."""

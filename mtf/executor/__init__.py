@@ -1,0 +1,1 @@
+"""What executes jobs: SLURM, or the embedded local queue, behind one protocol."""

@@ -1,0 +1,73 @@
+"""The one interface that the reconciler knows of an executor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime
+
+    from mtf.core.ids import JobId, Token
+    from mtf.core.jobs import JobRequest, JobView, Limits
+
+
+class Executor(Protocol):
+    """Submits job requests and says what became of them. Every call costs O(1) processes."""
+
+    name: str  # "slurm" or "local"; stands in the ledger
+
+    def script(self, request: JobRequest) -> str:
+        """Return the text that ``submit`` would hand over; pure.
+
+        Raises:
+            MtfError: a template of the user is broken.
+        """
+        ...
+
+    def submit(self, request: JobRequest, script: str) -> Mapping[int, JobId]:
+        """Submit and return the job id of each task by its index.
+
+        ``request.job_dir`` exists and holds the links to the run folders.
+
+        Raises:
+            SubmissionRefusedError: final; nothing was submitted.
+            SubmissionUncertainError: the jobs may exist; look the token up.
+            ExecutorUnavailableError: nothing was submitted; try again later.
+        """
+        ...
+
+    def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
+        """Return what is known of all tasks of the submissions ``names`` (token to job name).
+
+        A job that the executor has forgotten is simply not among them. ``since``: no submission
+        asked for is older (aware, UTC).
+
+        Raises:
+            ExecutorUnavailableError: it cannot be read now.
+        """
+        ...
+
+    def cancel(self, jobs: Collection[JobId]) -> None:
+        """Ask for these jobs to end for good; those over or unknown are passed over.
+
+        Raises:
+            ExecutorUnavailableError: it cannot be reached now.
+        """
+        ...
+
+    def preempt(self, jobs: Collection[JobId]) -> None:
+        """Interrupt these jobs as preemption would: signal, grace, then back into the queue.
+
+        Raises:
+            ExecutorUnavailableError: it cannot be reached now.
+        """
+        ...
+
+    def limits(self) -> Limits:
+        """Return what one submission may hold at most.
+
+        Raises:
+            ExecutorUnavailableError: it cannot be read now.
+        """
+        ...

@@ -1,0 +1,186 @@
+"""The one owner of paths and files in a run folder: names, claims and the journal.
+
+Both sides use it: ``mtf sync`` prepares the folder and reads the journal, the job claims the
+folder and appends to the journal. A run folder mirrors the run id under the run root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mtf.core.ids import CommitId, JobId, RunId, SubmissionId, Token
+
+CONFIG = "config.yaml"
+JOURNAL = "journal.jsonl"
+CHECKPOINTS = "checkpoints"
+LATEST = "latest.ckpt"
+CLAIMS = ".claims"
+JOBS = ".jobs"
+CODE = ".code"
+FENCED = "fenced"  # holder of a claim that no job may have any more
+
+
+def run_dir(root: Path, run: RunId) -> Path:
+    """Return the folder of a run."""
+    return root.joinpath(*run.split("/"))
+
+
+def submission_dir(root: Path, submission: SubmissionId) -> Path:
+    """Return the folder of a submission (for a single experiment, the run's own)."""
+    return root.joinpath(*submission.split("/"))
+
+
+def job_dir(root: Path, submission: SubmissionId, token: Token) -> Path:
+    """Return the folder of one job request: its script and the links to its tasks' run folders."""
+    return submission_dir(root, submission) / JOBS / token
+
+
+def code_dir(root: Path, commit: CommitId) -> Path:
+    """Return the read-only checkout that all runs pinned to ``commit`` share."""
+    return root / CODE / commit
+
+
+def code_manifest(root: Path, commit: CommitId) -> Path:
+    """Return the file, beside the checkout, that proves its content (see ``mtf.core.proof``)."""
+    return root / CODE / f"{commit}.json"
+
+
+# -- claims ----------------------------------------------------------------------------------------
+
+
+def claim(folder: Path, token: Token, holder: str) -> str:
+    """Claim a run folder for the attempt ``token`` and return who holds it now.
+
+    The first caller wins, for ever: it gets its own ``holder`` back, and so does the same job
+    when it is requeued; everybody else gets the winner's. The reconciler claims with ``FENCED``
+    before it gives an attempt up, so that a job of that attempt which wakes up late finds the
+    folder taken. Exclusive by link(2), which is atomic on NFS too.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    claims = folder / CLAIMS
+    claims.mkdir(parents=True, exist_ok=True)
+    mine = claims / f".{secrets.token_hex(8)}"
+    write_durably(mine, holder.encode())
+    try:
+        os.link(mine, claims / token)
+    except FileExistsError:
+        return (claims / token).read_text(encoding="utf-8")
+    finally:
+        mine.unlink()
+    return holder
+
+
+def claim_holder(folder: Path, token: Token) -> str | None:
+    """Return who holds the attempt ``token``: a job id, ``FENCED``, or None."""
+    try:
+        return (folder / CLAIMS / token).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+# -- journal ---------------------------------------------------------------------------------------
+
+
+def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
+    """Append one fact, durably. ``event`` is one of those that ``mtf.core.fold`` knows.
+
+    One ``write`` of one line to a file opened for appending: a torn line costs that line only.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    fact = {"event": event, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
+    line = json.dumps(fact, ensure_ascii=False, allow_nan=True) + "\n"
+    fd = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":  # a torn line: end it, keep ours whole
+            line = "\n" + line
+        os.write(fd, line.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
+    """Return a run's facts in the order they were written; damaged lines are left out."""
+    try:
+        raw = (folder / JOURNAL).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    facts = []
+    for line in raw.split(b"\n"):
+        try:
+            fact = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(fact, dict) and isinstance(fact.get("event"), str):
+            facts.append(fact)
+    return tuple(facts)
+
+
+# -- config.yaml -----------------------------------------------------------------------------------
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# what YAML 1.1 or 1.2 readers take for something else than text
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def render_yaml(value: Mapping[str, Any]) -> str:
+    """Return a mapping of JSON values as block YAML 1.2 that reads back as the same values.
+
+    Scalars and lists are written as JSON, which YAML 1.2 contains; ruamel's own writer takes 5 ms
+    a file, too long for grids of thousands.
+    """
+    return "\n".join(_lines(value, "")) + "\n"
+
+
+def _lines(value: Mapping[str, Any], indent: str) -> list[str]:
+    out = []
+    for key, item in value.items():
+        plain = _PLAIN_KEY.fullmatch(key) and key.lower() not in _WORDS
+        name = key if plain else json.dumps(key, ensure_ascii=False)
+        if isinstance(item, dict) and item:
+            out += [f"{indent}{name}:", *_lines(item, indent + "  ")]
+        else:
+            out.append(f"{indent}{name}: {json.dumps(item, ensure_ascii=False)}")
+    return out
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until its bytes are on disk (the name is not: see ``replace``)."""
+    with path.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put a whole file in place: readers see the old content or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_durably(beside, data)
+    beside.replace(path)
+
+
+def job_script(folder: Path, job: JobId) -> Path:
+    """Return the script that a job of this run was started with."""
+    return folder / f"{job}.sbatch"
+
+
+def job_output(folder: Path, job: JobId, *, err: bool = False) -> Path:
+    """Return the file that holds a job's output."""
+    return folder / f"{job}.{'err' if err else 'out'}"
