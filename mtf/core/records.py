@@ -57,7 +57,8 @@ class Attempt:
     reason: str = ""
     node: str | None = None
     exit_code: int | None = None
-    start_step: int = 0  # the step it started from: progress is measured against it
+    start_step: int = 0  # the step of the checkpoint it could start from
+    end_step: int | None = None  # the step of the checkpoint it left: progress is the difference
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class RunRecord:
     run_dir: str = ""
     packages: str | None = None  # sha256 of the installed packages, from the job's proof
     cancel_requested: bool = False  # by mtf: otherwise a cancellation is somebody's by hand
+    observed_at: str | None = None  # when a sync last wrote this record
+    retry_at: str | None = None  # the newest attempt is over; another may start from then on
+    wanted: bool = True  # by a committed spec; False: asked for directly, pruning leaves it alone
     attempts: tuple[Attempt, ...] = ()
 
     @property

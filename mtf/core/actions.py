@@ -1,0 +1,88 @@
+"""What a plan is made of: a closed set of actions, each saying what and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.ids import JobId, RunId, RunKey
+    from mtf.core.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Start a run that nobody has recorded yet."""
+
+    run: RunId
+    desired: Desired
+    experiment: Experiment
+    key: RunKey
+    index: int
+    reason: str = "new"
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Start a further attempt of a recorded run. ``record`` is as observed now."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+    fence: bool = False  # the last claim has no job: shut it out first
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Take a job that bears a claim's token for that claim's job."""
+
+    run: RunId
+    record: RunRecord
+    job_id: JobId
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write down what has been observed; ``record`` is the new one."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End a run's job for good."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+
+
+Action = Submit | Resume | Adopt | Record | Cancel
+
+
+def experiment_name(action: Action) -> str:
+    """Return the name of the experiment an action is about."""
+    return action.experiment.name if isinstance(action, Submit) else action.record.experiment
+
+
+def owner_name(action: Action) -> str:
+    """Return the name of the spec an action is about: the grid's or the experiment's."""
+    return action.run.split("/", 1)[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The actions, in the order of their runs' ids, and what is true without any action."""
+
+    actions: tuple[Action, ...]
+    unchanged: int  # desired runs that are already there
+    notes: tuple[str, ...]  # drift, orphans, things waited for: in words, each with what to do
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is nothing to do."""
+        return not self.actions

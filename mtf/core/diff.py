@@ -1,0 +1,196 @@
+"""The planner: what is committed, recorded and live in, the actions that reconcile them out.
+
+Pure and idempotent: once its actions have been applied, the next plan is empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.fold import Progress
+from mtf.core.ids import run_id, submission_id, timestamp
+from mtf.core.observe import Retry, observe, with_progress
+from mtf.core.states import OVER, RunState, Sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from mtf.core.experiments import Desired
+    from mtf.core.ids import CommitId, RunId, RunKey, SubmissionId, Token
+    from mtf.core.jobs import JobView
+    from mtf.core.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the settings and the command line allow."""
+
+    retry: Retry = field(default_factory=Retry)
+    prune: bool = False
+    wants: Callable[[str], bool] = lambda _: True  # which specs, by name (`--only`)
+    cluster: str = "default"
+    progress_every: timedelta = timedelta(minutes=1)  # between records of mere progress
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a plan depends on but the policy and the clock."""
+
+    commit: CommitId  # the tracked branch's
+    desired: tuple[tuple[Desired, tuple[RunKey, ...]], ...]  # keys in the experiments' order
+    records: Mapping[RunId, RunRecord]
+    # what each executor says, by its name; an executor that cannot be read is not in it
+    live: Mapping[str, Mapping[tuple[Token, int], JobView]]
+    progress: Mapping[RunId, Progress] = field(default_factory=dict)
+    taken: frozenset[SubmissionId] = frozenset()  # ids that exist in the ledger or as a branch
+    abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
+    can_submit: bool = True
+
+
+def plan(world: World, policy: Policy, now: datetime) -> Plan:
+    """Return the actions, in run-id order, that turn what exists into what is committed."""
+    keys = {key for _, spec_keys in world.desired for key in spec_keys}
+    actions: list[Action] = []
+    notes: list[str] = []
+    for record in world.records.values():
+        if record.cluster == policy.cluster and policy.wants(record.run.split("/", 1)[0]):
+            action, note = _recorded(record, world, policy, now, wanted=record.key in keys)
+            actions += [action] if action else []
+            notes += [note] if note else []
+    new = _missing(world, policy, now)
+    if new and not world.can_submit:
+        notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
+        new = []
+    actions += new
+    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - len(new)
+    return Plan(tuple(sorted(actions, key=lambda a: a.run)), unchanged, _summed(notes))
+
+
+def _missing(world: World, policy: Policy, now: datetime) -> list[Action]:
+    """Return a submission for each desired run that no record stands for."""
+    recorded = {record.key for record in world.records.values()}
+    actions: list[Action] = []
+    for desired, spec_keys in world.desired:
+        if not policy.wants(desired.name) or (desired.cluster or policy.cluster) != policy.cluster:
+            continue
+        missing = [
+            (e, k) for e, k in zip(desired.experiments, spec_keys, strict=True) if k not in recorded
+        ]
+        submission = _free_id(desired.name, world, now) if missing else None
+        for index, (experiment, key) in enumerate(missing):
+            assert submission is not None
+            run = run_id(submission, experiment.member)
+            actions.append(Submit(run, desired, experiment, key, index))
+    return actions
+
+
+def _free_id(name: str, world: World, now: datetime) -> SubmissionId:
+    while (wish := submission_id(name, timestamp(now), world.commit)) in world.taken:
+        now += timedelta(seconds=1)
+    return wish
+
+
+def _recorded(
+    record: RunRecord, world: World, policy: Policy, now: datetime, *, wanted: bool
+) -> tuple[Action | None, str | None]:
+    """Return what to do about one recorded run, and what to say."""
+    live = world.live.get(record.executor)
+    if record.is_over:
+        return None, None
+    if live is None:
+        return None, f"{record.executor} cannot be read: its runs are Unknown, nothing is done"
+    job = live.get((record.attempt.token, record.attempt.index))
+    if record.job_id is None and record.retry_at is None:
+        return _claimed(record, job, world, now)
+    progress = world.progress.get(record.run, Progress())
+    new = observe(record, job, progress, retry=policy.retry, now=now)
+    if new.is_over:
+        return Record(record.run, new, _change(record, new)), _drift(new)
+    return _active(record, new, world, policy, now, orphan=record.wanted and not wanted)
+
+
+def _active(
+    old: RunRecord, new: RunRecord, world: World, policy: Policy, now: datetime, *, orphan: bool
+) -> tuple[Action | None, str | None]:
+    """Decide about a run that goes on, or is to."""
+    note = None
+    if orphan:
+        new = replace(new, sync=Sync.OUT_OF_SYNC)
+        note = "runs of changed or removed specs go on: mtf sync --prune cancels them"
+        if policy.prune and not old.cancel_requested:
+            return Cancel(old.run, new, "its spec is gone (--prune)"), None
+    else:
+        new = replace(new, sync=Sync.SYNCED)
+    due = new.retry_at is not None and parse_time(new.retry_at) <= now
+    if due and world.can_submit and not new.cancel_requested:
+        return Resume(old.run, new, new.reason), note
+    return _if_changed(old, new, policy, now), note
+
+
+def _claimed(
+    record: RunRecord, job: JobView | None, world: World, now: datetime
+) -> tuple[Action | None, str | None]:
+    """Decide about a claim whose job, if there is one, was never recorded."""
+    attempt = record.attempt
+    if job is not None:
+        return Adopt(record.run, record, job.job_id, "its job was found by the token"), None
+    lapsed = parse_time(attempt.lease_until) <= now
+    if lapsed or attempt.token in world.abandoned:
+        why = "its lease has run out" if lapsed else "its submitter is gone"
+        if not world.can_submit:
+            return None, "claims without a job wait for the executor"
+        return Resume(record.run, record, f"claimed, never submitted: {why}", fence=True), None
+    return None, f"claims held by {attempt.claimed_by}: another sync is submitting them"
+
+
+def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
+    """Return a record action for what others must learn now; mere progress is told now and then."""
+    if _standing(old) == _standing(new):
+        told = parse_time(old.observed_at) if old.observed_at else None
+        if _reached(old) == _reached(new) or (told and now - told < policy.progress_every):
+            return None
+    return Record(old.run, new, _change(old, new))
+
+
+def _standing(record: RunRecord) -> tuple[object, ...]:
+    attempt = record.attempt
+    return record.state, record.sync, record.retry_at, record.job_id, attempt.ended_at
+
+
+def _reached(record: RunRecord) -> tuple[object, ...]:
+    return record.epoch, record.checkpoint, record.best, record.started_at, record.packages
+
+
+def _change(old: RunRecord, new: RunRecord) -> str:
+    if old.state is not new.state:
+        why = f" ({new.reason})" if new.reason else ""
+        return f"{old.state} -> {new.state}{why}"
+    if old.sync is not new.sync:
+        return f"{old.sync} -> {new.sync}"
+    return "progress"
+
+
+def _drift(record: RunRecord) -> str | None:
+    if record.state is RunState.CANCELLED and not record.cancel_requested:
+        return f"{record.run} was cancelled outside mtf and stays so: mtf retry {record.run}"
+    return None
+
+
+def _summed(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return each note once, with how often it was made."""
+    counts = Counter(notes)
+    return tuple(f"{text} ({n} runs)" if n > 1 else text for text, n in counts.items())
+
+
+def bring_up_to_date(record: RunRecord, progress: Progress) -> RunRecord:
+    """Return the record with its journal's progress, for showing; states come from sync alone."""
+    return record if record.state in OVER else with_progress(record, progress)
+
+
+def parse_time(text: str) -> datetime:
+    """Return a recorded time (ISO 8601) as an aware datetime in UTC."""
+    return datetime.fromisoformat(text).astimezone(UTC)

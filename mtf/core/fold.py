@@ -1,0 +1,115 @@
+"""A run's journal folded into what it has reached: pure, and deaf to facts it does not know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.records import Best, Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a journal says of its run. None: not said yet."""
+
+    first_started_at: str | None = None
+    started_at: str | None = None  # of the newest start
+    job_id: str | None = None  # of the newest start
+    token: str | None = None
+    starts: int = 0
+    epoch: int | None = None
+    max_epochs: int | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    checkpoint: Checkpoint | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    packages: str | None = None
+    stopped: str | None = None  # the signal that the newest start has answered
+    failed: str | None = None  # the newest start's error
+    refused: str | None = None
+    finished_at: str | None = None
+    last_at: str | None = None
+
+
+def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
+    """Return what the facts, in journal order, add up to.
+
+    Args:
+        facts: as ``mtf.rundir.read_journal`` returns them.
+        run_dir: the run folder, to which checkpoint paths are relative.
+    """
+    seen: dict[str, Any] = {}
+    monitor: tuple[str, str] | None = None
+    starts = 0
+    for fact in facts:
+        seen["last_at"] = fact.get("at")
+        match fact["event"]:
+            case "started":
+                starts += 1
+                monitor = _monitor(fact) or monitor
+                seen |= {"stopped": None, "failed": None, "refused": None}
+                seen.setdefault("first_started_at", fact.get("at"))
+                seen["started_at"] = fact.get("at")
+                seen |= _some(fact, "job_id", "token", "max_epochs", "epoch", "step")
+            case "proof":
+                seen["packages"] = fact.get("packages_sha256")
+            case "progress":
+                seen |= _some(fact, "epoch", "step", "total_steps")
+            case "metrics":
+                seen |= _some(fact, "epoch", "step")
+                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
+                seen["best"] = _best(seen.get("best"), fact, monitor)
+            case "checkpoint":
+                seen["checkpoint"] = _checkpoint(fact, run_dir)
+            case "stopped" | "failed" | "refused" as event:
+                seen[event] = str(fact.get("reason", event))
+            case "finished":
+                seen |= _some(fact, "epoch", "step")
+                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
+                seen["finished_at"] = fact.get("at")
+            case _:  # a fact of a later version
+                pass
+    return Progress(starts=starts, **seen)
+
+
+def _some(fact: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: fact[name] for name in names if fact.get(name) is not None}
+
+
+def _monitor(fact: Mapping[str, Any]) -> tuple[str, str] | None:
+    name = fact.get("monitor")
+    return (str(name), str(fact.get("mode", "min"))) if name else None
+
+
+def _numbers(metrics: object) -> dict[str, float]:
+    if not isinstance(metrics, dict):
+        return {}
+    return {str(k): v for k, v in metrics.items() if isinstance(v, int | float)}
+
+
+def _best(
+    best: Best | None, fact: Mapping[str, Any], monitor: tuple[str, str] | None
+) -> Best | None:
+    if monitor is None:
+        return best
+    name, mode = monitor
+    value = _numbers(fact.get("metrics")).get(name)
+    if value is None or value != value:  # NaN is never the best  # noqa: PLR0124
+        return best
+    if best is not None and (value <= best.value if mode == "max" else value >= best.value):
+        return best
+    return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0))
+
+
+def _checkpoint(fact: Mapping[str, Any], run_dir: str) -> Checkpoint:
+    return Checkpoint(
+        path=f"{run_dir}/{fact.get('path')}",
+        step=int(fact.get("step") or 0),
+        sha256=str(fact.get("sha256", "")),
+        bytes=int(fact.get("bytes") or 0),
+        epoch=int(fact.get("epoch") or 0),
+    )
