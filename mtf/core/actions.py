@@ -19,7 +19,6 @@ class Submit:
     desired: Desired
     experiment: Experiment
     key: RunKey
-    index: int
     reason: str = "new"
 
 

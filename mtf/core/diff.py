@@ -81,10 +81,10 @@ def _missing(world: World, policy: Policy, now: datetime) -> list[Action]:
             (e, k) for e, k in zip(desired.experiments, spec_keys, strict=True) if k not in recorded
         ]
         submission = _free_id(desired.name, world, now) if missing else None
-        for index, (experiment, key) in enumerate(missing):
+        for experiment, key in missing:
             assert submission is not None
             run = run_id(submission, experiment.member)
-            actions.append(Submit(run, desired, experiment, key, index))
+            actions.append(Submit(run, desired, experiment, key))
     return actions
 
 

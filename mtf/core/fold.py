@@ -102,7 +102,7 @@ def _best(
         return best
     if best is not None and (value <= best.value if mode == "max" else value >= best.value):
         return best
-    return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0))
+    return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0), mode)
 
 
 def _checkpoint(fact: Mapping[str, Any], run_dir: str) -> Checkpoint:

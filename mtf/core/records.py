@@ -12,7 +12,7 @@ from mtf.core.ids import SINGLE, submission_of
 from mtf.core.states import OVER, RunState, Sync
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtf.core.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
 
@@ -38,6 +38,7 @@ class Best:
     value: float
     epoch: int
     step: int
+    mode: str = "min"  # or "max": which values are better
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,11 @@ class SubmissionRecord:
     created_by: str
     runs: tuple[RunId, ...]
     configs: Mapping[str, Mapping[str, Any]]  # member -> resolved configuration
+
+
+def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
+    """Return the run with the best value of the monitored metric, None when there is no value."""
+    ranked = [
+        (r.best.value if r.best.mode == "min" else -r.best.value, r) for r in records if r.best
+    ]
+    return min(ranked, key=lambda pair: pair[0])[1] if ranked else None

@@ -1,0 +1,348 @@
+"""The only door to git: objects at a commit, refs by compare-and-swap, fetch and push.
+
+Nothing here reads or writes the work tree or the index (but for ``staged``), so a dirty or
+half-staged checkout neither matters nor is disturbed. GitPython starts the processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from git.cmd import Git
+from git.exc import GitCommandNotFound
+
+from mtf.core.ids import CommitId
+from mtf.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SCRATCH = "refs/mtf/scratch/"
+# What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
+_MOVED = re.compile(
+    r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
+    r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
+)
+
+
+class RefMovedError(RepositoryError):
+    """Another writer has moved a ref in the meantime: read again and decide anew."""
+
+
+class Entry(NamedTuple):
+    """One file of a tree or of the index."""
+
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True)
+class RefUpdate:
+    """A ref to move from ``old`` (None: it must not exist) to ``new``."""
+
+    ref: str
+    new: CommitId
+    old: CommitId | None
+
+
+class GitRepo:
+    """One repository. All answers come from git itself; nothing is cached but what cannot change.
+
+    ``inherit`` keeps git's own environment variables: right inside a hook of this very
+    repository, wrong for any other one (Source: githooks(5)).
+    """
+
+    def __init__(self, folder: Path, *, inherit: bool = False) -> None:
+        """Open the repository that holds ``folder``.
+
+        Raises:
+            RepositoryError: there is none, or git is not installed.
+        """
+        if not inherit:
+            for name in _TIES:
+                os.environ.pop(name, None)  # GitPython hands os.environ on
+        self._git = Git(str(folder))
+        if not folder.is_dir():
+            raise RepositoryError(f"{folder}: no such folder")
+        where = ["--show-toplevel", "--git-common-dir"]
+        code, out, err = self._try("rev-parse", "--path-format=absolute", *where)
+        lines = os.fsdecode(out).splitlines()
+        if code and "must be run in a work tree" not in err:
+            raise RepositoryError(f"{folder}: not in a git repository. Create one: mtf init")
+        if code:  # bare
+            code, out, _ = self._try("rev-parse", "--absolute-git-dir")
+            lines = [os.fsdecode(out).strip()] * 2
+        self.root, self.common_dir = Path(lines[0]), Path(lines[1])
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def _try(self, *args: str, stdin: bytes | None = None) -> tuple[int, bytes, str]:
+        """Run git; return its exit code, standard output and standard error."""
+        with tempfile.TemporaryFile() as source:
+            source.write(stdin or b"")
+            source.seek(0)
+            try:
+                code, out, err = self._git.execute(
+                    ["git", *args],
+                    istream=source,
+                    env=_QUIET,
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                )
+            except GitCommandNotFound as e:
+                raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
+        return int(code or 0), bytes(out), str(err)
+
+    def _run(self, *args: str, stdin: bytes | None = None) -> bytes:
+        """Run git and return its standard output.
+
+        Raises:
+            RepositoryError: it failed; the message is git's own.
+        """
+        code, out, err = self._try(*args, stdin=stdin)
+        if code:
+            raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
+        return out
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def find_commit(self, rev: str) -> CommitId | None:
+        """Return the commit that ``rev`` names, None when there is none."""
+        code, out, _ = self._try(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"
+        )
+        return CommitId(out.decode().strip()) if code == 0 else None
+
+    def commit(self, rev: str) -> CommitId:
+        """Return the commit that ``rev`` names.
+
+        Raises:
+            RepositoryError: there is none.
+        """
+        found = self.find_commit(rev)
+        if found is not None:
+            return found
+        if self.find_commit("HEAD") is None and not self._run("for-each-ref", "--count=1"):
+            raise RepositoryError(
+                "the repository has no commits yet. Commit your experiments first"
+            )
+        raise RepositoryError(f"{rev}: no such commit or branch in this repository")
+
+    def files(self, commit: CommitId, folder: str = "") -> dict[str, Entry]:
+        """Return the files below ``folder`` at a commit by their paths, submodules included."""
+        where = ["--", f"{folder.rstrip('/')}/"] if folder else []
+        out = self._run("ls-tree", "-r", "-z", "--full-tree", commit, *where)
+        found = {}
+        for line in os.fsdecode(out).split("\0")[:-1]:
+            meta, path = line.split("\t", 1)
+            mode, _, oid = meta.split()
+            found[path] = Entry(mode, oid)
+        return found
+
+    def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
+        """Return objects' contents by id, all with one process.
+
+        Raises:
+            RepositoryError: one is missing.
+        """
+        wanted = list(dict.fromkeys(oids))
+        if not wanted:
+            return {}
+        out = self._run("cat-file", "--batch", "--buffer", stdin="\n".join(wanted).encode() + b"\n")
+        contents, at = {}, 0
+        for oid in wanted:
+            end = out.index(b"\n", at)
+            header = out[at:end].split()
+            if len(header) != 3:
+                raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
+            size = int(header[2])
+            contents[oid] = out[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        return contents
+
+    def read(self, commit: CommitId, path: str) -> bytes | None:
+        """Return a file at a commit, None when it is not there."""
+        code, out, _ = self._try("cat-file", "blob", f"{commit}:{path}")
+        return out if code == 0 else None
+
+    def object_ids(self, commit: CommitId, paths: Iterable[str]) -> dict[str, str]:
+        """Return the id of the file or folder at each path; "absent" where there is none."""
+        found = {}
+        for path in dict.fromkeys(paths):
+            rev = f"{commit}:{path.strip('/')}"
+            code, out, _ = self._try("rev-parse", "--verify", "--quiet", "--end-of-options", rev)
+            found[path] = out.decode().strip() if code == 0 else "absent"
+        return found
+
+    def staged(self, folder: str) -> dict[str, Entry]:
+        """Return what the next commit adds or changes below ``folder``.
+
+        Source: git-diff-index(1), raw output format.
+        """
+        head = self.find_commit("HEAD") or self._run(
+            "hash-object", "-t", "tree", "--stdin", stdin=b""
+        ).decode().strip()  # fmt: skip
+        out = self._run(
+            "diff-index", "--cached", "--raw", "-z", "--no-renames", "--diff-filter=d",
+            "--abbrev=64", "--ita-invisible-in-index", head, "--", folder,
+        )  # fmt: skip
+        parts = os.fsdecode(out).split("\0")
+        found = {}
+        for meta, path in zip(parts[0:-1:2], parts[1::2], strict=True):
+            _, mode, _, oid, _ = meta.split()
+            found[path] = Entry(mode, oid)
+        return found
+
+    def index(self, folder: str) -> dict[str, Entry]:
+        """Return all files below ``folder`` as they stand in the index."""
+        out = self._run("ls-files", "--cached", "--stage", "-z", "--full-name", "--", folder)
+        found = {}
+        for line in os.fsdecode(out).split("\0")[:-1]:
+            meta, path = line.split("\t", 1)
+            mode, oid, _ = meta.split()
+            found[path] = Entry(mode, oid)
+        return found
+
+    def refs(self, prefix: str) -> dict[str, CommitId]:
+        """Return all refs below ``prefix``."""
+        out = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
+        pairs = (line.split() for line in out.decode().splitlines())
+        return {ref: CommitId(oid) for ref, oid in pairs}
+
+    def is_ancestor(self, older: CommitId, newer: CommitId) -> bool:
+        """Return whether ``newer`` contains ``older``."""
+        return self._try("merge-base", "--is-ancestor", older, newer)[0] == 0
+
+    def merge_base(self, a: CommitId, b: CommitId) -> CommitId | None:
+        """Return the best common ancestor, None where the histories do not meet."""
+        code, out, _ = self._try("merge-base", a, b)
+        return CommitId(out.decode().split()[0]) if code == 0 else None
+
+    def current_branch(self) -> str | None:
+        """Return the branch that is checked out, None when HEAD is detached."""
+        code, out, _ = self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+        return out.decode().strip() if code == 0 else None
+
+    def git_path(self, name: str) -> Path:
+        """Return where git keeps ``name`` (``hooks`` follows core.hooksPath)."""
+        out = self._run("rev-parse", "--path-format=absolute", "--git-path", name)
+        return Path(os.fsdecode(out).rstrip("\n"))
+
+    def config(self, key: str) -> str | None:
+        """Return a configuration value, None when it is not set."""
+        code, out, _ = self._try("config", "--get", key)
+        return out.decode().strip() if code == 0 else None
+
+    def identity(self) -> str:
+        """Return who commits here, as ``Name <mail>``."""
+        code, out, _ = self._try("var", "GIT_COMMITTER_IDENT")
+        return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def write_commit(
+        self,
+        changes: Mapping[str, bytes | None],
+        *,
+        parents: tuple[CommitId, ...],
+        message: str,
+        committer: str,
+    ) -> CommitId:
+        """Write a commit that changes files of its first parent; None deletes one. No ref moves.
+
+        One ``git fast-import`` however many files. Source: git-fast-import(1).
+        """
+        scratch = _SCRATCH + secrets.token_hex(8)
+        text = message.encode()
+        head = [
+            f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode(),
+            text,
+        ]
+        head += [b"\n"]
+        head += [
+            f"{kind} {p}\n".encode() for kind, p in zip(("from", "merge"), parents, strict=False)
+        ]
+        for path, content in changes.items():
+            name = os.fsencode(path)
+            if content is None:
+                head.append(b"D " + name + b"\n")
+            else:
+                head.append(b"M 100644 inline " + name + b"\ndata %d\n" % len(content))
+                head += [content, b"\n"]
+        head.append(b"\nget-mark :1\n")
+        out = self._run(
+            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now",
+            stdin=b"".join(head),
+        )  # fmt: skip
+        new = CommitId(out.decode().strip())
+        self._run("update-ref", "-d", scratch)
+        return new
+
+    def update_refs(self, updates: Iterable[RefUpdate]) -> None:
+        """Move all the refs or none.
+
+        Raises:
+            RefMovedError: one is not where it was expected.
+        """
+        lines = [f"update {u.ref} {u.new} {u.old or '0' * len(u.new)}\n" for u in updates]
+        text = "".join(["start\n", *lines, "prepare\n", "commit\n"]).encode()
+        code, _, err = self._try("-c", "core.fsync=committed", "update-ref", "--stdin", stdin=text)
+        if code:
+            raise self._write_error("update-ref", err)
+
+    def push(self, remote: str, updates: Iterable[RefUpdate]) -> None:
+        """Move refs of the remote: all of them, each from just the value given, or none.
+
+        Raises:
+            RefMovedError: another writer was faster.
+            RepositoryError: the remote cannot be reached or refuses.
+        """
+        leases, specs = [], []
+        for u in updates:
+            leases.append(f"--force-with-lease={u.ref}:{u.old or ''}")
+            specs.append(f"{u.new}:{u.ref}")
+        code, _, err = self._try(
+            "push", "--porcelain", "--atomic", "--no-verify", *leases, remote, *specs
+        )
+        if code:
+            raise self._write_error(f"push to {remote}", err)
+
+    def _write_error(self, what: str, err: str) -> RepositoryError:
+        kind = RefMovedError if _MOVED.search(err) else RepositoryError
+        return kind(f"git {what}: {err.strip()}")
+
+    # -- the remote --------------------------------------------------------------------------------
+
+    def remote_refs(self, remote: str, refs: Iterable[str]) -> dict[str, CommitId]:
+        """Ask the remote for these refs.
+
+        Raises:
+            RepositoryError: it cannot be reached.
+        """
+        out = self._run("ls-remote", remote, *refs)
+        pairs = (line.split("\t") for line in out.decode().splitlines())
+        return {ref: CommitId(oid) for oid, ref in pairs}
+
+    def fetch(self, remote: str, wanted: Mapping[str, CommitId]) -> None:
+        """Bring these refs of the remote, and their objects, to ``refs/remotes/<remote>/...``."""
+        specs = [
+            f"+{ref}:refs/remotes/{remote}/{ref.removeprefix('refs/heads/')}" for ref in wanted
+        ]
+        if specs:
+            self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
+
+
+# Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.
+_TIES = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_IMPLICIT_WORK_TREE",
+)  # fmt: skip
+_QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}

@@ -1,0 +1,87 @@
+"""Records to the ledger's JSON and back. Stable text: a record that has not changed is no diff."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from typing import Any
+
+from mtf.core.records import (
+    FORMAT,
+    Attempt,
+    Best,
+    Checkpoint,
+    RunRecord,
+    SubmissionRecord,
+)
+from mtf.core.states import RunState, Sync
+
+_ATTEMPT = {f.name for f in fields(Attempt)}
+_RUN = {f.name for f in fields(RunRecord)}
+
+
+class DamagedRecordError(ValueError):
+    """The bytes are not a record that this version can read."""
+
+
+def encode_run(record: RunRecord) -> bytes:
+    """Return a run record as it stands in the ledger."""
+    value = {"format": FORMAT, **run_as_dict(record)}
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def run_as_dict(record: RunRecord) -> dict[str, Any]:
+    """Return a run record as JSON values, with what follows from its fields."""
+    value = asdict(record)
+    derived = {"submission": record.submission, "job_id": record.job_id}
+    return {"run": record.run, **derived, **value}
+
+
+def decode_run(raw: bytes) -> RunRecord:
+    """Return the run record that stands in a ledger file.
+
+    Raises:
+        DamagedRecordError: it does not hold one, or one of a later format.
+    """
+    try:
+        value = json.loads(raw)
+        if value["format"] > FORMAT:
+            raise DamagedRecordError(f"format {value['format']}: written by a newer mtf, upgrade")
+        known = {k: v for k, v in value.items() if k in _RUN}
+        checkpoint, best = known.get("checkpoint"), known.get("best")
+        known |= {
+            "state": RunState(value["state"]),
+            "sync": Sync(value["sync"]),
+            "checkpoint": Checkpoint(**checkpoint) if checkpoint else None,
+            "best": Best(**best) if best else None,
+            "attempts": tuple(
+                Attempt(**{k: v for k, v in a.items() if k in _ATTEMPT}) for a in value["attempts"]
+            ),
+        }
+        record = RunRecord(**known)
+    except DamagedRecordError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise DamagedRecordError(f"{type(e).__name__}: {e}") from e
+    if not record.attempts:
+        raise DamagedRecordError("it has no attempt")
+    return record
+
+
+def encode_submission(record: SubmissionRecord) -> bytes:
+    """Return a submission record as it stands in the ledger."""
+    return (json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=False) + "\n").encode()
+
+
+def decode_submission(raw: bytes) -> SubmissionRecord:
+    """Return the submission record that stands in a ledger file.
+
+    Raises:
+        DamagedRecordError: it does not hold one.
+    """
+    try:
+        value = json.loads(raw)
+        known = {f.name: value[f.name] for f in fields(SubmissionRecord)}
+        return SubmissionRecord(**{**known, "runs": tuple(known["runs"])})
+    except (ValueError, KeyError, TypeError) as e:
+        raise DamagedRecordError(f"{type(e).__name__}: {e}") from e

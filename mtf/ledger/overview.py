@@ -1,0 +1,52 @@
+"""The ledger branch's README.md: what a person sees who opens the branch on a forge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from mtf.core.records import best_run
+from mtf.core.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.core.ids import SubmissionId
+    from mtf.core.records import RunRecord
+
+_MOST = 200  # submissions shown, the newest
+
+
+def render_overview(records: Iterable[RunRecord]) -> str:
+    """Return one table row a submission, the newest first."""
+    groups: dict[SubmissionId, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.submission, []).append(record)
+    newest = sorted(groups, key=lambda s: s.split("/")[1:], reverse=True)
+    rows = [_row(s, groups[s]) for s in newest[:_MOST]]
+    lines = [
+        "# mtf ledger",
+        "",
+        "What ran, written by `mtf sync` and never by hand: one record a run under `runs/`,",
+        "one a submission under `submissions/`. Read it with `mtf status`.",
+        "",
+        "| submission | runs | " + " | ".join(RunState) + " | best |",
+        "|---|--:|" + "--:|" * len(RunState) + "---|",
+        *rows,
+    ]
+    if len(newest) > _MOST:
+        lines += ["", f"The newest {_MOST} of {len(newest)} submissions."]
+    return "\n".join(lines) + "\n"
+
+
+def _row(submission: SubmissionId, records: list[RunRecord]) -> str:
+    counts = Counter(record.state for record in records)
+    cells = [str(counts[state] or "") for state in RunState]
+    return f"| `{submission}` | {len(records)} | {' | '.join(cells)} | {_best(records)} |"
+
+
+def _best(records: list[RunRecord]) -> str:
+    record = best_run(records)
+    if record is None or record.best is None:
+        return ""
+    return f"{record.best.name} {record.best.value:.4g} ({record.member})"
