@@ -176,6 +176,13 @@ def replace(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
+def put(path: Path, data: bytes) -> None:
+    """Put a whole file in place without waiting for the disk: for what can be made again."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
 def job_script(folder: Path, job: JobId) -> Path:
     """Return the script that a job of this run was started with."""
     return folder / f"{job}.sbatch"

@@ -45,6 +45,7 @@ class World:
     records: Mapping[RunId, RunRecord]
     # what each executor says, by its name; an executor that cannot be read is not in it
     live: Mapping[str, Mapping[tuple[Token, int], JobView]]
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
     progress: Mapping[RunId, Progress] = field(default_factory=dict)
     taken: frozenset[SubmissionId] = frozenset()  # ids that exist in the ledger or as a branch
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
@@ -102,7 +103,8 @@ def _recorded(
     if record.is_over:
         return None, None
     if live is None:
-        return None, f"{record.executor} cannot be read: its runs are Unknown, nothing is done"
+        why = world.unreadable.get(record.executor, "not asked")
+        return None, f"{record.executor} cannot be read ({why}): its runs are Unknown, no action"
     job = live.get((record.attempt.token, record.attempt.index))
     if record.job_id is None and record.retry_at is None:
         return _claimed(record, job, world, now)

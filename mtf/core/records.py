@@ -135,6 +135,7 @@ class SubmissionRecord:
     grid: str | None
     created_at: str
     created_by: str
+    max_parallel: int | None
     runs: tuple[RunId, ...]
     configs: Mapping[str, Mapping[str, Any]]  # member -> resolved configuration
 

@@ -44,9 +44,7 @@ def decode_run(raw: bytes) -> RunRecord:
         DamagedRecordError: it does not hold one, or one of a later format.
     """
     try:
-        value = json.loads(raw)
-        if value["format"] > FORMAT:
-            raise DamagedRecordError(f"format {value['format']}: written by a newer mtf, upgrade")
+        value = _known_format(json.loads(raw))
         known = {k: v for k, v in value.items() if k in _RUN}
         checkpoint, best = known.get("checkpoint"), known.get("best")
         known |= {
@@ -66,6 +64,12 @@ def decode_run(raw: bytes) -> RunRecord:
     if not record.attempts:
         raise DamagedRecordError("it has no attempt")
     return record
+
+
+def _known_format(value: dict[str, Any]) -> dict[str, Any]:
+    if value["format"] > FORMAT:
+        raise DamagedRecordError(f"format {value['format']}: written by a newer mtf, upgrade")
+    return value
 
 
 def encode_submission(record: SubmissionRecord) -> bytes:

@@ -67,9 +67,9 @@ class LedgerStore:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def read(self) -> Ledger:
+    def read(self, ref: str = LEDGER_REF) -> Ledger:
         """Return the ledger as it stands in this clone; damaged records are set aside."""
-        tip = self._repo.find_commit(LEDGER_REF)
+        tip = self._repo.find_commit(ref)
         if tip is None:
             return Ledger(None, {}, frozenset())
         files = self._repo.files(tip)

@@ -1,0 +1,263 @@
+"""Carries a plan out: claim and pin in one commit, submit, record the jobs in another."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.commands.batches import Batch, Start, make_batches, prepare_folders
+from mtf.commands.checkout import materialise
+from mtf.commands.claims import (
+    Claimant,
+    changed_record,
+    refused,
+    submission_records,
+    with_job,
+)
+from mtf.commands.executors import open_executor
+from mtf.commands.gather import submitter
+from mtf.commands.retries import with_retries
+from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.ids import JobId, job_branch, submission_of
+from mtf.errors import (
+    EXIT_PARTIAL,
+    ExecutorUnavailableError,
+    SubmissionRefusedError,
+    SubmissionUncertainError,
+)
+from mtf.ledger.store import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtf.commands.gather import Situation
+    from mtf.commands.project import Project
+    from mtf.core.ids import CommitId, RunId
+    from mtf.core.records import RunRecord
+    from mtf.executor.protocol import Executor
+    from mtf.ledger.store import Ledger, LedgerStore
+
+Prepared = list[tuple["Executor", Batch, str]]  # each with its script
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one sync did."""
+
+    plan: Plan
+    commit: CommitId
+    submitted: Mapping[RunId, JobId] = field(default_factory=dict)
+    refused: Mapping[RunId, str] = field(default_factory=dict)
+    uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 when everything planned was done, else the code for a part of it."""
+        return EXIT_PARTIAL if self.refused or self.uncertain else 0
+
+
+@dataclass
+class _Outcome:
+    """What became of the runs handed over."""
+
+    submitted: dict[RunId, JobId] = field(default_factory=dict)
+    refused: dict[RunId, str] = field(default_factory=dict)
+    uncertain: dict[RunId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Application:
+    """One plan being carried out: what its steps share, and nothing that outlives it."""
+
+    project: Project
+    store: LedgerStore
+    situation: Situation
+    executor: str  # the name of the one that new attempts go to
+    say: Callable[[str], None]  # takes progress lines for people
+
+    def carry_out(self, plan: Plan) -> Report:
+        """Do everything the plan says.
+
+        Raises:
+            RefMovedError: another writer was faster; nothing was submitted.
+            MtfError: nothing was submitted.
+        """
+        actions = [self._fenced(action) for action in plan.actions]
+        prepared = self._prepare(
+            [self._start(a) for a in actions if isinstance(a, Submit | Resume)]
+        )
+        claimed = self._claim(actions, prepared)
+        self._cancel(actions)
+        outcome = _Outcome()
+        for executor, batch, script in prepared:
+            self._submit(executor, batch, script, outcome)
+        self._record(claimed, outcome)
+        commit = self.situation.world.commit
+        return Report(plan, commit, outcome.submitted, outcome.refused, outcome.uncertain)
+
+    # -- before anything is written to the ledger --------------------------------------------------
+
+    def _fenced(self, action: Action) -> Action:
+        """Shut out the job of a claim that is given up; adopt it if it has started after all."""
+        if not (isinstance(action, Resume) and action.fence):
+            return action
+        folder = rundir.run_dir(self.project.runs_root, action.run)
+        holder = rundir.claim(folder, action.record.attempt.token, rundir.FENCED)
+        if holder == rundir.FENCED:
+            return action
+        return Adopt(action.run, action.record, JobId(holder), "its job has started")
+
+    def _start(self, action: Submit | Resume) -> Start:
+        """Return what a new attempt needs to know of its run."""
+        if isinstance(action, Submit):
+            e, commit = action.experiment, self.situation.world.commit
+            throttle = action.desired.max_parallel
+            return Start(action.run, action.key, commit, e.grid, e.config, throttle)
+        record = action.record
+        submission = self.store.submission(self.situation.ledger, record.submission)
+        config = submission.configs[record.member]
+        return Start(
+            action.run, record.key, record.commit, record.grid, config, submission.max_parallel
+        )
+
+    def _prepare(self, starts: list[Start]) -> Prepared:
+        """Make checkouts and scripts: what can fail for a user's mistake fails here."""
+        executors: dict[CommitId, Executor] = {}
+        for commit in {s.commit for s in starts}:
+            materialise(self.project.repo, self.project.runs_root, commit)
+            templates = self._templates(commit)
+            executors[commit] = open_executor(self.project, self.executor, templates)
+        most = min((e.limits().max_array_size for e in executors.values()), default=1)
+        batches = make_batches(starts, self.project.runs_root, most, lambda: secrets.token_hex(8))
+        of = [(executors[batch.starts[0].commit], batch) for batch in batches]
+        return [(executor, batch, executor.script(batch.request)) for executor, batch in of]
+
+    def _templates(self, commit: CommitId) -> dict[str, str]:
+        """Return the repository's own script templates, as committed."""
+        repo = self.project.repo
+        files = {p: e for p, e in repo.files(commit, "templates").items() if p.endswith(".j2")}
+        contents = repo.blobs(e.oid for e in files.values())
+        return {p.split("/", 1)[1]: contents[e.oid].decode() for p, e in files.items()}
+
+    # -- claim and pin -----------------------------------------------------------------------------
+
+    def _claim(self, actions: list[Action], prepared: Prepared) -> Ledger:
+        """Write all that the plan changes, and a fresh claim for each run that starts, at once."""
+        by = self._claimant()
+        place = {
+            start.run: (batch.request.token, index)
+            for _, batch, _ in prepared
+            for index, start in batch.indices()
+        }
+        change = Change(
+            runs=tuple(changed_record(action, place.get(action.run), by) for action in actions),
+            submissions=submission_records(actions, by),
+            branches={
+                job_branch(submission_of(a.run)): by.commit
+                for a in actions
+                if isinstance(a, Submit)
+            },
+        )
+        message = _message(actions)
+        ledger = self.store.append(self.situation.ledger, change, message, pin=by.commit)
+        for submission in change.submissions:
+            self.say(f"pinned   {submission.branch} ({len(submission.runs)} runs claimed)")
+        return ledger
+
+    def _claimant(self) -> Claimant:
+        settings = self.situation.settings
+        return Claimant(
+            who=submitter(),
+            now=datetime.now(UTC),
+            commit=self.situation.world.commit,
+            executor=self.executor,
+            cluster=settings.cluster,
+            lease_s=settings.lease,
+            root=self.project.runs_root,
+        )
+
+    # -- act ---------------------------------------------------------------------------------------
+
+    def _cancel(self, actions: list[Action]) -> None:
+        jobs: dict[str, list[JobId]] = {}
+        for action in actions:
+            if isinstance(action, Cancel) and action.record.job_id:
+                jobs.setdefault(action.record.executor, []).append(action.record.job_id)
+        for name, ids in jobs.items():
+            open_executor(self.project, name).cancel(ids)
+
+    def _submit(self, executor: Executor, batch: Batch, script: str, outcome: _Outcome) -> None:
+        """Hand one batch over; every way it can end leaves what the next sync understands."""
+        runs = [s.run for s in batch.starts]
+        name = batch.request.name
+        try:
+            prepare_folders(batch, self.project.runs_root, self.project.repo.root)
+            jobs = executor.submit(batch.request, script)
+        except SubmissionRefusedError as e:
+            outcome.refused |= dict.fromkeys(runs, str(e))
+            self.say(f"refused  {name}: {e}")
+        except (SubmissionUncertainError, ExecutorUnavailableError) as e:
+            outcome.uncertain |= dict.fromkeys(runs, str(e))
+            self.say(f"unclear  {name}: {e}. The next mtf sync looks the jobs up")
+        except OSError as e:
+            outcome.uncertain |= dict.fromkeys(runs, str(e))
+            self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync goes on")
+        else:
+            outcome.submitted |= {s.run: jobs[index] for index, s in batch.indices()}
+            ids = list(jobs.values())
+            shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
+            self.say(f"submit   {name}: {len(runs)} runs -> {self.executor} {shown}")
+
+    # -- record ------------------------------------------------------------------------------------
+
+    def _record(self, ledger: Ledger, outcome: _Outcome) -> None:
+        """Write the jobs down. Others may have written in between: only our claims change."""
+        runs = [*outcome.submitted, *outcome.refused]
+        if not runs:
+            return
+        tokens = {run: ledger.runs[run].attempt.token for run in runs}
+        message = _jobs_message(outcome)
+        known: list[Ledger] = [ledger]
+
+        def write() -> None:
+            if not known:
+                self.store.fetch(self.situation.settings.branch)
+            current = known.pop() if known else self.store.read()
+            ours = [
+                self._settled(current.runs[run], outcome)
+                for run, token in tokens.items()
+                if run in current.runs and current.runs[run].attempt.token == token
+            ]
+            if ours:
+                self.store.append(current, Change(runs=tuple(ours)), message)
+
+        with_retries(write)
+
+    def _settled(self, record: RunRecord, outcome: _Outcome) -> RunRecord:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        if record.run in outcome.submitted:
+            return with_job(record, outcome.submitted[record.run], at)
+        return refused(record, outcome.refused[record.run], at)
+
+
+_WORDS = {Submit: "claim", Resume: "continue", Adopt: "adopt", Record: "record", Cancel: "cancel"}
+
+
+def _message(actions: list[Action]) -> str:
+    """Return a commit message that tells what happens to which run."""
+    counts = Counter(_WORDS[type(a)] for a in actions)
+    what = ", ".join(f"{word} {n} run{'s' if n > 1 else ''}" for word, n in counts.items())
+    lines = [f"{a.run}: {a.reason}" for a in actions[:100]]
+    more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
+    return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"
+
+
+def _jobs_message(outcome: _Outcome) -> str:
+    counts = {"submitted": len(outcome.submitted), "refused": len(outcome.refused)}
+    what = ", ".join(f"{n} jobs {word}" for word, n in counts.items() if n)
+    jobs = sorted({job.split("_")[0] for job in outcome.submitted.values()})
+    return f"mtf: {what}\n\n" + "".join(f"Mtf-Job: {job}\n" for job in jobs[:100])

@@ -1,0 +1,119 @@
+"""Turns the runs to start into job requests, and their folders into what a job finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+from mtf.core.ids import CommitId, Token, member_of, submission_of
+from mtf.core.jobs import JobRequest, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from mtf.core.ids import RunId, RunKey
+    from mtf.core.jobs import Resources
+
+
+@dataclass(frozen=True)
+class Start:
+    """One run that is to get a job now."""
+
+    run: RunId
+    key: RunKey
+    commit: CommitId
+    grid: str | None
+    config: Mapping[str, Any]
+    max_parallel: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that go to the executor together, in the order of their indices."""
+
+    request: JobRequest
+    starts: tuple[Start, ...]
+
+    def indices(self) -> Iterator[tuple[int, Start]]:
+        """Yield each run with its index."""
+        return zip((t.index for t in self.request.tasks), self.starts, strict=True)
+
+
+def make_batches(
+    starts: Iterable[Start], root: Path, most: int, new_token: Callable[[], str]
+) -> list[Batch]:
+    """Return one batch for each group of runs of a submission that need equal resources.
+
+    ``most`` is how many tasks one array may hold; a larger group becomes several.
+    """
+    groups: dict[tuple[str, str, str], list[Start]] = defaultdict(list)
+    for start in starts:
+        needs = json.dumps(start.config["slurm"], sort_keys=True)
+        groups[submission_of(start.run), start.commit, needs].append(start)
+    return [
+        _batch(tuple(group[at : at + most]), root, Token(new_token()))
+        for group in groups.values()
+        for at in range(0, len(group), most)
+    ]
+
+
+def _batch(starts: tuple[Start, ...], root: Path, token: Token) -> Batch:
+    first = starts[0]
+    submission = submission_of(first.run)
+    resources: Resources = first.config["slurm"]
+    request = JobRequest(
+        token=token,
+        name=submission.split("/", 1)[0],
+        tasks=tuple(
+            Task(s.run, index, str(rundir.run_dir(root, s.run))) for index, s in enumerate(starts)
+        ),
+        resources=resources,
+        code_dir=str(rundir.code_dir(root, first.commit)),
+        job_dir=str(rundir.job_dir(root, submission, token)),
+        array=first.grid is not None,
+        max_parallel=first.max_parallel,
+        python=sys.executable,
+    )
+    return Batch(request, starts)
+
+
+def prepare_folders(batch: Batch, root: Path, repository: Path) -> None:
+    """Make the run folders of a batch and what the jobs find there. Idempotent.
+
+    Raises:
+        OSError: the run root cannot be written.
+    """
+    job_dir = rundir.job_dir(root, submission_of(batch.starts[0].run), batch.request.token)
+    job_dir.mkdir(parents=True, exist_ok=True)
+    for index, start in batch.indices():
+        folder = rundir.run_dir(root, start.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / rundir.CONFIG
+        if not config.exists():
+            text = rundir.render_yaml(job_config(start, root, repository))
+            rundir.put(config, text.encode())
+        link = job_dir / str(index)
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(folder, job_dir))
+
+
+def job_config(start: Start, root: Path, repository: Path) -> dict[str, Any]:
+    """Return what stands in a run's config.yaml: its configuration, and where its code is."""
+    where = {
+        "run": start.run,
+        "submission": submission_of(start.run),
+        "experiment": member_of(start.run) or start.run.split("/", 1)[0],
+        "grid": start.grid,
+        "key": start.key,
+        "commit": start.commit,
+        "code_dir": str(rundir.code_dir(root, start.commit)),
+        "manifest": str(rundir.code_manifest(root, start.commit)),
+        "repository": str(repository),
+    }
+    return {**start.config, "mtf": where}

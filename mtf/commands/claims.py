@@ -1,0 +1,176 @@
+"""The records that an application of a plan writes: pure, given who, when and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, assert_never
+
+from mtf import rundir
+from mtf.core.actions import Action, Adopt, Cancel, Record, Resume, Submit
+from mtf.core.causes import Cause
+from mtf.core.ids import SINGLE, job_branch, submission_of
+from mtf.core.records import Attempt, RunRecord, SubmissionRecord
+from mtf.core.states import RunState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mtf.core.ids import CommitId, JobId, Token
+
+Place = tuple["Token", int]  # a run's job request and its index there
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """Who claims, when, where, and from which commit."""
+
+    who: str  # user@host:pid
+    now: datetime
+    commit: CommitId
+    executor: str
+    cluster: str
+    lease_s: float
+    root: Path
+
+    @property
+    def at(self) -> str:
+        """Return the time as it stands in records."""
+        return self.now.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def changed_record(action: Action, place: Place | None, by: Claimant) -> RunRecord:
+    """Return the record an action leaves in the claiming commit."""
+    match action:
+        case Submit():
+            assert place is not None
+            return _new_record(action, place, by)
+        case Resume():
+            assert place is not None
+            return _next_attempt(action.record, place, by)
+        case Adopt():
+            return with_job(action.record, action.job_id, by.at)
+        case Record():
+            return action.record
+        case Cancel():
+            return cancelled(action.record, by.at)
+        case _:
+            assert_never(action)
+
+
+def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
+    e = action.experiment
+    return RunRecord(
+        run=action.run,
+        experiment=e.name,
+        grid=e.grid,
+        branch=_branch(action),
+        commit=by.commit,
+        key=action.key,
+        generation=e.generation,
+        spec=action.desired.path,
+        executor=by.executor,
+        cluster=by.cluster,
+        state=RunState.CLAIMED,
+        reason="",
+        claimed_at=by.at,
+        observed_at=by.at,
+        parameters=e.parameters,
+        run_dir=str(rundir.run_dir(by.root, action.run)),
+        wanted=action.desired.path != "",
+        attempts=(_attempt(place, by),),
+    )
+
+
+def _next_attempt(record: RunRecord, place: Place, by: Claimant) -> RunRecord:
+    start_step = record.checkpoint.step if record.checkpoint else 0
+    return replace(
+        record,
+        state=record.state if record.retry_at else RunState.CLAIMED,
+        reason="" if record.is_over else record.reason,
+        executor=by.executor,
+        retry_at=None,
+        finished_at=None,
+        cancel_requested=False,
+        attempts=(*record.attempts, _attempt(place, by, start_step)),
+    )
+
+
+def _attempt(place: Place, by: Claimant, start_step: int = 0) -> Attempt:
+    lease_until = by.now + timedelta(seconds=by.lease_s)
+    return Attempt(
+        token=place[0],
+        index=place[1],
+        claimed_at=by.at,
+        claimed_by=by.who,
+        lease_until=lease_until.astimezone(UTC).isoformat(timespec="seconds"),
+        start_step=start_step,
+    )
+
+
+def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
+    """Return the record once its claim has a job."""
+    attempt = replace(record.attempt, job_id=job, submitted_at=at)
+    fresh = record.state is RunState.CLAIMED
+    return replace(
+        record,
+        state=RunState.PENDING if fresh else record.state,
+        reason="" if fresh else record.reason,
+        submitted_at=record.submitted_at or at,
+        attempts=(*record.attempts[:-1], attempt),
+    )
+
+
+def refused(record: RunRecord, why: str, at: str) -> RunRecord:
+    """Return the record once the executor has refused its job for good."""
+    attempt = replace(record.attempt, ended_at=at, outcome=Cause.SUBMISSION, reason=why)
+    return replace(
+        record,
+        state=RunState.FAILED,
+        reason=f"refused by {record.executor}: {why}",
+        finished_at=at,
+        attempts=(*record.attempts[:-1], attempt),
+    )
+
+
+def cancelled(record: RunRecord, at: str) -> RunRecord:
+    """Return the record of a run to be cancelled; over at once when it has no live job."""
+    record = replace(record, cancel_requested=True)
+    if record.job_id is not None and record.retry_at is None:
+        return record
+    return replace(
+        record,
+        state=RunState.CANCELLED,
+        reason="cancelled by mtf cancel",
+        finished_at=at,
+        retry_at=None,
+    )
+
+
+def submission_records(actions: list[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
+    """Return the records of the submissions that these actions begin."""
+    groups: dict[str, list[Submit]] = {}
+    for action in actions:
+        if isinstance(action, Submit):
+            groups.setdefault(submission_of(action.run), []).append(action)
+    return tuple(_submission_record(group, by) for group in groups.values())
+
+
+def _submission_record(group: list[Submit], by: Claimant) -> SubmissionRecord:
+    first = group[0]
+    return SubmissionRecord(
+        submission=submission_of(first.run),
+        spec=first.desired.path,
+        commit=by.commit,
+        branch=_branch(first),
+        grid=first.experiment.grid,
+        created_at=by.at,
+        created_by=by.who,
+        max_parallel=first.desired.max_parallel,
+        runs=tuple(a.run for a in group),
+        configs={a.experiment.member or SINGLE: a.experiment.config for a in group},
+    )
+
+
+def _branch(action: Submit) -> str:
+    return job_branch(submission_of(action.run)).removeprefix("refs/heads/")

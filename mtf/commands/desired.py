@@ -1,0 +1,59 @@
+"""What is committed: the specs at a commit, resolved, with the keys of their runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtf.commands.project import settings_at
+from mtf.core.experiments import run_key
+from mtf.core.ids import timestamp
+from mtf.core.proof import GITLINK, SYMLINK
+from mtf.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mtf.core.experiments import Desired
+    from mtf.core.ids import CommitId, RunKey
+    from mtf.gitrepo import Entry, GitRepo
+    from mtf.spec.settings import Settings
+
+Keyed = tuple["Desired", tuple["RunKey", ...]]
+_REGULAR = ("100644", "100755")
+
+
+def read_desired(
+    repo: GitRepo, commit: CommitId, now: datetime
+) -> tuple[Settings, tuple[Keyed, ...]]:
+    """Return the settings and all specs at a commit; the work tree is never looked at.
+
+    Raises:
+        SpecError: something committed there is wrong; all of it is said.
+    """
+    from mtf.spec.load import load_specs
+
+    settings = settings_at(repo, commit)
+    files, problems = spec_files(repo, repo.files(commit, settings.experiments))
+    loaded = load_specs(files, settings, timestamp(now))
+    if problems or loaded.problems:
+        raise SpecError([*problems, *loaded.problems])
+    return settings, tuple((d, _keys(repo, commit, d)) for d in loaded.desired)
+
+
+def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, bytes], list[Problem]]:
+    """Return the contents of regular files, and a problem for each YAML file that is not one."""
+    kinds = {SYMLINK: "a symbolic link", GITLINK: "a submodule"}
+    problems = [
+        Problem(path, 1, 1, f"{kinds.get(e.mode, 'not a regular file')}: a spec must be a file")
+        for path, e in entries.items()
+        if e.mode not in _REGULAR and path.endswith((".yaml", ".yml"))
+    ]
+    regular = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
+    contents = repo.blobs(regular.values())
+    return {path: contents[oid] for path, oid in regular.items()}, problems
+
+
+def _keys(repo: GitRepo, commit: CommitId, desired: Desired) -> tuple[RunKey, ...]:
+    paths = {path for e in desired.experiments for path in e.rerun_on}
+    trees = repo.object_ids(commit, sorted(paths))
+    return tuple(run_key(e, trees) for e in desired.experiments)

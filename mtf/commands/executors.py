@@ -1,0 +1,72 @@
+"""Which executors there are here, and what they say of the jobs the ledger knows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from mtf.core.diff import parse_time
+from mtf.core.ids import job_name
+from mtf.errors import ExecutorUnavailableError, MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mtf.commands.project import Project
+    from mtf.core.ids import Token
+    from mtf.core.jobs import JobView
+    from mtf.core.records import RunRecord
+    from mtf.executor.protocol import Executor
+
+Live = dict[str, dict[tuple["Token", int], "JobView"]]
+
+
+def choose_executor(project: Project, wish: str | None) -> str:
+    """Return "slurm" or "local": the wish, else the setting, else slurm where sbatch answers."""
+    name = wish or project.settings.executor
+    if name != "auto":
+        return name
+    from mtf.executor.slurm import available
+
+    return "slurm" if available() else "local"
+
+
+def open_executor(
+    project: Project, name: str, templates: Mapping[str, str] | None = None
+) -> Executor:
+    """Return an executor; ``templates`` are the repository's own script templates, by name.
+
+    Raises:
+        MtfError: there is none of that name.
+    """
+    if name == "slurm":
+        from mtf.executor.slurm import SlurmExecutor
+
+        return SlurmExecutor(templates)
+    if name == "local":
+        from mtf.executor.local import LocalExecutor
+
+        return LocalExecutor(project.runs_root, project.settings.local.max_parallel, templates)
+    raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
+
+
+def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
+    """Return what the executors say of these runs' newest jobs, by executor, token and index.
+
+    One question an executor. The second value says why one could not be read.
+    """
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.executor].append(record)
+    live: Live = {}
+    unreadable = {}
+    for name, group in groups.items():
+        names = {r.attempt.token: job_name(r.run.split("/", 1)[0], r.attempt.token) for r in group}
+        since = min(parse_time(r.attempt.claimed_at) for r in group)
+        try:
+            views = open_executor(project, name).jobs(names, since)
+        except ExecutorUnavailableError as e:
+            unreadable[name] = str(e)
+        else:
+            live[name] = {(v.token, v.index): v for v in views if v.token is not None}
+    return live, unreadable

@@ -1,0 +1,144 @@
+"""Gathers all that a plan depends on; nothing here changes anything but fetched objects."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.commands.desired import read_desired
+from mtf.commands.executors import read_live
+from mtf.core.causes import Cause
+from mtf.core.diff import Policy, World
+from mtf.core.fold import fold
+from mtf.core.observe import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from mtf.commands.desired import Keyed
+    from mtf.commands.project import Project
+    from mtf.core.fold import Progress
+    from mtf.core.ids import CommitId, RunId, Token
+    from mtf.core.records import RunRecord
+    from mtf.ledger.store import Ledger, LedgerStore
+    from mtf.spec.settings import Settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line chooses."""
+
+    rev: str | None = None  # instead of the tracked branch's tip
+    only: str | None = None  # glob over the names of experiments and grids
+    executor: str | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A world with what it was read from."""
+
+    world: World
+    policy: Policy
+    settings: Settings
+    ledger: Ledger
+
+
+def gather(project: Project, store: LedgerStore, options: Options, now: datetime) -> Situation:
+    """Read what is committed, recorded and live.
+
+    Raises:
+        RepositoryError, SpecError: as their readers say.
+    """
+    commit = project.tracked(store)
+    if options.rev is not None:
+        commit = project.repo.commit(options.rev)
+    settings, desired = read_desired(project.repo, commit, now)
+    return situation(project, store.read(), Committed(commit, settings, desired), options)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit asks for."""
+
+    commit: CommitId
+    settings: Settings
+    desired: tuple[Keyed, ...]
+
+
+def situation(
+    project: Project, ledger: Ledger, committed: Committed, options: Options
+) -> Situation:
+    """Return the world around what is committed."""
+    settings = committed.settings
+    active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == settings.cluster]
+    live, unreadable = read_live(project, active)
+    world = World(
+        commit=committed.commit,
+        desired=committed.desired,
+        records=ledger.runs,
+        live=live,
+        unreadable=unreadable,
+        progress={r.run: read_progress(project, r.run) for r in active},
+        taken=ledger.submissions,
+        abandoned=abandoned(active),
+        can_submit=not unreadable,
+    )
+    return Situation(world, policy_of(settings, options), settings, ledger)
+
+
+def policy_of(settings: Settings, options: Options) -> Policy:
+    """Return the planner's policy."""
+    only = options.only
+    return Policy(
+        retry=Retry(
+            max_attempts=settings.retry.max_attempts,
+            on=frozenset(Cause(c) for c in settings.retry.on),
+            backoff_s=settings.retry.backoff,
+        ),
+        prune=options.prune,
+        wants=lambda name: only is None or fnmatchcase(name, only),
+        cluster=settings.cluster,
+        progress_every=timedelta(minutes=1),
+    )
+
+
+def read_progress(project: Project, run: RunId) -> Progress:
+    """Return what a run's journal says."""
+    folder = rundir.run_dir(project.runs_root, run)
+    return fold(rundir.read_journal(folder), str(folder))
+
+
+def submitter() -> str:
+    """Return who claims here: ``user@host:pid``."""
+    user = os.environ.get("USER") or str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
+    """Return the claims made on this host by processes that are no more."""
+    host = socket.gethostname()
+    gone = set()
+    for record in records:
+        where, _, pid = record.attempt.claimed_by.rpartition(":")
+        if where.endswith(f"@{host}") and pid.isdigit() and not _may_submit(int(pid)):
+            gone.add(record.attempt.token)
+    return frozenset(gone)
+
+
+def _may_submit(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # our own earlier tick is over
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,102 @@
+"""An experiments repository opened for a command: settings, tracked commit, ledger, run root."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf.core.ids import LEDGER_REF
+from mtf.errors import RepositoryError
+from mtf.gitrepo import GitRepo
+from mtf.ledger.store import Ledger, LedgerStore
+
+if TYPE_CHECKING:
+    from mtf.core.ids import CommitId
+    from mtf.spec.settings import Settings
+
+SETTINGS = "mtf.yaml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """What every command that acts on runs starts from."""
+
+    repo: GitRepo
+    settings: Settings
+    remote: str | None
+
+    @property
+    def runs_root(self) -> Path:
+        """Return the folder of all runs, the same from every work tree of the clone."""
+        root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
+        main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
+        return root if root.is_absolute() else (main or self.repo.root) / root
+
+    def store(self, *, publish: bool = True) -> LedgerStore:
+        """Return the ledger's store."""
+        return LedgerStore(self.repo, self.remote, publish=publish)
+
+    def ledger(self) -> Ledger:
+        """Return the newest ledger that this clone knows, without asking the remote."""
+        return self.store().read(self._newest_ledger_ref())
+
+    def _newest_ledger_ref(self) -> str:
+        ours = self.repo.find_commit(LEDGER_REF)
+        there = f"refs/remotes/{self.remote}/mtf/ledger"
+        theirs = self.repo.find_commit(there) if self.remote else None
+        if theirs is None or ours == theirs:
+            return LEDGER_REF
+        behind = ours is None or self.repo.is_ancestor(ours, theirs)
+        return there if behind else LEDGER_REF
+
+    def tracked(self, store: LedgerStore | None = None) -> CommitId:
+        """Return the tip of the tracked branch: the remote's, asked now, when ``store`` is given.
+
+        Raises:
+            RepositoryError: there is no such branch, or the remote cannot be reached.
+        """
+        branch = self.settings.branch
+        tip = store.fetch(branch) if store else None
+        found = tip or self.repo.find_commit(f"refs/heads/{branch}")
+        if found is None and self.remote:
+            found = self.repo.find_commit(f"refs/remotes/{self.remote}/{branch}")
+        if found is not None:
+            return found
+        current = self.repo.current_branch()
+        here = f"the checked-out branch is {current}" if current else "HEAD is detached"
+        raise RepositoryError(
+            f"the tracked branch {branch!r} does not exist ({here})."
+            f" Create it, or set `branch:` in {SETTINGS} and commit that"
+        )
+
+
+def open_project(folder: Path) -> Project:
+    """Open the repository that holds ``folder``.
+
+    Where the settings say which branch to track, they are read from HEAD; what they say of runs is
+    read again from the tracked commit.
+
+    Raises:
+        RepositoryError: no repository, no commit, no such remote.
+        SpecError: mtf.yaml is wrong.
+    """
+    repo = GitRepo(folder)
+    settings = settings_at(repo, repo.commit("HEAD"))
+    remote = settings.remote
+    if remote is not None and repo.config(f"remote.{remote}.url") is None:
+        if "remote" in settings.model_fields_set:
+            raise RepositoryError(
+                f"{SETTINGS}: remote {remote!r} is not a remote of this repository."
+                f" Add it (git remote add {remote} URL), or set `remote: null`"
+            )
+        remote = None
+    return Project(repo, settings, remote)
+
+
+def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
+    """Return the settings committed at ``commit``; the defaults where there are none."""
+    from mtf.spec.settings import parse_settings
+
+    return parse_settings(repo.read(commit, SETTINGS), SETTINGS)

