@@ -231,6 +231,13 @@ class GitRepo:
         code, out, _ = self._try("symbolic-ref", "--quiet", "--short", "HEAD")
         return out.decode().strip() if code == 0 else None
 
+    def history(self, commit: CommitId, path: str, most: int = 50) -> list[str]:
+        """Return what happened to a file, the newest first: ``<id> <date> <subject>`` lines."""
+        out = self._run(
+            "log", "--first-parent", f"--max-count={most}", "--format=%h %cI %s", commit, "--", path
+        )
+        return out.decode(errors="replace").splitlines()
+
     def git_path(self, name: str) -> Path:
         """Return where git keeps ``name`` (``hooks`` follows core.hooksPath)."""
         out = self._run("rev-parse", "--path-format=absolute", "--git-path", name)

@@ -135,7 +135,7 @@ def refused(record: RunRecord, why: str, at: str) -> RunRecord:
 
 def cancelled(record: RunRecord, at: str) -> RunRecord:
     """Return the record of a run to be cancelled; over at once when it has no live job."""
-    record = replace(record, cancel_requested=True)
+    record = replace(record, cancel_requested=True, reason="cancel requested")
     if record.job_id is not None and record.retry_at is None:
         return record
     return replace(

@@ -6,6 +6,7 @@ dies anywhere is continued by the next one.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from mtf.commands.apply import Application, Report
 from mtf.commands.executors import choose_executor
 from mtf.commands.gather import gather, submitter
 from mtf.commands.retries import with_retries
+from mtf.commands.select import newest_first, with_journals
 from mtf.core.diff import plan
 from mtf.errors import LockedError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
+    from mtf.core.ids import RunId
+    from mtf.core.records import RunRecord
 
 
 def sync_once(
@@ -76,3 +80,31 @@ def sync_lock(project: Project, wait_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def sync_until_over(
+    project: Project,
+    options: Options,
+    *,
+    publish: bool,
+    update: Callable[[list[RunRecord]], None],
+    every: float | None,
+) -> list[RunRecord]:
+    """Reconcile again and again until every run is over; return the runs.
+
+    ``update`` is given all runs of this project that were active at the first look, with what
+    their journals say, after each look. The pause between looks (``every``, seconds) is by
+    default half a second for the local executor and five for a cluster that others use too.
+    """
+    notes: set[str] = set()
+    followed: set[RunId] = set()
+    while True:
+        records = project.ledger().runs.values()
+        followed |= {r.run for r in records if not r.is_over}
+        mine = with_journals(project, (r for r in newest_first(records) if r.run in followed))
+        update(mine)
+        if all(r.is_over for r in mine):
+            return mine
+        shared = any(r.executor != "local" for r in mine if not r.is_over)
+        time.sleep(every or (5.0 if shared else 0.5))
+        sync_once(project, options, publish=publish, say=notes.add)

@@ -1,1 +1,1 @@
-"""."""
+"""Tables, Markdown and text from records and plans: pure rendering."""

@@ -1,0 +1,37 @@
+"""Printing: data on standard output, progress on standard error, colours on terminals only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mtf.commands.project import Project
+    from mtf.report.tables import Columns
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    click.echo(line, err=True)
+
+
+def open_here(folder: str) -> Project:
+    """Open the project that holds the folder given by ``-C``."""
+    from mtf.commands.project import open_project
+
+    return open_project(Path(folder))
+
+
+def print_table(table: Columns) -> None:
+    """Print a table: rich's on a terminal, aligned text into a pipe."""
+    from mtf.report.tables import render_plain, render_rich
+
+    if not sys.stdout.isatty():
+        click.echo(render_plain(table))
+        return
+    from rich.console import Console
+
+    Console().print(render_rich(table))

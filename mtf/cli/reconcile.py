@@ -1,0 +1,135 @@
+"""`mtf plan` and `mtf sync`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mtf.cli.output import open_here, say
+from mtf.errors import EXIT_CHANGES
+
+if TYPE_CHECKING:
+    from mtf.commands.apply import Report
+
+_EXECUTORS = click.Choice(["slurm", "local", "auto"])
+
+
+@click.command()
+@click.option("--base", help="Compare with this branch instead: what a pull request would add.")
+@click.option("--rev", help="Revision to plan for (default: the tracked branch; HEAD with --base).")
+@click.option("--only", metavar="GLOB", help="Only experiments and grids of these names.")
+@click.option("--prune", is_flag=True, help="Plan as mtf sync --prune would.")
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is something to do.")
+@click.pass_obj
+def plan(
+    folder: str,
+    base: str | None,
+    rev: str | None,
+    only: str | None,
+    prune: bool,
+    style: str,
+    detailed_exitcode: bool,
+) -> None:
+    """Show what a sync would do, or (--base) what a branch would add. Nothing is done."""
+    from mtf.commands.gather import Options
+    from mtf.commands.plan import compare, plan_sync
+    from mtf.core.actions import Plan
+    from mtf.report import plans
+
+    project = open_here(folder)
+    if base is not None:
+        compared = compare(project, base, rev or "HEAD")
+        specs, is_empty, commit = compared.specs, compared.is_empty, compared.head
+        planned = Plan((), 0, ())
+        base_commit: str = compared.base
+    else:
+        found = plan_sync(project, Options(rev=rev, only=only, prune=prune))
+        specs, planned, commit = found.specs, found.plan, found.commit
+        is_empty, base_commit = planned.is_empty, found.commit
+    match style:
+        case "markdown":
+            click.echo(plans.plan_markdown(specs, head=commit, base=base_commit), nl=False)
+        case "json" if base is None:
+            click.echo(plans.plan_json(planned, commit))
+        case "json":
+            click.echo(plans.comparison_json(specs, commit, base_commit))
+        case _ if base is None:
+            click.echo(plans.plan_text(planned, specs))
+        case _:
+            click.echo(plans.comparison_text(specs, commit, base_commit))
+    if detailed_exitcode and not is_empty:
+        sys.exit(EXIT_CHANGES)
+
+
+@click.command()
+@click.option("--rev", help="Reconcile this revision instead of the tracked branch's tip.")
+@click.option("--only", metavar="GLOB", help="Only experiments and grids of these names.")
+@click.option("--executor", type=_EXECUTORS, help="Where new jobs go (default: mtf.yaml's).")
+@click.option("--dry-run", is_flag=True, help="The same as mtf plan.")
+@click.option("--prune", is_flag=True, help="Cancel the runs whose spec is gone.")
+@click.option("--no-push", is_flag=True, help="Keep the ledger's commits in this clone.")
+@click.option("--wait", is_flag=True, help="Stay until every run is over, showing progress.")
+@click.option("--interval", type=click.FloatRange(min=0.1), help="Seconds between looks (--wait).")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.pass_context
+def sync(
+    ctx: click.Context,
+    rev: str | None,
+    only: str | None,
+    executor: str | None,
+    dry_run: bool,
+    prune: bool,
+    no_push: bool,
+    wait: bool,
+    interval: float | None,
+    as_json: bool,
+) -> None:
+    """Make the cluster match the committed experiments, once."""
+    from mtf.commands.gather import Options
+    from mtf.commands.sync import sync_lock, sync_once, sync_until_over
+    from mtf.report.plans import verdict
+
+    if dry_run:
+        ctx.invoke(plan, rev=rev, only=only, prune=prune, style="text", detailed_exitcode=False)
+        return
+    project = open_here(ctx.obj)
+    wish = None if executor == "auto" else executor
+    options = Options(rev=rev, only=only, executor=wish, prune=prune)
+    with sync_lock(project):
+        report = sync_once(project, options, publish=not no_push, say=say)
+        say(verdict(report.plan) if report.plan.is_empty else _done(report))
+        if wait:
+            from mtf.cli.live import show_progress
+
+            with show_progress() as update:
+                sync_until_over(
+                    project, options, publish=not no_push, update=update, every=interval
+                )
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2))
+    sys.exit(report.exit_code)
+
+
+def _done(report: Report) -> str:
+    counts = {
+        "submitted": len(report.submitted),
+        "refused": len(report.refused),
+        "unclear": len(report.uncertain),
+        "unchanged": report.plan.unchanged,
+    }
+    return "Synced: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    return {
+        "commit": report.commit,
+        "submitted": dict(report.submitted),
+        "refused": dict(report.refused),
+        "uncertain": dict(report.uncertain),
+        "unchanged": report.plan.unchanged,
+        "notes": list(report.plan.notes),
+    }

@@ -1,0 +1,118 @@
+"""Acts on recorded runs: cancel, retry, preempt. Each leaves a ledger commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtf.commands.apply import Application, Report
+from mtf.commands.executors import open_executor
+from mtf.commands.gather import Committed, Options, situation
+from mtf.commands.project import settings_at
+from mtf.commands.retries import with_retries
+from mtf.commands.select import find_runs
+from mtf.core.actions import Action, Cancel, Plan, Resume
+from mtf.core.states import RunState
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mtf.commands.project import Project
+    from mtf.core.ids import JobId
+    from mtf.core.records import RunRecord
+    from mtf.ledger.store import Ledger
+
+
+def cancel(
+    project: Project, wishes: Sequence[str], *, publish: bool, say: Callable[[str], None]
+) -> Report:
+    """End these runs for good; those that are over are passed over.
+
+    Raises:
+        MtfError: a wish names no run.
+    """
+
+    def decide(ledger: Ledger) -> list[Action]:
+        actions: list[Action] = []
+        for record in find_runs(ledger, wishes):
+            if record.is_over:
+                say(f"over     {record.run} is {record.state}: nothing to cancel")
+            else:
+                actions.append(Cancel(record.run, record, "mtf cancel"))
+        return actions
+
+    return _act(project, decide, publish=publish, say=say)
+
+
+def retry(
+    project: Project, wishes: Sequence[str], *, publish: bool, say: Callable[[str], None]
+) -> Report:
+    """Give these runs another attempt, which resumes from their newest checkpoint.
+
+    Raises:
+        MtfError: a wish names no run, or one that is not over or is complete.
+    """
+
+    def decide(ledger: Ledger) -> list[Action]:
+        actions: list[Action] = []
+        for record in find_runs(ledger, wishes):
+            if record.state is RunState.COMPLETED:
+                say(f"complete {record.run}: to run it again, set `generation: 2` in its spec")
+            elif not record.is_over:
+                say(f"active   {record.run} is {record.state}: mtf cancel it first")
+            else:
+                actions.append(Resume(record.run, record, "mtf retry"))
+        return actions
+
+    return _act(project, decide, publish=publish, say=say)
+
+
+def _act(
+    project: Project,
+    decide: Callable[[Ledger], list[Action]],
+    *,
+    publish: bool,
+    say: Callable[[str], None],
+) -> Report:
+    store = project.store(publish=publish)
+
+    def once() -> Report:
+        commit = project.tracked(store)
+        ledger = store.read()
+        actions = sorted(decide(ledger), key=lambda a: a.run)
+        plan = Plan(tuple(actions), 0, ())
+        if plan.is_empty:
+            return Report(plan, commit)
+        committed = Committed(commit, settings_at(project.repo, commit), ())
+        found = situation(project, ledger, committed, Options())
+        executor = _executor_of(actions)
+        return Application(project, store, found, executor, say).carry_out(plan)
+
+    return with_retries(once)
+
+
+def _executor_of(actions: Sequence[Action]) -> str:
+    """Return the executor that the runs were on and go to again."""
+    names = {a.record.executor for a in actions if isinstance(a, Resume)}
+    if len(names) > 1:
+        raise MtfError("these runs were on different executors: name those of one at a time")
+    return names.pop() if names else ""
+
+
+def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
+    """Interrupt these runs as preemption would: they checkpoint, requeue and go on.
+
+    Raises:
+        MtfError: a wish names no run, or one without a live job.
+    """
+    records = find_runs(project.ledger(), wishes)
+    idle = [r.run for r in records if r.is_over or r.job_id is None]
+    if idle:
+        raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
+    jobs: dict[str, list[JobId]] = {}
+    for record in records:
+        if record.job_id is not None:
+            jobs.setdefault(record.executor, []).append(record.job_id)
+    for name, ids in jobs.items():
+        open_executor(project, name).preempt(ids)
+    return records

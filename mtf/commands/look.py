@@ -1,0 +1,132 @@
+"""Answers questions about runs from the ledger and the journals; asks no executor."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.commands.project import SETTINGS
+from mtf.commands.select import find_run, find_runs, matching, with_journals
+from mtf.core.ids import record_path
+from mtf.errors import MtfError
+from mtf.ledger.codec import run_as_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from mtf.commands.project import Project
+    from mtf.core.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Status:
+    """The runs asked for, and what to know about the whole."""
+
+    records: tuple[RunRecord, ...]
+    notes: tuple[str, ...]
+
+
+def status_of(project: Project, globs: Sequence[str]) -> Status:
+    """Return the runs that match, the newest submission first."""
+    ledger = project.ledger()
+    notes = [f"mtf/ledger:{path} is damaged ({why})" for path, why in ledger.damaged.items()]
+    records = with_journals(project, matching(ledger, globs))
+    return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
+
+
+def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
+    """Return a note when experiments have changed since the newest submission."""
+    branch = project.settings.branch
+    remote = f"refs/remotes/{project.remote}/{branch}"
+    tip = (project.remote and project.repo.find_commit(remote)) or project.repo.find_commit(
+        f"refs/heads/{branch}"
+    )
+    newest = max(records, key=lambda r: r.run.split("/")[1], default=None)
+    if tip is None or newest is None or tip == newest.commit:
+        return []
+    paths = (project.settings.experiments, SETTINGS)
+    if project.repo.object_ids(tip, paths) == project.repo.object_ids(newest.commit, paths):
+        return []
+    return [f"{branch} has other experiments than the newest submission: mtf plan shows what"]
+
+
+def as_json_list(records: Iterable[RunRecord]) -> str:
+    """Return runs as JSON: a list of objects, one a run."""
+    return json.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
+
+
+def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
+    """Return one run and all that is known of it, as text.
+
+    Raises:
+        MtfError: ``wish`` does not name one run.
+    """
+    from mtf.report.runs import run_page
+
+    ledger = project.ledger()
+    record = with_journals(project, [find_run(ledger, wish)])[0]
+    submission = project.store().submission(ledger, record.submission)
+    config = rundir.render_yaml(submission.configs[record.member])
+    assert ledger.tip is not None
+    history = project.repo.history(ledger.tip, record_path(record.run))
+    return record, run_page(record, config, history)
+
+
+def results_of(project: Project, name: str) -> list[RunRecord]:
+    """Return the runs of a grid's newest submission, or of an experiment; the best first.
+
+    Raises:
+        MtfError: nothing has that name.
+    """
+    from mtf.report.runs import rank
+
+    ledger = project.ledger()
+    return sorted(with_journals(project, find_runs(ledger, [name])), key=rank)
+
+
+def output_of(project: Project, wish: str, *, err: bool) -> str:
+    """Return what a run's newest job has printed.
+
+    Raises:
+        MtfError: no such run, or its output is not there.
+    """
+    record = find_run(project.ledger(), wish)
+    path = _output_path(project, record, err=err)
+    if path is None or not path.exists():
+        raise MtfError(
+            f"{record.run}: no output yet ({record.state}{_why(record)})."
+            f" It will be in {rundir.run_dir(project.runs_root, record.run)}"
+        )
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _why(record: RunRecord) -> str:
+    return f": {record.reason}" if record.reason else ""
+
+
+def _output_path(project: Project, record: RunRecord, *, err: bool) -> Path | None:
+    started = [a.job_id for a in record.attempts if a.job_id]
+    if not started:
+        return None
+    folder = rundir.run_dir(project.runs_root, record.run)
+    return rundir.job_output(folder, started[-1], err=err)
+
+
+def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
+    """Yield a run's output as it comes, until its journal or the ledger says that it is over."""
+    at = 0
+    while True:
+        record = find_run(project.ledger(), wish)
+        path = _output_path(project, record, err=err)
+        if path is not None and path.exists():
+            with path.open(encoding="utf-8", errors="replace") as f:
+                f.seek(at)
+                yield f.read()
+                at = f.tell()
+        if record.is_over:
+            return
+        time.sleep(0.5)

@@ -1,0 +1,85 @@
+"""Finds the runs that a person means: by id, name, job id or a unique prefix."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from mtf.commands.gather import read_progress
+from mtf.core.diff import bring_up_to_date
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mtf.commands.project import Project
+    from mtf.core.records import RunRecord
+    from mtf.ledger.store import Ledger
+
+
+def names_of(record: RunRecord) -> tuple[str, ...]:
+    """Return all that a run may be called by."""
+    grid = (record.grid, f"{record.grid}/{record.experiment}") if record.grid else ()
+    jobs = tuple(a.job_id for a in record.attempts if a.job_id)
+    return (record.run, record.experiment, *grid, *jobs)
+
+
+def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the runs by submission, the newest submission first, members in order of name."""
+    by_member = sorted(records, key=lambda r: r.run)
+    return sorted(by_member, key=lambda r: r.run.split("/")[1], reverse=True)
+
+
+def find_run(ledger: Ledger, wish: str) -> RunRecord:
+    """Return the one run that ``wish`` names; of an experiment's runs, the newest.
+
+    Raises:
+        MtfError: none, or several; the message lists them.
+    """
+    records = newest_first(ledger.runs.values())
+    exact = [r for r in records if wish in names_of(r)]
+    if exact:
+        newest = [r for r in exact if r.submission == exact[0].submission]
+        return _only(wish, newest)
+    return _only(wish, [r for r in records if any(n.startswith(wish) for n in names_of(r))])
+
+
+def _only(wish: str, found: Sequence[RunRecord]) -> RunRecord:
+    if not found:
+        raise MtfError(f"{wish}: no such run. mtf status lists them")
+    if len(found) > 1:
+        shown = "\n".join(f"  {r.run}" for r in found[:10])
+        more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
+        raise MtfError(f"{wish}: {len(found)} runs are meant by it, name one:\n{shown}{more}")
+    return found[0]
+
+
+def find_runs(ledger: Ledger, wishes: Iterable[str]) -> list[RunRecord]:
+    """Return the runs that the wishes name; a grid's name or a submission's id means its members.
+
+    Raises:
+        MtfError: one names nothing.
+    """
+    found: dict[str, RunRecord] = {}
+    for wish in wishes:
+        records = newest_first(ledger.runs.values())
+        group = [r for r in records if wish in (r.grid, r.submission)]
+        if group:
+            group = [r for r in group if r.submission == group[0].submission]
+        for record in group or [find_run(ledger, wish)]:
+            found[record.run] = record
+    return list(found.values())
+
+
+def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:
+    """Return the runs whose id or name matches one of the globs (all, when there is none)."""
+    return [
+        r
+        for r in newest_first(ledger.runs.values())
+        if not globs or any(fnmatchcase(n, g) for n in names_of(r) for g in globs)
+    ]
+
+
+def with_journals(project: Project, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the records with what the journals of active runs have said since the last sync."""
+    return [r if r.is_over else bring_up_to_date(r, read_progress(project, r.run)) for r in records]

@@ -1,0 +1,70 @@
+"""Tables of text: aligned columns for pipes, rich's for terminals (which costs 0.4 ms a row)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+STYLES: Mapping[str, str] = {
+    "completed": "green", "running": "cyan", "pending": "yellow", "claimed": "yellow",
+    "preempted": "magenta", "failed": "red", "lost": "red", "timeout": "red",
+    "cancelled": "bright_black", "Synced": "green", "OutOfSync": "yellow", "Unknown": "red",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table: headings, and rows of as many cells."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+def render_plain(table: Columns) -> str:
+    """Return the table as aligned text, two spaces between columns."""
+    lines = [list(table.headings), *map(list, table.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.headings))]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    return "\n".join([*([table.title] if table.title else []), *text])
+
+
+def render_rich(table: Columns) -> Table:
+    """Return the table for a terminal, states coloured."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(title=table.title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for heading in table.headings:
+        # a run's name, its last column aside, is what people look for: never cut it
+        out.add_column(heading, overflow="fold", no_wrap=heading in ("STATE", "SYNC", "JOB"))
+    for row in table.rows:
+        out.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return out
+
+
+def render_csv(table: Columns) -> str:
+    """Return the table as CSV (RFC 4180, but with plain line ends)."""
+    import csv
+    import io
+
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table.headings, *table.rows])
+    return out.getvalue()
+
+
+def render_markdown(table: Columns) -> str:
+    """Return the table as Markdown."""
+    lines = [list(table.headings), ["---"] * len(table.headings), *map(list, table.rows)]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )
