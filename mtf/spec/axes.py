@@ -1,0 +1,176 @@
+"""What a grid multiplies: its parameters, linked groups, draws and conditions, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtf.spec.explain import dotted
+from mtf.spec.keys import key_problem, path_of
+from mtf.spec.resolve import Combination, Setting
+from mtf.spec.sample import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf.errors import Problem
+    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.schema import Conditional, GridSpec
+
+Axis = list[Combination]  # settings that are made together, one of them for each member
+Match = dict[tuple[str, ...], Any]  # what a member must have
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Axes that only the members that match are multiplied by."""
+
+    when: Match
+    axes: list[Axis]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a grid is made of; ``axes`` make every member."""
+
+    axes: list[Axis]
+    conditions: list[Condition]
+    excluded: list[Match]
+    problems: list[Problem]
+
+
+def read_grid(spec: GridSpec, marks: Marks) -> Parts:
+    """Return the parts of a grid, with every mistake in its keys."""
+    reader = _Reader(spec, marks)
+    return Parts(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
+
+
+class _Reader:
+    """Checks each key of a grid where it stands, and collects what is wrong."""
+
+    def __init__(self, spec: GridSpec, marks: Marks) -> None:
+        self._spec = spec
+        self._marks = marks
+        self._set: dict[tuple[str, ...], str] = {}  # path -> the part of the grid that sets it
+        self._above: dict[tuple[str, ...], str] = {}  # paths that lead to those
+        self.problems: list[Problem] = []
+
+    def axes(self) -> list[Axis]:
+        """Return the axes that all members are made of: parameters, linked groups, draws."""
+        spec = self._spec
+        axes = [
+            self._values(("parameters", key), v, "parameters") for key, v in spec.parameters.items()
+        ]
+        axes += [self._group(("linked", i), group) for i, group in enumerate(spec.linked)]
+        if spec.sample:
+            axes.append(self._draws())
+        if not axes:
+            self._add(
+                (), "the grid is empty: write parameters, linked or sample with at least one key"
+            )
+        return axes
+
+    def conditions(self) -> list[Condition]:
+        """Return the conditions in the order they are written."""
+        return [self._condition(i, one) for i, one in enumerate(self._spec.conditional)]
+
+    def excluded(self) -> list[Match]:
+        """Return the combinations that are left out."""
+        return [self._match(("exclude", i), one) for i, one in enumerate(self._spec.exclude)]
+
+    def _add(self, loc: Loc, message: str, *, at_key: bool = False) -> None:
+        place = self._marks.key(loc) if at_key else self._marks.value(loc)
+        self.problems.append(self._marks.problem(place, message))
+
+    def _path(self, loc: Loc) -> tuple[str, ...]:
+        path = path_of(str(loc[-1]))
+        problem = key_problem(path)
+        if problem:
+            self._add(loc, problem, at_key=True)
+        return path
+
+    def _claim(self, loc: Loc, part: str) -> tuple[str, ...]:
+        """Return the path of a key that is set here; a key stands in one place only."""
+        path = self._path(loc)
+        clash = self._clash(path, part)
+        if clash:
+            self._add(loc, f"{'.'.join(path)} is set in {clash} already", at_key=True)
+        self._set.setdefault(path, part)
+        self._above.update({path[:i]: part for i in range(1, len(path))})
+        return path
+
+    def _clash(self, path: tuple[str, ...], part: str) -> str | None:
+        other = self._set.get(path)
+        if other and other != part and {other[:4], part[:4]} == {"cond"}:
+            return None  # two conditions may give a key values, if they exclude each other
+        above = (self._set.get(path[:i]) for i in range(1, len(path)))
+        return other or self._above.get(path) or next(filter(None, above), None)
+
+    def _values(self, loc: Loc, values: list[Any], part: str) -> Axis:
+        path = self._claim(loc, part)
+        if not values:
+            self._add(loc, f"{loc[-1]} has no values")
+        key = ".".join(path)
+        return [(Setting(key, path, value, (*loc, i)),) for i, value in enumerate(values)]
+
+    def _group(self, loc: Loc, group: list[dict[str, Any]]) -> Axis:
+        if not group or not group[0]:
+            self._add(loc, f"{dotted(loc)} has no values")
+            return []
+        first = [self._claim((*loc, 0, key), dotted(loc)) for key in group[0]]
+        axis = []
+        for i, entry in enumerate(group):
+            paths = [path_of(key) for key in entry]
+            if sorted(paths) != sorted(first):
+                keys = ", ".join(map(".".join, first))
+                self._add((*loc, i), f"every entry of a linked group sets the same keys: {keys}")
+            axis.append(
+                tuple(
+                    Setting(".".join(path), path, value, (*loc, i, key))
+                    for path, (key, value) in zip(paths, entry.items(), strict=True)
+                )
+            )
+        return axis
+
+    def _draws(self) -> Axis:
+        sample = self._spec.sample
+        paths = {key: self._claim(("sample", key), "sample") for key in sample}
+        n = self._number_of_draws()
+        if n is None:
+            return []
+        draws = draw({".".join(paths[key]): one for key, one in sample.items()}, n)
+        if len(draws) < n:
+            self._add(("sample",), f"n: {n} different draws are wanted, there are {len(draws)}")
+        return [
+            tuple(
+                Setting(".".join(paths[key]), paths[key], value, ("sample", key))
+                for key, value in zip(sample, values, strict=True)
+            )
+            for values in draws
+        ]
+
+    def _number_of_draws(self) -> int | None:
+        given = {key: one.n for key, one in self._spec.sample.items() if one.n is not None}
+        if not given:
+            first = next(iter(self._spec.sample))
+            self._add(("sample", first), "n, the number of draws, is missing", at_key=True)
+            return None
+        n = next(iter(given.values()))
+        for key, other in given.items():
+            if other != n:
+                self._add(("sample", key, "n"), f"all keys are drawn together: write n: {n} once")
+        if n > self._spec.max_runs:
+            key = next(iter(given))
+            self._add(("sample", key, "n"), f"more than max_runs, {self._spec.max_runs:,}")
+            return None
+        return n
+
+    def _condition(self, i: int, condition: Conditional) -> Condition:
+        loc, part = ("conditional", i), f"conditional[{i}]"
+        axes = [self._values((*loc, "set", key), v, part) for key, v in condition.set.items()]
+        return Condition(self._match((*loc, "when"), condition.when), axes)
+
+    def _match(self, loc: Loc, values: Mapping[str, Any]) -> Match:
+        if not values:
+            self._add(loc, f"{dotted(loc)} is empty: it would match everything")
+        return {self._path((*loc, key)): value for key, value in values.items()}

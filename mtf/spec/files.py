@@ -1,0 +1,111 @@
+"""One spec file: its kind, its value, and its check against the schema of that kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mtf.errors import Problem, SpecError
+from mtf.spec.explain import SPELLINGS, nearest, problems_of, shown
+from mtf.spec.parse import read
+from mtf.spec.resolve import Base
+from mtf.spec.schema import ExperimentSpec
+
+if TYPE_CHECKING:
+    from mtf.spec.parse import Document, Loc, Marks
+
+NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
+KINDS = (*NAME_KEYS, "base")
+_SPELLED = {other: name for name, other in SPELLINGS.items()}
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    """A file that says what it is. ``problems``: what is wrong whatever its kind."""
+
+    path: str
+    kind: str
+    value: dict[str, Any]
+    marks: Marks
+    problems: tuple[Problem, ...]
+
+
+def read_spec(raw: bytes, path: str) -> SpecFile:
+    """Read a spec file.
+
+    Raises:
+        SpecError: nothing in it can be checked.
+    """
+    document = read(raw, path)
+    marks, value, problems = document.marks, document.value, list(document.problems)
+    if not isinstance(value, dict):
+        raise SpecError(problems or [_no_mapping(document)])
+    value = dict(value)
+    kind = value.get("kind")
+    if kind not in KINDS:
+        problems.append(_wrong_kind(marks, value))
+        kind = value["kind"] = "grid" if "base" in value else "experiment"
+    if "defaults" in value:
+        del value["defaults"]
+        message = "defaults (a Hydra defaults list) is not supported yet: write the sections out"
+        problems.append(marks.problem(marks.key(("defaults",)), message))
+    return SpecFile(path, kind, value, marks, tuple(problems))
+
+
+def _no_mapping(document: Document) -> Problem:
+    marks = document.marks
+    if document.value is None:
+        return marks.problem((1, 1), "the file is empty. Write kind: experiment or kind: grid")
+    message = f"a spec is a mapping of keys, this is {shown(document.value)}"
+    return marks.problem(marks.value(()), message)
+
+
+def _wrong_kind(marks: Marks, value: dict[str, Any]) -> Problem:
+    if "kind" not in value:
+        return marks.problem(
+            marks.value(()), "kind is missing: write kind: experiment, grid or base"
+        )
+    kind = value["kind"]
+    message = f"kind: must be experiment, grid or base, got {shown(kind)}."
+    return marks.problem(marks.value(("kind",)), f"{message} {nearest(str(kind), KINDS)}")
+
+
+def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> AnyModel:
+    """Return the value of a file as its model.
+
+    Raises:
+        SpecError: every mistake in the file.
+    """
+    problems = list(file.problems)
+    try:
+        spec = model.model_validate(value)
+    except ValidationError as e:
+        problems += problems_of(e, model, file.marks)
+        raise SpecError(problems) from None
+    if problems:
+        raise SpecError(problems)
+    return spec
+
+
+def as_base(value: dict[str, Any], marks: Marks, prefix: Loc) -> Base:
+    """Return sections that grids build on; what is missing may still come from the grid.
+
+    Raises:
+        SpecError: what is there is wrong.
+    """
+    problems = []
+    try:
+        ExperimentSpec.model_validate(value)
+    except ValidationError as e:
+        problems = problems_of(e, ExperimentSpec, marks, prefix, missing_is_fine=True)
+    if "generation" in value and value.get("kind") != "experiment":
+        place = marks.key((*prefix, "generation"))
+        problems.append(marks.problem(place, "a base does not run: generation belongs to the grid"))
+    if problems:
+        raise SpecError(problems)
+    spelled = {_SPELLED.get(key, key): item for key, item in value.items()}
+    return Base(spelled, marks, prefix)

@@ -1,0 +1,177 @@
+"""From a grid to its members: every combination, conditions and exclusions applied."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.experiments import EXECUTION, run_key
+from mtf.errors import SpecError
+from mtf.spec.explain import shown
+from mtf.spec.keys import find
+from mtf.spec.naming import NameTooLongError, experiment_name
+from mtf.spec.resolve import experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.core.experiments import Experiment
+    from mtf.errors import Problem
+    from mtf.spec.axes import Axis, Condition, Match, Parts
+    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.resolve import Base, Combination, Resolver, Setting
+    from mtf.spec.schema import GridSpec
+
+
+def expand(spec: GridSpec, parts: Parts, resolver: Resolver, stamp: str) -> tuple[Experiment, ...]:
+    """Return a grid's members in the order in which its values are written.
+
+    Raises:
+        SpecError: every mistake that was found, each at the value that causes it.
+    """
+    marks = resolver.marks
+    members = _Members(spec, resolver).members(parts)
+    sections = [resolver.sections(member) for member in members]
+    if resolver.problems:
+        raise SpecError(list(resolver.problems))
+    common = _common(spec, resolver.base)
+    experiments, problems = [], []
+    for i, (member, resolved) in enumerate(zip(members, sections, strict=True)):
+        parameters = {setting.key: setting.value for setting in member}
+        try:
+            name = experiment_name(spec.naming, parameters, i, len(members), stamp)
+        except NameTooLongError as e:
+            problems.append(marks.problem(marks.value(member[-1].loc), str(e)))
+            continue
+        experiments.append(experiment(name, spec.name, resolved, common, parameters))
+    problems = problems or _repeated(experiments, members, marks)
+    if problems:
+        raise SpecError(problems)
+    return tuple(experiments)
+
+
+def _common(spec: GridSpec, base: Base) -> dict[str, Any]:
+    """Return what goes for all members; a grid that says nothing takes it from its base."""
+    inherited = {
+        key: base.value.get(key) if getattr(spec, key) is None else getattr(spec, key)
+        for key in ("description", "owner")
+    }
+    return {
+        **inherited,
+        "entrypoint": base.value.get("entrypoint"),
+        "generation": spec.generation,
+        "rerun_on": spec.rerun_on or base.value.get("rerun_on") or [],
+    }
+
+
+class _Members:
+    """Multiplies the axes of one grid, never beyond ``max_runs``."""
+
+    def __init__(self, spec: GridSpec, resolver: Resolver) -> None:
+        self._spec = spec
+        self._marks = resolver.marks
+        self._resolver = resolver
+
+    def members(self, parts: Parts) -> list[Combination]:
+        """Return the settings of each member."""
+        self._check_count(math.prod(map(len, parts.axes)), ())
+        members = _product([()], parts.axes)
+        for i, condition in enumerate(parts.conditions):
+            members = self._conditional(members, condition, ("conditional", i))
+        return self._without(members, parts.excluded)
+
+    def _conditional(
+        self, members: list[Combination], condition: Condition, loc: Loc
+    ) -> list[Combination]:
+        matches = [self._has(member, condition.when) for member in members]
+        factor = math.prod(map(len, condition.axes))
+        self._check_count(len(members) + sum(matches) * (factor - 1), loc)
+        out: list[Combination] = []
+        for member, match in zip(members, matches, strict=True):
+            if match:
+                self._check_disjoint(member, condition, loc)
+                out += _product([member], condition.axes)
+            else:
+                out.append(member)
+        return out
+
+    def _check_disjoint(self, member: Combination, condition: Condition, loc: Loc) -> None:
+        here = {axis[0][0].key for axis in condition.axes}
+        both = next((setting for setting in member if setting.key in here), None)
+        if both:
+            other = f"conditional[{both.loc[1]}]"
+            self._fail(loc, f"{both.key} is set by {other} as well, and a member matches both")
+
+    def _without(self, members: list[Combination], excluded: list[Match]) -> list[Combination]:
+        for i, match in enumerate(excluded):
+            kept = [member for member in members if not self._has(member, match)]
+            if len(kept) == len(members):
+                text = ", ".join(f"{'.'.join(k)}={shown(v)}" for k, v in match.items())
+                self._fail(("exclude", i), f"no member has {text}: nothing is left out")
+            members = kept
+        if not members:
+            self._fail(("exclude",), "the grid is empty: every member is excluded")
+        return members
+
+    def _has(self, member: Combination, match: Match) -> bool:
+        return all(self._has_value(member, path, value) for path, value in match.items())
+
+    def _has_value(self, member: Combination, path: tuple[str, ...], value: Any) -> bool:
+        """Return whether a member has a value as it is written, or as it is resolved."""
+        if any(s.path == path and _same(s.value, value) for s in member):
+            return True
+        of_section = tuple(s for s in member if s.path[0] == path[0])
+        section = self._resolver.section(path[0], of_section)
+        return _same(section if len(path) == 1 else find(section, path[1:]), value)
+
+    def _check_count(self, count: int, loc: Loc) -> None:
+        most = self._spec.max_runs
+        if count > most:
+            self._fail(loc, f"the grid has {count:,} members, more than max_runs, {most:,}")
+
+    def _fail(self, loc: Loc, message: str) -> None:
+        raise SpecError([self._marks.problem(self._marks.value(loc), message)])
+
+
+def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
+    options = list(itertools.product(*axes))
+    flat = [tuple(itertools.chain.from_iterable(chosen)) for chosen in options]
+    return [member + more for member in members for more in flat]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _repeated(
+    experiments: list[Experiment], members: list[Combination], marks: Marks
+) -> list[Problem]:
+    """Return a problem at each value that makes a second run of one there is."""
+    seen: dict[str, Combination] = {}
+    problems = set()
+    for one, member in zip(experiments, members, strict=True):
+        first = seen.setdefault(run_key(one, dict.fromkeys(one.rerun_on, "")), member)
+        if first is not member:
+            problems.add(_repetition(first, member, marks))
+    return list(problems)
+
+
+def _repetition(first: Combination, second: Combination, marks: Marks) -> Problem:
+    other = [setting for setting in second if setting not in first] or list(second)
+    place = marks.value(other[0].loc)
+    if all(setting.path[0] in EXECUTION for setting in other):
+        keys = ", ".join(setting.key for setting in other)
+        return marks.problem(
+            place,
+            f"members that differ only in {keys} are the same experiment: it says how a run is "
+            "executed or watched, not what it computes",
+        )
+    return marks.problem(
+        place,
+        f"the same experiment twice: {_values(other)} resolves to what {_values(first)} gives",
+    )
+
+
+def _values(settings: Iterable[Setting]) -> str:
+    return ", ".join(f"{setting.key}={shown(setting.value)}" for setting in settings)

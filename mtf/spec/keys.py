@@ -1,0 +1,77 @@
+"""Dotted keys like ``optimizer.lr``: which there are, and setting and reading by them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from mtf.spec import schema
+from mtf.spec.explain import SPELLINGS
+from mtf.spec.strict import Open, Strict
+
+SECTIONS: dict[str, type[Strict]] = {
+    "model": schema.ModelConfig,
+    "data": schema.DataConfig,
+    "training": schema.TrainingConfig,
+    "optimizer": schema.OptimizerConfig,
+    "scheduler": schema.SchedulerConfig,
+    "checkpoint": schema.CheckpointConfig,
+    "logging": schema.LoggingConfig,
+    "slurm": schema.SLURMConfig,
+}
+_MAPPINGS = {("slurm", "variables")}  # closed sections' fields that have keys of their own
+_SPELLED = {other: name for name, other in SPELLINGS.items()}
+
+
+def path_of(key: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key, ``trainer`` read as ``training``."""
+    head, *rest = key.split(".")
+    return (_SPELLED.get(head, head), *rest)
+
+
+def key_problem(path: tuple[str, ...]) -> str | None:
+    """Return why no configuration has this key, None when one may."""
+    key = ".".join(path)
+    if path[0] in SECTIONS and "" not in path:
+        section = SECTIONS[path[0]]
+        known = len(path) == 1 or path[1] in section.model_fields
+        if len(path) <= 2 and (known or issubclass(section, Open)):
+            return None
+        if path[:2] in _MAPPINGS and len(path) == 3:
+            return None
+        if issubclass(section, Open) and not known:
+            return None
+    near = _nearest(path)
+    return f"unknown key {key!r}. {near}".rstrip()
+
+
+def _nearest(path: tuple[str, ...]) -> str:
+    known = [f"{name}.{field}" for name, model in SECTIONS.items() for field in model.model_fields]
+    near = difflib.get_close_matches(".".join(path), known, n=1, cutoff=0.75)
+    same = [key for key in known if key.endswith(f".{path[-1]}")]
+    if near or same:
+        return f"Did you mean {(near or same)[0]!r}?"
+    return f"A key begins with one of: {', '.join(SECTIONS)}"
+
+
+def put(into: Any, path: tuple[str, ...], value: Any) -> Any:
+    """Return ``into`` with ``value`` at ``path``; nothing given is changed.
+
+    Raises:
+        ValueError: something on the way is no mapping.
+    """
+    if not path:
+        return value
+    if into is not None and not isinstance(into, dict):
+        raise ValueError(f"the base has {into!r} there, not a mapping")
+    inside = (into or {}).get(path[0])
+    return {**(into or {}), path[0]: put(inside, path[1:], value)}
+
+
+def find(value: Any, path: tuple[str, ...]) -> Any:
+    """Return what stands at ``path``, None where nothing does."""
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value

@@ -1,0 +1,188 @@
+"""All specs of a commit at once: files in, experiments and every mistake out."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtf.core.experiments import Desired
+from mtf.errors import Problem, SpecError
+from mtf.spec.axes import read_grid
+from mtf.spec.explain import nearest
+from mtf.spec.files import NAME_KEYS, as_base, read_spec, validated
+from mtf.spec.grid import expand
+from mtf.spec.keys import SECTIONS
+from mtf.spec.resolve import Resolver, experiment
+from mtf.spec.schema import ExperimentSpec, GridSpec
+from mtf.spec.settings import merged_slurm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf.spec.files import SpecFile
+    from mtf.spec.parse import Place
+    from mtf.spec.resolve import Base
+    from mtf.spec.settings import Settings
+
+ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a commit asks for. A spec with a mistake is in ``problems`` and not in ``desired``."""
+
+    desired: tuple[Desired, ...]
+    problems: tuple[Problem, ...]
+
+
+def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Loaded:
+    """Resolve all specs; never raises for what stands in them.
+
+    Args:
+        files: every file under the folder of specs at one commit, by path. Only ``.yaml`` and
+            ``.yml`` are specs.
+        settings: of the same commit.
+        stamp: the submission's time, for grids with ``naming: timestamp``.
+    """
+    loader = _Loader(files, settings, stamp)
+    desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
+    taken = loader.names_taken_twice()
+    good = tuple(one for one in desired if one.name not in taken)
+    return Loaded(good, tuple(sorted(set(loader.problems))))
+
+
+def load_one(
+    raw: bytes, path: str, files: Mapping[str, bytes], settings: Settings, stamp: str
+) -> Loaded:
+    """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
+    loader = _Loader({**files, path: raw}, settings, stamp)
+    return Loaded(tuple(loader.load(path)), tuple(sorted(set(loader.problems))))
+
+
+def is_spec(path: str) -> bool:
+    """Return whether a file in the folder of specs is one."""
+    return path.endswith(ENDINGS)
+
+
+class _Loader:
+    """Reads each file once, however many grids build on it, and collects all problems."""
+
+    def __init__(self, files: Mapping[str, bytes], settings: Settings, stamp: str) -> None:
+        self._files = files
+        self._slurm_defaults = settings.slurm_defaults()
+        self._stamp = stamp
+        self._read: dict[str, SpecFile] = {}
+        self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
+        self.problems: list[Problem] = []
+
+    def load(self, path: str) -> list[Desired]:
+        """Return what a file asks for: one, or nothing where it is a base or has mistakes."""
+        try:
+            file = self._file(path)
+            self._note_name(file)
+            if file.kind == "grid":
+                return [self._grid(file)]
+            if file.kind == "base":
+                self._base_file(file)
+                return []
+            return [self._single(file)]
+        except SpecError as e:
+            self.problems += e.problems
+            return []
+
+    def names_taken_twice(self) -> set[str]:
+        """Return the names that several specs have, each use noted as a problem."""
+        taken = {name: uses for name, uses in self._names.items() if len(uses) > 1}
+        for name, uses in taken.items():
+            for path, place in uses.items():
+                others = ", ".join(sorted(set(uses) - {path}))
+                message = f"the name {name!r} is taken: {others} has it too. Rename one"
+                self.problems.append(Problem(path, *place, message))
+        return set(taken)
+
+    def _note_name(self, file: SpecFile) -> None:
+        key = NAME_KEYS.get(file.kind, "")
+        name = file.value.get(key)
+        if isinstance(name, str):
+            self._names.setdefault(name, {})[file.path] = file.marks.value((key,))
+
+    def _file(self, path: str) -> SpecFile:
+        if path not in self._read:
+            self._read[path] = read_spec(self._files[path], path)
+        return self._read[path]
+
+    def _single(self, file: SpecFile) -> Desired:
+        spec = self._experiment(file)
+        sections = {name: getattr(spec, name) for name in SECTIONS}
+        resolved = {k: v and v.model_dump(mode="json") for k, v in sections.items()}
+        return Desired(
+            name=spec.experiment_name,
+            path=file.path,
+            experiments=(experiment(spec.experiment_name, None, resolved, dict(spec), {}),),
+            is_grid=False,
+            max_parallel=None,
+            cluster=spec.cluster,
+        )
+
+    def _experiment(self, file: SpecFile) -> ExperimentSpec:
+        slurm = file.value.get("slurm", {})
+        if isinstance(slurm, dict):
+            slurm = merged_slurm(self._slurm_defaults, slurm)
+        return validated(ExperimentSpec, {**file.value, "slurm": slurm}, file)
+
+    def _grid(self, file: SpecFile) -> Desired:
+        problems: list[Problem] = []
+        base: Base | None = None
+        try:
+            base = self._base(file)
+        except SpecError as e:
+            problems += e.problems
+        try:
+            spec = validated(GridSpec, file.value, file)
+        except SpecError as e:
+            raise SpecError(problems + e.problems) from None
+        parts = read_grid(spec, file.marks)
+        problems += parts.problems
+        if problems or base is None:
+            raise SpecError(problems)
+        members = expand(spec, parts, Resolver(base, self._slurm_defaults, file.marks), self._stamp)
+        return Desired(
+            name=spec.name,
+            path=file.path,
+            experiments=members,
+            is_grid=True,
+            max_parallel=spec.max_parallel,
+            cluster=spec.cluster or base.value.get("cluster"),
+        )
+
+    def _base(self, file: SpecFile) -> Base | None:
+        """Return what a grid builds on, None where ``base`` itself is of a wrong type."""
+        base = file.value.get("base")
+        if isinstance(base, dict):
+            return as_base(base, file.marks, ("base",))
+        if not isinstance(base, str):
+            return None
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
+        if path not in self._files:
+            raise SpecError([self._missing_base(file, base, path)])
+        try:
+            return self._base_file(self._file(path))
+        except SpecError as e:
+            own = file.marks.problem(file.marks.value(("base",)), f"base: {path} has mistakes")
+            raise SpecError([*e.problems, own]) from None
+
+    def _base_file(self, file: SpecFile) -> Base:
+        if file.kind == "grid":
+            raise SpecError([file.marks.problem((1, 1), "a grid cannot be a base")])
+        if file.kind == "experiment":
+            self._experiment(file)
+        if file.problems:
+            raise SpecError(list(file.problems))
+        return as_base(file.value, file.marks, ())
+
+    def _missing_base(self, file: SpecFile, base: str, path: str) -> Problem:
+        folder = posixpath.dirname(file.path)
+        there = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
+        message = f"base: the commit has no file {path}. {nearest(base, there)}".rstrip()
+        return file.marks.problem(file.marks.value(("base",)), message)

@@ -1,0 +1,122 @@
+"""``mtf.yaml``: the settings of an experiments repository, each with its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from mtf.errors import SpecError
+from mtf.spec.explain import problems_of
+from mtf.spec.parse import read
+from mtf.spec.slurm import Environment, SLURMConfig
+from mtf.spec.strict import Strict
+from mtf.spec.words import Folder, Name, RelativePath, Word, matching
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[int, Field(ge=0)]
+Cause = Literal["node-failure", "preempted", "time-limit", "out-of-memory", "code-error"]
+Branch = Annotated[
+    str,
+    matching(
+        r"(?!.*(\.\.|//|\.lock(/|$)|\.(/|$)|/\.|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*",
+        "the name of a branch",
+    ),
+]
+
+
+def _none(value: object) -> object:
+    return None if value == "none" else value
+
+
+class LocalSettings(Strict):
+    """The local executor."""
+
+    max_parallel: Count = 2
+    """How many runs it executes at the same time."""
+
+
+class Retry(Strict):
+    """Which ends of an attempt lead to another one."""
+
+    max_attempts: Count = 3
+    """Attempts a run gets; those that made progress and met the time limit do not count."""
+    on: list[Cause] = Field(
+        default_factory=lambda: list[Cause](["node-failure", "preempted", "time-limit"])
+    )
+    """Causes that are retried."""
+    backoff: Seconds = 60
+    """Seconds before the next attempt."""
+
+
+class Policies(Strict):
+    """Limits and rules. None is known yet, so that none can be written and ignored."""
+
+
+class Settings(Strict):
+    """The whole of ``mtf.yaml``."""
+
+    branch: Branch = "main"
+    """The tracked branch: its tip is what is wanted."""
+    remote: Annotated[Word | None, BeforeValidator(_none)] = "origin"
+    """Git remote whose branch is tracked and where records go; null or none: local only."""
+    experiments: RelativePath = "experiments"
+    """Folder of the specs."""
+    runs_root: Folder = "runs"
+    """Folder of the runs, in the repository or absolute, where the compute nodes see it."""
+    executor: Literal["auto", "slurm", "local"] = "auto"
+    """What executes; auto: slurm where sbatch answers, else local."""
+    cluster: Name = "default"
+    """The cluster that this controller serves."""
+    local: LocalSettings = Field(default_factory=LocalSettings)
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    """Defaults under every spec's own ``slurm``."""
+    environment: Environment = Field(default_factory=Environment)
+    """Defaults under those, for the environment of jobs."""
+    retry: Retry = Field(default_factory=Retry)
+    policies: Policies = Field(default_factory=Policies)
+    """Limits and rules; must be empty for now."""
+    lease: Count = 600
+    """Seconds after which the claim of a submitter that went silent may be given up."""
+
+    def slurm_defaults(self) -> dict[str, Any]:
+        """Return the keys under every spec's ``slurm``: the environment, then ``slurm``."""
+        return merged_slurm(
+            self.environment.model_dump(mode="json", exclude_unset=True),
+            self.slurm.model_dump(mode="json", exclude_unset=True),
+        )
+
+
+def merged_slurm(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return one ``slurm`` section over another; variables add up, the rest replaces.
+
+    A virtual environment replaces a conda environment and the other way round.
+    """
+    if over.get("venv") or over.get("conda"):
+        under = {**under, "venv": None, "conda": None}
+    merged = {**under, **over}
+    both = under.get("variables"), over.get("variables")
+    if isinstance(both[0], dict) and isinstance(both[1], dict):
+        merged["variables"] = both[0] | both[1]
+    return merged
+
+
+def parse_settings(raw: bytes | None, path: str = "mtf.yaml") -> Settings:
+    """Return the settings in the bytes of ``mtf.yaml``; None, no file, means all defaults.
+
+    Raises:
+        SpecError: every mistake in it.
+    """
+    if raw is None:
+        return Settings()
+    document = read(raw, path)
+    problems = list(document.problems)
+    settings = Settings()
+    if document.value is not None:
+        try:
+            settings = Settings.model_validate(document.value)
+        except ValidationError as e:
+            problems += problems_of(e, Settings, document.marks)
+    if problems:
+        raise SpecError(problems)
+    return settings
