@@ -86,6 +86,9 @@ class Application:
             RefMovedError: another writer was faster; nothing was submitted.
             MtfError: nothing was submitted.
         """
+        commit = self.situation.world.commit
+        if plan.is_empty:
+            return Report(plan, commit)
         actions = [self._fenced(action) for action in plan.actions]
         prepared = self._prepare(
             [self._start(a) for a in actions if isinstance(a, Submit | Resume)]
@@ -96,7 +99,6 @@ class Application:
         for executor, batch, script in prepared:
             self._submit(executor, batch, script, outcome)
         self._record(claimed, outcome)
-        commit = self.situation.world.commit
         return Report(plan, commit, outcome.submitted, outcome.refused, outcome.uncertain)
 
     # -- before anything is written to the ledger --------------------------------------------------

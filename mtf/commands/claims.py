@@ -77,7 +77,7 @@ def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
         observed_at=by.at,
         parameters=e.parameters,
         run_dir=str(rundir.run_dir(by.root, action.run)),
-        wanted=action.desired.path != "",
+        wanted=action.desired.is_committed,
         attempts=(_attempt(place, by),),
     )
 

@@ -37,7 +37,7 @@ def read_desired(
     loaded = load_specs(files, settings, timestamp(now))
     if problems or loaded.problems:
         raise SpecError([*problems, *loaded.problems])
-    return settings, tuple((d, _keys(repo, commit, d)) for d in loaded.desired)
+    return settings, tuple((d, keys_of(repo, commit, d)) for d in loaded.desired)
 
 
 def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, bytes], list[Problem]]:
@@ -53,7 +53,8 @@ def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, byte
     return {path: contents[oid] for path, oid in regular.items()}, problems
 
 
-def _keys(repo: GitRepo, commit: CommitId, desired: Desired) -> tuple[RunKey, ...]:
+def keys_of(repo: GitRepo, commit: CommitId, desired: Desired) -> tuple[RunKey, ...]:
+    """Return the keys of a spec's experiments at a commit, in their order."""
     paths = {path for e in desired.experiments for path in e.rerun_on}
     trees = repo.object_ids(commit, sorted(paths))
     return tuple(run_key(e, trees) for e in desired.experiments)

@@ -22,7 +22,7 @@ from mtf.core.diff import plan
 from mtf.errors import LockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
@@ -89,22 +89,23 @@ def sync_until_over(
     publish: bool,
     update: Callable[[list[RunRecord]], None],
     every: float | None,
-) -> list[RunRecord]:
-    """Reconcile again and again until every run is over; return the runs.
+    runs: Collection[RunId] | None = None,
+) -> None:
+    """Reconcile again and again until these runs are over (default: all that are active now).
 
-    ``update`` is given all runs of this project that were active at the first look, with what
-    their journals say, after each look. The pause between looks (``every``, seconds) is by
-    default half a second for the local executor and five for a cluster that others use too.
+    ``update`` is given the runs, with what their journals say, after each look. The pause between
+    looks (``every``, seconds) is by default half a second for the local executor and five for a
+    cluster, which others use too.
     """
-    notes: set[str] = set()
-    followed: set[RunId] = set()
+    followed = set(runs or ())
     while True:
         records = project.ledger().runs.values()
-        followed |= {r.run for r in records if not r.is_over}
+        if runs is None:
+            followed |= {r.run for r in records if not r.is_over}
         mine = with_journals(project, (r for r in newest_first(records) if r.run in followed))
         update(mine)
-        if all(r.is_over for r in mine):
-            return mine
-        shared = any(r.executor != "local" for r in mine if not r.is_over)
-        time.sleep(every or (5.0 if shared else 0.5))
-        sync_once(project, options, publish=publish, say=notes.add)
+        active = [r for r in mine if not r.is_over]
+        if not active:
+            return
+        time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))
+        sync_once(project, options, publish=publish, say=lambda _: None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,3 +85,7 @@ class Plan:
     def is_empty(self) -> bool:
         """Return whether there is nothing to do."""
         return not self.actions
+
+    def only(self, actions: tuple[Action, ...]) -> Plan:
+        """Return the plan with these of its actions alone."""
+        return replace(self, actions=actions)

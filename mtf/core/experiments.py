@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Sections that say how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
+DIRECT = "(asked for directly)"  # stands for the path where there is no committed spec
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Desired:
     is_grid: bool
     max_parallel: int | None
     cluster: str | None
+
+    @property
+    def is_committed(self) -> bool:
+        """Return whether a committed spec asks for this; else a program did."""
+        return self.path != DIRECT
 
 
 def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:

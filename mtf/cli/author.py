@@ -1,0 +1,98 @@
+"""`mtf init`, `mtf validate` and `mtf hooks`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mtf.cli.output import say
+from mtf.errors import EXIT_ERROR
+
+
+@click.command()
+@click.argument("path", type=click.Path(file_okay=False), default=".")
+@click.option("--demo", is_flag=True, help="Add a small, real example: a grid on images of digits.")
+@click.pass_obj
+def init(folder: str, path: str, demo: bool) -> None:
+    """Scaffold an experiments repository in PATH; what is there already is kept."""
+    from mtf.commands.init import init as scaffold
+
+    target = Path(folder, path)
+    for name in scaffold(target, demo=demo):
+        say(f"created  {target / name}")
+    say("next: commit it (git add -A && git commit), then mtf plan, mtf sync")
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, type=click.Path(dir_okay=True, path_type=Path), metavar="[FILE]..."
+)
+@click.option("--staged", is_flag=True, help="What the next commit holds, not the files on disk.")
+@click.option("--rev", help="What a revision holds.")
+@click.option(
+    "--range", "span", metavar="A..B", help="The specs that changed from A to B, as in B."
+)
+@click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text")
+@click.pass_obj
+def validate(
+    folder: str,
+    files: tuple[Path, ...],
+    staged: bool,
+    rev: str | None,
+    span: str | None,
+    style: str,
+) -> None:
+    """Check specs and settings: files on disk (all of them by default), staged, or of a revision.
+
+    Every error is said at once, as path:line:column: message. Exit code 0: clean, 1: invalid.
+    """
+    from mtf.commands import validate as checks
+    from mtf.report.problems import render_problems
+
+    if sum((bool(files), staged, rev is not None, span is not None)) > 1:
+        raise click.UsageError("name files, or one of --staged, --rev and --range")
+    where = Path(folder)
+    if staged:
+        checked = checks.staged(where)
+    elif rev is not None:
+        checked = checks.revision(where, rev)
+    elif span is not None:
+        checked = checks.changed(where, span)
+    else:
+        checked = checks.on_disk(where, files)
+    text = render_problems(checked.problems, style)
+    if text:
+        click.echo(text)
+    if checked.problems:
+        say(f"{len(checked.problems)} problems in {checked.files} files")
+        sys.exit(EXIT_ERROR)
+    say(f"{checked.files} files are fine")
+
+
+@click.group()
+def hooks() -> None:
+    """The git hooks of this repository."""
+
+
+@hooks.command("install")
+@click.pass_obj
+def install_hooks(folder: str) -> None:
+    """Install the hooks; those that are there go on running first."""
+    from mtf.commands.hooks import install
+    from mtf.gitrepo import GitRepo
+
+    for path in install(GitRepo(Path(folder))):
+        say(f"installed {path}")
+
+
+@hooks.command("uninstall")
+@click.pass_obj
+def uninstall_hooks(folder: str) -> None:
+    """Remove the hooks and put back those that were there before."""
+    from mtf.commands.hooks import uninstall
+    from mtf.gitrepo import GitRepo
+
+    for path in uninstall(GitRepo(Path(folder))):
+        say(f"removed {path}")

@@ -1,0 +1,57 @@
+"""Submits experiments that a program asks for, beside the committed ones, by the same reconciler."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf.commands.apply import Application, Report
+from mtf.commands.desired import keys_of
+from mtf.commands.executors import choose_executor
+from mtf.commands.gather import Committed, Options, policy_of, situation
+from mtf.commands.project import settings_at
+from mtf.commands.retries import with_retries
+from mtf.core.actions import Submit
+from mtf.core.diff import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mtf.commands.project import Project
+    from mtf.core.experiments import Desired
+    from mtf.core.ids import RunKey
+
+
+def submit(
+    project: Project,
+    wanted: Sequence[Desired],
+    *,
+    executor: str | None,
+    publish: bool,
+    say: Callable[[str], None],
+) -> tuple[Report, set[RunKey]]:
+    """Submit what is not there yet, pinned to HEAD; return what was done and all runs' keys.
+
+    These runs are nobody's committed wish: pruning leaves them alone.
+
+    Raises:
+        MtfError: nothing was submitted.
+    """
+    store = project.store(publish=publish)
+    names = {d.name for d in wanted}
+
+    def once() -> tuple[Report, set[RunKey]]:
+        store.fetch(project.settings.branch)
+        commit = project.repo.commit("HEAD")
+        keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
+        committed = Committed(commit, settings_at(project.repo, commit), keyed)
+        found = situation(project, store.read(), committed, Options())
+        now = datetime.now(UTC)
+        planned = plan(found.world, policy_of(committed.settings, Options()), now)
+        new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
+        name = choose_executor(project, executor)
+        application = Application(project, store, found, name, say)
+        report = application.carry_out(planned.only(new))
+        return report, {key for _, keys in keyed for key in keys}
+
+    return with_retries(once)

@@ -1,0 +1,30 @@
+"""Mistakes in specs as text, as JSON, and as annotations for GitHub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtf.errors import Problem
+
+
+def render_problems(problems: Sequence[Problem], style: str) -> str:
+    """Return the problems in the style ``text``, ``json`` or ``github``.
+
+    Source: GitHub's workflow commands (``::error file=...``).
+    """
+    if style == "json":
+        return json.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
+    if style == "github":
+        return "\n".join(map(_annotation, problems))
+    return "\n".join(map(str, problems))
+
+
+def _annotation(problem: Problem) -> str:
+    text = problem.message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    path = problem.path.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+    return f"::error file={path},line={problem.line},col={problem.column}::{text}"
