@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from mtf.spec.resolve import Combination, Setting
 from mtf.spec.sample import draw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from mtf.errors import Problem
     from mtf.spec.parse import Loc, Marks
@@ -38,15 +39,20 @@ class Parts:
     excluded: list[Match]
     problems: list[Problem]
 
+    def settings(self) -> Iterator[Setting]:
+        """Yield every key with each of its values."""
+        for axis in itertools.chain(self.axes, *(one.axes for one in self.conditions)):
+            yield from itertools.chain.from_iterable(axis)
+
 
 def read_grid(spec: GridSpec, marks: Marks) -> Parts:
-    """Return the parts of a grid, with every mistake in its keys."""
+    """Return the parts of a grid, with what they do to each other that cannot be."""
     reader = _Reader(spec, marks)
     return Parts(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
 
 
 class _Reader:
-    """Checks each key of a grid where it stands, and collects what is wrong."""
+    """Reads the parts of one grid and collects what is wrong where it stands."""
 
     def __init__(self, spec: GridSpec, marks: Marks) -> None:
         self._spec = spec
@@ -76,22 +82,15 @@ class _Reader:
 
     def excluded(self) -> list[Match]:
         """Return the combinations that are left out."""
-        return [self._match(("exclude", i), one) for i, one in enumerate(self._spec.exclude)]
+        return [_match(one) for one in self._spec.exclude]
 
     def _add(self, loc: Loc, message: str, *, at_key: bool = False) -> None:
         place = self._marks.key(loc) if at_key else self._marks.value(loc)
         self.problems.append(self._marks.problem(place, message))
 
-    def _path(self, loc: Loc) -> tuple[str, ...]:
-        path = path_of(str(loc[-1]))
-        problem = key_problem(path)
-        if problem:
-            self._add(loc, problem, at_key=True)
-        return path
-
     def _claim(self, loc: Loc, part: str) -> tuple[str, ...]:
         """Return the path of a key that is set here; a key stands in one place only."""
-        path = self._path(loc)
+        path = path_of(str(loc[-1]))
         clash = self._clash(path, part)
         if clash:
             self._add(loc, f"{'.'.join(path)} is set in {clash} already", at_key=True)
@@ -108,15 +107,10 @@ class _Reader:
 
     def _values(self, loc: Loc, values: list[Any], part: str) -> Axis:
         path = self._claim(loc, part)
-        if not values:
-            self._add(loc, f"{loc[-1]} has no values")
         key = ".".join(path)
         return [(Setting(key, path, value, (*loc, i)),) for i, value in enumerate(values)]
 
     def _group(self, loc: Loc, group: list[dict[str, Any]]) -> Axis:
-        if not group or not group[0]:
-            self._add(loc, f"{dotted(loc)} has no values")
-            return []
         first = [self._claim((*loc, 0, key), dotted(loc)) for key in group[0]]
         axis = []
         for i, entry in enumerate(group):
@@ -168,9 +162,35 @@ class _Reader:
     def _condition(self, i: int, condition: Conditional) -> Condition:
         loc, part = ("conditional", i), f"conditional[{i}]"
         axes = [self._values((*loc, "set", key), v, part) for key, v in condition.set.items()]
-        return Condition(self._match((*loc, "when"), condition.when), axes)
+        return Condition(_match(condition.when), axes)
 
-    def _match(self, loc: Loc, values: Mapping[str, Any]) -> Match:
-        if not values:
-            self._add(loc, f"{dotted(loc)} is empty: it would match everything")
-        return {self._path((*loc, key)): value for key, value in values.items()}
+
+def _match(values: Mapping[str, Any]) -> Match:
+    return {path_of(key): value for key, value in values.items()}
+
+
+def key_problems(grid: Mapping[str, Any], marks: Marks) -> list[Problem]:
+    """Return what is wrong with the dotted keys of a grid, whatever else is wrong with it."""
+    problems = []
+    for loc, mapping in _dotted_mappings(grid):
+        for key in mapping:
+            problem = key_problem(path_of(key))
+            if problem:
+                problems.append(marks.problem(marks.key((*loc, key)), problem))
+    return problems
+
+
+def _dotted_mappings(grid: Mapping[str, Any]) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    for part in ("parameters", "linked", "sample", "exclude"):
+        yield from _mappings(grid.get(part), (part,))
+    for loc, condition in _mappings(grid.get("conditional"), ("conditional",)):
+        for part in ("set", "when"):
+            yield from _mappings(condition.get(part), (*loc, part))
+
+
+def _mappings(value: Any, loc: Loc) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    if isinstance(value, dict):
+        yield loc, value
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _mappings(item, (*loc, i))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtf.spec.parse import Loc, Marks, Place
 
 _OR_INSTANCE = re.compile(r" or (an )?instance of \w+")
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
 SPELLINGS = {"training": "trainer"}  # what a file may say instead
 
 
@@ -57,9 +58,24 @@ def explain(detail: ErrorDetails, model: type[BaseModel], prefix: Loc = ()) -> s
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message.replace("should", "must", 1).replace("valid dictionary", "mapping")
     message = _OR_INSTANCE.sub("", message)
-    if kind != "value_error":
-        message += f", got {shown(detail['input'])}"
+    if kind == "too_short" and detail["input"] in ([], {}):
+        message = "has no values"
+    elif kind != "value_error":
+        message += f", got {shown(detail['input'])}{_cure(kind, detail['input'])}"
     return f"{where}: {message}" if where else message
+
+
+def _cure(kind: str, value: Any) -> str:
+    """Return what to write instead, where the value itself tells."""
+    if kind == "list_type" and not isinstance(value, dict):
+        return f". Write [{shown(value)}]"
+    if kind == "string_type" and isinstance(value, int | float):
+        return ". Put it in quotes"
+    if kind in {"int_type", "float_type"} and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return ". Remove the quotes"
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        return f". Write {value:.0f}"
+    return ""
 
 
 def unknown_key(where: str, key: str, known: Collection[str]) -> str:

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from mtf.errors import Problem, SpecError
 from mtf.spec.explain import SPELLINGS, nearest, problems_of, shown
+from mtf.spec.keys import SECTIONS, slip
 from mtf.spec.parse import read
 from mtf.spec.resolve import Base
 from mtf.spec.schema import ExperimentSpec
+from mtf.spec.strict import Open
 
 if TYPE_CHECKING:
     from mtf.spec.parse import Document, Loc, Marks
@@ -80,15 +82,29 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
     Raises:
         SpecError: every mistake in the file.
     """
-    problems = list(file.problems)
+    problems = [*file.problems, *slips(value, file.marks)]
     try:
         spec = model.model_validate(value)
     except ValidationError as e:
-        problems += problems_of(e, model, file.marks)
-        raise SpecError(problems) from None
+        raise SpecError(problems + problems_of(e, model, file.marks)) from None
     if problems:
         raise SpecError(problems)
     return spec
+
+
+def slips(value: dict[str, Any], marks: Marks, prefix: Loc = ()) -> list[Problem]:
+    """Return the misspelled keys of the open sections, which the schema lets through."""
+    problems = []
+    for name, model in SECTIONS.items():
+        section = value.get(name)
+        if not (issubclass(model, Open) and isinstance(section, dict)):
+            continue
+        for key in section.keys() - model.model_fields.keys():
+            meant = slip(model, key)
+            if meant and meant not in section:
+                message = f"unknown key {key!r} in {name}. Did you mean {meant!r}?"
+                problems.append(marks.problem(marks.key((*prefix, name, key)), message))
+    return problems
 
 
 def as_base(value: dict[str, Any], marks: Marks, prefix: Loc) -> Base:
@@ -97,11 +113,11 @@ def as_base(value: dict[str, Any], marks: Marks, prefix: Loc) -> Base:
     Raises:
         SpecError: what is there is wrong.
     """
-    problems = []
+    problems = slips(value, marks, prefix)
     try:
         ExperimentSpec.model_validate(value)
     except ValidationError as e:
-        problems = problems_of(e, ExperimentSpec, marks, prefix, missing_is_fine=True)
+        problems += problems_of(e, ExperimentSpec, marks, prefix, missing_is_fine=True)
     if "generation" in value and value.get("kind") != "experiment":
         place = marks.key((*prefix, "generation"))
         problems.append(marks.problem(place, "a base does not run: generation belongs to the grid"))

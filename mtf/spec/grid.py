@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mtf.core.experiments import Experiment
     from mtf.errors import Problem
     from mtf.spec.axes import Axis, Condition, Match, Parts
-    from mtf.spec.parse import Loc, Marks
-    from mtf.spec.resolve import Base, Combination, Resolver, Setting
+    from mtf.spec.parse import Loc, Marks, Place
+    from mtf.spec.resolve import Base, Combination, Resolver
     from mtf.spec.schema import GridSpec
 
 
@@ -149,29 +149,28 @@ def _repeated(
 ) -> list[Problem]:
     """Return a problem at each value that makes a second run of one there is."""
     seen: dict[str, Combination] = {}
-    problems = set()
+    problems: dict[Place, Problem] = {}
     for one, member in zip(experiments, members, strict=True):
         first = seen.setdefault(run_key(one, dict.fromkeys(one.rerun_on, "")), member)
         if first is not member:
-            problems.add(_repetition(first, member, marks))
-    return list(problems)
+            problem = _repetition(first, member, marks)
+            problems.setdefault((problem.line, problem.column), problem)
+    return list(problems.values())
 
 
 def _repetition(first: Combination, second: Combination, marks: Marks) -> Problem:
-    other = [setting for setting in second if setting not in first] or list(second)
-    place = marks.value(other[0].loc)
-    if all(setting.path[0] in EXECUTION for setting in other):
-        keys = ", ".join(setting.key for setting in other)
-        return marks.problem(
-            place,
-            f"members that differ only in {keys} are the same experiment: it says how a run is "
-            "executed or watched, not what it computes",
+    here = [setting for setting in second if setting not in first]
+    there = [setting for setting in first if setting not in second]
+    told = here or there or list(second)
+    place = marks.value(told[0].loc)
+    if all(setting.path[0] in EXECUTION for setting in here + there):
+        keys = ", ".join(setting.key for setting in told)
+        message = (
+            f"members that differ only in {keys} are the same experiment: that says how a run is "
+            "executed or watched, not what it computes"
         )
-    return marks.problem(
-        place,
-        f"the same experiment twice: {_values(other)} resolves to what {_values(first)} gives",
-    )
-
-
-def _values(settings: Iterable[Setting]) -> str:
-    return ", ".join(f"{setting.key}={shown(setting.value)}" for setting in settings)
+    else:
+        line, column = marks.value((there or told)[0].loc)
+        values = ", ".join(f"{setting.key}={shown(setting.value)}" for setting in told)
+        message = f"the same experiment twice: {values} gives what line {line}:{column} gives"
+    return marks.problem(place, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 from typing import Any
 
 from mtf.spec import schema
@@ -35,11 +36,8 @@ def key_problem(path: tuple[str, ...]) -> str | None:
     if path[0] in SECTIONS and "" not in path:
         section = SECTIONS[path[0]]
         known = len(path) == 1 or path[1] in section.model_fields
-        if len(path) <= 2 and (known or issubclass(section, Open)):
-            return None
-        if path[:2] in _MAPPINGS and len(path) == 3:
-            return None
-        if issubclass(section, Open) and not known:
+        further = issubclass(section, Open) and not known and not slip(section, path[1])
+        if further or (known and len(path) <= 2) or (path[:2] in _MAPPINGS and len(path) == 3):
             return None
     near = _nearest(path)
     return f"unknown key {key!r}. {near}".rstrip()
@@ -52,6 +50,27 @@ def _nearest(path: tuple[str, ...]) -> str:
     if near or same:
         return f"Did you mean {(near or same)[0]!r}?"
     return f"A key begins with one of: {', '.join(SECTIONS)}"
+
+
+def slip(section: type[Strict], key: str) -> str | None:
+    """Return the known key that a further key of an open section is a misspelling of.
+
+    One letter inside a long word, or two swapped ones: what differs by more, by its end or by a
+    digit may well be a key of the model's own.
+    """
+    return next((known for known in section.model_fields if _is_slip(key, known)), None)
+
+
+def _is_slip(key: str, known: str) -> bool:
+    if min(len(key), len(known)) < 4 or key.startswith(known) or known.startswith(key):
+        return False
+    same = len(posixpath.commonprefix([key, known]))
+    key, known = key[same:][::-1], known[same:][::-1]
+    same = len(posixpath.commonprefix([key, known]))
+    key, known = key[same:], known[same:]
+    if any(letter.isdigit() for letter in key + known):
+        return False
+    return max(len(key), len(known)) <= 1 or (len(key) == 2 and key == known[::-1])
 
 
 def put(into: Any, path: tuple[str, ...], value: Any) -> Any:

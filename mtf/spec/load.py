@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from mtf.core.experiments import Desired
 from mtf.errors import Problem, SpecError
-from mtf.spec.axes import read_grid
-from mtf.spec.explain import nearest
+from mtf.spec.axes import key_problems, read_grid
+from mtf.spec.explain import nearest, shown
 from mtf.spec.files import NAME_KEYS, as_base, read_spec, validated
 from mtf.spec.grid import expand
-from mtf.spec.keys import SECTIONS
+from mtf.spec.keys import SECTIONS, key_problem
 from mtf.spec.resolve import Resolver, experiment
 from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
@@ -20,6 +20,7 @@ from mtf.spec.settings import merged_slurm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
     from mtf.spec.parse import Place
     from mtf.spec.resolve import Base
@@ -132,8 +133,8 @@ class _Loader:
         return validated(ExperimentSpec, {**file.value, "slurm": slurm}, file)
 
     def _grid(self, file: SpecFile) -> Desired:
-        problems: list[Problem] = []
-        base: Base | None = None
+        problems = key_problems(file.value, file.marks)
+        base = spec = None
         try:
             base = self._base(file)
         except SpecError as e:
@@ -141,48 +142,66 @@ class _Loader:
         try:
             spec = validated(GridSpec, file.value, file)
         except SpecError as e:
-            raise SpecError(problems + e.problems) from None
+            problems += e.problems
+        if spec is None:
+            raise SpecError(problems)
         parts = read_grid(spec, file.marks)
         problems += parts.problems
-        if problems or base is None:
+        if base is None:
             raise SpecError(problems)
-        members = expand(spec, parts, Resolver(base, self._slurm_defaults, file.marks), self._stamp)
+        resolver = Resolver(base, self._slurm_defaults, file.marks)
+        if problems:
+            raise SpecError([*problems, *_wrong_values(parts, resolver)])
         return Desired(
             name=spec.name,
             path=file.path,
-            experiments=members,
+            experiments=expand(spec, parts, resolver, self._stamp),
             is_grid=True,
             max_parallel=spec.max_parallel,
             cluster=spec.cluster or base.value.get("cluster"),
         )
 
-    def _base(self, file: SpecFile) -> Base | None:
-        """Return what a grid builds on, None where ``base`` itself is of a wrong type."""
-        base = file.value.get("base")
+    def _base(self, file: SpecFile) -> Base:
+        """Return what a grid builds on.
+
+        Raises:
+            SpecError: it is not there, or has mistakes of its own.
+        """
+        place, base = file.marks.value(("base",)), file.value.get("base")
+        if base is None:
+            raise SpecError([])  # told as a missing key
         if isinstance(base, dict):
             return as_base(base, file.marks, ("base",))
         if not isinstance(base, str):
-            return None
+            message = f"base: must be a path or an experiment, got {shown(base)}"
+            raise SpecError([file.marks.problem(place, message)])
         path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
         if path not in self._files:
-            raise SpecError([self._missing_base(file, base, path)])
+            raise SpecError([file.marks.problem(place, self._missing_base(file, base, path))])
         try:
-            return self._base_file(self._file(path))
+            other = self._file(path)
+            if other.kind != "grid":
+                return self._base_file(other)
         except SpecError as e:
-            own = file.marks.problem(file.marks.value(("base",)), f"base: {path} has mistakes")
+            own = file.marks.problem(place, f"base: {path} has mistakes of its own")
             raise SpecError([*e.problems, own]) from None
+        raise SpecError([file.marks.problem(place, f"base: {path} is a grid, not an experiment")])
 
     def _base_file(self, file: SpecFile) -> Base:
-        if file.kind == "grid":
-            raise SpecError([file.marks.problem((1, 1), "a grid cannot be a base")])
         if file.kind == "experiment":
             self._experiment(file)
         if file.problems:
             raise SpecError(list(file.problems))
         return as_base(file.value, file.marks, ())
 
-    def _missing_base(self, file: SpecFile, base: str, path: str) -> Problem:
+    def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)
         there = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
-        message = f"base: the commit has no file {path}. {nearest(base, there)}".rstrip()
-        return file.marks.problem(file.marks.value(("base",)), message)
+        return f"base: the commit has no file {path}. {nearest(base, there)}".rstrip()
+
+
+def _wrong_values(parts: Parts, resolver: Resolver) -> set[Problem]:
+    for setting in parts.settings():
+        if key_problem(setting.path) is None:
+            resolver.check_alone(setting)
+    return resolver.problems

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from mtf.core.experiments import Experiment
+from mtf.errors import SpecError
 from mtf.spec.explain import explain, located
 from mtf.spec.keys import SECTIONS, put
 from mtf.spec.settings import merged_slurm
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mtf.core.jobs import Resources
     from mtf.errors import Problem
     from mtf.spec.parse import Loc, Marks
+    from mtf.spec.strict import Strict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,27 +70,49 @@ class Resolver:
             self._resolved[key] = self._section(name, settings)
         return self._resolved[key]
 
+    def check_alone(self, setting: Setting) -> None:
+        """Add to ``problems`` what is wrong with one value, whatever else its members have.
+
+        For grids that cannot be expanded, so that all mistakes are told at once.
+        """
+        name = setting.path[0]
+        try:
+            self._validated(name, (setting,))
+        except ValidationError as e:
+            for detail in e.errors(include_url=False):
+                if _shares_path(setting.path, (name, *detail["loc"])):
+                    self.problems.add(self._problem(name, (setting,), detail))
+        except SpecError as e:
+            self.problems.update(e.problems)
+
     def _section(self, name: str, settings: Combination) -> dict[str, Any] | None:
+        try:
+            section = self._validated(name, settings)
+        except ValidationError as e:
+            details = e.errors(include_url=False)
+            self.problems.update(self._problem(name, settings, detail) for detail in details)
+        except SpecError as e:
+            self.problems.update(e.problems)
+        else:
+            return None if section is None else section.model_dump(mode="json")
+        return None
+
+    def _validated(self, name: str, settings: Combination) -> Strict | None:
         value: Any = self.base.value.get(name)
         for setting in settings:
             try:
                 value = put(value, setting.path[1:], setting.value)
             except ValueError as e:
                 place = self.marks.value(setting.loc)
-                self.problems.add(self.marks.problem(place, f"{setting.key}: {e}"))
-                return None
+                problem = self.marks.problem(place, f"{setting.key}: {e}")
+                raise SpecError([problem]) from None
         if value is None and name == "scheduler":
             return None
         if value is None and not any(setting.path == (name,) for setting in settings):
             value = {}
         if name == "slurm" and isinstance(value, dict):
             value = merged_slurm(self._slurm_defaults, value)
-        try:
-            return SECTIONS[name].model_validate(value).model_dump(mode="json")
-        except ValidationError as e:
-            for detail in e.errors(include_url=False):
-                self.problems.add(self._problem(name, settings, detail))
-            return None
+        return SECTIONS[name].model_validate(value)
 
     def _problem(self, name: str, settings: Combination, detail: ErrorDetails) -> Problem:
         """Return the problem at the value that caused it: the grid's, or the base's own."""

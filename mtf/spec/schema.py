@@ -196,12 +196,16 @@ class ExperimentConfig(Sections):
     mtf: RunInfo
 
 
+Values = Annotated[list[JsonValue], Field(min_length=1)]
+Match = Annotated[dict[str, JsonValue], Field(min_length=1)]
+
+
 class Conditional(Strict):
     """Values that only some members of a grid get."""
 
-    set: dict[str, list[JsonValue]] = Field(min_length=1)
+    set: dict[str, Values] = Field(min_length=1)
     """Keys with their values, multiplied into the members that match."""
-    when: dict[str, JsonValue] = Field(min_length=1)
+    when: Match
     """Keys with the value that a member must have."""
 
 
@@ -259,15 +263,15 @@ class GridSpec(_Control):
     """Name of the grid, unique in the repository."""
     base: JsonValue
     """Path of the base, relative to this file, or an experiment written here."""
-    parameters: dict[str, list[JsonValue]] = Field(default_factory=dict)
+    parameters: dict[str, Values] = Field(default_factory=dict)
     """Dotted keys with the values that are combined in every way."""
-    linked: list[list[dict[str, JsonValue]]] = Field(default_factory=list)
+    linked: list[Annotated[list[Match], Field(min_length=1)]] = Field(default_factory=list)
     """Groups of values that vary together; the groups are combined in every way."""
     conditional: list[Conditional] = Field(default_factory=list)
     """Values for the members that match."""
     sample: dict[str, Sample] = Field(default_factory=dict)
     """Randomly drawn keys; the draws are combined with everything else."""
-    exclude: list[dict[str, JsonValue]] = Field(default_factory=list)
+    exclude: list[Match] = Field(default_factory=list)
     """Combinations that are left out."""
     naming: Literal["hash", "parameters", "timestamp", "sequential"] = "parameters"
     """How members are named."""
