@@ -316,11 +316,11 @@ class GitRepo:
         for u in updates:
             leases.append(f"--force-with-lease={u.ref}:{u.old or ''}")
             specs.append(f"{u.new}:{u.ref}")
-        code, _, err = self._try(
+        code, out, err = self._try(
             "push", "--porcelain", "--atomic", "--no-verify", *leases, remote, *specs
         )
         if code:
-            raise self._write_error(f"push to {remote}", err)
+            raise self._write_error(f"push to {remote}", out.decode(errors="replace") + err)
 
     def _write_error(self, what: str, err: str) -> RepositoryError:
         kind = RefMovedError if _MOVED.search(err) else RepositoryError

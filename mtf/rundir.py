@@ -133,6 +133,8 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
 # -- config.yaml -----------------------------------------------------------------------------------
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# YAML takes some of these for line breaks and refuses others (Source: YAML 1.2, section 5.1)
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # what YAML 1.1 or 1.2 readers take for something else than text
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
@@ -150,12 +152,17 @@ def _lines(value: Mapping[str, Any], indent: str) -> list[str]:
     out = []
     for key, item in value.items():
         plain = _PLAIN_KEY.fullmatch(key) and key.lower() not in _WORDS
-        name = key if plain else json.dumps(key, ensure_ascii=False)
+        name = key if plain else _json(key)
         if isinstance(item, dict) and item:
             out += [f"{indent}{name}:", *_lines(item, indent + "  ")]
         else:
-            out.append(f"{indent}{name}: {json.dumps(item, ensure_ascii=False)}")
+            out.append(f"{indent}{name}: {_json(item)}")
     return out
+
+
+def _json(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -105,8 +105,13 @@ class Application:
 
     def _fenced(self, action: Action) -> Action:
         """Shut out the job of a claim that is given up; adopt it if it has started after all."""
-        if not (isinstance(action, Resume) and action.fence):
-            return action
+        match action:
+            case Resume(fence=True):
+                pass
+            case Cancel(record=record) if record.job_id is None and record.retry_at is None:
+                pass
+            case _:
+                return action
         folder = rundir.run_dir(self.project.runs_root, action.run)
         holder = rundir.claim(folder, action.record.attempt.token, rundir.FENCED)
         if holder == rundir.FENCED:

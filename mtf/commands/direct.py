@@ -1,4 +1,4 @@
-"""Submits experiments that a program asks for, beside the committed ones, by the same reconciler."""
+"""Submits experiments that a program asks for, by the reconciler of the committed ones."""
 
 from __future__ import annotations
 

@@ -81,9 +81,11 @@ def _missing(world: World, policy: Policy, now: datetime) -> list[Action]:
         missing = [
             (e, k) for e, k in zip(desired.experiments, spec_keys, strict=True) if k not in recorded
         ]
-        submission = _free_id(desired.name, world, now) if missing else None
+        if not missing:
+            continue
+        submission = _free_id(desired.name, world, now)
         for experiment, key in missing:
-            assert submission is not None
+            recorded.add(key)
             run = run_id(submission, experiment.member)
             actions.append(Submit(run, desired, experiment, key))
     return actions
@@ -106,13 +108,16 @@ def _recorded(
         why = world.unreadable.get(record.executor, "not asked")
         return None, f"{record.executor} cannot be read ({why}): its runs are Unknown, no action"
     job = live.get((record.attempt.token, record.attempt.index))
+    orphan = record.wanted and not wanted
     if record.job_id is None and record.retry_at is None:
+        if orphan and policy.prune:
+            return Cancel(record.run, _with_found(record, job), "its spec is gone (--prune)"), None
         return _claimed(record, job, world, now)
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:
         return Record(record.run, new, _change(record, new)), _drift(new)
-    return _active(record, new, world, policy, now, orphan=record.wanted and not wanted)
+    return _active(record, new, world, policy, now, orphan=orphan)
 
 
 def _active(
@@ -147,6 +152,14 @@ def _claimed(
             return None, "claims without a job wait for the executor"
         return Resume(record.run, record, f"claimed, never submitted: {why}", fence=True), None
     return None, f"claims held by {attempt.claimed_by}: another sync is submitting them"
+
+
+def _with_found(record: RunRecord, job: JobView | None) -> RunRecord:
+    """Return a claim's record with the job that was found for it, if one was."""
+    if job is None:
+        return record
+    attempt = replace(record.attempt, job_id=job.job_id)
+    return replace(record, attempts=(*record.attempts[:-1], attempt))
 
 
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:

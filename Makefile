@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+EXECUTOR ?= local
+BIN := .venv/bin
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test lint bench clean
+help:
+	@echo "make demo              set up, then the main job: commit a grid, sync, train, read the results"
+	@echo "make demo EXECUTOR=slurm   the same on the cluster whose sbatch answers here"
+	@echo "make test              set up, then all tests, those on a private SLURM included"
+	@echo "make lint              ruff, mypy, import layers, dead code"
+	@echo "make bench             the figures of benchmarks/"
+
+setup: $(READY)
+
+# The constraints pin every version; pyproject.toml keeps honest ranges.
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("mtf needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,test]'
+	$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch"); assert v.split("+")[0] == "2.13.0", f"torch {v} instead of the pinned one"'
+	@touch $(READY)
+
+demo: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EXECUTOR=$(EXECUTOR) bash docs/demo.sh
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The main job, end to end, in a temporary folder: every command is shown as you would type it.
+set -euo pipefail
+
+executor=${EXECUTOR:-local}
+folder=$(mktemp -d "${TMPDIR:-/tmp}/mtf-demo.XXXXXX")
+export GIT_AUTHOR_NAME=${GIT_AUTHOR_NAME:-Demo} GIT_AUTHOR_EMAIL=${GIT_AUTHOR_EMAIL:-demo@localhost}
+export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+
+step() { printf '\n\033[1m# %s\033[0m\n' "$1"; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+
+step "A repository for experiments, with a remote to share it"
+run cd "$folder"
+run git init --quiet --bare -b main lab.git
+run mtf init --demo experiments-repo
+run cd experiments-repo
+run git remote add origin "$folder/lab.git"
+
+step "Commit a grid, push it: that is how experiments are asked for"
+run cat experiments/digits_search.yaml
+run git add --all
+run git commit --quiet -m "Search learning rate and width on the digits"
+run git push --quiet origin main
+
+step "What would a sync do?"
+run mtf plan
+
+step "Make it so, and watch"
+run mtf sync --wait --executor "$executor"
+
+step "Every run: state, job, checkpoint, best metric (from git alone)"
+run mtf status
+run mtf results digits_search
+
+step "The best run, its validation accuracy and its checkpoint pointer"
+run mtf show --json "$(mtf results digits_search --json | python -c 'import json, sys; print(json.load(sys.stdin)[0]["run"])')" > best.json
+python - <<'PY'
+import json, sys
+best = json.load(open("best.json"))[0]
+accuracy = best["best"]["value"]
+print(f"{best['run']}\n  {best['best']['name']} {accuracy:.4f} at epoch {best['best']['epoch']}")
+print(f"  checkpoint {best['checkpoint']['path']}\n  sha256     {best['checkpoint']['sha256']}")
+sys.exit(0 if best["best"]["name"] == "val_accuracy" and accuracy >= 0.95 else "the best run did not reach 0.95")
+PY
+
+step "All of it is in git: the ledger, here and on the remote"
+run git log --oneline --first-parent mtf/ledger
+run git ls-remote --heads origin
+
+printf '\nEverything is in %s. Go on there: mtf sync does nothing twice.\n' "$folder/experiments-repo"

@@ -1,0 +1,78 @@
+"""The pinned checkout: exact, read-only, and proved by its manifest."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtf import rundir
+from mtf.commands.checkout import materialise
+from mtf.core.proof import manifest_problem, object_id
+from mtf.gitrepo import GitRepo
+from tests.repos import make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_checkout_holds_just_the_commit_and_is_proved_by_its_manifest(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"train.py": "v1", "a/b/c.txt": "x", "a.txt": "", "a0": "1"})
+    (made.path / "run.sh").write_text("#!/bin/sh\n")
+    (made.path / "run.sh").chmod(0o755)
+    (made.path / "link").symlink_to("train.py")
+    made.write({".gitattributes": "*.txt text eol=crlf\n"})
+    commit = made.commit({})
+    made.write({"train.py": "dirty"})
+    root = tmp_path / "runs"
+    folder = materialise(GitRepo(made.path), root, commit)
+    assert (folder / "train.py").read_text() == "v1"
+    assert (folder / "link").readlink().name == "train.py"
+    assert (folder / "run.sh").stat().st_mode & 0o777 == 0o555
+    assert (folder / "train.py").stat().st_mode & 0o222 == 0
+    assert (folder / "a/b").stat().st_mode & 0o222 == 0
+    manifest = json.loads(rundir.code_manifest(root, commit).read_text())
+    assert manifest_problem(manifest, commit) is None
+    for path, (_, oid) in manifest["files"].items():
+        if path != "link":
+            assert object_id("blob", (folder / path).read_bytes(), like=oid) == oid
+    assert [p.name for p in (root / ".code").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_manifest_that_was_tampered_with_proves_nothing(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"train.py": "v1", "lib/x.py": "1"})
+    root = tmp_path / "runs"
+    commit = made.git("rev-parse", "HEAD")
+    materialise(GitRepo(made.path), root, commit)
+    manifest = json.loads(rundir.code_manifest(root, commit).read_text())
+    more = {**manifest, "files": {**manifest["files"], "extra.py": ["100644", "0" * 40]}}
+    other = {**manifest, "commit_object": manifest["commit_object"].replace("first", "worse")}
+    assert manifest_problem(more, commit)
+    assert manifest_problem(other, commit)
+    assert manifest_problem(manifest, "f" * 40)
+
+
+def test_a_second_call_finds_the_checkout_made(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"train.py": "v1"})
+    commit = made.git("rev-parse", "HEAD")
+    first = materialise(GitRepo(made.path), tmp_path / "runs", commit)
+    inode = first.stat().st_ino
+    assert materialise(GitRepo(made.path), tmp_path / "runs", commit).stat().st_ino == inode
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), _JSON, max_size=4))
+def test_config_yaml_reads_back_as_what_was_written(value: dict[str, object]) -> None:
+    from ruamel.yaml import YAML
+
+    text = rundir.render_yaml(value)
+    read = YAML(typ="safe", pure=True).load(text)
+    assert (read or {}) == value

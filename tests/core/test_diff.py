@@ -1,0 +1,344 @@
+"""The planner: what it decides, and that applying its decisions leaves nothing to decide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtf.commands.claims import Claimant, changed_record, with_job
+from mtf.core.actions import Resume, Submit
+from mtf.core.causes import Cause
+from mtf.core.diff import Policy, World, plan
+from mtf.core.fold import Progress
+from mtf.core.ids import JobId, Token
+from mtf.core.records import Checkpoint, RunRecord
+from mtf.core.states import OVER, JobState, RunState, Sync
+from tests.core.worlds import (
+    COMMIT,
+    NOW,
+    Adopt,
+    Cancel,
+    Record,
+    desired,
+    experiment,
+    iso,
+    job,
+    kinds,
+    record,
+    world,
+)
+
+ALONE = experiment(seed=1)
+SPEC = desired(ALONE)
+POLICY = Policy()
+
+
+def decide(w: World, policy: Policy = POLICY) -> Any:
+    return plan(w, policy, NOW)
+
+
+def observed(job_state: JobState, progress: Progress | None = None, **changes: Any) -> RunRecord:
+    """Return the record that one observation of a running run leaves."""
+    start = record(ALONE, state=RunState.RUNNING)
+    view = job(job_state, **changes)
+    made = decide(
+        world(SPEC, records=(start,), jobs=(view,), progress={start.run: progress or Progress()})
+    )
+    return made.actions[0].record if made.actions else start
+
+
+def test_a_new_experiment_is_submitted_under_an_id_that_names_time_and_commit() -> None:
+    (action,) = decide(world(SPEC)).actions
+    assert isinstance(action, Submit)
+    assert action.run == "alone/20260101T120000Z/cccccccc"
+
+
+def test_a_taken_submission_id_bumps_the_time() -> None:
+    taken = frozenset({"alone/20260101T120000Z/cccccccc", "alone/20260101T120001Z/cccccccc"})
+    (action,) = decide(world(SPEC, taken=taken)).actions
+    assert action.run == "alone/20260101T120002Z/cccccccc"
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_recorded_run_is_never_submitted_again_in_any_state(state: RunState) -> None:
+    start = record(ALONE, state=state)
+    assert Submit not in kinds(decide(world(SPEC, records=(start,), jobs=(job(JobState.PENDING),))))
+
+
+def test_moving_a_spec_or_adding_a_value_leaves_the_other_members_alone() -> None:
+    members = [experiment(f"seed={s}", "grid", seed=s) for s in (1, 2, 3)]
+    old = record(members[1], run="grid/20260101T110000Z/cccccccc/seed=2", state=RunState.COMPLETED)
+    moved = replace(desired(*members), path="experiments/elsewhere/grid.yaml")
+    names = [a.experiment.name for a in decide(world(moved, records=(old,))).actions]
+    assert names == ["seed=1", "seed=3"]
+
+
+def test_another_generation_is_another_run() -> None:
+    old = record(ALONE, state=RunState.COMPLETED)
+    again = desired(replace(ALONE, generation=2))
+    assert kinds(decide(world(again, records=(old,)))) == [Submit]
+
+
+def test_execution_details_are_not_identity() -> None:
+    old = record(ALONE, state=RunState.COMPLETED)
+    more = replace(ALONE, config={**ALONE.config, "slurm": {"mem": "64G"}, "logging": {"x": 1}})
+    assert decide(world(desired(more), records=(old,))).is_empty
+
+
+def test_an_executor_that_cannot_be_read_means_no_action_at_all() -> None:
+    start = record(ALONE, state=RunState.RUNNING)
+    fresh = desired(experiment("other", seed=2))
+    blind = replace(world(SPEC, fresh, records=(start,)), live={}, can_submit=False)
+    made = decide(replace(blind, unreadable={"slurm": "connect failure"}))
+    assert made.is_empty
+    assert any("connect failure" in note for note in made.notes)
+
+
+def test_a_claim_is_adopted_when_its_job_is_found_by_the_token() -> None:
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
+    (action,) = decide(world(SPEC, records=(claim,), jobs=(job(JobState.RUNNING),))).actions
+    assert isinstance(action, Adopt)
+    assert action.job_id == "77"
+
+
+def test_a_fresh_claim_of_somebody_else_is_left_alone() -> None:
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "lease_until": iso(5)})
+    made = decide(world(SPEC, records=(claim,)))
+    assert made.is_empty
+    assert "me@here:1" in made.notes[0]
+
+
+@pytest.mark.parametrize("why", ["lease", "gone"])
+def test_a_claim_without_a_job_is_fenced_and_claimed_anew(why: str) -> None:
+    lease = iso(-1) if why == "lease" else iso(5)
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "lease_until": lease})
+    gone = frozenset({claim.attempt.token}) if why == "gone" else frozenset[Token]()
+    (action,) = decide(world(SPEC, records=(claim,), abandoned=gone)).actions
+    assert isinstance(action, Resume)
+    assert action.fence
+
+
+def test_a_running_job_makes_a_running_run() -> None:
+    start = record(ALONE)
+    (action,) = decide(
+        world(SPEC, records=(start,), jobs=(job(JobState.RUNNING, node="n1"),))
+    ).actions
+    assert action.record.state is RunState.RUNNING
+    assert action.record.attempt.node == "n1"
+
+
+def test_a_job_back_in_the_queue_makes_a_preempted_run() -> None:
+    assert observed(JobState.PENDING, restarts=1).state is RunState.PREEMPTED
+
+
+def test_exit_code_0_is_completion_only_with_the_journals_word() -> None:
+    done = observed(JobState.COMPLETED, Progress(finished_at=iso(-1)))
+    assert (done.state, done.finished_at) == (RunState.COMPLETED, iso(-1))
+    early = observed(JobState.COMPLETED)
+    assert early.state is RunState.FAILED
+    assert "before its training was complete" in early.reason
+
+
+def test_a_code_error_fails_with_its_last_line() -> None:
+    new = observed(JobState.FAILED, Progress(failed="ValueError: no such file"), exit_code=1)
+    assert (new.state, new.reason) == (RunState.FAILED, "ValueError: no such file")
+    assert new.attempt.outcome == Cause.CODE_ERROR
+
+
+def test_a_cancellation_by_hand_stays_and_is_said_to_be_drift() -> None:
+    new = observed(JobState.CANCELLED, reason="by 1000")
+    assert (new.state, new.sync) == (RunState.CANCELLED, Sync.OUT_OF_SYNC)
+    assert decide(world(SPEC, records=(new,))).is_empty
+
+
+def test_our_own_cancellation_is_not_drift() -> None:
+    start = record(ALONE, state=RunState.RUNNING, cancel_requested=True)
+    (action,) = decide(world(SPEC, records=(start,), jobs=(job(JobState.CANCELLED),))).actions
+    assert (action.record.state, action.record.sync) == (RunState.CANCELLED, Sync.SYNCED)
+
+
+def test_a_time_limit_with_progress_is_continued_for_ever_and_at_once() -> None:
+    run = record(ALONE, state=RunState.RUNNING)
+    for step in (10, 20, 30, 40, 50):
+        progress = {run.run: Progress(checkpoint=Checkpoint("/c", step, "s", 1))}
+        made = decide(world(SPEC, records=(run,), jobs=(job(JobState.TIMEOUT),), progress=progress))
+        (action,) = made.actions
+        assert isinstance(action, Resume), run.reason
+        attempt = replace(run.attempt, start_step=step, ended_at=None, end_step=None)
+        run = replace(action.record, retry_at=None, attempts=(*action.record.attempts, attempt))
+
+
+def test_attempts_without_progress_are_given_up_after_the_limit() -> None:
+    run = record(ALONE, state=RunState.RUNNING)
+    for _ in range(2):
+        made = decide(world(SPEC, records=(run,), jobs=(job(JobState.NODE_FAILURE),)))
+        new = made.actions[0].record
+        assert new.retry_at is not None
+        run = replace(
+            new, retry_at=None, attempts=(*new.attempts, replace(new.attempt, ended_at=None))
+        )
+    new = decide(world(SPEC, records=(run,), jobs=(job(JobState.NODE_FAILURE),))).actions[0].record
+    assert new.state is RunState.FAILED
+    assert "gave up after 3 attempts" in new.reason
+
+
+def test_a_retry_waits_for_its_backoff() -> None:
+    waiting = record(ALONE, retry_at=iso(1))
+    assert decide(world(SPEC, records=(waiting,))).is_empty
+    due = replace(waiting, retry_at=iso(0))
+    assert kinds(decide(world(SPEC, records=(due,)))) == [Resume]
+
+
+def test_a_forgotten_job_is_lost_only_after_long_silence() -> None:
+    recent = record(ALONE, attempt={"submitted_at": iso(-5)})
+    assert decide(world(SPEC, records=(recent,))).is_empty
+    heard = world(SPEC, records=(record(ALONE),), progress={recent.run: Progress(last_at=iso(-1))})
+    assert not [a for a in decide(heard).actions if a.record.state is RunState.LOST]
+    silent = decide(world(SPEC, records=(record(ALONE),))).actions[0].record
+    assert silent.state is RunState.LOST
+
+
+def test_a_removed_spec_cancels_nothing_unless_pruning() -> None:
+    start = record(ALONE, state=RunState.RUNNING)
+    alive = (job(JobState.RUNNING),)
+    kept = decide(world(records=(start,), jobs=alive))
+    assert kinds(kept) == [Record]
+    assert kept.actions[0].record.sync is Sync.OUT_OF_SYNC
+    assert kinds(decide(world(records=(start,), jobs=alive), Policy(prune=True))) == [Cancel]
+
+
+def test_pruning_leaves_runs_alone_that_a_program_asked_for() -> None:
+    start = record(ALONE, state=RunState.RUNNING, wanted=False)
+    alive = (job(JobState.RUNNING),)
+    assert decide(world(records=(start,), jobs=alive), Policy(prune=True)).is_empty
+
+
+def test_runs_of_another_cluster_are_not_touched() -> None:
+    start = record(ALONE, state=RunState.RUNNING, cluster="elsewhere")
+    assert decide(world(SPEC, records=(start,), jobs=(job(JobState.FAILED, exit_code=1),))).is_empty
+
+
+def test_only_narrows_what_is_done() -> None:
+    other = desired(experiment("other", seed=2))
+    made = decide(world(SPEC, other), Policy(wants=lambda name: name == "other"))
+    assert [a.run.split("/")[0] for a in made.actions] == ["other"]
+
+
+def test_mere_progress_is_recorded_at_most_once_a_minute() -> None:
+    progress = Progress(epoch=2, step=20, checkpoint=Checkpoint("/c", 20, "s", 1))
+    alive = (job(JobState.RUNNING),)
+    for seconds, actions in ((30, 0), (61, 1)):
+        at = (NOW - timedelta(seconds=seconds)).isoformat()
+        run = record(ALONE, state=RunState.RUNNING, observed_at=at)
+        made = decide(world(SPEC, records=(run,), jobs=alive, progress={run.run: progress}))
+        assert len(made.actions) == actions
+
+
+# -- properties ------------------------------------------------------------------------------------
+
+_PROGRESS = st.builds(
+    Progress,
+    starts=st.integers(0, 2),
+    finished_at=st.none() | st.just(iso(-1)),
+    failed=st.none() | st.just("ValueError: x"),
+    checkpoint=st.none()
+    | st.builds(Checkpoint, st.just("/c"), st.integers(0, 3), st.just("s"), st.just(1)),
+)
+_JOBS = st.builds(
+    job,
+    st.sampled_from(JobState),
+    restarts=st.integers(0, 1),
+    exit_code=st.sampled_from([0, 1, 85]),
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Specs, some of them recorded in any state, with any job and journal."""
+    members = [experiment(f"seed={s}", "grid", seed=s) for s in draw(st.sets(st.integers(0, 4)))]
+    specs = [desired(*members)] if members else []
+    records, jobs, progress = [], [], {}
+    for seed in draw(st.sets(st.integers(0, 6))):
+        of = experiment(f"seed={seed}", "grid", seed=seed)
+        token = Token(f"{seed:016x}")
+        has_job = draw(st.booleans())
+        attempt = {
+            "token": token,
+            "job_id": JobId(str(seed)) if has_job else None,
+            "lease_until": iso(draw(st.sampled_from([-5, 5]))),
+        }
+        state = draw(st.sampled_from(RunState)) if has_job else RunState.CLAIMED
+        run = record(
+            of, run=f"grid/20260101T110000Z/cccccccc/seed={seed}", state=state, attempt=attempt,
+            retry_at=iso(draw(st.sampled_from([-1, 1]))) if has_job and draw(st.booleans()) else None,
+            cancel_requested=draw(st.booleans()),
+        )  # fmt: skip
+        records.append(run)
+        if draw(st.booleans()):
+            jobs.append(replace(draw(_JOBS), token=token, job_id=JobId(str(seed))))
+        progress[run.run] = draw(_PROGRESS)
+    return world(*specs, records=tuple(records), jobs=tuple(jobs), progress=progress)
+
+
+def carried_out(w: World, policy: Policy) -> World:
+    """Return the world after a plan has been applied and every new job waits in the queue."""
+    made = plan(w, policy, NOW)
+    by = Claimant("me@here:2", NOW, COMMIT, "slurm", "default", 600, Path("/runs"))
+    records = dict(w.records)
+    live = {name: dict(jobs) for name, jobs in w.live.items()}
+    for number, action in enumerate(made.actions):
+        token = Token(f"{1000 + number:016x}")
+        new = changed_record(action, (token, 0), by)
+        if isinstance(action, Submit | Resume):
+            new = with_job(new, JobId(f"new{number}"), iso())
+            view = job(JobState.PENDING, token=token, job_id=new.job_id)
+            live["slurm"][token, 0] = view
+        records[action.run] = new
+    return replace(w, records=records, live=live)
+
+
+@given(worlds(), st.booleans())
+def test_a_plan_that_has_been_applied_leaves_nothing_to_start_or_adopt(
+    w: World, prune: bool
+) -> None:
+    policy = Policy(prune=prune)
+    again = plan(carried_out(w, policy), policy, NOW)
+    assert not [a for a in again.actions if not isinstance(a, Record)]
+    settled = replace(
+        w, records={**carried_out(w, policy).records, **{a.run: a.record for a in again.actions}}
+    )
+    settled = replace(settled, live=carried_out(w, policy).live)
+    assert plan(settled, policy, NOW).is_empty
+
+
+@given(worlds(), st.booleans())
+def test_what_is_recorded_as_over_is_over(w: World, prune: bool) -> None:
+    made = plan(w, Policy(prune=prune), NOW)
+    assert not [a for a in made.actions if a.run in w.records and w.records[a.run].state in OVER]
+
+
+@given(worlds(), st.booleans())
+def test_a_run_with_a_live_job_never_gets_another(w: World, prune: bool) -> None:
+    alive = {JobState.PENDING, JobState.RUNNING, JobState.HELD, JobState.SUSPENDED}
+    for action in plan(w, Policy(prune=prune), NOW).actions:
+        if isinstance(action, Resume) and w.records[action.run].retry_at is None:
+            attempt = w.records[action.run].attempt
+            view = w.live["slurm"].get((attempt.token, attempt.index))
+            assert view is None or view.state not in alive
+
+
+@given(worlds())
+def test_each_key_is_submitted_at_most_once(w: World) -> None:
+    keys = [a.key for a in plan(w, POLICY, NOW).actions if isinstance(a, Submit)]
+    assert len(keys) == len(set(keys))
+    assert not set(keys) & {r.key for r in w.records.values()}
+
+
+def test_a_key_that_stands_twice_is_submitted_once() -> None:
+    assert kinds(decide(world(SPEC, desired(experiment("alone", seed=1))))) == [Submit]

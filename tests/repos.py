@@ -1,0 +1,56 @@
+"""Real git repositories for tests."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def git(folder: Path, *args: str, check: bool = True) -> str:
+    """Run git in a folder and return what it printed."""
+    done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True)
+    assert not (check and done.returncode), done.stderr
+    return done.stdout.strip()
+
+
+@dataclass
+class Repo:
+    """A repository with a work tree."""
+
+    path: Path
+
+    def git(self, *args: str, check: bool = True) -> str:
+        return git(self.path, *args, check=check)
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / name).write_text(text)
+
+    def commit(self, files: dict[str, str], message: str = "change") -> str:
+        self.write(files)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+
+def make_repo(path: Path, files: dict[str, str] | None = None) -> Repo:
+    """Return a new repository on branch main, with a first commit if there are files."""
+    path.mkdir(parents=True, exist_ok=True)
+    git(path, "init", "-q", "-b", "main")
+    repo = Repo(path)
+    if files is not None:
+        repo.commit(files, "first")
+    return repo
+
+
+def make_remote(path: Path, repo: Repo) -> Path:
+    """Return a new bare repository that is the origin of ``repo``, with its main pushed."""
+    git(path.parent, "init", "-q", "--bare", "-b", "main", str(path))
+    repo.git("remote", "add", "origin", str(path))
+    repo.git("push", "-q", "origin", "main")
+    return path

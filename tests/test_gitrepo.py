@@ -1,0 +1,117 @@
+"""The door to git, on real repositories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf.errors import RepositoryError
+from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
+from tests.repos import git, make_remote, make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEDGER = "refs/heads/mtf/ledger"
+
+
+def test_files_are_those_of_the_commit_whatever_the_work_tree_holds(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"experiments/a.yaml": "committed", "b b/ü.txt": "x"})
+    made.write({"experiments/a.yaml": "dirty", "experiments/new.yaml": "untracked"})
+    repo = GitRepo(made.path)
+    files = repo.files(repo.commit("HEAD"), "experiments")
+    assert list(files) == ["experiments/a.yaml"]
+    oid = files["experiments/a.yaml"].oid
+    assert repo.blobs([oid])[oid] == b"committed"
+    assert "b b/ü.txt" in repo.files(repo.commit("HEAD"))
+
+
+def test_a_commit_is_written_without_touching_head_index_or_work_tree(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    made.write({"a": "dirty"})
+    before = made.git("status", "--porcelain"), made.git("rev-parse", "HEAD")
+    repo = GitRepo(made.path)
+    first = repo.write_commit({"x/1.json": b"1", "x/2.json": b"2"}, parents=(), message="m\n\nbody", committer=repo.identity())  # fmt: skip
+    code = repo.commit("HEAD")
+    second = repo.write_commit({"x/1.json": None}, parents=(first, code), message="n", committer=repo.identity())  # fmt: skip
+    assert list(repo.files(second)) == ["x/2.json"]
+    assert made.git("rev-list", "--parents", "-1", second).split()[1:] == [first, code]
+    assert made.git("log", "-1", "--format=%B", first) == "m\n\nbody"
+    assert (made.git("status", "--porcelain"), made.git("rev-parse", "HEAD")) == before
+    assert made.git("for-each-ref", "refs/mtf") == ""
+    assert made.git("fsck", "--strict", "--no-dangling") == ""
+
+
+def test_refs_move_all_or_none_and_a_stale_expectation_is_told_apart(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    repo = GitRepo(made.path)
+    head = repo.commit("HEAD")
+    repo.update_refs([RefUpdate(LEDGER, head, None)])
+    pins = [RefUpdate("refs/heads/slurm-job/x", head, None), RefUpdate(LEDGER, head, None)]
+    with pytest.raises(RefMovedError):
+        repo.update_refs(pins)
+    assert repo.find_commit("refs/heads/slurm-job/x") is None
+
+
+def test_a_push_is_atomic_and_loses_to_a_faster_writer(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    bare = make_remote(tmp_path / "bare.git", made)
+    repo = GitRepo(made.path)
+    first, second = repo.commit("HEAD"), repo.commit(made.commit({"a": "2"}))
+    repo.push("origin", [RefUpdate(LEDGER, first, None)])
+    with pytest.raises(RefMovedError):
+        repo.push("origin", [RefUpdate("refs/heads/slurm-job/x", second, None), RefUpdate(LEDGER, second, None)])  # fmt: skip
+    assert git(bare, "for-each-ref", "refs/heads/slurm-job") == ""
+    assert repo.remote_refs("origin", [LEDGER]) == {LEDGER: first}
+
+
+def test_an_unreachable_remote_is_an_error_with_gits_own_words(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    made.git("remote", "add", "origin", str(tmp_path / "nowhere.git"))
+    with pytest.raises(RepositoryError, match=r"nowhere\.git"):
+        GitRepo(made.path).remote_refs("origin", [LEDGER])
+
+
+def test_a_hook_rejection_is_final_not_a_lost_race(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    bare = make_remote(tmp_path / "bare.git", made)
+    hook = bare / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho no ledgers here >&2\nexit 1\n")
+    hook.chmod(0o755)
+    repo = GitRepo(made.path)
+    with pytest.raises(RepositoryError, match="no ledgers here") as caught:
+        repo.push("origin", [RefUpdate(LEDGER, repo.commit("HEAD"), None)])
+    assert not isinstance(caught.value, RefMovedError)
+
+
+def test_staged_content_is_what_the_next_commit_holds(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"experiments/a.yaml": "old", "experiments/b.yaml": "b"})
+    made.write({"experiments/a.yaml": "staged"})
+    made.git("add", "-A")
+    made.write({"experiments/a.yaml": "later on disk"})
+    repo = GitRepo(made.path, inherit=True)
+    found = repo.staged("experiments")
+    assert list(found) == ["experiments/a.yaml"]
+    assert repo.blobs([found["experiments/a.yaml"].oid]).popitem()[1] == b"staged"
+
+
+def test_staged_works_before_the_first_commit(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r")
+    made.write({"experiments/a.yaml": "x"})
+    made.git("add", "-A")
+    assert list(GitRepo(made.path, inherit=True).staged("experiments")) == ["experiments/a.yaml"]
+
+
+def test_a_folder_without_a_repository_and_one_without_commits_say_what_to_do(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RepositoryError, match="mtf init"):
+        GitRepo(tmp_path)
+    with pytest.raises(RepositoryError, match="no commits yet"):
+        GitRepo(make_repo(tmp_path / "r").path).commit("HEAD")
+
+
+def test_an_option_like_revision_is_not_taken_for_an_option(tmp_path: Path) -> None:
+    repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
+    assert repo.find_commit("--help") is None
