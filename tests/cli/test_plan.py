@@ -1,0 +1,141 @@
+"""`mtf plan`: from the commit, never from the work tree; for sync and for pull requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.mtf import mtf, mtf_json
+from tests.cli.specs import BASE, GRID, SINGLE
+from tests.repos import Repo, make_remote, make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    files = {"mtf.yaml": "executor: local\n", "experiments/alone.yaml": SINGLE}
+    return make_repo(tmp_path / "r", files)
+
+
+def planned(repo: Repo, *args: str) -> list[str]:
+    return [
+        a["experiment"] for a in mtf_json(repo.path, "plan", "--format", "json", *args)["actions"]
+    ]
+
+
+def test_a_dirty_work_tree_changes_nothing(repo: Repo) -> None:
+    repo.write({
+        "experiments/alone.yaml": SINGLE.replace("alone", "changed"),
+        "experiments/new.yaml": SINGLE.replace("alone", "new"),
+        "experiments/broken.yaml": "kind: [",
+        "mtf.yaml": "nonsense: true\n",
+    })  # fmt: skip
+    repo.git("add", "experiments/new.yaml")
+    assert planned(repo) == ["alone"]
+
+
+def test_the_tracked_branch_counts_not_the_one_checked_out(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-b", "feature")
+    repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
+    assert planned(repo) == ["alone"]
+    assert planned(repo, "--rev", "feature") == ["alone", "new"]
+
+
+def test_with_a_remote_its_branch_counts(repo: Repo, tmp_path: Path) -> None:
+    make_remote(tmp_path / "bare.git", repo)
+    repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
+    assert planned(repo) == ["alone"]
+    repo.git("push", "-q", "origin", "main")
+    assert planned(repo) == ["alone", "new"]
+
+
+def test_a_detached_head_does_not_matter(repo: Repo) -> None:
+    repo.git("checkout", "-q", "--detach")
+    assert planned(repo) == ["alone"]
+
+
+def test_exit_codes_tell_nothing_from_changes(repo: Repo) -> None:
+    mtf(repo.path, "plan", "--detailed-exitcode", code=2)
+    mtf(repo.path, "plan", "--detailed-exitcode", "--only", "nothing*", code=0)
+    mtf(repo.path, "plan", "--no-such-option", code=64)
+
+
+def test_a_plan_writes_nothing(repo: Repo) -> None:
+    before = repo.git("for-each-ref"), repo.git("status", "--porcelain", "--ignored")
+    mtf(repo.path, "plan")
+    assert (repo.git("for-each-ref"), repo.git("status", "--porcelain", "--ignored")) == before
+
+
+def test_a_pull_request_is_told_what_it_adds_and_what_it_costs(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-b", "feature")
+    repo.git("rm", "-q", "experiments/alone.yaml")
+    repo.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID})
+    text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown").stdout
+    assert text.startswith(
+        "<!-- mtf-plan:v1 -->\n### mtf plan: 4 runs to submit, 1 no longer asked for"
+    )
+    assert "| `search` | **4** |" in text
+    assert "`optimizer.lr`: 0.001, 0.01 (2) · `training.seed`: 1, 2 (2)" in text
+    assert "0.3333 CPU-h" in text
+    found = mtf_json(repo.path, "plan", "--base", "main", "--format", "json")
+    assert len(found["actions"]) == 4
+
+
+def test_what_main_has_got_since_the_branch_is_not_a_removal(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-b", "feature")
+    repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
+    repo.git("checkout", "-q", "main")
+    repo.commit({"experiments/other.yaml": SINGLE.replace("alone", "other")})
+    text = mtf(repo.path, "plan", "--base", "main", "--rev", "feature").stdout
+    assert "1 runs to submit, 0 no longer asked for" in text
+
+
+def test_the_comment_fits_a_forge_and_says_what_was_cut(repo: Repo) -> None:
+    values = ", ".join(str(n) for n in range(3000))
+    grid = GRID.replace("training.seed: [1, 2]", f"training.seed: [{values}]")
+    repo.git("checkout", "-q", "-b", "feature")
+    repo.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": grid})
+    text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown").stdout
+    assert len(text) < 65_536
+    assert "left out" in text
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+class TestErrors:
+    """A clear error, exit code 1, and nothing written."""
+
+    def test_no_repository(self, command: str, tmp_path: Path) -> None:
+        assert "mtf init" in mtf(tmp_path, command, code=1).stderr
+
+    def test_no_commits(self, command: str, tmp_path: Path) -> None:
+        assert "no commits yet" in mtf(make_repo(tmp_path / "r").path, command, code=1).stderr
+
+    def test_no_such_branch(self, command: str, repo: Repo) -> None:
+        repo.commit({"mtf.yaml": "branch: trunk\nexecutor: local\n"})
+        assert "'trunk' does not exist" in mtf(repo.path, command, code=1).stderr
+
+    def test_an_unknown_remote_that_the_settings_name(self, command: str, repo: Repo) -> None:
+        repo.commit({"mtf.yaml": "remote: lab\nexecutor: local\n"})
+        assert "git remote add lab" in mtf(repo.path, command, code=1).stderr
+
+    def test_an_unreachable_remote(self, command: str, repo: Repo) -> None:
+        repo.git("remote", "add", "origin", str(repo.path.parent / "gone.git"))
+        assert "gone.git" in mtf(repo.path, command, code=1).stderr
+        assert repo.git("for-each-ref", "refs/heads") == repo.git("for-each-ref", "refs/heads/main")
+
+    def test_a_broken_spec_names_every_mistake(self, command: str, repo: Repo) -> None:
+        repo.commit({
+            "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast").replace("hidden_size", "hidden_siz"),
+            "experiments/second.yaml": "kind: experiment\nkind: grid\n",
+        })  # fmt: skip
+        lines = mtf(repo.path, command, code=1).stderr.splitlines()
+        assert [line.split(": ")[0] for line in lines] == sorted(
+            line.split(": ")[0] for line in lines
+        )
+        assert any(line.startswith("experiments/alone.yaml:6:") for line in lines)
+        assert any(line.startswith("experiments/second.yaml:2:1: ") for line in lines)
+        assert repo.git("for-each-ref", "refs/heads/mtf") == ""
+        assert not (repo.path / "runs").exists()

@@ -1,0 +1,123 @@
+"""`mtf validate` and the pre-commit hook: staged blobs, exact places, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.mtf import mtf, mtf_json
+from tests.cli.specs import BASE, GRID, SINGLE
+from tests.repos import Repo, make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BROKEN = SINGLE.replace("max_epochs: 1", "max_epoch: 1")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return make_repo(tmp_path / "r", {"mtf.yaml": "", "experiments/alone.yaml": SINGLE})
+
+
+def test_a_typo_is_said_at_its_place_with_the_nearest_name(repo: Repo) -> None:
+    repo.write({"experiments/alone.yaml": BROKEN})
+    done = mtf(repo.path, "validate", code=1)
+    assert done.stdout.startswith("experiments/alone.yaml:5:")
+    assert "max_epochs" in done.stdout
+
+
+def test_named_files_are_checked_alone_and_outside_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(SINGLE)
+    (tmp_path / "bad.yaml").write_text(BROKEN)
+    mtf(tmp_path, "validate", "good.yaml")
+    assert mtf(tmp_path, "validate", "good.yaml", "bad.yaml", code=1).stdout.startswith(
+        "bad.yaml:5:"
+    )
+
+
+def test_formats_for_machines(repo: Repo) -> None:
+    repo.write({"experiments/alone.yaml": BROKEN})
+    (problem,) = mtf_json(repo.path, "validate", "--format", "json", code=1)
+    assert (problem["path"], problem["line"]) == ("experiments/alone.yaml", 5)
+    assert mtf(repo.path, "validate", "--format", "github", code=1).stdout.startswith(
+        "::error file=experiments/alone.yaml,line=5,col="
+    )
+
+
+def test_staged_means_the_index_not_the_disk(repo: Repo) -> None:
+    repo.write({"experiments/alone.yaml": BROKEN})
+    repo.git("add", "-A")
+    repo.write({"experiments/alone.yaml": SINGLE})
+    mtf(repo.path, "validate")
+    mtf(repo.path, "validate", "--staged", code=1)
+    repo.git("add", "-A")
+    repo.write({"experiments/alone.yaml": BROKEN})
+    mtf(repo.path, "validate", "--staged")
+
+
+def test_revisions_and_ranges(repo: Repo) -> None:
+    bad = repo.commit({"experiments/alone.yaml": BROKEN})
+    good = repo.commit({"experiments/alone.yaml": SINGLE, "experiments/other.yaml": BROKEN.replace("alone", "other")})  # fmt: skip
+    mtf(repo.path, "validate", "--rev", bad, code=1)
+    mtf(repo.path, "validate", "--range", f"{bad}..{good}", code=1)
+    last = repo.commit({"experiments/alone.yaml": SINGLE.replace("1e-3", "2e-3")})
+    mtf(repo.path, "validate", "--range", f"{good}..{last}")
+
+
+def commit(repo: Repo) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(repo.path), "commit", "-q", "-m", "x"], capture_output=True, text=True)  # fmt: skip
+
+
+def test_the_hook_refuses_a_broken_staged_spec_and_lets_a_good_one_through(repo: Repo) -> None:
+    mtf(repo.path, "hooks", "install")
+    repo.write({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID.replace("training.seed", "training.sed")})
+    repo.git("add", "-A")
+    repo.write({"experiments/search.yaml": GRID})
+    refused = commit(repo)
+    assert refused.returncode == 1
+    assert "experiments/search.yaml:4:" in refused.stdout + refused.stderr
+    repo.git("add", "-A")
+    assert commit(repo).returncode == 0
+
+
+def test_the_hook_works_in_a_linked_work_tree(repo: Repo) -> None:
+    mtf(repo.path, "hooks", "install")
+    repo.git("worktree", "add", "-q", "-b", "feature", str(repo.path.parent / "linked"))
+    linked = Repo(repo.path.parent / "linked")
+    linked.write({"experiments/alone.yaml": BROKEN})
+    linked.git("add", "-A")
+    assert commit(linked).returncode == 1
+    linked.write({"experiments/alone.yaml": SINGLE.replace("1e-3", "3e-3")})
+    linked.git("add", "-A")
+    assert commit(linked).returncode == 0
+
+
+def test_a_hook_that_was_there_goes_on_running_and_comes_back(repo: Repo) -> None:
+    hook = repo.path / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho theirs ran >&2\n")
+    hook.chmod(0o755)
+    mtf(repo.path, "hooks", "install")
+    mtf(repo.path, "hooks", "install")
+    repo.write({"experiments/alone.yaml": BROKEN})
+    repo.git("add", "-A")
+    assert "theirs ran" in commit(repo).stderr
+    mtf(repo.path, "hooks", "uninstall")
+    assert "theirs ran" in hook.read_text()
+
+
+def test_validating_imports_nothing_heavy(repo: Repo) -> None:
+    heavy = {"torch", "lightning", "wandb", "hydra", "numpy", "rich", "git", "jinja2"}
+    code = f"""
+import sys
+sys.argv = ["mtf", "validate"]
+from mtf.cli.main import cli
+cli.main(standalone_mode=False)
+found = {heavy} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=repo.path, check=True)
