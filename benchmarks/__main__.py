@@ -1,0 +1,12 @@
+"""Prints each figure as seconds and as a ratio to its floor. `python -m benchmarks [NAME...]`."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import commands, submit
+
+FIGURES = {"commands": commands.main, "submit": submit.main}
+
+for name in sys.argv[1:] or FIGURES:
+    FIGURES[name]()

@@ -1,0 +1,100 @@
+"""`mtf sync` of a 100-run grid on SLURM, against the floor that any tool with a record has.
+
+The floor: one `sbatch --array` of 100 held tasks, one `git fast-import` of 100 records, one
+`git update-ref` transaction of two refs. Both sides hold their jobs, so that nothing runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.timing import in_turn, init_repository, process_s
+
+RUNS = 100
+_GRID = """\
+kind: grid
+name: {name}
+base: base.yaml
+parameters: {{training.seed: [{seeds}]}}
+naming: parameters
+"""
+_BASE = """\
+kind: base
+model: {type: mlp}
+data: {dataset_name: digits}
+training: {use_amp: false}
+optimizer: {type: adamw}
+slurm: {time: "00:05:00", extra: ["--hold"]}
+"""
+
+
+def _git(folder: Path, *args: str, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *args], input=stdin, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _floor(folder: Path, number: int) -> float:
+    start = time.perf_counter()
+    script = "#!/bin/sh\nsleep 1\n"
+    array = ["sbatch", "--parsable", "--hold", f"--array=0-{RUNS - 1}", "--output=/dev/null"]
+    subprocess.run(array, input=script, capture_output=True, text=True, check=True)
+    record = "x" * 1500
+    files = "".join(
+        f"M 100644 inline runs/{number}/{i}.json\ndata {len(record)}\n{record}\n"
+        for i in range(RUNS)
+    )
+    head = f"commit refs/scratch/{number}\ncommitter b <b@b> now\ndata 1\nm\n"
+    _git(folder, "fast-import", "--quiet", "--date-format=now", stdin=head + files)
+    tip = _git(folder, "rev-parse", f"refs/scratch/{number}")
+    refs = f"create refs/heads/l{number} {tip}\ncreate refs/heads/p{number} {tip}\n"
+    _git(folder, "update-ref", "--stdin", stdin=refs)
+    return time.perf_counter() - start
+
+
+def _sync(folder: Path, number: int) -> float:
+    seeds = ", ".join(str(number * RUNS + i) for i in range(RUNS))
+    name = f"grid{number}"
+    (folder / "experiments" / "grid.yaml").write_text(_GRID.format(name=name, seeds=seeds))
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", name)
+    return process_s([sys.executable, "-m", "mtf.cli", "sync", "--executor", "slurm"], folder)
+
+
+def main() -> None:
+    """Measure and print; needs the cluster that SLURM_CONF names."""
+    if shutil.which("sbatch") is None:
+        print("mtf sync, 100 runs           not measured: no sbatch here")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        init_repository(folder)
+        (folder / "experiments").mkdir()
+        (folder / "experiments" / "base.yaml").write_text(_BASE)
+        (folder / "mtf.yaml").write_text("runs_root: runs\n")
+        (folder / ".gitignore").write_text("/runs/\n")
+        numbers = iter(range(1, 100))
+        try:
+            sync, floor, start = in_turn(
+                5,
+                lambda: _sync(folder, next(numbers)),
+                lambda: _floor(folder, next(numbers)),
+                lambda: process_s([sys.executable, "-c", _IMPORTS], folder),
+            )
+        finally:
+            subprocess.run(["scancel", "--me"], check=False)
+    print(
+        f"mtf sync, {RUNS} runs           {sync:6.3f} s   less process start {sync - start:.3f} s ="
+        f" {(sync - start) / floor:4.2f} x the floor ({floor:.3f} s)"
+    )
+
+
+_IMPORTS = (
+    "import click, git, pydantic, ruamel.yaml, jinja2, filelock, mtf.commands.sync, mtf.spec.load"
+)
