@@ -153,9 +153,10 @@ class _Reader:
         for key, other in given.items():
             if other != n:
                 self._add(("sample", key, "n"), f"all keys are drawn together: write n: {n} once")
-        if n > self._spec.max_runs:
+        most = self._spec.max_runs
+        if n > most:
             key = next(iter(given))
-            self._add(("sample", key, "n"), f"more than max_runs, {self._spec.max_runs:,}")
+            self._add(("sample", key, "n"), f"{n:,} draws are more than max_runs, {most:,}")
             return None
         return n
 

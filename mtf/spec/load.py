@@ -168,7 +168,7 @@ class _Loader:
             SpecError: it is not there, or has mistakes of its own.
         """
         place, base = file.marks.value(("base",)), file.value.get("base")
-        if base is None:
+        if "base" not in file.value:
             raise SpecError([])  # told as a missing key
         if isinstance(base, dict):
             return as_base(base, file.marks, ("base",))

@@ -189,7 +189,10 @@ class _Reader:
                 line = self.marks.keys[here][0]
                 self._note(event, f"the key {key!r} stands twice, first in line {line}")
             self.marks.keys.setdefault(here, _at(event))
-            out.setdefault(key, self._value(next(self._events), here))
+            value = next(self._events)
+            if value.start_mark.index == value.end_mark.index:  # nothing stands there
+                self.marks.values.setdefault(here, _at(event))
+            out.setdefault(key, self._value(value, here))
         return out
 
     def _key(self, event: Any, loc: Loc) -> str | None:
@@ -218,10 +221,17 @@ class _Reader:
                 event, f"{event.value} is not a usable number: infinity and nan have no JSON"
             )
             return 0.0
-        if isinstance(value, str) and not _is_unicode(value):
+        return self._text(event, value) if isinstance(value, str) else value
+
+    def _text(self, event: Any, text: str) -> str:
+        """Return text with surrogate pairs joined: JSON, which is YAML, escapes emoji as pairs."""
+        if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
+            return text
+        try:
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
             self._note(event, "half of a surrogate pair is not text")
             return ""
-        return value
 
 
 def _syntax_error(error: Any) -> tuple[Place, str]:
@@ -235,11 +245,3 @@ def _syntax_error(error: Any) -> tuple[Place, str]:
 
 def _at(event: Any) -> Place:
     return event.start_mark.line + 1, event.start_mark.column + 1
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

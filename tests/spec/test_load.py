@@ -1,0 +1,204 @@
+"""Loading a commit's specs: all mistakes at once, good specs still there, bases found by path."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtf.spec.load import load_one, load_specs
+from mtf.spec.naming import parse_experiment_name
+from mtf.spec.settings import Settings, parse_settings
+from tests.spec.samples import BASE, EXPERIMENT, STAMP, load, problems
+
+GRID = "kind: grid\nname: g\nbase: base.yaml\nparameters: {optimizer.lr: [0.1, 0.2]}\n"
+EXAMPLES = Path(__file__).parents[2] / "experiments"
+
+
+def test_a_single_experiment() -> None:
+    (one,) = load(one=EXPERIMENT + "cluster: big\ngeneration: 3\nrerun_on: [src/models]\n").desired
+    (experiment,) = one.experiments
+    assert (one.name, one.path, one.is_grid) == ("one", "experiments/one.yaml", False)
+    assert (one.cluster, one.max_parallel) == ("big", None)
+    assert (experiment.name, experiment.grid, experiment.parameters) == ("one", None, {})
+    assert (experiment.generation, experiment.rerun_on) == (3, ("src/models",))
+    assert experiment.resources == experiment.config["slurm"]
+
+
+def test_only_yaml_files_are_specs_and_a_base_does_not_run() -> None:
+    files = {
+        "experiments/base.yaml": BASE.encode(),
+        "experiments/sub/g.yml": GRID.replace("base.yaml", "../base.yaml").encode(),
+        "experiments/README.md": b"# not a spec",
+        "experiments/net.py": b"import this",
+    }
+    loaded = load_specs(files, Settings(), STAMP)
+    assert not loaded.problems
+    assert [one.path for one in loaded.desired] == ["experiments/sub/g.yml"]
+
+
+def test_settings_are_defaults_under_the_slurm_section() -> None:
+    settings = (
+        "slurm: {partition: low, mem: 1G, variables: {A: 1}}\n"
+        "environment: {conda: c, variables: {A: 0, B: 2}}\n"
+    )
+    slurm = "slurm: {mem: 2G, venv: v, variables: {C: 3}}\n"
+    one, grid = (
+        desired.experiments[0].resources
+        for desired in load(
+            settings,
+            a=EXPERIMENT + slurm,
+            base=BASE + slurm,
+            g=GRID + "linked: [[{slurm.mem: 4G}]]\n",
+        ).desired
+    )
+    for resources in (one, grid):
+        assert resources["partition"] == "low"
+        assert (resources["venv"], resources["conda"]) == ("v", None)
+        assert resources["variables"] == {"A": "1", "B": "2", "C": "3"}
+    assert (one["mem"], grid["mem"]) == ("2G", "4G")
+
+
+def test_good_specs_are_resolved_beside_bad_ones() -> None:
+    loaded = load(bad="kind: experiment\n", good=EXPERIMENT, worse="a: [", base=BASE, g=GRID)
+    assert [one.name for one in loaded.desired] == ["g", "one"]
+    assert {p.path for p in loaded.problems} == {"experiments/bad.yaml", "experiments/worse.yaml"}
+
+
+def test_every_mistake_of_every_file_is_told_at_once_in_file_order() -> None:
+    assert problems(
+        a="kind: experimnt\nexperiment_name: a/b\nmodel: {type: mlp}\nmodle: {}\n"
+        "data: {dataset_name: d, dataset_name: e}\ntraining: {seed: x}\n",
+        b="",
+        c="- 1\n",
+        d="experiment_name: d\nmodel: {}\n",
+        e="kind: experiment\n  bad: indent\n",
+    ) == [
+        'a.yaml:1:7: kind: must be experiment, grid or base, got "experimnt". Did you mean '
+        "'experiment'?",
+        "a.yaml:2:18: experiment_name: 'a/b' must begin with a letter or digit and hold only "
+        "letters, digits, '.', '_' and '-'",
+        "a.yaml:4:1: unknown key 'modle'. Did you mean 'model'?",
+        "a.yaml:5:25: the key 'dataset_name' stands twice, first in line 5",
+        'a.yaml:6:18: training.seed: must be a valid integer, got "x"',
+        "b.yaml:1:1: the file is empty. Write kind: experiment or kind: grid",
+        "c.yaml:1:1: a spec is a mapping of keys, this is [1]",
+        "d.yaml:1:1: data is missing",
+        "d.yaml:1:1: kind is missing: write kind: experiment, grid or base",
+        "d.yaml:2:1: model.type is missing",
+        "e.yaml:2:6: not YAML: mapping values are not allowed here",
+    ]
+
+
+def test_two_specs_of_one_name_are_told_at_both_and_neither_runs() -> None:
+    loaded = load(base=BASE, a=EXPERIMENT.replace("one", "g"), g=GRID, z=EXPERIMENT)
+    assert [str(p).removeprefix("experiments/") for p in loaded.problems] == [
+        "a.yaml:2:18: the name 'g' is taken: experiments/g.yaml has it too. Rename one",
+        "g.yaml:2:7: the name 'g' is taken: experiments/a.yaml has it too. Rename one",
+    ]
+    assert [one.name for one in loaded.desired] == ["one"]
+
+
+def test_a_name_is_taken_even_by_a_spec_with_mistakes() -> None:
+    found = problems(a=EXPERIMENT + "sedd: 1\n", b=EXPERIMENT)
+    assert found[-1].startswith("b.yaml:2:18: the name 'one' is taken")
+
+
+def test_a_base_that_is_not_there_is_told_with_the_nearest_one() -> None:
+    assert problems(basis=BASE, g=GRID.replace("base.yaml", "bases.yaml")) == [
+        "g.yaml:3:7: base: the commit has no file experiments/bases.yaml. Did you mean "
+        "'basis.yaml'?"
+    ]
+    assert problems(g=GRID.replace("base.yaml", "../../../etc/passwd"))[0].startswith(
+        "g.yaml:3:7: base: the commit has no file ../../etc/passwd."
+    )
+
+
+def test_what_cannot_be_a_base_is_told() -> None:
+    assert problems(g=GRID.replace("base.yaml", "g.yaml")) == [
+        "g.yaml:3:7: base: experiments/g.yaml is a grid, not an experiment"
+    ]
+    assert problems(g=GRID.replace("base.yaml", "[a]")) == [
+        'g.yaml:3:7: base: must be a path or an experiment, got ["a"]'
+    ]
+    assert problems(g=GRID.replace("base: base.yaml\n", "")) == ["g.yaml:1:1: base is missing"]
+    assert problems(g=GRID.replace("base.yaml", "")) == [
+        "g.yaml:3:1: base: must be a path or an experiment, got null"
+    ]
+
+
+def test_the_mistakes_of_a_base_are_told_where_they_are() -> None:
+    assert problems(base=BASE + "sedd: 1\ngeneration: 2\n", g=GRID) == [
+        "base.yaml:4:1: unknown key 'sedd'. Known: checkpoint, cluster, data, description, "
+        "entrypoint, experiment_name, generation, kind, logging, model, optimizer, owner, "
+        "rerun_on, scheduler, slurm, training",
+        "base.yaml:5:1: a base does not run: generation belongs to the grid",
+        "g.yaml:3:7: base: experiments/base.yaml has mistakes of its own",
+    ]
+
+
+def test_training_and_trainer_together_are_told() -> None:
+    assert problems(a=EXPERIMENT + "training: {}\ntrainer: {seed: 1}\n") == [
+        "a.yaml:6:1: trainer means training, which is there already: keep one"
+    ]
+    assert problems(a=EXPERIMENT + "trainer: {sed: 1}\n") == [
+        "a.yaml:5:11: unknown key 'sed' in training. Did you mean 'seed'?"
+    ]
+
+
+def test_one_file_is_loaded_without_looking_at_the_others() -> None:
+    files = {"experiments/base.yaml": BASE.encode(), "experiments/bad.yaml": b"a: ["}
+    loaded = load_one(GRID.encode(), "experiments/g.yaml", files, Settings(), STAMP)
+    assert not loaded.problems
+    assert [len(one.experiments) for one in loaded.desired] == [2]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["kind", "name", "base", "parameters", "linked", "sample", "exclude",
+                         "conditional", "model", "slurm", "experiment_name", "defaults"]),
+        st.recursive(
+            st.none() | st.integers() | st.sampled_from(["grid", "base", "base.yaml", "x", ""]),
+            lambda inner: st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["optimizer.lr", "model", "type", "set", "when", "n", "low",
+                                 "distribution", "kind", "model.x"]), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=6,
+    ),
+    st.sampled_from(["grid", "experiment", "base", None]),
+)  # fmt: skip
+def test_no_spec_makes_the_loader_fail(value: dict[str, object], kind: str | None) -> None:
+    value = {"kind": kind, **value} if kind else value
+    loaded = load(base=BASE, g=json.dumps(value))
+    assert loaded.problems or value["kind"] == "base" or len(loaded.desired) == 1
+
+
+def test_the_examples_of_this_repository_load() -> None:
+    files = {f"experiments/{p.name}": p.read_bytes() for p in EXAMPLES.iterdir() if p.is_file()}
+    loaded = load_specs(files, parse_settings(None), STAMP)
+    assert not loaded.problems, "\n".join(map(str, loaded.problems))
+    desired = {one.name: one for one in loaded.desired}
+    assert {"digits_baseline", "digits_search"} <= desired.keys()
+    search = desired["digits_search"].experiments
+    assert len(search) >= 6
+    for member in search:
+        assert parse_experiment_name(member.name) == member.parameters
+
+
+def test_specs_are_read_without_heavy_libraries() -> None:
+    code = (
+        "import sys, mtf.spec.load\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'git', 'jinja2', 'rich', 'click', 'hydra'}\n"
+        "print(*sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, check=True,
+        cwd=EXAMPLES.parent,
+    )  # fmt: skip
+    assert done.stdout.split() == []
