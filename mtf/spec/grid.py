@@ -118,12 +118,13 @@ class _Members:
         return all(self._has_value(member, path, value) for path, value in match.items())
 
     def _has_value(self, member: Combination, path: tuple[str, ...], value: Any) -> bool:
-        """Return whether a member has a value as it is written, or as it is resolved."""
-        if any(s.path == path and _same(s.value, value) for s in member):
-            return True
-        of_section = tuple(s for s in member if s.path[0] == path[0])
+        """Return whether a member has a value: as the grid writes it, or else as resolved."""
+        for setting in member:
+            if setting.path == path:
+                return _same(setting.value, value)
+        of_section = tuple(setting for setting in member if setting.path[0] == path[0])
         section = self._resolver.section(path[0], of_section)
-        return _same(section if len(path) == 1 else find(section, path[1:]), value)
+        return _same(find(section, path[1:]), value)
 
     def _check_count(self, count: int, loc: Loc) -> None:
         most = self._spec.max_runs
