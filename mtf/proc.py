@@ -56,14 +56,22 @@ def run(
     return Output(done.returncode, done.stdout, done.stderr)
 
 
-def start_detached(args: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
-    """Start a program in a session of its own, its output appended to ``log``; return its pid.
+def start_detached(
+    args: Sequence[str],
+    *,
+    log: Path,
+    errors: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Start a program in a session of its own and return its pid.
 
+    Its output is appended to ``log``, and its standard error to ``errors`` where that is given.
     It outlives the caller and the caller's terminal.
     """
-    with log.open("ab") as out:
+    with log.open("ab") as out, (errors or log).open("ab") as err:
         child = subprocess.Popen(
-            list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+            list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env,
             start_new_session=True, close_fds=True,
         )  # fmt: skip
+    child.returncode = 0  # we do not wait for it: no warning when the handle goes
     return child.pid

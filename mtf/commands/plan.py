@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from mtf.commands.desired import read_desired
 from mtf.commands.gather import gather
 from mtf.core.actions import Plan, Submit
 from mtf.core.diff import plan
+from mtf.core.times import time_limit_s
 from mtf.errors import RepositoryError
 from mtf.report.plans import SpecChange
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from mtf.core.ids import CommitId, RunKey
     from mtf.core.jobs import Resources
     from mtf.core.records import RunRecord
-
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -170,20 +168,3 @@ def _total(hours: Sequence[float | None], units: Sequence[int]) -> float | None:
 
 def _hours(needs: Resources) -> float | None:
     return None if needs["time"] is None else time_limit_s(needs["time"]) / 3600
-
-
-def time_limit_s(text: str) -> int:
-    """Return a SLURM time in seconds: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
-
-    Source: sbatch(1), ``--time``.
-    """
-    found = _TIME.fullmatch(text)
-    assert found is not None, text  # the schema has let it through
-    days, *parts = found.groups()
-    numbers = [int(p) for p in parts if p is not None]
-    if days is not None:
-        hours, minutes, seconds = [*numbers, 0, 0][:3]
-        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
-    if len(numbers) == 3:
-        return (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]
-    return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)

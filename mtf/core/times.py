@@ -1,0 +1,28 @@
+"""SLURM's spelling of time limits."""
+
+from __future__ import annotations
+
+import re
+
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+def time_limit_s(text: str) -> int:
+    """Return a SLURM time in seconds: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
+
+    Raises:
+        ValueError: it is none of these.
+
+    Source: sbatch(1), ``--time``.
+    """
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r}: not a time like 30, 12:00:00 or 1-12:00:00")
+    days, *parts = found.groups()
+    numbers = [int(p) for p in parts if p is not None]
+    if days is not None:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(numbers) == 3:
+        return (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]
+    return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)
