@@ -1,1 +1,27 @@
-"""."""
+"""The training side: phases, loop, checkpoints, data, registry; torch, Fabric and files only.
+
+``GenericTrainer`` and ``RunContext`` are the public names. They are looked up when asked for, so
+that the job is on its feet, and hears signals, before torch is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtf.trainer.context import RunContext
+    from mtf.trainer.trainer import GenericTrainer
+
+__all__ = ["GenericTrainer", "RunContext"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "GenericTrainer":
+        from mtf.trainer.trainer import GenericTrainer
+
+        return GenericTrainer
+    if name == "RunContext":
+        from mtf.trainer.context import RunContext
+
+        return RunContext
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,10 @@
+"""``python -m mtf.trainer <run folder>``: what the job script starts."""
+
+from __future__ import annotations
+
+import sys
+
+from mtf.trainer.job import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

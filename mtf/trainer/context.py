@@ -1,0 +1,144 @@
+"""What an entry point of the user is called with: its run, and the parts it may build on.
+
+A spec's ``entrypoint: package.module:function`` names a function of the pinned code that takes one
+argument, a ``RunContext``. Its return means that the training is complete. The short form::
+
+    def main(run):
+        model = MyModel(run.config.model.hidden_size)
+        optimizer = run.optimizer(model)
+        data = run.data()
+        run.trainer(model, optimizer).fit(data.train, data.validation)
+
+A loop of one's own, which resumes and stops well (exact where it saves all that it draws from)::
+
+    def main(run):
+        model, optimizer = ...
+        saved = run.resume()
+        if saved:
+            model.load_state_dict(saved["model"])
+        for epoch in range(saved["epoch"] if saved else 0, run.config.training.max_epochs):
+            ...
+            run.log(epoch + 1, step, {"train_loss": loss})
+            run.checkpoint({"model": model.state_dict(), "epoch": epoch + 1}, epoch + 1, step)
+            run.stop_if_requested(epoch + 1, step)
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtf import rundir
+from mtf.trainer import snapshot
+from mtf.trainer.build import build_data, build_model
+from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.journal import Journal, monitored
+from mtf.trainer.optimizers import build_optimizer
+from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.schedulers import Schedule, build_schedule
+from mtf.trainer.trainer import GenericTrainer, length_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lightning.fabric import Fabric
+
+    from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.build import Data
+
+
+class RunContext:
+    """A run, seen from inside its job.
+
+    Attributes:
+        config: the resolved configuration; ``config.mtf`` says which run this is.
+        run_dir: the run folder; results belong there.
+        fabric: launched: ``fabric.device``, ``fabric.global_rank`` and the rest.
+    """
+
+    def __init__(self, config: ExperimentConfig, run_dir: Path, fabric: Fabric) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.fabric = fabric
+        self._journal = Journal(run_dir, speaks=fabric.is_global_zero)
+        self._store = CheckpointStore(
+            run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
+        )
+
+    # -- what the configuration names --------------------------------------------------------------
+
+    def data(self) -> Data:
+        """Return this rank's training and validation batches."""
+        fabric = self.fabric
+        return build_data(self.config, rank=fabric.global_rank, world_size=fabric.world_size)
+
+    def model(self, data: Data) -> torch.nn.Module:
+        """Return the model, fitted to the data."""
+        return build_model(self.config.model, data.facts)
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a model."""
+        return build_optimizer(self.config.optimizer, model)
+
+    def schedule(self, optimizer: torch.optim.Optimizer, data: Data) -> Schedule | None:
+        """Return the learning-rate schedule, None where there is none."""
+        training = self.config.training
+        if self.config.scheduler is None:
+            return None
+        length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
+        monitor = monitored(self.config) or "train_loss"
+        return build_schedule(self.config.scheduler, optimizer, length, monitor=monitor)
+
+    def trainer(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Schedule | torch.optim.lr_scheduler.LRScheduler | None = None,
+    ) -> GenericTrainer:
+        """Return the trainer, whose ``fit`` resumes, stops, saves and logs by itself."""
+        return GenericTrainer(
+            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir
+        )
+
+    # -- for loops of one's own --------------------------------------------------------------------
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return what the newest intact checkpoint holds, None at the run's first start."""
+        newest = self._store.newest_intact()
+        if newest is None:
+            return None
+        return snapshot.read(newest.path)
+
+    def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
+        """Save containers of tensors and numbers durably, as the run's newest checkpoint."""
+        if self.fabric.is_global_zero:
+            write = functools.partial(torch.save, dict(content))
+            self._journal.checkpoint(self._store.save(write, epoch=epoch, step=step))
+        self.fabric.barrier()
+
+    def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Journal metrics: what ``mtf status`` and ``mtf results`` show."""
+        self._journal.metrics(epoch, step, metrics)
+
+    def progress(self, epoch: int, step: int, total_steps: int | None = None) -> None:
+        """Journal how far the training is, every 2 s at most: call it at every step."""
+        if self._journal.progress_is_due():
+            self._journal.progress(epoch, step, total_steps)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Return whether a signal asks to stop: save, then call ``stop_if_requested``."""
+        return STOP.requested
+
+    def stop_if_requested(self, epoch: int, step: int) -> None:
+        """End the job where a signal has asked for it; everything must be saved before.
+
+        Raises:
+            Stopped: it has; let it pass.
+        """
+        if STOP.signal is not None:
+            self._journal.stopped(STOP.signal.name, epoch, step)
+            raise Stopped(STOP.signal)

@@ -1,0 +1,215 @@
+"""The life of one job on a run: claim, prove, train, and say how it ended.
+
+Nothing here imports torch before the run is claimed and signals are heard.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.core.fold import fold
+from mtf.core.ids import Token
+from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
+from mtf.trainer import preemption
+from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.journal import Journal, monitored
+from mtf.trainer.preemption import Stopped, end_after
+from mtf.trainer.proof import RefusedError, facts, prove_checkout, prove_modules, put_first
+from mtf.trainer.say import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.context import RunContext
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the job script says of this process."""
+
+    run_dir: Path
+    token: Token
+    job_id: str
+    restarts: int
+    rank: int
+    world_size: int
+
+    @classmethod
+    def of(cls, run_dir: Path, env: Mapping[str, str]) -> Job:
+        """Return the job that an environment describes.
+
+        Raises:
+            MtfError: it describes none.
+        """
+        if missing := [name for name in ("MTF_TOKEN", "MTF_JOB_ID") if not env.get(name)]:
+            raise MtfError(
+                f"{' and '.join(missing)} not set: a run is started by its job script. mtf run"
+                " starts one by hand"
+            )
+        return cls(
+            run_dir=run_dir,
+            token=Token(env["MTF_TOKEN"]),
+            job_id=env["MTF_JOB_ID"],
+            restarts=int(env.get("MTF_RESTARTS") or 0),
+            rank=int(env.get("SLURM_PROCID") or env.get("RANK") or 0),
+            world_size=int(env.get("SLURM_NTASKS") or env.get("WORLD_SIZE") or 1),
+        )
+
+
+def main(argv: list[str]) -> int:
+    """Run the job and return its exit code: 0 for a complete training and nothing else."""
+    preemption.install()
+    if len(argv) != 1:
+        say("usage: python -m mtf.trainer <run folder>")
+        return EXIT_USAGE
+    run_dir = Path(argv[0]).absolute()
+    try:
+        job = Job.of(run_dir, os.environ)
+        if not _may_run(job):
+            return 0
+    except (MtfError, OSError) as e:
+        say(str(e))
+        return EXIT_ERROR
+    return _run(job, Journal(run_dir, speaks=job.rank == 0))
+
+
+def _may_run(job: Job) -> bool:
+    """Return whether there is something to do and this job is the one to do it."""
+    if any(fact["event"] == "finished" for fact in rundir.read_journal(job.run_dir)):
+        say("this run is complete already")
+        return False
+    holder = rundir.claim(job.run_dir, job.token, job.job_id)
+    if holder != job.job_id:
+        say(f"this attempt belongs to job {holder}: job {job.job_id} leaves it alone")
+        return False
+    return True
+
+
+def _run(job: Job, journal: Journal) -> int:
+    try:
+        _train(job, journal)
+    except Stopped as stopped:
+        say(f"stopped by {stopped.signal.name}")
+        return end_after(stopped)
+    except RefusedError as e:
+        say(f"refused: {e}")
+        journal.refused(str(e))
+        return EXIT_ERROR
+    except BaseException as e:  # noqa: BLE001 -- whatever ends a job is journaled
+        return _failed(e, journal)
+    return 0
+
+
+def _failed(error: BaseException, journal: Journal) -> int:
+    text = traceback.format_exc()
+    reason = str(error) if isinstance(error, MtfError) else _last_line(error)
+    say(reason if isinstance(error, MtfError) else text.rstrip())
+    try:
+        journal.failed(reason, text)
+    except OSError as e:
+        say(f"and the journal cannot be written: {e}")
+    return EXIT_ERROR
+
+
+def _last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _train(job: Job, journal: Journal) -> None:
+    config = read_config(job.run_dir)
+    _say_started(job, config, journal)
+    sys.dont_write_bytecode = True  # nothing may appear in the checkout
+    pinned = prove_checkout(config.mtf)
+    put_first(Path(config.mtf.code_dir))
+    from mtf.trainer.context import RunContext  # torch, Fabric
+    from mtf.trainer.fabric import build_fabric
+
+    context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
+
+    def proved() -> None:
+        journal.proof(**facts(pinned, prove_modules(pinned)))
+
+    if config.entrypoint is None:
+        _built_in(context, proved)
+    else:
+        _own(context, config.entrypoint, proved)
+    prove_modules(pinned)  # those too that were imported on the way
+    _say_finished(job, journal)
+
+
+def _built_in(run: RunContext, proved: Callable[[], None]) -> None:
+    """Train what the configuration names."""
+    from mtf.trainer.rng import seed_all, seed_at
+
+    data = run.data()
+    seed_all(seed_at("init", run.config.training.seed))  # whatever the data sets have drawn
+    model = run.model(data)
+    optimizer = run.optimizer(model)
+    schedule = run.schedule(optimizer, data)
+    proved()
+    run.trainer(model, optimizer, schedule).fit(data.train, data.validation)
+
+
+def _own(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
+    """Call the user's entry point; its return means that the training is complete."""
+    from mtf.trainer.registry import load
+    from mtf.trainer.rng import seed_all, seed_at
+
+    seed_all(seed_at("init", run.config.training.seed))
+    function = load(entrypoint, key="entrypoint")
+    proved()
+    function(run)
+
+
+def read_config(run_dir: Path) -> ExperimentConfig:
+    """Return the resolved configuration of a run.
+
+    Raises:
+        MtfError: it is not there or not valid.
+    """
+    from pydantic import ValidationError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from mtf.spec.schema import ExperimentConfig
+
+    path = run_dir / rundir.CONFIG
+    try:
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return ExperimentConfig.model_validate(value)
+    except (OSError, YAMLError, ValidationError) as e:
+        raise MtfError(f"{path}: not a run's configuration: {e}") from e
+
+
+def _say_started(job: Job, config: ExperimentConfig, journal: Journal) -> None:
+    if job.rank != 0:
+        return
+    store = CheckpointStore(job.run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last)
+    store.sweep()
+    newest = store.newest_intact()
+    journal.started(
+        token=job.token,
+        job_id=job.job_id,
+        restarts=job.restarts,
+        host=socket.gethostname(),
+        world_size=job.world_size,
+        resumed_from=newest.path.relative_to(job.run_dir).as_posix() if newest else None,
+        epoch=newest.epoch if newest else 0,
+        step=newest.step if newest else 0,
+        max_epochs=config.training.max_epochs,
+        monitor=monitored(config),
+        mode=config.checkpoint.mode,
+    )
+
+
+def _say_finished(job: Job, journal: Journal) -> None:
+    reached = fold(rundir.read_journal(job.run_dir), str(job.run_dir))
+    journal.finished(reached.epoch or 0, reached.step or 0, reached.metrics)

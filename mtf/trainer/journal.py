@@ -1,0 +1,80 @@
+"""What a job says to the outside: one typed function for each fact of the run's journal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.checkpoint import Saved
+
+PROGRESS_EVERY_S = 2.0
+
+
+class Journal:
+    """Appends facts to the journal of a run; silent on all ranks but the first."""
+
+    def __init__(self, run_dir: Path, *, speaks: bool = True) -> None:
+        self._run_dir = run_dir
+        self._speaks = speaks
+        self._next_progress = 0.0
+
+    def started(self, **facts: Any) -> None:
+        """Say that a job has started on this run, and from where."""
+        self._append("started", facts)
+
+    def proof(self, **facts: Any) -> None:
+        """Say what is proved to run."""
+        self._append("proof", facts)
+
+    def refused(self, reason: str) -> None:
+        """Say that what would run is not what was pinned."""
+        self._append("refused", {"reason": reason})
+
+    def progress(self, epoch: int, step: int, total_steps: int | None) -> None:
+        """Say how far the training is."""
+        self._next_progress = time.monotonic() + PROGRESS_EVERY_S
+        self._append("progress", {"epoch": epoch, "step": step, "total_steps": total_steps})
+
+    def progress_is_due(self) -> bool:
+        """Return whether the last ``progress`` is old enough for another."""
+        return self._speaks and time.monotonic() >= self._next_progress
+
+    def metrics(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Say what an epoch has come to."""
+        self._append("metrics", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
+
+    def checkpoint(self, saved: Saved) -> None:
+        """Say that a checkpoint is durable."""
+        path = saved.path.relative_to(self._run_dir).as_posix()
+        where = {"path": path, "epoch": saved.epoch, "step": saved.step}
+        self._append("checkpoint", {**where, "sha256": saved.sha256, "bytes": saved.bytes})
+
+    def stopped(self, reason: str, epoch: int, step: int) -> None:
+        """Say that the training has stopped as asked, all of it saved."""
+        self._append("stopped", {"reason": reason, "epoch": epoch, "step": step})
+
+    def failed(self, reason: str, traceback: str) -> None:
+        """Say that the job has failed."""
+        self._append("failed", {"reason": reason, "traceback": traceback})
+
+    def finished(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Say that the training is complete."""
+        self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
+
+    def _append(self, event: str, facts: Mapping[str, Any]) -> None:
+        if self._speaks:
+            rundir.append_journal(self._run_dir, event, facts)
+
+
+def monitored(config: ExperimentConfig) -> str | None:
+    """Return the metric that says which checkpoint is best, None where there is none."""
+    if config.checkpoint.monitor is not None:
+        return config.checkpoint.monitor
+    return "val_loss" if config.data.val_split is not None else None

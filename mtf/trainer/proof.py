@@ -1,0 +1,196 @@
+"""Proves what runs: the checkout is the pinned commit, and what is imported comes from there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mtf.core import proof
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mtf.spec.schema import RunInfo
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_CURE = "run mtf sync after removing that folder: it is made anew"
+
+
+class RefusedError(MtfError):
+    """What would run is not what was pinned."""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A checkout that is proved to be its commit."""
+
+    folder: Path  # resolved
+    repository: Path  # resolved: the live work tree, from which nothing may come
+    commit: str
+    tree: str
+    files: frozenset[str]
+
+
+def prove_checkout(info: RunInfo) -> Pinned:
+    """Hash every file of the checkout against the commit's manifest.
+
+    Raises:
+        RefusedError: the checkout is not the pinned commit, to the byte.
+    """
+    folder = Path(info.code_dir)
+    manifest = _manifest(Path(info.manifest))
+    if problem := proof.manifest_problem(manifest, info.commit):
+        raise RefusedError(f"{problem} ({info.manifest}): {_CURE}")
+    expected = {p: e for p, e in manifest["files"].items() if e[0] != proof.GITLINK}
+    for path, (mode, oid) in expected.items():
+        if problem := _file_problem(folder / path, mode, oid):
+            raise RefusedError(f"{folder / path} {problem} at commit {info.commit[:8]}: {_CURE}")
+    for path in _files(folder):
+        if path not in expected:
+            raise RefusedError(
+                f"{folder / path} is not in commit {info.commit[:8]}: {_CURE}. Write results to the"
+                " run folder, not beside the code"
+            )
+    tree = manifest["commit_object"][5:].partition("\n")[0]
+    return Pinned(
+        folder.resolve(), Path(info.repository).resolve(), info.commit, tree, frozenset(expected)
+    )
+
+
+def put_first(folder: Path) -> None:
+    """Make imports look into the checkout, and its ``src``, before anywhere else."""
+    places = [str(place) for place in (folder, folder / "src") if place.is_dir()]
+    sys.path[:] = [*places, *(place for place in sys.path if place not in places)]
+
+
+def prove_modules(pinned: Pinned) -> int:
+    """Return how many of the imported modules come from the checkout.
+
+    Raises:
+        RefusedError: one that the repository holds was imported from somewhere else.
+    """
+    count = 0
+    environment = _environments_inside(pinned.repository)
+    for name, path in _imported():
+        if path.is_relative_to(pinned.folder):
+            count += 1
+        elif (own := _own_file(name, pinned)) or _is_live(path, pinned, environment):
+            raise RefusedError(_mismatch(name, path, own, pinned))
+    return count
+
+
+def packages() -> tuple[dict[str, str], str]:
+    """Return the installed packages with their versions, and the sha256 over all of them."""
+    found = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
+    ordered = dict(sorted(found.items(), key=lambda item: item[0].lower()))
+    return ordered, hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+
+
+def facts(pinned: Pinned, modules: int) -> dict[str, Any]:
+    """Return what the journal says of the proof."""
+    installed, digest = packages()
+    return {
+        "commit": pinned.commit,
+        "tree": pinned.tree,
+        "python": platform.python_version(),
+        "packages": installed,
+        "packages_sha256": digest,
+        "modules": modules,
+    }
+
+
+def _manifest(path: Path) -> proof.Manifest:
+    try:
+        return cast("proof.Manifest", json.loads(path.read_bytes()))
+    except (OSError, ValueError) as e:
+        raise RefusedError(
+            f"{path}: the proof of the checkout cannot be read ({e}): {_CURE}"
+        ) from e
+
+
+def _file_problem(path: Path, mode: str, oid: str) -> str | None:
+    try:
+        if mode == proof.SYMLINK:
+            content = os.fsencode(path.readlink())
+        elif path.is_symlink():
+            return "is a link and should be a file, as"
+        else:
+            content = path.read_bytes()
+            if bool(path.stat().st_mode & 0o100) != (mode == proof.EXECUTABLE):
+                return "has another mode than"
+    except OSError as e:
+        return f"cannot be read ({e.strerror}), unlike"
+    same = proof.object_id("blob", content, like=oid) == oid
+    return None if same else "has another content than"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield all files and links under a folder, but compiled ones, as git names them."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        for name in (*files, *links):
+            yield Path(here, name).relative_to(folder).as_posix()
+
+
+def _imported() -> Iterator[tuple[str, Path]]:
+    """Yield the name and resolved file of every imported module that has one."""
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__":
+            yield name, Path(file).resolve()
+
+
+def _own_file(name: str, pinned: Pinned) -> str | None:
+    """Return the file of the checkout that a module's name means, None if it means none.
+
+    A name of the standard library always means that one.
+    """
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return None
+    for prefix in ("", "src/"):
+        for candidate in (name, top):
+            stem = prefix + candidate.replace(".", "/")
+            for path in (f"{stem}.py", f"{stem}/__init__.py"):
+                if path in pinned.files:
+                    return path
+    return None
+
+
+def _is_live(path: Path, pinned: Pinned, environment: tuple[Path, ...]) -> bool:
+    """Return whether a file is of the live repository, and not of an environment inside it."""
+    code, run_root = pinned.folder.parent, pinned.folder.parent.parent
+    if path.is_relative_to(code):
+        return True  # the checkout of another commit
+    if not path.is_relative_to(pinned.repository) or path.is_relative_to(run_root):
+        return False
+    if not _INSTALLED.isdisjoint(path.parts):
+        return False
+    return not any(path.is_relative_to(folder) for folder in environment)
+
+
+def _environments_inside(repository: Path) -> tuple[Path, ...]:
+    prefixes = (Path(p).resolve() for p in (sys.prefix, sys.exec_prefix, sys.base_prefix))
+    return tuple(p for p in prefixes if p != repository and p.is_relative_to(repository))
+
+
+def _mismatch(name: str, path: Path, own: str | None, pinned: Pinned) -> str:
+    top = name.partition(".")[0]
+    instead = f"instead of {pinned.folder / own}" if own else "and not from the pinned checkout"
+    if path.is_relative_to(pinned.repository):
+        why = (
+            f"the environment has an editable install of {top} pointing at the live work tree:"
+            f" pip uninstall {top}, or install it without -e"
+        )
+    else:
+        why = f"another {top} was imported before the checkout's: rename one of the two"
+    return f"module {name} comes from {path} {instead}. Perhaps {why}"

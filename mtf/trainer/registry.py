@@ -1,0 +1,99 @@
+"""Names to things: built-in ones, those of plug-ins, and ``package.module:Name`` of the user."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    Factory = Callable[..., Any]
+
+
+class UnknownNameError(MtfError):
+    """A configuration names something that is nowhere."""
+
+
+def load(target: str, *, key: str) -> Any:
+    """Return what ``package.module:Name`` names, imported from the pinned checkout.
+
+    Args:
+        target: the name.
+        key: the configuration key that says it, for the error.
+
+    Raises:
+        UnknownNameError: there is no such module, or no such name in it.
+    """
+    module_name, _, name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if not e.name or not f"{module_name}.".startswith(f"{e.name}."):
+            raise  # the module is there, and imports something that is not
+        raise UnknownNameError(
+            f"{key}: {target}: no module {e.name!r} in the pinned checkout. Commit it, at the"
+            " repository's root or under src/"
+        ) from e
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = nearest(part, [n for n in dir(found) if not n.startswith("_")])
+            raise UnknownNameError(f"{key}: {target}: {module_name} has no {part!r}{near}")
+        found = getattr(found, part)
+    return found
+
+
+def plugins(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return what installed packages register under an entry-point group, by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return text that names the nearest known names, to end an error with; may be empty."""
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.6)
+    return f". Did you mean {' or '.join(close)}?" if close else ""
+
+
+def unknown(key: str, name: str, known: Collection[str]) -> UnknownNameError:
+    """Return the error for a name that nothing has."""
+    near = nearest(name, known) or f". Known are {', '.join(sorted(known))}"
+    joint = "" if near.endswith("?") else "; or name your own as package.module:Name"
+    return UnknownNameError(f"{key}: unknown name {name!r}{near}{joint}")
+
+
+def call(
+    factory: Factory,
+    *,
+    key: str,
+    asked: Mapping[str, Any],
+    offered: Mapping[str, Any],
+) -> Any:
+    """Call a factory with all that was asked for, and as much of the offer as it takes.
+
+    Args:
+        factory: a class or function.
+        key: the configuration section, for the error.
+        asked: the user's further keys; each must be taken.
+        offered: values with defaults; what the signature has no name for is left out.
+
+    Raises:
+        MtfError: it does not take a key that was asked for, or needs one that is not there.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    name = getattr(factory, "__name__", repr(factory))
+    for unwanted in () if takes_all else [k for k in asked if k not in named]:
+        near = nearest(unwanted, named) or f". It takes {', '.join(sorted(named))}"
+        raise MtfError(f"{key}.{unwanted}: {name} takes no such key{near}")
+    given = {k: v for k, v in offered.items() if takes_all or k in named} | dict(asked)
+    required = {p.name for p in parameters if p.name in named and p.default is p.empty}
+    if missing := sorted(required - set(given)):
+        raise MtfError(f"{key}: {name} needs {', '.join(missing)}: add it to the section")
+    return factory(**given)

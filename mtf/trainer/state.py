@@ -1,0 +1,133 @@
+"""The snapshot that a training resumes from: its program counter, cursors and running sums.
+
+Weights, optimizer and scheduler stand beside it in a checkpoint; see ``mtf.trainer.snapshot``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtf.errors import MtfError
+from mtf.trainer.phases import Phase
+from mtf.trainer.rng import RNGState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1  # of a checkpoint's content; a reader refuses a greater one
+
+
+def _zero(device: torch.device | str = "cpu") -> torch.Tensor:
+    return torch.zeros((), dtype=torch.float64, device=device)
+
+
+@dataclass
+class TrainMicroState:
+    """Where in the training of an epoch: counts of micro-batches, and the sums behind the loss."""
+
+    batch: int = 0  # micro-batches of this epoch that are done
+    window: int = 0  # of these, the newest whose gradients still wait for the optimizer
+    recent_loss: torch.Tensor = field(default_factory=_zero)  # since the last scalars, float64
+    recent_count: int = 0
+    epoch_loss: torch.Tensor = field(default_factory=_zero)  # before those
+    epoch_count: int = 0
+
+    @classmethod
+    def start(cls, device: torch.device) -> TrainMicroState:
+        """Return the state at the start of an epoch; its sums live on ``device``."""
+        return cls(recent_loss=_zero(device), epoch_loss=_zero(device))
+
+    def close_recent(self) -> float:
+        """Return the mean loss since the last call, and add its sum to the epoch's."""
+        mean = float(self.recent_loss) / max(self.recent_count, 1)
+        self.epoch_loss += self.recent_loss
+        self.epoch_count += self.recent_count
+        self.recent_loss.zero_()
+        self.recent_count = 0
+        return mean
+
+    def epoch_mean(self) -> float:
+        """Return the mean loss of the epoch so far."""
+        total = float(self.epoch_loss) + float(self.recent_loss)
+        return total / max(self.epoch_count + self.recent_count, 1)
+
+
+@dataclass
+class ValMicroState:
+    """Where in a validation: batches done, and for each metric its sum and count so far.
+
+    Sums and counts, not means: batches differ in size, and a resumed validation adds on.
+    """
+
+    batch: int = 0
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)  # float64
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, tuple[torch.Tensor, float]]) -> None:
+        """Add one batch's sums and counts."""
+        for name, (total, count) in values.items():
+            so_far = self.sums.get(name)
+            self.sums[name] = total.double() if so_far is None else so_far + total
+            self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def means(self) -> dict[str, float]:
+        """Return each metric's mean over all that was added."""
+        return {name: float(self.sums[name]) / self.counts[name] for name in self.sums}
+
+
+@dataclass
+class ResumeState:
+    """One process's place in the training. ``phase`` is the instruction it executes next."""
+
+    phase: Phase = Phase.INIT
+    epoch: int = 0  # epochs done
+    global_step: int = 0  # optimizer steps done
+    version: int = FORMAT
+    train: TrainMicroState = field(default_factory=TrainMicroState)
+    val: ValMicroState = field(default_factory=ValMicroState)
+    rng: RNGState | None = None  # captured when saving, never before
+    timestamp: str = ""  # ISO 8601, UTC, of the save
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+
+    def position(self) -> tuple[Phase, int, int, int, int]:
+        """Return what tells two cuts of one training apart."""
+        return self.phase, self.epoch, self.global_step, self.train.batch, self.val.batch
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as containers of tensors, text and numbers."""
+        return {
+            **vars(self),
+            "phase": str(self.phase),
+            "train": dict(vars(self.train)),
+            "val": dict(vars(self.val)),
+            "rng": self.rng.plain() if self.rng else None,
+        }
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any], device: torch.device) -> ResumeState:
+        """Return the state that ``plain`` returned, its sums on ``device``.
+
+        Raises:
+            MtfError: it was written by a later version.
+        """
+        if plain["version"] > FORMAT:
+            raise MtfError(
+                f"the checkpoint has format {plain['version']}, this mtf reads up to {FORMAT}:"
+                " install the version of mtf that wrote it"
+            )
+        train, val = dict(plain["train"]), dict(plain["val"])
+        for name in ("recent_loss", "epoch_loss"):
+            train[name] = train[name].to(device)
+        val["sums"] = {name: total.to(device) for name, total in val["sums"].items()}
+        return cls(
+            **{
+                **plain,
+                "phase": Phase(plain["phase"]),
+                "train": TrainMicroState(**train),
+                "val": ValMicroState(**val),
+                "rng": RNGState(**plain["rng"]) if plain["rng"] else None,
+            }
+        )

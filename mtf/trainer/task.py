@@ -1,0 +1,111 @@
+"""What a batch means: the loss to train on and the sums that validation metrics are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn import functional
+
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+Totals = dict[str, tuple[torch.Tensor, float]]  # metric -> its sum over samples, their number
+
+
+class Task(Protocol):
+    """Computes on a batch that is on the device."""
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Return the mean loss of a training batch, with its graph."""
+        ...
+
+    def totals(self, batch: Any) -> Totals:
+        """Return a validation batch's sums and counts."""
+        ...
+
+
+class Classification:
+    """Cross entropy and accuracy of ``(inputs, targets)``; the model returns logits [B, K]."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Return the mean cross entropy."""
+        inputs, targets = _pair(batch)
+        return functional.cross_entropy(self._forward(inputs), targets)
+
+    def totals(self, batch: Any) -> Totals:
+        """Return the sums behind ``val_loss`` and ``val_accuracy``."""
+        inputs, targets = _pair(batch)
+        logits = self._forward(inputs)
+        loss = functional.cross_entropy(logits, targets, reduction="sum")
+        right = (logits.argmax(dim=1) == targets).sum()
+        count = float(targets.numel())
+        return {"val_loss": (loss, count), "val_accuracy": (right, count)}
+
+
+class OwnSteps:
+    """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
+
+    The dict's values are means over the batch, or pairs ``(sum, count)``, which stay exact where
+    what is counted are not samples. Names get the prefix ``val_`` unless they have it. Without a
+    ``validation_step``, ``val_loss`` is what ``training_step`` returns in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._training_step: Callable[[Any], torch.Tensor] = model.training_step  # type: ignore[assignment]
+        self._validation_step: Callable[[Any], Mapping[str, Any]] | None = getattr(
+            model, "validation_step", None
+        )
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Return what ``training_step`` returns."""
+        return self._training_step(batch)
+
+    def totals(self, batch: Any) -> Totals:
+        """Return what ``validation_step`` returns, as sums and counts."""
+        if self._validation_step is None:
+            values: Mapping[str, Any] = {"loss": self._training_step(batch)}
+        else:
+            values = self._validation_step(batch)
+        samples = num_samples(batch)
+        return {
+            name if name.startswith("val_") else f"val_{name}": _total(value, samples)
+            for name, value in values.items()
+        }
+
+
+def task_of(module: nn.Module, forward: nn.Module) -> Task:
+    """Return how to train a model: by its own steps where it has them, else as a classifier."""
+    return OwnSteps(forward) if hasattr(module, "training_step") else Classification(forward)
+
+
+def num_samples(batch: Any) -> int:
+    """Return how many samples a batch holds: the length of the first tensor in it."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.dim() else 1
+    parts = batch.values() if isinstance(batch, dict) else batch
+    return num_samples(next(iter(parts)))
+
+
+def _total(value: Any, samples: int) -> tuple[torch.Tensor, float]:
+    if isinstance(value, tuple):
+        total, count = value
+        return torch.as_tensor(total), float(count)
+    return torch.as_tensor(value).double() * samples, float(samples)
+
+
+def _pair(batch: Any) -> tuple[Any, torch.Tensor]:
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return batch[0], batch[1]
+    raise MtfError(
+        f"a batch is a {type(batch).__name__}, not a pair (inputs, targets): give the model a"
+        " training_step(batch) that returns the loss, and a validation_step(batch) that returns"
+        " a dict of metrics"
+    )
