@@ -1,0 +1,191 @@
+"""SLURM as an executor: one `sbatch` a request, one `squeue` and at most one `sacct` a look."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import proc, rundir
+from mtf.core.ids import JobId, job_name
+from mtf.core.jobs import Limits
+from mtf.core.states import JobState
+from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionUncertainError
+from mtf.executor import slurm_text
+from mtf.executor.script import render
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from mtf.core.ids import Token
+    from mtf.core.jobs import JobRequest, JobView
+
+_SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
+_LONG_AGO = timedelta(minutes=2)  # squeue forgets after MinJobAge, 300 s by default
+_MOST_NAMES = 500  # on a command line; with more, all jobs are read
+_MOST_JOBS = 1000  # on scancel's
+# Of the submitter's environment; not its secrets, and not SBATCH_*, which overrule the script.
+_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "SLURM_CONF",
+         "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG", "BASH_ENV")  # fmt: skip
+
+
+def available() -> bool:
+    """Return whether this host belongs to a cluster: sbatch is there, and knows a controller.
+
+    A controller that does not answer now still counts: jobs of a cluster do not become local ones.
+    """
+    named = os.environ.get("SLURM_CONF")
+    if shutil.which("sbatch") is None or (named and not Path(named).exists()):
+        return False
+    try:
+        answer = proc.run(("scontrol", "ping"), timeout_s=_ASK_S)
+    except MtfError:
+        return False
+    lacking = ("configuration source", "No such file")
+    return answer.code == 0 or not any(words in answer.stderr for words in lacking)
+
+
+class SlurmExecutor:
+    """The cluster whose `sbatch` is on PATH."""
+
+    name = "slurm"
+
+    def __init__(self, templates: Mapping[str, str] | None = None) -> None:
+        """Take the user's templates, by name; SLURM is asked when it is needed."""
+        self._templates = templates
+
+    def script(self, request: JobRequest) -> str:
+        """Return the script that ``submit`` hands over."""
+        return render(request, "slurm", self._templates)
+
+    def submit(self, request: JobRequest, script: str) -> Mapping[int, JobId]:
+        """Submit a request with one `sbatch`; see ``Executor.submit``."""
+        path = Path(request.job_dir) / "job.sbatch"
+        rundir.put(path, script.encode())
+        environment = {k: os.environ[k] for k in _KEPT if k in os.environ}
+        try:
+            answer = proc.run(
+                ("sbatch", "--parsable", str(path)), timeout_s=_SUBMIT_S, env=environment
+            )
+        except proc.ProgramMissingError as e:
+            raise ExecutorUnavailableError(str(e)) from e
+        except proc.ProgramTimeoutError as e:
+            raise SubmissionUncertainError(str(e)) from e
+        number = slurm_text.parse_job_id(answer.stdout)
+        jobs = self._submitted(request, number) if number else self._not_submitted(request, answer)
+        for task in request.tasks:
+            link = rundir.job_script(Path(task.run_dir), jobs[task.index])
+            if not link.is_symlink():
+                link.symlink_to(path)
+        return jobs
+
+    def _submitted(self, request: JobRequest, number: str) -> dict[int, JobId]:
+        if not request.array:
+            return {request.tasks[0].index: JobId(number)}
+        return {task.index: JobId(f"{number}_{task.index}") for task in request.tasks}
+
+    def _not_submitted(self, request: JobRequest, answer: proc.Output) -> dict[int, JobId]:
+        """Raise what sbatch's text means; an unknown text only when no job bears the token."""
+        error = slurm_text.submission_error(answer.stderr)
+        if error is not None:
+            raise error
+        names = {request.token: job_name(request.name, request.token)}
+        found = {v.index: v.job_id for v in self.jobs(names, datetime.now(UTC))}
+        if found.keys() >= {task.index for task in request.tasks}:
+            return found
+        raise slurm_text.refusal(answer.stderr)
+
+    def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
+        """Return what is known of these submissions; see ``Executor.jobs``.
+
+        squeue goes first: it knows a job within milliseconds, sacct after seconds; for what squeue
+        may have forgotten sacct is asked too. squeue's word wins.
+        """
+        views = {(v.token, v.index): v for v in self._squeue(names) if v.token in names}
+        known = {token for token, _ in views}
+        vague = any(v.state is JobState.CANCELLED for v in views.values())  # by whom?
+        if vague or known < names.keys() or datetime.now(UTC) - since > _LONG_AGO:
+            for view in self._sacct(names, since):
+                key = view.token, view.index
+                if view.token in names and (key not in views or _says_more(view, views[key])):
+                    views[key] = view
+        return list(views.values())
+
+    def _squeue(self, names: Mapping[Token, str]) -> list[JobView]:
+        fields = ",".join(f"{f}:{slurm_text.SEPARATOR}" for f in slurm_text.SQUEUE_FIELDS)
+        command = ("squeue", "--array", "--noheader", "--states=all", f"--Format={fields}")
+        answer = self._ask((*command, *_selection(names)))
+        if answer.code == 0:
+            return slurm_text.parse_squeue(answer.stdout)
+        answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
+        if answer.code:
+            raise ExecutorUnavailableError(answer.stderr.strip())
+        return slurm_text.parse_scontrol(answer.stdout)
+
+    def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
+        """Ask the accounting; a cluster without it has only squeue's word."""
+        start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+        answer = self._ask((
+            "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
+            f"--delimiter={slurm_text.SEPARATOR}", f"--format={','.join(slurm_text.SACCT_FIELDS)}",
+            f"--starttime={start}", *_selection(names),
+        ))  # fmt: skip
+        return slurm_text.parse_sacct(answer.stdout) if answer.code == 0 else []
+
+    def cancel(self, jobs: Collection[JobId]) -> None:
+        """End jobs for good; see ``Executor.cancel``."""
+        for some in _chunks(jobs):
+            self._command(("scancel", "--quiet", *some))
+
+    def preempt(self, jobs: Collection[JobId]) -> None:
+        """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint."""
+        for some in _chunks(jobs):
+            self._command(("scontrol", "requeue", ",".join(some)))
+
+    def _command(self, command: tuple[str, ...]) -> None:
+        answer = self._ask(command)
+        error = slurm_text.submission_error(answer.stderr) if answer.code else None
+        if error is not None:
+            raise ExecutorUnavailableError(str(error))
+
+    def limits(self) -> Limits:
+        """Return what one array may hold; see ``Executor.limits``."""
+        return self._limits
+
+    @cached_property
+    def _limits(self) -> Limits:
+        answer = self._ask(("scontrol", "show", "config"))
+        size = slurm_text.parse_config(answer.stdout, "MaxArraySize")
+        if answer.code or size is None:
+            raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
+        return Limits(max_array_size=int(size))
+
+    def _ask(self, command: tuple[str, ...]) -> proc.Output:
+        env = {**os.environ, **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
+        try:
+            return proc.run(command, timeout_s=_ASK_S, env=env)
+        except proc.ProgramTimeoutError as e:
+            raise ExecutorUnavailableError(str(e)) from e
+        except proc.ProgramMissingError as e:
+            if command[0] == "sacct":
+                return proc.Output(1, "", str(e))
+            raise ExecutorUnavailableError(str(e)) from e
+
+
+def _says_more(accounted: JobView, queued: JobView) -> bool:
+    """Return whether sacct adds to a cancellation who did it; else squeue's word stands."""
+    return queued.state is JobState.CANCELLED and accounted.state is JobState.CANCELLED
+
+
+def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
+    """Return the option that selects jobs by name; nobody's jobs but ours bear a token."""
+    return (f"--name={','.join(names.values())}",) if len(names) <= _MOST_NAMES else ()
+
+
+def _chunks(jobs: Collection[JobId]) -> list[tuple[JobId, ...]]:
+    """Return the jobs in groups that fit a command line."""
+    ids = tuple(jobs)
+    return [ids[at : at + _MOST_JOBS] for at in range(0, len(ids), _MOST_JOBS)]

@@ -1,0 +1,189 @@
+"""What SLURM's programs print, as values: pure parsing, and the tables of its words."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf.core.ids import JobId, token_of
+from mtf.core.jobs import JobView
+from mtf.core.states import JobState
+from mtf.errors import (
+    ExecutorUnavailableError,
+    MtfError,
+    SubmissionRefusedError,
+    SubmissionUncertainError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SEPARATOR = "\x1f"  # in no name, reason or node list
+SQUEUE_FIELDS = (
+    "JobArrayID", "Name", "State", "exit_code", "RestartCnt", "NodeList", "StartTime", "EndTime", "Reason",
+)  # fmt: skip
+SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
+TIME_FORMAT = {"SLURM_TIME_FORMAT": "%s"}  # seconds since the epoch, whatever the time zone
+
+# Source: squeue(1) and sacct(1), JOB STATE CODES. COMPLETING jobs are still dying: not over yet.
+STATES: Mapping[str, JobState] = {
+    "PENDING": JobState.PENDING,
+    "CONFIGURING": JobState.PENDING,
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.HELD,
+    "SPECIAL_EXIT": JobState.HELD,
+    "RESV_DEL_HOLD": JobState.HELD,
+    "RUNNING": JobState.RUNNING,
+    "COMPLETING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "STAGE_OUT": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SUSPENDED": JobState.SUSPENDED,
+    "STOPPED": JobState.SUSPENDED,
+    "COMPLETED": JobState.COMPLETED,
+    "FAILED": JobState.FAILED,
+    "CANCELLED": JobState.CANCELLED,
+    "REVOKED": JobState.CANCELLED,
+    "PREEMPTED": JobState.PREEMPTED,
+    "TIMEOUT": JobState.TIMEOUT,
+    "DEADLINE": JobState.TIMEOUT,
+    "NODE_FAIL": JobState.NODE_FAILURE,
+    "BOOT_FAIL": JobState.NODE_FAILURE,
+    "OUT_OF_MEMORY": JobState.OUT_OF_MEMORY,
+}
+
+# What sbatch prints when it gives no job id (SLURM 22.05 where not said otherwise).
+_UNCERTAIN = (  # the controller may have taken the job before the answer was lost
+    "Socket timed out", "Zero Bytes were transmitted", "Communication connection failure",
+    "Message receive failure", "Unexpected message received",
+)  # fmt: skip
+_UNAVAILABLE = (  # nothing was taken; later it may be
+    "Unable to contact slurm controller", "temporarily unable to accept job", "standby mode",
+    "Resource temporarily unavailable", "Connection refused", "configuration source",
+    "Unable to establish", "MaxSubmitJobsPerUser", "Invalid authentication credential",
+    "Protocol authentication error",
+)  # fmt: skip
+
+
+def submission_error(text: str) -> MtfError | None:
+    """Return the error that sbatch's text stands for; None for a refusal that is not known.
+
+    An unknown text is final, but only after the token has been looked up.
+    """
+    said = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
+    if any(words in text for words in _UNCERTAIN):
+        return SubmissionUncertainError(said)
+    if any(words in text for words in _UNAVAILABLE):
+        return ExecutorUnavailableError(said)
+    return None
+
+
+def refusal(text: str) -> SubmissionRefusedError:
+    """Return the final refusal that sbatch's text is."""
+    lines = [line.removeprefix("sbatch: error: ") for line in text.strip().splitlines()]
+    return SubmissionRefusedError("; ".join(dict.fromkeys(lines)) or "sbatch gave no reason")
+
+
+def parse_job_id(printed: str) -> str | None:
+    """Return the job id that ``sbatch --parsable`` printed, as ``<id>[;<cluster>]``."""
+    found = re.search(r"^(\d+)(;\S+)?$", printed.strip(), re.MULTILINE)
+    return found[1] if found else None
+
+
+def parse_squeue(printed: str) -> list[JobView]:
+    """Return our jobs from ``squeue -r`` with ``SQUEUE_FIELDS``."""
+    return [_from_squeue(fields) for fields in _rows(printed, len(SQUEUE_FIELDS))]
+
+
+def _from_squeue(fields: list[str]) -> JobView:
+    job, name, state, status, restarts, nodes, start, end, reason = fields
+    code = int(status) if status.isdigit() else 0
+    known = STATES.get(state, JobState.UNKNOWN)
+    over = known not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
+    held = known is JobState.PENDING and "held" in reason.lower()
+    return JobView(
+        job_id=JobId(job),
+        token=token_of(name),
+        index=index_of(job),
+        state=JobState.HELD if held else known,
+        raw_state=state,
+        reason=reason,
+        exit_code=code >> 8 if over else None,  # a wait(2) status
+        signal=(code & 0x7F or None) if over else None,
+        node=nodes or None,
+        restarts=int(restarts) if restarts.isdigit() else 0,
+        # a start in the future is the scheduler's guess
+        started_at=_time(start) if known not in (JobState.PENDING, JobState.HELD) else None,
+        ended_at=_time(end) if over else None,
+    )
+
+
+def parse_sacct(printed: str) -> list[JobView]:
+    """Return our jobs from ``sacct -X --parsable2`` with ``SACCT_FIELDS``."""
+    return [v for row in _rows(printed, len(SACCT_FIELDS)) if (v := _from_sacct(row))]
+
+
+def _from_sacct(fields: list[str]) -> JobView | None:
+    job, name, state, status, nodes, start, end, reason = fields
+    if "[" in job:  # tasks that have not started: squeue knows them
+        return None
+    word, _, by = state.partition(" ")  # "CANCELLED by 1000"
+    code, _, number = status.partition(":")
+    return JobView(
+        job_id=JobId(job),
+        token=token_of(name),
+        index=index_of(job),
+        state=STATES.get(word, JobState.UNKNOWN),
+        raw_state=state,
+        reason=by or reason,
+        exit_code=int(code) if code.isdigit() else None,
+        signal=int(number) if number.isdigit() and number != "0" else None,
+        node=None if nodes in ("", "None assigned") else nodes,
+        started_at=_time(start),
+        ended_at=_time(end),
+    )
+
+
+def parse_scontrol(printed: str) -> list[JobView]:
+    """Return our jobs from ``scontrol -o show jobs``, for clusters without squeue's fields."""
+    rows = []
+    for line in printed.splitlines():
+        values = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "JobId" not in values or "[" in values.get("ArrayTaskId", ""):
+            continue
+        array = values.get("ArrayJobId")
+        job = f"{array}_{values['ArrayTaskId']}" if array else values["JobId"]
+        code, _, number = values.get("ExitCode", "0:0").partition(":")
+        status = str(int(code) * 256 + int(number or 0))
+        rows.append([
+            job, values.get("JobName", ""), values.get("JobState", ""), status,
+            values.get("Restarts", "0"), values.get("NodeList", "").replace("(null)", ""),
+            values.get("StartTime", ""), values.get("EndTime", ""), values.get("Reason", ""),
+        ])  # fmt: skip
+    return [_from_squeue(row) for row in rows if token_of(row[1])]
+
+
+def _rows(printed: str, width: int) -> Iterator[list[str]]:
+    """Yield the fields of each line that is about a job of ours."""
+    for line in printed.splitlines():
+        fields = line.split(SEPARATOR)[:width]
+        if len(fields) == width and token_of(fields[1]):
+            yield fields
+
+
+def index_of(job: str) -> int:
+    """Return the array index in a job id; 0 for a plain job."""
+    task = job.partition("_")[2]
+    return int(task) if task.isdigit() else 0
+
+
+def _time(text: str) -> datetime | None:
+    return datetime.fromtimestamp(int(text), UTC) if text.isdigit() else None
+
+
+def parse_config(printed: str, key: str) -> str | None:
+    """Return a value from ``scontrol show config``."""
+    found = re.search(rf"^{re.escape(key)}\s*= (.*)$", printed, re.MULTILINE)
+    return found[1].strip() if found else None

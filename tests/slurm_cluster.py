@@ -1,0 +1,323 @@
+"""A private SLURM in one folder: munge, MariaDB, slurmdbd, slurmctld and four slurmd nodes.
+
+Everything (sockets, state, logs, pids, ports on loopback) is under the folder; no service of the
+host is touched. `python -m tests.slurm_cluster up DIR` prints the line that makes `sbatch` use it,
+`python -m tests.slurm_cluster down DIR` takes it down.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NODES, CPUS = 4, 4
+PACKAGES = {
+    "slurmctld": "slurm-wlm", "slurmdbd": "slurmdbd", "munged": "munge", "mariadbd": "mariadb-server",
+}  # fmt: skip
+_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+_DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged")
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be had here; the message says why."""
+
+
+def install_packages() -> None:
+    """Install what is missing of Debian's packages.
+
+    Raises:
+        ClusterError: they are missing and cannot be installed.
+    """
+    missing = [
+        package for program, package in PACKAGES.items() if not shutil.which(program, path=_PATH)
+    ]
+    if not missing:
+        return
+    if os.getuid() != 0 or shutil.which("apt-get") is None:
+        raise ClusterError(
+            f"Debian's packages {' '.join(missing)} are missing, and only root may install them"
+        )
+    # Debian starts services when it installs them; ours are private
+    policy = Path("/usr/sbin/policy-rc.d")
+    made = not policy.exists()
+    if made:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            done = subprocess.run(
+                ["apt-get", "-q", *command], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                capture_output=True, text=True, timeout=900,
+            )  # fmt: skip
+            if done.returncode:
+                raise ClusterError(f"apt-get {command[0]}: {done.stderr.strip()[-500:]}")
+    finally:
+        if made:
+            policy.unlink()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster that lives in a folder."""
+
+    folder: Path
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "slurm.conf"
+
+    def run(self, *args: str, timeout: float = 60) -> str:
+        """Run one of SLURM's programs against this cluster and return what it printed."""
+        env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
+        done = subprocess.run(args, env=env, capture_output=True, text=True, timeout=timeout)
+        if done.returncode:
+            raise ClusterError(f"{' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout
+
+    # -- up ----------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Start it from nothing.
+
+        Raises:
+            ClusterError: a daemon does not come up; its log is in ``log/``.
+        """
+        install_packages()
+        self.down()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in ("log", "state", "spool", "munge", "db"):
+            (self.folder / name).mkdir(parents=True)
+        self._write_configuration()
+        self._start_munge()
+        self._start_database()
+        self._start("slurmdbd")
+        self._wait("slurmdbd", lambda: self.run("sacctmgr", "-n", "show", "cluster"))
+        self.run("sacctmgr", "-i", "add", "cluster", "mtftest")
+        self._start("slurmctld", "-c", "-i")
+        for number in range(1, NODES + 1):
+            self._start("slurmd", "-N", f"n{number}")
+        self._wait("slurmctld", lambda: self.run("scontrol", "ping"))
+        self._wait("nodes", self._all_idle)
+
+    def _all_idle(self) -> None:
+        idle = self.run("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N").split()
+        if len(idle) != NODES:
+            raise ClusterError(f"{len(idle)} of {NODES} nodes are idle")
+
+    def _write_configuration(self) -> None:
+        ports = _free_ports(NODES + 3)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o600)
+        host = socket.gethostname().split(".")[0]
+        values = {"dir": self.folder, "host": host, "ctld": ports[0], "dbd": ports[1], "sql": ports[2],
+                  "user": _user()}  # fmt: skip
+        nodes = "".join(
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS}"
+            f" RealMemory=8000 State=UNKNOWN\n"
+            for i, port in enumerate(ports[3:], 1)
+        )
+        self.conf.write_text(_SLURM_CONF.format(**values) + nodes + _PARTITIONS)
+        dbd = self.folder / "slurmdbd.conf"
+        dbd.write_text(_SLURMDBD_CONF.format(**values))
+        dbd.chmod(0o600)
+        (self.folder / "sql.port").write_text(str(ports[2]))
+
+    def _start(self, program: str, *args: str) -> None:
+        env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
+        done = subprocess.run([program, *args], env=env, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise ClusterError(f"{program}: {done.stderr.strip()} (see {self.folder / 'log'})")
+
+    def _start_munge(self) -> None:
+        d = self.folder
+        self._start(
+            "munged", "--force", f"--key-file={d}/munge/key", f"--socket={d}/munge/sock",
+            f"--pid-file={d}/munged.pid", f"--log-file={d}/log/munged.log",
+            f"--seed-file={d}/munge/seed", "--num-threads=2",
+        )  # fmt: skip
+
+    def _start_database(self) -> None:
+        d, port = self.folder, (self.folder / "sql.port").read_text()
+        user = [f"--user={_user()}"]
+        self._start(
+            "mariadb-install-db", "--no-defaults", *user, f"--datadir={d}/db",
+            "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
+        )  # fmt: skip
+        (d / "init.sql").write_text(_SQL)
+        with (d / "log" / "mariadb.log").open("wb") as log:
+            subprocess.Popen(
+                ["mariadbd", "--no-defaults", *user, f"--datadir={d}/db", f"--socket={d}/db/sock",
+                 f"--port={port}", "--bind-address=127.0.0.1", f"--pid-file={d}/mariadbd.pid",
+                 f"--init-file={d}/init.sql", "--innodb-flush-log-at-trx-commit=0",
+                 "--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M",
+                 "--innodb-log-file-size=64M", "--skip-name-resolve", "--innodb-lock-wait-timeout=900"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "PATH": _PATH},
+            )  # fmt: skip
+        ask = ["mariadb", "--no-defaults", "-uslurm", "-pslurm", "-h127.0.0.1", f"-P{port}", "-e", "select 1",
+               "slurm_acct_db"]  # fmt: skip
+        self._wait("MariaDB", lambda: self.run(*ask))
+
+    def _wait(self, what: str, ready: Callable[[], object], seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                ready()
+            except ClusterError as e:
+                if time.monotonic() > end:
+                    raise ClusterError(f"{what} is not up after {seconds:g} s: {e}") from e
+                time.sleep(0.1)
+            else:
+                return
+
+    # -- down --------------------------------------------------------------------------------------
+
+    def down(self) -> None:
+        """Kill what runs from this folder, jobs included; a throw-away cluster needs no farewell."""
+        for pid in self._pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def _pids(self) -> list[int]:
+        """Return the daemons of this folder, the step daemons, and the jobs below those."""
+        found = {}
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                try:
+                    words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                    parent = int((process / "stat").read_text().rpartition(") ")[2].split()[1])
+                    env = (process / "environ").read_bytes().decode(errors="replace")
+                except (OSError, IndexError, ValueError):
+                    continue
+                found[int(process.name)] = (words, parent, env)
+        conf = f"SLURM_CONF={self.conf}"
+        own = {
+            pid
+            for pid, (words, _, env) in found.items()
+            if Path(words[0].rstrip(":")).name.startswith((*_DAEMONS, "slurmstepd"))
+            and (conf in env.split("\0") or any(str(self.folder) + "/" in w for w in words))
+        }
+        steps = {p for p in own if "slurmstepd" in found[p][0][0]}
+        while more := {p for p, (_, parent, _) in found.items() if parent in steps} - steps:
+            steps |= more
+        return sorted(own | steps)
+
+
+def _user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+_SLURM_CONF = """\
+ClusterName=mtftest
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/sock,cred_expire=10
+CredType=cred/munge
+StateSaveLocation={dir}/state
+SlurmdSpoolDir={dir}/spool/%n
+SlurmctldPidFile={dir}/slurmctld.pid
+SlurmdPidFile={dir}/slurmd-%n.pid
+SlurmctldLogFile={dir}/log/slurmctld.log
+SlurmdLogFile={dir}/log/slurmd-%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,sched_min_interval=0
+MpiDefault=none
+ReturnToService=2
+SlurmctldPort={ctld}
+SlurmctldTimeout=10
+SlurmdTimeout=30
+InactiveLimit=0
+JobRequeue=1
+KillWait=5
+MaxArraySize=1001
+MaxJobCount=20000
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=5
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePass={dir}/munge/sock
+AccountingStoragePort={dbd}
+"""
+_PARTITIONS = """\
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+_SLURMDBD_CONF = """\
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/sock,cred_expire=10
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={dbd}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={sql}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct_db
+LogFile={dir}/log/slurmdbd.log
+PidFile={dir}/slurmdbd.pid
+"""
+_SQL = """\
+CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
+CREATE USER IF NOT EXISTS 'slurm'@'localhost' IDENTIFIED BY 'slurm';
+GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';
+"""
+
+
+def main() -> None:
+    """Start or stop the cluster of a folder."""
+    match sys.argv[1:]:
+        case ["up", folder]:
+            cluster = Cluster(Path(folder).absolute())
+            cluster.up()
+            print(f"export SLURM_CONF={cluster.conf}")
+        case ["down", folder]:
+            Cluster(Path(folder).absolute()).down()
+        case _:
+            sys.exit("usage: python -m tests.slurm_cluster up|down DIR")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ClusterError as e:
+        sys.exit(str(e))
