@@ -35,7 +35,9 @@ class Saved:
     bytes: int
 
 
-class _Writable(Protocol):
+class Writable(Protocol):
+    """What a checkpoint is written to."""
+
     def write(self, data: bytes, /) -> int: ...
 
 
@@ -63,7 +65,7 @@ class CheckpointStore:
         self._folder = folder
         self._keep_last = keep_last
 
-    def save(self, write: Callable[[_Writable], None], *, epoch: int, step: int) -> Saved:
+    def save(self, write: Callable[[Writable], None], *, epoch: int, step: int) -> Saved:
         """Make what ``write`` writes the newest checkpoint; return when it is durable.
 
         Args:

@@ -17,6 +17,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
@@ -111,9 +112,9 @@ class SampledOrder:
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield lists of indices; a late start asks the sampler for the earlier ones again."""
-        for sampler in filter(None, (self._sampler, getattr(self._sampler, "sampler", None))):
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+        for sampler in (self._sampler, getattr(self._sampler, "sampler", None)):
+            if set_epoch := getattr(sampler, "set_epoch", None):
+                set_epoch(epoch)
             if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
                 generator.manual_seed(seed_at("order", self._seed, epoch))
         with apart(seed_at("order", self._seed, epoch)):
@@ -232,7 +233,7 @@ def of_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Bat
         ) from None
     if length == 0:
         raise MtfError("the loader has no batch: the data set is empty, or drop_last drops it all")
-    if loader.batch_sampler is None or not hasattr(loader.dataset, "__getitem__"):
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
         return ReplayedBatches(loader, seed)
     order = _order_of(loader.batch_sampler, seed, stream.rank, world_size)
     return LoadedBatches(loader.dataset, order, seed=seed, stream=stream, **_options_of(loader))

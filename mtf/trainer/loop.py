@@ -72,7 +72,7 @@ class Loop:
 
     def train_start_epoch(self) -> Phase:
         """Clear the epoch's cursor and sums."""
-        self.state.train = TrainMicroState.start(self.fabric.device)
+        self.state.train = TrainMicroState()
         return Phase.TRAIN_BATCH_LOAD
 
     def train_batch_load(self) -> Phase:
@@ -95,10 +95,7 @@ class Loop:
         assert loss is not None
         window = self._window_size(train.batch)
         self.engine.backward(loss if window == 1 else loss / window)
-        train.recent_loss += loss.detach()
-        train.recent_count += 1
-        train.batch += 1
-        train.window += 1
+        train.add(loss)
         self._loss = self._batch = None
         return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == window else Phase.TRAIN_BATCH_END
 
@@ -179,7 +176,7 @@ class Loop:
             self.schedule.after_metrics(metrics)
         state.metrics = metrics
         state.epoch += 1
-        state.train, state.val = TrainMicroState.start(self.fabric.device), ValMicroState()
+        state.train, state.val = TrainMicroState(), ValMicroState()
         self._log({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._say_progress()

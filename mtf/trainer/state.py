@@ -20,38 +20,40 @@ if TYPE_CHECKING:
 FORMAT = 1  # of a checkpoint's content; a reader refuses a greater one
 
 
-def _zero(device: torch.device | str = "cpu") -> torch.Tensor:
-    return torch.zeros((), dtype=torch.float64, device=device)
-
-
 @dataclass
 class TrainMicroState:
     """Where in the training of an epoch: counts of micro-batches, and the sums behind the loss."""
 
     batch: int = 0  # micro-batches of this epoch that are done
     window: int = 0  # of these, the newest whose gradients still wait for the optimizer
-    recent_loss: torch.Tensor = field(default_factory=_zero)  # since the last scalars, float64
+    # Sums of losses since the last scalars, and of those before. On the CPU, where reading a loss
+    # costs nothing, they are numbers; else float64 tensors beside the losses, for nobody to wait.
+    recent_loss: torch.Tensor | float = 0.0
     recent_count: int = 0
-    epoch_loss: torch.Tensor = field(default_factory=_zero)  # before those
+    epoch_loss: float = 0.0
     epoch_count: int = 0
 
-    @classmethod
-    def start(cls, device: torch.device) -> TrainMicroState:
-        """Return the state at the start of an epoch; its sums live on ``device``."""
-        return cls(recent_loss=_zero(device), epoch_loss=_zero(device))
+    def add(self, loss: torch.Tensor) -> None:
+        """Count a micro-batch as done, its gradients waiting for the optimizer."""
+        if loss.is_cpu:
+            self.recent_loss += loss.item()
+        else:
+            self.recent_loss = self.recent_loss + loss.detach().double()
+        self.recent_count += 1
+        self.batch += 1
+        self.window += 1
 
     def close_recent(self) -> float:
         """Return the mean loss since the last call, and add its sum to the epoch's."""
-        mean = float(self.recent_loss) / max(self.recent_count, 1)
-        self.epoch_loss += self.recent_loss
-        self.epoch_count += self.recent_count
-        self.recent_loss.zero_()
-        self.recent_count = 0
-        return mean
+        total, count = float(self.recent_loss), self.recent_count
+        self.epoch_loss += total
+        self.epoch_count += count
+        self.recent_loss, self.recent_count = 0.0, 0
+        return total / max(count, 1)
 
     def epoch_mean(self) -> float:
         """Return the mean loss of the epoch so far."""
-        total = float(self.epoch_loss) + float(self.recent_loss)
+        total = self.epoch_loss + float(self.recent_loss)
         return total / max(self.epoch_count + self.recent_count, 1)
 
 
@@ -119,8 +121,8 @@ class ResumeState:
                 " install the version of mtf that wrote it"
             )
         train, val = dict(plain["train"]), dict(plain["val"])
-        for name in ("recent_loss", "epoch_loss"):
-            train[name] = train[name].to(device)
+        if isinstance(train["recent_loss"], torch.Tensor):
+            train["recent_loss"] = train["recent_loss"].to(device)
         val["sums"] = {name: total.to(device) for name, total in val["sums"].items()}
         return cls(
             **{

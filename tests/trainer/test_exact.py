@@ -1,0 +1,163 @@
+"""An interrupted training ends in the very bits of one that was never interrupted."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtf.trainer.phases import CUTS, Phase
+from tests.trainer.nasty import (
+    COMPLETE,
+    EPOCHS,
+    NASTY,
+    STOPPED,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
+from tests.trainer.runs import events, make_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SOFT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# how often a phase comes: in the whole training, in its first epoch
+TIMES = {
+    Phase.INIT: 1,
+    Phase.TRAIN_START_EPOCH: EPOCHS,
+    Phase.TRAIN_BATCH_LOAD: 11 * EPOCHS,
+    Phase.TRAIN_BATCH_FORWARD: 11 * EPOCHS,
+    Phase.TRAIN_BATCH_BACKWARD: 11 * EPOCHS,
+    Phase.TRAIN_BATCH_OPTIM_STEP: 3 * EPOCHS,
+    Phase.SCHEDULER_BATCH_STEP: 3 * EPOCHS,
+    Phase.TRAIN_BATCH_END: 11 * EPOCHS,
+    Phase.SCHEDULER_EPOCH_STEP: EPOCHS,
+    Phase.VAL_START_EPOCH: EPOCHS,
+    Phase.VAL_BATCH_LOAD: 3 * EPOCHS,
+    Phase.VAL_BATCH_FORWARD: 3 * EPOCHS,
+    Phase.VAL_BATCH_END: 3 * EPOCHS,
+    Phase.EPOCH_END: EPOCHS,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Return the result of the training that nobody interrupts; each kind is trained once."""
+    results: dict[str, dict[str, Any]] = {}
+
+    def of(**changes: Any) -> dict[str, Any]:
+        key = repr(changes)
+        if key not in results:
+            run = make_run(tmp_path_factory.mktemp("whole"), base=NASTY, **changes)
+            assert in_child(run) == COMPLETE
+            results[key] = result(run)
+        return results[key]
+
+    return of
+
+
+def finish(run: Path) -> dict[str, Any]:
+    assert in_child(run) == COMPLETE
+    return result(run)
+
+
+def test_every_phase_is_tested() -> None:
+    assert set(TIMES) | {Phase.TRAINING_COMPLETE} == set(Phase)
+
+
+@pytest.mark.parametrize("phase", TIMES)
+def test_a_stop_at_a_phase_leaves_no_trace(
+    phase: Phase, tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    half = TIMES[phase] // 2 + 1
+    for nth, signum, after in ((1, SOFT[0], True), (half, SOFT[1], False), (half, SOFT[2], True)):
+        run = make_run(tmp_path, base=NASTY)
+        code = in_child(run, signal_at(phase, nth, signum, after=after))
+        in_the_last_instruction = (phase, nth) == (Phase.EPOCH_END, EPOCHS)
+        assert code == (COMPLETE if in_the_last_instruction else STOPPED), (nth, after)
+        assert difference(finish(run), whole()) is None, (nth, after)
+
+
+@pytest.mark.parametrize("phase", TIMES)
+def test_a_kill_at_a_phase_leaves_no_trace(
+    phase: Phase, tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    for nth, after in ((1, True), (TIMES[phase] // 2 + 1, False), (TIMES[phase], True)):
+        run = make_run(tmp_path, base=NASTY)
+        code = in_child(run, signal_at(phase, nth, signal.SIGKILL, after=after))
+        assert code == -signal.SIGKILL, (nth, after)
+        assert difference(finish(run), whole()) is None, (nth, after)
+
+
+def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
+    """Inside the replayed zone it waits for the zone's end: no batch is computed twice."""
+    for phase in sorted(set(TIMES) - CUTS):
+        run = make_run(tmp_path, base=NASTY)
+        nth = 2
+        assert in_child(run, signal_at(phase, nth, signal.SIGUSR1, after=False)) == STOPPED
+        (stopped,) = events(run, "stopped")
+        assert stopped["reason"] == "SIGUSR1"
+        state = result(run)["content"]["ranks"][0]
+        place = state["val"] if phase.startswith("VAL") else state["train"]
+        assert place["batch"] == nth, phase
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"num_workers": 2}},
+        {"scheduler": {"type": "plateau", "patience": 0}},
+        {"scheduler": {"type": "step", "step_size": 1}, "optimizer": {"type": "sgd"}},
+        {"training": {"gradient_accumulation_steps": 1, "max_grad_norm": None}},
+        {"data": {"val_split": None}, "scheduler": None},
+    ],
+    ids=["workers", "plateau", "by epoch", "no accumulation", "no validation"],
+)
+def test_other_trainings_are_exact_too(
+    changes: dict[str, Any], tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    for phase, nth in (
+        (Phase.TRAIN_BATCH_LOAD, 6),
+        (Phase.TRAIN_BATCH_END, 11),
+        (Phase.SCHEDULER_EPOCH_STEP, 1),
+        (Phase.EPOCH_END, 1),
+    ):
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            run = make_run(tmp_path, base=NASTY, **changes)
+            in_child(run, signal_at(phase, nth, signum, after=True))
+            assert difference(finish(run), whole(**changes)) is None, (phase, signum)
+
+
+def test_the_number_of_workers_may_change_at_a_resume(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    run = make_run(tmp_path, base=NASTY, data={"num_workers": 2})
+    assert in_child(run, signal_at(Phase.TRAIN_BATCH_LOAD, 5, SOFT[0], after=False)) == STOPPED
+    other = make_run(tmp_path, base=NASTY)
+    shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
+    shutil.copy(run / "scalars.jsonl", other)
+    assert difference(finish(other), whole()) is None
+
+
+def test_a_training_interrupted_at_every_turn_is_exact(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    draw = random.Random(5)
+    longer = {"training": {"max_epochs": 6}}
+    run = make_run(tmp_path, base=NASTY, **longer)
+    often = [phase for phase in TIMES if TIMES[phase] > EPOCHS]
+    interruptions = 0
+    while True:
+        phase, signum = draw.choice(often), draw.choice([*SOFT, signal.SIGKILL])
+        probe = signal_at(phase, draw.randint(1, 3), signum, after=draw.random() < 0.5)
+        if in_child(run, probe) == COMPLETE:
+            break
+        interruptions += 1
+    assert interruptions >= 10
+    assert difference(result(run), whole(**longer)) is None
