@@ -34,10 +34,12 @@ run mtf status
 run mtf results digits_search
 
 step "The best run, its validation accuracy and its checkpoint pointer"
-run mtf show --json "$(mtf results digits_search --json | python -c 'import json, sys; print(json.load(sys.stdin)[0]["run"])')" > best.json
-python - <<'PY'
+best=$(mtf results digits_search --json | python -c 'import json, sys; print(json.load(sys.stdin)[0]["run"])')
+printf '$ mtf show %s --json\n' "$best"
+mtf show "$best" --json > "$folder/best.json"
+python - "$folder/best.json" <<'PY'
 import json, sys
-best = json.load(open("best.json"))[0]
+best = json.load(open(sys.argv[1]))[0]
 accuracy = best["best"]["value"]
 print(f"{best['run']}\n  {best['best']['name']} {accuracy:.4f} at epoch {best['best']['epoch']}")
 print(f"  checkpoint {best['checkpoint']['path']}\n  sha256     {best['checkpoint']['sha256']}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.cli.output import say
-from mtf.report.runs import short_name, status_table, summary
+from mtf.report.runs import status_table, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +58,6 @@ class _LineByLine:
                 self._last[record.run] = record.state
                 changed = True
                 reason = f" ({record.reason})" if record.reason else ""
-                say(f"{record.state:<10} {short_name(record)}{reason}")
+                say(f"{record.state:<10} {record.label}{reason}")
         if changed:
             say(f"           {summary(records)}")

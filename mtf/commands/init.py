@@ -34,6 +34,7 @@ Job scripts are rendered from the templates that mtf ships. To change one, put a
 name here and commit it: `job.sbatch.j2` (SLURM), `local.sh.j2` (the local executor),
 `environment.sh.j2` (modules, venv, conda, container: included by both).
 """
+_DEMO = ("digits_baseline.yaml", "digits_search.yaml")
 _EXPERIMENT = """\
 # A first experiment: commit it, then `mtf plan` and `mtf sync`.
 kind: experiment
@@ -73,7 +74,7 @@ def _write(folder: Path, *, demo: bool) -> list[str]:
     texts = {"mtf.yaml": _SETTINGS, ".gitignore": _IGNORED, "templates/README.md": _TEMPLATES}
     copies = {f"hooks/{p.name}": p for p in shipped_hooks()}
     if demo:
-        copies |= {f"experiments/{p.name}": p for p in data_dir("experiments").glob("*.yaml")}
+        copies |= {f"experiments/{name}": data_dir("experiments") / name for name in _DEMO}
     else:
         texts["experiments/first.yaml"] = _EXPERIMENT
     made = []

@@ -21,7 +21,7 @@ def names_of(record: RunRecord) -> tuple[str, ...]:
     """Return all that a run may be called by."""
     grid = (record.grid, f"{record.grid}/{record.experiment}") if record.grid else ()
     jobs = tuple(a.job_id for a in record.attempts if a.job_id)
-    return (record.run, record.experiment, *grid, *jobs)
+    return (record.run, record.experiment, record.label, *grid, *jobs)
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:

@@ -109,6 +109,21 @@ class RunRecord:
         return self.experiment if self.grid else SINGLE
 
     @property
+    def label(self) -> str:
+        """Return the short name people read and type: ``grid/lr=0.01,seed=1`` or the experiment.
+
+        Parameters go by the last part of their path where that tells them apart.
+        """
+        if self.grid is None:
+            return self.experiment
+        parts = [part.partition("=") for part in self.experiment.split(",")]
+        short = [key.rpartition(".")[2] for key, _, _ in parts]
+        if len(set(short)) < len(short) or any(not equals for _, equals, _ in parts):
+            return f"{self.grid}/{self.experiment}"
+        values = (f"{key}={value}" for key, (_, _, value) in zip(short, parts, strict=True))
+        return f"{self.grid}/{','.join(values)}"
+
+    @property
     def attempt(self) -> Attempt:
         """Return the newest attempt; a record always has one."""
         return self.attempts[-1]

@@ -49,4 +49,4 @@ def _best(records: list[RunRecord]) -> str:
     record = best_run(records)
     if record is None or record.best is None:
         return ""
-    return f"{record.best.name} {record.best.value:.4g} ({record.member})"
+    return f"{record.best.name} {record.best.value:.4g} ({record.label})"

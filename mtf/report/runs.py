@@ -27,7 +27,7 @@ def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = Fa
 
 def _row(record: RunRecord, now: datetime, *, wide: bool) -> list[str]:
     cells = [
-        short_name(record) if not wide else record.run,
+        record.run if wide else record.label,
         str(record.state),
         str(record.sync),
         record.job_id or "-",
@@ -45,11 +45,6 @@ def _row(record: RunRecord, now: datetime, *, wide: bool) -> list[str]:
             _ago(record.finished_at, now),
         ]
     return cells
-
-
-def short_name(record: RunRecord) -> str:
-    """Return ``grid/member`` or the experiment's name: unique among a project's newest runs."""
-    return f"{record.grid}/{record.experiment}" if record.grid else record.experiment
 
 
 def _epochs(record: RunRecord) -> str:
@@ -86,7 +81,7 @@ def summary(records: Iterable[RunRecord]) -> str:
     counts = Counter(r.state for r in records)
     words = [f"{counts[state]} {state}" for state in RunState if counts[state]]
     best = best_run(records)
-    top = f" · best {best_text(best)} ({short_name(best)})" if best else ""
+    top = f" · best {best_text(best)} ({best.label})" if best else ""
     return f"{len(records)} runs: {', '.join(words) or 'none'}{top}"
 
 
@@ -127,7 +122,7 @@ def results_table(records: Sequence[RunRecord]) -> Columns:
     metrics = list(dict.fromkeys(m for r in records for m in r.metrics))
     rows = [
         [
-            short_name(r),
+            r.label,
             str(r.state),
             best_text(r),
             *(str(r.parameters.get(p, "")) for p in parameters),

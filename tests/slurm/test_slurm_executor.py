@@ -87,7 +87,6 @@ def test_no_configuration_means_no_cluster(
     ("needs", "text"),
     [
         ({"partition": "nope"}, "Invalid partition name"),
-        ({"mem": "900G"}, "Requested node configuration is not available"),
         ({"reservation": "nope"}, "reservation"),
         ({"constraint": "nope"}, "feature"),
         ({"extra": ["--nonsense=1"]}, "unrecognized option"),
