@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,16 +63,29 @@ def start_detached(
     log: Path,
     errors: Path | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> int:
     """Start a program in a session of its own and return its pid.
 
     Its output is appended to ``log``, and its standard error to ``errors`` where that is given.
-    It outlives the caller and the caller's terminal.
+    It outlives the caller and the caller's terminal. Who lives longer waits for it (``ended``).
+
+    Raises:
+        OSError: it did not start, and will not.
     """
     with log.open("ab") as out, (errors or log).open("ab") as err:
         child = subprocess.Popen(
-            list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env,
+            list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd,
             start_new_session=True, close_fds=True,
         )  # fmt: skip
     child.returncode = 0  # we do not wait for it: no warning when the handle goes
     return child.pid
+
+
+def ended(pid: int) -> int | None:
+    """Return how a program from ``start_detached`` ended, -N by signal N; None while it runs."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # somebody else has waited for it
+        return 0
+    return os.waitstatus_to_exitcode(status) if done else None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from mtf import proc, rundir
 from mtf.core.jobs import JobView, Limits
+from mtf.core.states import JobState
 from mtf.core.times import time_limit_s
 from mtf.errors import MtfError
-from mtf.executor.local_queue import LocalQueue, QueuedJob
+from mtf.executor.local_process import WorkerLock
+from mtf.executor.local_queue import LocalQueue, QueuedJob, Settings
 from mtf.executor.script import render
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
     from mtf.core.ids import JobId, Token
     from mtf.core.jobs import JobRequest
 
-_MOST = 1_000_000  # tasks in one request: rows of a table
+GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
+KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
+MAX_ARRAY_SIZE = 1_000_000  # tasks are rows of a table
+# What a job gets of the submitter's environment: nothing that could be a secret.
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+        "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")  # fmt: skip
 
 
 class LocalExecutor:
     """Runs jobs on this host, ``max_parallel`` at a time, by a detached worker.
 
-    ``grace_s`` is the time between TERM and KILL at a preemption, ``kill_wait_s`` at a
-    cancellation and at the time limit (SLURM's GraceTime and KillWait).
+    Jobs start in the order in which they were queued; a job that comes back queues behind those
+    that wait. Cores, memory and GPUs are not shared out: ``max_parallel`` is the only bound.
     """
 
     name = "local"
@@ -41,17 +47,16 @@ class LocalExecutor:
         max_parallel: int,
         templates: Mapping[str, str] | None = None,
         *,
-        grace_s: float = 10.0,
-        kill_wait_s: float = 5.0,
+        grace_s: float = GRACE_S,
+        kill_wait_s: float = KILL_WAIT_S,
     ) -> None:
         """Name the run root; nothing is started before there is work."""
-        self._root = runs_root
+        self._root = runs_root.absolute()
         self._templates = templates
-        self._queue = LocalQueue(runs_root)
-        self._worker = [
-            str(runs_root), f"--max-parallel={max_parallel}",
-            f"--grace={grace_s}", f"--kill-wait={kill_wait_s}",
-        ]  # fmt: skip
+        self._queue = LocalQueue(self._root)
+        self._settings = Settings(max_parallel, grace_s, kill_wait_s)
+        self._worker: int | None = None  # pid of the one we started last
+        self._trouble = ""  # how that one failed
 
     def script(self, request: JobRequest) -> str:
         """Return the script that ``submit`` queues."""
@@ -68,72 +73,91 @@ class LocalExecutor:
         try:
             self._queue.make()
             rundir.put(path, script.encode())
-            jobs = self._queue.add(request, str(path), time_limit_s(limit) if limit else None)
-            for task in request.tasks:
-                link = rundir.job_script(Path(task.run_dir), jobs[task.index])
-                if not link.is_symlink():
-                    link.symlink_to(path)
         except OSError as e:
-            raise MtfError(f"{e.filename}: {e.strerror}. Set `runs_root:` in mtf.yaml") from e
+            raise MtfError(
+                f"{e.filename}: {e.strerror}. Make it writable, or set `runs_root:` in mtf.yaml"
+            ) from e
+        jobs = self._queue.add(
+            request, str(path), _environment(), time_limit_s(limit) if limit else None
+        )
         self._ensure_worker()
         return jobs
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
         """Return what became of these submissions: the queue forgets nothing."""
-        found = self._queue.by_tokens(names)
-        if any(j.ended is None for j in found):
+        if self._queue.has_work():
             self._ensure_worker()
-        return [_view(job) for job in found]
+        return [self._view(job) for job in self._queue.by_tokens(names)]
 
     def cancel(self, jobs: Collection[JobId]) -> None:
-        """End jobs for good: TERM, then KILL."""
-        self._queue.wish(jobs, "cancel")
-        self._ensure_worker()
+        """End jobs for good: TERM, then KILL; those that wait end at once."""
+        self._queue.cancel(jobs)
+        if self._queue.has_work():
+            self._ensure_worker()
 
     def preempt(self, jobs: Collection[JobId]) -> None:
         """Interrupt jobs: TERM, grace, KILL, back into the queue."""
-        self._queue.wish(jobs, "preempt")
-        self._ensure_worker()
+        self._queue.preempt(jobs)
+        if self._queue.has_work():
+            self._ensure_worker()
 
     def limits(self) -> Limits:
         """Return what one request may hold."""
-        return Limits(max_array_size=_MOST)
+        return Limits(max_array_size=MAX_ARRAY_SIZE)
 
     def _ensure_worker(self) -> None:
-        """Start the worker when there is work and none is alive; its lock decides."""
-        if not self._queue.unfinished():
-            return
-        lock = worker_lock(self._queue.folder)
+        """Start the worker unless one is alive; its lock decides which one works."""
+        self._queue.configure(self._settings)
+        if self._worker is not None:
+            code = proc.ended(self._worker)
+            if code is None:
+                return
+            log = self._queue.folder / "worker.log"
+            self._trouble = f"the local worker failed: see {log}" if code > 0 else ""
+            self._worker = None
+        lock = WorkerLock(self._queue.folder)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return
-        lock.release()
-        command = [sys.executable, "-m", "mtf.executor.local_worker", *self._worker]
-        env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-        proc.start_detached(command, log=self._queue.folder / "worker.log", env=env)
+            if lock.acquire():
+                lock.release()
+                self._start_worker()
+        except OSError as e:  # the jobs are queued all the same
+            self._trouble = f"no local worker: {e}"
+
+    def _start_worker(self) -> None:
+        # -P and PYTHONPATH: this mtf, whatever lies in the folder we happen to be in
+        command = [sys.executable, "-P", "-m", "mtf.executor.local_worker", str(self._root)]
+        env = _environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        log = self._queue.folder / "worker.log"
+        self._worker = proc.start_detached(command, log=log, env=env, cwd=Path("/"))
+
+    def _view(self, job: QueuedJob) -> JobView:
+        return JobView(
+            job_id=job.job_id,
+            token=job.token,
+            index=job.task,
+            state=job.state,
+            raw_state=job.state.upper(),
+            reason=job.reason or (self._trouble if job.state is JobState.PENDING else ""),
+            exit_code=job.exit_code,
+            signal=job.signal,
+            node=job.host,
+            restarts=job.restarts,
+            started_at=_time(job.started),
+            ended_at=_time(job.ended),
+        )
 
 
-def worker_lock(folder: Path) -> FileLock:
-    """Return the lock that the one worker of a run root holds; the system frees it at its death."""
-    return FileLock(folder / "worker.lock", fallback_to_soft=False)
-
-
-def _view(job: QueuedJob) -> JobView:
-    return JobView(
-        job_id=job.job_id,
-        token=job.token,
-        index=job.task,
-        state=job.state,
-        raw_state=job.state.upper(),
-        reason=job.reason,
-        exit_code=job.exit_code,
-        signal=job.signal,
-        node=os.uname().nodename if job.started else None,
-        restarts=job.restarts,
-        started_at=_time(job.started),
-        ended_at=_time(job.ended),
-    )
+def _environment() -> dict[str, str]:
+    """Return the environment of a job: known names alone, the needed ones in any case."""
+    me = pwd.getpwuid(os.getuid())
+    given = {name: os.environ[name] for name in KEPT if name in os.environ}
+    needed = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": me.pw_dir,
+        "USER": me.pw_name,
+        "LANG": "C.UTF-8",
+    }
+    return needed | given
 
 
 def _time(seconds: float | None) -> datetime | None:

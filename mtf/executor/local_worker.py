@@ -1,264 +1,361 @@
 """The local executor's worker: starts queued jobs, signals them, and writes down how they ended.
 
-It may be killed at any time. Jobs run in sessions of their own and leave their exit code in a file,
-and each start is claimed by an exclusive file, so that the next worker finds out what happened and
-no job is started twice.
+``python -m mtf.executor.local_worker <runs_root>``. It may be killed at any time: what it knows is
+in the queue and in the files of ``local_process``, and the next worker takes over from there.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
+import errno
+import json
 import os
+import select
 import signal
+import sys
 import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from filelock import Timeout
-
-from mtf import proc, rundir
+from mtf import rundir
 from mtf.core.causes import CONTINUE_EXIT_CODE
 from mtf.core.states import JobState
-from mtf.executor.local import worker_lock
-from mtf.executor.local_queue import LocalQueue, QueuedJob
+from mtf.errors import ExecutorUnavailableError
+from mtf.executor import local_process
+from mtf.executor.local_process import Process, WorkerLock
+from mtf.executor.local_queue import FOLDER, LocalQueue, QueuedJob, Settings, WorkerQueue
 
-_POLL_S = 0.05
+if TYPE_CHECKING:
+    from mtf.core.ids import Token
+
+_POLL_S = (
+    0.03  # between two looks for wishes, new jobs, and ends of jobs that an earlier worker began
+)
 _IDLE_S = 10.0  # without work, until the worker ends
-_BIRTH_S = 5.0  # in which a process that was started must have claimed its start
-
-# Claims the start exclusively, runs the script, leaves its exit code. The traps keep this shell
-# alive through signals to the group; the script's own processes get them with their defaults.
-_WRAPPER = """
-set -C
-read -r stat < /proc/$$/stat
-set -- "$1" "$2" ${stat##*) }
-echo "$$ $(cat /proc/sys/kernel/random/boot_id) ${22}" 2>/dev/null > "$1.start" || exit 0
-trap : TERM USR1 INT
-bash "$2"
-echo $? > "$1.exit.part" && sync "$1.exit.part" && mv "$1.exit.part" "$1.exit"
-"""
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH",
-         "CUDA_VISIBLE_DEVICES", "SHELL")  # fmt: skip  # of the environment; no secrets
+_LOCK_S = 1.0  # clients hold the lock for a moment to see whether there is a worker
+_BIRTH_S = 2.0  # that a start of an earlier worker is given to claim itself
+_PAUSE_S = 1.0  # before starts are tried again when the host was short of something
+_ATTEMPTS = 10  # at a queue that cannot be read, before the worker gives up
+_DEFAULTS = Settings(max_parallel=1, grace_s=10.0, kill_wait_s=5.0)
+_HOST = os.uname().nodename
+# What a host may lack now and have later; other errors are of this job alone.
+_SHORT = frozenset({
+    errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO,
+    errno.ESTALE,
+})  # fmt: skip
 
 
 class Worker:
-    """One pass after another over the queue; all its memory is in the queue and in files."""
+    """Looks at the queue when it has changed, and at each running job every time."""
 
-    def __init__(
-        self, runs_root: Path, max_parallel: int, grace_s: float, kill_wait_s: float
-    ) -> None:
-        self._queue = LocalQueue(runs_root)
-        self._starts = self._queue.folder / "starts"
+    def __init__(self, runs_root: Path) -> None:
+        self._queue = WorkerQueue(runs_root)
+        self._starts = runs_root / FOLDER / "starts"
         self._starts.mkdir(parents=True, exist_ok=True)
-        self._max_parallel = max_parallel
-        self._wait_s = {"preempt": grace_s, "cancel": kill_wait_s, "timeout": kill_wait_s}
+        self._settings = _DEFAULTS
+        self._running: list[QueuedJob] = []
+        self._processes: dict[int, Process] = {}  # by row
+        self._waiting = False
+        self._stale = True  # we have changed the queue since we read it
+        self._pause_until = 0.0
 
-    def pass_once(self) -> bool:
-        """Look at every unfinished job once; return whether there is any."""
+    def close(self) -> None:
+        """Close the queue; jobs run on."""
+        self._queue.close()
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether there is something to do at once."""
+        return self._stale
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether the queue was removed."""
+        return self._queue.is_gone()
+
+    def look(self) -> bool:
+        """Do what there is to do; return whether jobs wait or run here."""
         _reap()
-        for job in self._queue.unfinished():
-            if job.state is JobState.RUNNING:
-                self._watch(job)
-            elif job.wish == "cancel":
-                self._end(job, JobState.CANCELLED, reason="before it started")
-            elif job.wish is not None:
-                self._queue.update(job.id, wish=None)
-        jobs = self._queue.unfinished()
-        self._start_some(jobs)
-        return bool(jobs)
+        news = self._queue.has_news()
+        if self._stale or news or 0 < self._pause_until <= time.monotonic():
+            self._stale = False
+            self._read()
+        for job in self._running:
+            self._watch(job)
+        return self._waiting or any(job.host == _HOST for job in self._running)
+
+    def _read(self) -> None:
+        self._settings = self._queue.settings() or _DEFAULTS
+        self._running = self._queue.running()
+        known = {job.id for job in self._running}
+        self._processes = {n: p for n, p in self._processes.items() if n in known}
+        self._start_some()
+        self._waiting = self._queue.next_waiting() is not None
 
     # -- starting ----------------------------------------------------------------------------------
 
-    def _start_some(self, jobs: list[QueuedJob]) -> None:
-        running = [j for j in jobs if j.state is JobState.RUNNING]
-        for job in jobs:
-            if len(running) >= self._max_parallel:
-                return
-            alike = sum(r.token == job.token for r in running)
-            if job.state is JobState.PENDING and (job.throttle is None or alike < job.throttle):
-                self._start(job)
-                running.append(job)
+    def _start_some(self) -> None:
+        if time.monotonic() < self._pause_until:
+            return
+        self._pause_until = 0.0
+        free = self._settings.max_parallel - sum(job.host == _HOST for job in self._running)
+        alike = Counter(job.token for job in self._running)
+        full = {job.token for job in self._running if _is_full(job, alike)}
+        while free > 0 and (job := self._queue.next_waiting(full)):
+            alike[job.token] += 1
+            if _is_full(job, alike):
+                full.add(job.token)
+            free -= self._start(job)
+        self._running = self._queue.running()
+
+    def _start(self, job: QueuedJob) -> bool:
+        """Start a job: the intent first, so that a crash in between is seen."""
+        intent: dict[str, Any] = {
+            "state": JobState.RUNNING, "host": _HOST, "started": time.time(),
+            "began": time.monotonic(), "warned": False, "wish": None, "wished_at": None,
+        }  # fmt: skip
+        if not self._queue.update(job, **intent, reason=""):
+            return False
+        job = replace(job, **intent)
+        try:
+            self._processes[job.id] = self._launch(job)
+        except OSError as e:
+            return self._not_started(job, e)
+        return True
+
+    def _launch(self, job: QueuedJob) -> Process:
+        folder = Path(job.run_dir)
+        link = rundir.job_script(folder, job.job_id)
+        if not link.is_symlink():
+            link.symlink_to(job.script)
+        return local_process.launch(
+            self._base(job),
+            job.script,
+            cwd=folder,
+            output=(
+                rundir.job_output(folder, job.job_id),
+                rundir.job_output(folder, job.job_id, err=True),
+            ),
+            env=json.loads(job.environment)
+            | {
+                "MTF_RUN_DIR": job.run_dir,
+                "MTF_TOKEN": job.token,
+                "MTF_JOB_ID": job.job_id,
+                "MTF_RESTARTS": str(job.restarts),
+            },
+        )
+
+    def _not_started(self, job: QueuedJob, error: OSError) -> bool:
+        why = f"could not start: {error}"
+        if error.errno in _SHORT:  # it waits on, and so do the others
+            self._pause_until = time.monotonic() + _PAUSE_S
+            self._queue.update(job, state=JobState.PENDING, reason=why)
+        else:
+            self._end(job, JobState.NODE_FAILURE, reason=why)
+        return False
 
     def _base(self, job: QueuedJob) -> Path:
         return self._starts / f"{job.id}.{job.restarts}"
 
-    def _start(self, job: QueuedJob) -> None:
-        """Start a job: the intent first, so that a crash in between is seen."""
-        self._queue.update(
-            job.id, state=JobState.RUNNING, started=time.time(), pid=None, started_with=None,
-            warned=0, reason="", exit_code=None, signal=None,
-        )  # fmt: skip
-        folder = Path(job.run_dir)
-        env = {k: os.environ[k] for k in _KEPT if k in os.environ} | {
-            "MTF_RUN_DIR": job.run_dir,
-            "MTF_JOB_ID": job.job_id,
-            "MTF_RESTARTS": str(job.restarts),
-        }
-        with contextlib.suppress(OSError):  # the vanished folder is seen as a vanished process
-            proc.start_detached(
-                ("bash", "-c", _WRAPPER, "mtf-job", str(self._base(job)), job.script),
-                log=rundir.job_output(folder, job.job_id),
-                errors=rundir.job_output(folder, job.job_id, err=True),
-                env=env,
-            )
-
     # -- watching ----------------------------------------------------------------------------------
 
     def _watch(self, job: QueuedJob) -> None:
-        code = self._exit_code(job)
-        if code is not None:
-            self._finished(job, code)
-        elif job.pid is None:
-            self._find_process(job)
-        elif not _is_alive(job):
-            # the exit file may have come between our two looks
-            code = self._exit_code(job)
-            self._finished(job, code) if code is not None else self._vanished(job)
-        else:
-            self._signal(job)
-
-    def _exit_code(self, job: QueuedJob) -> int | None:
-        try:
-            return int(self._base(job).with_name(self._base(job).name + ".exit").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def _find_process(self, job: QueuedJob) -> None:
-        """Learn the process of a start; shut out one that did not happen, and queue it again."""
-        start = self._base(job).with_name(self._base(job).name + ".start")
-        try:
-            pid, identity = start.read_text().split(maxsplit=1)
-        except FileNotFoundError:
-            if time.time() - (job.started or 0) < _BIRTH_S:
+        if job.host != _HOST:
+            self._watch_elsewhere(job)
+            return
+        process = self._processes.get(job.id) or self._adopt(job)
+        if process is None:
+            return
+        if process.is_alive():
+            self._signal(job, process)
+            return
+        ended = local_process.read_exit(self._base(job))
+        if process.has_group():
+            if ended and self._may_go_on(job):
+                self._signal(job, process)  # its shell obeyed TERM; the rest uses its grace
                 return
-            with contextlib.suppress(FileExistsError):
-                start.open("x").close()
-                self._queue.update(job.id, state=JobState.PENDING, restarts=job.restarts + 1)
-        except ValueError:  # being written, or shut out by a worker that died then
-            if time.time() - (job.started or 0) > _BIRTH_S:
-                self._queue.update(job.id, state=JobState.PENDING, restarts=job.restarts + 1)
+            process.signal(signal.SIGKILL)
+            if not ended:
+                return  # without its shell its end would not be known: ended first, then told
+        if ended:
+            self._ended(job, *ended)
         else:
-            self._queue.update(job.id, pid=int(pid), started_with=identity.strip())
+            self._vanished(job)
 
-    def _signal(self, job: QueuedJob) -> None:
-        now = time.time()
-        if job.limit_s is not None and job.started is not None and job.wish is None:
-            left = job.started + job.limit_s - now
-            if left <= 0:
-                self._queue.wish([job.job_id], "timeout")
-            elif left <= job.lead_s and not job.warned:
-                self._queue.update(job.id, warned=1)
-                _kill(job, signal.SIGUSR1)
-        elif job.wish is not None and job.wished_at is None:
-            self._queue.update(job.id, wished_at=now)
-            _kill(job, signal.SIGTERM)
-        elif job.wish and job.wished_at and now - job.wished_at > self._wait_s[job.wish]:
-            _kill(job, signal.SIGKILL)
+    def _adopt(self, job: QueuedJob) -> Process | None:
+        """Return the process that an earlier worker started; queue the job again if it did not."""
+        base = self._base(job)
+        try:
+            process = local_process.read_start(base)
+        except FileNotFoundError:
+            young = 0 <= time.monotonic() - (job.began or 0) < _BIRTH_S
+            if young or not local_process.shut_out(base):
+                return None
+            process = None
+        if process is None:
+            self._again(job, "its start was interrupted")
+        else:
+            self._processes[job.id] = process
+        return process
+
+    def _watch_elsewhere(self, job: QueuedJob) -> None:
+        """See a job of another host, which shares the run root, only through its files."""
+        ended = local_process.read_exit(self._base(job))
+        if ended:
+            self._ended(job, *ended)
+        elif job.wish == "cancel":
+            self._end(job, JobState.CANCELLED, reason=f"on {job.host}, out of reach from {_HOST}")
+
+    def _signal(self, job: QueuedJob, process: Process) -> None:
+        """Send what is due; sent first, then written down: twice rather than never."""
+        if job.wish is None:
+            self._keep_time(job, process)
+        elif job.wished_at is None:
+            process.signal(signal.SIGTERM)
+            self._update(job, wished_at=time.monotonic())
+        elif not self._may_go_on(job):
+            process.signal(signal.SIGKILL)
+
+    def _keep_time(self, job: QueuedJob, process: Process) -> None:
+        if job.limit_s is None or job.began is None:
+            return
+        left = job.began + job.limit_s - time.monotonic()
+        lead = job.lead_s if job.lead_s < job.limit_s else job.limit_s / 2
+        if left <= 0:
+            self._update(job, wish="timeout")
+        elif left <= lead and not job.warned:
+            process.signal(signal.SIGUSR1)
+            self._update(job, warned=True)
+
+    def _may_go_on(self, job: QueuedJob) -> bool:
+        """Return whether a job that is being ended is still within its grace."""
+        if job.wish is None:
+            return False
+        wait = self._settings.grace_s if job.wish == "preempt" else self._settings.kill_wait_s
+        return job.wished_at is None or time.monotonic() - job.wished_at <= wait
 
     # -- ending ------------------------------------------------------------------------------------
 
-    def _finished(self, job: QueuedJob, code: int) -> None:
-        """Write down the end of a job that left its exit code; what is left of its group goes."""
-        _kill(job, signal.SIGKILL)
-        if code == CONTINUE_EXIT_CODE and job.requeue and job.wish != "cancel":
-            self._again(job, "requeued ahead of its time limit")
-        elif code == 0:
-            self._end(job, JobState.COMPLETED, exit_code=0)
-        elif job.wish == "preempt" and code == 128 + signal.SIGTERM:
-            self._again(job, "preempted")
-        elif job.wish == "cancel":
-            self._end(job, JobState.CANCELLED, reason="cancelled", exit_code=code)
-        elif job.wish == "timeout":
-            self._end(job, JobState.TIMEOUT, reason="time limit", exit_code=code)
-        elif code > 128:  # the shell's way to say: by a signal
-            self._end(job, JobState.FAILED, exit_code=code, signal=code - 128)
-        else:
-            self._end(job, JobState.FAILED, exit_code=code)
+    def _ended(self, job: QueuedJob, code: int, at: float) -> None:
+        """Write down the end of a job that left its exit code."""
+        told = job.wish if job.wished_at is not None else None  # else it ended of itself
+        values = {"exit_code": code, "ended": at}
+        match told:
+            case "cancel":
+                self._end(job, JobState.CANCELLED, reason="cancelled", **values)
+            case _ if code == CONTINUE_EXIT_CODE and job.requeue:
+                self._again(job, "ahead of its time limit")
+            case _ if code == 0:
+                self._end(job, JobState.COMPLETED, **values)
+            case "preempt":
+                self._preempted(job, **values)
+            case "timeout":
+                self._end(job, JobState.TIMEOUT, reason="time limit", **values)
+            case _ if code > 128:  # the shell's way to say: by a signal
+                self._end(job, JobState.FAILED, signal=code - 128, **values)
+            case _:
+                self._end(job, JobState.FAILED, **values)
 
     def _vanished(self, job: QueuedJob) -> None:
         """Write down the end of a job that was killed, by us or by others."""
-        match job.wish:
+        match job.wish if job.wished_at is not None else None:
             case "cancel":
                 self._end(job, JobState.CANCELLED, reason="cancelled", signal=signal.SIGKILL)
             case "timeout":
                 self._end(job, JobState.TIMEOUT, reason="time limit", signal=signal.SIGKILL)
             case "preempt":
-                self._again(job, "preempted")
+                self._preempted(job, signal=signal.SIGKILL)
             case _:
                 self._end(job, JobState.NODE_FAILURE, reason="the process vanished")
 
+    def _preempted(self, job: QueuedJob, **values: object) -> None:
+        if job.requeue:
+            self._again(job, "preempted")
+        else:
+            self._end(job, JobState.PREEMPTED, reason="preempted", **values)
+
     def _again(self, job: QueuedJob, reason: str) -> None:
-        self._queue.update(
-            job.id, state=JobState.PENDING, restarts=job.restarts + 1, reason=reason, wish=None,
-            wished_at=None, pid=None, started_with=None,
-        )  # fmt: skip
+        """Queue a job once more, behind those that wait."""
+        if self._update(
+            job, state=JobState.PENDING, restarts=job.restarts + 1, reason=reason, wish=None,
+            wished_at=None, queued=time.time(),
+        ):  # fmt: skip
+            self._forget(job)
 
     def _end(self, job: QueuedJob, state: JobState, **values: object) -> None:
-        self._queue.update(job.id, state=state, ended=time.time(), **values)
+        if self._update(job, state=state, **{"ended": time.time(), **values}):
+            self._forget(job)
+
+    def _update(self, job: QueuedJob, **values: object) -> bool:
+        self._stale = True  # also where a wish came first: it is read at the next look
+        return self._queue.update(job, **values)
+
+    def _forget(self, job: QueuedJob) -> None:
+        self._processes.pop(job.id, None)
+        local_process.forget(self._base(job))
+
+
+def _is_full(job: QueuedJob, alike: Counter[Token]) -> bool:
+    return job.throttle is not None and alike[job.token] >= job.throttle
 
 
 def _reap() -> None:
     """Collect ended children; those of an earlier worker belong to init."""
-    with contextlib.suppress(ChildProcessError):
+    with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
-def _identity(pid: int) -> str | None:
-    """Return what tells this process from another with its pid: boot and start time.
-
-    Source: proc(5), ``/proc/pid/stat``, field 22.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(") ")[2].split()
-    return None if fields[0] == "Z" else f"{boot} {fields[19]}"
+# -- the process -----------------------------------------------------------------------------------
 
 
-def _is_alive(job: QueuedJob) -> bool:
-    return job.pid is not None and _identity(job.pid) == job.started_with
+def _fresh_signals() -> int:
+    """Undo what the caller did to signals: jobs inherit them. Return what rings at a job's end."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
+                   signal.SIGUSR1, signal.SIGUSR2):  # fmt: skip
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    hears, rings = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # a job's shell has ended
+    signal.set_wakeup_fd(rings, warn_on_full_buffer=False)
+    return hears
 
 
-def _kill(job: QueuedJob, what: signal.Signals) -> None:
-    """Signal the job's process group, as SLURM signals a step's processes.
+def _work_until_idle(worker: Worker, bell: int) -> None:
+    idle_since = time.monotonic()
+    while not worker.is_gone and time.monotonic() - idle_since < _IDLE_S:
+        if worker.look():
+            idle_since = time.monotonic()
+        if not worker.is_stale and select.select([bell], [], [], _POLL_S)[0]:
+            os.read(bell, 4096)
 
-    The group may outlive its leader; a process of another identity means that the pid was reused.
-    """
-    if job.pid is not None and _identity(job.pid) in (None, job.started_with):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(job.pid, what)
+
+def _work(runs_root: Path, bell: int) -> None:
+    with closing(Worker(runs_root)) as worker:
+        _work_until_idle(worker, bell)
 
 
 def main() -> None:
-    """Work until there has been nothing to do for a while."""
-    parser = argparse.ArgumentParser(prog="mtf.executor.local_worker")
-    parser.add_argument("runs_root", type=Path)
-    parser.add_argument("--max-parallel", type=int, required=True)
-    parser.add_argument("--grace", type=float, required=True)
-    parser.add_argument("--kill-wait", type=float, required=True)
-    args = parser.parse_args()
-    worker = Worker(args.runs_root, args.max_parallel, args.grace, args.kill_wait)
-    lock = worker_lock(LocalQueue(args.runs_root).folder)
-    while True:
+    """Work until there has been nothing to do for a while; only one worker does."""
+    runs_root = Path(sys.argv[1]).absolute()
+    bell = _fresh_signals()
+    queue = LocalQueue(runs_root)
+    lock = WorkerLock(queue.folder)
+    for _ in range(_ATTEMPTS):
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return  # there is one already
-        _work_until_idle(worker)
-        lock.release()
-        if not LocalQueue(args.runs_root).unfinished():
-            return  # else: submitted after our last look, by somebody who saw our lock
-
-
-def _work_until_idle(worker: Worker) -> None:
-    idle_since = time.monotonic()
-    while time.monotonic() - idle_since < _IDLE_S:
-        if worker.pass_once():
-            idle_since = time.monotonic()
-        time.sleep(_POLL_S)
+            if not lock.acquire(wait_s=_LOCK_S):
+                return
+            _work(runs_root, bell)
+            lock.release()
+            if not queue.has_work():
+                return  # else: submitted after our last look, by somebody who saw our lock
+        except (ExecutorUnavailableError, OSError) as e:
+            sys.stderr.write(f"{e}\n")
+            time.sleep(_PAUSE_S)
+        finally:
+            lock.release()
 
 
 if __name__ == "__main__":

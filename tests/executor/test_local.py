@@ -12,72 +12,21 @@ import pytest
 
 from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError, MtfError
-from mtf.executor.local import LocalExecutor, worker_lock
-from mtf.executor.local_queue import LocalQueue
+from mtf.executor.local import LocalExecutor
 from tests.executor.contract import HEARS_TERM, Bench, Contract
+from tests.executor.local_bench import kill_worker, make
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-
-def worker_pids(root: Path) -> list[int]:
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"mtf.executor.local_worker" in words and str(root).encode() in words:
-                found.append(int(process.name))
-    return found
-
-
-def kill_worker(root: Path) -> None:
-    for pid in worker_pids(root):
-        os.kill(pid, signal.SIGKILL)
-    with worker_lock(LocalQueue(root).folder):
-        pass
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
-    root = tmp_path / "runs"
-
-    def factory(snippet: str, max_parallel: int = 4) -> Bench:
-        text = (
-            "#!/bin/bash\n{% include 'environment.sh.j2' %}\n# stands for mtf.trainer\n" + snippet
-        )
-        executor = LocalExecutor(
-            root, max_parallel, {"local.sh.j2": text}, grace_s=0.5, kill_wait_s=0.5
-        )
-        return Bench(executor, root)
-
-    yield factory
-    queue = LocalQueue(root)
-    if queue.exists():
-        for pid in worker_pids(root):
-            os.kill(pid, signal.SIGKILL)
-        for job in _unfinished(queue):
-            if job.pid:
-                try:
-                    os.killpg(job.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-
-
-def _unfinished(queue: LocalQueue) -> list[object]:
-    try:
-        return list(queue.unfinished())
-    except ExecutorUnavailableError:  # a test has damaged the file
-        return []
+__all__ = ["make"]  # a fixture
 
 
 class TestContract(Contract):
     """The local executor keeps the contract."""
 
     @pytest.fixture
-    def make(self, make: Callable[[str], Bench]) -> Callable[[str], Bench]:
+    def make(self, make: Callable[[str], Bench]) -> Callable[[str], Bench]:  # noqa: F811
         return make
 
 
@@ -127,11 +76,9 @@ def test_a_job_of_an_earlier_boot_is_recognised_though_its_pid_lives(
     request = bench.request()
     bench.submit(request)
     bench.wait_file(request, "up")
-    queue = LocalQueue(bench.root)
-    bench.wait(request, lambda _: queue.unfinished()[0].pid is not None)
     kill_worker(bench.root)
-    (job,) = queue.unfinished()
-    queue.update(job.id, pid=os.getpid(), started_with="another-boot 123")
+    (start,) = (bench.root / ".local" / "starts").glob("*.start")
+    start.write_text(f"{os.getpid()} another-boot 123\n")
     assert bench.wait_ended(request)[0].state is JobState.NODE_FAILURE
     (Path(request.tasks[0].run_dir) / "go").touch()
 

@@ -1,0 +1,72 @@
+"""The local executor in a folder of its own, with short graces, and the processes it has there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf.executor.local import LocalExecutor
+from mtf.executor.local_process import WorkerLock
+from mtf.executor.local_queue import LocalQueue
+from tests.executor.contract import Bench
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WORKER = "mtf.executor.local_worker"
+
+
+def processes(root: Path, word: str = "") -> list[int]:
+    """Return the living processes with a word, and the run root, in their command lines."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            line = (process / "cmdline").read_text() if process.name.isdigit() else ""
+            if str(root) in line and word in line:
+                found.append(int(process.name))
+    return found
+
+
+def kill_worker(root: Path) -> None:
+    """Kill the worker, and return when it holds nothing any more."""
+    for pid in processes(root, WORKER):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    lock = WorkerLock(LocalQueue(root).folder)
+    assert lock.acquire(wait_s=30)
+    lock.release()
+
+
+def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait for something that must come."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Return what makes a bench whose jobs run a shell snippet instead of the trainer."""
+    root = tmp_path / "runs"
+
+    def factory(snippet: str, max_parallel: int = 4, grace_s: float = 0.5) -> Bench:
+        text = (
+            "#!/bin/bash\n{% include 'environment.sh.j2' %}\n# stands for mtf.trainer\n" + snippet
+        )
+        executor = LocalExecutor(
+            root, max_parallel, {"local.sh.j2": text}, grace_s=grace_s, kill_wait_s=0.5
+        )
+        return Bench(executor, root)
+
+    yield factory
+    for word in (WORKER, ""):  # the worker first: it would start more
+        for pid in processes(root, word):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
