@@ -56,7 +56,9 @@ def plugins(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return text that names the nearest known names, to end an error with; may be empty."""
-    close = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.6)
+    by_lower = {other.lower(): other for other in sorted(known)}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    close = [by_lower[lower] for lower in found]
     return f". Did you mean {' or '.join(close)}?" if close else ""
 
 

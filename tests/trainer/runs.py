@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mtf import rundir
 from mtf.core.proof import Manifest, object_id, tree_id
+from mtf.trainer import job
+from mtf.trainer.preemption import STOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,35 +93,83 @@ def make_run(
     return folder
 
 
-def start(run: Path, *, job_id: str = "1", token: str = "t", **env: str) -> subprocess.Popen[str]:
-    """Start the job of a run in a process of its own, as the job script does."""
-    config = json.loads(json.dumps(read_config(run)))
-    code = config["mtf"]["code_dir"]
-    return subprocess.Popen(
+def environment(run: Path, job_id: str, token: str, more: Mapping[str, str]) -> dict[str, str]:
+    """Return what the job script sets."""
+    return {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MTF_RUN_DIR": str(run),
+        "MTF_TOKEN": token,
+        "MTF_JOB_ID": job_id,
+        "MTF_RESTARTS": "0",
+        "MTF_CPUS": "1",
+        **more,
+    }
+
+
+def execute(run: Path, *, job_id: str = "1", token: str = "t", **env: str) -> tuple[int, str]:
+    """Run the job of a run as the job script does, in a new interpreter, to its end."""
+    code = read_config(run)["mtf"]["code_dir"]
+    path = os.pathsep.join([code, f"{code}/src", str(ROOT)])
+    done = subprocess.run(
         [sys.executable, "-m", "mtf.trainer", str(run)],
         cwd=code,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([code, f"{code}/src", str(ROOT)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "MTF_RUN_DIR": str(run),
-            "MTF_TOKEN": token,
-            "MTF_JOB_ID": job_id,
-            "MTF_RESTARTS": "0",
-            "MTF_CPUS": "1",
-            **env,
-        },
+        env={**os.environ, "PYTHONPATH": path, **environment(run, job_id, token, env)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=300,
+        check=False,
     )
+    return done.returncode, done.stdout
 
 
-def execute(run: Path, **options: Any) -> tuple[int, str]:
-    """Run the job of a run to its end; return its exit code and output."""
-    process = start(run, **options)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+class Job:
+    """The job of a run in a child of this process, which has torch already; its own session.
+
+    ``live``: a work tree that the environment has an editable install of.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        job_id: str = "1",
+        token: str = "t",
+        live: Path | None = None,
+        **env: str,
+    ) -> None:
+        self._output = run / f"{len(list(run.glob('*.out')))}.out"
+        self._code: int | None = None
+        more = environment(run, job_id, token, env)
+        if (pid := os.fork()) == 0:
+            os._exit(self._in_child(run, live, more))
+        self.pid = pid
+
+    def _in_child(self, run: Path, live: Path | None, env: Mapping[str, str]) -> int:
+        os.setsid()
+        log = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        os.environ.update(env)
+        if live is not None:
+            sys.path.insert(0, str(live))
+        STOP.requested, STOP.signal = False, None
+        torch.set_num_threads(1)
+        return job.main([str(run)])
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that killed it; None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return exit code and output."""
+        wait_for(lambda: self.poll() is not None)
+        assert self._code is not None
+        return self._code, self._output.read_text()
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -137,5 +189,6 @@ def wait_for(what: Callable[[], object], *, seconds: float = 120) -> None:
     """Poll until something is so."""
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "it did not come"
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come")
         time.sleep(0.02)
