@@ -74,7 +74,12 @@ def commit(repo: Repo) -> subprocess.CompletedProcess[str]:
 
 def test_the_hook_refuses_a_broken_staged_spec_and_lets_a_good_one_through(repo: Repo) -> None:
     mtf(repo.path, "hooks", "install")
-    repo.write({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID.replace("training.seed", "training.sed")})
+    repo.write(
+        {
+            "experiments/base.yaml": BASE,
+            "experiments/search.yaml": GRID.replace("training.seed", "training.sed"),
+        }
+    )
     repo.git("add", "-A")
     repo.write({"experiments/search.yaml": GRID})
     refused = commit(repo)

@@ -1,0 +1,115 @@
+"""An experiments repository with code of its own, for tests that run jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.cli.mtf import mtf, mtf_json
+from tests.repos import Repo, make_remote, make_repo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODELS = """\
+import os, time
+import torch
+from torch import nn
+
+class Slow(nn.Module):
+    "Random dropout, and time enough to be interrupted; `gate` names a file that it waits for."
+    def __init__(self, num_classes, input_shape, pause=0.0, hidden_size=8):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden_size), nn.Dropout(0.5), nn.Linear(hidden_size, num_classes))
+        self.pause = pause
+    def forward(self, x):
+        time.sleep(self.pause)
+        return self.net(x)
+
+class Broken(Slow):
+    def forward(self, x):
+        raise ValueError("the flux is out of range")
+"""
+SPEC = """\
+kind: experiment
+experiment_name: {name}
+model: {{type: "models:{model}", hidden_size: 8, pause: {pause}}}
+data: {{dataset_name: digits, num_workers: 0}}
+training: {{max_epochs: {epochs}, batch_size: 64, use_amp: false, seed: 3}}
+optimizer: {{type: adamw, lr: 1e-2}}
+slurm: {{time: "00:10:00"}}
+"""
+SETTINGS = """\
+executor: local
+runs_root: runs
+local: {max_parallel: 2}
+retry: {max_attempts: 2, backoff: 0}
+"""
+QUICK = """\
+kind: base
+model: {type: mlp, hidden_size: 16, num_layers: 1}
+data: {dataset_name: digits, num_workers: 0}
+training: {max_epochs: 2, use_amp: false}
+optimizer: {type: adamw, lr: 1e-2}
+checkpoint: {monitor: val_accuracy, mode: max}
+slurm: {time: "00:10:00"}
+"""
+GRID = """\
+kind: grid
+name: search
+base: quick.yaml
+parameters: {optimizer.lr: [1e-3, 1e-2], training.seed: [1, 2]}
+"""
+
+
+def spec(name: str, *, model: str = "Slow", pause: float = 0.0, epochs: int = 2) -> str:
+    return SPEC.format(name=name, model=model, pause=pause, epochs=epochs)
+
+
+def make_lab(folder: Path, specs: dict[str, str], *, settings: str = SETTINGS) -> Repo:
+    """Return a repository with a remote and these specs, committed and pushed."""
+    files = {"mtf.yaml": settings, ".gitignore": "/runs/\n", "models.py": MODELS}
+    lab = make_repo(folder / "lab", {**files, **{f"experiments/{n}": t for n, t in specs.items()}})
+    make_remote(folder / "lab.git", lab)
+    return lab
+
+
+def push(lab: Repo, files: dict[str, str]) -> None:
+    lab.commit(files)
+    lab.git("push", "-q", "origin", "main")
+
+
+def runs(lab: Repo, *globs: str) -> dict[str, dict[str, Any]]:
+    """Return what `mtf status --json` says, by experiment."""
+    return {r["experiment"]: r for r in mtf_json(lab.path, "status", "--json", *globs)}
+
+
+def sync_until(lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], seconds: float = 120) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Sync again and again until ``done`` holds of the runs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        mtf(lab.path, "sync", code=None)
+        found = runs(lab)
+        if found and done(found):
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"not within {seconds} s: {runs(lab)}")
+
+
+def states(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: run["state"] for name, run in found.items()}
+
+
+def stop_jobs(folder: Path) -> None:
+    """Kill every process that was started with a path below ``folder``: workers and jobs."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                words = (process / "cmdline").read_text(errors="replace")
+                if f"{folder}/" in words:
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:  # it has ended by itself
+                continue

@@ -1,0 +1,213 @@
+"""`mtf sync` on the local executor, end to end: real jobs, real training, a real remote."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf import rundir
+from tests.cli.lab import (
+    GRID,
+    QUICK,
+    make_lab,
+    push,
+    runs,
+    spec,
+    states,
+    stop_jobs,
+    sync_until,
+)
+from tests.cli.mtf import mtf, mtf_json
+from tests.repos import git
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATUS_KEYS = {
+    "run", "submission", "experiment", "grid", "branch", "commit", "sync", "state", "reason",
+    "executor", "job_id", "attempts", "epoch", "step", "checkpoint", "metrics", "claimed_at",
+    "submitted_at", "started_at", "finished_at",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def stop_worker(tmp_path: Path) -> Iterator[None]:
+    yield
+    stop_jobs(tmp_path)
+
+
+def test_a_committed_grid_is_trained_once_and_read_back_from_git(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"quick.yaml": QUICK, "search.yaml": GRID})
+    head = lab.git("rev-parse", "HEAD")
+    lab.write({"models.py": "raise SystemExit('the live work tree was imported')"})
+    mtf(lab.path, "sync", "--wait", "--interval", "0.3")
+
+    found = mtf_json(lab.path, "status", "--json")
+    assert len(found) == 4
+    for run in found:
+        assert run.keys() >= STATUS_KEYS
+        assert (run["state"], run["sync"], run["commit"]) == ("completed", "Synced", head)
+        assert run["metrics"]["val_accuracy"] > 0.5
+        checkpoint = run["checkpoint"]
+        assert Path(checkpoint["path"]).stat().st_size == checkpoint["bytes"]
+        folder = Path(run["run_dir"])
+        assert (folder / "checkpoints" / "latest.ckpt").resolve() == Path(checkpoint["path"])
+        assert {"config.yaml", "journal.jsonl", f"{run['job_id']}.out", f"{run['job_id']}.sbatch"} <= {p.name for p in folder.iterdir()}  # fmt: skip
+        proof = next(f for f in rundir.read_journal(folder) if f["event"] == "proof")
+        assert proof["commit"] == head
+        assert proof["packages"]["torch"].startswith("2.")
+
+    # pinned and recorded, here and on the remote
+    branch = found[0]["branch"]
+    assert git(tmp_path / "lab.git", "rev-parse", branch) == head
+    assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == lab.git(
+        "rev-parse", "mtf/ledger"
+    )
+    assert len(list((lab.path / "runs" / ".code").glob("[0-9a-f]*[0-9a-f]"))) == 1
+
+    # nothing is done twice
+    before = lab.git("rev-parse", "mtf/ledger")
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+    mtf(lab.path, "sync")
+    assert lab.git("rev-parse", "mtf/ledger") == before
+
+    # another clone answers from git alone
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
+    elsewhere = mtf_json(tmp_path / "other", "status", "--json")
+    assert [r["run"] for r in elsewhere] == [r["run"] for r in found]
+    best = mtf_json(tmp_path / "other", "results", "search", "--json")[0]
+    assert best["metrics"]["val_accuracy"] == max(r["best"]["value"] for r in found) or best["best"]
+    assert "epoch" in mtf(tmp_path / "other", "show", best["run"]).stdout
+
+    # a value more is a run more, and nothing else
+    lab.git("checkout", "-q", "models.py")
+    push(lab, {"experiments/search.yaml": GRID.replace("[1, 2]", "[1, 2, 3]")})
+    actions = mtf_json(lab.path, "plan", "--format", "json")["actions"]
+    assert [a["action"] for a in actions] == ["submit", "submit"]
+    assert {a["experiment"].split(",")[1] for a in actions} == {"training.seed=3"}
+
+
+def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {
+        "slow.yaml": spec("slow", pause=0.08, epochs=4),
+        "broken.yaml": spec("broken", model="Broken"),
+    })  # fmt: skip
+    found = sync_until(
+        lab, lambda f: f["slow"]["state"] == "running" and (f["slow"]["step"] or 0) > 0
+    )
+    mtf(lab.path, "preempt", "slow")
+    sync_until(lab, lambda f: f["slow"]["state"] == "preempted" or f["slow"]["started_at"] and _starts(f["slow"]) > 1)  # fmt: skip
+    found = sync_until(lab, lambda f: f["slow"]["state"] == "completed" and f["broken"]["state"] == "failed")  # fmt: skip
+    assert found["broken"]["reason"] == "ValueError: the flux is out of range"
+    assert "the flux is out of range" in mtf(lab.path, "logs", "broken", "--err").stdout
+    events = [f["event"] for f in rundir.read_journal(Path(found["slow"]["run_dir"]))]
+    assert events.count("started") == 2
+    assert "stopped" in events
+
+    # the interrupted training is bit for bit what an uninterrupted one is
+    push(lab, {"experiments/twin.yaml": spec("twin", pause=0.0, epochs=4),
+               "experiments/endless.yaml": spec("endless", pause=0.05, epochs=500)})  # fmt: skip
+    found = sync_until(lab, lambda f: "twin" in f and f["twin"]["state"] == "completed" and f["endless"]["state"] == "running")  # fmt: skip
+    assert found["twin"]["metrics"] == found["slow"]["metrics"]
+
+    mtf(lab.path, "cancel", "endless")
+    found = sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
+    assert found["endless"]["sync"] == "Synced"
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []  # it stays cancelled
+
+    # a retry goes on from the checkpoint, as a new attempt of the same run
+    mtf(lab.path, "retry", "endless")
+    found = sync_until(
+        lab, lambda f: f["endless"]["state"] == "running" and _starts(f["endless"]) > 1
+    )
+    assert len(found["endless"]["attempts"]) == 2
+    starts = [f for f in rundir.read_journal(Path(found["endless"]["run_dir"])) if f["event"] == "started"]  # fmt: skip
+    assert starts[1]["step"] > 0
+
+    # a removed spec cancels nothing, pruning does
+    lab.git("rm", "-q", "experiments/endless.yaml")
+    push(lab, {})
+    mtf(lab.path, "sync")
+    assert (runs(lab)["endless"]["state"], runs(lab)["endless"]["sync"]) == ("running", "OutOfSync")
+    mtf(lab.path, "sync", "--prune")
+    sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
+    assert mtf(lab.path, "retry", "slow").stderr.startswith("complete ")
+
+
+def _starts(run: dict[str, object]) -> int:
+    return sum(f["event"] == "started" for f in rundir.read_journal(Path(str(run["run_dir"]))))
+
+
+def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"a.yaml": spec("a"), "b.yaml": spec("b", pause=0.001)})
+    mtf(lab.path, "sync", "--only", "a", "--wait", "--interval", "0.3")
+    assert states(runs(lab)) == {"a": "completed"}
+    (code,) = (lab.path / "runs" / ".code").glob("[0-9a-f]*[0-9a-f]")
+    model = code / "models.py"
+    model.chmod(0o644)
+    model.write_text(model.read_text() + "# tampered\n")
+    found = sync_until(lab, lambda f: "b" in f and f["b"]["state"] == "failed")
+    assert "models.py has another content" in found["b"]["reason"]
+    assert found["b"]["attempts"][0]["outcome"] == "configuration"
+
+
+def test_a_rejected_push_writes_nothing_and_the_next_sync_goes_on(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")})
+    hook = tmp_path / "lab.git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho frozen for maintenance >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert "frozen for maintenance" in mtf(lab.path, "sync", code=1).stderr
+    assert lab.git("for-each-ref", "refs/heads/mtf", "refs/heads/slurm-job") == ""
+    hook.unlink()
+    mtf(lab.path, "sync")
+    assert states(runs(lab))["a"] != "claimed"
+
+
+def test_a_sync_holds_the_lock_of_its_clone(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")})
+    code = (
+        "import sys, time; from pathlib import Path; from mtf.commands.project import open_project;"
+        "from mtf.commands.sync import sync_lock\n"
+        "with sync_lock(open_project(Path('.'))): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=lab.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    holder.stdout.readline()
+    done = mtf(lab.path, "sync", code=4)
+    assert f":{holder.pid}" in done.stderr
+    holder.communicate()
+
+
+def test_a_broken_template_is_said_before_anything_is_claimed(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")})
+    push(lab, {"templates/local.sh.j2": "#!/bin/bash\nexec {{ comand }} x # mtf.trainer\n"})
+    assert "templates/local.sh.j2: 'comand' is undefined" in mtf(lab.path, "sync", code=1).stderr
+    assert lab.git("for-each-ref", "refs/heads/mtf") == ""
+
+
+def test_the_python_face_submits_through_the_same_ledger(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {})
+    code = """
+from mtf.framework import ModelTrainingFramework, ParameterGrid
+lab = ModelTrainingFramework(".")
+base = {"model": {"type": "mlp", "hidden_size": 16, "num_layers": 1}, "data": {"dataset_name": "digits", "num_workers": 0},
+        "training": {"max_epochs": 1, "use_amp": False}, "optimizer": {"type": "adamw", "lr": 1e-2}}
+made = lab.create_experiment({"experiment_name": "one", **base})
+assert made.config["optimizer"]["weight_decay"] == 0.01, made.config
+grid = ParameterGrid("widths").add_parameter("model.hidden_size", [8, 16])
+runs = lab.run_grid_search(base, [grid], local=True)
+assert len(runs) == 2
+assert [r.state for r in runs.wait(0.3)] == ["completed"] * 2
+assert lab.run_grid_search(base, [grid], local=True).ids == runs.ids
+run = lab.run_experiment({"experiment_name": "one", **base}, local=True)
+print(run.wait(0.3).state, runs.best().best.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=lab.path, capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.stdout == "completed val_loss\n", done.stderr
+    assert set(states(runs(lab)).values()) == {"completed"}
+    assert mtf_json(lab.path, "plan", "--prune", "--format", "json")["actions"] == []

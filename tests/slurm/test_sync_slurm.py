@@ -1,0 +1,173 @@
+"""`mtf sync` on a real cluster: the whole path, preemption, refusals, and a submitter that dies."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf import rundir
+from tests.cli.lab import GRID, QUICK, SETTINGS, make_lab, push, runs, spec, states, sync_until
+from tests.cli.mtf import mtf, mtf_json
+
+if TYPE_CHECKING:
+    from tests.repos import Repo
+    from tests.slurm_cluster import Cluster
+
+pytestmark = pytest.mark.slurm
+ON_SLURM = SETTINGS.replace("executor: local", "executor: auto")
+# a run that does not train: what matters is how often it is started
+NOTE = """\
+import pathlib, os
+def main(run):
+    with (pathlib.Path(run.run_dir) / "lives").open("a") as f:
+        f.write(os.environ["MTF_JOB_ID"] + "\\n")
+"""
+NOTED = """\
+kind: grid
+name: noted
+base:
+  entrypoint: "note:main"
+  model: {type: mlp}
+  data: {dataset_name: digits}
+  training: {use_amp: false}
+  optimizer: {type: adamw}
+  slurm: {time: "00:05:00"}
+parameters: {training.seed: [1, 2, 3, 4]}
+"""
+
+
+@pytest.fixture
+def shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder at the head of PATH for stand-ins of SLURM's programs."""
+    folder = tmp_path / "shims"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def shim(folder: Path, text: str) -> Path:
+    real = next(p for p in os.environ["PATH"].split(":")[1:] if (Path(p) / "sbatch").exists())
+    path = folder / "sbatch"
+    path.write_text(f"#!/bin/bash\nreal={real}/sbatch\n{text}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def lives(lab: Repo) -> list[int]:
+    """Return how often each run of `noted` was started, by its own count."""
+    found = [Path(r["run_dir"]) / "lives" for r in runs(lab).values()]
+    return [len(p.read_text().splitlines()) if p.exists() else 0 for p in found]
+
+
+def test_a_grid_is_trained_by_one_array_and_read_back_from_git(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    lab = make_lab(tmp_path, {"quick.yaml": QUICK, "search.yaml": GRID}, settings=ON_SLURM)
+    mtf(lab.path, "sync", "--wait", "--interval", "0.5", timeout=200)
+    found = runs(lab)
+    assert set(states(found).values()) == {"completed"}
+    assert len({r["job_id"].split("_")[0] for r in found.values()}) == 1
+    for run in found.values():
+        assert (run["executor"], run["sync"]) == ("slurm", "Synced")
+        assert run["attempts"][0]["node"].startswith("n")
+        assert (Path(run["run_dir"]) / f"{run['job_id']}.out").exists()
+        assert Path(run["checkpoint"]["path"]).exists()
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+    assert "completed" in cluster.run("squeue", "-h", "-t", "all", "-o", "%T").lower()
+
+
+def test_a_preempted_training_comes_back_and_ends_in_the_same_bits(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    text = spec("slow", pause=0.15, epochs=3)
+    text = text.replace("slurm: {time", "slurm: {partition: low, cpus_per_task: 4, time")
+    lab = make_lab(
+        tmp_path, {"slow.yaml": text, "twin.yaml": spec("twin", epochs=3)}, settings=ON_SLURM
+    )
+    sync_until(lab, lambda f: f["slow"]["state"] == "running" and (f["slow"]["step"] or 0) > 5)
+    rivals = ["sbatch", "--parsable", "--partition=high", "--array=0-3", "--cpus-per-task=4", "--output=/dev/null"]  # fmt: skip
+    rival = cluster.run(*rivals, "--wrap=sleep 600").strip()
+    found = sync_until(lab, lambda f: f["slow"]["state"] == "preempted")
+    assert found["slow"]["reason"].startswith("requeued")
+    job = found["slow"]["job_id"]
+    cluster.run("scancel", rival)
+    found = sync_until(lab, lambda f: set(states(f).values()) == {"completed"})
+    assert found["slow"]["job_id"] == job
+    facts = rundir.read_journal(Path(found["slow"]["run_dir"]))
+    events = [f["event"] for f in facts]
+    assert events.count("started") == 2
+    assert [f["reason"] for f in facts if f["event"] == "stopped"] == ["SIGTERM"]
+    assert found["slow"]["metrics"] == found["twin"]["metrics"]
+
+
+def test_a_cancellation_by_hand_stays_and_is_shown_as_drift(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    lab = make_lab(
+        tmp_path, {"endless.yaml": spec("endless", pause=0.1, epochs=500)}, settings=ON_SLURM
+    )
+    found = sync_until(lab, lambda f: f["endless"]["state"] == "running")
+    cluster.run("scancel", found["endless"]["job_id"])
+    found = sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
+    assert found["endless"]["sync"] == "OutOfSync"
+    assert "outside mtf" in found["endless"]["reason"]
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+
+
+def test_a_refused_submission_is_recorded_with_slurms_words(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bad = spec("bad").replace("slurm: {time", "slurm: {partition: nowhere, time")
+    lab = make_lab(tmp_path, {"bad.yaml": bad}, settings=ON_SLURM)
+    done = mtf(lab.path, "sync", code=3)
+    assert "Invalid partition name" in done.stderr
+    found = runs(lab)["bad"]
+    assert found["state"] == "failed"
+    assert "Invalid partition name" in found["reason"]
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+
+
+def test_a_controller_that_is_down_changes_nothing(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")}, settings=ON_SLURM)
+    port = next(
+        line for line in cluster.conf.read_text().splitlines() if line.startswith("SlurmctldPort=")
+    )
+    other = tmp_path / "slurm.conf"
+    other.write_text(
+        cluster.conf.read_text().replace(port, "SlurmctldPort=9") + "MessageTimeout=2\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(other))
+        assert "controller" in mtf(lab.path, "sync", code=1).stderr
+        assert lab.git("for-each-ref", "refs/heads/mtf") == ""
+    mtf(lab.path, "sync")
+    assert states(runs(lab)) == {"a": "pending"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param('"$real" "$@" >/dev/null; kill -9 $PPID', id="killed right after sbatch"),
+        pytest.param('kill -9 $PPID', id="killed right before sbatch"),
+        pytest.param('"$real" "$@" >/dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1', id="sbatch lies"),
+    ],
+)  # fmt: skip
+def test_every_run_is_executed_once_whatever_happens_at_its_submission(
+    cluster: Cluster, tmp_path: Path, shims: Path, fault: str
+) -> None:
+    lab = make_lab(tmp_path, {"noted.yaml": NOTED}, settings=ON_SLURM)
+    push(lab, {"note.py": NOTE})
+    broken = shim(shims, fault)
+    mtf(lab.path, "sync", code=None)
+    broken.unlink()
+    assert set(states(runs(lab)).values()) == {"claimed"}
+    found = sync_until(lab, lambda f: set(states(f).values()) == {"completed"})
+    assert len(found) == 4
+    assert lives(lab) == [1, 1, 1, 1]
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+    named = cluster.run("squeue", "-r", "-h", "-t", "all", "-o", "%j").split()
+    assert len([n for n in named if n.startswith("noted+")]) % 4 == 0
