@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning.fabric.wrappers import _FabricModule, _FabricOptimizer
+
+from mtf.trainer.fabric import FabricModule, FabricOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +34,13 @@ class Engine:
 
     def __init__(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> None:
         self._fabric = fabric
-        self._is_wrapped = isinstance(model, _FabricModule) or needs_wrappers(fabric)
-        self.module: nn.Module = model.module if isinstance(model, _FabricModule) else model
+        self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
+        self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
         self.optimizer = _raw(optimizer)
         self.forward, self._stepping = model, optimizer
         if not self._is_wrapped:
             self.module.to(fabric.device)
-        elif not isinstance(model, _FabricModule):
+        elif not isinstance(model, FabricModule):
             self.forward, self._stepping = fabric.setup(model, optimizer)
         self.parameters = list(self.module.parameters())
         self._moves = fabric.device.type != "cpu"
@@ -98,4 +99,4 @@ def needs_wrappers(fabric: Fabric) -> bool:
 
 
 def _raw(optimizer: Optimizer) -> Optimizer:
-    return optimizer.optimizer if isinstance(optimizer, _FabricOptimizer) else optimizer
+    return optimizer.optimizer if isinstance(optimizer, FabricOptimizer) else optimizer

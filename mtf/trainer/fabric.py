@@ -18,8 +18,6 @@ from mtf.trainer.say import say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lightning.fabric import Fabric
-
     from mtf.spec.schema import ExperimentConfig
 
 
@@ -66,7 +64,11 @@ def _without_the_rest() -> Iterator[None]:
 
 
 with _without_the_rest():
-    from lightning.fabric import Fabric as _Fabric
+    from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule as FabricModule
+    from lightning.fabric.wrappers import _FabricOptimizer as FabricOptimizer
+
+__all__ = ["Fabric", "FabricModule", "FabricOptimizer", "build_fabric", "set_threads"]
 
 
 def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
@@ -85,7 +87,7 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
     with warnings.catch_warnings():
         # where the local executor runs on a machine that has srun, Fabric recommends srun
         warnings.filterwarnings("ignore", message="The `srun` command is available")
-        fabric = _Fabric(
+        fabric = Fabric(
             accelerator="auto",
             devices=config.slurm.ntasks_per_node if tasks > 1 else 1,
             num_nodes=config.slurm.nodes if tasks > 1 else 1,

@@ -18,7 +18,7 @@ PROGRESS_EVERY_S = 2.0
 
 
 class Journal:
-    """Appends facts to the journal of a run; silent on all ranks but the first."""
+    """Appends facts to the journal of a run; but for bad ends, only the first rank's are heard."""
 
     def __init__(self, run_dir: Path, *, speaks: bool = True) -> None:
         self._run_dir = run_dir
@@ -35,7 +35,7 @@ class Journal:
 
     def refused(self, reason: str) -> None:
         """Say that what would run is not what was pinned."""
-        self._append("refused", {"reason": reason})
+        rundir.append_journal(self._run_dir, "refused", {"reason": reason})
 
     def progress(self, epoch: int, step: int, total_steps: int | None) -> None:
         """Say how far the training is."""
@@ -62,7 +62,8 @@ class Journal:
 
     def failed(self, reason: str, traceback: str) -> None:
         """Say that the job has failed."""
-        self._append("failed", {"reason": reason, "traceback": traceback})
+        said = {"reason": reason, "traceback": traceback}
+        rundir.append_journal(self._run_dir, "failed", said)
 
     def finished(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Say that the training is complete."""

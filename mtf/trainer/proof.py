@@ -80,7 +80,7 @@ def prove_modules(pinned: Pinned) -> int:
     count = 0
     environment = _environments_inside(pinned.repository)
     for name, path in _imported():
-        if path.is_relative_to(pinned.folder):
+        if _is_in(path, pinned.folder):
             count += 1
         elif (own := _own_file(name, pinned)) or _is_live(path, pinned, environment):
             raise RefusedError(_mismatch(name, path, own, pinned))
@@ -89,7 +89,8 @@ def prove_modules(pinned: Pinned) -> int:
 
 def packages() -> tuple[dict[str, str], str]:
     """Return the installed packages with their versions, and the sha256 over all of them."""
-    found = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
+    said = [d.metadata for d in importlib.metadata.distributions()]  # each use parses it anew
+    found = {str(m["Name"]): str(m["Version"]) for m in said if m["Name"]}
     ordered = dict(sorted(found.items(), key=lambda item: item[0].lower()))
     return ordered, hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
 
@@ -141,12 +142,18 @@ def _files(folder: Path) -> Iterator[str]:
             yield Path(here, name).relative_to(folder).as_posix()
 
 
-def _imported() -> Iterator[tuple[str, Path]]:
+def _imported() -> Iterator[tuple[str, str]]:
     """Yield the name and resolved file of every imported module that has one."""
+    folders: dict[str, str] = {}  # there are thousands of modules in hundreds of folders
     for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and name != "__main__":
-            yield name, Path(file).resolve()
+        file = vars(module).get("__file__")  # getattr would execute what is imported lazily
+        if not isinstance(file, str) or name == "__main__":
+            continue
+        folder, _, base = file.rpartition(os.sep)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = f"{folders[folder]}{os.sep}{base}"
+        yield name, os.path.realpath(path) if Path(path).is_symlink() else path
 
 
 def _own_file(name: str, pinned: Pinned) -> str | None:
@@ -166,16 +173,20 @@ def _own_file(name: str, pinned: Pinned) -> str | None:
     return None
 
 
-def _is_live(path: Path, pinned: Pinned, environment: tuple[Path, ...]) -> bool:
+def _is_in(path: str, folder: Path) -> bool:
+    return path.startswith(f"{folder}{os.sep}")
+
+
+def _is_live(path: str, pinned: Pinned, environment: tuple[Path, ...]) -> bool:
     """Return whether a file is of the live repository, and not of an environment inside it."""
     code, run_root = pinned.folder.parent, pinned.folder.parent.parent
-    if path.is_relative_to(code):
+    if _is_in(path, code):
         return True  # the checkout of another commit
-    if not path.is_relative_to(pinned.repository) or path.is_relative_to(run_root):
+    if not _is_in(path, pinned.repository) or _is_in(path, run_root):
         return False
-    if not _INSTALLED.isdisjoint(path.parts):
+    if not _INSTALLED.isdisjoint(Path(path).parts):
         return False
-    return not any(path.is_relative_to(folder) for folder in environment)
+    return not any(_is_in(path, folder) for folder in environment)
 
 
 def _environments_inside(repository: Path) -> tuple[Path, ...]:
@@ -183,10 +194,10 @@ def _environments_inside(repository: Path) -> tuple[Path, ...]:
     return tuple(p for p in prefixes if p != repository and p.is_relative_to(repository))
 
 
-def _mismatch(name: str, path: Path, own: str | None, pinned: Pinned) -> str:
+def _mismatch(name: str, path: str, own: str | None, pinned: Pinned) -> str:
     top = name.partition(".")[0]
     instead = f"instead of {pinned.folder / own}" if own else "and not from the pinned checkout"
-    if path.is_relative_to(pinned.repository):
+    if _is_in(path, pinned.repository):
         why = (
             f"the environment has an editable install of {top} pointing at the live work tree:"
             f" pip uninstall {top}, or install it without -e"

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from mtf import rundir
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.context import RunContext
-from mtf.trainer.fabric import build_fabric
+from mtf.trainer.fabric import Fabric, build_fabric
 from mtf.trainer.job import read_config
 from mtf.trainer.loop import HANDLERS
 from mtf.trainer.preemption import STOP, Stopped
@@ -93,11 +93,14 @@ class Augmented(Dataset[tuple[torch.Tensor, int]]):
         return sample, index % self.num_classes
 
 
-def train(run: Path) -> None:
-    """Train as the job does, in this process."""
+def train(run: Path, precision: Any = "32-true") -> None:
+    """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)
     torch.set_num_threads(1)
-    context = RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))
+    fabric = build_fabric(config, {"MTF_CPUS": "1"})
+    if precision != "32-true":
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    context = RunContext(config, run, fabric)
     data = context.data()
     seed_all(seed_at("init", config.training.seed))
     model = context.model(data)
@@ -106,7 +109,9 @@ def train(run: Path) -> None:
     context.trainer(model, optimizer, schedule).fit(data.train, data.validation)
 
 
-def in_child(run: Path, prepare: Callable[[], None] = lambda: None) -> int:
+def in_child(
+    run: Path, prepare: Callable[[], None] = lambda: None, precision: Any = "32-true"
+) -> int:
     """Train in a child process; return STOPPED, COMPLETE, 1, or minus the signal that killed it."""
     torch.set_num_threads(1)
     pid = os.fork()
@@ -115,7 +120,7 @@ def in_child(run: Path, prepare: Callable[[], None] = lambda: None) -> int:
         try:
             STOP.requested, STOP.signal = False, None
             prepare()
-            train(run)
+            train(run, precision)
             code = COMPLETE
         except Stopped:
             code = STOPPED

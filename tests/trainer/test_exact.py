@@ -161,3 +161,19 @@ def test_a_training_interrupted_at_every_turn_is_exact(
         interruptions += 1
     assert interruptions >= 10
     assert difference(result(run), whole(**longer)) is None
+
+
+def test_mixed_precision_is_exact_too(tmp_path: Path) -> None:
+    """On the CPU, where bf16 goes through Fabric's wrappers as on a GPU."""
+    amp = "bf16-mixed"
+    whole = make_run(tmp_path, base=NASTY)
+    assert in_child(whole, precision=amp) == COMPLETE
+    for phase, signum in (
+        (Phase.TRAIN_BATCH_BACKWARD, signal.SIGUSR1),
+        (Phase.VAL_BATCH_LOAD, signal.SIGTERM),
+        (Phase.TRAIN_BATCH_OPTIM_STEP, signal.SIGKILL),
+    ):
+        run = make_run(tmp_path, base=NASTY)
+        assert in_child(run, signal_at(phase, 3, signum, after=True), amp) in (STOPPED, -signum)
+        assert in_child(run, precision=amp) == COMPLETE
+        assert difference(result(run), result(whole)) is None, phase

@@ -1,0 +1,227 @@
+"""What a training saves, reports and refuses, beyond being exact."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from mtf.errors import MtfError
+from mtf.trainer import GenericTrainer, RunContext
+from mtf.trainer.fabric import build_fabric
+from mtf.trainer.job import read_config
+from mtf.trainer.phases import Phase
+from mtf.trainer.preemption import SIGNALS
+from mtf.trainer.schedulers import Schedule
+from mtf.trainer.task import OwnSteps, num_samples, task_of
+from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
+from tests.trainer.runs import events, make_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Give the test runner its own handlers back."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def context(run: Path) -> RunContext:
+    config = read_config(run)
+    return RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "steps"),
+    [
+        ({"every_n_steps": None}, [3, 6]),
+        ({"every_n_steps": 2, "every_n_epochs": None}, [2, 4, 6, 6]),
+        ({"every_n_steps": None, "every_n_epochs": 2}, [6]),
+        ({"every_n_steps": None, "every_n_epochs": None}, [6]),
+        (
+            {"every_n_steps": None, "every_n_epochs": None, "every_n_minutes": 1e-9},
+            [1, 2, *[3] * 4, 4, 5, *[6] * 5],
+        ),
+    ],
+    ids=["epochs", "steps", "every second epoch", "only the end", "time"],
+)
+def test_checkpoints_are_saved_when_the_policy_says(
+    policy: dict[str, Any], steps: list[int], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, base=NASTY, checkpoint=policy)
+    assert in_child(run) == COMPLETE
+    assert [fact["step"] for fact in events(run, "checkpoint")] == steps
+
+
+def test_a_stop_right_after_a_resume_saves_nothing_twice(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 9})
+    stop = signal_at(Phase.TRAIN_BATCH_LOAD, 3, signal.SIGUSR1, after=False)
+    assert in_child(run, stop) == STOPPED
+    saved = len(events(run, "checkpoint"))
+
+    def stop_at_once() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    def prepare() -> None:
+        from mtf.trainer import preemption
+
+        preemption.install()
+        stop_at_once()
+
+    assert in_child(run, prepare) == STOPPED
+    assert len(events(run, "checkpoint")) == saved
+    assert len(events(run, "stopped")) == 2
+
+
+def test_the_journal_reports_each_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    assert in_child(run) == COMPLETE
+    said = events(run, "metrics")
+    assert [(fact["epoch"], fact["step"]) for fact in said] == [(1, 3), (2, 6)]
+    assert set(said[0]["metrics"]) == {"train_loss", "val_loss", "val_accuracy"}
+    assert {fact["total_steps"] for fact in events(run, "progress")} == {6}
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_shapes(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    small = context(run)
+    data = small.data()
+    model = small.model(data)
+    small.trainer(model, small.optimizer(model)).fit(data.train, data.validation)
+    wider = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    with pytest.raises(MtfError, match="does not fit the model or the optimizer"):
+        small.trainer(wider, small.optimizer(wider)).fit(data.train, data.validation)
+
+
+def test_the_trainer_takes_plain_torch_parts(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    config = read_config(run)
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    data = TensorDataset(torch.randn(20, 2), torch.randint(2, (20,)))
+    metrics = GenericTrainer(
+        config, build_fabric(config, {}), model, optimizer, scheduler, run_dir=run
+    ).fit(DataLoader(data, batch_size=4, shuffle=True), DataLoader(data, batch_size=4))
+    assert set(metrics) == {"train_loss", "val_loss", "val_accuracy"}
+    assert scheduler.last_epoch == 2
+
+
+def test_a_module_that_was_set_up_by_fabric_is_taken_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    parts = context(run)
+    data = parts.data()
+    model = parts.model(data)
+    optimizer = parts.optimizer(model)
+    wrapped = parts.fabric.setup(model, optimizer)
+    metrics = parts.trainer(*wrapped).fit(data.train, data.validation)
+    assert metrics["train_loss"] > 0
+
+
+def test_outside_of_a_job_the_run_folder_must_be_named(tmp_path: Path) -> None:
+    parts = context(make_run(tmp_path))
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(MtfError, match="needs run_dir="):
+        GenericTrainer(parts.config, parts.fabric, model, parts.optimizer(model))
+
+
+def test_a_loader_that_gives_less_than_it_promised_is_an_error(tmp_path: Path) -> None:
+    class Short:
+        def __len__(self) -> int:
+            return 3
+
+        def batches(self, *_: int) -> Iterator[Any]:
+            yield torch.zeros(2, 2), torch.zeros(2).long()
+
+    parts = context(make_run(tmp_path))
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="promised 3 batches and gave 1"):
+        parts.trainer(model, parts.optimizer(model)).fit(Short())
+
+
+def test_a_part_frozen_in_evaluation_mode_stays_so(tmp_path: Path) -> None:
+    seen = []
+
+    class Frozen(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = torch.nn.Dropout(0.9).eval()
+            self.head = torch.nn.Linear(2, 2)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append((self.training, self.part.training))
+            return self.head(self.part(inputs))
+
+    parts = context(make_run(tmp_path))
+    data = TensorDataset(torch.randn(4, 2), torch.randint(2, (4,)))
+    model = Frozen()
+    loader = DataLoader(data, batch_size=4)
+    parts.trainer(model, parts.optimizer(model)).fit(loader, loader)
+    assert seen == [(True, False), (False, False)] * 2
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+class Stepping(torch.nn.Module):
+    """A model that knows its own loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def training_step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (self.weight * batch["x"]).mean()
+
+
+class Validating(Stepping):
+    """And its own metrics."""
+
+    def validation_step(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"loss": batch["x"].mean(), "val_words": (batch["x"].sum(), 7), "f1": 0.5}
+
+
+def test_a_model_may_define_its_own_steps() -> None:
+    batch = {"x": torch.tensor([1.0, 2.0, 6.0])}
+    model = Validating()
+    task = task_of(model, model)
+    assert isinstance(task, OwnSteps)
+    assert task.loss(batch).item() == 3.0
+    totals = {name: (float(total), count) for name, (total, count) in task.totals(batch).items()}
+    assert totals == {"val_loss": (9.0, 3.0), "val_words": (9.0, 7.0), "val_f1": (1.5, 3.0)}
+
+
+def test_without_a_validation_step_the_loss_is_validated() -> None:
+    model = Stepping()
+    totals = task_of(model, model).totals({"x": torch.tensor([1.0, 3.0])})
+    assert [(name, float(total), n) for name, (total, n) in totals.items()] == [
+        ("val_loss", 4.0, 2.0)
+    ]
+
+
+def test_a_batch_that_is_no_pair_says_what_to_define() -> None:
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(MtfError, match=r"a batch is a dict, not a pair.*training_step"):
+        task_of(model, model).loss({"x": torch.zeros(1)})
+
+
+def test_samples_are_counted_in_nested_batches() -> None:
+    assert num_samples({"a": [torch.zeros(5, 2), torch.zeros(9)]}) == 5
+
+
+def test_schedules_are_taken_as_they_are(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    by_epoch = Schedule(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5), "epoch")
+    data = TensorDataset(torch.randn(12, 2), torch.randint(2, (12,)))
+    parts = context(make_run(tmp_path))
+    parts.trainer(model, optimizer, by_epoch).fit(DataLoader(data, batch_size=4))
+    assert optimizer.param_groups[0]["lr"] == 0.25
