@@ -64,28 +64,36 @@ def start_detached(
     errors: Path | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> int:
     """Start a program in a session of its own and return its pid.
 
-    Its output is appended to ``log``, and its standard error to ``errors`` where that is given.
-    It outlives the caller and the caller's terminal. Who lives longer waits for it (``ended``).
+    Its output is appended to ``log``, and its standard error to ``errors`` where that is given. It
+    gets no other open files of the caller than ``pass_fds``, and outlives the caller and its
+    terminal.
 
     Raises:
         OSError: it did not start, and will not.
     """
+    _forget_ended()
     with log.open("ab") as out, (errors or log).open("ab") as err:
         child = subprocess.Popen(
             list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd,
-            start_new_session=True, close_fds=True,
+            start_new_session=True, close_fds=True, pass_fds=pass_fds,
         )  # fmt: skip
     child.returncode = 0  # we do not wait for it: no warning when the handle goes
+    _detached.append(child.pid)
     return child.pid
 
 
-def ended(pid: int) -> int | None:
-    """Return how a program from ``start_detached`` ended, -N by signal N; None while it runs."""
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # somebody else has waited for it
-        return 0
-    return os.waitstatus_to_exitcode(status) if done else None
+_detached: list[int] = []  # children that may have ended unnoticed: each would stay a zombie
+
+
+def _forget_ended() -> None:
+    for pid in tuple(_detached):
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:  # the caller has waited for it
+            ended = True
+        if ended:
+            _detached.remove(pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
+IDLE_S = 10.0  # without work, until the worker ends
 MAX_ARRAY_SIZE = 1_000_000  # tasks are rows of a table
+_RECENT_S = 60.0  # what the worker's log says of trouble that is still there
 # What a job gets of the submitter's environment: nothing that could be a secret.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
         "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")  # fmt: skip
@@ -49,14 +52,14 @@ class LocalExecutor:
         *,
         grace_s: float = GRACE_S,
         kill_wait_s: float = KILL_WAIT_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         """Name the run root; nothing is started before there is work."""
         self._root = runs_root.absolute()
         self._templates = templates
         self._queue = LocalQueue(self._root)
-        self._settings = Settings(max_parallel, grace_s, kill_wait_s)
-        self._worker: int | None = None  # pid of the one we started last
-        self._trouble = ""  # how that one failed
+        self._settings = Settings(max_parallel, grace_s, kill_wait_s, idle_s)
+        self._log = self._queue.folder / "worker.log"
 
     def script(self, request: JobRequest) -> str:
         """Return the script that ``submit`` queues."""
@@ -85,66 +88,74 @@ class LocalExecutor:
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
         """Return what became of these submissions: the queue forgets nothing."""
-        if self._queue.has_work():
-            self._ensure_worker()
-        return [self._view(job) for job in self._queue.by_tokens(names)]
+        trouble = self._ensure_worker()
+        return [_view(job, trouble) for job in self._queue.by_tokens(names)]
 
     def cancel(self, jobs: Collection[JobId]) -> None:
         """End jobs for good: TERM, then KILL; those that wait end at once."""
         self._queue.cancel(jobs)
-        if self._queue.has_work():
-            self._ensure_worker()
+        self._ensure_worker()
 
     def preempt(self, jobs: Collection[JobId]) -> None:
         """Interrupt jobs: TERM, grace, KILL, back into the queue."""
         self._queue.preempt(jobs)
-        if self._queue.has_work():
-            self._ensure_worker()
+        self._ensure_worker()
 
     def limits(self) -> Limits:
         """Return what one request may hold."""
         return Limits(max_array_size=MAX_ARRAY_SIZE)
 
-    def _ensure_worker(self) -> None:
-        """Start the worker unless one is alive; its lock decides which one works."""
+    def _ensure_worker(self) -> str:
+        """Start the worker when there is work and none is alive; return why there was none."""
+        if not self._queue.has_work():
+            return ""
         self._queue.configure(self._settings)
-        if self._worker is not None:
-            code = proc.ended(self._worker)
-            if code is None:
-                return
-            log = self._queue.folder / "worker.log"
-            self._trouble = f"the local worker failed: see {log}" if code > 0 else ""
-            self._worker = None
         lock = WorkerLock(self._queue.folder)
         try:
-            if lock.acquire():
-                lock.release()
-                self._start_worker()
+            if not lock.acquire():
+                return ""
+            trouble = self._last_words()
+            self._start_worker(lock)
         except OSError as e:  # the jobs are queued all the same
-            self._trouble = f"no local worker: {e}"
+            return f"no local worker: {e}"
+        finally:
+            lock.release()
+        return trouble
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, lock: WorkerLock) -> None:
         # -P and PYTHONPATH: this mtf, whatever lies in the folder we happen to be in
-        command = [sys.executable, "-P", "-m", "mtf.executor.local_worker", str(self._root)]
+        command = [sys.executable, "-P", "-m", "mtf.executor.local_worker"]
         env = _environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        log = self._queue.folder / "worker.log"
-        self._worker = proc.start_detached(command, log=log, env=env, cwd=Path("/"))
+        fds = () if lock.fd is None else (lock.fd,)
+        command += [str(self._root), *map(str, fds)]
+        proc.start_detached(command, log=self._log, env=env, cwd=Path("/"), pass_fds=fds)
 
-    def _view(self, job: QueuedJob) -> JobView:
-        return JobView(
-            job_id=job.job_id,
-            token=job.token,
-            index=job.task,
-            state=job.state,
-            raw_state=job.state.upper(),
-            reason=job.reason or (self._trouble if job.state is JobState.PENDING else ""),
-            exit_code=job.exit_code,
-            signal=job.signal,
-            node=job.host,
-            restarts=job.restarts,
-            started_at=_time(job.started),
-            ended_at=_time(job.ended),
-        )
+    def _last_words(self) -> str:
+        """Return what the last worker said at its end; it writes only of trouble."""
+        try:
+            if time.time() - self._log.stat().st_mtime > _RECENT_S:
+                return ""
+            lines = self._log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return f"the local worker failed: {lines[-1]} ({self._log})" if lines else ""
+
+
+def _view(job: QueuedJob, trouble: str) -> JobView:
+    return JobView(
+        job_id=job.job_id,
+        token=job.token,
+        index=job.task,
+        state=job.state,
+        raw_state=job.state.upper(),
+        reason=job.reason or (trouble if job.state is JobState.PENDING else ""),
+        exit_code=job.exit_code,
+        signal=job.signal,
+        node=job.host,
+        restarts=job.restarts,
+        started_at=_time(job.started),
+        ended_at=_time(job.ended),
+    )
 
 
 def _environment() -> dict[str, str]:

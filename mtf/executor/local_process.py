@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,7 @@ claimed=$?
 rm -f "$base.$$"
 [ "$claimed" = 0 ] || exit 0
 bash "$script"
-echo $? > "$base.part" && sync "$base.part" && mv "$base.part" "$base.exit" && sync "${base%/*}"
+echo $? > "$base.exit" && sync "$base.exit"
 """
 _DEAD = ("Z", "X")  # ended, and not waited for
 _SHUT = "shut"  # a start that must not happen any more
@@ -129,9 +128,10 @@ def read_exit(base: Path) -> tuple[int, float] | None:
     """Return a job's exit code and when it ended (seconds since the epoch); None: no word."""
     path = _file(base, "exit")
     try:
-        return int(path.read_text()), path.stat().st_mtime
-    except (FileNotFoundError, ValueError):
+        text, at = path.read_text(), path.stat().st_mtime
+    except FileNotFoundError:
         return None
+    return (int(text), at) if text.endswith("\n") else None  # else torn: the disk was full
 
 
 def forget(base: Path) -> None:
@@ -139,7 +139,7 @@ def forget(base: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if read_start(base) is None:
             return
-    for kind in ("exit", "part", "start"):
+    for kind in ("exit", "start"):
         _file(base, kind).unlink(missing_ok=True)
 
 
@@ -176,37 +176,36 @@ def _identity(pid: int) -> str | None:
 
 
 class WorkerLock:
-    """The lock that the one worker of a run root holds; the system frees it at its death."""
+    """The lock that the one worker of a run root holds; the system frees it at its death.
 
-    def __init__(self, folder: Path) -> None:
+    Who finds it free takes it and hands it, with the open file, to the worker that it starts: there
+    is no moment in which two would start one.
+    """
+
+    def __init__(self, folder: Path, fd: int | None = None) -> None:
         self._path = folder / "worker.lock"
-        self._fd: int | None = None
+        self.fd = fd  # None: not held by us
 
-    def acquire(self, wait_s: float = 0.0) -> bool:
-        """Take the lock, waiting a little for somebody who only looks; return whether we have it.
+    def acquire(self) -> bool:
+        """Take the lock unless somebody holds it; return whether we have it.
 
         Raises:
             OSError: it cannot be opened, or that file system has no locks.
         """
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        end = time.monotonic() + wait_s
-        while True:
+        if self.fd is None:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.fd = fd
             except BlockingIOError:
-                if time.monotonic() >= end:
-                    os.close(fd)
-                    return False
-                time.sleep(0.02)
+                os.close(fd)
             except OSError:
                 os.close(fd)
                 raise
-            else:
-                self._fd = fd
-                return True
+        return self.fd is not None
 
     def release(self) -> None:
-        """Give the lock back."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Let go of the lock; a process that it was handed to still holds it."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None

@@ -31,7 +31,7 @@ FOLDER = ".local"  # in the run root: queue, starts, the worker's lock and log
 _BUSY_S = 20.0  # that a transaction waits for others'
 _VERSION = 1
 _SCHEMA = """
-CREATE TABLE settings (max_parallel INTEGER, grace_s REAL, kill_wait_s REAL);
+CREATE TABLE settings (max_parallel INTEGER, grace_s REAL, kill_wait_s REAL, idle_s REAL);
 CREATE TABLE submissions (
   token TEXT PRIMARY KEY, script TEXT NOT NULL, environment TEXT NOT NULL,
   throttle INTEGER, limit_s INTEGER, lead_s INTEGER NOT NULL, requeue INTEGER NOT NULL
@@ -56,6 +56,7 @@ class Settings:
     max_parallel: int  # jobs at a time
     grace_s: float  # from TERM to KILL at a preemption
     kill_wait_s: float  # from TERM to KILL at a cancellation and at the time limit
+    idle_s: float  # without work, until the worker ends
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,8 @@ class LocalQueue:
                 with transaction(db):
                     db.execute("DELETE FROM settings")
                     db.execute(
-                        "INSERT INTO settings VALUES (:max_parallel, :grace_s, :kill_wait_s)",
+                        "INSERT INTO settings VALUES"
+                        " (:max_parallel, :grace_s, :kill_wait_s, :idle_s)",
                         asdict(settings),
                     )
 
@@ -363,7 +365,7 @@ class WorkerQueue:
 
 
 def _settings(db: sqlite3.Connection) -> Settings | None:
-    row = db.execute("SELECT max_parallel, grace_s, kill_wait_s FROM settings").fetchone()
+    row = db.execute("SELECT * FROM settings").fetchone()
     return Settings(**dict(row)) if row else None
 
 

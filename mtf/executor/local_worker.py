@@ -1,7 +1,8 @@
 """The local executor's worker: starts queued jobs, signals them, and writes down how they ended.
 
-``python -m mtf.executor.local_worker <runs_root>``. It may be killed at any time: what it knows is
-in the queue and in the files of ``local_process``, and the next worker takes over from there.
+``python -m mtf.executor.local_worker <runs_root> [<fd>]``, the file descriptor being that of the
+lock which it was handed. It may be killed at any time: what it knows is in the queue and in the
+files of ``local_process``, and the next worker goes on from there.
 """
 
 from __future__ import annotations
@@ -33,12 +34,10 @@ if TYPE_CHECKING:
 _POLL_S = (
     0.03  # between two looks for wishes, new jobs, and ends of jobs that an earlier worker began
 )
-_IDLE_S = 10.0  # without work, until the worker ends
-_LOCK_S = 1.0  # clients hold the lock for a moment to see whether there is a worker
-_BIRTH_S = 2.0  # that a start of an earlier worker is given to claim itself
+_BIRTH_S = 1.0  # that a start of an earlier worker is given to claim itself
 _PAUSE_S = 1.0  # before starts are tried again when the host was short of something
 _ATTEMPTS = 10  # at a queue that cannot be read, before the worker gives up
-_DEFAULTS = Settings(max_parallel=1, grace_s=10.0, kill_wait_s=5.0)
+_DEFAULTS = Settings(max_parallel=1, grace_s=10.0, kill_wait_s=5.0, idle_s=10.0)
 _HOST = os.uname().nodename
 # What a host may lack now and have later; other errors are of this job alone.
 _SHORT = frozenset({
@@ -69,6 +68,11 @@ class Worker:
     def is_stale(self) -> bool:
         """Return whether there is something to do at once."""
         return self._stale
+
+    @property
+    def idle_s(self) -> float:
+        """Return how long to wait for work."""
+        return self._settings.idle_s
 
     @property
     def is_gone(self) -> bool:
@@ -103,7 +107,7 @@ class Worker:
         free = self._settings.max_parallel - sum(job.host == _HOST for job in self._running)
         alike = Counter(job.token for job in self._running)
         full = {job.token for job in self._running if _is_full(job, alike)}
-        while free > 0 and (job := self._queue.next_waiting(full)):
+        while free > 0 and not self._pause_until and (job := self._queue.next_waiting(full)):
             alike[job.token] += 1
             if _is_full(job, alike):
                 full.add(job.token)
@@ -260,7 +264,7 @@ class Worker:
 
     def _vanished(self, job: QueuedJob) -> None:
         """Write down the end of a job that was killed, by us or by others."""
-        match job.wish if job.wished_at is not None else None:
+        match job.wish:
             case "cancel":
                 self._end(job, JobState.CANCELLED, reason="cancelled", signal=signal.SIGKILL)
             case "timeout":
@@ -325,7 +329,7 @@ def _fresh_signals() -> int:
 
 def _work_until_idle(worker: Worker, bell: int) -> None:
     idle_since = time.monotonic()
-    while not worker.is_gone and time.monotonic() - idle_since < _IDLE_S:
+    while not worker.is_gone and time.monotonic() - idle_since < worker.idle_s:
         if worker.look():
             idle_since = time.monotonic()
         if not worker.is_stale and select.select([bell], [], [], _POLL_S)[0]:
@@ -342,10 +346,10 @@ def main() -> None:
     runs_root = Path(sys.argv[1]).absolute()
     bell = _fresh_signals()
     queue = LocalQueue(runs_root)
-    lock = WorkerLock(queue.folder)
+    lock = WorkerLock(queue.folder, *map(int, sys.argv[2:]))
     for _ in range(_ATTEMPTS):
         try:
-            if not lock.acquire(wait_s=_LOCK_S):
+            if not lock.acquire():
                 return
             _work(runs_root, bell)
             lock.release()

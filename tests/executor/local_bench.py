@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -18,6 +18,8 @@ from tests.executor.contract import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from mtf.core.jobs import JobRequest
 
 WORKER = "mtf.executor.local_worker"
 
@@ -39,7 +41,7 @@ def kill_worker(root: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     lock = WorkerLock(LocalQueue(root).folder)
-    assert lock.acquire(wait_s=30)
+    until(lock.acquire, "the worker is dead")
     lock.release()
 
 
@@ -51,22 +53,32 @@ def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+class MakeBench(Protocol):
+    """Makes a bench whose jobs run a shell snippet instead of the trainer."""
+
+    def __call__(self, snippet: str, max_parallel: int = 4, **times: float) -> Bench: ...
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
-    """Return what makes a bench whose jobs run a shell snippet instead of the trainer."""
+def local(tmp_path: Path) -> Iterator[MakeBench]:
+    """Return what makes benches over one run root; nothing of it outlives the test."""
     root = tmp_path / "runs"
 
-    def factory(snippet: str, max_parallel: int = 4, grace_s: float = 0.5) -> Bench:
+    def make(snippet: str, max_parallel: int = 4, **times: float) -> Bench:
         text = (
             "#!/bin/bash\n{% include 'environment.sh.j2' %}\n# stands for mtf.trainer\n" + snippet
         )
-        executor = LocalExecutor(
-            root, max_parallel, {"local.sh.j2": text}, grace_s=grace_s, kill_wait_s=0.5
-        )
-        return Bench(executor, root)
+        given = {"grace_s": 0.5, "kill_wait_s": 0.5, **times}
+        return Bench(LocalExecutor(root, max_parallel, {"local.sh.j2": text}, **given), root)
 
-    yield factory
+    yield make
     for word in (WORKER, ""):  # the worker first: it would start more
         for pid in processes(root, word):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    until(lambda: not processes(root), "all has ended")
+
+
+def folder_of(request: JobRequest, index: int = 0) -> Path:
+    """Return the run folder of a task."""
+    return Path(next(t.run_dir for t in request.tasks if t.index == index))

@@ -1,164 +1,372 @@
-"""The local executor: the contract, and what happens when it is killed."""
+"""The local executor keeps the contract, and does what SLURM does where the contract is silent."""
 
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.core.ids import JobId
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, MtfError
+from mtf.errors import MtfError
 from mtf.executor.local import LocalExecutor
 from tests.executor.contract import HEARS_TERM, Bench, Contract
-from tests.executor.local_bench import kill_worker, make
+from tests.executor.local_bench import WORKER, folder_of, processes, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.executor.local_bench import MakeBench
 
-__all__ = ["make"]  # a fixture
+FOREVER = 'echo up > "$MTF_RUN_DIR/up"; while :; do sleep 0.05; done'
 
 
 class TestContract(Contract):
     """The local executor keeps the contract."""
 
     @pytest.fixture
-    def make(self, make: Callable[[str], Bench]) -> Callable[[str], Bench]:  # noqa: F811
-        return make
+    def make(self, local: MakeBench) -> MakeBench:
+        return local
 
 
-def test_a_killed_workers_jobs_go_on_and_their_ends_are_known(make: Callable[[str], Bench]) -> None:
-    bench = make(
-        'echo up > "$MTF_RUN_DIR/up"; while [ ! -e "$MTF_RUN_DIR/go" ]; do sleep 0.05; done; exit 9'
-    )
-    request = bench.request()
-    bench.submit(request)
-    bench.wait_file(request, "up")
-    kill_worker(bench.root)
-    (Path(request.tasks[0].run_dir) / "go").touch()
-    time.sleep(0.3)  # it ends while nobody watches
-    view = bench.wait_ended(request)[0]
-    assert (view.state, view.exit_code) == (JobState.FAILED, 9)
+# -- time limit ------------------------------------------------------------------------------------
 
 
-def test_queued_jobs_survive_the_worker_and_are_started_once(make: Callable[[str], Bench]) -> None:
-    bench = make('echo x >> "$MTF_RUN_DIR/lives"; sleep 0.2')
-    request = bench.request(tuple(range(12)))
-    bench.submit(request)
-    for _ in range(4):
-        time.sleep(0.15)
-        kill_worker(bench.root)
-        bench.views(request)  # any look starts a worker again
-    found = bench.wait_ended(request)
-    assert {v.state for v in found.values()} == {JobState.COMPLETED}
-    assert [bench.wait_file(request, "lives", i).count("x") for i in range(12)] == [1] * 12
-
-
-def test_a_job_killed_with_all_its_processes_is_a_node_failure(
-    make: Callable[[str], Bench],
-) -> None:
-    bench = make('echo $PPID > "$MTF_RUN_DIR/up"; while :; do sleep 0.1; done')
-    request = bench.request()
-    bench.submit(request)
-    os.killpg(int(bench.wait_file(request, "up")), signal.SIGKILL)
-    assert bench.wait_ended(request)[0].state is JobState.NODE_FAILURE
-
-
-def test_a_job_of_an_earlier_boot_is_recognised_though_its_pid_lives(
-    make: Callable[[str], Bench],
-) -> None:
-    bench = make(
-        'echo up > "$MTF_RUN_DIR/up"; while [ ! -e "$MTF_RUN_DIR/go" ]; do sleep 0.05; done'
-    )
-    request = bench.request()
-    bench.submit(request)
-    bench.wait_file(request, "up")
-    kill_worker(bench.root)
-    (start,) = (bench.root / ".local" / "starts").glob("*.start")
-    start.write_text(f"{os.getpid()} another-boot 123\n")
-    assert bench.wait_ended(request)[0].state is JobState.NODE_FAILURE
-    (Path(request.tasks[0].run_dir) / "go").touch()
-
-
-def test_the_time_limit_warns_then_ends_the_job(make: Callable[[str], Bench]) -> None:
-    bench = make('trap "echo USR1 >> $MTF_RUN_DIR/heard" USR1; while :; do sleep 0.05; done')
+def test_the_time_limit_warns_then_ends_the_job(local: MakeBench) -> None:
+    bench = local('trap "echo USR1 >> $MTF_RUN_DIR/heard" USR1; while :; do sleep 0.05; done')
     request = bench.request(time="00:00:02", signal_lead=1)
     bench.submit(request)
     assert bench.wait_file(request, "heard") == "USR1\n"
-    assert bench.wait_ended(request)[0].state is JobState.TIMEOUT
+    view = bench.wait_ended(request)[0]
+    assert (view.state, view.reason) == (JobState.TIMEOUT, "time limit")
+    assert bench.wait_file(request, "heard") == "USR1\n"
 
 
-def test_a_job_that_answers_the_warning_is_requeued_and_goes_on(
-    make: Callable[[str], Bench],
-) -> None:
-    bench = make(
-        '[ "$MTF_RESTARTS" = 1 ] && exit 0; trap "exit 85" USR1; while :; do sleep 0.05; done'
-    )
-    request = bench.request(time="00:00:05", signal_lead=4)
+def test_a_job_that_ignores_term_is_killed_at_its_time_limit(local: MakeBench) -> None:
+    bench = local('trap "" TERM USR1; while :; do sleep 0.05; done')
+    request = bench.request(time="00:00:01")
     bench.submit(request)
     view = bench.wait_ended(request)[0]
-    assert (view.state, view.restarts) == (JobState.COMPLETED, 1)
+    assert (view.state, view.signal) == (JobState.TIMEOUT, 9)
 
 
-def test_a_cancellation_during_a_preemption_is_final(make: Callable[[str], Bench]) -> None:
-    bench = make(HEARS_TERM)
+def test_a_lead_longer_than_the_limit_does_not_warn_a_job_that_has_not_begun(
+    local: MakeBench,
+) -> None:
+    bench = local('sleep 0.3; echo done > "$MTF_RUN_DIR/done"')
+    request = bench.request(time="00:00:02", signal_lead=60)
+    bench.submit(request)
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("requeue", "state", "restarts"), [(True, JobState.COMPLETED, 1), (False, JobState.FAILED, 0)]
+)
+def test_a_job_that_answers_the_warning_is_requeued_where_it_may(
+    local: MakeBench, requeue: bool, state: JobState, restarts: int
+) -> None:
+    bench = local(
+        '[ "$MTF_RESTARTS" = 1 ] && exit 0; trap "exit 85" USR1; while :; do sleep 0.05; done'
+    )
+    request = bench.request(time="00:00:05", signal_lead=4, requeue=requeue)
+    bench.submit(request)
+    view = bench.wait_ended(request)[0]
+    assert (view.state, view.restarts) == (state, restarts)
+    assert view.exit_code == (0 if requeue else 85)
+
+
+# -- preemption and cancellation -------------------------------------------------------------------
+
+
+def test_a_preempted_job_that_may_not_be_requeued_is_preempted_for_good(local: MakeBench) -> None:
+    bench = local(FOREVER)
+    request = bench.request(requeue=False)
+    jobs = bench.submit(request)
+    bench.wait_file(request, "up")
+    bench.executor.preempt(list(jobs.values()))
+    assert bench.wait_ended(request)[0].state is JobState.PREEMPTED
+
+
+def test_a_preempted_job_queues_behind_those_that_wait(local: MakeBench) -> None:
+    bench = local('echo "$MTF_JOB_ID" >> "$MTF_RUN_DIR/../order"; ' + HEARS_TERM, max_parallel=1)
+    first, second = bench.request(), bench.request()
+    jobs = list(bench.submit(first).values())
+    bench.wait_file(first, "lives")
+    others = list(bench.submit(second).values())
+    bench.executor.preempt(jobs)
+    bench.wait_file(second, "lives")
+    assert bench.views(first)[0].state is JobState.PENDING
+    assert bench.views(first)[0].reason == "preempted"
+    bench.executor.preempt(others)
+    bench.wait_ended(first)
+    bench.wait_ended(second)
+    order = (bench.root / "sub" / "order").read_text().split()
+    assert order == [*jobs, *others, *jobs, *others]
+
+
+def test_a_cancellation_during_a_preemption_is_final(local: MakeBench) -> None:
+    bench = local(HEARS_TERM)
     request = bench.request()
     jobs = list(bench.submit(request).values())
     bench.wait_file(request, "lives")
     bench.executor.preempt(jobs)
     bench.executor.cancel(jobs)
+    bench.executor.preempt(jobs)
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
-def test_a_queued_job_is_cancelled_without_starting(make: Callable[[str], Bench]) -> None:
-    bench = make('echo x > "$MTF_RUN_DIR/lives"; while :; do sleep 0.05; done')
+def test_cancelling_again_and_again_does_not_put_off_the_kill(local: MakeBench) -> None:
+    bench = local('trap "" TERM; ' + FOREVER)
+    request = bench.request()
+    jobs = list(bench.submit(request).values())
+    bench.wait_file(request, "up")
+
+    def over(views: object) -> bool:
+        bench.executor.cancel(jobs)
+        return bench.views(request)[0].state is JobState.CANCELLED
+
+    bench.wait(request, over)
+
+
+def test_a_queued_job_is_cancelled_without_starting(local: MakeBench) -> None:
+    bench = local('echo x > "$MTF_RUN_DIR/lives"; while :; do sleep 0.05; done')
     request = bench.request((0, 1), throttle=1)
     jobs = bench.submit(request)
     bench.wait_file(request, "lives")
     bench.executor.cancel([jobs[1]])
-    bench.wait(request, lambda f: f[1].state is JobState.CANCELLED)
+    assert bench.views(request)[1].state is JobState.CANCELLED
     bench.executor.cancel([jobs[0]])
     bench.wait_ended(request)
-    assert not (Path(request.tasks[1].run_dir) / "lives").exists()
+    assert not (folder_of(request, 1) / "lives").exists()
 
 
-def test_the_same_token_twice_is_one_submission(make: Callable[[str], Bench]) -> None:
-    bench = make("sleep 0.1")
+def test_other_executors_job_ids_touch_no_job_of_ours(local: MakeBench) -> None:
+    bench = local('echo up > "$MTF_RUN_DIR/up"; sleep 0.5')
+    request = bench.request()
+    (job,) = bench.submit(request).values()
+    bench.wait_file(request, "up")
+    number = job.removeprefix("local-")
+    bench.executor.cancel([JobId(number), JobId(f"{number}_0"), JobId("local-²"), JobId("local-")])
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_what_a_job_leaves_running_ends_with_it(local: MakeBench) -> None:
+    bench = local('sleep 1000 & echo $! > "$MTF_RUN_DIR/left"')
+    request = bench.request()
+    bench.submit(request)
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+    left = Path("/proc", bench.wait_file(request, "left").strip(), "stat")
+    until(lambda: not left.exists() or ") Z " in left.read_text(), "its child has ended")
+
+
+def test_a_program_under_a_shell_that_obeys_term_has_its_grace(local: MakeBench) -> None:
+    bench = local(
+        '[ "$MTF_RESTARTS" = 1 ] && exit 0\n'
+        """bash -c 'trap "sleep 1; echo saved > $MTF_RUN_DIR/saved" TERM; echo up > $MTF_RUN_DIR/up
+        while :; do sleep 0.05; done'; echo never""",
+        grace_s=30.0,
+    )
+    request = bench.request()
+    jobs = bench.submit(request)
+    bench.wait_file(request, "up")
+    bench.executor.preempt(list(jobs.values()))
+    assert bench.wait_file(request, "saved") == "saved\n"
+    bench.executor.cancel(list(jobs.values()))
+    assert bench.wait_ended(request)[0].state is JobState.CANCELLED
+
+
+def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
+    local: MakeBench,
+) -> None:
+    bench = local('trap "echo bye > $MTF_RUN_DIR/bye; exit 1" TERM; ' + FOREVER)
+    request = bench.request()
+    code = (
+        "import pickle, sys\n"
+        "from pathlib import Path\n"
+        "from mtf.executor.local import LocalExecutor\n"
+        "request, root, text = pickle.load(sys.stdin.buffer)\n"
+        "e = LocalExecutor(root, 4, {'local.sh.j2': text}, grace_s=0.5, kill_wait_s=5)\n"
+        "print(*e.submit(request, e.script(request)).values())\n"
+    )
+    import pickle
+
+    shell = subprocess.run(
+        ["bash", "-c", 'trap "" TERM USR1 INT; "$0" -c "$1" 7<"$0"', sys.executable, code],
+        input=pickle.dumps((request, bench.root, bench.executor._templates["local.sh.j2"])),
+        capture_output=True, start_new_session=True, check=True,
+    )  # fmt: skip
+    bench.wait_file(request, "up")
+    (worker,) = processes(bench.root, WORKER)
+    assert os.getsid(worker) == worker
+    opened = {str(fd.readlink()) for fd in Path(f"/proc/{worker}/fd").iterdir()}
+    assert sys.executable not in opened, "the worker has inherited what the shell had open"
+    bench.executor.cancel([JobId(shell.stdout.decode().strip())])
+    assert bench.wait_ended(request)[0].state is JobState.CANCELLED
+    assert bench.wait_file(request, "bye") == "bye\n"
+
+
+def test_an_idle_worker_ends_leaves_nothing_and_comes_back(local: MakeBench) -> None:
+    bench = local("exit 0", idle_s=0.1)
+    before = len(zombies())
+    for _ in range(3):
+        request = bench.request()
+        bench.submit(request)
+        assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+        until(lambda: not processes(bench.root), "the worker has ended")
+    assert not list((bench.root / ".local" / "starts").iterdir())
+    assert len(zombies()) <= before + 1
+
+
+def zombies() -> list[str]:
+    stats = [p / "stat" for p in Path("/proc").iterdir() if p.name.isdigit()]
+    found = [s.read_text().rpartition(") ")[2].split() for s in stats if s.exists()]
+    return [f[0] for f in found if f[0] == "Z" and int(f[1]) == os.getpid()]
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+COUNTS = """
+exec 9>>"$MTF_RUN_DIR/../lock"; flock 9
+echo "+" >> "$MTF_RUN_DIR/../count"; flock -u 9
+sleep 0.1
+flock 9; echo "-" >> "$MTF_RUN_DIR/../count"
+"""
+
+
+def test_no_more_jobs_run_at_once_than_the_executor_may(local: MakeBench) -> None:
+    bench = local(COUNTS, max_parallel=2)
+    requests = [bench.request((0, 1, 2)), bench.request((0, 1, 2))]
+    for request in requests:
+        bench.submit(request)
+    for request in requests:
+        bench.wait_ended(request)
+    assert most_at_once(bench) == 2
+
+
+def test_a_throttled_array_does_not_hold_up_others(local: MakeBench) -> None:
+    bench = local('while [ ! -e "$MTF_RUN_DIR/../go" ]; do sleep 0.02; done', max_parallel=2)
+    throttled, other = bench.request((0, 1, 2), throttle=1), bench.request()
+    bench.submit(throttled)
+    bench.submit(other)
+    bench.wait_for(other, JobState.RUNNING)
+    assert [v.state for v in bench.views(throttled).values()].count(JobState.RUNNING) == 1
+    (bench.root / "sub" / "go").touch()
+    bench.wait_ended(throttled)
+
+
+def test_a_new_bound_counts_for_the_worker_that_is_there(local: MakeBench) -> None:
+    bench = local(COUNTS, max_parallel=1)
+    first = bench.request((0, 1))
+    bench.submit(first)
+    request = bench.request(tuple(range(6)))
+    local(COUNTS, max_parallel=3).submit(request)
+    bench.wait_ended(first)
+    bench.executor = local(COUNTS, max_parallel=3).executor
+    bench.wait_ended(request)
+    assert most_at_once(bench) == 3
+
+
+def most_at_once(bench: Bench) -> int:
+    now = most = 0
+    for sign in (bench.root / "sub" / "count").read_text().split():
+        now += 1 if sign == "+" else -1
+        most = max(most, now)
+    return most
+
+
+# -- submission ------------------------------------------------------------------------------------
+
+
+def test_the_same_token_twice_is_one_submission(local: MakeBench) -> None:
+    bench = local('echo x >> "$MTF_RUN_DIR/lives"')
     request = bench.request((0, 1))
     assert bench.submit(request) == bench.submit(request)
     assert len(bench.wait_ended(request)) == 2
+    assert bench.submit(request).keys() == {0, 1}
+    assert {v.state for v in bench.views(request).values()} == {JobState.COMPLETED}
+    assert bench.wait_file(request, "lives") == "x\n"
 
 
 def test_the_submitters_secrets_do_not_reach_the_job(
-    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
+    local: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY", "hush")
-    bench = make('env > "$MTF_RUN_DIR/env"')
+    monkeypatch.delenv("PATH")
+    bench = local('env > "$MTF_RUN_DIR/env"; pwd > "$MTF_RUN_DIR/pwd"')
     request = bench.request(variables={"LAB": "a b'c"})
-    bench.submit(request)
-    bench.wait_ended(request)
+    (job,) = bench.submit(request).values()
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
     env = bench.wait_file(request, "env")
     assert "hush" not in env
-    assert "LAB=a b'c\n" in env
+    for line in (
+        "LAB=a b'c", f"MTF_TOKEN={request.token}", f"MTF_JOB_ID={job}", "MTF_RESTARTS=0",
+        f"MTF_RUN_DIR={request.tasks[0].run_dir}", f"HOME={os.environ['HOME']}",
+    ):  # fmt: skip
+        assert f"{line}\n" in env
+    for name in ("PATH", "USER", "LANG"):
+        assert f"\n{name}=" in f"\n{env}"
+    (worker,) = processes(bench.root, WORKER)
+    assert b"hush" not in Path(f"/proc/{worker}/environ").read_bytes()
 
 
-def test_a_damaged_queue_is_unreadable_not_empty(make: Callable[[str], Bench]) -> None:
-    bench = make("exit 0")
+def test_each_life_of_a_job_adds_to_its_output(local: MakeBench) -> None:
+    bench = local('echo "life $MTF_RESTARTS"; ' + HEARS_TERM)
     request = bench.request()
-    bench.submit(request)
+    (job,) = bench.submit(request).values()
+    bench.wait_file(request, "lives")
+    bench.executor.preempt([job])
     bench.wait_ended(request)
-    kill_worker(bench.root)
-    (bench.root / ".local" / "queue.sqlite").write_bytes(b"not a database, by any means" * 100)
-    with pytest.raises(ExecutorUnavailableError, match=r"queue\.sqlite"):
-        bench.views(request)
+    folder = folder_of(request)
+    assert (folder / f"{job}.out").read_text() == "life 0\nlife 1\n"
+    assert (folder / f"{job}.sbatch").resolve() == Path(request.job_dir, "job.sh").resolve()
+
+
+def test_a_job_whose_run_folder_is_gone_says_so(local: MakeBench) -> None:
+    bench = local("exit 0")
+    request = bench.request()
+    folder_of(request).rmdir()
+    bench.submit(request)
+    view = bench.wait_ended(request)[0]
+    assert view.state is JobState.NODE_FAILURE
+    assert request.tasks[0].run_dir in view.reason
 
 
 def test_a_run_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bench = Bench(LocalExecutor(tmp_path / "file" / "runs", 1), tmp_path / "elsewhere")
     request = bench.request()
-    with pytest.raises(MtfError, match="runs_root"):
+    with pytest.raises(MtfError, match=r"file/runs.*runs_root"):
         bench.submit(request)
+
+
+def test_a_worker_that_cannot_work_is_told_with_the_jobs_that_wait(
+    local: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such module >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    bench = local("exit 0")
+    request = bench.request()
+    bench.submit(request)
+    bench.wait(request, lambda f: "no such module" in f[0].reason)
+    monkeypatch.undo()
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+
+
+def test_a_job_starts_and_ends_within_moments(local: MakeBench) -> None:
+    bench = local("exit 0")
+    for _ in range(2):  # the second finds a worker
+        request = bench.request()
+        began = time.time()
+        bench.submit(request)
+        view = bench.wait_ended(request)[0]
+        assert view.started_at is not None
+        assert view.ended_at is not None
+        assert began - 1 <= view.started_at.timestamp() <= view.ended_at.timestamp() + 1

@@ -1,0 +1,7 @@
+"""Fixtures of the executors' tests."""
+
+from __future__ import annotations
+
+from tests.executor.local_bench import local
+
+__all__ = ["local"]
