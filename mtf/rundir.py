@@ -81,14 +81,6 @@ def claim(folder: Path, token: Token, holder: str) -> str:
     return holder
 
 
-def claim_holder(folder: Path, token: Token) -> str | None:
-    """Return who holds the attempt ``token``: a job id, ``FENCED``, or None."""
-    try:
-        return (folder / CLAIMS / token).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-
-
 # -- journal ---------------------------------------------------------------------------------------
 
 

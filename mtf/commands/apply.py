@@ -21,6 +21,7 @@ from mtf.commands.claims import (
 from mtf.commands.executors import open_executor
 from mtf.commands.gather import submitter
 from mtf.commands.retries import with_retries
+from mtf.commands.summaries import write_summaries
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.ids import JobId, job_branch, submission_of
 from mtf.errors import (
@@ -98,7 +99,8 @@ class Application:
         outcome = _Outcome()
         for executor, batch, script in prepared:
             self._submit(executor, batch, script, outcome)
-        self._record(claimed, outcome)
+        final = self._record(claimed, outcome)
+        self._summarise(final, [a.run for a in actions])
         return Report(plan, commit, outcome.submitted, outcome.refused, outcome.uncertain)
 
     # -- before anything is written to the ledger --------------------------------------------------
@@ -221,16 +223,16 @@ class Application:
 
     # -- record ------------------------------------------------------------------------------------
 
-    def _record(self, ledger: Ledger, outcome: _Outcome) -> None:
+    def _record(self, ledger: Ledger, outcome: _Outcome) -> Ledger:
         """Write the jobs down. Others may have written in between: only our claims change."""
         runs = [*outcome.submitted, *outcome.refused]
         if not runs:
-            return
+            return ledger
         tokens = {run: ledger.runs[run].attempt.token for run in runs}
         message = _jobs_message(outcome)
         known: list[Ledger] = [ledger]
 
-        def write() -> None:
+        def write() -> Ledger:
             if not known:
                 self.store.fetch(self.situation.settings.branch)
             current = known.pop() if known else self.store.read()
@@ -239,10 +241,17 @@ class Application:
                 for run, token in tokens.items()
                 if run in current.runs and current.runs[run].attempt.token == token
             ]
-            if ours:
-                self.store.append(current, Change(runs=tuple(ours)), message)
+            if not ours:
+                return current
+            return self.store.append(current, Change(runs=tuple(ours)), message)
 
-        with_retries(write)
+        return with_retries(write)
+
+    def _summarise(self, ledger: Ledger, changed: list[RunId]) -> None:
+        try:
+            write_summaries(self.project.runs_root, ledger, changed)
+        except OSError as e:  # copies for the eye: the ledger has it all
+            self.say(f"note: {e.filename}: {e.strerror}: the summary beside the runs is not new")
 
     def _settled(self, record: RunRecord, outcome: _Outcome) -> RunRecord:
         at = datetime.now(UTC).isoformat(timespec="seconds")

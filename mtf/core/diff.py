@@ -109,10 +109,30 @@ def _recorded(
         return None, f"{record.executor} cannot be read ({why}): its runs are Unknown, no action"
     job = live.get((record.attempt.token, record.attempt.index))
     orphan = record.wanted and not wanted
-    if record.job_id is None and record.retry_at is None:
+    if record.job_id is not None or record.retry_at is not None:
+        return _known(record, job, world, policy, now, orphan=orphan)
+    if job is None:
         if orphan and policy.prune:
-            return Cancel(record.run, _with_found(record, job), "its spec is gone (--prune)"), None
-        return _claimed(record, job, world, now)
+            return Cancel(record.run, record, "its spec is gone (--prune)"), None
+        return _claimed(record, world, now)
+    found = _with_job(record, job)
+    action, note = _known(found, job, world, policy, now, orphan=orphan)
+    if action is None or isinstance(action, Record):
+        new = found if action is None else action.record
+        action = Adopt(record.run, new, job.job_id, "its job was found by the token")
+    return action, note
+
+
+def _known(
+    record: RunRecord,
+    job: JobView | None,
+    world: World,
+    policy: Policy,
+    now: datetime,
+    *,
+    orphan: bool,
+) -> tuple[Action | None, str | None]:
+    """Decide about a run whose job is known, or that waits for its next one."""
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:
@@ -138,13 +158,9 @@ def _active(
     return _if_changed(old, new, policy, now), note
 
 
-def _claimed(
-    record: RunRecord, job: JobView | None, world: World, now: datetime
-) -> tuple[Action | None, str | None]:
-    """Decide about a claim whose job, if there is one, was never recorded."""
+def _claimed(record: RunRecord, world: World, now: datetime) -> tuple[Action | None, str | None]:
+    """Decide about a claim without a job."""
     attempt = record.attempt
-    if job is not None:
-        return Adopt(record.run, record, job.job_id, "its job was found by the token"), None
     lapsed = parse_time(attempt.lease_until) <= now
     if lapsed or attempt.token in world.abandoned:
         why = "its lease has run out" if lapsed else "its submitter is gone"
@@ -154,11 +170,10 @@ def _claimed(
     return None, f"claims held by {attempt.claimed_by}: another sync is submitting them"
 
 
-def _with_found(record: RunRecord, job: JobView | None) -> RunRecord:
-    """Return a claim's record with the job that was found for it, if one was."""
-    if job is None:
-        return record
-    attempt = replace(record.attempt, job_id=job.job_id)
+def _with_job(record: RunRecord, job: JobView) -> RunRecord:
+    """Return a claim's record with the job that was found for it."""
+    attempt = record.attempt
+    attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.claimed_at)
     return replace(record, attempts=(*record.attempts[:-1], attempt))
 
 

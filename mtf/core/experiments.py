@@ -49,7 +49,6 @@ class Desired:
     name: str
     path: str
     experiments: tuple[Experiment, ...]
-    is_grid: bool
     max_parallel: int | None
     cluster: str | None
 

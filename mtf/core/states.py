@@ -46,6 +46,3 @@ class Sync(StrEnum):
 
 ACTIVE = frozenset({RunState.CLAIMED, RunState.PENDING, RunState.RUNNING, RunState.PREEMPTED})
 OVER = frozenset(RunState) - ACTIVE
-LIVE_JOB = frozenset(
-    {JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED, JobState.UNKNOWN}
-)

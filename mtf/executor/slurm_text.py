@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = "\x1f"  # in no name, reason or node list
 SQUEUE_FIELDS = (
-    "JobArrayID", "Name", "State", "exit_code", "RestartCnt", "NodeList", "StartTime", "EndTime", "Reason",
+    "JobArrayID", "Name", "State", "exit_code", "RestartCnt", "NodeList", "StartTime", "EndTime",
+    "Reason",
 )  # fmt: skip
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
 TIME_FORMAT = {"SLURM_TIME_FORMAT": "%s"}  # seconds since the epoch, whatever the time zone

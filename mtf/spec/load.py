@@ -121,7 +121,6 @@ class _Loader:
             name=spec.experiment_name,
             path=file.path,
             experiments=(experiment(spec.experiment_name, None, resolved, dict(spec), {}),),
-            is_grid=False,
             max_parallel=None,
             cluster=spec.cluster,
         )
@@ -156,7 +155,6 @@ class _Loader:
             name=spec.name,
             path=file.path,
             experiments=expand(spec, parts, resolver, self._stamp),
-            is_grid=True,
             max_parallel=spec.max_parallel,
             cluster=spec.cluster or base.value.get("cluster"),
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.core.fold import fold
 from mtf.core.ids import Token
-from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
+from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError
 from mtf.trainer import preemption
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.journal import Journal, monitored
@@ -193,16 +193,15 @@ def read_config(run_dir: Path) -> ExperimentConfig:
         MtfError: it is not there or not valid.
     """
     from pydantic import ValidationError
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
+    from mtf.spec.parse import load_yaml
     from mtf.spec.schema import ExperimentConfig
 
     path = run_dir / rundir.CONFIG
     try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        value, _ = load_yaml(path.read_bytes(), str(path))
         return ExperimentConfig.model_validate(value)
-    except (OSError, YAMLError, ValidationError) as e:
+    except (OSError, SpecError, ValidationError) as e:
         raise MtfError(f"{path}: not a run's configuration: {e}") from e
 
 

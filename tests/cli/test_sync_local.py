@@ -100,7 +100,7 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
         lab, lambda f: f["slow"]["state"] == "running" and (f["slow"]["step"] or 0) > 0
     )
     mtf(lab.path, "preempt", "slow")
-    sync_until(lab, lambda f: f["slow"]["state"] == "preempted" or f["slow"]["started_at"] and _starts(f["slow"]) > 1)  # fmt: skip
+    sync_until(lab, lambda f: f["slow"]["state"] == "preempted" or (f["slow"]["started_at"] and _starts(f["slow"]) > 1))  # fmt: skip
     found = sync_until(lab, lambda f: f["slow"]["state"] == "completed" and f["broken"]["state"] == "failed")  # fmt: skip
     assert found["broken"]["reason"] == "ValueError: the flux is out of range"
     assert "the flux is out of range" in mtf(lab.path, "logs", "broken", "--err").stdout

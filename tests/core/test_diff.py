@@ -342,3 +342,11 @@ def test_each_key_is_submitted_at_most_once(w: World) -> None:
 
 def test_a_key_that_stands_twice_is_submitted_once() -> None:
     assert kinds(decide(world(SPEC, desired(experiment("alone", seed=1))))) == [Submit]
+
+
+def test_a_job_that_had_ended_when_it_was_found_is_continued_at_once() -> None:
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
+    progress = {claim.run: Progress(checkpoint=Checkpoint("/c", 1, "s", 1))}
+    made = decide(world(SPEC, records=(claim,), jobs=(job(JobState.PREEMPTED),), progress=progress))
+    assert kinds(made) == [Resume]
+    assert made.actions[0].record.attempt.job_id == "77"

@@ -30,8 +30,7 @@ def experiment(name: str = "alone", grid: str | None = None, **values: Any) -> E
 
 def desired(*experiments: Experiment) -> Desired:
     first = experiments[0]
-    return Desired(first.owner_name, f"experiments/{first.owner_name}.yaml", experiments,
-                   first.grid is not None, None, None)  # fmt: skip
+    return Desired(first.owner_name, f"experiments/{first.owner_name}.yaml", experiments, None, None)  # fmt: skip
 
 
 def record(

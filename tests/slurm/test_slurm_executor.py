@@ -41,7 +41,7 @@ while time.time() < end:
 
 
 @pytest.fixture
-def make(cluster: Cluster, tmp_path: Path) -> Callable[[str], Bench]:  # noqa: ARG001
+def make(cluster: Cluster, tmp_path: Path) -> Callable[[str], Bench]:
     tmp_path.chmod(0o755)
 
     def factory(snippet: str) -> Bench:
@@ -54,7 +54,7 @@ def make(cluster: Cluster, tmp_path: Path) -> Callable[[str], Bench]:  # noqa: A
 
 
 @pytest.fixture
-def real(cluster: Cluster, tmp_path: Path) -> Bench:  # noqa: ARG001
+def real(cluster: Cluster, tmp_path: Path) -> Bench:
     """The shipped template, with a small program where the trainer would be."""
     bench = Bench(SlurmExecutor(), tmp_path / "runs")
     package = bench.root / ".code" / "c" / "mtf"
@@ -72,13 +72,13 @@ class TestContract(Contract):
         return make
 
 
-def test_this_cluster_is_available(cluster: Cluster) -> None:  # noqa: ARG001
+def test_this_cluster_is_available(cluster: Cluster) -> None:
     assert available()
 
 
 def test_no_configuration_means_no_cluster(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:  # noqa: ARG001
+) -> None:
     monkeypatch.setenv("SLURM_CONF", "/nonexistent/slurm.conf")
     assert not available()
 

@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[2] / "experiments"
 def test_a_single_experiment() -> None:
     (one,) = load(one=EXPERIMENT + "cluster: big\ngeneration: 3\nrerun_on: [src/models]\n").desired
     (experiment,) = one.experiments
-    assert (one.name, one.path, one.is_grid) == ("one", "experiments/one.yaml", False)
+    assert (one.name, one.path) == ("one", "experiments/one.yaml")
     assert (one.cluster, one.max_parallel) == ("big", None)
     assert (experiment.name, experiment.grid, experiment.parameters) == ("one", None, {})
     assert (experiment.generation, experiment.rerun_on) == (3, ("src/models",))

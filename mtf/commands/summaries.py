@@ -1,0 +1,80 @@
+"""Writes what people look for beside a grid's run folders: its search and its results so far.
+
+Both are copies for the eye, rebuilt from the ledger by every sync that changes a run of the grid.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+from mtf.core.records import best_run
+from mtf.report.runs import rank
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from mtf.core.ids import RunId, SubmissionId
+    from mtf.core.records import RunRecord
+    from mtf.ledger.store import Ledger
+
+SEARCH = "search_config.yaml"
+RESULTS = "results_summary.json"
+
+
+def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> None:
+    """Rewrite the summaries of the grids that these runs belong to.
+
+    Raises:
+        OSError: the run root cannot be written.
+    """
+    touched = {ledger.runs[run].submission for run in changed if ledger.runs[run].grid}
+    groups: dict[SubmissionId, list[RunRecord]] = {submission: [] for submission in touched}
+    for record in ledger.runs.values():
+        if record.submission in groups:
+            groups[record.submission].append(record)
+    for submission, records in groups.items():
+        folder = rundir.submission_dir(root, submission)
+        if folder.is_dir():  # else: submitted from a host with another run root
+            rundir.put(folder / SEARCH, rundir.render_yaml(_search(records)).encode())
+            text = json.dumps(_results(records), indent=2, ensure_ascii=False)
+            rundir.put(folder / RESULTS, f"{text}\n".encode())
+
+
+def _search(records: list[RunRecord]) -> dict[str, Any]:
+    first = records[0]
+    parameters: dict[str, list[Any]] = {}
+    for record in records:
+        for name, value in record.parameters.items():
+            values = parameters.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    about = {"grid": first.grid, "submission": first.submission, "commit": first.commit}
+    members = {r.experiment: dict(r.parameters) for r in records}
+    return {**about, "spec": first.spec, "parameters": parameters, "members": members}
+
+
+def _results(records: list[RunRecord]) -> dict[str, Any]:
+    best = best_run(records)
+    states: dict[str, int] = {}
+    for record in records:
+        states[record.state] = states.get(record.state, 0) + 1
+    return {
+        "submission": records[0].submission,
+        "states": states,
+        "best": _result(best) if best else None,
+        "runs": [_result(r) for r in sorted(records, key=rank)],
+    }
+
+
+def _result(record: RunRecord) -> Mapping[str, Any]:
+    return {
+        "run": record.run,
+        "state": record.state,
+        "parameters": record.parameters,
+        "metrics": record.metrics,
+        "best": vars(record.best) if record.best else None,
+        "checkpoint": record.checkpoint.path if record.checkpoint else None,
+    }
