@@ -202,7 +202,7 @@ def test_a_model_may_define_its_own_steps() -> None:
 def test_without_a_validation_step_the_loss_is_validated() -> None:
     model = Stepping()
     totals = task_of(model, model).totals({"x": torch.tensor([1.0, 3.0])})
-    assert [(name, float(total), n) for name, (total, n) in totals.items()] == [
+    assert [(name, total.item(), n) for name, (total, n) in totals.items()] == [
         ("val_loss", 4.0, 2.0)
     ]
 
