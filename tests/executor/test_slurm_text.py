@@ -1,0 +1,126 @@
+"""What SLURM prints, as values: the real texts of 22.05, and some that nobody expects."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mtf.core.states import JobState
+from mtf.errors import ExecutorUnavailableError, SubmissionUncertainError
+from mtf.executor import slurm_text
+from mtf.executor.slurm_text import SEPARATOR, parse_sacct, parse_squeue
+
+NAME = "search+0123456789abcdef"
+
+
+def squeue(*fields: str) -> str:
+    return SEPARATOR.join(fields) + SEPARATOR + "\n"
+
+
+def sacct(*fields: str) -> str:
+    return SEPARATOR.join(fields) + "\n"
+
+
+def test_a_running_array_task() -> None:
+    (view,) = parse_squeue(squeue("812_17", NAME, "RUNNING", "0", "1", "n3", "1767268800", "1767272400", "None"))  # fmt: skip
+    assert (view.job_id, view.index, view.state, view.restarts) == (
+        "812_17",
+        17,
+        JobState.RUNNING,
+        1,
+    )
+    assert view.started_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert view.ended_at is None
+
+
+def test_a_pending_jobs_start_is_a_guess_and_not_told() -> None:
+    (view,) = parse_squeue(
+        squeue("812", NAME, "PENDING", "0", "0", "", "1767268800", "N/A", "Resources")
+    )
+    assert (view.started_at, view.reason, view.exit_code) == (None, "Resources", None)
+
+
+def test_a_held_job_is_told_from_a_waiting_one() -> None:
+    (view,) = parse_squeue(
+        squeue("812", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "JobHeldUser")
+    )
+    assert view.state is JobState.HELD
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "signal"), [("256", 1, None), ("1792", 7, None), ("9", 0, 9), ("15", 0, 15)]
+)
+def test_squeue_gives_a_wait_status(status: str, code: int, signal: int | None) -> None:
+    (view,) = parse_squeue(
+        squeue("8", NAME, "FAILED", status, "0", "n1", "1", "2", "NonZeroExitCode")
+    )
+    assert (view.exit_code, view.signal) == (code, signal)
+
+
+def test_other_peoples_jobs_and_broken_lines_are_passed_over() -> None:
+    assert parse_squeue(squeue("8", "train", "RUNNING", "0", "0", "n1", "1", "2", "None") + "slurm_load_jobs error\n\n") == []  # fmt: skip
+
+
+def test_an_unknown_state_is_unknown_not_over() -> None:
+    (view,) = parse_squeue(squeue("8", NAME, "DREAMING", "0", "0", "n1", "1", "2", "None"))
+    assert view.state is JobState.UNKNOWN
+
+
+def test_sacct_tells_who_cancelled() -> None:
+    (view,) = parse_sacct(sacct("8_3", NAME, "CANCELLED by 1000", "0:15", "n1", "1", "2", "None"))
+    assert (view.state, view.reason, view.signal) == (JobState.CANCELLED, "by 1000", 15)
+
+
+def test_sacct_lists_tasks_that_wait_as_a_range_which_squeue_knows_better() -> None:
+    assert (
+        parse_sacct(sacct("8_[0-5,9%2]", NAME, "PENDING", "0:0", "", "Unknown", "Unknown", ""))
+        == []
+    )
+
+
+def test_scontrol_serves_where_squeue_does_not() -> None:
+    line = (
+        "JobId=4 ArrayJobId=1 ArrayTaskId=2 JobName=search+0123456789abcdef UserId=root(0) Restarts=2"
+        " JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 NodeList=n1 StartTime=1 EndTime=2\n"
+        "JobId=9 JobName=other JobState=RUNNING ExitCode=0:0\n"
+    )
+    (view,) = slurm_text.parse_scontrol(line)
+    assert (view.job_id, view.index, view.exit_code, view.restarts) == ("1_2", 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", SubmissionUncertainError),
+        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", SubmissionUncertainError),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", ExecutorUnavailableError),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", ExecutorUnavailableError),
+    ],
+)  # fmt: skip
+def test_what_may_have_happened_is_told_from_what_did_not(text: str, kind: type) -> None:
+    assert type(slurm_text.submission_error(text)) is kind
+
+
+def test_a_refusal_is_told_once_without_the_programs_name() -> None:
+    text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"  # fmt: skip
+    assert slurm_text.submission_error(text) is None
+    assert str(slurm_text.refusal(text)) == (
+        "invalid partition specified: x; Batch job submission failed: Invalid partition name specified"
+    )
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"),
+    [("812\n", "812"), ("812;cluster\n", "812"), ("a banner of the site\n812\n", "812"), ("", None), ("oops", None)],
+)  # fmt: skip
+def test_the_job_id_is_found_whatever_the_site_prints(printed: str, number: str | None) -> None:
+    assert slurm_text.parse_job_id(printed) == number
+
+
+def test_every_state_of_the_manual_is_known() -> None:
+    # squeue(1) of SLURM 22.05, JOB STATE CODES
+    manual = """BOOT_FAIL CANCELLED COMPLETED CONFIGURING COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY
+    PENDING PREEMPTED RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING REVOKED SIGNALING
+    SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
+    assert slurm_text.STATES.keys() == set(manual.split())
