@@ -31,6 +31,7 @@ from mtf.errors import (
     SubmissionUncertainError,
 )
 from mtf.ledger.store import Change
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -174,7 +175,7 @@ class Application:
         message = _message(actions)
         ledger = self.store.append(self.situation.ledger, change, message, pin=by.commit)
         for submission in change.submissions:
-            self.say(f"pinned   {submission.branch} ({len(submission.runs)} runs claimed)")
+            self.say(f"pinned   {submission.branch} ({count(len(submission.runs), 'run')} claimed)")
         return ledger
 
     def _claimant(self) -> Claimant:
@@ -219,7 +220,7 @@ class Application:
             outcome.submitted |= {s.run: jobs[index] for index, s in batch.indices()}
             ids = list(jobs.values())
             shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
-            self.say(f"submit   {name}: {len(runs)} runs -> {self.executor} {shown}")
+            self.say(f"submit   {name}: {count(len(runs), 'run')} -> {self.executor} {shown}")
 
     # -- record ------------------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ _WORDS = {Submit: "claim", Resume: "continue", Adopt: "adopt", Record: "record",
 def _message(actions: list[Action]) -> str:
     """Return a commit message that tells what happens to which run."""
     counts = Counter(_WORDS[type(a)] for a in actions)
-    what = ", ".join(f"{word} {n} run{'s' if n > 1 else ''}" for word, n in counts.items())
+    what = ", ".join(f"{word} {count(n, 'run')}" for word, n in counts.items())
     lines = [f"{a.run}: {a.reason}" for a in actions[:100]]
     more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
     return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"
@@ -274,6 +275,6 @@ def _message(actions: list[Action]) -> str:
 
 def _jobs_message(outcome: _Outcome) -> str:
     counts = {"submitted": len(outcome.submitted), "refused": len(outcome.refused)}
-    what = ", ".join(f"{n} jobs {word}" for word, n in counts.items() if n)
+    what = ", ".join(f"{count(n, 'job')} {word}" for word, n in counts.items() if n)
     jobs = sorted({job.split("_")[0] for job in outcome.submitted.values()})
     return f"mtf: {what}\n\n" + "".join(f"Mtf-Job: {job}\n" for job in jobs[:100])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.actions import Adopt, Cancel, Record, Resume, Submit, experiment_name
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,10 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
     for spec in specs:
         if not spec.new:
             continue
-        lines += [f"{spec.name}  {spec.path}", f"  + {len(spec.new)} runs   {spec.resources}"]
+        lines += [
+            f"{spec.name}  {spec.path}",
+            f"  + {count(len(spec.new), 'run')}   {spec.resources}",
+        ]
         lines += [f"      {axis}: {_values(values)}" for axis, values in spec.axes.items()]
         lines += [f"      at most {_cost(spec)}", ""]
     other = [a for a in plan.actions if not isinstance(a, Submit)]
@@ -56,7 +60,7 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
 def verdict(plan: Plan) -> str:
     """Return the one line that says what a sync would do."""
     if plan.is_empty:
-        return f"Plan: nothing to do, {plan.unchanged} runs are as committed."
+        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed."
     counts = Counter(type(a) for a in plan.actions)
     words = {
         Submit: "submit",
@@ -91,7 +95,11 @@ def plan_markdown(specs: Sequence[SpecChange], *, head: str, base: str) -> str:
     """
     new = sum(len(s.new) for s in specs)
     removed = sum(s.removed for s in specs)
-    lines = [_MARKER, f"### mtf plan: {new} runs to submit, {removed} no longer asked for", ""]
+    lines = [
+        _MARKER,
+        f"### mtf plan: {count(new, 'run')} to submit, {removed} no longer asked for",
+        "",
+    ]
     shown = [s for s in specs if s.new or s.removed or s.existing]
     if shown:
         lines += [
@@ -138,7 +146,7 @@ def _details(spec: SpecChange) -> list[str]:
     if spec.new:
         names = "\n".join(spec.new)
         blocks.append(
-            _collapsed(f"The {len(spec.new)} new runs of <code>{spec.name}</code>", names)
+            _collapsed(f"{count(len(spec.new), 'new run')} of <code>{spec.name}</code>", names)
         )
         blocks.append(
             _collapsed(f"Resolved configuration of <code>{spec.new[0]}</code>", spec.config)
@@ -171,13 +179,15 @@ def comparison_text(specs: Sequence[SpecChange], head: str, base: str) -> str:
             continue
         lines.append(f"{spec.name}  {spec.path}")
         if spec.new:
-            lines.append(f"  + {len(spec.new)} runs   {spec.resources}")
+            lines.append(f"  + {count(len(spec.new), 'run')}   {spec.resources}")
             lines += [f"      {axis}: {_values(values)}" for axis, values in spec.axes.items()]
             lines.append(f"      at most {_cost(spec)}")
         if spec.removed:
-            lines.append(f"  - {spec.removed} runs no longer asked for (their jobs go on)")
+            lines.append(f"  - {count(spec.removed, 'run')} no longer asked for (their jobs go on)")
     new, removed = sum(len(s.new) for s in specs), sum(s.removed for s in specs)
-    verdict_line = f"{base[:8]}..{head[:8]}: {new} runs to submit, {removed} no longer asked for."
+    verdict_line = (
+        f"{base[:8]}..{head[:8]}: {count(new, 'run')} to submit, {removed} no longer asked for."
+    )
     return "\n".join([*lines, verdict_line])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.records import best_run
 from mtf.core.states import RunState
-from mtf.report.tables import Columns
+from mtf.report.tables import Columns, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,7 +82,7 @@ def summary(records: Iterable[RunRecord]) -> str:
     words = [f"{counts[state]} {state}" for state in RunState if counts[state]]
     best = best_run(records)
     top = f" · best {best_text(best)} ({best.label})" if best else ""
-    return f"{len(records)} runs: {', '.join(words) or 'none'}{top}"
+    return f"{count(len(records), 'run')}: {', '.join(words) or 'none'}{top}"
 
 
 def run_page(record: RunRecord, config: str, history: Sequence[str]) -> str:

@@ -17,6 +17,11 @@ STYLES: Mapping[str, str] = {
 }  # fmt: skip
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True)
 class Columns:
     """A table: headings, and rows of as many cells."""

@@ -90,7 +90,7 @@ def test_what_main_has_got_since_the_branch_is_not_a_removal(repo: Repo) -> None
     repo.git("checkout", "-q", "main")
     repo.commit({"experiments/other.yaml": SINGLE.replace("alone", "other")})
     text = mtf(repo.path, "plan", "--base", "main", "--rev", "feature").stdout
-    assert "1 runs to submit, 0 no longer asked for" in text
+    assert "1 run to submit, 0 no longer asked for" in text
 
 
 def test_the_comment_fits_a_forge_and_says_what_was_cut(repo: Repo) -> None:

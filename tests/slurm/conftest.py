@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_PREFIX, _OWNER = "mtf-slurm-", "owner.pid"
+
+
+def _sweep() -> None:
+    """Take down what a killed test run has left behind."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+        if not Path(f"/proc/{owner.read_text()}").exists():
+            Cluster(owner.parent).down()
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def running_cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="mtf-slurm-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     folder.chmod(0o755)
     cluster = Cluster(folder)
     try:
         cluster.up()
+        (folder / _OWNER).write_text(str(os.getpid()))
     except ClusterError as e:
         cluster.down()
         if os.environ.get("CI") == "true":
