@@ -35,6 +35,10 @@ def observe(
     record = replace(with_progress(record, progress), observed_at=_iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
+    if progress.token != record.attempt.token:  # the newest start was an earlier attempt's
+        progress = replace(
+            progress, starts=0, started_at=None, stopped=None, failed=None, refused=None
+        )
     cause = _cause(record, job, progress, now)
     if cause is None:
         return _alive(record, job, progress)
@@ -87,7 +91,7 @@ def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) ->
     squeue knows a job within milliseconds and keeps it for minutes after its end; sacct is seconds
     late. Only what both have forgotten for ``FORGOTTEN_AFTER`` is given up.
     """
-    if progress.failed and progress.job_id == record.job_id:
+    if progress.failed:
         return Cause.CODE_ERROR
     signs = [record.attempt.submitted_at, progress.last_at]
     newest = max(datetime.fromisoformat(s) for s in signs if s)

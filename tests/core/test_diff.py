@@ -146,9 +146,18 @@ def test_exit_code_0_is_completion_only_with_the_journals_word() -> None:
 
 
 def test_a_code_error_fails_with_its_last_line() -> None:
-    new = observed(JobState.FAILED, Progress(failed="ValueError: no such file"), exit_code=1)
+    said = Progress(token=Token("a" * 16), failed="ValueError: no such file")
+    new = observed(JobState.FAILED, said, exit_code=1)
     assert (new.state, new.reason) == (RunState.FAILED, "ValueError: no such file")
     assert new.attempt.outcome == Cause.CODE_ERROR
+
+
+def test_an_earlier_attempts_words_are_not_taken_for_the_newest_ones() -> None:
+    said = Progress(token=Token("b" * 16), starts=1, failed="ValueError: fixed since")
+    assert "fixed since" not in observed(JobState.FAILED, said, exit_code=1).reason
+    start = record(ALONE)
+    waits = world(SPEC, records=(start,), jobs=(job(JobState.PENDING),), progress={start.run: said})
+    assert not [a for a in decide(waits).actions if a.record.state is RunState.PREEMPTED]
 
 
 def test_a_cancellation_by_hand_stays_and_is_said_to_be_drift() -> None:

@@ -1,0 +1,82 @@
+"""A journal folded: what a run has reached, whatever its lines hold."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtf import rundir
+from mtf.core.fold import Progress, fold
+from mtf.core.ids import Token
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STARTED = {"event": "started", "at": "t1", "token": "a", "job_id": "7", "monitor": "val_accuracy", "mode": "max", "max_epochs": 5}  # fmt: skip
+
+
+def metrics(epoch: int, value: float) -> dict[str, Any]:
+    return {
+        "event": "metrics",
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "metrics": {"val_accuracy": value},
+    }
+
+
+def test_the_best_value_is_kept_and_the_newest_metrics_are_told() -> None:
+    found = fold([STARTED, metrics(1, 0.5), metrics(2, 0.9), metrics(3, 0.7)], "/r")
+    assert found.metrics == {"val_accuracy": 0.7}
+    assert found.best is not None
+    assert (found.best.value, found.best.epoch, found.best.mode) == (0.9, 2, "max")
+
+
+def test_nan_is_never_the_best() -> None:
+    found = fold([STARTED, metrics(1, float("nan")), metrics(2, 0.1)], "/r")
+    assert found.best is not None
+    assert found.best.value == 0.1
+
+
+def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() -> None:
+    checkpoint = {"event": "checkpoint", "path": "checkpoints/a.ckpt", "step": 3, "epoch": 1, "sha256": "s", "bytes": 9}  # fmt: skip
+    failed = {"event": "failed", "reason": "ValueError: x"}
+    found = fold([STARTED, checkpoint, failed, {**STARTED, "at": "t2", "token": "b"}], "/r")
+    assert (found.failed, found.token, found.starts) == (None, "b", 2)
+    assert (found.first_started_at, found.started_at) == ("t1", "t2")
+    assert found.checkpoint is not None
+    assert found.checkpoint.path == "/r/checkpoints/a.ckpt"
+
+
+def test_facts_of_a_later_version_are_passed_over() -> None:
+    assert fold([{"event": "danced", "at": "t"}], "/r") == Progress(last_at="t")
+
+
+def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
+    rundir.append_journal(tmp_path, "progress", {"epoch": 1, "step": 5})
+    with (tmp_path / rundir.JOURNAL).open("ab") as f:
+        f.write(b'{"event": "progress", "st')
+    rundir.append_journal(tmp_path, "progress", {"epoch": 2, "step": 9})
+    found = fold(rundir.read_journal(tmp_path), "/r")
+    assert (found.epoch, found.step) == (2, 9)
+    assert len(rundir.read_journal(tmp_path)) == 2
+
+
+@given(st.binary())
+def test_no_bytes_in_a_journal_are_fatal(tmp_path_factory: Any, raw: bytes) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    (folder / rundir.JOURNAL).write_bytes(raw)
+    fold(rundir.read_journal(folder), "/r")
+
+
+def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:
+    token = Token("0" * 16)
+    assert rundir.claim(tmp_path, token, "7") == "7"
+    assert rundir.claim(tmp_path, token, "7") == "7"  # the same job, requeued
+    assert rundir.claim(tmp_path, token, "8") == "7"
+    assert rundir.claim(tmp_path, token, rundir.FENCED) == "7"
+    assert rundir.claim(tmp_path, Token("1" * 16), rundir.FENCED) == rundir.FENCED
+    assert rundir.claim(tmp_path, Token("1" * 16), "9") == rundir.FENCED
+    assert sorted(os.listdir(tmp_path / rundir.CLAIMS)) == ["0" * 16, "1" * 16]
