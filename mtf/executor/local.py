@@ -72,7 +72,7 @@ class LocalExecutor:
             MtfError: the run root cannot be written.
         """
         path = Path(request.job_dir) / "job.sh"
-        limit = request.resources["time"]
+        limit = request.resources["time"] or "0"  # no limit
         try:
             self._queue.make()
             rundir.put(path, script.encode())
@@ -80,9 +80,7 @@ class LocalExecutor:
             raise MtfError(
                 f"{e.filename}: {e.strerror}. Make it writable, or set `runs_root:` in mtf.yaml"
             ) from e
-        jobs = self._queue.add(
-            request, str(path), _environment(), time_limit_s(limit) if limit else None
-        )
+        jobs = self._queue.add(request, str(path), _environment(), time_limit_s(limit) or None)
         self._ensure_worker()
         return jobs
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtf.core.jobs import JobRequest
 
 FOLDER = ".local"  # in the run root: queue, starts, the worker's lock and log
+STARTS = "starts"  # in it: the files of local_process
 _BUSY_S = 20.0  # that a transaction waits for others'
 _VERSION = 1
 _SCHEMA = """
@@ -193,7 +194,7 @@ class LocalQueue:
         """
         if self.exists():
             return
-        lost = self.folder.exists()
+        lost = (self.folder / STARTS).exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / f".queue.{secrets.token_hex(8)}"
         new.touch()
@@ -201,7 +202,9 @@ class LocalQueue:
             with self._door.telling(), closing(sqlite3.connect(new)) as db:
                 db.executescript(_SCHEMA)
                 if lost:  # its numbers are not used again: the clock is ahead of any count
-                    db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (time.time_ns(),))
+                    db.execute(
+                        "INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),)
+                    )
                 db.execute(f"PRAGMA user_version = {_VERSION}")
                 db.commit()
             with suppress(FileExistsError):

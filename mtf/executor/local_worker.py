@@ -26,7 +26,7 @@ from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor import local_process
 from mtf.executor.local_process import Process, WorkerLock
-from mtf.executor.local_queue import FOLDER, LocalQueue, QueuedJob, Settings, WorkerQueue
+from mtf.executor.local_queue import FOLDER, STARTS, LocalQueue, QueuedJob, Settings, WorkerQueue
 
 if TYPE_CHECKING:
     from mtf.core.ids import Token
@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, runs_root: Path) -> None:
         self._queue = WorkerQueue(runs_root)
-        self._starts = runs_root / FOLDER / "starts"
+        self._starts = runs_root / FOLDER / STARTS
         self._starts.mkdir(parents=True, exist_ok=True)
         self._settings = _DEFAULTS
         self._running: list[QueuedJob] = []

@@ -45,6 +45,15 @@ def kill_worker(root: Path) -> None:
     lock.release()
 
 
+def end_all(root: Path) -> list[int]:
+    """Kill what there is, the worker first; a job that it has just begun needs another round."""
+    for word in (WORKER, ""):
+        for pid in processes(root, word):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return processes(root)
+
+
 def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
     """Wait for something that must come."""
     end = time.monotonic() + seconds
@@ -72,11 +81,7 @@ def local(tmp_path: Path) -> Iterator[MakeBench]:
         return Bench(LocalExecutor(root, max_parallel, {"local.sh.j2": text}, **given), root)
 
     yield make
-    for word in (WORKER, ""):  # the worker first: it would start more
-        for pid in processes(root, word):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    until(lambda: not processes(root), "all has ended")
+    until(lambda: not end_all(root), "all has ended")
 
 
 def folder_of(request: JobRequest, index: int = 0) -> Path:

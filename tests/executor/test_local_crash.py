@@ -200,32 +200,28 @@ def test_a_job_killed_by_a_signal_tells_which(local: MakeBench) -> None:
 # -- the host dies ---------------------------------------------------------------------------------
 
 
-def test_after_a_reboot_jobs_are_gone_though_their_pids_live(local: MakeBench) -> None:
-    bench, request = running(local)
-    kill_worker(bench.root)
-    (start,) = starts(bench).glob("*.start")
-    _, _, clock = start.read_text().split()
-    other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    start.write_text(f"{other.pid} another-boot {clock}\n")
-    bench.executor.cancel([bench.views(request)[0].job_id])
-    assert bench.wait_ended(request)[0].state is JobState.CANCELLED
-    assert other.poll() is None, "a stranger was signalled"
-    other.kill()
-    other.wait()
-
-
-def test_a_pid_that_was_used_again_is_a_stranger(local: MakeBench) -> None:
+@pytest.mark.parametrize("what", ["the host was booted again", "the pid was used again"])
+def test_a_process_that_only_has_a_jobs_pid_is_a_stranger(local: MakeBench, what: str) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     (start,) = starts(bench).glob("*.start")
     _, boot, clock = start.read_text().split()
-    other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    start.write_text(f"{other.pid} {boot} {int(clock) - 1}\n")
-    bench.executor.cancel([bench.views(request)[0].job_id])
+    stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    identity = f"other-{boot} {clock}" if "boot" in what else f"{boot} {int(clock) - 1}"
+    start.write_text(f"{stranger.pid} {identity}\n")
+    assert bench.wait_ended(request)[0].state is JobState.NODE_FAILURE
+    assert stranger.poll() is None, "a stranger was signalled"
+    stranger.kill()
+    stranger.wait()
+
+
+def test_a_job_that_was_cancelled_and_lost_is_cancelled(local: MakeBench) -> None:
+    bench, request = running(local)
+    job = bench.views(request)[0].job_id
+    kill_worker(bench.root)
+    os.killpg(int(bench.wait_file(request, "up")), signal.SIGKILL)
+    LocalQueue(bench.root).cancel([job])
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
-    assert other.poll() is None, "a stranger was signalled"
-    other.kill()
-    other.wait()
 
 
 def test_a_start_file_emptied_by_a_power_failure_is_a_lost_job(local: MakeBench) -> None:
