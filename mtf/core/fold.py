@@ -45,8 +45,8 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
     seen: dict[str, Any] = {}
     monitor: tuple[str, str] | None = None
     starts = 0
-    for fact in facts:
-        seen["last_at"] = fact.get("at")
+    for fact in map(_sound, facts):
+        seen["last_at"] = fact.get("at") or seen.get("last_at")
         match fact["event"]:
             case "started":
                 starts += 1
@@ -74,6 +74,18 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case _:  # a fact of a later version
                 pass
     return Progress(starts=starts, **seen)
+
+
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("epoch", "step", "total_steps", "max_epochs", "bytes"), int),
+    **dict.fromkeys(("at", "token", "job_id", "monitor", "mode", "reason", "path"), str),
+    **dict.fromkeys(("sha256", "packages_sha256"), str),
+}
+
+
+def _sound(fact: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a fact without the fields that are not what they should be."""
+    return {k: v for k, v in fact.items() if isinstance(v, _TYPES.get(k, object))}
 
 
 def _some(fact: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -54,6 +53,18 @@ def test_facts_of_a_later_version_are_passed_over() -> None:
     assert fold([{"event": "danced", "at": "t"}], "/r") == Progress(last_at="t")
 
 
+_FACTS = st.dictionaries(
+    st.sampled_from(["at", "epoch", "step", "metrics", "token", "path", "bytes", "monitor", "reason"]),
+    st.none() | st.integers() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.text()),
+)  # fmt: skip
+_EVENTS = st.sampled_from(["started", "proof", "progress", "metrics", "checkpoint", "failed", "finished"])  # fmt: skip
+
+
+@given(st.lists(st.builds(lambda event, fact: {**fact, "event": event}, _EVENTS, _FACTS)))
+def test_no_fact_is_fatal(facts: list[dict[str, Any]]) -> None:
+    fold(facts, "/r")
+
+
 def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
     rundir.append_journal(tmp_path, "progress", {"epoch": 1, "step": 5})
     with (tmp_path / rundir.JOURNAL).open("ab") as f:
@@ -79,4 +90,4 @@ def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:
     assert rundir.claim(tmp_path, token, rundir.FENCED) == "7"
     assert rundir.claim(tmp_path, Token("1" * 16), rundir.FENCED) == rundir.FENCED
     assert rundir.claim(tmp_path, Token("1" * 16), "9") == rundir.FENCED
-    assert sorted(os.listdir(tmp_path / rundir.CLAIMS)) == ["0" * 16, "1" * 16]
+    assert sorted(p.name for p in (tmp_path / rundir.CLAIMS).iterdir()) == ["0" * 16, "1" * 16]
