@@ -11,6 +11,7 @@ import re
 import secrets
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -248,8 +249,9 @@ class GitRepo:
         code, out, _ = self._try("config", "--get", key)
         return out.decode().strip() if code == 0 else None
 
+    @cached_property
     def identity(self) -> str:
-        """Return who commits here, as ``Name <mail>``."""
+        """Who commits here, as ``Name <mail>``."""
         code, out, _ = self._try("var", "GIT_COMMITTER_IDENT")
         return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
 
@@ -284,14 +286,14 @@ class GitRepo:
             else:
                 head.append(b"M 100644 inline " + name + b"\ndata %d\n" % len(content))
                 head += [content, b"\n"]
-        head.append(b"\nget-mark :1\n")
+        # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
+        nothing = "0" * len(parents[0]) if parents else "0" * 40
+        head.append(f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\n".encode())
         out = self._run(
             "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now",
             stdin=b"".join(head),
         )  # fmt: skip
-        new = CommitId(out.decode().strip())
-        self._run("update-ref", "-d", scratch)
-        return new
+        return CommitId(out.decode().strip())
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
         """Move all the refs or none.

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -135,9 +136,15 @@ def render_yaml(value: Mapping[str, Any]) -> str:
     """Return a mapping of JSON values as block YAML 1.2 that reads back as the same values.
 
     Scalars and lists are written as JSON, which YAML 1.2 contains; ruamel's own writer takes 5 ms
-    a file, too long for grids of thousands.
+    a file, too long for grids of thousands. Members of a grid share most of their sections.
     """
-    return "\n".join(_lines(value, "")) + "\n"
+    return "".join(_section(json.dumps({key: item})) for key, item in value.items()) or "{}\n"
+
+
+@lru_cache(maxsize=512)
+def _section(text: str) -> str:
+    """Return a section, given as JSON, as YAML."""
+    return "\n".join(_lines(json.loads(text), "")) + "\n"
 
 
 def _lines(value: Mapping[str, Any], indent: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -98,9 +99,8 @@ def prepare_folders(batch: Batch, root: Path, repository: Path) -> None:
         if not config.exists():
             text = rundir.render_yaml(job_config(start, root, repository))
             rundir.put(config, text.encode())
-        link = job_dir / str(index)
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(folder, job_dir))
+        with contextlib.suppress(FileExistsError):
+            (job_dir / str(index)).symlink_to(os.path.relpath(folder, job_dir))
 
 
 def job_config(start: Start, root: Path, repository: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mtf.core.proof import EXECUTABLE, GITLINK, SYMLINK, Manifest
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mtf.core.ids import CommitId
@@ -37,9 +38,11 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     beside = target.with_name(f".{commit}.{secrets.token_hex(4)}")
     try:
         beside.mkdir(parents=True)
-        files = {p: e for p, e in repo.files(commit).items() if e.mode != GITLINK}
-        _write_files(repo, files, beside)
-        rundir.replace(manifest, json.dumps(_manifest(repo, commit)).encode())
+        files = repo.files(commit)
+        contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
+        _write_files(files, contents, beside)
+        proof = _manifest(commit, contents[commit], files)
+        rundir.replace(manifest, json.dumps(proof).encode())
         _make_read_only(beside)
         _put(beside, target)
     except OSError as e:
@@ -61,13 +64,14 @@ def _put(beside: Path, target: Path) -> None:
             raise
 
 
-def _write_files(repo: GitRepo, files: dict[str, Entry], folder: Path) -> None:
-    contents = repo.blobs(e.oid for e in files.values())
+def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], folder: Path) -> None:
     for parent in sorted({p.rpartition("/")[0] for p in files}):
         (folder / parent).mkdir(parents=True, exist_ok=True)
     for path, entry in files.items():
         place = folder / path
-        if entry.mode == SYMLINK:
+        if entry.mode == GITLINK:
+            place.mkdir(exist_ok=True)  # as git does where the submodule is not checked out
+        elif entry.mode == SYMLINK:
             place.symlink_to(os.fsdecode(contents[entry.oid]))
         else:
             place.write_bytes(contents[entry.oid])
@@ -76,10 +80,9 @@ def _write_files(repo: GitRepo, files: dict[str, Entry], folder: Path) -> None:
             place.chmod(mode | (mode & _READ) >> 2 if entry.mode == EXECUTABLE else mode)
 
 
-def _manifest(repo: GitRepo, commit: CommitId) -> Manifest:
-    raw = repo.blobs([commit])[commit]
-    files = {p: (e.mode, e.oid) for p, e in repo.files(commit).items()}
-    return {"commit": commit, "commit_object": raw.decode("latin-1"), "files": files}
+def _manifest(commit: CommitId, raw: bytes, files: Mapping[str, Entry]) -> Manifest:
+    entries = {path: (entry.mode, entry.oid) for path, entry in files.items()}
+    return {"commit": commit, "commit_object": raw.decode("latin-1"), "files": entries}
 
 
 def _make_read_only(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,9 @@ def open_project(folder: Path) -> Project:
     return Project(repo, settings, remote)
 
 
+@lru_cache(maxsize=8)
 def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
-    """Return the settings committed at ``commit``; the defaults where there are none."""
+    """Return the settings committed at ``commit``, which never change; the defaults for none."""
     from mtf.spec.settings import parse_settings
 
     return parse_settings(repo.read(commit, SETTINGS), SETTINGS)

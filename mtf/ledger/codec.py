@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from mtf.core.records import (
@@ -25,16 +25,23 @@ class DamagedRecordError(ValueError):
 
 
 def encode_run(record: RunRecord) -> bytes:
-    """Return a run record as it stands in the ledger."""
+    """Return a run record as it stands in the ledger: a line a field, so that diffs are short."""
     value = {"format": FORMAT, **run_as_dict(record)}
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    lines = (f' "{name}": {json.dumps(field, ensure_ascii=False)}' for name, field in value.items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def run_as_dict(record: RunRecord) -> dict[str, Any]:
     """Return a run record as JSON values, with what follows from its fields."""
-    value = asdict(record)
-    derived = {"submission": record.submission, "job_id": record.job_id}
-    return {"run": record.run, **derived, **value}
+    return {
+        "run": record.run,
+        "submission": record.submission,
+        "job_id": record.job_id,
+        **vars(record),
+        "checkpoint": vars(record.checkpoint) if record.checkpoint else None,
+        "best": vars(record.best) if record.best else None,
+        "attempts": [vars(attempt) for attempt in record.attempts],
+    }
 
 
 def decode_run(raw: bytes) -> RunRecord:
@@ -74,7 +81,7 @@ def _known_format(value: dict[str, Any]) -> dict[str, Any]:
 
 def encode_submission(record: SubmissionRecord) -> bytes:
     """Return a submission record as it stands in the ledger."""
-    return (json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=False) + "\n").encode()
+    return (json.dumps({"format": FORMAT, **vars(record)}, ensure_ascii=False) + "\n").encode()
 
 
 def decode_submission(raw: bytes) -> SubmissionRecord:

@@ -180,7 +180,7 @@ class LedgerStore:
         base = ledger.tip or self._beginning()
         parents = (base, pin) if pin and change.submissions else (base,)
         new = self._repo.write_commit(
-            files, parents=parents, message=message, committer=self._repo.identity()
+            files, parents=parents, message=message, committer=self._repo.identity
         )
         self._move(ledger.tip, new, change.branches)
         made = frozenset(s.submission for s in change.submissions)
@@ -192,7 +192,7 @@ class LedgerStore:
             {_OVERVIEW: render_overview([]).encode()},
             parents=(),
             message="mtf: begin the ledger",
-            committer=self._repo.identity(),
+            committer=self._repo.identity,
         )
 
     def _move(self, old: CommitId | None, new: CommitId, branches: Mapping[str, CommitId]) -> None:
