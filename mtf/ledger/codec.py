@@ -18,6 +18,7 @@ from mtf.core.states import RunState, Sync
 
 _ATTEMPT = {f.name for f in fields(Attempt)}
 _RUN = {f.name for f in fields(RunRecord)}
+_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one at each call
 
 
 class DamagedRecordError(ValueError):
@@ -27,7 +28,7 @@ class DamagedRecordError(ValueError):
 def encode_run(record: RunRecord) -> bytes:
     """Return a run record as it stands in the ledger: a line a field, so that diffs are short."""
     value = {"format": FORMAT, **run_as_dict(record)}
-    lines = (f' "{name}": {json.dumps(field, ensure_ascii=False)}' for name, field in value.items())
+    lines = (f' "{name}": {_json(field)}' for name, field in value.items())
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
@@ -81,7 +82,7 @@ def _known_format(value: dict[str, Any]) -> dict[str, Any]:
 
 def encode_submission(record: SubmissionRecord) -> bytes:
     """Return a submission record as it stands in the ledger."""
-    return (json.dumps({"format": FORMAT, **vars(record)}, ensure_ascii=False) + "\n").encode()
+    return (_json({"format": FORMAT, **vars(record)}) + "\n").encode()
 
 
 def decode_submission(raw: bytes) -> SubmissionRecord:
