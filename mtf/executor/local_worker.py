@@ -37,6 +37,7 @@ _POLL_S = (
 _BIRTH_S = 1.0  # that a start of an earlier worker is given to claim itself
 _PAUSE_S = 1.0  # before starts are tried again when the host was short of something
 _ATTEMPTS = 10  # at a queue that cannot be read, before the worker gives up
+_INTERRUPTED = "its start was interrupted"
 _DEFAULTS = Settings(max_parallel=1, grace_s=10.0, kill_wait_s=5.0, idle_s=10.0)
 _HOST = os.uname().nodename
 # What a host may lack now and have later; other errors are of this job alone.
@@ -199,7 +200,7 @@ class Worker:
                 return None
             process = None
         if process is None:
-            self._again(job, "its start was interrupted")
+            self._again(job, _INTERRUPTED)
         else:
             self._processes[job.id] = process
         return process
@@ -271,6 +272,9 @@ class Worker:
                 self._end(job, JobState.TIMEOUT, reason="time limit", signal=signal.SIGKILL)
             case "preempt":
                 self._preempted(job, signal=signal.SIGKILL)
+            case _ if local_process.shut_out(self._base(job)):  # killed before it claimed its start
+                self._pause_until = time.monotonic() + _PAUSE_S
+                self._again(job, _INTERRUPTED)
             case _:
                 self._end(job, JobState.NODE_FAILURE, reason="the process vanished")
 

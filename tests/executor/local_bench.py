@@ -75,7 +75,7 @@ def local(tmp_path: Path) -> Iterator[MakeBench]:
 
     def make(snippet: str, max_parallel: int = 4, **times: float) -> Bench:
         text = (
-            "#!/bin/bash\n{% include 'environment.sh.j2' %}\n# stands for mtf.trainer\n" + snippet
+            "#!/bin/bash\n{% include 'environment.sh.j2' %}\n: stands for mtf.trainer\n" + snippet
         )
         given = {"grace_s": 0.5, "kill_wait_s": 0.5, **times}
         return Bench(LocalExecutor(root, max_parallel, {"local.sh.j2": text}, **given), root)

@@ -136,6 +136,20 @@ def test_a_start_that_was_meant_but_never_made_is_made_again(local: MakeBench) -
     assert bench.wait_file(request, "lives") == "1\n"
 
 
+def test_a_job_killed_before_it_began_is_started_again(
+    local: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shell = tmp_path / "bash"  # dies once, as if somebody had killed it
+    shell.write_text(f'#!/bin/sh\n[ -e {shell}.used ] && exec /bin/bash "$@"\n> {shell}.used\n')
+    shell.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    bench = local('echo "$MTF_RESTARTS" >> "$MTF_RUN_DIR/lives"')
+    request = bench.request()
+    bench.submit(request)
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+    assert bench.wait_file(request, "lives") == "1\n"
+
+
 def test_a_start_is_made_once_though_it_is_tried_twice(tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     script.write_text(f"echo x >> {tmp_path}/lives; sleep 0.1; exit 3\n")
