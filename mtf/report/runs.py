@@ -11,40 +11,44 @@ from mtf.core.states import RunState
 from mtf.report.tables import Columns, count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mtf.core.records import RunRecord
 
 
 def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = False) -> Columns:
-    """Return one row a run, in the order given."""
-    headings = ["RUN", "STATE", "SYNC", "JOB", "EPOCH", "BEST", "CHECKPOINT", "REASON"]
-    rows = [_row(r, now, wide=wide) for r in records]
-    if wide:
-        headings[1:1] = ["EXECUTOR", "COMMIT", "ATTEMPTS", "SUBMITTED", "FINISHED"]
-    return Columns(headings, rows)
+    """Return one row a run, in the order given; ``wide`` shortens nothing and shows more."""
+    monitored = {r.best.name for r in records if r.best}
+    metric = monitored.pop() if len(monitored) == 1 else None
+    columns = _wide_columns(now) if wide else {"RUN": lambda r: r.label}
+    columns |= {
+        "STATE": lambda r: str(r.state),
+        "SYNC": lambda r: str(r.sync),
+        "JOB": lambda r: r.job_id or "-",
+        "EPOCH": _epochs,
+        (metric or "best").upper(): lambda r: best_text(r, named=metric is None),
+        "CHECKPOINT": _checkpoint_wide if wide else _checkpoint,
+    }
+    if any(r.reason for r in records):
+        columns["REASON"] = lambda r: _first_line(r.reason, 500 if wide else 60)
+    rows = [[cell(record) for cell in columns.values()] for record in records]
+    return Columns(list(columns), rows)
 
 
-def _row(record: RunRecord, now: datetime, *, wide: bool) -> list[str]:
-    cells = [
-        record.run if wide else record.label,
-        str(record.state),
-        str(record.sync),
-        record.job_id or "-",
-        _epochs(record),
-        best_text(record),
-        _checkpoint(record, wide=wide),
-        record.reason.splitlines()[0][: 200 if wide else 60] if record.reason else "",
-    ]
-    if wide:
-        cells[1:1] = [
-            record.executor,
-            record.commit[:8],
-            str(len(record.attempts)),
-            _ago(record.submitted_at, now),
-            _ago(record.finished_at, now),
-        ]
-    return cells
+def _wide_columns(now: datetime) -> dict[str, Callable[[RunRecord], str]]:
+    return {
+        "RUN": lambda r: r.run,
+        "EXECUTOR": lambda r: r.executor,
+        "COMMIT": lambda r: r.commit[:8],
+        "ATTEMPTS": lambda r: str(len(r.attempts)),
+        "SUBMITTED": lambda r: _ago(r.submitted_at, now),
+        "FINISHED": lambda r: _ago(r.finished_at, now),
+    }
+
+
+def _first_line(text: str, most: int) -> str:
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _epochs(record: RunRecord) -> str:
@@ -53,16 +57,20 @@ def _epochs(record: RunRecord) -> str:
     return f"{record.epoch}/{record.max_epochs}" if record.max_epochs else str(record.epoch)
 
 
-def best_text(record: RunRecord) -> str:
+def best_text(record: RunRecord, *, named: bool = True) -> str:
     """Return the best value of the monitored metric, "-" while there is none."""
-    return f"{record.best.name} {record.best.value:.4g}" if record.best else "-"
-
-
-def _checkpoint(record: RunRecord, *, wide: bool) -> str:
-    if record.checkpoint is None:
+    if record.best is None:
         return "-"
-    name = record.checkpoint.path if wide else record.checkpoint.path.rsplit("/", 1)[-1]
-    return f"{name} {record.checkpoint.sha256[:8]}"
+    return f"{record.best.name} {record.best.value:.4g}" if named else f"{record.best.value:.4g}"
+
+
+def _checkpoint(record: RunRecord) -> str:
+    return f"step {record.checkpoint.step}" if record.checkpoint else "-"
+
+
+def _checkpoint_wide(record: RunRecord) -> str:
+    found = record.checkpoint
+    return f"{found.path} sha256:{found.sha256[:8]}" if found else "-"
 
 
 def _ago(at: str | None, now: datetime) -> str:
