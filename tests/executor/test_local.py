@@ -360,7 +360,7 @@ def test_a_worker_that_cannot_work_is_told_with_the_jobs_that_wait(
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
 
-def test_a_job_starts_and_ends_within_moments(local: MakeBench) -> None:
+def test_the_times_of_start_and_end_are_told(local: MakeBench) -> None:
     bench = local("exit 0")
     for _ in range(2):  # the second finds a worker
         request = bench.request()
