@@ -1,0 +1,131 @@
+"""What people read: tables, plans, problems. Text from values, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from mtf.core.actions import Plan, Record, Submit
+from mtf.core.experiments import run_key
+from mtf.core.ids import RunId
+from mtf.core.records import Best, Checkpoint
+from mtf.core.states import RunState
+from mtf.errors import Problem
+from mtf.report.plans import COMMENT_BUDGET, SpecChange, plan_markdown, plan_text
+from mtf.report.problems import render_problems
+from mtf.report.runs import results_table, status_table, summary
+from mtf.report.tables import Columns, count, render_csv, render_markdown, render_plain
+from tests.core.worlds import NOW, desired, experiment, iso, record
+
+MEMBER = experiment("optimizer.lr=0.1,training.seed=1", "search", **{"optimizer.lr": 0.1, "training.seed": 1})  # fmt: skip
+RUN = replace(
+    record(MEMBER, run=f"search/20260101T110000Z/cccccccc/{MEMBER.name}"),
+    state=RunState.RUNNING, epoch=3, max_epochs=10, best=Best("val_accuracy", 0.91234, 2, 20, "max"),
+    checkpoint=Checkpoint("/r/checkpoints/epoch_003_step_000030.ckpt", 30, "f" * 64, 10),
+    parameters={"optimizer.lr": 0.1, "training.seed": 1}, metrics={"val_accuracy": 0.9}, submitted_at=iso(-90),
+)  # fmt: skip
+FAILED = replace(RUN, state=RunState.FAILED, best=None, reason="ValueError: x\nmore")
+
+
+def test_the_status_table_names_the_metric_once_and_shortens_names() -> None:
+    assert render_plain(status_table([RUN], NOW)) == (
+        "RUN                   STATE    SYNC    JOB  EPOCH  VAL_ACCURACY  CHECKPOINT\n"
+        "search/lr=0.1,seed=1  running  Synced  77   3/10   0.9123        step 30"
+    )
+
+
+def test_reasons_are_shown_where_there_are_any_one_line_each() -> None:
+    table = status_table([RUN, FAILED], NOW)
+    assert table.headings[-1] == "REASON"
+    assert [row[-1] for row in table.rows] == ["", "ValueError: x"]
+
+
+def test_the_wide_table_shortens_nothing() -> None:
+    text = render_plain(status_table([RUN], NOW + timedelta(minutes=5), wide=True))
+    assert RUN.run in text
+    assert "/r/checkpoints/epoch_003_step_000030.ckpt sha256:ffffffff" in text
+    assert "1 h ago" in text
+
+
+def test_equal_last_parts_keep_the_whole_path() -> None:
+    name = "model.size=1,data.size=2"
+    twins = replace(RUN, run=RunId(f"search/20260101T110000Z/cccccccc/{name}"), experiment=name)
+    assert twins.label == f"search/{name}"
+
+
+def test_the_summary_counts_and_names_the_best() -> None:
+    assert (
+        summary([RUN, FAILED])
+        == "2 runs: 1 running, 1 failed · best val_accuracy 0.9123 (search/lr=0.1,seed=1)"
+    )
+    assert count(1, "run") == "1 run"
+
+
+def test_results_in_every_format() -> None:
+    table = results_table([RUN])
+    assert table.headings == [
+        "RUN",
+        "STATE",
+        "BEST",
+        "optimizer.lr",
+        "training.seed",
+        "val_accuracy",
+    ]
+    assert (
+        render_csv(table).splitlines()[1]
+        == '"search/lr=0.1,seed=1",running,val_accuracy 0.9123,0.1,1,0.9'
+    )
+    assert render_markdown(Columns(["a"], [["x|y"]])) == "| a |\n| --- |\n| x\\|y |"
+
+
+CHANGE = SpecChange(
+    name="search", path="experiments/search.yaml", new=("lr=1", "lr=2"), existing={"completed": 3}, removed=1,
+    axes={"optimizer.lr": [1, 2]}, resources="1 node, 4 GPU, 8 CPU", gpu_hours=48.0, cpu_hours=96.0, config="a: 1\n",
+)  # fmt: skip
+
+
+def test_the_pull_request_comment() -> None:
+    text = plan_markdown([CHANGE], head="h" * 40, base="b" * 40)
+    assert text.splitlines()[:6] == [
+        "<!-- mtf-plan:v1 -->",
+        "### mtf plan: 2 runs to submit, 1 no longer asked for",
+        "",
+        "| experiment | new | already there | removed | resources per run | at most |",
+        "|---|--:|---|--:|---|---|",
+        "| `search` | **2** | 3 completed | 1 | 1 node, 4 GPU, 8 CPU | 48 GPU-h, 96 CPU-h |",
+    ]
+    assert "**Parameters of `search`** `optimizer.lr`: 1, 2 (2)" in text
+    assert text.count("<details>") == text.count("</details>") == 2
+
+
+def test_a_comment_that_would_be_too_long_says_what_was_cut() -> None:
+    huge = replace(CHANGE, new=tuple(f"lr={n}" for n in range(20_000)))
+    text = plan_markdown([huge, CHANGE], head="h" * 40, base="b" * 40)
+    assert len(text) <= COMMENT_BUDGET
+    assert "left out" in text
+
+
+def test_without_a_time_limit_there_is_no_bound() -> None:
+    text = plan_markdown([replace(CHANGE, gpu_hours=None)], head="h" * 40, base="b" * 40)
+    assert "no bound: slurm.time is not set" in text
+
+
+def test_the_plans_verdict_comes_last() -> None:
+    spec = desired(MEMBER)
+    submit = Submit(RunId("search/t/c/x"), spec, MEMBER, run_key(MEMBER, {}))
+    text = plan_text(
+        Plan((submit, Record(RUN.run, RUN, "pending -> running")), 4, ("drift",)), [CHANGE]
+    )
+    assert text.splitlines()[-2:] == [
+        "note: drift",
+        "Plan: 1 to submit, 1 to record, 4 unchanged. mtf sync does it.",
+    ]
+
+
+def test_problems_for_forges_are_escaped() -> None:
+    problem = Problem("a,b.yaml", 3, 7, "50% of\nit")
+    assert (
+        render_problems([problem], "github")
+        == "::error file=a%2Cb.yaml,line=3,col=7::50%25 of%0Ait"
+    )
+    assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\nit"
