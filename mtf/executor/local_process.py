@@ -158,10 +158,15 @@ def _stat(pid: str) -> list[str]:
     Source: proc(5), ``/proc/pid/stat``: the name, in brackets, may hold anything.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)  # pathlib takes four times as long
+    except FileNotFoundError:
         return []
-    fields = text.rpartition(") ")[2].split()
+    try:
+        fields = os.read(fd, 4096).rpartition(b") ")[2].decode().split()
+    except ProcessLookupError:
+        return []
+    finally:
+        os.close(fd)
     return [*fields[:4], fields[19]]
 
 
