@@ -6,6 +6,7 @@ Nothing here imports torch before the run is claimed and signals are heard.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import socket
 import sys
@@ -160,6 +161,15 @@ def _collector_at_rest() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _need_torch() -> None:
+    missing = [name for name in ("torch", "lightning") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MtfError(
+            f"{' and '.join(missing)} not installed for {sys.executable}: pip install 'mtf[train]'"
+            " there, or name the jobs' environment in mtf.yaml (environment: {venv: ...})"
+        )
 
 
 def _built_in(run: RunContext, proved: Callable[[], None]) -> None:
