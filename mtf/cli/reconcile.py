@@ -102,13 +102,11 @@ def sync(
     with sync_lock(project):
         report = sync_once(project, options, publish=not no_push, say=say)
         say(verdict(report.plan) if report.plan.is_empty else _done(report))
-        if wait:
-            from mtf.cli.live import show_progress
+    if wait:
+        from mtf.cli.live import show_progress
 
-            with show_progress() as update:
-                sync_until_over(
-                    project, options, publish=not no_push, update=update, every=interval
-                )
+        with show_progress() as update:
+            sync_until_over(project, options, publish=not no_push, update=update, every=interval)
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     sys.exit(report.exit_code)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mtf.core.ids import RunId
     from mtf.core.records import RunRecord
 
+_PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
+
 
 def sync_once(
     project: Project, options: Options, *, publish: bool, say: Callable[[str], None]
@@ -93,6 +95,8 @@ def sync_until_over(
 ) -> None:
     """Reconcile again and again until these runs are over (default: all that are active now).
 
+    The clone's lock is held for each reconciliation alone: in between others may act on runs.
+
     ``update`` is given the runs, with what their journals say, after each look. The pause between
     looks (``every``, seconds) is by default half a second for the local executor and five for a
     cluster, which others use too.
@@ -108,4 +112,5 @@ def sync_until_over(
         if not active:
             return
         time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))
-        sync_once(project, options, publish=publish, say=lambda _: None)
+        with sync_lock(project, wait_s=_PATIENCE_S):
+            sync_once(project, options, publish=publish, say=lambda _: None)

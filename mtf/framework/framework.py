@@ -119,10 +119,9 @@ class Submission:
 
     def wait(self, every: float | None = None) -> list[RunRecord]:
         """Reconcile until the runs are over and return their records; ``every`` is in seconds."""
-        with sync_lock(self.project, wait_s=60):
-            sync_until_over(
-                self.project, Options(), publish=True, update=_ignore, every=every, runs=self.ids
-            )
+        sync_until_over(
+            self.project, Options(), publish=True, update=_ignore, every=every, runs=self.ids
+        )
         return self.records
 
 
