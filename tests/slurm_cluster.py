@@ -1,20 +1,22 @@
 """A private SLURM in one folder: munge, MariaDB, slurmdbd, slurmctld and four slurmd nodes.
 
 Everything (sockets, state, logs, pids, ports on loopback) is under the folder; no service of the
-host is touched. `python -m tests.slurm_cluster up DIR` prints the line that makes `sbatch` use it,
-`python -m tests.slurm_cluster down DIR` takes it down.
+host is touched. `python -m tests.slurm_cluster up DIR` starts it and prints the line that makes a
+shell's `sbatch` use it; `python -m tests.slurm_cluster down DIR` takes it down.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +80,11 @@ class Cluster:
     def conf(self) -> Path:
         return self.folder / "slurm.conf"
 
+    @property
+    def env(self) -> Path:
+        """The file that a shell reads to use this cluster."""
+        return self.folder / "env"
+
     def run(self, *args: str, timeout: float = 60) -> str:
         """Run one of SLURM's programs against this cluster and return what it printed."""
         env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
@@ -94,6 +101,8 @@ class Cluster:
         Raises:
             ClusterError: a daemon does not come up; its log is in ``log/``.
         """
+        if self.folder.exists() and any(self.folder.iterdir()) and not self.conf.exists():
+            raise ClusterError(f"{self.folder}: holds other things. Name a folder of its own")
         install_packages()
         self.down()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,6 +119,7 @@ class Cluster:
             self._start("slurmd", "-N", f"n{number}")
         self._wait("slurmctld", lambda: self.run("scontrol", "ping"))
         self._wait("nodes", self._all_idle)
+        self.env.write_text(f"export SLURM_CONF={shlex.quote(str(self.conf))}\n")
 
     def _all_idle(self) -> None:
         idle = self.run("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N").split()
@@ -187,11 +197,13 @@ class Cluster:
 
     def down(self) -> None:
         """Kill what runs from this folder, jobs included; a throw-away cluster needs no farewell."""
-        for pid in self._pids():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        end = time.monotonic() + 10
+        while (pids := self._pids()) and time.monotonic() < end:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        self.env.unlink(missing_ok=True)
 
     def _pids(self) -> list[int]:
         """Return the daemons of this folder, the step daemons, and the jobs below those."""
@@ -309,7 +321,7 @@ def main() -> None:
         case ["up", folder]:
             cluster = Cluster(Path(folder).absolute())
             cluster.up()
-            print(f"export SLURM_CONF={cluster.conf}")
+            print(f". {shlex.quote(str(cluster.env))}")
         case ["down", folder]:
             Cluster(Path(folder).absolute()).down()
         case _:

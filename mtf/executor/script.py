@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,61 +36,99 @@ def render(request: JobRequest, kind: Kind, own: Mapping[str, str] | None = None
     Raises:
         MtfError: a template is broken, or its script could not work; name and line are said.
     """
-    from jinja2 import (
-        ChoiceLoader,
-        DictLoader,
-        Environment,
-        FileSystemLoader,
-        StrictUndefined,
-        TemplateError,
-        TemplateSyntaxError,
-    )
+    from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError
 
-    name = TEMPLATES[kind]
+    def source(name: str) -> tuple[str, str, None] | None:
+        shipped = data_dir("templates") / name
+        if own and name in own:
+            return own[name], f"templates/{name}", None
+        return (shipped.read_text(), f"templates/{name}", None) if shipped.is_file() else None
+
     jinja = Environment(
-        loader=ChoiceLoader([DictLoader(dict(own or {})), FileSystemLoader(data_dir("templates"))]),
-        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True,  # noqa: S701
-        keep_trailing_newline=True,
+        loader=FunctionLoader(source), undefined=StrictUndefined, autoescape=False,  # noqa: S701
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    jinja.filters["quote"] = lambda value: shlex.quote(str(value))
+    jinja.filters |= {"quote": lambda value: shlex.quote(str(value)), "directive": directive}
     try:
-        text = jinja.get_template(name).render(_values(request, kind))
+        text = jinja.get_template(TEMPLATES[kind]).render(_values(request, kind))
     except TemplateSyntaxError as e:
-        raise MtfError(f"templates/{e.name or name}:{e.lineno}: {e.message}") from e
-    except TemplateError as e:
-        raise MtfError(f"templates/{name}: {e}. Compare it with mtf's own template") from e
+        raise MtfError(f"templates/{e.name}:{e.lineno}: {e.message}") from e
+    except MtfError:
+        raise
+    except Exception as e:  # a template's expressions may raise anything
+        raise MtfError(f"{_place(e, kind)}: {e}. Compare it with mtf's own template") from e
     check_script(text, kind)
     return text
 
 
+def _place(error: Exception, kind: Kind) -> str:
+    """Return the template's line that an error comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{f.filename}:{f.lineno}" for f in frames if f.filename.startswith("templates/")]
+    return lines[-1] if lines else f"templates/{TEMPLATES[kind]}"
+
+
 def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:
+    for name in request.resources["variables"]:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise MtfError(f"slurm.variables: {name!r} is no name for an environment variable")
     return {
         "job_name": job_name(request.name, request.token),
         "token": request.token,
         "name": request.name,
         "options": slurm_options(request) if kind == "slurm" else [],
+        "srun_options": _srun_options(request),
         "array": request.array,
         "job_dir": request.job_dir,
         "run_dir": request.tasks[0].run_dir,
         "code_dir": request.code_dir,
         "nodes": request.resources["nodes"],
         "resources": request.resources,
-        "command": _command(request),
+        "command": _command(request, kind),
         "continue_code": CONTINUE_EXIT_CODE,
     }
 
 
-def _command(request: JobRequest) -> str:
+def _srun_options(request: JobRequest) -> str:
+    needs = request.resources
+    options = [
+        "--export=ALL",
+        f"--cpus-per-task={int(needs['cpus_per_task'])}",  # newer sruns do not inherit it
+        "--kill-on-bad-exit=1",  # the other ranks would wait for ever
+    ]
+    if _is_pyxis(needs["container"]):
+        root = _run_root(request)
+        options += [f"--container-image={needs['container']}", f"--container-mounts={root}:{root}",
+                    f"--container-workdir={request.code_dir}"]  # fmt: skip
+    return shlex.join(options)
+
+
+def _command(request: JobRequest, kind: Kind) -> str:
     """Return the quoted words that start the trainer; the run folder follows them."""
     needs = request.resources
     own = needs["venv"] or needs["conda"] or needs["container"]
-    words = ["python" if own else request.python, "-m", "mtf.trainer"]
-    if needs["container"]:
-        # the run root and the checkout are bound: they hold all that a job reads and writes
-        root = str(PurePosixPath(request.code_dir).parents[1])
-        bind = ["--bind", root, "--pwd", request.code_dir]
-        words = ["apptainer", "exec", *bind, needs["container"], *words]
-    return shlex.join(words)
+    trainer = shlex.join(["python" if own else request.python, "-m", "mtf.trainer"])
+    image = needs["container"]
+    if image is None:
+        return trainer
+    if _is_pyxis(image):
+        if kind == "local":
+            raise MtfError(f"slurm.container {image}: only SLURM's pyxis runs it. Name a .sif file")
+        return trainer
+    options = ["--bind", _run_root(request), "--pwd", request.code_dir]
+    options += ["--nv"] if needs["gpus_per_node"] else []
+    runtime = '"$(command -v apptainer || command -v singularity || echo apptainer)"'
+    return f"{runtime} exec {shlex.join([*options, image])} {trainer}"
+
+
+def _is_pyxis(image: str | None) -> bool:
+    """Return whether an image is written as pyxis takes it: ``registry#image`` or a ``.sqsh``."""
+    return image is not None and ("#" in image or image.endswith(".sqsh"))
+
+
+def _run_root(request: JobRequest) -> str:
+    """Return the folder that holds all that a job reads and writes."""
+    return str(PurePosixPath(request.code_dir).parents[1])
 
 
 _FLAGS: Mapping[str, str] = {
@@ -102,33 +141,33 @@ def slurm_options(request: JobRequest) -> list[str]:
     """Return the ``#SBATCH`` options of a request. Source: sbatch(1)."""
     needs: Resources = request.resources
     options = [
-        f"--nodes={needs['nodes']}",
-        f"--ntasks-per-node={needs['ntasks_per_node']}",
-        f"--cpus-per-task={needs['cpus_per_task']}",
+        f"--nodes={int(needs['nodes'])}",
+        f"--ntasks-per-node={int(needs['ntasks_per_node'])}",
+        f"--cpus-per-task={int(needs['cpus_per_task'])}",
     ]
     given: dict[str, Any] = dict(needs)
-    options += [f"{flag}={_word(given[key])}" for key, flag in _FLAGS.items() if given[key]]
+    options += [f"{flag}={directive(given[key])}" for key, flag in _FLAGS.items() if given[key]]
     if needs["gpus_per_node"]:
-        options.append(f"--gpus-per-node={needs['gpus_per_node']}")
+        options.append(f"--gpus-per-node={int(needs['gpus_per_node'])}")
     if needs["time"]:
         # without `B:`: to the steps, so that every rank hears it (SLURM rounds up to a minute)
-        options.append(f"--signal=USR1@{needs['signal_lead']}")
+        options.append(f"--signal=USR1@{int(needs['signal_lead'])}")
     options.append("--requeue" if needs["requeue"] else "--no-requeue")
     options += ["--open-mode=append", *_outputs(request)]
-    return [*options, *needs["extra"]]
+    return [*options, *map(_option, needs["extra"])]
 
 
 def _outputs(request: JobRequest) -> list[str]:
     if not request.array:
         base = f"{_path(request.tasks[0].run_dir)}/%j"
-        return [f"--output={_word(base + '.out')}", f"--error={_word(base + '.err')}"]
+        return [f"--output={directive(base + '.out')}", f"--error={directive(base + '.err')}"]
     base = f"{_path(request.job_dir)}/%a/%A_%a"
     array = _ranges([task.index for task in request.tasks])
     throttle = f"%{request.max_parallel}" if request.max_parallel else ""
     return [
         f"--array={array}{throttle}",
-        f"--output={_word(base + '.out')}",
-        f"--error={_word(base + '.err')}",
+        f"--output={directive(base + '.out')}",
+        f"--error={directive(base + '.err')}",
     ]
 
 
@@ -137,13 +176,24 @@ def _path(path: str) -> str:
     return path.replace("%", "%%")
 
 
-def _word(text: str) -> str:
-    """Return one word of an ``#SBATCH`` line, which knows double quotes and backslashes."""
+def directive(text: str) -> str:
+    """Return one word of an ``#SBATCH`` line, where sbatch knows quotes, ``\\`` and ``#``.
+
+    Raises:
+        MtfError: it cannot stand there. (A backslash in a file name turns its patterns off.)
+    """
     if re.fullmatch(r"[A-Za-z0-9_./%+:,=@&|*!()\[\]-]+", text):
         return text
-    if "\n" in text or '"' in text:
+    if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029\"\\]", text):
         raise MtfError(f"{text!r}: cannot stand in an #SBATCH line. Rename that folder or value")
     return f'"{text}"'
+
+
+def _option(text: str) -> str:
+    """Return one of the user's own options, as ``slurm.extra`` allows them."""
+    if not re.fullmatch(r"--[a-z][a-z0-9-]*(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?", text):
+        raise MtfError(f"slurm.extra: {text!r} is not one sbatch option like --exclusive")
+    return text
 
 
 def _ranges(indices: list[int]) -> str:
@@ -170,10 +220,15 @@ def check_script(text: str, kind: Kind) -> None:
     lines = text.splitlines()
     if not lines or not lines[0].startswith("#!"):
         raise MtfError(f"{name}:1: the first line must name the shell, like #!/bin/bash")
-    if "mtf.trainer" not in text:
+    commands = [line for line in lines if not line.lstrip().startswith("#")]
+    if not any("mtf.trainer" in line for line in commands):
         raise MtfError(f"{name}: nothing starts the trainer. Put {{{{ command }}}} in it")
     if kind == "slurm":
         _check_directives(name, lines)
+        if not any(re.search(r"(^|[\s;&|(])srun\s", line) for line in commands):
+            raise MtfError(
+                f"{name}: without srun the trainer does not hear SLURM's signals in time"
+            )
 
 
 def _check_directives(name: str, lines: list[str]) -> None:
@@ -185,5 +240,3 @@ def _check_directives(name: str, lines: list[str]) -> None:
             raise MtfError(f"{name}:{number}: sbatch ignores #SBATCH lines after a command")
         elif re.search(r"--(no-)?requeue=", line):
             raise MtfError(f"{name}:{number}: --requeue takes no value: sbatch would refuse it")
-    if not any(re.match(r"\s*(exec )?srun\s", line) for line in lines):
-        raise MtfError(f"{name}: without srun the trainer does not hear SLURM's signals in time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from mtf.core.jobs import JobRequest, JobView
 
 _SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
-_LONG_AGO = timedelta(minutes=2)  # squeue forgets after MinJobAge, 300 s by default
-_MOST_NAMES = 500  # on a command line; with more, all jobs are read
+# squeue forgets MinJobAge (300 s by default) after its end each task on its own, while others of
+# the same array go on: what was submitted longer ago than this may have lost some.
+_LONG_AGO = timedelta(minutes=2)
+_MOST_BYTES = 100_000  # of names: Linux takes 128 KiB in one argument; with more, all jobs are read
 _MOST_JOBS = 1000  # on scancel's
 # Of the submitter's environment; not its secrets, and not SBATCH_*, which overrule the script.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "SLURM_CONF",
@@ -76,10 +79,7 @@ class SlurmExecutor:
             raise SubmissionUncertainError(str(e)) from e
         number = slurm_text.parse_job_id(answer.stdout)
         jobs = self._submitted(request, number) if number else self._not_submitted(request, answer)
-        for task in request.tasks:
-            link = rundir.job_script(Path(task.run_dir), jobs[task.index])
-            if not link.is_symlink():
-                link.symlink_to(path)
+        _link_script(request, path, jobs)
         return jobs
 
     def _submitted(self, request: JobRequest, number: str) -> dict[int, JobId]:
@@ -93,9 +93,14 @@ class SlurmExecutor:
         if error is not None:
             raise error
         names = {request.token: job_name(request.name, request.token)}
-        found = {v.index: v.job_id for v in self.jobs(names, datetime.now(UTC))}
+        try:
+            found = {v.index: v.job_id for v in self.jobs(names, datetime.now(UTC))}
+        except ExecutorUnavailableError as e:
+            raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
         if found.keys() >= {task.index for task in request.tasks}:
             return found
+        if found or answer.code == 0:
+            raise SubmissionUncertainError(f"sbatch gave no job id: {answer.stderr.strip()}")
         raise slurm_text.refusal(answer.stderr)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
@@ -105,10 +110,10 @@ class SlurmExecutor:
         may have forgotten sacct is asked too. squeue's word wins.
         """
         views = {(v.token, v.index): v for v in self._squeue(names) if v.token in names}
-        known = {token for token, _ in views}
+        missing = names.keys() - {token for token, _ in views}
         vague = any(v.state is JobState.CANCELLED for v in views.values())  # by whom?
-        if vague or known < names.keys() or datetime.now(UTC) - since > _LONG_AGO:
-            for view in self._sacct(names, since):
+        if missing or vague or datetime.now(UTC) - since > _LONG_AGO:
+            for view in self._sacct(names, since, needed=bool(missing)):
                 key = view.token, view.index
                 if view.token in names and (key not in views or _says_more(view, views[key])):
                     views[key] = view
@@ -125,15 +130,29 @@ class SlurmExecutor:
             raise ExecutorUnavailableError(answer.stderr.strip())
         return slurm_text.parse_scontrol(answer.stdout)
 
-    def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
-        """Ask the accounting; a cluster without it has only squeue's word."""
+    def _sacct(self, names: Mapping[Token, str], since: datetime, *, needed: bool) -> list[JobView]:
+        """Ask the accounting; a cluster without it has only squeue's word.
+
+        Raises:
+            ExecutorUnavailableError: it is ``needed``, and there but out of order.
+        """
         start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        answer = self._ask((
-            "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
-            f"--delimiter={slurm_text.SEPARATOR}", f"--format={','.join(slurm_text.SACCT_FIELDS)}",
-            f"--starttime={start}", *_selection(names),
-        ))  # fmt: skip
-        return slurm_text.parse_sacct(answer.stdout) if answer.code == 0 else []
+        try:
+            answer = self._ask((
+                "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
+                f"--delimiter={slurm_text.SEPARATOR}",
+                f"--format={','.join(slurm_text.SACCT_FIELDS)}",
+                f"--starttime={start}", *_selection(names),
+            ))  # fmt: skip
+        except ExecutorUnavailableError:
+            if needed:
+                raise
+            return []
+        if answer.code == 0:
+            return slurm_text.parse_sacct(answer.stdout)
+        if needed and not slurm_text.has_no_accounting(answer.stderr):
+            raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
+        return []
 
     def cancel(self, jobs: Collection[JobId]) -> None:
         """End jobs for good; see ``Executor.cancel``."""
@@ -141,15 +160,19 @@ class SlurmExecutor:
             self._command(("scancel", "--quiet", *some))
 
     def preempt(self, jobs: Collection[JobId]) -> None:
-        """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint."""
+        """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint.
+
+        Those that wait, are over or unknown are passed over.
+        """
         for some in _chunks(jobs):
             self._command(("scontrol", "requeue", ",".join(some)))
 
     def _command(self, command: tuple[str, ...]) -> None:
+        """Run a command on jobs. SLURM does it to all that it can, whatever it says of the rest."""
         answer = self._ask(command)
-        error = slurm_text.submission_error(answer.stderr) if answer.code else None
+        error = slurm_text.command_error(answer.stderr)
         if error is not None:
-            raise ExecutorUnavailableError(str(error))
+            raise error
 
     def limits(self) -> Limits:
         """Return what one array may hold; see ``Executor.limits``."""
@@ -171,7 +194,7 @@ class SlurmExecutor:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramMissingError as e:
             if command[0] == "sacct":
-                return proc.Output(1, "", str(e))
+                return proc.Output(1, "", slurm_text.NO_ACCOUNTING)
             raise ExecutorUnavailableError(str(e)) from e
 
 
@@ -182,7 +205,16 @@ def _says_more(accounted: JobView, queued: JobView) -> bool:
 
 def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
     """Return the option that selects jobs by name; nobody's jobs but ours bear a token."""
-    return (f"--name={','.join(names.values())}",) if len(names) <= _MOST_NAMES else ()
+    listed = ",".join(names.values())
+    return (f"--name={listed}",) if len(listed) <= _MOST_BYTES else ()
+
+
+def _link_script(request: JobRequest, script: Path, jobs: Mapping[int, JobId]) -> None:
+    """Show each run's script in its folder. The jobs are submitted: this may fail."""
+    for task in request.tasks:
+        link = rundir.job_script(Path(task.run_dir), jobs[task.index])
+        with suppress(OSError):
+            link.symlink_to(script)
 
 
 def _chunks(jobs: Collection[JobId]) -> list[tuple[JobId, ...]]:

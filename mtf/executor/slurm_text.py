@@ -27,10 +27,14 @@ SQUEUE_FIELDS = (
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
 TIME_FORMAT = {"SLURM_TIME_FORMAT": "%s"}  # seconds since the epoch, whatever the time zone
 
-# Source: squeue(1) and sacct(1), JOB STATE CODES. COMPLETING jobs are still dying: not over yet.
+# Source: squeue(1) and sacct(1), JOB STATE CODES, of 22.05 and what later versions have added.
+# COMPLETING jobs are still dying: not over yet.
 STATES: Mapping[str, JobState] = {
     "PENDING": JobState.PENDING,
     "CONFIGURING": JobState.PENDING,
+    "POWER_UP_NODE": JobState.PENDING,
+    "EXPEDITING": JobState.PENDING,
+    "LAUNCH_FAILED": JobState.PENDING,
     "REQUEUED": JobState.PENDING,
     "REQUEUE_FED": JobState.PENDING,
     "REQUEUE_HOLD": JobState.HELD,
@@ -41,6 +45,7 @@ STATES: Mapping[str, JobState] = {
     "SIGNALING": JobState.RUNNING,
     "STAGE_OUT": JobState.RUNNING,
     "RESIZING": JobState.RUNNING,
+    "UPDATE_DB": JobState.RUNNING,
     "SUSPENDED": JobState.SUSPENDED,
     "STOPPED": JobState.SUSPENDED,
     "COMPLETED": JobState.COMPLETED,
@@ -52,19 +57,23 @@ STATES: Mapping[str, JobState] = {
     "DEADLINE": JobState.TIMEOUT,
     "NODE_FAIL": JobState.NODE_FAILURE,
     "BOOT_FAIL": JobState.NODE_FAILURE,
+    "RECONFIG_FAIL": JobState.NODE_FAILURE,
     "OUT_OF_MEMORY": JobState.OUT_OF_MEMORY,
 }
 
-# What sbatch prints when it gives no job id (SLURM 22.05 where not said otherwise).
-_UNCERTAIN = (  # the controller may have taken the job before the answer was lost
-    "Socket timed out", "Zero Bytes were transmitted", "Communication connection failure",
-    "Message receive failure", "Unexpected message received",
+# What sbatch prints when it gives no job id (SLURM 22.05's texts; those tried are in the tests).
+_UNCERTAIN = (  # the controller may have taken the job before its answer was lost
+    "Socket timed out", "Zero Bytes were transmitted", "Received zero length message",
+    "Received message length < 0", "Message receive failure", "Unexpected message received",
+    "Communication connection failure", "Communication shutdown failure",
+    "controller (send failure)", "controller (receive failure)", "controller (shutdown failure)",
 )  # fmt: skip
 _UNAVAILABLE = (  # nothing was taken; later it may be
-    "Unable to contact slurm controller", "temporarily unable to accept job", "standby mode",
-    "Resource temporarily unavailable", "Connection refused", "configuration source",
-    "Unable to establish", "MaxSubmitJobsPerUser", "Invalid authentication credential",
-    "Protocol authentication error",
+    "Unable to contact slurm controller", "standby mode", "Connection refused",
+    "temporarily unable to accept job", "Resource temporarily unavailable",  # MaxJobCount
+    "SubmitJob",  # limits of jobs in the queue, like AssocMaxSubmitJobLimit
+    "Required partition not available", "Requested partition configuration not available now",
+    "Unable to create job record", "configuration source", "authentication",  # munge is down
 )  # fmt: skip
 
 
@@ -87,6 +96,31 @@ def refusal(text: str) -> SubmissionRefusedError:
     return SubmissionRefusedError("; ".join(dict.fromkeys(lines)) or "sbatch gave no reason")
 
 
+NO_ACCOUNTING = "Slurm accounting storage is disabled"  # sacct's own words
+
+
+def has_no_accounting(text: str) -> bool:
+    """Return whether sacct says that this cluster keeps no accounts (not: that it is down)."""
+    return NO_ACCOUNTING in text
+
+
+# What scancel and scontrol print of jobs for which there is nothing to do.
+_PASSED_OVER = (
+    "Invalid job id specified", "already completing or completed", "Job is pending execution",
+    "Job/step already completing", "Job has already finished",
+)  # fmt: skip
+
+
+def command_error(text: str) -> MtfError | None:
+    """Return the error that scancel's or scontrol's text stands for, None where all is well."""
+    unheard = submission_error(text)
+    if unheard is not None:
+        return ExecutorUnavailableError(str(unheard))
+    lines = [line.removeprefix("scancel: error: ") for line in text.strip().splitlines()]
+    bad = [line for line in lines if not any(words in line for words in _PASSED_OVER)]
+    return MtfError("; ".join(dict.fromkeys(bad))) if bad else None
+
+
 def parse_job_id(printed: str) -> str | None:
     """Return the job id that ``sbatch --parsable`` printed, as ``<id>[;<cluster>]``."""
     found = re.search(r"^(\d+)(;\S+)?$", printed.strip(), re.MULTILINE)
@@ -103,7 +137,7 @@ def _from_squeue(fields: list[str]) -> JobView:
     code = int(status) if status.isdigit() else 0
     known = STATES.get(state, JobState.UNKNOWN)
     over = known not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
-    held = known is JobState.PENDING and "held" in reason.lower()
+    held = known is JobState.PENDING and re.search("held|hold", reason.lower())  # JobHeldUser ...
     return JobView(
         job_id=JobId(job),
         token=token_of(name),

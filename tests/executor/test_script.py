@@ -47,33 +47,110 @@ def test_the_script_is_the_golden_one(name: str, request_: JobRequest, kind: str
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
-def test_a_container_runs_the_trainer_with_the_run_root_bound() -> None:
-    text = render(replace(FULL, resources=resources(container="/images/torch.sif")), "slurm")
-    assert "srun --export=ALL --kill-on-bad-exit=1 apptainer exec --bind /data/runs" in text
-    assert "/images/torch.sif python -m mtf.trainer" in text
+RUNTIME = '"$(command -v apptainer || command -v singularity || echo apptainer)"'
 
 
-NASTY = ["$(touch HIT)", "`touch HIT`", "a; touch HIT", "a\ntouch HIT", "'; touch HIT; '", '"$(touch HIT)"', "a && touch HIT"]  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "gpus", "launch"),
+    [
+        ("/images/torch.sif", 0, f"{RUNTIME} exec --bind /data/runs --pwd /data/runs/.code/abc /images/torch.sif python"),
+        ("docker://torch:2", 1, f"{RUNTIME} exec --bind /data/runs --pwd /data/runs/.code/abc --nv docker://torch:2 python"),
+    ],
+)  # fmt: skip
+def test_a_container_runs_the_trainer_with_the_run_root_bound(
+    image: str, gpus: int, launch: str
+) -> None:
+    for kind in ("slurm", "local"):
+        needs = resources(container=image, gpus_per_node=gpus)
+        assert launch in render(replace(FULL, resources=needs), kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", ["nvcr.io#nvidia/pytorch:24.05", "/images/torch.sqsh"])
+def test_an_image_of_pyxis_is_sruns_matter(image: str) -> None:
+    request = replace(FULL, resources=resources(container=image))
+    (line,) = [x for x in render(request, "slurm").splitlines() if x.startswith("srun")]
+    assert (
+        "--container-mounts=/data/runs:/data/runs --container-workdir=/data/runs/.code/abc" in line
+    )
+    assert f"--container-image={image}" in line.replace("'", "")
+    with pytest.raises(MtfError, match="pyxis"):
+        render(request, "local")
+
+
+# what a forged ledger could hold; specs never do
+NASTY = ["$(touch HIT)", "`touch HIT`", "a; touch HIT", "a\ntouch HIT", "'; touch HIT; '", '"$(touch HIT)"', "a && touch HIT", "a\rtouch HIT", "\u2028touch HIT", "-e touch HIT"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NASTY)
-@pytest.mark.parametrize("place", ["variables", "code_dir", "venv"])
+@pytest.mark.parametrize(
+    "place", ["variables", "code_dir", "venv", "conda", "modules", "token", "python", "container"]
+)
 def test_no_value_becomes_a_command(tmp_path: Path, text: str, place: str) -> None:
     nasty = {
         "variables": replace(FULL, resources=resources(variables={"A": text})),
         "code_dir": replace(FULL, resources=resources(), code_dir=text),
         "venv": replace(FULL, resources=resources(venv=text)),
+        "conda": replace(FULL, resources=resources(conda=text)),
+        "modules": replace(FULL, resources=resources(modules=[text])),
+        "container": replace(FULL, resources=resources(container=text)),
+        "token": replace(FULL, resources=resources(), token=Token(text)),
+        "python": replace(FULL, resources=resources(), python=text),
     }[place]
-    script = render(nasty, "local")
+    try:
+        script = render(nasty, "local")
+    except MtfError:
+        return  # refused is as good
+    if place not in ("code_dir", "venv", "conda", "modules"):  # these end the script, as they must
+        script = script.replace("/data/runs/.code/abc", str(tmp_path))
     # what the script would start is not there: all that counts is what it does before
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, env={"PATH": "/usr/bin:/bin"})  # fmt: skip
+    env = {"PATH": "/usr/bin:/bin", "MTF_RUN_DIR": "/nowhere"}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, env=env)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ['a"b', "a\n#SBATCH --uid=0"])
-def test_a_path_that_cannot_stand_in_a_directive_is_refused(text: str) -> None:
-    with pytest.raises(MtfError, match="#SBATCH"):
-        slurm_options(replace(FULL, job_dir=f"/runs/{text}"))
+LINES = [
+    "a\n#SBATCH --uid=0",
+    'a" --uid=0 "b',
+    "a\\",
+    "a\x00",
+    "a\x85#SBATCH --uid=0",
+    "a\u2028b",
+    "\r",
+]
+
+
+@pytest.mark.parametrize("text", LINES)
+@pytest.mark.parametrize(
+    "place", ["name", "job_dir", "partition", "account", "time", "constraint", "mem", "extra"]
+)
+def test_no_value_becomes_another_option(text: str, place: str) -> None:
+    nasty = {
+        "name": replace(FULL, name=text),
+        "job_dir": replace(FULL, job_dir=f"/runs/{text}"),
+        "extra": replace(FULL, resources=resources(extra=[f"--licenses={text}"])),
+    }.get(place) or replace(FULL, resources=resources(**{place: text}))
+    with pytest.raises(MtfError):
+        render(nasty, "slurm")
+
+
+@pytest.mark.parametrize("text", ["a #b", "a;b", "$(b)", "a 'b'", "ü"])
+def test_what_a_directive_may_hold_is_quoted(text: str) -> None:
+    options = slurm_options(replace(FULL, job_dir=f"/runs/{text}"))
+    assert f'--output="/runs/{text}/%a/%A_%a.out"' in options
+
+
+@pytest.mark.parametrize(
+    "text", ["exclusive", "--exclusive --uid=0", "--a=$(b)", "--a\n--b", "-p", "--a=b #c", ""]
+)
+def test_an_extra_option_is_one_option(text: str) -> None:
+    with pytest.raises(MtfError, match=r"slurm\.extra"):
+        slurm_options(replace(FULL, resources=resources(extra=[text])))
+
+
+@pytest.mark.parametrize("name", ["A;touch HIT", "A B", "A=1 B", "1A", "$(A)", "A\nB", ""])
+def test_a_variables_name_is_a_name(name: str) -> None:
+    with pytest.raises(MtfError, match=r"slurm\.variables"):
+        render(replace(FULL, resources=resources(variables={name: "1"})), "slurm")
 
 
 def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
@@ -92,7 +169,13 @@ def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
         ),
         ("#!/bin/bash\n#SBATCH --requeue=true\nsrun mtf.trainer\n", r"job.sbatch.j2:2: --requeue"),
         ("#!/bin/bash\npython -m mtf.trainer x\n", "without srun"),
-        ("#!/bin/bash\n{{ nonsense }}\nsrun mtf.trainer\n", "'nonsense' is undefined"),
+        ("#!/bin/bash\n# srun {{ command }}\n", "nothing starts the trainer"),
+        (
+            "#!/bin/bash\n{{ nonsense }}\nsrun mtf.trainer\n",
+            r"templates/job.sbatch.j2:2: 'nonsense' is undefined",
+        ),
+        ("#!/bin/bash\n\n{{ 1 + token }}\n", r"templates/job.sbatch.j2:3: unsupported operand"),
+        ("#!/bin/bash\n{% include 'nope.j2' %}\n", r"templates/job.sbatch.j2:2: nope.j2"),
         ("#!/bin/bash\n\n{% if %}\n", r"job.sbatch.j2:3: "),
     ],
 )
@@ -107,6 +190,11 @@ def test_a_template_of_the_user_replaces_a_part() -> None:
     text = render(FULL, "slurm", {"environment.sh.j2": "module load site-{{ name }}\n"})
     assert "module load site-digits_search" in text
     assert "cuda/12.4" not in text
+
+
+def test_a_mistake_in_an_included_part_is_told_at_its_own_line() -> None:
+    with pytest.raises(MtfError, match=r"templates/environment\.sh\.j2:2: 'x' is undefined"):
+        render(FULL, "slurm", {"environment.sh.j2": "\n{{ x }}\n"})
 
 
 def test_windows_line_ends_never_reach_sbatch() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, SubmissionUncertainError
+from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionUncertainError
 from mtf.executor import slurm_text
 from mtf.executor.slurm_text import SEPARATOR, parse_sacct, parse_squeue
 
@@ -41,10 +41,9 @@ def test_a_pending_jobs_start_is_a_guess_and_not_told() -> None:
     assert (view.started_at, view.reason, view.exit_code) == (None, "Resources", None)
 
 
-def test_a_held_job_is_told_from_a_waiting_one() -> None:
-    (view,) = parse_squeue(
-        squeue("812", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "JobHeldUser")
-    )
+@pytest.mark.parametrize("why", ["JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue"])
+def test_a_held_job_is_told_from_a_waiting_one(why: str) -> None:
+    (view,) = parse_squeue(squeue("812", NAME, "PENDING", "0", "0", "", "N/A", "N/A", why))
     assert view.state is JobState.HELD
 
 
@@ -89,17 +88,53 @@ def test_scontrol_serves_where_squeue_does_not() -> None:
     assert (view.job_id, view.index, view.exit_code, view.restarts) == ("1_2", 2, 2, 2)
 
 
+FAILED = "sbatch: error: Batch job submission failed: "
+POLICY = (
+    FAILED + "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", SubmissionUncertainError),
-        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", SubmissionUncertainError),
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", ExecutorUnavailableError),
-        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", ExecutorUnavailableError),
+        (FAILED + "Socket timed out on send/recv operation", SubmissionUncertainError),
+        (FAILED + "Zero Bytes were transmitted or received", SubmissionUncertainError),
+        (FAILED + "Unable to contact slurm controller (receive failure)", SubmissionUncertainError),
+        (FAILED + "Unable to contact slurm controller (connect failure)", ExecutorUnavailableError),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n" + FAILED + "Resource temporarily unavailable", ExecutorUnavailableError),
+        (FAILED + "Required partition not available (inactive or drain)", ExecutorUnavailableError),
+        ("sbatch: error: Munge encode failed: Failed to access \"/run/munge.socket.2\": No such file or directory\n" + FAILED + "Protocol authentication error", ExecutorUnavailableError),
+        ("sbatch: error: AssocMaxSubmitJobLimit\n" + POLICY, ExecutorUnavailableError),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + POLICY, ExecutorUnavailableError),
+        ("sbatch: error: QOSMaxWallDurationPerJobLimit\n" + POLICY, type(None)),
+        (FAILED + "Invalid account or account/partition combination specified", type(None)),
+        (FAILED + "Invalid qos specification", type(None)),
+        (FAILED + "Requested node configuration is not available", type(None)),
+        ("sbatch: error: Invalid --time specification", type(None)),
     ],
 )  # fmt: skip
-def test_what_may_have_happened_is_told_from_what_did_not(text: str, kind: type) -> None:
+def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
+    text: str, kind: type
+) -> None:
     assert type(slurm_text.submission_error(text)) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", type(None)),
+        ("scancel: error: Kill job error on job id 9: Invalid job id specified", type(None)),
+        ("Invalid job id specified for job 999999\n15_0-2: Job is pending execution", type(None)),
+        ("Requested operation is presently disabled for job 17", MtfError),
+        ("scancel: error: Kill job error on job id 14_0: Access/permission denied", MtfError),
+        ("scancel: error: Kill job error on job id 9: Unable to contact slurm controller (connect failure)", ExecutorUnavailableError),
+        ("scancel: error: Kill job error on job id 9: Socket timed out on send/recv operation", ExecutorUnavailableError),
+    ],
+)  # fmt: skip
+def test_a_command_on_jobs_fails_only_where_there_was_something_to_do(
+    text: str, kind: type
+) -> None:
+    assert type(slurm_text.command_error(text)) is kind
 
 
 def test_a_refusal_is_told_once_without_the_programs_name() -> None:
@@ -123,4 +158,5 @@ def test_every_state_of_the_manual_is_known() -> None:
     manual = """BOOT_FAIL CANCELLED COMPLETED CONFIGURING COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY
     PENDING PREEMPTED RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING REVOKED SIGNALING
     SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
-    assert slurm_text.STATES.keys() == set(manual.split())
+    later = "EXPEDITING LAUNCH_FAILED POWER_UP_NODE RECONFIG_FAIL UPDATE_DB"
+    assert slurm_text.STATES.keys() == set(manual.split()) | set(later.split())
