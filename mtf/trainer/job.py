@@ -132,6 +132,7 @@ def _train(job: Job, journal: Journal) -> None:
     sys.dont_write_bytecode = True  # nothing may appear in the checkout
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
+    _need_torch()
     with _collector_at_rest():
         from mtf.trainer.context import RunContext  # torch, Fabric
         from mtf.trainer.fabric import build_fabric
