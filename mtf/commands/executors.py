@@ -68,5 +68,19 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
         except ExecutorUnavailableError as e:
             unreadable[name] = str(e)
         else:
-            live[name] = {(v.token, v.index): v for v in views if v.token is not None}
+            live[name] = _by_task(views, group)
     return live, unreadable
+
+
+def _by_task(
+    views: Iterable[JobView], records: Iterable[RunRecord]
+) -> dict[tuple[Token, int], JobView]:
+    """Return the view of each record's task: its own, else the one of all its token's tasks."""
+    found = {(v.token, v.index): v for v in views}
+    out = {}
+    for record in records:
+        token, index = record.attempt.token, record.attempt.index
+        view = found.get((token, index)) or found.get((token, None))
+        if view is not None:
+            out[token, index] = view
+    return out

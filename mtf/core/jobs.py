@@ -69,11 +69,14 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class JobView:
-    """What the executor says of one task of one job. Times are aware, UTC."""
+    """What the executor says of one task of one job. Times are aware, UTC.
+
+    ``index`` None: of all the tasks of the token that have no view of their own.
+    """
 
     job_id: JobId
     token: Token | None  # None: the job's name does not carry one
-    index: int
+    index: int | None
     state: JobState
     raw_state: str  # the executor's own word, for people
     reason: str = ""  # why pending, or how it ended

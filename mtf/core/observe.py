@@ -93,6 +93,8 @@ def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) ->
     """
     if progress.failed:
         return Cause.CODE_ERROR
+    if record.cancel_requested:  # SLURM keeps no word of a task that is cancelled before it starts
+        return Cause.CANCELLED
     signs = [record.attempt.submitted_at, progress.last_at]
     newest = max(datetime.fromisoformat(s) for s in signs if s)
     return Cause.LOST if now - newest > FORGOTTEN_AFTER else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mtf.core.causes import CONTINUE_EXIT_CODE
 from mtf.core.ids import job_name
 from mtf.errors import MtfError
+from mtf.executor.slurm_text import render_indices
 from mtf.resources import data_dir
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _outputs(request: JobRequest) -> list[str]:
         base = f"{_path(request.tasks[0].run_dir)}/%j"
         return [f"--output={directive(base + '.out')}", f"--error={directive(base + '.err')}"]
     base = f"{_path(request.job_dir)}/%a/%A_%a"
-    array = _ranges([task.index for task in request.tasks])
+    array = render_indices(task.index for task in request.tasks)
     throttle = f"%{request.max_parallel}" if request.max_parallel else ""
     return [
         f"--array={array}{throttle}",
@@ -194,17 +195,6 @@ def _option(text: str) -> str:
     if not re.fullmatch(r"--[a-z][a-z0-9-]*(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?", text):
         raise MtfError(f"slurm.extra: {text!r} is not one sbatch option like --exclusive")
     return text
-
-
-def _ranges(indices: list[int]) -> str:
-    """Return indices as sbatch takes them: ``0-3,7``."""
-    parts: list[list[int]] = []
-    for index in sorted(indices):
-        if parts and parts[-1][-1] == index - 1:
-            parts[-1][1:] = [index]
-        else:
-            parts.append([index])
-    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def check_script(text: str, kind: Kind) -> None:

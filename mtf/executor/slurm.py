@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -29,7 +30,6 @@ _SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
 # the same array go on: what was submitted longer ago than this may have lost some.
 _LONG_AGO = timedelta(minutes=2)
 _MOST_BYTES = 100_000  # of names: Linux takes 128 KiB in one argument; with more, all jobs are read
-_MOST_JOBS = 1000  # on scancel's
 # Of the submitter's environment; not its secrets, and not SBATCH_*, which overrule the script.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "SLURM_CONF",
          "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG", "BASH_ENV")  # fmt: skip
@@ -94,12 +94,12 @@ class SlurmExecutor:
             raise error
         names = {request.token: job_name(request.name, request.token)}
         try:
-            found = {v.index: v.job_id for v in self.jobs(names, datetime.now(UTC))}
+            found = {v.job_id.partition("_")[0] for v in self.jobs(names, datetime.now(UTC))}
         except ExecutorUnavailableError as e:
             raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
-        if found.keys() >= {task.index for task in request.tasks}:
-            return found
-        if found or answer.code == 0:
+        if found:
+            return self._submitted(request, found.pop())
+        if answer.code == 0:
             raise SubmissionUncertainError(f"sbatch gave no job id: {answer.stderr.strip()}")
         raise slurm_text.refusal(answer.stderr)
 
@@ -121,14 +121,18 @@ class SlurmExecutor:
 
     def _squeue(self, names: Mapping[Token, str]) -> list[JobView]:
         fields = ",".join(f"{f}:{slurm_text.SEPARATOR}" for f in slurm_text.SQUEUE_FIELDS)
-        command = ("squeue", "--array", "--noheader", "--states=all", f"--Format={fields}")
+        command = ("squeue", "--noheader", "--states=all", f"--Format={fields}")
+        parse = slurm_text.parse_squeue
         answer = self._ask((*command, *_selection(names)))
-        if answer.code == 0:
-            return slurm_text.parse_squeue(answer.stdout)
-        answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
+        if answer.code:
+            parse = slurm_text.parse_scontrol
+            answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
         if answer.code:
             raise ExecutorUnavailableError(answer.stderr.strip())
-        return slurm_text.parse_scontrol(answer.stdout)
+        try:
+            return parse(answer.stdout)
+        except ValueError as e:
+            raise ExecutorUnavailableError(f"the queue lists array tasks oddly: {e}") from e
 
     def _sacct(self, names: Mapping[Token, str], since: datetime, *, needed: bool) -> list[JobView]:
         """Ask the accounting; a cluster without it has only squeue's word.
@@ -142,7 +146,8 @@ class SlurmExecutor:
                 "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
                 f"--delimiter={slurm_text.SEPARATOR}",
                 f"--format={','.join(slurm_text.SACCT_FIELDS)}",
-                f"--starttime={start}", *_selection(names),
+                f"--starttime={start}", "--endtime=now", f"--state={slurm_text.SACCT_STATES}",
+                *_selection(names),
             ))  # fmt: skip
         except ExecutorUnavailableError:
             if needed:
@@ -156,16 +161,16 @@ class SlurmExecutor:
 
     def cancel(self, jobs: Collection[JobId]) -> None:
         """End jobs for good; see ``Executor.cancel``."""
-        for some in _chunks(jobs):
-            self._command(("scancel", "--quiet", *some))
+        if jobs:
+            self._command(("scancel", "--quiet", *_by_array(jobs)))
 
     def preempt(self, jobs: Collection[JobId]) -> None:
         """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint.
 
         Those that wait, are over or unknown are passed over.
         """
-        for some in _chunks(jobs):
-            self._command(("scontrol", "requeue", ",".join(some)))
+        if jobs:
+            self._command(("scontrol", "requeue", *_by_array(jobs)))
 
     def _command(self, command: tuple[str, ...]) -> None:
         """Run a command on jobs. SLURM does it to all that it can, whatever it says of the rest."""
@@ -217,7 +222,10 @@ def _link_script(request: JobRequest, script: Path, jobs: Mapping[int, JobId]) -
             link.symlink_to(script)
 
 
-def _chunks(jobs: Collection[JobId]) -> list[tuple[JobId, ...]]:
-    """Return the jobs in groups that fit a command line."""
-    ids = tuple(jobs)
-    return [ids[at : at + _MOST_JOBS] for at in range(0, len(ids), _MOST_JOBS)]
+def _by_array(jobs: Collection[JobId]) -> list[str]:
+    """Return job ids as SLURM's programs take them, one word an array: ``8_[0-9,12]``."""
+    tasks: dict[str, list[int]] = defaultdict(list)
+    for job in jobs:
+        number, _, index = job.partition("_")
+        tasks[number] += [int(index)] if index else []
+    return [f"{n}_[{slurm_text.render_indices(i)}]" if i else n for n, i in tasks.items()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from mtf.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 SEPARATOR = "\x1f"  # in no name, reason or node list
 SQUEUE_FIELDS = (
@@ -25,6 +27,8 @@ SQUEUE_FIELDS = (
     "Reason",
 )  # fmt: skip
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
+# named one by one, sacct shows those too that were never eligible, like cancelled held ones
+SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 TIME_FORMAT = {"SLURM_TIME_FORMAT": "%s"}  # seconds since the epoch, whatever the time zone
 
 # Source: squeue(1) and sacct(1), JOB STATE CODES, of 22.05 and what later versions have added.
@@ -107,7 +111,7 @@ def has_no_accounting(text: str) -> bool:
 # What scancel and scontrol print of jobs for which there is nothing to do.
 _PASSED_OVER = (
     "Invalid job id specified", "already completing or completed", "Job is pending execution",
-    "Job/step already completing", "Job has already finished",
+    "Job has already finished", "No error",
 )  # fmt: skip
 
 
@@ -128,8 +132,13 @@ def parse_job_id(printed: str) -> str | None:
 
 
 def parse_squeue(printed: str) -> list[JobView]:
-    """Return our jobs from ``squeue -r`` with ``SQUEUE_FIELDS``."""
-    return [_from_squeue(fields) for fields in _rows(printed, len(SQUEUE_FIELDS))]
+    """Return our jobs from ``squeue`` with ``SQUEUE_FIELDS``, one view a task.
+
+    Raises:
+        ValueError: tasks are listed in a way that is not known, or in part only.
+    """
+    rows = _rows(printed, len(SQUEUE_FIELDS))
+    return [view for row in rows for view in _each_task(row[0], _from_squeue(row))]
 
 
 def _from_squeue(fields: list[str]) -> JobView:
@@ -141,7 +150,7 @@ def _from_squeue(fields: list[str]) -> JobView:
     return JobView(
         job_id=JobId(job),
         token=token_of(name),
-        index=index_of(job),
+        index=None,
         state=JobState.HELD if held else known,
         raw_state=state,
         reason=reason,
@@ -156,20 +165,22 @@ def _from_squeue(fields: list[str]) -> JobView:
 
 
 def parse_sacct(printed: str) -> list[JobView]:
-    """Return our jobs from ``sacct -X --parsable2`` with ``SACCT_FIELDS``."""
-    return [v for row in _rows(printed, len(SACCT_FIELDS)) if (v := _from_sacct(row))]
+    """Return our jobs from ``sacct -X --parsable2`` with ``SACCT_FIELDS``, one view a task."""
+    views: list[JobView] = []
+    for row in _rows(printed, len(SACCT_FIELDS)):
+        with suppress(ValueError):  # tasks that the accounts list in part are read when they start
+            views += _each_task(row[0], _from_sacct(row))
+    return views
 
 
-def _from_sacct(fields: list[str]) -> JobView | None:
+def _from_sacct(fields: list[str]) -> JobView:
     job, name, state, status, nodes, start, end, reason = fields
-    if "[" in job:  # tasks that have not started: squeue knows them
-        return None
     word, _, by = state.partition(" ")  # "CANCELLED by 1000"
     code, _, number = status.partition(":")
     return JobView(
         job_id=JobId(job),
         token=token_of(name),
-        index=index_of(job),
+        index=None,
         state=STATES.get(word, JobState.UNKNOWN),
         raw_state=state,
         reason=by or reason,
@@ -181,23 +192,30 @@ def _from_sacct(fields: list[str]) -> JobView | None:
     )
 
 
+_NO_TASK = "4294967294"  # SLURM's NO_VAL
+
+
 def parse_scontrol(printed: str) -> list[JobView]:
-    """Return our jobs from ``scontrol -o show jobs``, for clusters without squeue's fields."""
+    """Return our jobs from ``scontrol -o show jobs``, for clusters without squeue's fields.
+
+    Raises:
+        ValueError: as ``parse_squeue``.
+    """
     rows = []
     for line in printed.splitlines():
         values = dict(re.findall(r"(\w+)=(\S*)", line))
-        if "JobId" not in values or "[" in values.get("ArrayTaskId", ""):
-            continue
-        array = values.get("ArrayJobId")
-        job = f"{array}_{values['ArrayTaskId']}" if array else values["JobId"]
+        tasks = values.get("ArrayTaskId", _NO_TASK)
+        job = values.get("ArrayJobId") or values.get("JobId", "")
         code, _, number = values.get("ExitCode", "0:0").partition(":")
         status = str(int(code) * 256 + int(number or 0))
         rows.append([
-            job, values.get("JobName", ""), values.get("JobState", ""), status,
+            job if tasks == _NO_TASK else f"{job}_{tasks}",
+            values.get("JobName", ""), values.get("JobState", ""), status,
             values.get("Restarts", "0"), values.get("NodeList", "").replace("(null)", ""),
             values.get("StartTime", ""), values.get("EndTime", ""), values.get("Reason", ""),
         ])  # fmt: skip
-    return [_from_squeue(row) for row in rows if token_of(row[1])]
+    ours = [row for row in rows if token_of(row[1])]
+    return [view for row in ours for view in _each_task(row[0], _from_squeue(row))]
 
 
 def _rows(printed: str, width: int) -> Iterator[list[str]]:
@@ -208,10 +226,44 @@ def _rows(printed: str, width: int) -> Iterator[list[str]]:
             yield fields
 
 
-def index_of(job: str) -> int:
-    """Return the array index in a job id; 0 for a plain job."""
-    task = job.partition("_")[2]
-    return int(task) if task.isdigit() else 0
+def _each_task(job: str, view: JobView) -> list[JobView]:
+    """Return the view of each task that a job id like ``8_[0-9:3,12%4]`` stands for.
+
+    A bare number is a plain job, or what is left of an array when its last tasks were cancelled
+    one by one before they started: SLURM then keeps no word about each.
+    """
+    number, _, tasks = job.partition("_")
+    if not tasks:
+        return [view]
+    indices = parse_indices(tasks.strip("[]").partition("%")[0])
+    return [replace(view, job_id=JobId(f"{number}_{i}"), index=i) for i in indices]
+
+
+def parse_indices(text: str) -> list[int]:
+    """Return the indices in SLURM's list of array tasks: ``0-9:3,12``.
+
+    `squeue --array` would list them, but 22.05 loses the last one of a range with a step.
+
+    Raises:
+        ValueError: the text is no such list, or cut short with ``...``.
+    """
+    indices: list[int] = []
+    for part in text.split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        indices += range(int(first), int(last or first) + 1, int(step or 1))
+    return indices
+
+
+def render_indices(indices: Iterable[int]) -> str:
+    """Return indices as sbatch and scancel take them: ``0-3,7``."""
+    parts: list[list[int]] = []
+    for index in sorted(indices):
+        if parts and parts[-1][-1] == index - 1:
+            parts[-1][1:] = [index]
+        else:
+            parts.append([index])
+    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _time(text: str) -> datetime | None:

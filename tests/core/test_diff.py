@@ -213,6 +213,12 @@ def test_a_forgotten_job_is_lost_only_after_long_silence() -> None:
     assert silent.state is RunState.LOST
 
 
+def test_a_task_that_vanishes_after_its_cancellation_is_cancelled() -> None:
+    asked = record(ALONE, cancel_requested=True, attempt={"submitted_at": iso(-1)})
+    (action,) = decide(world(SPEC, records=(asked,))).actions
+    assert action.record.state is RunState.CANCELLED
+
+
 def test_a_removed_spec_cancels_nothing_unless_pruning() -> None:
     start = record(ALONE, state=RunState.RUNNING)
     alive = (job(JobState.RUNNING),)

@@ -77,7 +77,9 @@ class Bench:
 
     def views(self, request: JobRequest) -> dict[int, JobView]:
         names = {request.token: job_name(request.name, request.token)}
-        return {v.index: v for v in self.executor.jobs(names, self.since)}
+        found = {v.index: v for v in self.executor.jobs(names, self.since)}
+        each = {t.index: found.get(t.index) or found.get(None) for t in request.tasks}
+        return {index: view for index, view in each.items() if view is not None}
 
     def wait(
         self, request: JobRequest, until: Callable[[dict[int, JobView]], bool], seconds: float = 60

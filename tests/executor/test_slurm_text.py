@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionUncertainError
@@ -71,11 +73,30 @@ def test_sacct_tells_who_cancelled() -> None:
     assert (view.state, view.reason, view.signal) == (JobState.CANCELLED, "by 1000", 15)
 
 
-def test_sacct_lists_tasks_that_wait_as_a_range_which_squeue_knows_better() -> None:
-    assert (
-        parse_sacct(sacct("8_[0-5,9%2]", NAME, "PENDING", "0:0", "", "Unknown", "Unknown", ""))
-        == []
-    )
+@pytest.mark.parametrize(
+    ("job", "indices"),
+    [("8", [None]), ("8_17", [17]), ("8_[3]", [3]), ("8_[0-2,5]", [0, 1, 2, 5]), ("8_[0-9:3,12%4]", [0, 3, 6, 9, 12])],
+)  # fmt: skip
+def test_each_task_of_an_array_gets_its_own_view(job: str, indices: list[int | None]) -> None:
+    fields = (NAME, "PENDING", "0", "0", "", "N/A", "N/A", "Resources")
+    views = parse_squeue(squeue(job, *fields))
+    assert [v.index for v in views] == indices
+    assert [v.job_id for v in views] == ["8" if i is None else f"8_{i}" for i in indices]
+    line = f"JobId=9 ArrayJobId=8 ArrayTaskId={job[2:].strip('[]') or 4294967294} JobName={NAME} JobState=PENDING"
+    assert [(v.job_id, v.index) for v in slurm_text.parse_scontrol(line)] == [(v.job_id, v.index) for v in views]  # fmt: skip
+    accounts = sacct(job, NAME, "CANCELLED by 0", "0:0", "", "Unknown", "1", "")
+    assert [v.index for v in parse_sacct(accounts)] == indices
+
+
+def test_a_list_of_tasks_that_is_cut_short_is_not_taken_for_the_whole() -> None:
+    with pytest.raises(ValueError, match=r"\.\.\."):
+        parse_squeue(squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"))
+    assert parse_sacct(sacct("8_[1,3,...]", NAME, "PENDING", "0:0", "", "", "", "")) == []
+
+
+@given(st.sets(st.integers(0, 5000), min_size=1))
+def test_indices_read_back_as_they_are_written(indices: set[int]) -> None:
+    assert slurm_text.parse_indices(slurm_text.render_indices(indices)) == sorted(indices)
 
 
 def test_scontrol_serves_where_squeue_does_not() -> None:
@@ -125,6 +146,8 @@ def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
         ("", type(None)),
         ("scancel: error: Kill job error on job id 9: Invalid job id specified", type(None)),
         ("Invalid job id specified for job 999999\n15_0-2: Job is pending execution", type(None)),
+        ("34_0-1: No error\n34_7: Invalid job id specified", type(None)),
+        ("34_0-1: No error\n34_7: Requested operation is presently disabled", MtfError),
         ("Requested operation is presently disabled for job 17", MtfError),
         ("scancel: error: Kill job error on job id 14_0: Access/permission denied", MtfError),
         ("scancel: error: Kill job error on job id 9: Unable to contact slurm controller (connect failure)", ExecutorUnavailableError),

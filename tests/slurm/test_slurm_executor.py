@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.core.ids import JobId, Token, job_name
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, SubmissionRefusedError
+from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionRefusedError
 from mtf.executor.slurm import SlurmExecutor, available
-from tests.executor.contract import Bench, Contract
+from tests.executor.contract import ENDED, Bench, Contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,18 @@ pytestmark = pytest.mark.slurm
 TRAINER = """\
 import os, signal, sys, time
 folder = sys.argv[1]
+if "LATE" in os.environ:
+    open(os.path.join(folder, "starting"), "w").write("1")
+    while not os.path.exists(os.path.join(folder, "go")):
+        time.sleep(0.05)
+if "RANKS" in os.environ:
+    names = ("SLURM_PROCID", "SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT", "SLURM_CPUS_PER_TASK")
+    with open(os.path.join(folder, "rank" + os.environ["SLURM_PROCID"]), "w") as f:
+        f.write(" ".join(os.environ[n] for n in names))
+    if os.environ["RANKS"] == "ok":
+        sys.exit(0)
+    if os.environ["SLURM_PROCID"] == "1":
+        sys.exit(3)
 def note(text):
     with open(os.path.join(folder, "heard"), "a") as f:
         f.write(text + "\\n")
@@ -47,7 +60,8 @@ def make(cluster: Cluster, tmp_path: Path) -> Callable[[str], Bench]:
     def factory(snippet: str) -> Bench:
         shipped = Path(__file__).parents[2] / "templates" / "job.sbatch.j2"
         head = shipped.read_text().split("srun", 1)[0].rsplit("\n\n", 1)[0]
-        text = f"{head}\n# srun {{{{ command }}}}\n: || \\\nsrun true\n{snippet}\n"
+        never = "if false; then srun {{ command }}; fi"  # what every template must hold
+        text = f"{head}\n{never}\n{snippet}\n"
         return Bench(SlurmExecutor({"job.sbatch.j2": text}), tmp_path / "runs")
 
     return factory
@@ -104,19 +118,146 @@ def test_the_array_limit_is_the_clusters(make: Callable[[str], Bench]) -> None:
     assert make("exit 0").executor.limits().max_array_size == 1001
 
 
-def test_a_controller_that_is_down_means_unavailable(make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
-    conf = Path(os.environ["SLURM_CONF"]).read_text()
-    port = next(line for line in conf.splitlines() if line.startswith("SlurmctldPort="))
-    other = tmp_path / "slurm.conf"
-    other.write_text(conf.replace(port, "SlurmctldPort=9") + "MessageTimeout=2\n")
+def altered(tmp_path: Path, **values: str) -> str:
+    """Return a copy of the cluster's configuration in which these keys are others."""
+    keys = tuple(f"{key}=" for key in values)
+    lines = Path(os.environ["SLURM_CONF"]).read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(keys)]
+    path = tmp_path / "slurm.conf"
+    path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")
+    return str(path)
+
+
+def test_a_controller_that_is_down_means_unavailable(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     bench = make("exit 0")
     request = bench.request()
-    monkeypatch.setenv("SLURM_CONF", str(other))
+    monkeypatch.setenv("SLURM_CONF", altered(tmp_path, SlurmctldPort="9", MessageTimeout="2"))
     with pytest.raises(ExecutorUnavailableError, match="controller"):
         bench.submit(request)
     with pytest.raises(ExecutorUnavailableError):
         bench.views(request)
-    monkeypatch.undo()
+    with pytest.raises(ExecutorUnavailableError):
+        bench.executor.cancel([JobId("1")])
+
+
+def test_without_accounting_squeue_alone_is_believed(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = make("exit 0")
+    request = bench.request()
+    monkeypatch.setenv(
+        "SLURM_CONF", altered(tmp_path, AccountingStorageType="accounting_storage/none")
+    )
+    assert bench.views(request) == {}
+    bench.submit(request)
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+
+
+def test_accounts_that_cannot_be_read_now_make_nothing_absent(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = make("exit 0")
+    request = bench.request()
+    monkeypatch.setenv("SLURM_CONF", altered(tmp_path, AccountingStoragePort="9"))
+    bench.submit(request)
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+    with pytest.raises(ExecutorUnavailableError, match="database"):
+        bench.views(bench.request())
+
+
+def test_a_jobs_end_is_read_from_the_accounts_when_squeue_has_forgotten_it(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = make('[ "$SLURM_ARRAY_TASK_ID" = 2 ] && exit 7; exit 0')
+    request = bench.request((2, 5))
+    jobs = bench.submit(request)
+    bench.wait_ended(request)
+    forgetful = tmp_path / "squeue"
+    forgetful.write_text("#!/bin/sh\nexit 0\n")
+    forgetful.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = bench.wait(request, lambda f: len(f) == 2 and all(v.state in ENDED for v in f.values()))
+    assert {i: v.job_id for i, v in found.items()} == jobs
+    assert (found[2].state, found[2].exit_code) == (JobState.FAILED, 7)
+    assert (found[5].state, found[5].exit_code) == (JobState.COMPLETED, 0)
+    assert found[5].ended_at is not None
+
+
+def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> None:
+    bench = make("exit 0")
+    request = bench.request(tuple(range(0, 1000, 3)), extra=["--hold"])
+    jobs = bench.submit(request)
+    found = bench.views(request)
+    assert {i: v.job_id for i, v in found.items()} == jobs
+    assert {v.state for v in found.values()} == {JobState.HELD}
+    bench.executor.cancel(list(jobs.values()))
+    assert {v.state for v in bench.wait_ended(request).values()} == {JobState.CANCELLED}
+
+
+def test_tasks_cancelled_before_they_start_are_cancelled_though_slurm_forgets_each(
+    cluster: Cluster, make: Callable[[str], Bench]
+) -> None:
+    bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')
+    request = bench.request((0, 1, 2, 3, 4, 5, 6), throttle=1)
+    jobs = bench.submit(request)
+    bench.wait_file(request, "up")
+    bench.executor.cancel([jobs[2], jobs[4], jobs[6]])  # what is left of it is a range with a step
+    assert set(bench.views(request)) == {0, 1, 3, 5}
+    for index in (1, 3, 5):
+        cluster.run("scancel", jobs[index])
+    found = bench.views(request)
+    assert found.pop(0).state is JobState.RUNNING
+    assert {v.state for v in found.values()} == {JobState.CANCELLED}
+    bench.executor.cancel(list(jobs.values()))
+    assert {v.state for v in bench.wait_ended(request).values()} == {JobState.CANCELLED}
+
+
+def test_a_waiting_array_that_is_cancelled_as_a_whole_is_cancelled(
+    cluster: Cluster, make: Callable[[str], Bench]
+) -> None:
+    bench = make("exit 0")
+    request = bench.request((0, 1, 3), extra=["--hold"])
+    cluster.run("scancel", bench.submit(request)[0].partition("_")[0])
+    found = bench.wait_ended(request)
+    assert {v.state for v in found.values()} == {JobState.CANCELLED}
+    assert set(found) == {0, 1, 3}
+
+
+def test_more_names_than_a_command_line_holds_are_asked_for(make: Callable[[str], Bench]) -> None:
+    bench = make("exit 0")
+    request = bench.request()
+    bench.submit(request)
+    others = {Token(f"{n:016x}"): job_name("x" * 100, Token(f"{n:016x}")) for n in range(2000)}
+    names = {**others, request.token: job_name(request.name, request.token)}
+    assert {v.token for v in bench.executor.jobs(names, bench.since)} == {request.token}
+
+
+def test_any_folder_can_hold_runs(cluster: Cluster, tmp_path: Path) -> None:
+    bench = Bench(SlurmExecutor(), tmp_path / "it's 100%j, a #1 $HOME; ü & so on")
+    package = bench.root / ".code" / "c" / "mtf"
+    package.mkdir()
+    (package / "trainer.py").write_text("import sys; print(sys.argv[1])")
+    for array in (True, False):
+        request = bench.request(array=array)
+        jobs = bench.submit(request)
+        assert bench.wait_ended(request)[0].state is JobState.COMPLETED
+        folder = request.tasks[0].run_dir
+        assert bench.wait_file(request, f"{jobs[0]}.out").strip() == folder
+
+
+def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
+    make: Callable[[str], Bench],
+) -> None:
+    bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')
+    stays, waits = bench.request(requeue=False), bench.request(extra=["--hold"])
+    job = bench.submit(stays)[0]
+    bench.wait_file(stays, "up")
+    bench.executor.preempt([bench.submit(waits)[0], JobId("99999999")])  # nothing to interrupt
+    with pytest.raises(MtfError, match=f"{job}: Requested operation is presently disabled"):
+        bench.executor.preempt([job])
+    assert bench.views(stays)[0].state is JobState.RUNNING
 
 
 def test_the_submitters_secrets_do_not_reach_the_job(make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -128,6 +269,40 @@ def test_the_submitters_secrets_do_not_reach_the_job(make: Callable[[str], Bench
     env = bench.wait_file(request, "env")
     assert "hush" not in env
     assert "LAB=a b'c\n" in env
+
+
+def test_signals_before_the_trainer_listens_do_not_end_its_job(
+    cluster: Cluster, real: Bench
+) -> None:
+    request = real.request(variables={"LATE": "1"}, requeue=False)
+    job = real.submit(request)[0]
+    real.wait_file(request, "starting")
+    cluster.run("scancel", "--signal=TERM", job)
+    cluster.run("scancel", "--signal=USR1", job)
+    (Path(request.tasks[0].run_dir) / "go").touch()
+    assert real.wait_file(request, "heard") == "life 0\n"
+    cluster.run("scancel", "--signal=USR1", "--full", job)  # to the batch shell as well
+    view = real.wait_ended(request)[0]
+    assert (view.state, view.exit_code) == (JobState.FAILED, 85)
+
+
+def test_ranks_on_several_nodes_find_each_other(real: Bench) -> None:
+    request = real.request(
+        nodes=2, ntasks_per_node=2, cpus_per_task=2, variables={"RANKS": "ok", "MASTER_ADDR": "h"}
+    )
+    real.submit(request)
+    assert real.wait_ended(request)[0].state is JobState.COMPLETED
+    ranks = [real.wait_file(request, f"rank{n}").split() for n in range(4)]
+    assert [r[1] for r in ranks] == ["0", "0", "1", "1"]
+    assert {tuple(r[2:]) for r in ranks} == {("h", ranks[0][3], "2")}
+    assert int(ranks[0][3]) >= 20_000
+
+
+def test_a_rank_that_dies_ends_the_others(real: Bench) -> None:
+    request = real.request(ntasks_per_node=2, variables={"RANKS": "one dies"})
+    real.submit(request)
+    view = real.wait_ended(request)[0]
+    assert view.state is JobState.FAILED
 
 
 def test_preemption_reaches_the_trainer_as_term_and_the_job_comes_back(real: Bench) -> None:
