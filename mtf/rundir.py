@@ -35,6 +35,11 @@ def run_dir(root: Path, run: RunId) -> Path:
     return root.joinpath(*run.split("/"))
 
 
+def root_of(folder: Path, run: RunId) -> Path:
+    """Return the run root that a run's folder lies in."""
+    return folder.parents[run.count("/")]
+
+
 def submission_dir(root: Path, submission: SubmissionId) -> Path:
     """Return the folder of a submission (for a single experiment, the run's own)."""
     return root.joinpath(*submission.split("/"))

@@ -50,6 +50,7 @@ def validate(
     """
     from mtf.commands import validate as checks
     from mtf.report.problems import render_problems
+    from mtf.report.tables import count
 
     if sum((bool(files), staged, rev is not None, span is not None)) > 1:
         raise click.UsageError("name files, or one of --staged, --rev and --range")
@@ -65,10 +66,11 @@ def validate(
     text = render_problems(checked.problems, style)
     if text:
         click.echo(text)
+    files_text = count(checked.files, "file")
     if checked.problems:
-        say(f"{len(checked.problems)} problems in {checked.files} files")
+        say(f"{count(len(checked.problems), 'problem')} in {files_text}")
         sys.exit(EXIT_ERROR)
-    say(f"{checked.files} files are fine")
+    say(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
 
 
 @click.group()

@@ -43,7 +43,8 @@ def status(
         click.echo(as_json_list(found.records))
         return
     if not found.records:
-        say("no runs. Commit a spec under experiments/, then: mtf sync")
+        none = "no runs. Commit a spec under experiments/, then: mtf sync"
+        say(f"no run matches {' '.join(globs)}. mtf status lists them" if globs else none)
         return
     print_table(status_table(found.records, datetime.now(UTC), wide=wide))
     click.echo(summary(found.records))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.apply import Application, Report
 from mtf.commands.executors import open_executor
-from mtf.commands.gather import Committed, Options, situation
+from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import settings_at
 from mtf.commands.retries import with_retries
 from mtf.commands.select import find_runs
@@ -80,6 +80,7 @@ def _act(
         commit = project.tracked(store)
         ledger = store.read()
         actions = sorted(decide(ledger), key=lambda a: a.run)
+        _check_reachable(project, actions)
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
@@ -89,6 +90,16 @@ def _act(
         return Application(project, store, found, executor, say).carry_out(plan)
 
     return with_retries(once)
+
+
+def _check_reachable(project: Project, actions: Sequence[Action]) -> None:
+    """Refuse to act on runs that only another clone or host can reach."""
+    for action in actions:
+        assert isinstance(action, Cancel | Resume)
+        if is_elsewhere(project, action.record):
+            raise MtfError(
+                f"{action.run}: its folder {action.record.run_dir} is not here: go there"
+            )
 
 
 def _executor_of(actions: Sequence[Action]) -> str:

@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -115,7 +116,7 @@ class Application:
                 pass
             case _:
                 return action
-        folder = rundir.run_dir(self.project.runs_root, action.run)
+        folder = Path(action.record.run_dir)
         holder = rundir.claim(folder, action.record.attempt.token, rundir.FENCED)
         if holder == rundir.FENCED:
             return action
@@ -126,23 +127,24 @@ class Application:
         if isinstance(action, Submit):
             e, commit = action.experiment, self.situation.world.commit
             throttle = action.desired.max_parallel
-            return Start(action.run, action.key, commit, e.grid, e.config, throttle)
+            root = self.project.runs_root
+            return Start(action.run, action.key, commit, e.grid, e.config, throttle, root)
         record = action.record
         submission = self.store.submission(self.situation.ledger, record.submission)
         config = submission.configs[record.member]
-        return Start(
-            action.run, record.key, record.commit, record.grid, config, submission.max_parallel
-        )
+        root = rundir.root_of(Path(record.run_dir), record.run)
+        throttle = submission.max_parallel
+        return Start(action.run, record.key, record.commit, record.grid, config, throttle, root)
 
     def _prepare(self, starts: list[Start]) -> Prepared:
         """Make checkouts and scripts: what can fail for a user's mistake fails here."""
         executors: dict[CommitId, Executor] = {}
-        for commit in {s.commit for s in starts}:
-            materialise(self.project.repo, self.project.runs_root, commit)
+        for root, commit in {(s.root, s.commit) for s in starts}:
+            materialise(self.project.repo, root, commit)
             templates = self._templates(commit)
             executors[commit] = open_executor(self.project, self.executor, templates)
         most = min((e.limits().max_array_size for e in executors.values()), default=1)
-        batches = make_batches(starts, self.project.runs_root, most, lambda: secrets.token_hex(8))
+        batches = make_batches(starts, most, lambda: secrets.token_hex(8))
         of = [(executors[batch.starts[0].commit], batch) for batch in batches]
         return [(executor, batch, executor.script(batch.request)) for executor, batch in of]
 
@@ -205,7 +207,7 @@ class Application:
         runs = [s.run for s in batch.starts]
         name = batch.request.name
         try:
-            prepare_folders(batch, self.project.runs_root, self.project.repo.root)
+            prepare_folders(batch, self.project.repo.root)
             jobs = executor.submit(batch.request, script)
         except SubmissionRefusedError as e:
             outcome.refused |= dict.fromkeys(runs, str(e))

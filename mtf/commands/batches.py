@@ -8,6 +8,7 @@ import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
@@ -16,7 +17,6 @@ from mtf.core.jobs import JobRequest, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from mtf.core.ids import RunId, RunKey
     from mtf.core.jobs import Resources
@@ -32,6 +32,7 @@ class Start:
     grid: str | None
     config: Mapping[str, Any]
     max_parallel: int | None
+    root: Path  # the run root: for a further attempt the one that the first has chosen
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class Batch:
         return zip((t.index for t in self.request.tasks), self.starts, strict=True)
 
 
-def make_batches(
-    starts: Iterable[Start], root: Path, most: int, new_token: Callable[[], str]
-) -> list[Batch]:
+def make_batches(starts: Iterable[Start], most: int, new_token: Callable[[], str]) -> list[Batch]:
     """Return one batch for each group of runs of a submission that need equal resources.
 
     ``most`` is how many tasks one array may hold; a larger group becomes several.
@@ -56,16 +55,17 @@ def make_batches(
     groups: dict[tuple[str, str, str], list[Start]] = defaultdict(list)
     for start in starts:
         needs = json.dumps(start.config["slurm"], sort_keys=True)
-        groups[submission_of(start.run), start.commit, needs].append(start)
+        groups[submission_of(start.run), str(start.root), needs].append(start)
     return [
-        _batch(tuple(group[at : at + most]), root, Token(new_token()))
+        _batch(tuple(group[at : at + most]), Token(new_token()))
         for group in groups.values()
         for at in range(0, len(group), most)
     ]
 
 
-def _batch(starts: tuple[Start, ...], root: Path, token: Token) -> Batch:
+def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
     first = starts[0]
+    root = first.root
     submission = submission_of(first.run)
     resources: Resources = first.config["slurm"]
     request = JobRequest(
@@ -84,26 +84,26 @@ def _batch(starts: tuple[Start, ...], root: Path, token: Token) -> Batch:
     return Batch(request, starts)
 
 
-def prepare_folders(batch: Batch, root: Path, repository: Path) -> None:
+def prepare_folders(batch: Batch, repository: Path) -> None:
     """Make the run folders of a batch and what the jobs find there. Idempotent.
 
     Raises:
         OSError: the run root cannot be written.
     """
-    job_dir = rundir.job_dir(root, submission_of(batch.starts[0].run), batch.request.token)
+    job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
     for index, start in batch.indices():
-        folder = rundir.run_dir(root, start.run)
+        folder = rundir.run_dir(start.root, start.run)
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / rundir.CONFIG
         if not config.exists():
-            text = rundir.render_yaml(job_config(start, root, repository))
+            text = rundir.render_yaml(job_config(start, repository))
             rundir.put(config, text.encode())
         with contextlib.suppress(FileExistsError):
             (job_dir / str(index)).symlink_to(os.path.relpath(folder, job_dir))
 
 
-def job_config(start: Start, root: Path, repository: Path) -> dict[str, Any]:
+def job_config(start: Start, repository: Path) -> dict[str, Any]:
     """Return what stands in a run's config.yaml: its configuration, and where its code is."""
     where = {
         "run": start.run,
@@ -112,8 +112,8 @@ def job_config(start: Start, root: Path, repository: Path) -> dict[str, Any]:
         "grid": start.grid,
         "key": start.key,
         "commit": start.commit,
-        "code_dir": str(rundir.code_dir(root, start.commit)),
-        "manifest": str(rundir.code_manifest(root, start.commit)),
+        "code_dir": str(rundir.code_dir(start.root, start.commit)),
+        "manifest": str(rundir.code_manifest(start.root, start.commit)),
         "repository": str(repository),
     }
     return {**start.config, "mtf": where}

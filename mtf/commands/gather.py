@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mtf.commands.desired import Keyed
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
-    from mtf.core.ids import CommitId, RunId, Token
+    from mtf.core.ids import CommitId, Token
     from mtf.core.records import RunRecord
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.settings import Settings
@@ -78,6 +79,8 @@ def situation(
     """Return the world around what is committed."""
     settings = committed.settings
     active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == settings.cluster]
+    elsewhere = frozenset(r.run for r in active if is_elsewhere(project, r))
+    active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(project, active)
     world = World(
         commit=committed.commit,
@@ -85,7 +88,8 @@ def situation(
         records=ledger.runs,
         live=live,
         unreadable=unreadable,
-        progress={r.run: read_progress(project, r.run) for r in active},
+        progress={r.run: read_progress(r) for r in active},
+        elsewhere=elsewhere,
         taken=ledger.submissions,
         abandoned=abandoned(active),
         can_submit=not unreadable,
@@ -109,10 +113,21 @@ def policy_of(settings: Settings, options: Options) -> Policy:
     )
 
 
-def read_progress(project: Project, run: RunId) -> Progress:
+def read_progress(record: RunRecord) -> Progress:
     """Return what a run's journal says."""
-    folder = rundir.run_dir(project.runs_root, run)
-    return fold(rundir.read_journal(folder), str(folder))
+    return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+
+
+def is_elsewhere(project: Project, record: RunRecord) -> bool:
+    """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
+
+    Runs of another clone's local executor are that clone's to reconcile, and so are those whose
+    run root this host does not see: nothing is known of them here, so nothing is done.
+    """
+    folder = Path(record.run_dir)
+    if folder.is_relative_to(project.runs_root):
+        return False
+    return record.executor == "local" or not rundir.root_of(folder, record.run).is_dir()
 
 
 def submitter() -> str:

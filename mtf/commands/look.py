@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -16,7 +17,6 @@ from mtf.ledger.codec import run_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from mtf.commands.project import Project
     from mtf.core.records import RunRecord
@@ -34,7 +34,7 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
     """Return the runs that match, the newest submission first."""
     ledger = project.ledger()
     notes = [f"mtf/ledger:{path} is damaged ({why})" for path, why in ledger.damaged.items()]
-    records = with_journals(project, matching(ledger, globs))
+    records = with_journals(matching(ledger, globs))
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
 
 
@@ -68,7 +68,7 @@ def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
     from mtf.report.runs import run_page
 
     ledger = project.ledger()
-    record = with_journals(project, [find_run(ledger, wish)])[0]
+    record = with_journals([find_run(ledger, wish)])[0]
     submission = project.store().submission(ledger, record.submission)
     config = rundir.render_yaml(submission.configs[record.member])
     assert ledger.tip is not None
@@ -85,7 +85,7 @@ def results_of(project: Project, name: str) -> list[RunRecord]:
     from mtf.report.runs import rank
 
     ledger = project.ledger()
-    return sorted(with_journals(project, find_runs(ledger, [name])), key=rank)
+    return sorted(with_journals(find_runs(ledger, [name])), key=rank)
 
 
 def output_of(project: Project, wish: str, *, err: bool) -> str:
@@ -95,11 +95,11 @@ def output_of(project: Project, wish: str, *, err: bool) -> str:
         MtfError: no such run, or its output is not there.
     """
     record = find_run(project.ledger(), wish)
-    path = _output_path(project, record, err=err)
+    path = _output_path(record, err=err)
     if path is None or not path.exists():
         raise MtfError(
             f"{record.run}: no output yet ({record.state}{_why(record)})."
-            f" It will be in {rundir.run_dir(project.runs_root, record.run)}"
+            f" It will be in {record.run_dir}"
         )
     return path.read_text(encoding="utf-8", errors="replace")
 
@@ -108,12 +108,11 @@ def _why(record: RunRecord) -> str:
     return f": {record.reason}" if record.reason else ""
 
 
-def _output_path(project: Project, record: RunRecord, *, err: bool) -> Path | None:
+def _output_path(record: RunRecord, *, err: bool) -> Path | None:
     started = [a.job_id for a in record.attempts if a.job_id]
     if not started:
         return None
-    folder = rundir.run_dir(project.runs_root, record.run)
-    return rundir.job_output(folder, started[-1], err=err)
+    return rundir.job_output(Path(record.run_dir), started[-1], err=err)
 
 
 def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
@@ -121,7 +120,7 @@ def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
     at = 0
     while True:
         record = find_run(project.ledger(), wish)
-        path = _output_path(project, record, err=err)
+        path = _output_path(record, err=err)
         if path is not None and path.exists():
             with path.open(encoding="utf-8", errors="replace") as f:
                 f.seek(at)

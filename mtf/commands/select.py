@@ -12,7 +12,6 @@ from mtf.errors import MtfError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mtf.commands.project import Project
     from mtf.core.records import RunRecord
     from mtf.ledger.store import Ledger
 
@@ -80,6 +79,6 @@ def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:
     ]
 
 
-def with_journals(project: Project, records: Iterable[RunRecord]) -> list[RunRecord]:
+def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return the records with what the journals of active runs have said since the last sync."""
-    return [r if r.is_over else bring_up_to_date(r, read_progress(project, r.run)) for r in records]
+    return [r if r.is_over else bring_up_to_date(r, read_progress(r)) for r in records]

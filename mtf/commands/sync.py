@@ -106,7 +106,7 @@ def sync_until_over(
         records = project.ledger().runs.values()
         if runs is None:
             followed |= {r.run for r in records if not r.is_over}
-        mine = with_journals(project, (r for r in newest_first(records) if r.run in followed))
+        mine = with_journals(r for r in newest_first(records) if r.run in followed)
         update(mine)
         active = [r for r in mine if not r.is_over]
         if not active:

@@ -42,8 +42,8 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
     if not wanted:
         files = _read_folder(folder, where)
         loaded = load_specs(files, settings, _stamp())
-        specs = sum(map(is_spec, files))
-        return Checked(specs + 1, tuple(sorted({*problems, *loaded.problems})))
+        number = sum(map(is_spec, files)) + (root / _SETTINGS).is_file()
+        return Checked(number, tuple(sorted({*problems, *loaded.problems})))
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     texts = _read_folder(folder, where)
     for parent in {p.parent for p in paths}:

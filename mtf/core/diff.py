@@ -49,6 +49,7 @@ class World:
     progress: Mapping[RunId, Progress] = field(default_factory=dict)
     taken: frozenset[SubmissionId] = frozenset()  # ids that exist in the ledger or as a branch
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
+    elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
     can_submit: bool = True
 
 
@@ -104,6 +105,8 @@ def _recorded(
     live = world.live.get(record.executor)
     if record.is_over:
         return None, None
+    if record.run in world.elsewhere:
+        return None, f"runs under {record.run_dir.removesuffix(record.run)} are reconciled there"
     if live is None:
         why = world.unreadable.get(record.executor, "not asked")
         return None, f"{record.executor} cannot be read ({why}): its runs are Unknown, no action"

@@ -70,7 +70,7 @@ class Run:
     @property
     def record(self) -> RunRecord:
         """Return all that is known of the run."""
-        return with_journals(self.project, [find_run(self.project.ledger(), self.id)])[0]
+        return with_journals([find_run(self.project.ledger(), self.id)])[0]
 
     @property
     def state(self) -> str:
@@ -111,7 +111,7 @@ class Submission:
     def records(self) -> list[RunRecord]:
         """Return all that is known of the runs, in their order."""
         runs = self.project.ledger().runs
-        return with_journals(self.project, (runs[run] for run in self.ids))
+        return with_journals(runs[run] for run in self.ids)
 
     def best(self) -> RunRecord | None:
         """Return the run with the best value of the monitored metric."""
@@ -182,7 +182,7 @@ class ModelTrainingFramework:
 
     def status(self) -> list[RunRecord]:
         """Return every run that the ledger knows."""
-        return with_journals(self.project, self.project.ledger().runs.values())
+        return with_journals(self.project.ledger().runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
         raw = json.dumps(spec).encode()  # JSON is YAML 1.2

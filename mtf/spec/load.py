@@ -195,7 +195,7 @@ class _Loader:
     def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)
         there = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
-        return f"base: the commit has no file {path}. {nearest(base, there)}".rstrip()
+        return f"base: there is no file {path}. {nearest(base, there)}".rstrip()
 
 
 def _wrong_values(parts: Parts, resolver: Resolver) -> set[Problem]:

@@ -186,7 +186,7 @@ def test_a_sync_holds_the_lock_of_its_clone(tmp_path: Path) -> None:
 def test_a_broken_template_is_said_before_anything_is_claimed(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a")})
     push(lab, {"templates/local.sh.j2": "#!/bin/bash\nexec {{ comand }} x # mtf.trainer\n"})
-    assert "templates/local.sh.j2: 'comand' is undefined" in mtf(lab.path, "sync", code=1).stderr
+    assert "templates/local.sh.j2:2: 'comand' is undefined" in mtf(lab.path, "sync", code=1).stderr
     assert lab.git("for-each-ref", "refs/heads/mtf") == ""
 
 
@@ -211,3 +211,15 @@ print(run.wait(0.3).state, runs.best().best.name)
     assert done.stdout == "completed val_loss\n", done.stderr
     assert set(states(runs(lab)).values()) == {"completed"}
     assert mtf_json(lab.path, "plan", "--prune", "--format", "json")["actions"] == []
+
+
+def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"endless.yaml": spec("endless", pause=0.05, epochs=500)})
+    sync_until(lab, lambda f: f["endless"]["state"] == "running")
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
+    before = git(tmp_path / "lab.git", "rev-parse", "mtf/ledger")
+    done = mtf(tmp_path / "other", "sync")
+    assert "are reconciled there" in done.stderr
+    assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == before
+    assert "go there" in mtf(tmp_path / "other", "cancel", "endless", code=1).stderr
+    mtf(lab.path, "cancel", "endless")

@@ -110,11 +110,10 @@ def test_a_name_is_taken_even_by_a_spec_with_mistakes() -> None:
 
 def test_a_base_that_is_not_there_is_told_with_the_nearest_one() -> None:
     assert problems(basis=BASE, g=GRID.replace("base.yaml", "bases.yaml")) == [
-        "g.yaml:3:7: base: the commit has no file experiments/bases.yaml. Did you mean "
-        "'basis.yaml'?"
+        "g.yaml:3:7: base: there is no file experiments/bases.yaml. Did you mean 'basis.yaml'?"
     ]
     assert problems(g=GRID.replace("base.yaml", "../../../etc/passwd"))[0].startswith(
-        "g.yaml:3:7: base: the commit has no file ../../etc/passwd."
+        "g.yaml:3:7: base: there is no file ../../etc/passwd."
     )
 
 
