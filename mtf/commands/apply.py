@@ -56,11 +56,12 @@ class Report:
     submitted: Mapping[RunId, JobId] = field(default_factory=dict)
     refused: Mapping[RunId, str] = field(default_factory=dict)
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when everything planned was done, else the code for a part of it."""
-        return EXIT_PARTIAL if self.refused or self.uncertain else 0
+        """Return 0 when all was seen and done that was to be, else the code for a part of it."""
+        return EXIT_PARTIAL if self.refused or self.uncertain or self.unreadable else 0
 
 
 @dataclass
@@ -103,7 +104,10 @@ class Application:
             self._submit(executor, batch, script, outcome)
         final = self._record(claimed, outcome)
         self._summarise(final, [a.run for a in actions])
-        return Report(plan, commit, outcome.submitted, outcome.refused, outcome.uncertain)
+        unreadable = self.situation.world.unreadable
+        return Report(
+            plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, unreadable
+        )
 
     # -- before anything is written to the ledger --------------------------------------------------
 
@@ -254,7 +258,7 @@ class Application:
         try:
             write_summaries(self.project.runs_root, ledger, changed)
         except OSError as e:  # copies for the eye: the ledger has it all
-            self.say(f"note: {e.filename}: {e.strerror}: the summary beside the runs is not new")
+            self.say(f"note     {e.filename}: {e.strerror}: the summary there is not new")
 
     def _settled(self, record: RunRecord, outcome: _Outcome) -> RunRecord:
         at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -52,9 +52,11 @@ def sync_once(
         now = datetime.now(UTC)
         situation = gather(project, store, options, now)
         planned = plan(situation.world, situation.policy, now)
+        for note in planned.notes:
+            say(f"note     {note}")
         if planned.is_empty:
             store.publish()
-            return Report(planned, situation.world.commit)
+            return Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
         executor = choose_executor(project, options.executor)
         return Application(project, store, situation, executor, say).carry_out(planned)
 
