@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.desired import read_desired
 from mtf.commands.gather import gather
 from mtf.core.actions import Plan, Submit
 from mtf.core.diff import plan
+from mtf.core.experiments import axes_of
 from mtf.core.times import time_limit_s
 from mtf.errors import RepositoryError
 from mtf.report.plans import SpecChange
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mtf.commands.desired import Keyed
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.experiments import Desired
     from mtf.core.ids import CommitId, RunKey
     from mtf.core.jobs import Resources
     from mtf.core.records import RunRecord
@@ -116,24 +117,13 @@ def _change(
         path=desired.path,
         new=tuple(e.name for e in fresh),
         existing=dict(there),
-        axes=_axes(fresh),
+        axes=axes_of(e.parameters for e in fresh),
         resources=_resources(fresh[0].resources) if fresh else "",
         throttle=desired.max_parallel,
         gpu_hours=_total(hours, [gpus(e.resources) for e in fresh]),
         cpu_hours=_total(hours, [cpus(e.resources) for e in fresh]),
         config=rundir.render_yaml(fresh[0].config) if fresh else "",
     )
-
-
-def _axes(experiments: Iterable[Experiment]) -> dict[str, list[Any]]:
-    """Return each parameter with the values it takes, in the order of their first use."""
-    axes: dict[str, list[Any]] = {}
-    for experiment in experiments:
-        for name, value in experiment.parameters.items():
-            values = axes.setdefault(name, [])
-            if value not in values:
-                values.append(value)
-    return axes
 
 
 def gpus(needs: Resources) -> int:

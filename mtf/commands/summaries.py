@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.core.experiments import axes_of
 from mtf.core.records import best_run
 from mtf.report.runs import rank
 
@@ -45,12 +46,7 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
 
 def _search(records: list[RunRecord]) -> dict[str, Any]:
     first = records[0]
-    parameters: dict[str, list[Any]] = {}
-    for record in records:
-        for name, value in record.parameters.items():
-            values = parameters.setdefault(name, [])
-            if value not in values:
-                values.append(value)
+    parameters = axes_of(r.parameters for r in records)
     about = {"grid": first.grid, "submission": first.submission, "commit": first.commit}
     members = {r.experiment: dict(r.parameters) for r in records}
     return {**about, "spec": first.spec, "parameters": parameters, "members": members}

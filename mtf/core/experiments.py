@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.ids import RunKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtf.core.jobs import Resources
 
@@ -56,6 +56,15 @@ class Desired:
     def is_committed(self) -> bool:
         """Return whether a committed spec asks for this; else a program did."""
         return self.path != DIRECT
+
+
+def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return each parameter with the values it takes, in the order of their first use."""
+    axes: dict[str, dict[str, Any]] = {}
+    for values in parameters:
+        for name, value in values.items():
+            axes.setdefault(name, {}).setdefault(json.dumps(value, sort_keys=True), value)
+    return {name: list(values.values()) for name, values in axes.items()}
 
 
 def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:

@@ -175,7 +175,7 @@ def _reason(cause: Cause, job: JobView | None, progress: Progress) -> str:
     said = job.reason if job and job.reason not in ("", "None", "NonZeroExitCode") else ""
     in_brackets = f" ({said})" if said and said.lower() != cause else ""
     if cause is Cause.CODE_ERROR:
-        return progress.failed or _silent_end(job)
+        return progress.failed or _silent_end(job, in_brackets)
     words = {
         Cause.COMPLETED: "",
         Cause.CONFIGURATION: progress.refused or "refused",
@@ -186,14 +186,14 @@ def _reason(cause: Cause, job: JobView | None, progress: Progress) -> str:
     return words.get(cause, f"{cause}{in_brackets}")
 
 
-def _silent_end(job: JobView | None) -> str:
+def _silent_end(job: JobView | None, said: str) -> str:
     """Return the reason of a job that ended badly without an error in its journal."""
     if job is not None and job.state is JobState.COMPLETED:
         return "the job ended with exit code 0 before its training was complete"
     how = "ended"
     if job is not None:
         how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
-    return f"{how}, before it could say why: see mtf logs --err"
+    return f"{how}{said}, before it could say why: see mtf logs --err"
 
 
 def _iso(at: datetime | None) -> str | None:
