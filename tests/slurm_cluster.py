@@ -87,7 +87,9 @@ class Cluster:
 
     def run(self, *args: str, timeout: float = 60) -> str:
         """Run one of SLURM's programs against this cluster and return what it printed."""
-        env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
+        settings = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")
+        env = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
+        env |= {"SLURM_CONF": str(self.conf), "PATH": _PATH}
         done = subprocess.run(args, env=env, capture_output=True, text=True, timeout=timeout)
         if done.returncode:
             raise ClusterError(f"{' '.join(args)}: {done.stderr.strip()}")

@@ -30,9 +30,11 @@ _SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
 # the same array go on: what was submitted longer ago than this may have lost some.
 _LONG_AGO = timedelta(minutes=2)
 _MOST_BYTES = 100_000  # of names: Linux takes 128 KiB in one argument; with more, all jobs are read
-# Of the submitter's environment; not its secrets, and not SBATCH_*, which overrule the script.
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "SLURM_CONF",
-         "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG", "BASH_ENV")  # fmt: skip
+# What SLURM's programs, and by sbatch the jobs, get of our environment: no secrets, and nothing
+# like SBATCH_PARTITION, SQUEUE_USERS or an outer job's SLURM_*, which would change their answers.
+_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
+         "SLURM_CONF", "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG",
+         "BASH_ENV")  # fmt: skip
 
 
 def available() -> bool:
@@ -44,11 +46,15 @@ def available() -> bool:
     if shutil.which("sbatch") is None or (named and not Path(named).exists()):
         return False
     try:
-        answer = proc.run(("scontrol", "ping"), timeout_s=_ASK_S)
+        answer = proc.run(("scontrol", "ping"), timeout_s=_ASK_S, env=_environment())
     except MtfError:
         return False
     lacking = ("configuration source", "No such file")
     return answer.code == 0 or not any(words in answer.stderr for words in lacking)
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 class SlurmExecutor:
@@ -68,11 +74,9 @@ class SlurmExecutor:
         """Submit a request with one `sbatch`; see ``Executor.submit``."""
         path = Path(request.job_dir) / "job.sbatch"
         rundir.put(path, script.encode())
-        environment = {k: os.environ[k] for k in _KEPT if k in os.environ}
+        command = ("sbatch", "--parsable", str(path))
         try:
-            answer = proc.run(
-                ("sbatch", "--parsable", str(path)), timeout_s=_SUBMIT_S, env=environment
-            )
+            answer = proc.run(command, timeout_s=_SUBMIT_S, env=_environment())
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramTimeoutError as e:
@@ -192,7 +196,7 @@ class SlurmExecutor:
         return Limits(max_array_size=int(size))
 
     def _ask(self, command: tuple[str, ...]) -> proc.Output:
-        env = {**os.environ, **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
+        env = {**_environment(), **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
         try:
             return proc.run(command, timeout_s=_ASK_S, env=env)
         except proc.ProgramTimeoutError as e:

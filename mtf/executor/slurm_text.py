@@ -65,6 +65,11 @@ STATES: Mapping[str, JobState] = {
     "OUT_OF_MEMORY": JobState.OUT_OF_MEMORY,
 }
 
+# Reasons that need a word more. Source: squeue(1), JOB REASON CODES.
+_REASONS: Mapping[str, str] = {
+    "JobLaunchFailure": "it could not start: does the node see the run root, may it write there",
+}
+
 # What sbatch prints when it gives no job id (SLURM 22.05's texts; those tried are in the tests).
 _UNCERTAIN = (  # the controller may have taken the job before its answer was lost
     "Socket timed out", "Zero Bytes were transmitted", "Received zero length message",
@@ -153,7 +158,7 @@ def _from_squeue(fields: list[str]) -> JobView:
         index=None,
         state=JobState.HELD if held else known,
         raw_state=state,
-        reason=reason,
+        reason=_REASONS.get(reason, reason),
         exit_code=code >> 8 if over else None,  # a wait(2) status
         signal=(code & 0x7F or None) if over else None,
         node=nodes or None,
@@ -183,7 +188,7 @@ def _from_sacct(fields: list[str]) -> JobView:
         index=None,
         state=STATES.get(word, JobState.UNKNOWN),
         raw_state=state,
-        reason=by or reason,
+        reason=by or _REASONS.get(reason, reason),
         exit_code=int(code) if code.isdigit() else None,
         signal=int(number) if number.isdigit() and number != "0" else None,
         node=None if nodes in ("", "None assigned") else nodes,

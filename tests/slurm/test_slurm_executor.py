@@ -185,6 +185,36 @@ def test_a_jobs_end_is_read_from_the_accounts_when_squeue_has_forgotten_it(
     assert found[5].ended_at is not None
 
 
+def test_the_users_own_settings_of_slurms_programs_change_no_answer(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "SBATCH_PARTITION": "nowhere", "SBATCH_TIMELIMIT": "1", "SQUEUE_FORMAT": "%i", "SQUEUE_USERS": "nobody",
+        "SQUEUE_STATES": "SUSPENDED", "SACCT_FORMAT": "jobid", "SCANCEL_STATE": "SUSPENDED",
+        "SLURM_CLUSTERS": "another", "SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "9",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    bench = make("sleep 60")
+    request = bench.request()
+    jobs = bench.submit(request)
+    assert bench.views(request)[0].job_id == jobs[0]
+    bench.executor.cancel(list(jobs.values()))
+    assert bench.wait_ended(request)[0].state is JobState.CANCELLED
+
+
+def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
+    make: Callable[[str], Bench],
+) -> None:
+    bench = make("exit 0")
+    request = bench.request()
+    script = bench.executor.script(request)
+    (Path(request.job_dir) / "0").unlink()
+    bench.executor.submit(request, script)
+    view = bench.wait_ended(request)[0]
+    assert view.state is JobState.FAILED
+    assert "may it write there" in view.reason
+
+
 def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> None:
     bench = make("exit 0")
     request = bench.request(tuple(range(0, 1000, 3)), extra=["--hold"])
@@ -239,12 +269,10 @@ def test_any_folder_can_hold_runs(cluster: Cluster, tmp_path: Path) -> None:
     package = bench.root / ".code" / "c" / "mtf"
     package.mkdir()
     (package / "trainer.py").write_text("import sys; print(sys.argv[1])")
-    for array in (True, False):
-        request = bench.request(array=array)
-        jobs = bench.submit(request)
+    requests = [bench.request(array=array) for array in (True, False)]
+    for request, job in [(r, bench.submit(r)[0]) for r in requests]:
         assert bench.wait_ended(request)[0].state is JobState.COMPLETED
-        folder = request.tasks[0].run_dir
-        assert bench.wait_file(request, f"{jobs[0]}.out").strip() == folder
+        assert bench.wait_file(request, f"{job}.out").strip() == request.tasks[0].run_dir
 
 
 def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
