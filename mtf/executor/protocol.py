@@ -53,14 +53,18 @@ class Executor(Protocol):
 
         Raises:
             ExecutorUnavailableError: it cannot be reached now.
+            MtfError: it refuses for some of them; the others are ended.
         """
         ...
 
     def preempt(self, jobs: Collection[JobId]) -> None:
         """Interrupt these jobs as preemption would: signal, grace, then back into the queue.
 
+        Those that do not run are passed over.
+
         Raises:
             ExecutorUnavailableError: it cannot be reached now.
+            MtfError: it refuses for some of them; the others are interrupted.
         """
         ...
 
