@@ -155,6 +155,8 @@ def _active(
             return Cancel(old.run, new, "its spec is gone (--prune)"), None
     else:
         new = replace(new, sync=Sync.SYNCED)
+    if old.cancel_requested and _told_long_ago(old, policy, now):
+        return Cancel(old.run, new, "its cancellation has had no effect yet"), note
     due = new.retry_at is not None and parse_time(new.retry_at) <= now
     if due and world.can_submit and not new.cancel_requested:
         return Resume(old.run, new, new.reason), note
@@ -182,11 +184,15 @@ def _with_job(record: RunRecord, job: JobView) -> RunRecord:
 
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
     """Return a record action for what others must learn now; mere progress is told now and then."""
-    if _standing(old) == _standing(new):
-        told = parse_time(old.observed_at) if old.observed_at else None
-        if _reached(old) == _reached(new) or (told and now - told < policy.progress_every):
-            return None
+    progressed = _reached(old) != _reached(new) and _told_long_ago(old, policy, now)
+    if _standing(old) == _standing(new) and not progressed:
+        return None
     return Record(old.run, new, _change(old, new))
+
+
+def _told_long_ago(record: RunRecord, policy: Policy, now: datetime) -> bool:
+    told = record.observed_at
+    return told is None or now - parse_time(told) >= policy.progress_every
 
 
 def _standing(record: RunRecord) -> tuple[object, ...]:

@@ -167,6 +167,7 @@ class GenericTrainer:
         if stop:
             by = STOP.signal or preemption.SIGNALS[0]  # another rank has heard it
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
+            self._fabric.barrier()  # the first rank to end makes srun end the others
             raise Stopped(by)
 
     def _agreed(self, *wishes: bool) -> list[bool]:

@@ -166,6 +166,14 @@ def test_a_cancellation_by_hand_stays_and_is_said_to_be_drift() -> None:
     assert decide(world(SPEC, records=(new,))).is_empty
 
 
+def test_a_cancellation_without_effect_is_asked_for_again_in_time() -> None:
+    alive = (job(JobState.RUNNING),)
+    start = record(ALONE, state=RunState.RUNNING, cancel_requested=True, observed_at=iso(-2))
+    assert kinds(decide(world(SPEC, records=(start,), jobs=alive))) == [Cancel]
+    fresh = replace(start, observed_at=iso(-0.5))
+    assert decide(world(SPEC, records=(fresh,), jobs=alive)).is_empty
+
+
 def test_our_own_cancellation_is_not_drift() -> None:
     start = record(ALONE, state=RunState.RUNNING, cancel_requested=True)
     (action,) = decide(world(SPEC, records=(start,), jobs=(job(JobState.CANCELLED),))).actions
