@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Sections that say how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
+_OPEN = frozenset({"model", "data", "optimizer", "scheduler"})  # these take keys of the user's
 DIRECT = "(asked for directly)"  # stands for the path where there is no committed spec
 
 
@@ -71,18 +72,27 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
     """Return the identity of a run: equal keys are the same run, never submitted twice.
 
     Neither the spec's path nor a member's name or index belongs to it (a ``sequential`` name
-    moves when a value is added), only the owner's name and the values.
+    moves when a value is added), only the owner's name and the values. A key that is null, false
+    or empty in a section that knows all its keys is left out, so that a later mtf may add such a
+    key without running everything anew: each such section holds all its keys, so nothing is lost.
 
     Args:
         experiment: resolved.
         trees: the git object id of each of its ``rerun_on`` paths at the pinned commit.
     """
-    values = {k: v for k, v in experiment.config.items() if k not in EXECUTION}
+    values = {k: _said(k, v) for k, v in experiment.config.items() if k not in EXECUTION}
     identity = {
         "name": experiment.owner_name,
-        "config": values,
+        "config": {section: value for section, value in values.items() if value},
         "generation": experiment.generation,
         "trees": {path: trees[path] for path in experiment.rerun_on},
     }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
+
+
+def _said(section: str, value: Any) -> Any:
+    if section in _OPEN or not isinstance(value, dict):
+        return value
+    silent = ([], {})
+    return {k: v for k, v in value.items() if v is not None and v is not False and v not in silent}
