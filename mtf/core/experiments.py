@@ -94,5 +94,5 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
 def _said(section: str, value: Any) -> Any:
     if section in _OPEN or not isinstance(value, dict):
         return value
-    silent = ([], {})
+    silent: tuple[Any, ...] = ([], {})
     return {k: v for k, v in value.items() if v is not None and v is not False and v not in silent}
