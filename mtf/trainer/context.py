@@ -26,6 +26,7 @@ A loop of one's own, which resumes and stops well (exact where it saves all that
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,19 +36,21 @@ from mtf.trainer import snapshot
 from mtf.trainer.build import build_data, build_model
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.journal import Journal, monitored
-from mtf.trainer.optimizers import build_optimizer
+from mtf.trainer.optimizers import OPTIMIZER, build_optimizer, by_name
 from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.schedulers import Schedule, build_schedule
+from mtf.trainer.schedulers import build_schedule
 from mtf.trainer.trainer import GenericTrainer, length_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning.fabric import Fabric
 
     from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.build import Data
+    from mtf.trainer.callbacks import Callback
+    from mtf.trainer.optimizers import Optimizers
+    from mtf.trainer.schedulers import Schedulers
 
 
 class RunContext:
@@ -79,29 +82,35 @@ class RunContext:
         """Return the model, fitted to the data."""
         return build_model(self.config.model, data.facts)
 
-    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a model."""
+    def optimizer(self, model: torch.nn.Module) -> Optimizers:
+        """Return the optimizer of a model, or several by name."""
         return build_optimizer(self.config.optimizer, model)
 
-    def schedule(self, optimizer: torch.optim.Optimizer, data: Data) -> Schedule | None:
-        """Return the learning-rate schedule, None where there is none."""
+    def schedule(self, optimizer: Optimizers, data: Data) -> Schedulers:
+        """Return the learning-rate schedule of each optimizer, None where there is none."""
         training = self.config.training
         if self.config.scheduler is None:
             return None
         length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
         monitor = monitored(self.config) or "train_loss"
-        return build_schedule(self.config.scheduler, optimizer, length, monitor=monitor)
+        built = {
+            name: build_schedule(self.config.scheduler, one, length, monitor=monitor)
+            for name, one in by_name(optimizer).items()
+        }
+        return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]
 
     def trainer(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Schedule | torch.optim.lr_scheduler.LRScheduler | None = None,
+        optimizer: Optimizers,
+        scheduler: Schedulers = None,
+        callbacks: Mapping[str, Callback] | None = None,
     ) -> GenericTrainer:
         """Return the trainer, whose ``fit`` resumes, stops, saves and logs by itself."""
         return GenericTrainer(
-            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir
-        )
+            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir,
+            callbacks=callbacks,
+        )  # fmt: skip
 
     # -- for loops of one's own --------------------------------------------------------------------
 

@@ -6,15 +6,19 @@ the next phase is one of ``phases.REPLAYED``.
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.errors import MtfError
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
-from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState
+from mtf.trainer.say import say
+from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState, means_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +26,16 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.agreement import Agreement
     from mtf.trainer.data import Batches
     from mtf.trainer.engine import Engine
     from mtf.trainer.journal import Journal
     from mtf.trainer.schedulers import Length, Schedule
     from mtf.trainer.task import Task, Totals
     from mtf.trainer.tracking import Mirror, Scalars
+
+# Where several ranks have all come to: there they agree whether to stop or to save.
+_MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
 
 
 @dataclass
@@ -36,9 +44,11 @@ class Loop:
 
     config: ExperimentConfig
     fabric: Fabric
+    agreement: Agreement
     engine: Engine
     task: Task
-    schedule: Schedule | None
+    validated: Task  # what validation computes with
+    schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
     length: Length
@@ -58,16 +68,51 @@ class Loop:
         self._loss: torch.Tensor | None = None
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
-        self._num_batches = len(self.train)
         self._num_val_batches = len(self.validation) if self.validation else 0
+        self.common_val_batches = self.agreement.least(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
+        self._tolerant = self.config.training.on_nonfinite is not None
+        self._names = tuple(self.engine.optimizers)
+        self._turns = self.task.takes_turns
+        self._losses = {
+            name: functools.partial(self.task.loss, turn=name) if self._turns else self.task.loss
+            for name in self._names
+        }
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Adapt to a state that was put in from outside."""
+        offset = self.state.train.offset
+        self._epoch_batches = self.train.rest(offset) if offset else self.train  # type: ignore[attr-defined]
+        self._num_batches = self.agreement.the_same(
+            len(self._epoch_batches), "the number of batches"
+        )
+
+    def end(self, reason: str) -> None:
+        """End the training at the end of this epoch, complete; all ranks must say so."""
+        if self.state.epoch < self.config.training.max_epochs:  # else it ends anyway
+            self.state.ended_by = reason
+
+    def meets(self, phase: Phase) -> bool:
+        """Return whether all ranks come to this cut, so that they can agree there what to do."""
+        if phase is Phase.VAL_BATCH_LOAD:
+            return self.state.val.batch < self.common_val_batches
+        return phase in _MEETING_POINTS
+
+    def clock_is_due(self) -> bool:
+        """Return whether it is time for a checkpoint by the clock; the first rank's counts."""
+        minutes = self.config.checkpoint.every_n_minutes
+        if minutes is None or not self.fabric.is_global_zero:
+            return False
+        return time.monotonic() - self.saved_at_s >= minutes * 60
 
     # -- training ----------------------------------------------------------------------------------
 
     def init(self) -> Phase:
         """Give the training its own random numbers, however many the building has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
-        self.engine.optimizer.zero_grad()
+        for optimizer in self.engine.optimizers.values():
+            optimizer.zero_grad()
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
@@ -78,7 +123,7 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         if self._batches is None:
-            self._batches = self._open(self.train, self.state.epoch, self.state.train.batch)
+            self._batches = _open(self._epoch_batches, self.state.epoch, self.state.train.batch)
             for module in self._in_training:
                 module.training = True
         self._batch = self.engine.placed(next(self._batches))
@@ -86,29 +131,41 @@ class Loop:
 
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
-        self._loss = self.engine.compute(self.task.loss, self._batch)
+        if not self.agreement.is_alone:
+            self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
+        self._loss = self.engine.compute(self._losses[self._active()[0]], self._batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
     def train_batch_backward(self) -> Phase:
         """Add the gradients of the window's mean loss, and count the batch as done."""
         loss, train = self._loss, self.state.train
         assert loss is not None
-        window = self._window_size(train.batch)
+        window = self._window_size()
         self.engine.backward(loss if window == 1 else loss / window)
-        train.add(loss)  # the graph stays until the next one: freeing it now costs 10 µs a step
+        # the graph stays until the next one: freeing it now costs 10 µs a step
+        value = train.add(loss, tolerant=self._tolerant)
+        if value is not None and not math.isfinite(value):
+            self._meet_nonfinite(f"the training loss is {value}")
         return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == window else Phase.TRAIN_BATCH_END
 
     def train_batch_optim_step(self) -> Phase:
         """Commit the window's gradients."""
-        self.engine.commit(self.config.training.max_grad_norm)
-        self.state.global_step += 1
-        self.state.train.window = 0
+        state = self.state
+        if not self.engine.commit(self._active()):
+            state.skipped += 1
+            if self.config.training.on_nonfinite == "stop":
+                state.ended_by = f"gradients are not finite at {self._where()}"
+                return Phase.TRAINING_COMPLETE
+            say(f"gradients are not finite at {self._where()}: this step is left out")
+        state.global_step += 1
+        state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP
 
     def scheduler_batch_step(self) -> Phase:
-        """Step a scheduler that counts optimizer steps."""
-        if self.schedule is not None:
-            self.schedule.after_step()
+        """Step the schedulers that count optimizer steps, each with its optimizer."""
+        if self.schedules:
+            for name in self._active(self.state.global_step - 1):
+                self.schedules[name].after_step()
         return Phase.TRAIN_BATCH_END
 
     def train_batch_end(self) -> Phase:
@@ -123,9 +180,9 @@ class Loop:
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
-        """Step a scheduler that counts epochs."""
-        if self.schedule is not None:
-            self.schedule.after_epoch()
+        """Step the schedulers that count epochs."""
+        for schedule in self.schedules.values():
+            schedule.after_epoch()
         return Phase.EPOCH_END if self.validation is None else Phase.VAL_START_EPOCH
 
     # -- validation --------------------------------------------------------------------------------
@@ -139,7 +196,7 @@ class Loop:
         """Fetch the validation batch at the cursor; all epochs validate on the same ones."""
         if self._batches is None:
             assert self.validation is not None
-            self._batches = self._open(self.validation, 0, self.state.val.batch)
+            self._batches = _open(self.validation, 0, self.state.val.batch)
             self.engine.module.eval()
         self._batch = self.engine.placed(next(self._batches))
         return Phase.VAL_BATCH_FORWARD
@@ -147,14 +204,15 @@ class Loop:
     def val_batch_forward(self) -> Phase:
         """Compute the batch's sums."""
         with torch.no_grad():
-            self._totals = self.engine.compute(self.task.totals, self._batch)
+            self._totals = self.engine.compute(self.validated.totals, self._batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
         """Add them and count the batch as done."""
         self.state.val.add(self._totals)
         self.state.val.batch += 1
-        self._check_clock()
+        if self.agreement.is_alone:
+            self.save_is_due |= self.clock_is_due()
         if self.journal.progress_is_due():
             self._say_progress()
         if self.state.val.batch < self._num_val_batches:
@@ -167,14 +225,18 @@ class Loop:
     def epoch_end(self) -> Phase:
         """Report what the epoch has come to, and count it as done."""
         state = self.state
-        metrics = {"train_loss": state.train.epoch_mean()}
-        if self.validation is not None:
-            metrics |= _means(self.fabric, state.val)
-        if self.schedule is not None:
-            self.schedule.after_metrics(metrics)
+        metrics = means_of(
+            {"train_loss": state.train.epoch_sum(), **state.val.pairs()}, self.fabric
+        )
+        if not math.isfinite(metrics["train_loss"]):
+            self._meet_nonfinite(f"the epoch's mean training loss is {metrics['train_loss']}")
+        for schedule in self.schedules.values():
+            schedule.after_metrics(metrics)
         state.metrics = metrics
         state.epoch += 1
         state.train, state.val = TrainMicroState(), ValMicroState()
+        if self._num_batches != len(self.train):
+            self.take_up()
         self._log({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._say_progress()
@@ -185,15 +247,42 @@ class Loop:
 
     # -- parts of several handlers -----------------------------------------------------------------
 
-    def _window_size(self, batch: int) -> int:
-        """Return the size of the accumulation window of a batch; the epoch's last may be less."""
+    def _active(self, step: int | None = None) -> tuple[str, ...]:
+        """Return the names of the optimizers whose turn an optimizer step is; None: the next."""
+        if not self._turns:
+            return self._names
+        step = self.state.global_step if step is None else step
+        return (self._names[step % len(self._names)],)
+
+    def _window_size(self) -> int:
+        """Return the size of the present accumulation window; the epoch's last may be less.
+
+        Call it before a micro-batch is counted as done.
+        """
         if self._accumulated == 1:
             return 1
-        start = batch - batch % self._accumulated
-        return min(self._accumulated, self._num_batches - start)
+        train = self.state.train
+        return min(self._accumulated, train.window + self._num_batches - train.batch)
 
-    def _open(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
-        return _exactly(len(batches) - start, batches.batches(epoch, start))
+    def _meet_nonfinite(self, what: str) -> None:
+        """Fail where nothing else is said; else the window's commit decides.
+
+        Raises:
+            MtfError: the configuration says nothing of it.
+        """
+        if not self._tolerant:
+            raise MtfError(
+                f"{what} at {self._where()}. Lower optimizer.lr, look at the data, or say"
+                " training.on_nonfinite: skip or stop"
+            )
+
+    def _where(self) -> str:
+        """Return the place of the newest micro-batch, and the samples in it."""
+        state = self.state
+        batch = max(state.train.batch - 1, 0)
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, batch {batch}"
+        samples = getattr(self._epoch_batches, "samples", lambda *_: None)(state.epoch, batch)
+        return f"{place} (samples {', '.join(map(str, samples))})" if samples else place
 
     def _after_step(self) -> None:
         step = self.state.global_step
@@ -202,18 +291,19 @@ class Loop:
         every = self.config.checkpoint.every_n_steps
         if every is not None and step % every == 0:
             self.save_is_due = True
-        self._check_clock()
-
-    def _check_clock(self) -> None:
-        minutes = self.config.checkpoint.every_n_minutes
-        if minutes is not None and time.monotonic() - self.saved_at_s >= minutes * 60:
-            self.save_is_due = True
+        if self.agreement.is_alone:
+            self.save_is_due |= self.clock_is_due()
 
     def _log_step(self) -> None:
         state = self.state
-        rate = float(self.engine.optimizer.param_groups[0]["lr"])
-        row = {"epoch": state.epoch, "step": state.global_step}
-        self._log({**row, "train_loss": state.train.close_recent(), "lr": rate})
+        row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
+        row["train_loss"] = state.train.close_recent()
+        if not math.isfinite(row["train_loss"]):
+            self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
+        for name, optimizer in self.engine.optimizers.items():
+            rate = float(optimizer.param_groups[0]["lr"])
+            row["lr" if len(self._names) == 1 else f"lr/{name}"] = rate
+        self._log(row)
 
     def _log(self, row: Mapping[str, Any]) -> None:
         if self.scalars is not None:
@@ -243,6 +333,10 @@ HANDLERS: dict[Phase, Callable[[Loop], Phase]] = {
 }
 
 
+def _open(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
+    return _exactly(len(batches) - start, batches.batches(epoch, start))
+
+
 def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield ``count`` batches.
 
@@ -257,15 +351,3 @@ def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
                 f"the loader promised {count} batches and gave {done}: its __len__ is wrong"
             ) from None
         yield batch
-
-
-def _means(fabric: Fabric, val: ValMicroState) -> dict[str, float]:
-    """Return the validation metrics over the samples of all ranks."""
-    if fabric.world_size == 1:
-        return val.means()
-    totals = {
-        name: torch.stack([total.to(fabric.device), total.new_tensor(val.counts[name])])
-        for name, total in val.sums.items()
-    }
-    summed = {name: fabric.all_reduce(pair, reduce_op="sum") for name, pair in totals.items()}
-    return {name: float(pair[0] / pair[1]) for name, pair in summed.items()}

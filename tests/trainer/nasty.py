@@ -97,7 +97,7 @@ def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)
     torch.set_num_threads(1)
-    fabric = build_fabric(config, {"MTF_CPUS": "1"})
+    fabric = build_fabric(config, os.environ)
     if precision != "32-true":
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     context = RunContext(config, run, fabric)
