@@ -31,8 +31,9 @@ class Callback:
     """Does nothing: derive from it, and override what you need.
 
     ``training`` is the loop: ``training.state`` (epoch, global_step, metrics), ``training.config``,
-    ``training.engine.module`` and ``.optimizers``, ``training.fabric``; ``training.end(reason)``
-    ends the training at the end of this epoch. With several ranks each of them calls its own.
+    ``training.batch`` and ``training.loss``, ``training.engine.module`` and ``.optimizers``,
+    ``training.fabric``; ``training.end(reason)`` ends the training at the end of this epoch. With
+    several ranks each of them calls its own.
 
     Attributes:
         phases: those that ``before`` and ``after`` are called for; the others cost nothing.

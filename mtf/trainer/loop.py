@@ -58,14 +58,14 @@ class Loop:
     state: ResumeState = field(default_factory=ResumeState)
     save_is_due: bool = False
     saved_at_s: float = field(default_factory=time.monotonic)
+    batch: Any = None  # the present one, on the device
+    loss: torch.Tensor | None = None  # of the present batch, with its graph
 
     def __post_init__(self) -> None:
         modules = self.engine.module.modules()
         # a part that the user froze in evaluation mode stays in it
         self._in_training = [module for module in modules if module.training]
         self._batches: Iterator[Any] | None = None
-        self._batch: Any = None
-        self._loss: torch.Tensor | None = None
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
         self._num_val_batches = len(self.validation) if self.validation else 0
@@ -126,19 +126,19 @@ class Loop:
             self._batches = _open(self._epoch_batches, self.state.epoch, self.state.train.batch)
             for module in self._in_training:
                 module.training = True
-        self._batch = self.engine.placed(next(self._batches))
+        self.batch = self.engine.placed(next(self._batches))
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
         if not self.agreement.is_alone:
             self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
-        self._loss = self.engine.compute(self._losses[self._active()[0]], self._batch)
+        self.loss = self.engine.compute(self._losses[self._active()[0]], self.batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
     def train_batch_backward(self) -> Phase:
         """Add the gradients of the window's mean loss, and count the batch as done."""
-        loss, train = self._loss, self.state.train
+        loss, train = self.loss, self.state.train
         assert loss is not None
         window = self._window_size()
         self.engine.backward(loss if window == 1 else loss / window)
@@ -176,7 +176,7 @@ class Loop:
             self._say_progress()
         if self.state.train.batch < self._num_batches:
             return Phase.TRAIN_BATCH_LOAD
-        self._batches = self._batch = self._loss = None
+        self._batches = self.batch = self.loss = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
@@ -198,13 +198,13 @@ class Loop:
             assert self.validation is not None
             self._batches = _open(self.validation, 0, self.state.val.batch)
             self.engine.module.eval()
-        self._batch = self.engine.placed(next(self._batches))
+        self.batch = self.engine.placed(next(self._batches))
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
         """Compute the batch's sums."""
         with torch.no_grad():
-            self._totals = self.engine.compute(self.validated.totals, self._batch)
+            self._totals = self.engine.compute(self.validated.totals, self.batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
@@ -217,7 +217,7 @@ class Loop:
             self._say_progress()
         if self.state.val.batch < self._num_val_batches:
             return Phase.VAL_BATCH_LOAD
-        self._batches = self._batch = None
+        self._batches = self.batch = None
         return Phase.EPOCH_END
 
     # -- the end of an epoch -----------------------------------------------------------------------

@@ -61,9 +61,7 @@ def train_ranks(
     return [codes[pid] for pid in pids]
 
 
-def _rank(
-    run: Path, env: Mapping[str, str], prepare: Any, training: Callable[[Path], None]
-) -> int:
+def _rank(run: Path, env: Mapping[str, str], prepare: Any, training: Callable[[Path], None]) -> int:
     try:
         os.environ.update(env)
         torch.set_num_threads(1)
