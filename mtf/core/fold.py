@@ -31,6 +31,7 @@ class Progress:
     stopped: str | None = None  # the signal that the newest start has answered
     failed: str | None = None  # the newest start's error
     refused: str | None = None
+    ended_early: str | None = None  # why the training was complete before its last epoch
     finished_at: str | None = None
     last_at: str | None = None
 
@@ -65,7 +66,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
                 seen["checkpoint"] = _checkpoint(fact, run_dir)
-            case "stopped" | "failed" | "refused" as event:
+            case "stopped" | "failed" | "refused" | "ended_early" as event:
                 seen[event] = str(fact.get("reason", event))
             case "finished":
                 seen |= _some(fact, "epoch", "step")

@@ -65,6 +65,10 @@ class Journal:
         said = {"reason": reason, "traceback": traceback}
         rundir.append_journal(self._run_dir, "failed", said)
 
+    def ended_early(self, reason: str) -> None:
+        """Say why the training is complete before its last epoch."""
+        self._append("ended_early", {"reason": reason})
+
     def finished(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Say that the training is complete."""
         self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})

@@ -93,6 +93,11 @@ class Loop:
         if self.state.epoch < self.config.training.max_epochs:  # else it ends anyway
             self.state.ended_by = reason
 
+    def say(self, text: str) -> None:
+        """Say something to people, once for all ranks."""
+        if self.fabric.is_global_zero:
+            say(text)
+
     def meets(self, phase: Phase) -> bool:
         """Return whether all ranks come to this cut, so that they can agree there what to do."""
         if phase is Phase.VAL_BATCH_LOAD:
@@ -156,7 +161,7 @@ class Loop:
             if self.config.training.on_nonfinite == "stop":
                 state.ended_by = f"gradients are not finite at {self._where()}"
                 return Phase.TRAINING_COMPLETE
-            say(f"gradients are not finite at {self._where()}: this step is left out")
+            self.say(f"gradients are not finite at {self._where()}: this step is left out")
         state.global_step += 1
         state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP

@@ -10,7 +10,6 @@ import torch
 from mtf.errors import MtfError
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import RNGState, seed_all, seed_at
-from mtf.trainer.say import say
 from mtf.trainer.state import FORMAT, ResumeState, ValMicroState
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
             " data cannot be dealt out anew: give slurm.nodes and slurm.ntasks_per_node as they"
             " were"
         )
-    say(
+    loop.say(
         f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: each sample"
         " of the epoch is used once as before, but sums of floating-point numbers will differ"
     )

@@ -26,7 +26,6 @@ from mtf.trainer.loop import HANDLERS, Loop
 from mtf.trainer.optimizers import by_name
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.say import say
 from mtf.trainer.schedulers import Length, schedules_of
 from mtf.trainer.task import task_of
 from mtf.trainer.tracking import Mirror, Scalars, open_wandb
@@ -168,7 +167,7 @@ class GenericTrainer:
         snapshot.put(loop, self._callbacks, snapshot.read(newest.path))
         state = loop.state
         self._saved_at = state.position()
-        say(
+        loop.say(
             f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
             f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
         )
@@ -190,7 +189,8 @@ class GenericTrainer:
         loop.agreement.heard()
         self._save(loop)
         if state.ended_by is not None:
-            say(f"the training ends here: {state.ended_by}")
+            loop.say(f"the training ends here: {state.ended_by}")
+            self._journal.ended_early(state.ended_by)
 
     def _attend(self, loop: Loop, *, stop: bool, save: bool) -> None:
         if stop or save:
