@@ -92,6 +92,7 @@ def prepare_folders(batch: Batch, repository: Path) -> None:
     """
     job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
+    root = os.path.relpath(batch.starts[0].root, job_dir)
     for index, start in batch.indices():
         folder = rundir.run_dir(start.root, start.run)
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def prepare_folders(batch: Batch, repository: Path) -> None:
             text = rundir.render_yaml(job_config(start, repository))
             rundir.put(config, text.encode())
         with contextlib.suppress(FileExistsError):
-            (job_dir / str(index)).symlink_to(os.path.relpath(folder, job_dir))
+            (job_dir / str(index)).symlink_to(f"{root}/{start.run}")
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:

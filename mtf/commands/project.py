@@ -84,7 +84,8 @@ def open_project(folder: Path) -> Project:
         SpecError: mtf.yaml is wrong.
     """
     repo = GitRepo(folder)
-    settings = settings_at(repo, repo.commit("HEAD"))
+    with repo.reading():
+        settings = settings_at(repo, repo.commit("HEAD"))
     remote = settings.remote
     if remote is not None and repo.config(f"remote.{remote}.url") is None:
         if "remote" in settings.model_fields_set:
