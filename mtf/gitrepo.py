@@ -25,7 +25,8 @@ from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from typing import BinaryIO
+    from subprocess import Popen
+    from typing import IO
 
 _SCRATCH = "refs/mtf/scratch/"
 _TREE = "040000"
@@ -67,7 +68,7 @@ class _Object(NamedTuple):
 class _Objects:
     """One `git cat-file --batch`, which answers any number of questions: a process costs 2 ms."""
 
-    def __init__(self, questions: BinaryIO, answers: BinaryIO) -> None:
+    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
         self._questions, self._answers = questions, answers
 
     def ask(self, names: Sequence[str]) -> list[_Object | None]:
@@ -154,6 +155,13 @@ class GitRepo:
             raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
         return out
 
+    def _start(self, *args: str) -> Popen[bytes]:
+        """Start git with pipes to all its ends; ``communicate`` ends it."""
+        wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
+        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
+        assert process is not None
+        return process
+
     # -- reading -----------------------------------------------------------------------------------
 
     @contextmanager
@@ -163,19 +171,15 @@ class GitRepo:
         if there is not None:
             yield there
             return
-        process = self._git.execute(
-            ["git", "cat-file", "--batch"], istream=_PIPE, env=_QUIET, as_process=True
-        )
-        questions, answers = process.stdin, process.stdout
-        assert questions is not None
-        assert answers is not None
-        self._local.objects = _Objects(questions, answers)
+        process = self._start("cat-file", "--batch")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._local.objects = _Objects(process.stdin, process.stdout)
         try:
             yield self._local.objects
         finally:
             del self._local.objects
-            assert process.proc is not None
-            process.proc.communicate()
+            process.communicate()
 
     def find_commit(self, rev: str) -> CommitId | None:
         """Return the commit that ``rev`` names, None when there is none."""
@@ -315,7 +319,7 @@ class GitRepo:
 
     def write_commit(
         self,
-        changes: Mapping[str, bytes | None],
+        changes: Iterable[tuple[str, bytes | None]],
         *,
         parents: tuple[CommitId, ...],
         message: str,
@@ -323,32 +327,25 @@ class GitRepo:
     ) -> CommitId:
         """Write a commit that changes files of its first parent; None deletes one. No ref moves.
 
-        One ``git fast-import`` however many files. Source: git-fast-import(1).
+        One ``git fast-import`` however many files; it packs those that are there while the next
+        are made. Source: git-fast-import(1).
+
+        Raises:
+            RepositoryError: git failed; the message is its own.
         """
-        scratch = _SCRATCH + secrets.token_hex(8)
-        text = message.encode()
-        head = [
-            f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode(),
-            text,
-        ]
-        head += [b"\n"]
-        head += [
-            f"{kind} {p}\n".encode() for kind, p in zip(("from", "merge"), parents, strict=False)
-        ]
-        for path, content in changes.items():
-            name = os.fsencode(path)
-            if content is None:
-                head.append(b"D " + name + b"\n")
-            else:
-                head.append(b"M 100644 inline " + name + b"\ndata %d\n" % len(content))
-                head += [content, b"\n"]
-        # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
-        nothing = "0" * len(parents[0]) if parents else "0" * 40
-        head.append(f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\n".encode())
-        out = self._run(
-            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now",
-            stdin=b"".join(head),
-        )  # fmt: skip
+        process = self._start(
+            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
+        )
+        assert process.stdin is not None
+        try:
+            for part in _commit_stream(changes, parents, message, committer):
+                process.stdin.write(part)
+        except BrokenPipeError:
+            pass  # it has ended: its own words say why
+        finally:
+            out, err = process.communicate()  # without a "done" it writes nothing
+        if process.returncode:
+            raise RepositoryError(f"git fast-import: {err.decode(errors='replace').strip()}")
         return CommitId(out.decode().strip())
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
@@ -403,6 +400,30 @@ class GitRepo:
         ]
         if specs:
             self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
+
+
+def _commit_stream(
+    changes: Iterable[tuple[str, bytes | None]],
+    parents: tuple[CommitId, ...],
+    message: str,
+    committer: str,
+) -> Iterator[bytes]:
+    """Yield what makes fast-import write a commit and print its id."""
+    scratch = _SCRATCH + secrets.token_hex(8)
+    text = message.encode()
+    yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
+    yield text + b"\n"
+    for kind, parent in zip(("from", "merge"), parents, strict=False):
+        yield f"{kind} {parent}\n".encode()
+    for path, content in changes:
+        name = os.fsencode(path)
+        if content is None:
+            yield b"D " + name + b"\n"
+        else:
+            yield b"M 100644 inline " + name + b"\ndata %d\n" % len(content) + content + b"\n"
+    # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
+    nothing = "0" * len(parents[0]) if parents else "0" * 40
+    yield f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\ndone\n".encode()
 
 
 def _there(oid: str, answer: _Object | None) -> _Object:
