@@ -32,9 +32,9 @@ def test_a_commit_is_written_without_touching_head_index_or_work_tree(tmp_path: 
     made.write({"a": "dirty"})
     before = made.git("status", "--porcelain"), made.git("rev-parse", "HEAD")
     repo = GitRepo(made.path)
-    first = repo.write_commit({"x/1.json": b"1", "x/2.json": b"2"}, parents=(), message="m\n\nbody", committer=repo.identity)  # fmt: skip
+    first = repo.write_commit({"x/1.json": b"1", "x/2.json": b"2"}.items(), parents=(), message="m\n\nbody", committer=repo.identity)  # fmt: skip
     code = repo.commit("HEAD")
-    second = repo.write_commit({"x/1.json": None}, parents=(first, code), message="n", committer=repo.identity)  # fmt: skip
+    second = repo.write_commit([("x/1.json", None)], parents=(first, code), message="n", committer=repo.identity)  # fmt: skip
     assert list(repo.files(second)) == ["x/2.json"]
     assert made.git("rev-list", "--parents", "-1", second).split()[1:] == [first, code]
     assert made.git("log", "-1", "--format=%B", first) == "m\n\nbody"

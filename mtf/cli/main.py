@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -70,6 +71,7 @@ def cli(ctx: click.Context, folder: str) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    gc.set_threshold(100_000)  # most commands end before they leave that many cycles
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as e:

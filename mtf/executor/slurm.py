@@ -223,7 +223,7 @@ def _link_script(request: JobRequest, script: Path, jobs: Mapping[int, JobId]) -
     for task in request.tasks:
         link = rundir.job_script(Path(task.run_dir), jobs[task.index])
         with suppress(OSError):
-            link.symlink_to(script)
+            link.hardlink_to(script)  # a name in a folder: a symbolic link would be a file more
 
 
 def _by_array(jobs: Collection[JobId]) -> list[str]:
