@@ -22,9 +22,10 @@ from mtf.trainer.loop import HANDLERS, Loop
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
 from mtf.trainer.say import say
+from mtf.trainer.scalars import Scalars
 from mtf.trainer.schedulers import Length, Schedule, schedule_of
 from mtf.trainer.task import task_of
-from mtf.trainer.tracking import Mirror, Scalars, open_wandb
+from mtf.trainer.tracking import Tracking, tracking_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -97,11 +98,12 @@ class GenericTrainer:
         loop = self._loop(self._exact(train_loader, "train"), self._exact(val_loader, "validation"))
         try:
             self._resume(loop)
+            loop.tracking.begin(loop.scalars, loop.standing)
             self._drive(loop)
         finally:
             if loop.scalars is not None:
                 loop.scalars.close()
-            loop.mirror.finish()
+            loop.tracking.close()
         return loop.state.metrics
 
     def _exact(self, loader: DataLoader[Any] | Batches | None, name: str) -> Any:
@@ -115,9 +117,6 @@ class GenericTrainer:
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
         training, zero = self._config.training, self._fabric.is_global_zero
-        run = self._wandb_run
-        if zero and run is None:
-            run = open_wandb(self._config, self._run_dir)
         return Loop(
             config=self._config,
             fabric=self._fabric,
@@ -129,8 +128,11 @@ class GenericTrainer:
             length=length_of(train, training.gradient_accumulation_steps, training.max_epochs),
             journal=self._journal,
             scalars=Scalars(self._run_dir) if zero else None,
-            mirror=Mirror(run if zero else None),
+            tracking=self._tracking() if zero else Tracking(),
         )
+
+    def _tracking(self) -> Tracking:
+        return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
         newest = self._store.newest_intact()
