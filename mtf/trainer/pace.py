@@ -37,7 +37,6 @@ class Pace:
         self._spans: deque[tuple[float, int, float]] = deque()  # seconds, steps and samples in them
         self._window_s = 0.0
         self._idle_s = 0.0
-        self._idle_s_per_step = 0.0
 
     def mark(self, mark: Mark) -> None:
         """Note how far the training is."""
@@ -51,7 +50,6 @@ class Pace:
         self._window_s += seconds
         while self._window_s - self._spans[0][0] > WINDOW_S:
             self._window_s -= self._spans.popleft()[0]
-        self._idle_s_per_step = self._idle_s / (mark.steps - self._first.steps)
         if self._window_s > 0:
             # plain attributes: the thread of a progress bar reads them
             samples = sum(samples for _, _, samples in self._spans)
@@ -60,7 +58,8 @@ class Pace:
 
     def eta_s(self, total_steps: int) -> float | None:
         """Return the seconds expected to the end, None while nothing can be."""
-        rate, last = self.steps_per_s, self._last
-        if rate is None or last is None:
+        rate, first, last = self.steps_per_s, self._first, self._last
+        if rate is None or first is None or last is None:
             return None
-        return max(total_steps - last.steps, 0) * (1 / rate + self._idle_s_per_step)
+        idle_s_per_step = self._idle_s / (last.steps - first.steps)
+        return max(total_steps - last.steps, 0) * (1 / rate + idle_s_per_step)
