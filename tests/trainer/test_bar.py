@@ -60,7 +60,8 @@ def test_a_terminal_shows_the_training_and_all_that_is_said(tmp_path: Path) -> N
     assert "epoch 2/2 · step 6/6" in text
     assert "loss " in text
     lines = text.replace("\r", "\n").splitlines()
-    assert "mtf: epoch 0 is over" in lines and "mtf: epoch 1 is over" in lines
+    assert "mtf: epoch 0 is over" in lines
+    assert "mtf: epoch 1 is over" in lines
 
 
 def test_a_file_gets_lines_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +73,7 @@ def test_the_journal_says_how_fast_it_goes_and_the_rows_do_not(tmp_path: Path) -
     run = make_run(tmp_path, base=NASTY)
     assert in_child(run) == COMPLETE
     last = events(run, "progress")[-1]
-    assert last["steps_per_s"] > 0 and last["samples_per_s"] > last["steps_per_s"]
+    assert last["steps_per_s"] > 0
+    assert last["samples_per_s"] > last["steps_per_s"]
     assert last["eta_s"] == 0
     assert "_per_s" not in (run / "scalars.jsonl").read_text()

@@ -61,7 +61,8 @@ class Painter(nn.Module):
 
     def images(self, batch: Any) -> torch.Tensor:
         """Return one image: how the logits look, with noise."""
-        assert not self.training and not torch.is_grad_enabled()
+        assert not self.training
+        assert not torch.is_grad_enabled()
         logits = self(batch[0])
         return (logits + torch.rand_like(logits))[None, None]
 

@@ -24,6 +24,7 @@ from mtf.trainer.scalars import Scalars
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
 from tests.trainer.runs import make_run
 from tests.trainer.wandb_file import history
+from tests.trainer.wandb_server import WandbServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +159,34 @@ def test_a_server_that_does_not_answer_is_said_and_rows_stay_here(
     mirrors.close(End(complete=True))
     assert f"no answer from {silent_server}" in capsys.readouterr().err
     assert [row["train_loss"] for row in mirrored(tmp_path)] == [0.5]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server that the client in this test talks to, with a key."""
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.delenv("WANDB_MODE")
+    yield server
+    server.close()
+
+
+def test_online_every_row_is_there_once_whatever_came_between(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    logging = {"use_wandb": True, "log_scalars_every_n_steps": 1}
+    run = make_run(tmp_path, base=NASTY, logging=logging)
+    kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # with rows that may be sent or not
+    assert in_child(run, kill) == -KILL
+    stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)
+    assert in_child(run, stop) == STOPPED
+    assert [row["step"] for _, row in sorted(server.rows.items())] == [1, 2, 3]
+    assert in_child(run) == COMPLETE
+    there = [row for _, row in sorted(server.rows.items())]
+    assert [row.pop("_step") for row in there] == list(range(8)) == sorted(server.rows)
+    shown_there = [{k: v for k, v in row.items() if not k.startswith("_")} for row in there]
+    assert shown_there == as_mirrored(run)
 
 
 class Fake:
