@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.times import duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,11 +81,3 @@ class Bar:
 def is_watched() -> bool:
     """Return whether stderr is a terminal that a line can be drawn on again and again."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the one or two units that matter: ``2 d 3 h``, ``5 min``, ``40 s``."""
-    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
-    return f"{int(seconds // 60)} min" if seconds >= 60 else f"{int(seconds)} s"

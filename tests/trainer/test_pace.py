@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mtf.trainer.bar import Standing, duration
+from mtf.core.times import duration
+from mtf.trainer.bar import Standing
 from mtf.trainer.pace import Mark, Pace
 
 
