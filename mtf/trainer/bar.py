@@ -62,9 +62,13 @@ class Bar:
             line.add_row(bar, standing.words())
             return line
 
-        self._plain = sys.stderr
-        console = Console(file=sys.stderr)
-        self._live = Live(console=console, get_renderable=drawn, refresh_per_second=PER_S)
+        self._plain = sys.stdout, sys.stderr
+        self._live = Live(
+            console=Console(file=sys.stderr),
+            get_renderable=drawn,
+            refresh_per_second=PER_S,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays there
+        )
         self._live.start()
         os.register_at_fork(after_in_child=self._in_fork)
 
@@ -75,7 +79,7 @@ class Bar:
     def _in_fork(self) -> None:
         """Let the lines of loading processes by: the thread that held the lock is not in them."""
         if self._live.is_started:
-            sys.stderr = self._plain
+            sys.stdout, sys.stderr = self._plain
 
 
 def is_watched() -> bool:

@@ -41,7 +41,7 @@ class TensorBoardMirror:
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
         shutil.rmtree(self._run_dir / TENSORBOARD, ignore_errors=True)
-        self._logger = TensorBoardLogger(self._run_dir, name=TENSORBOARD, version="")
+        self._logger = TensorBoardLogger(self._run_dir, name=TENSORBOARD, version="", flush_secs=10)
 
     def show(self, number: int, row: Mapping[str, Any]) -> None:  # noqa: ARG002 -- a mirror's
         """Add a row's events."""

@@ -11,6 +11,7 @@ import hashlib
 import netrc
 import os
 import shutil
+import ssl
 import threading
 import time
 import urllib.error
@@ -152,6 +153,8 @@ def _goes_online() -> bool:
     except urllib.error.HTTPError:
         return True  # an answer, if not a friendly one
     except OSError as e:
+        if isinstance(getattr(e, "reason", None), ssl.SSLError):
+            return True  # an answer that wandb, with certificates of its own, may understand
         say(f"wandb: no answer from {_host()} ({e}): offline, in the run folder, for wandb sync")
         return False
 

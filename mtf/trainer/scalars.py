@@ -32,9 +32,13 @@ class Scalars:
         self._file.flush()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows there are, from the first one on."""
+        """Yield the rows there are, from the first one on; damaged lines are left out."""
         with self._path.open("rb") as file:
-            yield from map(json.loads, file)
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
 
     def durable_size(self) -> int:
         """Return the size in bytes, all of them on disk: what a checkpoint remembers."""

@@ -12,6 +12,8 @@ from mtf.trainer.mirrors import End, Mirrors
 from mtf.trainer.observe import Observer
 from mtf.trainer.pace import Pace
 from mtf.trainer.preemption import Stopped
+from mtf.trainer.rng import RNGState
+from mtf.trainer.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,9 +50,10 @@ class Tracking:
         """
         if scalars is None:
             return
+        rng = RNGState.capture()  # whatever a library draws as it starts
         self.mirrors.follow(scalars.rows())
-        if is_watched():
-            self._bar = Bar(look)
+        self._bar = _bar(look)
+        rng.restore()
 
     def close(self) -> None:
         """End it all; the exception at hand, if there is one, says how the training ended."""
@@ -58,6 +61,14 @@ class Tracking:
             self._bar.close()
         error = sys.exception()
         self.mirrors.close(End(complete=error is None, stopped=isinstance(error, Stopped)))
+
+
+def _bar(look: Callable[[], Standing]) -> Bar | None:
+    try:
+        return Bar(look) if is_watched() else None
+    except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
+        say(f"no progress bar: {type(e).__name__}: {e}")
+        return None
 
 
 def tracking_of(

@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from mtf.trainer.observe import histogram_of, images_in
 from mtf.trainer.phases import Phase
-from tests.trainer.nasty import COMPLETE, NASTY, difference, in_child, result, signal_at
+from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
 from tests.trainer.runs import make_run
 from tests.trainer.test_tracking import events_of, interrupted
 from tests.trainer.wandb_file import history
@@ -85,7 +85,9 @@ def trained(path: Path, **changes: Any) -> Path:
 
 def test_looking_changes_no_bit_of_the_training(tmp_path: Path) -> None:
     plain = result(trained(tmp_path / "plain", **PAINTING))
-    seen = result(trained(tmp_path / "seen", **PAINTING, logging=LOOKING))
+    run = make_run(tmp_path / "seen", base=NASTY, **PAINTING, logging=LOOKING | {"use_wandb": True})
+    interrupted(run)
+    seen = result(run)
     for each in (plain, seen):
         del each["scalars"], each["content"]["scalars_bytes"]
     assert difference(plain, seen) is None
@@ -96,10 +98,10 @@ def test_what_is_seen_is_in_the_rows_once_and_the_same_whatever_came_between(
 ) -> None:
     whole = trained(tmp_path / "whole", **PAINTING, logging=LOOKING)
     run = make_run(tmp_path / "parts", base=NASTY, **PAINTING, logging=LOOKING)
-    for phase in (Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_END, Phase.TRAIN_BATCH_LOAD):
-        in_child(run, signal_at(phase, 4, signal.SIGTERM, after=False))
-    interrupted_late = signal_at(Phase.SCHEDULER_BATCH_STEP, 1, signal.SIGKILL, after=True)
-    in_child(run, interrupted_late)
+    for phase, nth in ((Phase.TRAIN_BATCH_OPTIM_STEP, 2), (Phase.TRAIN_BATCH_LOAD, 1)):
+        assert in_child(run, signal_at(phase, nth, signal.SIGTERM, after=False)) == STOPPED
+    kill = signal_at(Phase.SCHEDULER_BATCH_STEP, 1, signal.SIGKILL, after=True)
+    assert in_child(run, kill) == -signal.SIGKILL
     assert in_child(run) == COMPLETE
     assert difference(result(whole), result(run)) is None
     found = rows(run)
@@ -114,11 +116,9 @@ def test_what_is_seen_is_in_the_rows_once_and_the_same_whatever_came_between(
 
 
 def test_the_mirrors_show_it(tmp_path: Path) -> None:
-    logging = LOOKING | {"use_wandb": True}
-    data = {"dataset_name": "tests.trainer.test_observe:Pictures"}
     model = {"type": "tests.trainer.test_observe:Plain"}
-    run = make_run(tmp_path, base=NASTY, data=data, model=model, logging=logging)
-    interrupted(run)
+    logging = LOOKING | {"use_wandb": True}
+    run = trained(tmp_path, **(PAINTING | {"model": model}), logging=logging)
     tags = events_of(run)
     for tag in ("images", "gradients/1.weight", "parameters/1.weight", "gradients/1.weight/norm"):
         assert [step for step, _ in tags[tag]] == [2, 4, 6]
