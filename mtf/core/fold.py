@@ -24,6 +24,8 @@ class Progress:
     max_epochs: int | None = None
     step: int | None = None
     total_steps: int | None = None
+    steps_per_s: float | None = None  # of the newest start
+    eta_s: float | None = None  # expected to its end
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
@@ -53,13 +55,14 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 starts += 1
                 monitor = _monitor(fact) or monitor
                 seen |= {"stopped": None, "failed": None, "refused": None}
+                seen |= {"steps_per_s": None, "eta_s": None}
                 seen.setdefault("first_started_at", fact.get("at"))
                 seen["started_at"] = fact.get("at")
                 seen |= _some(fact, "job_id", "token", "max_epochs", "epoch", "step")
             case "proof":
                 seen["packages"] = fact.get("packages_sha256")
             case "progress":
-                seen |= _some(fact, "epoch", "step", "total_steps")
+                seen |= _some(fact, "epoch", "step", "total_steps", "steps_per_s", "eta_s")
             case "metrics":
                 seen |= _some(fact, "epoch", "step")
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
@@ -81,6 +84,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("epoch", "step", "total_steps", "max_epochs", "bytes"), int),
     **dict.fromkeys(("at", "token", "job_id", "monitor", "mode", "reason", "path"), str),
     **dict.fromkeys(("sha256", "packages_sha256"), str),
+    **dict.fromkeys(("steps_per_s", "eta_s"), float),
 }
 
 

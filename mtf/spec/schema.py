@@ -155,12 +155,18 @@ class LoggingConfig(Strict):
     """User or team there; null: its own default."""
     log_scalars_every_n_steps: Count = 50
     """Steps between two log lines of scalars."""
-    log_images_every_n_steps: Count = 500
-    """Steps between two sets of logged images."""
+    tensorboard: bool = False
+    """Whether to write events for TensorBoard, in tensorboard/ of the run folder."""
+    csv: bool = False
+    """Whether to write csv/metrics.csv in the run folder."""
+    log_images_every_n_steps: Count | None = 500
+    """Steps between two sets of logged images (W&B and TensorBoard show them); null: none."""
     log_gradients: bool = False
-    """Whether to log histograms of the gradients."""
+    """Whether to log norms and histograms of the gradients, before clipping."""
     log_model_parameters: bool = False
-    """Whether to log histograms of the parameters."""
+    """Whether to log norms and histograms of the parameters."""
+    log_histograms_every_n_steps: Count = 500
+    """Steps between two sets of them."""
 
 
 class CheckpointConfig(Strict):

@@ -37,10 +37,14 @@ class Journal:
         """Say that what would run is not what was pinned."""
         rundir.append_journal(self._run_dir, "refused", {"reason": reason})
 
-    def progress(self, epoch: int, step: int, total_steps: int | None) -> None:
-        """Say how far the training is."""
+    def progress(
+        self, epoch: int, step: int, total_steps: int | None, **pace: float | None
+    ) -> None:
+        """Say how far the training is, and its ``pace`` where it is known."""
         self._next_progress = time.monotonic() + PROGRESS_EVERY_S
-        self._append("progress", {"epoch": epoch, "step": step, "total_steps": total_steps})
+        known = {name: round(value, 3) for name, value in pace.items() if value is not None}
+        where = {"epoch": epoch, "step": step, "total_steps": total_steps}
+        self._append("progress", where | known)
 
     def progress_is_due(self) -> bool:
         """Return whether the last ``progress`` is old enough for another."""

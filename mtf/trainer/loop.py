@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import MtfError
+from mtf.trainer.bar import Standing
+from mtf.trainer.pace import Mark
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
 from mtf.trainer.say import say
 from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState, means_of
+from mtf.trainer.task import num_samples
+from mtf.trainer.tracking import Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +34,9 @@ if TYPE_CHECKING:
     from mtf.trainer.data import Batches
     from mtf.trainer.engine import Engine
     from mtf.trainer.journal import Journal
+    from mtf.trainer.scalars import Scalars
     from mtf.trainer.schedulers import Length, Schedule
     from mtf.trainer.task import Task, Totals
-    from mtf.trainer.tracking import Mirror, Scalars
 
 # Where several ranks have all come to: there they agree whether to stop or to save.
 _MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
@@ -54,7 +58,7 @@ class Loop:
     length: Length
     journal: Journal
     scalars: Scalars | None  # on the first rank only
-    mirror: Mirror
+    tracking: Tracking = field(default_factory=Tracking)
     state: ResumeState = field(default_factory=ResumeState)
     save_is_due: bool = False
     saved_at_s: float = field(default_factory=time.monotonic)
@@ -78,6 +82,9 @@ class Loop:
             name: functools.partial(self.task.loss, turn=name) if self._turns else self.task.loss
             for name in self._names
         }
+        self._observer = self.tracking.observer
+        self._logged_loss: float | None = None
+        self._samples_in_batch = 0  # of all ranks; 0: not known
         self.take_up()
 
     def take_up(self) -> None:
@@ -132,6 +139,9 @@ class Loop:
             for module in self._in_training:
                 module.training = True
         self.batch = self.engine.placed(next(self._batches))
+        if self._observer is not None and self.state.train.window == 0:
+            step = self.state.global_step + 1
+            self._log_seen(step, self._observer.of_batch(self.batch, step))
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
@@ -156,6 +166,9 @@ class Loop:
     def train_batch_optim_step(self) -> Phase:
         """Commit the window's gradients."""
         state = self.state
+        if self._observer is not None:
+            step = state.global_step + 1
+            self._log_seen(step, self._observer.of_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
@@ -293,6 +306,8 @@ class Loop:
         step = self.state.global_step
         if step % self._log_every == 0:
             self._log_step()
+        if self._observer is not None:
+            self._log_seen(step, self._observer.of_parameters(step))
         every = self.config.checkpoint.every_n_steps
         if every is not None and step % every == 0:
             self.save_is_due = True
@@ -302,7 +317,7 @@ class Loop:
     def _log_step(self) -> None:
         state = self.state
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
-        row["train_loss"] = state.train.close_recent()
+        row["train_loss"] = self._logged_loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
             self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
         for name, optimizer in self.engine.optimizers.items():
@@ -310,13 +325,48 @@ class Loop:
             row["lr" if len(self._names) == 1 else f"lr/{name}"] = rate
         self._log(row)
 
+    def _log_seen(self, step: int, seen: Mapping[str, Any]) -> None:
+        if seen:
+            self._log({"epoch": self.state.epoch, "step": step, **seen})
+
     def _log(self, row: Mapping[str, Any]) -> None:
         if self.scalars is not None:
             self.scalars.append(row)
-            self.mirror.log(row)
+            self.tracking.mirrors.show(row)
 
     def _say_progress(self) -> None:
-        self.journal.progress(self.state.epoch, self.state.global_step, self.length.steps)
+        state, pace, total = self.state, self.tracking.pace, self.length.steps
+        batches = state.epoch * self._num_batches + state.train.batch
+        samples = batches * self._size_of_batch()
+        pace.mark(Mark(time.monotonic(), state.global_step, samples))
+        self.journal.progress(
+            state.epoch, state.global_step, total,
+            steps_per_s=pace.steps_per_s, samples_per_s=pace.samples_per_s, eta_s=pace.eta_s(total),
+        )  # fmt: skip
+
+    def _size_of_batch(self) -> int:
+        """Return the samples of a batch over all ranks, as the first one at hand tells it."""
+        if not self._samples_in_batch and self.batch is not None:
+            try:
+                self._samples_in_batch = num_samples(self.batch) * self.fabric.world_size
+            except Exception:  # noqa: BLE001 -- batches may be anything; only the rate needs it
+                self._samples_in_batch = 0
+        return self._samples_in_batch
+
+    def standing(self) -> Standing:
+        """Return where the training is, as people want to know it; called from any thread."""
+        state, pace, total = self.state, self.tracking.pace, self.length.steps
+        validating = state.phase.startswith("VAL_")
+        return Standing(
+            epoch=min(state.epoch + 1, self.length.epochs),
+            max_epochs=self.length.epochs,
+            step=state.global_step,
+            total_steps=total,
+            loss=self._logged_loss,
+            steps_per_s=pace.steps_per_s,
+            eta_s=pace.eta_s(total),
+            validation=(state.val.batch, self._num_val_batches) if validating else None,
+        )
 
 
 P = Phase

@@ -26,9 +26,10 @@ from mtf.trainer.loop import HANDLERS, Loop
 from mtf.trainer.optimizers import by_name
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.scalars import Scalars
 from mtf.trainer.schedulers import Length, schedules_of
 from mtf.trainer.task import task_of
-from mtf.trainer.tracking import Mirror, Scalars, open_wandb
+from mtf.trainer.tracking import Tracking, tracking_of
 from mtf.trainer.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class GenericTrainer:
         loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
         try:
             self._resume(loop)
+            loop.tracking.begin(loop.scalars, loop.standing)
             self._drive(loop)
         except Exception as e:
             for callback in self._callbacks.values():
@@ -112,7 +114,7 @@ class GenericTrainer:
         finally:
             if loop.scalars is not None:
                 loop.scalars.close()
-            loop.mirror.finish()
+            loop.tracking.close()
         return loop.state.metrics
 
     def _train(self, loader: Any) -> Batches:
@@ -132,9 +134,6 @@ class GenericTrainer:
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
         training, zero = self._config.training, self._fabric.is_global_zero
-        run = self._wandb_run
-        if zero and run is None:
-            run = open_wandb(self._config, self._run_dir)
         task = task_of(self._engine.module, self._engine.forward)
         loop = Loop(
             config=self._config,
@@ -149,7 +148,7 @@ class GenericTrainer:
             length=length_of(train, training.gradient_accumulation_steps, training.max_epochs),
             journal=self._journal,
             scalars=Scalars(self._run_dir) if zero else None,
-            mirror=Mirror(run if zero else None),
+            tracking=self._tracking() if zero else Tracking(),
         )
         warm_up(loop)
         for callback in self._callbacks.values():
@@ -157,6 +156,9 @@ class GenericTrainer:
             if (module := callback.evaluated()) is not None:
                 loop.validated = task_of(module, module)
         return loop
+
+    def _tracking(self) -> Tracking:
+        return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
         newest = self._store.newest_intact()
