@@ -62,6 +62,8 @@ class Engine:
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
         self._guards = skips and self.scaler is None  # the scaler leaves such steps out itself
+        clips = training.max_grad_norm is not None or training.max_grad_value is not None
+        self._looks = clips or self._guards  # at the gradients, before a step
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
@@ -102,7 +104,8 @@ class Engine:
             Whether the step was taken. It is left out where gradients are not finite and the
             configuration says to skip or to stop then; they are dropped all the same.
         """
-        finite = all(self._clipped(self.optimizers[name]) for name in active)
+        looks = self._looks
+        finite = not looks or all(self._clipped(self.optimizers[name]) for name in active)
         if finite:
             for name in active:
                 self._stepping[name].step()
@@ -113,8 +116,6 @@ class Engine:
     def _clipped(self, optimizer: Optimizer) -> bool:
         """Clip what an optimizer steps on; return whether it may."""
         max_norm, max_value = self._training.max_grad_norm, self._training.max_grad_value
-        if max_norm is None and max_value is None and not self._guards:
-            return True
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)

@@ -75,13 +75,13 @@ class Loop:
         self._num_val_batches = len(self.validation) if self.validation else 0
         self.common_val_batches = self.agreement.least(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
+        self._save_every = self.config.checkpoint.every_n_steps
+        self._save_minutes = self.config.checkpoint.every_n_minutes
         self._tolerant = self.config.training.on_nonfinite is not None
         self._names = tuple(self.engine.optimizers)
         self._turns = self.task.takes_turns
-        self._losses = {
-            name: functools.partial(self.task.loss, turn=name) if self._turns else self.task.loss
-            for name in self._names
-        }
+        self._is_several = not self.agreement.is_alone
+        self._losses = {n: functools.partial(self.task.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
         self._logged_loss: float | None = None
         self._samples_in_batch = 0  # of all ranks; 0: not known
@@ -113,7 +113,7 @@ class Loop:
 
     def clock_is_due(self) -> bool:
         """Return whether it is time for a checkpoint by the clock; the first rank's counts."""
-        minutes = self.config.checkpoint.every_n_minutes
+        minutes = self._save_minutes
         if minutes is None or not self.fabric.is_global_zero:
             return False
         return time.monotonic() - self.saved_at_s >= minutes * 60
@@ -146,9 +146,10 @@ class Loop:
 
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
-        if not self.agreement.is_alone:
+        if self._is_several:
             self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
-        self.loss = self.engine.compute(self._losses[self._active()[0]], self.batch)
+        compute_loss = self._losses[self._active()[0]] if self._turns else self.task.loss
+        self.loss = self.engine.compute(compute_loss, self.batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
     def train_batch_backward(self) -> Phase:
@@ -190,8 +191,6 @@ class Loop:
         """Log and ask for a checkpoint where they are due."""
         if self.state.train.window == 0:
             self._after_step()
-        if self.journal.progress_is_due():
-            self._say_progress()
         if self.state.train.batch < self._num_batches:
             return Phase.TRAIN_BATCH_LOAD
         self._batches = self.batch = self.loss = None
@@ -308,11 +307,13 @@ class Loop:
             self._log_step()
         if self._observer is not None:
             self._log_seen(step, self._observer.of_parameters(step))
-        every = self.config.checkpoint.every_n_steps
+        every = self._save_every
         if every is not None and step % every == 0:
             self.save_is_due = True
-        if self.agreement.is_alone:
-            self.save_is_due |= self.clock_is_due()
+        if self._save_minutes is not None and not self._is_several and self.clock_is_due():
+            self.save_is_due = True
+        if self.journal.progress_is_due():
+            self._say_progress()
 
     def _log_step(self) -> None:
         state = self.state
