@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,8 +75,9 @@ class _Objects:
         found: list[_Object | None] = []
         for at in range(0, len(names), _AT_ONCE):
             some = [n if "\n" not in n else "" for n in names[at : at + _AT_ONCE]]  # one a line
-            self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
-            self._questions.flush()
+            with suppress(BrokenPipeError):  # it has ended: nothing answers
+                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
+                self._questions.flush()
             found += [self._answer() for _ in some]
         return found
 
@@ -124,25 +124,21 @@ class GitRepo:
 
     # -- processes ---------------------------------------------------------------------------------
 
+    def _start(self, *args: str) -> Popen[bytes]:
+        """Start git with pipes to all its ends; ``communicate`` ends it."""
+        try:
+            wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
+        except GitCommandNotFound as e:
+            raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
+        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
+        assert process is not None
+        return process
+
     def _try(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
         """Run git; return its exit code, standard output and standard error."""
-        with tempfile.TemporaryFile() if stdin else nullcontext() as source:
-            if source:
-                source.write(stdin)
-                source.seek(0)
-            try:
-                code, out, err = self._git.execute(
-                    ["git", *args],
-                    istream=source,
-                    env=_QUIET,
-                    with_extended_output=True,
-                    with_exceptions=False,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                )
-            except GitCommandNotFound as e:
-                raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
-        return int(code or 0), bytes(out), str(err)
+        process = self._start(*args)
+        out, err = process.communicate(stdin)
+        return process.returncode, out, err.decode(errors="replace")
 
     def _run(self, *args: str, stdin: bytes = b"") -> bytes:
         """Run git and return its standard output.
@@ -154,13 +150,6 @@ class GitRepo:
         if code:
             raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
         return out
-
-    def _start(self, *args: str) -> Popen[bytes]:
-        """Start git with pipes to all its ends; ``communicate`` ends it."""
-        wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
-        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
-        assert process is not None
-        return process
 
     # -- reading -----------------------------------------------------------------------------------
 
