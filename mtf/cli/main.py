@@ -92,6 +92,7 @@ def main() -> NoReturn:
         traceback.print_exc()
         click.echo("mtf: this is a bug in mtf. Please report it with the lines above", err=True)
         code = EXIT_ERROR
+    gc.freeze()  # or the interpreter looks through all modules again before it ends
     sys.exit(code if isinstance(code, int) else 0)
 
 
