@@ -147,8 +147,9 @@ class Application:
             commit: open_executor(self.project, self.executor, self._templates(commit))
             for commit in {s.commit for s in starts}
         }
-        with ThreadPoolExecutor(1) as aside:  # the executor answers while the checkouts are made
+        with ThreadPoolExecutor() as aside:  # others answer while the checkouts are made
             limits = aside.map(lambda e: e.limits(), executors.values())
+            aside.submit(lambda: self.project.repo.identity)  # it stays known, for the claim
             for root, commit in {(s.root, s.commit) for s in starts}:
                 materialise(self.project.repo, root, commit)
             most = min((limit.max_array_size for limit in limits), default=1)
