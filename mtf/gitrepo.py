@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git.cmd import Git
 from git.exc import GitCommandNotFound
@@ -24,7 +24,6 @@ from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from subprocess import Popen
     from typing import IO
 
 _SCRATCH = "refs/mtf/scratch/"
@@ -56,6 +55,18 @@ class RefUpdate:
     ref: str
     new: CommitId
     old: CommitId | None
+
+
+class _Process(Protocol):
+    """What GitPython starts."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    returncode: int
+
+    def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
+        """Hand the rest over, read all that it says and wait for its end."""
+        ...
 
 
 class _Object(NamedTuple):
@@ -124,7 +135,7 @@ class GitRepo:
 
     # -- processes ---------------------------------------------------------------------------------
 
-    def _start(self, *args: str) -> Popen[bytes]:
+    def _start(self, *args: str) -> _Process:
         """Start git with pipes to all its ends; ``communicate`` ends it."""
         try:
             wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
