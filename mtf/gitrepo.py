@@ -203,16 +203,27 @@ class GitRepo:
         raise RepositoryError(f"{rev}: no such commit or branch in this repository")
 
     def files(self, commit: CommitId, folder: str = "") -> dict[str, Entry]:
-        """Return the files below ``folder`` at a commit by their paths, submodules included."""
+        """Return the files below ``folder`` at a commit by their paths, submodules included.
+
+        Raises:
+            RepositoryError: the commit, or a tree of it, is missing.
+        """
+        below = f"{folder.rstrip('/')}/" if folder else ""
         found: dict[str, Entry] = {}
+        level = {"": f"{commit}^{{tree}}"}  # trees to look into, by their paths
         with self.reading() as objects:
-            # one question a level: the trees below, by their paths
-            folders = {folder.rstrip("/"): f"{commit}:{folder.rstrip('/')}"}
-            while folders:
-                trees = zip(folders, objects.ask(list(folders.values())), strict=True)
-                entries = [e for at, tree in trees for e in _entries(at, tree)]
-                folders = {path: entry.oid for path, entry in entries if entry.mode == _TREE}
-                found |= {path: entry for path, entry in entries if entry.mode != _TREE}
+            while level:
+                answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
+                entries = [
+                    e for (at, name), tree in answers for e in _entries(at, _there(name, tree))
+                ]
+                level = {
+                    f"{path}/": entry.oid
+                    for path, entry in entries
+                    if entry.mode == _TREE
+                    and (f"{path}/".startswith(below) or below.startswith(f"{path}/"))
+                }
+                found |= {p: e for p, e in entries if e.mode != _TREE and p.startswith(below)}
         return dict(sorted(found.items()))
 
     def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
@@ -432,20 +443,14 @@ def _there(oid: str, answer: _Object | None) -> _Object:
     return answer
 
 
-def _entries(folder: str, tree: _Object | None) -> Iterator[tuple[str, Entry]]:
-    """Yield what a tree holds, by full paths. Source: git's Documentation/gitformat-pack, trees.
-
-    Nothing where there is no such folder, or a file.
-    """
-    if tree is None or tree.kind != "tree":
-        return
+def _entries(folder: str, tree: _Object) -> Iterator[tuple[str, Entry]]:
+    """Yield what a tree holds, by full paths. (Mode, space, name, NUL, id.)"""
     raw, at, width = tree.content, 0, len(tree.oid) // 2
-    prefix = f"{folder}/" if folder else ""
     while at < len(raw):
         space, end = raw.index(b" ", at), raw.index(b"\0", at)
         mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
         at = end + 1 + width
-        yield prefix + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
+        yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
 
 
 # Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
 from tests.repos import git, make_remote, make_repo
@@ -180,3 +181,15 @@ def test_git_says_why_it_does_not_write_a_commit(tmp_path: Path) -> None:
     files = [(f"{n}", b"x" * 100_000) for n in range(50)]
     with pytest.raises(RepositoryError, match="fast-import"):
         repo.write_commit([("/../bad", b""), *files], parents=(), message="m", committer="nobody")
+
+
+def test_a_missing_tree_is_an_error_never_an_empty_folder(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"experiments/a.yaml": "x"})
+    repo = GitRepo(made.path)
+    head = repo.commit("HEAD")
+    tree = made.git("rev-parse", "HEAD:experiments")
+    (made.path / ".git/objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(RepositoryError, match=r"missing.*git fsck"):
+        repo.files(head, "experiments")
+    with pytest.raises(RepositoryError, match="missing"):
+        repo.files(CommitId("1" * 40), "experiments")
