@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -72,6 +73,7 @@ def cli(ctx: click.Context, folder: str) -> None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     gc.set_threshold(100_000)  # most commands end before they leave that many cycles
+    atexit.register(gc.freeze)  # else the interpreter looks through all modules before it ends
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as e:
@@ -92,7 +94,6 @@ def main() -> NoReturn:
         traceback.print_exc()
         click.echo("mtf: this is a bug in mtf. Please report it with the lines above", err=True)
         code = EXIT_ERROR
-    gc.freeze()  # or the interpreter looks through all modules again before it ends
     sys.exit(code if isinstance(code, int) else 0)
 
 
