@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git.cmd import Git
 from git.exc import GitCommandNotFound
@@ -25,7 +24,6 @@ from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from subprocess import Popen
     from typing import IO
 
 _SCRATCH = "refs/mtf/scratch/"
@@ -59,6 +57,18 @@ class RefUpdate:
     old: CommitId | None
 
 
+class _Process(Protocol):
+    """What GitPython starts."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    returncode: int
+
+    def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
+        """Hand the rest over, read all that it says and wait for its end."""
+        ...
+
+
 class _Object(NamedTuple):
     oid: str
     kind: str
@@ -76,8 +86,9 @@ class _Objects:
         found: list[_Object | None] = []
         for at in range(0, len(names), _AT_ONCE):
             some = [n if "\n" not in n else "" for n in names[at : at + _AT_ONCE]]  # one a line
-            self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
-            self._questions.flush()
+            with suppress(BrokenPipeError):  # it has ended: nothing answers
+                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
+                self._questions.flush()
             found += [self._answer() for _ in some]
         return found
 
@@ -124,25 +135,21 @@ class GitRepo:
 
     # -- processes ---------------------------------------------------------------------------------
 
+    def _start(self, *args: str) -> _Process:
+        """Start git with pipes to all its ends; ``communicate`` ends it."""
+        try:
+            wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
+        except GitCommandNotFound as e:
+            raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
+        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
+        assert process is not None
+        return process
+
     def _try(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
         """Run git; return its exit code, standard output and standard error."""
-        with tempfile.TemporaryFile() if stdin else nullcontext() as source:
-            if source:
-                source.write(stdin)
-                source.seek(0)
-            try:
-                code, out, err = self._git.execute(
-                    ["git", *args],
-                    istream=source,
-                    env=_QUIET,
-                    with_extended_output=True,
-                    with_exceptions=False,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                )
-            except GitCommandNotFound as e:
-                raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
-        return int(code or 0), bytes(out), str(err)
+        process = self._start(*args)
+        out, err = process.communicate(stdin)
+        return process.returncode, out, err.decode(errors="replace")
 
     def _run(self, *args: str, stdin: bytes = b"") -> bytes:
         """Run git and return its standard output.
@@ -154,13 +161,6 @@ class GitRepo:
         if code:
             raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
         return out
-
-    def _start(self, *args: str) -> Popen[bytes]:
-        """Start git with pipes to all its ends; ``communicate`` ends it."""
-        wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
-        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
-        assert process is not None
-        return process
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -203,16 +203,27 @@ class GitRepo:
         raise RepositoryError(f"{rev}: no such commit or branch in this repository")
 
     def files(self, commit: CommitId, folder: str = "") -> dict[str, Entry]:
-        """Return the files below ``folder`` at a commit by their paths, submodules included."""
+        """Return the files below ``folder`` at a commit by their paths, submodules included.
+
+        Raises:
+            RepositoryError: the commit, or a tree of it, is missing.
+        """
+        below = f"{folder.rstrip('/')}/" if folder else ""
         found: dict[str, Entry] = {}
+        level = {"": f"{commit}^{{tree}}"}  # trees to look into, by their paths
         with self.reading() as objects:
-            # one question a level: the trees below, by their paths
-            folders = {folder.rstrip("/"): f"{commit}:{folder.rstrip('/')}"}
-            while folders:
-                trees = zip(folders, objects.ask(list(folders.values())), strict=True)
-                entries = [e for at, tree in trees for e in _entries(at, tree)]
-                folders = {path: entry.oid for path, entry in entries if entry.mode == _TREE}
-                found |= {path: entry for path, entry in entries if entry.mode != _TREE}
+            while level:
+                answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
+                entries = [
+                    e for (at, name), tree in answers for e in _entries(at, _there(name, tree))
+                ]
+                level = {
+                    f"{path}/": entry.oid
+                    for path, entry in entries
+                    if entry.mode == _TREE
+                    and (f"{path}/".startswith(below) or below.startswith(f"{path}/"))
+                }
+                found |= {p: e for p, e in entries if e.mode != _TREE and p.startswith(below)}
         return dict(sorted(found.items()))
 
     def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
@@ -432,20 +443,14 @@ def _there(oid: str, answer: _Object | None) -> _Object:
     return answer
 
 
-def _entries(folder: str, tree: _Object | None) -> Iterator[tuple[str, Entry]]:
-    """Yield what a tree holds, by full paths. Source: git's Documentation/gitformat-pack, trees.
-
-    Nothing where there is no such folder, or a file.
-    """
-    if tree is None or tree.kind != "tree":
-        return
+def _entries(folder: str, tree: _Object) -> Iterator[tuple[str, Entry]]:
+    """Yield what a tree holds, by full paths. (Mode, space, name, NUL, id.)"""
     raw, at, width = tree.content, 0, len(tree.oid) // 2
-    prefix = f"{folder}/" if folder else ""
     while at < len(raw):
         space, end = raw.index(b" ", at), raw.index(b"\0", at)
         mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
         at = end + 1 + width
-        yield prefix + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
+        yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
 
 
 # Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.

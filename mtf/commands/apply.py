@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.commands.batches import Batch, Start, make_batches, prepare_folders, render_configs
+from mtf.commands.batches import Batch, Start, make_batches, prepare_folders
 from mtf.commands.checkout import materialise
 from mtf.commands.claims import (
     Claimant,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore
 
-Prepared = tuple["Executor", Batch, str]  # with its script
+Prepared = list[tuple["Executor", Batch, str]]  # each with its script
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,11 @@ class Application:
         prepared = self._prepare(
             [self._start(a) for a in actions if isinstance(a, Submit | Resume)]
         )
-        with ThreadPoolExecutor(1) as aside:  # rendering goes on while git writes the claim
-            configs = aside.map(self._configs, prepared)
-            claimed = self._claim(actions, prepared)
+        claimed = self._claim(actions, prepared)
         self._cancel(actions)
         outcome = _Outcome()
-        for one, contents in zip(prepared, configs, strict=True):
-            self._submit(one, contents, outcome)
+        for executor, batch, script in prepared:
+            self._submit(executor, batch, script, outcome)
         final = self._record(claimed, outcome)
         self._summarise(final, [a.run for a in actions])
         unreadable = self.situation.world.unreadable
@@ -143,14 +141,15 @@ class Application:
         throttle = submission.max_parallel
         return Start(action.run, record.key, record.commit, record.grid, config, throttle, root)
 
-    def _prepare(self, starts: list[Start]) -> list[Prepared]:
+    def _prepare(self, starts: list[Start]) -> Prepared:
         """Make checkouts and scripts: what can fail for a user's mistake fails here."""
         executors = {
             commit: open_executor(self.project, self.executor, self._templates(commit))
             for commit in {s.commit for s in starts}
         }
-        with ThreadPoolExecutor(1) as aside:  # the executor answers while the checkouts are made
+        with ThreadPoolExecutor() as aside:  # others answer while the checkouts are made
             limits = aside.map(lambda e: e.limits(), executors.values())
+            aside.submit(lambda: self.project.repo.identity)  # it stays known, for the claim
             for root, commit in {(s.root, s.commit) for s in starts}:
                 materialise(self.project.repo, root, commit)
             most = min((limit.max_array_size for limit in limits), default=1)
@@ -167,7 +166,7 @@ class Application:
 
     # -- claim and pin -----------------------------------------------------------------------------
 
-    def _claim(self, actions: list[Action], prepared: list[Prepared]) -> Ledger:
+    def _claim(self, actions: list[Action], prepared: Prepared) -> Ledger:
         """Write all that the plan changes, and a fresh claim for each run that starts, at once."""
         by = self._claimant()
         place = {
@@ -212,16 +211,12 @@ class Application:
         for name, ids in jobs.items():
             open_executor(self.project, name).cancel(ids)
 
-    def _configs(self, prepared: Prepared) -> list[bytes]:
-        return render_configs(prepared[1], self.project.repo.root)
-
-    def _submit(self, prepared: Prepared, configs: list[bytes], outcome: _Outcome) -> None:
+    def _submit(self, executor: Executor, batch: Batch, script: str, outcome: _Outcome) -> None:
         """Hand one batch over; every way it can end leaves what the next sync understands."""
-        executor, batch, script = prepared
         runs = [s.run for s in batch.starts]
         name = batch.request.name
         try:
-            prepare_folders(batch, configs)
+            prepare_folders(batch, self.project.repo.root)
             jobs = executor.submit(batch.request, script)
         except SubmissionRefusedError as e:
             outcome.refused |= dict.fromkeys(runs, str(e))

@@ -84,12 +84,7 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
     return Batch(request, starts)
 
 
-def render_configs(batch: Batch, repository: Path) -> list[bytes]:
-    """Return the config.yaml of each run of a batch."""
-    return [rundir.render_yaml(job_config(s, repository)).encode() for s in batch.starts]
-
-
-def prepare_folders(batch: Batch, configs: Iterable[bytes]) -> None:
+def prepare_folders(batch: Batch, repository: Path) -> None:
     """Make the run folders of a batch and what the jobs find there. Idempotent.
 
     Raises:
@@ -98,12 +93,12 @@ def prepare_folders(batch: Batch, configs: Iterable[bytes]) -> None:
     job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
     root = os.path.relpath(batch.starts[0].root, job_dir)
-    for (index, start), content in zip(batch.indices(), configs, strict=True):
+    for index, start in batch.indices():
         folder = rundir.run_dir(start.root, start.run)
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / rundir.CONFIG
         if not config.exists():
-            rundir.put(config, content)
+            rundir.put(config, rundir.render_yaml(job_config(start, repository)).encode())
         with contextlib.suppress(FileExistsError):
             (job_dir / str(index)).symlink_to(f"{root}/{start.run}")
 

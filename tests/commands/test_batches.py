@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from mtf.commands.batches import Start, make_batches, prepare_folders, render_configs
+from mtf.commands.batches import Start, make_batches, prepare_folders
 from mtf.core.ids import CommitId, RunId, RunKey
 from tests.executor.contract import resources
 
@@ -46,7 +46,7 @@ def test_a_group_above_the_array_limit_is_split(tmp_path: Path) -> None:
 
 def test_a_task_finds_its_run_folder_and_configuration_by_its_index(tmp_path: Path) -> None:
     (batch,) = make_batches([start(tmp_path, 7), start(tmp_path, 8)], 10, tokens())  # type: ignore[arg-type]
-    prepare_folders(batch, render_configs(batch, tmp_path / "repo"))
+    prepare_folders(batch, tmp_path / "repo")
     for index, one in batch.indices():
         found = tmp_path / "grid/20260101T120000Z/cccccccc/.jobs" / batch.request.token / str(index)
         assert found.resolve() == tmp_path / one.run
@@ -55,8 +55,8 @@ def test_a_task_finds_its_run_folder_and_configuration_by_its_index(tmp_path: Pa
 
 def test_preparing_again_keeps_what_is_there(tmp_path: Path) -> None:
     (batch,) = make_batches([start(tmp_path, 7)], 10, tokens())  # type: ignore[arg-type]
-    prepare_folders(batch, render_configs(batch, tmp_path / "repo"))
+    prepare_folders(batch, tmp_path / "repo")
     config = tmp_path / batch.starts[0].run / "config.yaml"
     inode = config.stat().st_ino
-    prepare_folders(batch, render_configs(batch, tmp_path / "repo"))
+    prepare_folders(batch, tmp_path / "repo")
     assert config.stat().st_ino == inode
