@@ -15,7 +15,7 @@ import pytest
 from mtf.trainer import mirror_wandb
 from mtf.trainer.job import read_config
 from mtf.trainer.loop import HANDLERS
-from mtf.trainer.mirror_files import TensorBoardMirror
+from mtf.trainer.mirror_files import CSVMirror, TensorBoardMirror
 from mtf.trainer.mirror_wandb import WandbMirror
 from mtf.trainer.mirrors import End, Mirrors, shown
 from mtf.trainer.phases import Phase
@@ -251,6 +251,7 @@ def test_a_stop_does_not_wait_for_a_network(
     monkeypatch.setattr(mirror_wandb, "STOP_S", 0.1)
     monkeypatch.setattr(STOP, "requested", True)
     mirrors = Mirrors([WandbMirror(config, tmp_path, Fake(hangs=True))])
+    mirrors.follow([])
     start = time.monotonic()
     mirrors.close(End(complete=True))  # complete, and then asked to go while it uploads
     assert time.monotonic() - start < 20
@@ -271,6 +272,7 @@ def test_a_failing_mirror_is_said_once_and_given_up_alone(
 
     full, gone = Full(), Gone()
     mirrors = Mirrors([WandbMirror(config, tmp_path, run) for run in (full, gone)])
+    mirrors.follow([])
     mirrors.show(STEP_1)
     mirrors.show(STEP_2)
     mirrors.close(End(complete=True))
@@ -340,6 +342,14 @@ def test_a_missing_tensorboard_is_said_in_words(
         "mtf: tensorboard: the package is not installed here: pip install tensorboard. The training"
         " goes on; scalars.jsonl has it all\n"
     )
+
+
+def test_mirrors_that_were_never_opened_have_nothing_to_end(
+    config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = (WandbMirror(config, tmp_path), TensorBoardMirror(tmp_path), CSVMirror(tmp_path))
+    Mirrors(kinds).close(End(complete=False))
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_imported_or_written_unless_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import json
 import struct
 from typing import TYPE_CHECKING, Any
 
+from wandb.proto.wandb_internal_pb2 import Record  # here, for the children that are forked to have
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -28,8 +30,6 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the history rows of a ``.wandb`` file."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     for raw in _records(path.read_bytes()):
         record = Record()
         record.ParseFromString(raw)
