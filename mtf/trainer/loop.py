@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class Loop:
         self._losses = {n: functools.partial(self.task.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
         self._logged_loss: float | None = None
-        self._samples_in_batch = 0  # of all ranks; 0: not known
+        self._batch_size = 0  # the greatest seen; 0: not known
         self.take_up()
 
     def take_up(self) -> None:
@@ -338,21 +339,22 @@ class Loop:
     def _say_progress(self) -> None:
         state, pace, total = self.state, self.tracking.pace, self.length.steps
         batches = state.epoch * self._num_batches + state.train.batch
-        samples = batches * self._size_of_batch()
-        pace.mark(Mark(time.monotonic(), state.global_step, samples))
+        pace.mark(Mark(time.monotonic(), state.global_step, batches))
         self.journal.progress(
             state.epoch, state.global_step, total,
-            steps_per_s=pace.steps_per_s, samples_per_s=pace.samples_per_s, eta_s=pace.eta_s(total),
+            steps_per_s=pace.steps_per_s, samples_per_s=self._samples_per_s(),
+            eta_s=pace.eta_s(total),
         )  # fmt: skip
 
-    def _size_of_batch(self) -> int:
-        """Return the samples of a batch over all ranks, as the first one at hand tells it."""
-        if not self._samples_in_batch and self.batch is not None:
-            try:
-                self._samples_in_batch = num_samples(self.batch) * self.fabric.world_size
-            except Exception:  # noqa: BLE001 -- batches may be anything; only the rate needs it
-                self._samples_in_batch = 0
-        return self._samples_in_batch
+    def _samples_per_s(self) -> float | None:
+        """Return the samples of all ranks a second, None while that is not known."""
+        if self.state.phase is Phase.TRAIN_BATCH_END:  # there is a batch at hand to tell its size
+            with suppress(Exception):  # batches may be anything; only the rate needs it
+                self._batch_size = max(self._batch_size, num_samples(self.batch))
+        batches_per_s = self.tracking.pace.batches_per_s
+        if batches_per_s is None or not self._batch_size:
+            return None
+        return batches_per_s * self._batch_size * self.fabric.world_size
 
     def standing(self) -> Standing:
         """Return where the training is, as people want to know it; called from any thread."""

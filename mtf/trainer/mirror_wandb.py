@@ -85,10 +85,11 @@ class WandbMirror:
             say("wandb: it takes too long to send the last rows; they are in the run folder")
 
     def _opened(self) -> Any:
-        if not _goes_online():
-            return self._init("offline")
+        mode = _mode()
+        if mode != "online":
+            return self._init(mode)
         try:
-            return self._init(None)
+            return self._init(mode)
         except Exception as e:  # noqa: BLE001 -- its own errors and those of what it is built on
             import wandb
 
@@ -107,7 +108,8 @@ class WandbMirror:
             name=self._config.mtf.run,
             dir=str(self._run_dir),
             config=self._config.model_dump(mode="json", exclude={"mtf"}),
-            resume="allow",
+            # wandb sync would add a folder of all rows behind those it has sent of an earlier one
+            resume="allow" if mode == "online" else None,
             mode=mode,
             settings=wandb.Settings(
                 silent=True,
@@ -120,7 +122,8 @@ class WandbMirror:
     def _remove_superseded(self, run: Any) -> None:
         """Remove the offline folders of earlier starts: all their rows are in the new one too."""
         new = Path(run.dir).parent
-        for old in (self._run_dir / "wandb").glob(f"offline-run-*-{run.id}"):
+        # of two starts in one second, the second folder is called -1
+        for old in (self._run_dir / "wandb").glob(f"offline-run-*-{run.id}*"):
             if not old.samefile(new):
                 shutil.rmtree(old, ignore_errors=True)
 
@@ -143,10 +146,13 @@ def run_id(run: str) -> str:
     return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
-def _goes_online() -> bool:
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode != "online" or not ("WANDB_MODE" in os.environ or _has_key()):
-        return False
+def _mode() -> str:
+    """Return the mode that the user has set, else online where there is a key for it."""
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    return "offline" if mode == "online" and not _answers() else mode
+
+
+def _answers() -> bool:
     try:
         with urllib.request.urlopen(_host(), timeout=REACH_S):  # noqa: S310 -- the user names it
             return True

@@ -45,34 +45,35 @@ class Mirrors:
     """All mirrors of a run (perhaps none)."""
 
     def __init__(self, mirrors: Iterable[Mirror] = ()) -> None:
-        self._mirrors = list(mirrors)
+        self._closed, self._open = list(mirrors), list[Mirror]()
         self._number = 0
 
     def follow(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Open them and show the rows of before, which nobody reads where there is no mirror."""
-        for mirror in list(self._mirrors):
+        self._open, self._closed = self._closed, []
+        for mirror in list(self._open):
             self._dare(mirror, mirror.open)
-        if self._mirrors:
+        if self._open:
             for row in rows:
                 self.show(row)
 
     def show(self, row: Mapping[str, Any]) -> None:
         """Show the next row."""
-        for mirror in list(self._mirrors):
+        for mirror in list(self._open):
             self._dare(mirror, partial(mirror.show, self._number, row))
         self._number += 1
 
     def close(self, end: End) -> None:
-        """End them all."""
-        for mirror in list(self._mirrors):
+        """End those that are open."""
+        for mirror in list(self._open):
             self._dare(mirror, partial(mirror.close, end))
-        self._mirrors = []
+        self._open = []
 
     def _dare(self, mirror: Mirror, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._mirrors.remove(mirror)
+            self._open.remove(mirror)
             why = str(e) if isinstance(e, MtfError) else f"{type(e).__name__}: {e}"
             say(f"{mirror.name}: {why}. The training goes on; {SCALARS} has it all")
 

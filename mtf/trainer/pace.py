@@ -14,7 +14,7 @@ class Mark:
 
     at_s: float
     steps: int
-    samples: float
+    batches: int
 
 
 class Pace:
@@ -25,16 +25,16 @@ class Pace:
 
     Attributes:
         steps_per_s: optimizer steps; None while that is not known.
-        samples_per_s: samples of all processes; None while that is not known.
+        batches_per_s: micro-batches of each process, likewise.
     """
 
     steps_per_s: float | None = None
-    samples_per_s: float | None = None
+    batches_per_s: float | None = None
 
     def __init__(self) -> None:
         self._first: Mark | None = None
         self._last: Mark | None = None
-        self._spans: deque[tuple[float, int, float]] = deque()  # seconds, steps and samples in them
+        self._spans: deque[tuple[float, int, int]] = deque()  # seconds, steps and batches in them
         self._window_s = 0.0
         self._idle_s = 0.0
 
@@ -46,15 +46,14 @@ class Pace:
         if steps <= 0:
             self._idle_s += seconds
             return
-        self._spans.append((seconds, steps, mark.samples - last.samples))
+        self._spans.append((seconds, steps, mark.batches - last.batches))
         self._window_s += seconds
         while self._window_s - self._spans[0][0] > WINDOW_S:
             self._window_s -= self._spans.popleft()[0]
         if self._window_s > 0:
             # plain attributes: the thread of a progress bar reads them
-            samples = sum(samples for _, _, samples in self._spans)
             self.steps_per_s = sum(steps for _, steps, _ in self._spans) / self._window_s
-            self.samples_per_s = samples / self._window_s if samples > 0 else None
+            self.batches_per_s = sum(batches for _, _, batches in self._spans) / self._window_s
 
     def eta_s(self, total_steps: int) -> float | None:
         """Return the seconds expected to the end, None while nothing can be."""

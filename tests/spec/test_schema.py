@@ -55,8 +55,9 @@ def test_every_default_is_the_documented_one() -> None:
         },
         "logging": {
             "use_wandb": False, "wandb_project": None, "wandb_entity": None,
-            "log_scalars_every_n_steps": 50, "log_images_every_n_steps": 500,
-            "log_gradients": False, "log_model_parameters": False,
+            "log_scalars_every_n_steps": 50, "tensorboard": False, "csv": False,
+            "log_images_every_n_steps": 500, "log_gradients": False, "log_model_parameters": False,
+            "log_histograms_every_n_steps": 500,
         },
         "slurm": {
             "partition": None, "account": None, "qos": None, "nodes": 1, "ntasks_per_node": 1,

@@ -12,20 +12,20 @@ from mtf.trainer.pace import Mark, Pace
 def paced(*marks: tuple[float, int]) -> Pace:
     pace = Pace()
     for at_s, steps in marks:
-        pace.mark(Mark(at_s, steps, steps * 32))
+        pace.mark(Mark(at_s, steps, steps * 4))
     return pace
 
 
 def test_nothing_is_known_at_first() -> None:
     assert Pace().eta_s(10) is None
     pace = paced((100, 5000))
-    assert (pace.steps_per_s, pace.samples_per_s, pace.eta_s(9000)) == (None, None, None)
+    assert (pace.steps_per_s, pace.batches_per_s, pace.eta_s(9000)) == (None, None, None)
 
 
 def test_a_resumed_training_counts_from_its_own_first_mark() -> None:
     pace = paced((100, 5000), (102, 5020))
     assert pace.steps_per_s == 10
-    assert pace.samples_per_s == 320
+    assert pace.batches_per_s == 40
     assert pace.eta_s(5120) == 10
 
 

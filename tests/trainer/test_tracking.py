@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import pytest
 from mtf.trainer import mirror_wandb
 from mtf.trainer.job import read_config
 from mtf.trainer.loop import HANDLERS
-from mtf.trainer.mirror_files import TensorBoardMirror
+from mtf.trainer.mirror_files import CSVMirror, TensorBoardMirror
 from mtf.trainer.mirror_wandb import WandbMirror
 from mtf.trainer.mirrors import End, Mirrors, shown
 from mtf.trainer.phases import Phase
@@ -93,30 +95,15 @@ def test_a_mirror_tells_the_losses_of_steps_and_epochs_apart() -> None:
 # -- Weights & Biases ------------------------------------------------------------------------------
 
 
-def mirrored(run: Path) -> list[dict[str, Any]]:
+def mirrored(run: Path, count: int) -> list[dict[str, Any]]:
     """Return the rows in the offline folders, as rows of the truth; their numbers are 0, 1, ..."""
-    found = history(run)
+    found = history(run, count)
     assert [row.pop("_step") for row in found] == list(range(len(found)))
     return [{k: v for k, v in row.items() if not k.startswith("_")} for row in found]
 
 
 def as_mirrored(run: Path) -> list[dict[str, Any]]:
     return [{"step": row["step"], **shown(row).numbers} for row in rows(run)]
-
-
-def test_offline_every_row_is_there_once_whatever_came_between(tmp_path: Path) -> None:
-    logging = {"use_wandb": True, "log_scalars_every_n_steps": 1}
-    run = make_run(tmp_path, base=NASTY, logging=logging)
-    for phase, nth, signum in (
-        (Phase.EPOCH_END, 1, KILL),  # rows ahead of the newest checkpoint
-        (Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1),  # between two rows of one step
-        (Phase.TRAIN_BATCH_END, 7, KILL),
-    ):
-        assert in_child(run, signal_at(phase, nth, signum, after=True)) in (STOPPED, -signum)
-    assert in_child(run) == COMPLETE
-    assert len(list((run / "wandb").glob("offline-run-*"))) == 1
-    assert mirrored(run) == as_mirrored(run)
-    assert len(mirrored(run)) == 8
 
 
 @pytest.fixture
@@ -157,7 +144,7 @@ def test_a_server_that_does_not_answer_is_said_and_rows_stay_here(
     mirrors.follow([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
     mirrors.close(End(complete=True))
     assert f"no answer from {silent_server}" in capsys.readouterr().err
-    assert [row["train_loss"] for row in mirrored(tmp_path)] == [0.5]
+    assert [row["train_loss"] for row in mirrored(tmp_path, 1)] == [0.5]
 
 
 @pytest.fixture
@@ -186,6 +173,34 @@ def test_online_every_row_is_there_once_whatever_came_between(
     assert [row.pop("_step") for row in there] == list(range(8)) == sorted(server.rows)
     shown_there = [{k: v for k, v in row.items() if not k.startswith("_")} for row in there]
     assert shown_there == as_mirrored(run)
+
+
+def test_offline_every_row_is_there_once_however_often_it_is_synced(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logging = {"use_wandb": True, "wandb_project": "p", "log_scalars_every_n_steps": 1}
+    run = make_run(tmp_path, base=NASTY, logging=logging)
+    kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # with rows ahead of the checkpoint
+    assert in_child(run, kill) == -KILL
+    stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)  # amid a step's rows
+    assert in_child(run, stop) == STOPPED
+    assert mirrored(run, 3) == as_mirrored(run)
+    wandb_sync(run)
+    assert in_child(run) == COMPLETE
+    assert mirrored(run, 8) == as_mirrored(run)
+    wandb_sync(run)
+    there = [row for _, row in sorted(server.rows.items())]
+    assert [row["_step"] for row in there] == list(range(8))
+    assert [row["step"] for row in there] == [row["step"] for row in rows(run)]
+
+
+def wandb_sync(run: Path) -> None:
+    """Do what a person does on a machine with a network."""
+    (folder,) = (run / "wandb").glob("offline-run-*")
+    env = {**os.environ, "WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
+    command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+    subprocess.run(command, cwd=run, env=env, check=True, capture_output=True)
 
 
 class Fake:
@@ -251,6 +266,7 @@ def test_a_stop_does_not_wait_for_a_network(
     monkeypatch.setattr(mirror_wandb, "STOP_S", 0.1)
     monkeypatch.setattr(STOP, "requested", True)
     mirrors = Mirrors([WandbMirror(config, tmp_path, Fake(hangs=True))])
+    mirrors.follow([])
     start = time.monotonic()
     mirrors.close(End(complete=True))  # complete, and then asked to go while it uploads
     assert time.monotonic() - start < 20
@@ -271,6 +287,7 @@ def test_a_failing_mirror_is_said_once_and_given_up_alone(
 
     full, gone = Full(), Gone()
     mirrors = Mirrors([WandbMirror(config, tmp_path, run) for run in (full, gone)])
+    mirrors.follow([])
     mirrors.show(STEP_1)
     mirrors.show(STEP_2)
     mirrors.close(End(complete=True))
@@ -340,6 +357,14 @@ def test_a_missing_tensorboard_is_said_in_words(
         "mtf: tensorboard: the package is not installed here: pip install tensorboard. The training"
         " goes on; scalars.jsonl has it all\n"
     )
+
+
+def test_mirrors_that_were_never_opened_have_nothing_to_end(
+    config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = (WandbMirror(config, tmp_path), TensorBoardMirror(tmp_path), CSVMirror(tmp_path))
+    Mirrors(kinds).close(End(complete=False))
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_imported_or_written_unless_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ import json
 import struct
 from typing import TYPE_CHECKING, Any
 
+from wandb.proto.wandb_internal_pb2 import Record  # here, for the children that are forked to have
+
+from tests.trainer.runs import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -18,18 +22,23 @@ _HEADER, _BLOCK = 7, 32 * 1024
 _WHOLE, _LAST = 1, 4
 
 
-def history(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of all folders together, in the order in which they would be synced."""
-    found = []
-    for path in sorted((run / "wandb").glob("*run-*/*.wandb")):
-        found += list(rows(path))
-    return found
+def history(run: Path, count: int) -> list[dict[str, Any]]:
+    """Return the rows of all folders together, in the order in which they would be synced.
+
+    Wandb's own process writes them, a moment after the training that they are of has ended: so
+    this waits for ``count`` of them.
+    """
+    wait_for(lambda: len(_all_rows(run)) >= count)
+    return _all_rows(run)
+
+
+def _all_rows(run: Path) -> list[dict[str, Any]]:
+    paths = sorted((run / "wandb").glob("*run-*/*.wandb"))
+    return [row for path in paths for row in rows(path)]
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the history rows of a ``.wandb`` file."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     for raw in _records(path.read_bytes()):
         record = Record()
         record.ParseFromString(raw)
@@ -41,7 +50,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _records(raw: bytes) -> Iterator[bytes]:
-    assert raw[:4] == b":W&B"
+    assert raw[:4] in (b"", b":W&B")
     at, whole = _HEADER, b""
     while at + 7 <= len(raw):
         left = _BLOCK - at % _BLOCK

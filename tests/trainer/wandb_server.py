@@ -53,7 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        body = json.loads(self._body() or b"{}")
+        raw = self._body()
+        body = json.loads(raw) if raw.startswith(b"{") else {}
         if self.path == "/graphql":
             found = re.search(r"(query|mutation)\s+(\w+)", body["query"])
             asked = found[2] if found else ""
