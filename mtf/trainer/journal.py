@@ -56,6 +56,10 @@ class Journal:
         where = {"path": path, "epoch": saved.epoch, "step": saved.step}
         self._append("checkpoint", {**where, "sha256": saved.sha256, "bytes": saved.bytes})
 
+    def unsaved(self, epoch: int, step: int, reason: str) -> None:
+        """Say that a checkpoint could not be written."""
+        self._append("unsaved", {"epoch": epoch, "step": step, "reason": reason})
+
     def stopped(self, reason: str, epoch: int, step: int) -> None:
         """Say that the training has stopped as asked, all of it saved."""
         self._append("stopped", {"reason": reason, "epoch": epoch, "step": step})

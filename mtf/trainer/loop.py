@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.trainer.best import with_value
+from mtf.trainer.journal import monitored
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
 from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState
@@ -180,6 +182,7 @@ class Loop:
         self._say_progress()
         every = self.config.checkpoint.every_n_epochs
         self.save_is_due |= bool(every and state.epoch % every == 0)
+        self.save_is_due |= self._is_among_the_best()
         complete = state.epoch >= self.config.training.max_epochs
         return Phase.TRAINING_COMPLETE if complete else Phase.TRAIN_START_EPOCH
 
@@ -208,6 +211,16 @@ class Loop:
         minutes = self.config.checkpoint.every_n_minutes
         if minutes is not None and time.monotonic() - self.saved_at_s >= minutes * 60:
             self.save_is_due = True
+
+    def _is_among_the_best(self) -> bool:
+        """Return whether this end of an epoch is, and note it."""
+        state, policy = self.state, self.config.checkpoint
+        value = state.metrics.get(monitored(self.config) or "")
+        if value is None or not policy.keep_best:
+            return False
+        place = (state.epoch, state.global_step)
+        state.best = with_value(state.best, place, value, keep=policy.keep_best, mode=policy.mode)
+        return place in state.best
 
     def _log_step(self) -> None:
         state = self.state

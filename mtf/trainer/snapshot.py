@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def take(loop: Loop) -> dict[str, Any]:
     """Return the state at a cut. All ranks take part; the first one's is the whole.
 
-    The values still share memory with the training: write them before it goes on.
+    The values still share memory with the training: copy or write them before it goes on.
     """
     loop.state.rng = RNGState.capture()
     return {

@@ -93,6 +93,8 @@ class ResumeState:
     rng: RNGState | None = None  # captured when saving, never before
     timestamp: str = ""  # ISO 8601, UTC, of the save
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    # the monitored metric of the best checkpoints, by epochs and steps done
+    best: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def position(self) -> tuple[Phase, int, int, int, int]:
         """Return what tells two cuts of one training apart."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import preemption, snapshot
-from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.data import Stream, of_loader
 from mtf.trainer.engine import Engine
 from mtf.trainer.journal import Journal, monitored
 from mtf.trainer.loop import HANDLERS, Loop
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.saving import Saving
 from mtf.trainer.say import say
 from mtf.trainer.schedulers import Length, Schedule, schedule_of
 from mtf.trainer.task import task_of
@@ -74,10 +70,7 @@ class GenericTrainer:
         self._schedule = scheduler
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
-        self._store = CheckpointStore(
-            self._run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
-        )
-        self._saved_at: object = None  # the position of the newest checkpoint
+        self._saving = Saving(config, fabric, self._run_dir, self._journal)
 
     def fit(
         self,
@@ -99,6 +92,7 @@ class GenericTrainer:
             self._resume(loop)
             self._drive(loop)
         finally:
+            self._saving.close()
             if loop.scalars is not None:
                 loop.scalars.close()
             loop.mirror.finish()
@@ -133,14 +127,15 @@ class GenericTrainer:
         )
 
     def _resume(self, loop: Loop) -> None:
-        newest = self._store.newest_intact()
+        newest = self._saving.store.newest_intact()
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)
+            self._saving.begin(loop, None)
             return
         snapshot.put(loop, snapshot.read(newest.path))
+        self._saving.begin(loop, newest)
         state = loop.state
-        self._saved_at = state.position()
         say(
             f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
             f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
@@ -159,12 +154,13 @@ class GenericTrainer:
             following = HANDLERS[phase](loop)
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
-        self._save(loop)
+        self._saving.save_last(loop, complete=True)
 
     def _attend(self, loop: Loop, *, stop: bool, save: bool) -> None:
-        if stop or save:
-            self._save(loop)
+        if save and not stop:
+            self._saving.save(loop)
         if stop:
+            self._saving.save_last(loop, complete=False)
             by = STOP.signal or preemption.SIGNALS[0]  # another rank has heard it
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
@@ -174,23 +170,6 @@ class GenericTrainer:
         """Return what any rank wishes."""
         mine = torch.tensor([float(wish) for wish in wishes], device=self._fabric.device)
         return [bool(wish) for wish in self._fabric.all_reduce(mine, reduce_op="sum")]
-
-    def _save(self, loop: Loop) -> None:
-        """Save the state, unless the newest checkpoint holds just this."""
-        loop.save_is_due = False
-        loop.saved_at_s = time.monotonic()
-        state = loop.state
-        if state.position() == self._saved_at:
-            return
-        state.timestamp = datetime.now(UTC).isoformat(timespec="seconds")
-        content = snapshot.take(loop)
-        if self._fabric.is_global_zero:
-            write = functools.partial(torch.save, content)
-            self._journal.checkpoint(
-                self._store.save(write, epoch=state.epoch, step=state.global_step)
-            )
-        self._fabric.barrier()
-        self._saved_at = state.position()
 
 
 def length_of(train: Batches, accumulated: int, max_epochs: int) -> Length:

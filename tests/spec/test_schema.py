@@ -51,7 +51,7 @@ def test_every_default_is_the_documented_one() -> None:
         "scheduler": None,
         "checkpoint": {
             "every_n_epochs": 1, "every_n_steps": None, "every_n_minutes": None, "keep_last": 3,
-            "monitor": None, "mode": "min",
+            "keep_best": 1, "monitor": None, "mode": "min", "on_error": "continue",
         },
         "logging": {
             "use_wandb": False, "wandb_project": None, "wandb_entity": None,
