@@ -31,6 +31,7 @@ class Progress:
     stopped: str | None = None  # the signal that the newest start has answered
     failed: str | None = None  # the newest start's error
     refused: str | None = None
+    unsaved: str | None = None  # why the newest checkpoint that was due is not there
     finished_at: str | None = None
     last_at: str | None = None
 
@@ -51,7 +52,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case "started":
                 starts += 1
                 monitor = _monitor(fact) or monitor
-                seen |= {"stopped": None, "failed": None, "refused": None}
+                seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
                 seen.setdefault("first_started_at", fact.get("at"))
                 seen["started_at"] = fact.get("at")
                 seen |= _some(fact, "job_id", "token", "max_epochs", "epoch", "step")
@@ -64,7 +65,9 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
-                seen["checkpoint"] = _checkpoint(fact, run_dir)
+                seen |= {"checkpoint": _checkpoint(fact, run_dir), "unsaved": None}
+            case "unsaved":
+                seen["unsaved"] = str(fact.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" as event:
                 seen[event] = str(fact.get("reason", event))
             case "finished":

@@ -37,7 +37,13 @@ def observe(
         return record
     if progress.token != record.attempt.token:  # the newest start was an earlier attempt's
         progress = replace(
-            progress, starts=0, started_at=None, stopped=None, failed=None, refused=None
+            progress,
+            starts=0,
+            started_at=None,
+            stopped=None,
+            failed=None,
+            refused=None,
+            unsaved=None,
         )
     cause = _cause(record, job, progress, now)
     if cause is None:
@@ -114,6 +120,8 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
     record = replace(record, attempts=(*record.attempts[:-1], attempt))
     if job.state in (JobState.RUNNING, JobState.SUSPENDED):
         reason = "suspended" if job.state is JobState.SUSPENDED else ""
+        if not reason and progress.unsaved:
+            reason = f"checkpoint not saved: {progress.unsaved}"
         return replace(record, state=RunState.RUNNING, reason=reason)
     waits = job.reason if job.reason not in ("", "None") else "queued"
     if job.restarts or progress.starts:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtf.trainer.checkpoint import Place
 
@@ -25,6 +25,32 @@ def with_value(
         return dict(best)
     values = {**best, place: value}
     return {known: values[known] for known in ranked(values, mode)[:keep]}
+
+
+def best_of(
+    facts: Iterable[Mapping[str, Any]], place: Place, name: str, *, keep: int, mode: Mode
+) -> Best:
+    """Return the best of the checkpoints that a journal tells of and a new one at ``place``.
+
+    Args:
+        facts: of the journal: the metrics and checkpoints among them count.
+        place: epochs and steps done, as they were logged with the metrics.
+        name: of the metric.
+        keep: how many.
+        mode: whether less or more is better.
+    """
+    values: Best = {}
+    saved = {place}
+    for fact in facts:
+        there = (fact.get("epoch", 0), fact.get("step", 0))
+        if fact["event"] == "checkpoint":
+            saved.add(there)
+        elif fact["event"] == "metrics" and name in fact.get("metrics", {}):
+            values[there] = fact["metrics"][name]
+    best: Best = {}
+    for there in sorted(saved & values.keys()):
+        best = with_value(best, there, values[there], keep=keep, mode=mode)
+    return best
 
 
 def ranked(best: Mapping[Place, float], mode: Mode) -> list[Place]:

@@ -27,12 +27,12 @@ _HALF = re.compile(r"\.[^/]*\.half")
 _SUM = ".sha256"
 _DAMAGED = ".damaged"
 
-# The size of what is summed, written and given up at a time: small enough to stop within
-# milliseconds, large enough for its overhead not to count.
-_CHUNK = 1 << 20
+# The size of what is summed and written at a time. Before each, the training thread may hold the
+# interpreter for 5 ms: small pieces would make the write take several times as long.
+_CHUNK = 8 << 20
 # Dirty pages are sent to the disk from early on. Left to the end, they would make that one fsync,
 # and every small fsync of the journal beside it, wait for the whole file.
-_SYNCED_AT_ONCE = 32 << 20
+_SYNCED_AT_ONCE = 128 << 20
 
 Place = tuple[int, int]  # epochs and steps done
 
@@ -153,11 +153,12 @@ class CheckpointStore:
         self._prune(best)
         return Saved(path, epoch, step, digest, size)
 
-    def trial_s(self, size: int) -> float:
+    def trial_s(self, size: int, under_way: UnderWay) -> float:
         """Return the time in seconds in which so many bytes become durable here.
 
         Raises:
             OSError: they do not.
+            GivenUpError: ``under_way`` asked for it.
         """
         self.folder.mkdir(exist_ok=True)
         half, block = self._half_name(), os.urandom(_CHUNK)
@@ -168,7 +169,7 @@ class CheckpointStore:
 
         start = time.monotonic()
         try:
-            _write(half, write, UnderWay())
+            _write(half, write, under_way)
         finally:
             with suppress(OSError):
                 half.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """A copy of a state in memory that is kept between saves: what a background write reads from.
 
-All tensors lie in one mapping of pages, however many there are: for a GPU it is page-locked as a
-whole and exactly (torch's own page-locked memory is rounded up to a power of two).
+All tensors lie in one mapping of pages, however many there are. For a GPU it is page-locked as a
+whole and exactly: torch's own page-locked memory is rounded up to a power of two. It is shared
+with forked processes: of private pages, loader workers would make the kernel keep a second copy.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Copies:
             torch.cuda.current_stream().synchronize()
         return _with_copies(content, copied)
 
+    def reserve(self, size: int) -> None:
+        """Take the memory for a state of about this size: a first touch is slower than a copy."""
+        self._make_room(size + size // 2, is_locked=False)  # gradients may come on top, untouched
+        torch.frombuffer(self._pages, dtype=torch.uint8, count=size).zero_()
+
     def _copied(self, tensor: torch.Tensor, at: int) -> torch.Tensor:
         assert self._pages is not None
         raw = torch.frombuffer(self._pages, dtype=torch.uint8, count=tensor.nbytes, offset=at)
@@ -59,7 +65,7 @@ class Copies:
         self._pages = mmap.mmap(-1, size)
         self._size = size
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._pages.madvise(mmap.MADV_HUGEPAGE)  # else the first copy is a million page faults
+            self._pages.madvise(mmap.MADV_HUGEPAGE)
         if is_locked:
             _lock(self._pages, size)
 

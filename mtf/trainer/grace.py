@@ -61,24 +61,23 @@ class Watch:
 
     def __init__(self, lead_s: int) -> None:
         self._lead_s = lead_s
-        self._since_s, self._batches = time.monotonic(), 0
+        self._since_s, self._first = 0.0, 0
+        self._batch_s = 0.0  # not known yet
         self._said = 0
 
     def begin(self, batches: int) -> None:
         """Take the time of micro-batches from here on; so many are done."""
-        self._since_s, self._batches = time.monotonic(), batches
+        self._since_s, self._first = time.monotonic(), batches
 
-    def look(self, save_s: float, size: int, batches: int) -> None:
-        """Compare the expected time of a save with the lead.
+    def count(self, batches: int) -> None:
+        """Note how many micro-batches are done."""
+        if batches > self._first:
+            self._batch_s = (time.monotonic() - self._since_s) / (batches - self._first)
 
-        Args:
-            save_s: in seconds.
-            size: of a checkpoint, in bytes.
-            batches: micro-batches done.
-        """
-        done = batches - self._batches
-        batch_s = (time.monotonic() - self._since_s) / done if done > 0 else 0.0
-        text, needed = warning(save_s, batch_s, size, self._lead_s), needed_lead_s(save_s, batch_s)
+    def look(self, save_s: float, size: int) -> None:
+        """Compare the expected time of a save, in seconds, with the lead."""
+        text = warning(save_s, self._batch_s, size, self._lead_s)
+        needed = needed_lead_s(save_s, self._batch_s)
         if text is not None and needed > _RESERVE * self._said:
             self._said = needed
             say(text)

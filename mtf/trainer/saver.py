@@ -56,7 +56,9 @@ class Saver:
     of the disk is raised there.
     """
 
-    def __init__(self, store: CheckpointStore, journal: Journal, *, on_failure: OnFailure) -> None:
+    def __init__(
+        self, store: CheckpointStore, journal: Journal, on_failure: OnFailure | None = None
+    ) -> None:
         """``on_failure`` is called in the writing thread, before ``settle`` hands it over."""
         self._store, self._journal, self._on_failure = store, journal, on_failure
         self._thread: threading.Thread | None = None
@@ -133,7 +135,7 @@ class Saver:
         assert self._order is not None
         self._execute(self._order)
         failure = self._error or self._outcome
-        if isinstance(failure, Unsaved | Exception):
+        if self._on_failure is not None and isinstance(failure, Unsaved | Exception):
             self._on_failure(failure)
 
     def _execute(self, order: Order) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import snapshot
 from mtf.trainer.best import ranked
-from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.checkpoint import CheckpointStore, GivenUpError, UnderWay
 from mtf.trainer.copies import Copies, expected_size, nbytes
 from mtf.trainer.grace import Watch, is_finished_first
 from mtf.trainer.preemption import STOP
@@ -55,6 +56,8 @@ class Saving:
         self._taken_at: object = None  # that of the newest state taken, on each rank
         self._ends_by: Unsaved | None = None  # the failure that ends the training
         self._wait_is_said = False
+        self._preparing: threading.Thread | None = None
+        self._trial = UnderWay()
 
     def begin(self, loop: Loop, resumed_from: Saved | None) -> None:
         """Note where the training starts, and say whether a save fits into a stop's grace."""
@@ -64,7 +67,10 @@ class Saving:
         if self._fabric.is_global_zero:
             self.store.set_damaged_aside()
             self._watch.begin(_batches_done(loop))
-            self._try_disk(loop, expected_size(loop.engine.module, loop.engine.optimizer))
+            size = expected_size(loop.engine.module, loop.engine.optimizer)
+            if size >= _WORTH_PREPARING:
+                self._preparing = threading.Thread(target=self._prepare, args=(size,))
+                self._preparing.start()
 
     def save(self, loop: Loop) -> None:
         """Make the state a checkpoint, in the background."""
@@ -101,6 +107,7 @@ class Saving:
 
     def close(self) -> None:
         """Let the write under way come to its end; what has failed is said already."""
+        self._end_preparing(at_once=True)
         self._saver.settle()
 
     # -- the two ways to save ----------------------------------------------------------------------
@@ -135,6 +142,7 @@ class Saving:
 
     def _end_write(self, loop: Loop) -> None:
         """Finish the write under way or give it up, whichever is better in the time left."""
+        self._end_preparing(at_once=True)
         order = self._saver.order
         if order is None:
             return
@@ -149,6 +157,7 @@ class Saving:
 
     def _settle(self, loop: Loop) -> None:
         """Wait for the write under way and draw the conclusions."""
+        self._end_preparing(at_once=False)
         self._conclude(loop, self._saver.settle())
 
     def _conclude(self, loop: Loop, outcome: Saved | Unsaved | None) -> None:
@@ -159,7 +168,8 @@ class Saving:
             self._on_failure(outcome)
             return
         self._newest, self._durable_at = outcome, self._taken_at
-        self._watch.look(self._saver.expected_s(outcome.bytes), outcome.bytes, _batches_done(loop))
+        self._watch.count(_batches_done(loop))
+        self._watch.look(self._saver.expected_s(outcome.bytes), outcome.bytes)
 
     def _on_failure(self, failure: Unsaved | Exception) -> None:
         """Make the training come to its next cut's end, where a failure ends it."""
@@ -194,17 +204,27 @@ class Saving:
                 " every_n_minutes, every_n_epochs"
             )
 
-    def _try_disk(self, loop: Loop, size: int) -> None:
-        """Measure the disk before the first save, where a save takes a while."""
-        if size < _WORTH_A_TRIAL:
-            return
-        trial = min(size, _TRIAL)
+    # -- before the first save ---------------------------------------------------------------------
+
+    def _prepare(self, size: int) -> None:
+        """Take the memory for copies and measure the disk, beside the first steps."""
+        if self._fabric.device.type == "cpu":  # else it is page-locked, with the first copy
+            self._copies.reserve(size)
         try:
-            self._saver.learn(trial, self.store.trial_s(trial))
+            trial = min(size, _TRIAL)
+            self._saver.learn(trial, self.store.trial_s(trial, self._trial))
         except OSError as e:
-            say(f"checkpoints will fail: {why(e, self.store.folder, size)}")
-            return
-        self._watch.look(self._saver.expected_s(size), size, _batches_done(loop))
+            say(f"a checkpoint could not be saved now: {why(e, self.store.folder, size)}")
+        except GivenUpError:
+            pass
+        else:
+            self._watch.look(self._saver.expected_s(size), size)
+
+    def _end_preparing(self, *, at_once: bool) -> None:
+        if self._preparing is not None:
+            self._trial.give_up = at_once
+            self._preparing.join()
+            self._preparing = None
 
     def _of_first_rank(self, value: bool) -> bool:  # noqa: FBT001 -- a message, not a switch
         """Return what the first rank has; all ranks wait for one another here."""
@@ -214,7 +234,7 @@ class Saving:
 
 
 _WORTH_A_WORD_S = 1.0
-_WORTH_A_TRIAL = 16_000_000  # bytes of a state: less is written within any grace
+_WORTH_PREPARING = 16_000_000  # bytes of a state: less is copied and written in no time
 _TRIAL = 64_000_000  # bytes: enough for the disk's speed to outweigh its latency
 
 
