@@ -34,6 +34,7 @@ class Progress:
     failed: str | None = None  # the newest start's error
     refused: str | None = None
     ended_early: str | None = None  # why the training was complete before its last epoch
+    unsaved: str | None = None  # why the newest checkpoint that was due is not there
     finished_at: str | None = None
     last_at: str | None = None
 
@@ -54,7 +55,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case "started":
                 starts += 1
                 monitor = _monitor(fact) or monitor
-                seen |= {"stopped": None, "failed": None, "refused": None}
+                seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
                 seen |= {"steps_per_s": None, "eta_s": None}
                 seen.setdefault("first_started_at", fact.get("at"))
                 seen["started_at"] = fact.get("at")
@@ -68,7 +69,9 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
-                seen["checkpoint"] = _checkpoint(fact, run_dir)
+                seen |= {"checkpoint": _checkpoint(fact, run_dir), "unsaved": None}
+            case "unsaved":
+                seen["unsaved"] = str(fact.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" | "ended_early" as event:
                 seen[event] = str(fact.get("reason", event))
             case "finished":

@@ -37,7 +37,13 @@ def observe(
         return record
     if progress != _NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
         progress = replace(
-            progress, starts=0, started_at=None, stopped=None, failed=None, refused=None
+            progress,
+            starts=0,
+            started_at=None,
+            stopped=None,
+            failed=None,
+            refused=None,
+            unsaved=None,
         )
     cause = _cause(record, job, progress, now)
     if cause is None:
@@ -123,7 +129,10 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
     """Return the state of a run whose job goes on, and why."""
     if job.state in (JobState.RUNNING, JobState.SUSPENDED):
-        return RunState.RUNNING, "suspended" if job.state is JobState.SUSPENDED else ""
+        reason = "suspended" if job.state is JobState.SUSPENDED else ""
+        if not reason and progress.unsaved:
+            reason = f"checkpoint not saved: {progress.unsaved}"
+        return RunState.RUNNING, reason
     waits = job.reason if job.reason not in ("", "None") else "queued"
     if job.restarts or progress.starts:
         return RunState.PREEMPTED, f"requeued: {waits}"

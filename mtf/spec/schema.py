@@ -180,10 +180,14 @@ class CheckpointConfig(Strict):
     """Minutes between two checkpoints; null: none by time."""
     keep_last: Count = 3
     """Number of newest checkpoints that are kept."""
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """Number of best checkpoints that are kept, of those at the end of an epoch; 0: none."""
     monitor: OneLine | None = None
     """Metric that says which checkpoint is best; null: val_loss if there is one."""
     mode: Literal["min", "max"] = "min"
     """Whether less or more of the monitored metric is better."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """Whether a training whose state cannot be saved goes on to the next save, or fails."""
 
 
 class Sections(Strict):

@@ -32,12 +32,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
+from mtf.errors import MtfError
 from mtf.trainer import snapshot
+from mtf.trainer.best import best_of, ranked
 from mtf.trainer.build import build_data, build_model
-from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.checkpoint import CheckpointStore, Saved
+from mtf.trainer.copies import nbytes
 from mtf.trainer.journal import Journal, monitored
 from mtf.trainer.optimizers import OPTIMIZER, build_optimizer, by_name
 from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.saver import Order, Saver
 from mtf.trainer.schedulers import build_schedule
 from mtf.trainer.trainer import GenericTrainer, length_of
 
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.build import Data
     from mtf.trainer.callbacks import Callback
+    from mtf.trainer.checkpoint import Place
     from mtf.trainer.optimizers import Optimizers
     from mtf.trainer.schedulers import Schedulers
 
@@ -70,6 +75,7 @@ class RunContext:
         self._store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
+        self._saver = Saver(self._store, self._journal)
 
     # -- what the configuration names --------------------------------------------------------------
 
@@ -117,16 +123,32 @@ class RunContext:
     def resume(self) -> dict[str, Any] | None:
         """Return what the newest intact checkpoint holds, None at the run's first start."""
         newest = self._store.newest_intact()
+        if self.fabric.is_global_zero:
+            self._store.set_damaged_aside()
         if newest is None:
             return None
         return snapshot.read(newest.path)
 
     def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
-        """Save containers of tensors and numbers durably, as the run's newest checkpoint."""
-        if self.fabric.is_global_zero:
-            write = functools.partial(torch.save, dict(content))
-            self._journal.checkpoint(self._store.save(write, epoch=epoch, step=step))
-        self.fabric.barrier()
+        """Save containers of tensors and numbers durably, as the run's newest checkpoint.
+
+        Those whose ``epoch`` and ``step`` were logged with the best metrics are kept.
+
+        Raises:
+            MtfError: it cannot be saved, and ``checkpoint.on_error`` is stop.
+        """
+        is_saved = not self.fabric.is_global_zero or self._is_saved(dict(content), (epoch, step))
+        is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
+        if not is_saved and self.config.checkpoint.on_error == "stop":
+            raise MtfError("the state cannot be saved, and checkpoint.on_error is stop")
+
+    def _is_saved(self, content: dict[str, Any], place: Place) -> bool:
+        policy, name = self.config.checkpoint, monitored(self.config)
+        facts = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
+        best = best_of(facts, place, name or "", keep=policy.keep_best, mode=policy.mode)
+        write = functools.partial(torch.save, content)
+        order = Order(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
+        return isinstance(self._saver.now(order), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Journal metrics: what ``mtf status`` and ``mtf results`` show."""

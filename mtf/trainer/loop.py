@@ -17,6 +17,8 @@ import torch
 
 from mtf.errors import MtfError
 from mtf.trainer.bar import Standing
+from mtf.trainer.best import with_value
+from mtf.trainer.journal import monitored
 from mtf.trainer.pace import Mark
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
@@ -260,6 +262,7 @@ class Loop:
         self._say_progress()
         every = self.config.checkpoint.every_n_epochs
         self.save_is_due |= bool(every and state.epoch % every == 0)
+        self.save_is_due |= self._is_among_the_best()
         complete = state.epoch >= self.config.training.max_epochs
         return Phase.TRAINING_COMPLETE if complete else Phase.TRAIN_START_EPOCH
 
@@ -316,15 +319,27 @@ class Loop:
         if self.journal.progress_is_due():
             self._say_progress()
 
+    def _is_among_the_best(self) -> bool:
+        """Return whether this end of an epoch is, and note it."""
+        state, policy = self.state, self.config.checkpoint
+        value = state.metrics.get(monitored(self.config) or "")
+        if value is None or not policy.keep_best:
+            return False
+        place = (state.epoch, state.global_step)
+        best = self.agreement.told(state.best)  # the first rank knows what could not be saved
+        state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
+        return place in state.best
+
     def _log_step(self) -> None:
         state = self.state
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
         row["train_loss"] = self._logged_loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
             self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
-        for name, optimizer in self.engine.optimizers.items():
-            rate = float(optimizer.param_groups[0]["lr"])
-            row["lr" if len(self._names) == 1 else f"lr/{name}"] = rate
+        rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
+        row["lr"] = rates[self._names[0]]
+        if len(rates) > 1:
+            row |= {f"lr/{name}": rate for name, rate in rates.items()}
         self._log(row)
 
     def _log_seen(self, step: int, seen: Mapping[str, Any]) -> None:

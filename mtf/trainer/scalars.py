@@ -24,12 +24,18 @@ class Scalars:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / SCALARS
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
+        self._unwritten = bytearray()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; readers see it at once."""
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
+        """Add a row; readers see it at once. What a full disk does not take is kept."""
+        was_whole = not self._unwritten
+        self._unwritten += json.dumps(row).encode() + b"\n"
+        try:
+            self._write()
+        except OSError as e:
+            if was_whole:
+                say(f"{self._path} cannot be written, and is to be made up for: {e}")
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows there are, from the first one on; damaged lines are left out."""
@@ -41,8 +47,12 @@ class Scalars:
                     continue
 
     def durable_size(self) -> int:
-        """Return the size in bytes, all of them on disk: what a checkpoint remembers."""
-        self._file.flush()
+        """Return the size in bytes, all of them on disk: what a checkpoint remembers.
+
+        Raises:
+            OSError: they are not.
+        """
+        self._write()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -57,3 +67,7 @@ class Scalars:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _write(self) -> None:
+        while self._unwritten:
+            del self._unwritten[: self._file.write(self._unwritten)]

@@ -25,7 +25,7 @@ Content = dict[str, Any]
 def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
     """Return the state at a cut on the first rank, None on the others. All ranks take part.
 
-    The values still share memory with the training: write them before it goes on.
+    The values still share memory with the training: copy or write them before it goes on.
     """
     loop.state.rng = RNGState.capture()
     ranks = loop.agreement.gathered(_of_this_rank(loop))

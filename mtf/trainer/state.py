@@ -111,6 +111,8 @@ class ResumeState:
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
     skipped: int = 0  # optimizer steps that were left out, for gradients that are not finite
     ended_by: str | None = None  # why the training ends before its last epoch
+    # the monitored metric of the best checkpoints, by epochs and steps done
+    best: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def position(self) -> tuple[Phase, int, int, int, int]:
         """Return what tells two cuts of one training apart."""

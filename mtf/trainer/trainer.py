@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import preemption, snapshot
 from mtf.trainer.agreement import Agreement
 from mtf.trainer.callbacks import build_callbacks, with_callbacks
-from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.combine import combined
 from mtf.trainer.data import Stream, of_loader
 from mtf.trainer.engine import Engine
@@ -26,6 +19,7 @@ from mtf.trainer.loop import HANDLERS, Loop
 from mtf.trainer.optimizers import by_name
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.saving import Saving
 from mtf.trainer.scalars import Scalars
 from mtf.trainer.schedulers import Length, schedules_of
 from mtf.trainer.task import task_of
@@ -82,10 +76,9 @@ class GenericTrainer:
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
-        self._store = CheckpointStore(
-            self._run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
+        self._saving = Saving(
+            config, fabric, self._run_dir, self._journal, callbacks=self._callbacks
         )
-        self._saved_at: object = None  # the position of the newest checkpoint
 
     def fit(
         self,
@@ -112,6 +105,7 @@ class GenericTrainer:
                 callback.on_exception(loop, e)
             raise
         finally:
+            self._saving.close()
             if loop.scalars is not None:
                 loop.scalars.close()
             loop.tracking.close()
@@ -161,14 +155,15 @@ class GenericTrainer:
         return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
-        newest = self._store.newest_intact()
+        newest = self._saving.store.newest_intact()
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)
+            self._saving.begin(loop, None)
             return
         snapshot.put(loop, self._callbacks, snapshot.read(newest.path))
+        self._saving.begin(loop, newest)
         state = loop.state
-        self._saved_at = state.position()
         loop.say(
             f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
             f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
@@ -189,37 +184,20 @@ class GenericTrainer:
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
         loop.agreement.heard()
-        self._save(loop)
+        self._saving.save_last(loop, complete=True)
         if state.ended_by is not None:
             loop.say(f"the training ends here: {state.ended_by}")
             self._journal.ended_early(state.ended_by)
 
     def _attend(self, loop: Loop, *, stop: bool, save: bool) -> None:
-        if stop or save:
-            self._save(loop)
+        if save and not stop:
+            self._saving.save(loop)
         if stop:
+            self._saving.save_last(loop, complete=False)
             by = STOP.signal or preemption.SIGNALS[0]  # another rank has heard it
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
             raise Stopped(by)
-
-    def _save(self, loop: Loop) -> None:
-        """Save the state, unless the newest checkpoint holds just this."""
-        loop.save_is_due = False
-        loop.saved_at_s = time.monotonic()
-        state = loop.state
-        if state.position() == self._saved_at:
-            return
-        state.timestamp = datetime.now(UTC).isoformat(timespec="seconds")
-        content = snapshot.take(loop, self._callbacks)
-        if content is not None:
-            write = functools.partial(torch.save, content)
-            saved = self._store.save(write, epoch=state.epoch, step=state.global_step)
-            self._journal.checkpoint(saved)
-            for callback in self._callbacks.values():
-                callback.on_checkpoint(loop, saved)
-        self._fabric.barrier()
-        self._saved_at = state.position()
 
 
 def length_of(train: Batches, accumulated: int, max_epochs: int) -> Length:
