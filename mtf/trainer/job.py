@@ -141,12 +141,22 @@ def _train(job: Job, journal: Journal) -> None:
     def proved() -> None:
         journal.proof(**facts(pinned, prove_modules(pinned)))
 
-    if config.entrypoint is None:
-        _built_in(context, proved)
-    else:
-        _own(context, config.entrypoint, proved)
+    train(context, proved)
     prove_modules(pinned)  # those too that were imported on the way
     _say_finished(job, journal)
+
+
+def train(run: RunContext, proved: Callable[[], None]) -> None:
+    """Train what the configuration names, or as its entry point does.
+
+    Args:
+        run: the run.
+        proved: called when the user's modules are imported, before the training.
+    """
+    if run.config.entrypoint is None:
+        _built_in(run, proved)
+    else:
+        _own(run, run.config.entrypoint, proved)
 
 
 @contextmanager
