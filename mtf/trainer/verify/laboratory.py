@@ -40,7 +40,6 @@ class Order:
     val_batches: int
     phases: tuple[str, ...]  # none: all of them
     stops: int
-    keep: bool
 
     @classmethod
     def read(cls, path: Path) -> Order:
@@ -103,9 +102,8 @@ class Laboratory:
         return Training(folder, result(folder), read_records(folder))
 
     def discard(self, training: Training) -> None:
-        """Remove what a training has left, unless it was asked to be kept."""
-        if not self._order.keep:
-            shutil.rmtree(training.folder, ignore_errors=True)
+        """Remove what a training has left: its checkpoints may be large."""
+        shutil.rmtree(training.folder, ignore_errors=True)
 
     def settle(self, seconds: float, modules: Sequence[str]) -> None:
         """Take the measure of a whole training, and import what each would import."""

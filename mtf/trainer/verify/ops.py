@@ -69,8 +69,9 @@ class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         read, numbers = _inputs(func, args, kwargs)
         rng = _generator(func, args, kwargs)
         output = func(*args, **kwargs)
-        if not any(part in name for part in _GARBAGE):
-            self._write(name, read, numbers, rng, digest([output, _written(func, args)]))
+        made = [leaf for leaf in tree_leaves([output, _written(func, args)]) if _is_value(leaf)]
+        if made and not any(part in name for part in _GARBAGE):
+            self._write(name, read, numbers, rng, digest(made))
         return output
 
     def _write(self, name: str, read: str, numbers: str, rng: str, output: str) -> None:
@@ -121,8 +122,12 @@ def _inputs(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[
     named = [*zip([a.name for a in schema], args, strict=False), *kwargs.items()]
     read = [leaf for name, value in named if name not in written for leaf in tree_leaves(value)]
     tensors = [leaf for leaf in read if torch.is_tensor(leaf)]
-    others = [leaf for leaf in read if isinstance(leaf, bool | int | float | complex | str)]
+    others = [leaf for leaf in read if _is_value(leaf) and not torch.is_tensor(leaf)]
     return digest(tensors), ", ".join(map(repr, others))
+
+
+def _is_value(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor | bool | int | float | complex | str)
 
 
 def _written(func: Any, args: Sequence[Any]) -> list[Any]:

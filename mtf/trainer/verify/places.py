@@ -37,8 +37,9 @@ def interruptions(
         places = [(next(soft), half, False), (signal.SIGKILL, half, True)]
         if often:
             places += [(next(soft), 1, True), (signal.SIGKILL, total, True)]
+        once = {(signum == signal.SIGKILL, nth, after): signum for signum, nth, after in places}
         chosen[str(phase)] = [
-            Interruption(signum, phase, nth, after) for signum, nth, after in places
+            Interruption(signum, phase, nth, after) for (_, nth, after), signum in once.items()
         ]
     return chosen
 
