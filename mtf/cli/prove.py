@@ -63,7 +63,7 @@ def verify_resume(
         for event in proof.events(prepared):
             watcher.see(event)
     finally:
-        if keep:
+        if keep or watcher.has_failures:
             say(f"kept: {prepared.folder}")
         else:
             proof.remove(prepared)
@@ -93,15 +93,22 @@ class _Watcher:
         self.verdict: dict[str, Any] = {}
         self._planned: Counter[str] = Counter()
 
+    @property
+    def has_failures(self) -> bool:
+        """Return whether a training has failed, and its output is worth keeping."""
+        cause = self.verdict.get("cause")
+        return not self.verdict or bool(cause and cause["kind"] == "resume-fails")
+
     def see(self, event: dict[str, Any]) -> None:
         """Take in one event."""
-        match event["verify"]:
+        match str(event["verify"]):
             case "whole":
                 again = "once more in a new interpreter: " if event["number"] == 2 else ""
                 say(f"trained without interruption, {again}{event['seconds']:.1f} s")
             case "plan":
                 self._planned.update(event["phases"])
-                say(f"interrupting it {self._planned.total()} times")
+                loop = " at moments, for it is a loop of its own: neither shortened nor with phases"
+                say(f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}")
             case "interrupted":
                 self._interrupted(event)
             case "chain":
@@ -110,7 +117,7 @@ class _Watcher:
                 say(f"  one training, interrupted {event['interruptions']} times: {how}")
             case "probing":
                 say(f"looking for the cause: {event['what']}")
-            case "verdict":
+            case _:
                 self.verdict = event
 
     def _interrupted(self, event: dict[str, Any]) -> None:

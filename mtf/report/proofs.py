@@ -10,6 +10,7 @@ from mtf.report.tables import Columns, count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_NAMES = {"repetition": ("first", "second")}
 _NO_PHASE = "(at moments: a loop of its own)"
 
 
@@ -36,12 +37,12 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
             f" the first, whatever interrupted them ({seconds})"
         )
     finding, cause = verdict["finding"], verdict["cause"]
+    names = _NAMES.get(finding["stage"], ("whole", "resumed"))
     lines = [f"NOT exact: {_what(finding)} ({seconds})"]
     if finding["batch"]:
-        lines.append(f"  first step    {_step(finding)}")
-    if finding["row"]:
-        lines.append(f"  first scalars {_row(finding['row'][0])}")
-        lines.append(f"           then {_row(finding['row'][1])}")
+        lines.append(f"  first step    {_step(finding, names)}")
+    for name, row in zip(names, finding["row"] or (), strict=False):
+        lines.append(f"    {name:<11} {'(missing)' if row is None else json.dumps(row)}")
     if finding["first"]:
         more = f" ({count(finding['places'], 'place')} in all)" if finding["places"] > 1 else ""
         lines.append(f"  first tensor  {finding['first']}{more}")
@@ -51,22 +52,17 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
 
 
 def _what(finding: Mapping[str, Any]) -> str:
-    match finding["stage"]:
-        case "repetition":
-            return "two trainings differ that nobody interrupted"
-        case "chain":
-            return "a training that was interrupted again and again differs"
+    if finding["stage"] == "repetition":
+        return "two trainings differ that nobody interrupted"
+    if finding["stage"] == "chain":
+        return "a training differs that was interrupted again and again"
     return f"a training differs that got {finding['interruption']}"
 
 
-def _step(finding: Mapping[str, Any]) -> str:
+def _step(finding: Mapping[str, Any], names: tuple[str, str]) -> str:
     text = str(finding["batch"])
-    if len(losses := finding["losses"]) == 2 and losses[0] != losses[1]:
-        text += f": loss {losses[0]:.9g}, then {losses[1]:.9g}"
     if finding["at_resume"] is not None:
-        text += "; the first after the resume" if finding["at_resume"] else "; not at the resume"
+        text += ", the first after the resume" if finding["at_resume"] else ", not at the resume"
+    if len(losses := finding["losses"]) == 2 and losses[0] != losses[1]:
+        text += f": loss {losses[0]:.9g} {names[0]}, {losses[1]:.9g} {names[1]}"
     return text
-
-
-def _row(row: Any) -> str:
-    return "(missing)" if row is None else json.dumps(row)

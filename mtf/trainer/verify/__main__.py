@@ -43,7 +43,8 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
 
     torch.set_num_threads(1)  # a pool of threads would be lost in the forks
     order = Order.read(scratch / ORDER)
-    verdict = prove(Laboratory(scratch, order), order, say)
+    forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
+    verdict = prove(Laboratory(scratch, order, forks=forks), order, say)
     say("verdict", **verdict.plain())
     return 0 if verdict.exact else EXIT_ERROR
 

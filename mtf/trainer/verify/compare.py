@@ -42,7 +42,7 @@ def result(run: Path) -> dict[str, Any]:
     newest = CheckpointStore(run / rundir.CHECKPOINTS, keep_last=1).newest_intact()
     if newest is None:
         raise MtfError(f"{run}: the training has left no checkpoint: there is nothing to compare")
-    content: dict[str, Any] = torch.load(newest.path, map_location="cpu", weights_only=True)
+    content = _read(newest.path)
     for rank in content.get("ranks", []):
         for name in _TIMES & rank.keys():
             del rank[name]
@@ -51,6 +51,18 @@ def result(run: Path) -> dict[str, Any]:
         "content": _ordered(content),
         "scalars": scalars.read_bytes() if scalars.exists() else b"",
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch's own kinds of error
+        why = next((line for line in str(e).splitlines() if "nsupported" in line), str(e))
+        raise MtfError(
+            f"{path}: no resume could read this checkpoint: {why.strip()[:300]}. What state_dict()"
+            " returns may hold tensors, numbers, text and containers of these only"
+        ) from e
+    return content
 
 
 def difference(left: Any, right: Any) -> str | None:

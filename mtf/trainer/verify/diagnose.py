@@ -121,6 +121,14 @@ WORKERS = Cause(
 )
 
 
+OWN_LOOP = Cause(
+    "own-loop",
+    "the loop, one of its own, does not go on from all that it draws from",
+    "save in run.checkpoint, and put back after run.resume: weights, optimizer, scheduler, the"
+    " states of all generators, the place in the data; or let run.trainer(...) do it",
+)
+
+
 def between_processes(seen: Evidence) -> Cause:
     """Return the cause where trainings differ between interpreters, and not within one."""
     if seen.sources:
@@ -132,7 +140,7 @@ def between_processes(seen: Evidence) -> Cause:
 def _kernel(seen: Evidence) -> Cause:
     assert seen.op is not None
     op = seen.op[0]
-    text = f"{op.name} makes other bits of the same tensors{_at(op)}"
+    text = f"{op.name} makes other bits of the same tensors{op.where}"
     return Cause("nondeterministic-kernel", text, _DETERMINISTIC)
 
 
@@ -143,15 +151,21 @@ def _reads_clock(source: Source) -> Cause:
 
 def _outside(seen: Evidence) -> Cause:
     names = _ranked(seen)
-    values = [f"{name} ({seen.hidden[name][0]}, resumed: {seen.hidden[name][1]})" for name in names]
+    values = [f"{name} ({_both(*seen.hidden[name])})" for name in names]
     generator = any(seen.hidden[name][0].startswith(GENERATOR) for name in names)
     if generator:
         text = f"a generator that advances and is in no checkpoint: {_some(values)}"
         return Cause("generator-outside", text, _SEEDED)
     text = f"state outside the checkpoint: {_some(values)}"
     if seen.op is not None and seen.op[0].code:
-        text += f". It shows{_at(seen.op[0])}"
+        text += f". It shows{seen.op[0].where}"
     return Cause("state-outside", text, _OWN_STATE)
+
+
+def _both(whole: str, resumed: str) -> str:
+    if whole.startswith(GENERATOR) and resumed.startswith(GENERATOR):
+        return "elsewhere in its sequence after the resume"
+    return f"{whole} without the interruption, {resumed} after it"
 
 
 def _ranked(seen: Evidence) -> list[str]:
@@ -171,7 +185,7 @@ def _unknown(seen: Evidence, what: str) -> Cause:
         where = ", in the data, before anything is computed"
     elif seen.op is not None:
         a, b = seen.op
-        where = f", first in {a.name}{_at(a)}"
+        where = f", first in {a.name}{a.where}"
         if a.numbers != b.numbers:
             where += f", which gets {a.numbers[:60]} and then {b.numbers[:60]}"
         elif a.rng != b.rng:
@@ -187,10 +201,6 @@ def _source(seen: Evidence, kind: str) -> Source | None:
 
 def _is_at(seen: Evidence, source: Source) -> bool:
     return seen.op is not None and seen.op[0].code == f"{source.file}:{source.line}"
-
-
-def _at(op: Op) -> str:
-    return f" at {op.code}: `{op.text}`" if op.code else ""
 
 
 def _some(names: list[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import mtf
 from mtf.trainer.verify.recorder import digest
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class Own:
     """Which files and objects are the user's: those of the work tree that are not installed."""
 
     def __init__(self, root: Path) -> None:
-        self._root = f"{root.resolve()}/"
-        self._mtf = f"{Path(__file__).resolve().parents[2]}/"
+        self._roots = (f"{root}/", f"{root.resolve()}/")
+        self._others = (f"{Path(mtf.__file__).parent}/", f"{sys.prefix}/")
 
     def file(self, path: str | None) -> bool:
         """Return whether a source file is the user's."""
-        if not path or not path.startswith(self._root) or path.startswith(self._mtf):
+        if not path or not path.startswith(self._roots) or path.startswith(self._others):
             return False
-        return not any(p in path for p in ("/site-packages/", "/dist-packages/", "/.venv/"))
+        return "-packages/" not in path
 
     def module(self, name: str) -> bool:
         """Return whether a module is the user's."""
@@ -45,7 +46,9 @@ class Own:
 
     def short(self, path: str) -> str:
         """Return a file's path as the user knows it."""
-        return path.removeprefix(self._root)
+        for root in self._roots:
+            path = path.removeprefix(root)
+        return path
 
 
 def hidden_state(loop: Loop, own: Own) -> dict[str, str]:
@@ -53,10 +56,19 @@ def hidden_state(loop: Loop, own: Own) -> dict[str, str]:
     found = dict(_Walk(own).all_of(loop))
     for name, module in sorted(sys.modules.items()):
         if own.module(name):
-            for key, value in vars(module).items():
-                if not key.startswith("__") and (said := summary(value)) is not None:
-                    found[f"{name}.{key}"] = said
+            found |= _of_namespace(name, vars(module))
+            for kind in vars(module).values():
+                if isinstance(kind, type) and kind.__module__ == name:
+                    found |= _of_namespace(f"{name}.{kind.__qualname__}", vars(kind))
     return found
+
+
+def _of_namespace(path: str, names: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{path}.{name}": said
+        for name, value in names.items()
+        if not name.startswith("__") and (said := summary(value)) is not None
+    }
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:

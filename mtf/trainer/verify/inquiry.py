@@ -49,6 +49,8 @@ class Inquiry:
         self, whole: Training, other: Training, interruptions: Sequence[Interruption]
     ) -> Cause:
         """Return why an interrupted training differs from whole ones, which are equal."""
+        if not whole.records:
+            return diagnose.OWN_LOOP
         to = _first_key(whole, other)
         changes = self._without_workers(whole, other)
         self._say("probing", what="the interruption once more, under probes")

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import job
@@ -64,12 +62,13 @@ class FailedError(MtfError):
 class Laboratory:
     """Makes the trainings of one proof, each in a folder of its own."""
 
-    def __init__(self, scratch: Path, order: Order) -> None:
+    def __init__(self, scratch: Path, order: Order, *, forks: bool) -> None:
+        """Take the scratch folder, what to prove, and whether forks of this process can train."""
         self._scratch = scratch
         self._order = order
         self._numbers = itertools.count(1)
         self.num_workers = job.read_config(scratch).data.num_workers
-        self._forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
+        self.forks = forks
         self._limit_s: float | None = None
 
     def train(
@@ -108,7 +107,7 @@ class Laboratory:
     def settle(self, seconds: float, modules: Sequence[str]) -> None:
         """Take the measure of a whole training, and import what each would import."""
         self._limit_s = _PATIENCE_S + _PATIENCE * seconds
-        if self._forks:
+        if self.forks:
             for name in modules:
                 with suppress(Exception):  # a plug-in that is not for us
                     importlib.import_module(name)
@@ -116,7 +115,7 @@ class Laboratory:
     def _run(self, trial: Trial, *, fresh: bool, env: Mapping[str, str]) -> int:
         log = Path(trial.run_dir) / OUTPUT
         try:
-            if self._forks and not fresh:
+            if self.forks and not fresh:
                 return trials.in_child(lambda: process.run(trial), log=log, limit_s=self._limit_s)
             command = [sys.executable, "-m", "mtf.trainer.verify", "--trial", trial.dumps()]
             return trials.in_new_interpreter(command, log=log, limit_s=self._limit_s, **env)

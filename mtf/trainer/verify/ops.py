@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mtf.trainer.phases import Phase
 from mtf.trainer.verify.recorder import digest
 from mtf.trainer.verify.sources import source_line
 
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.trainer.verify.hidden import Own
+    from mtf.trainer.verify.recorder import Place
 
 OPS = "ops.jsonl"
 _GARBAGE = ("empty", "new_empty", "resize")  # memory that nobody has written yet
 _DEPTH = 40
+_PARTS = {
+    Phase.TRAIN_BATCH_BACKWARD: " in the backward pass",
+    Phase.TRAIN_BATCH_OPTIM_STEP: " in the optimizer's step",
+}
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,24 @@ class Op:
     code: str  # file:line of the user's code, empty where none is on the stack
     text: str
 
+    @property
+    def where(self) -> str:
+        """Return the line of code, or the part of a step, in words to follow the operation."""
+        if self.code:
+            return f" at {self.code}: `{self.text}`"
+        return _PARTS.get(Phase(self.place.rpartition(".")[2]), "")
+
 
 class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, each operation of this process is noted."""
 
-    def __init__(self, folder: Path, own: Own, place: str, life: int) -> None:
+    def __init__(self, folder: Path, own: Own, place: Place, phase: Phase, life: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._own = own
-        self._place = place
+        self._place = ".".join(map(str, (*place.key, phase)))
         self._life = life
+        # a loader that is opened anew in the midst of an epoch does more than one that is open
+        self._only_own = phase is Phase.TRAIN_BATCH_LOAD
         self._path = folder / OPS
         self._lines: list[str] = []
         self._pid = os.getpid()
@@ -61,7 +76,7 @@ class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 file.writelines(self._lines)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Call an operation and note it."""
         kwargs = kwargs or {}
@@ -76,6 +91,8 @@ class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _write(self, name: str, read: str, numbers: str, rng: str, output: str) -> None:
         file, line = self._code()
+        if self._only_own and not file:
+            return
         code = f"{self._own.short(file)}:{line}" if file else ""
         text = source_line(file, line)
         op = Op(self._place, self._life, name, read, numbers, rng, output, code, text)
@@ -86,7 +103,8 @@ class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for _ in range(_DEPTH):
             if self._own.file(frame.f_code.co_filename):
                 return frame.f_code.co_filename, frame.f_lineno
-            if frame.f_back is None:
+            # beyond our own frames is an entry point, in whose name everything happens
+            if frame.f_back is None or frame.f_globals.get("__name__", "").startswith("mtf."):
                 break
             frame = frame.f_back
         return "", 0

@@ -106,8 +106,7 @@ class _Probe:
             return
         if phase is Phase.TRAIN_BATCH_LOAD:
             self._note_hidden(loop, place)
-        key = ".".join(map(str, (*place.key, phase)))
-        with OpNotes(self._folder, self._own, key, self._life):
+        with OpNotes(self._folder, self._own, place, phase, self._life):
             yield
 
     def _note_hidden(self, loop: Loop, place: Place) -> None:

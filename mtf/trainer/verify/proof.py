@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mtf.errors import MtfError
 from mtf.trainer.verify import places
 from mtf.trainer.verify.compare import differences, first_row
 from mtf.trainer.verify.inquiry import Inquiry
@@ -100,17 +101,23 @@ class _Proof:
 
     def interrupt(self) -> None:
         """Interrupt at each place in turn, then again and again; ask why after the first trace."""
-        if self._phases:
-            often = self._seconds <= _QUICK_S
-            chosen = places.interruptions(self._phases, self._order.phases, often=often)
-        else:
-            chosen = {"": places.at_moments(self._seconds)}
+        chosen = self._chosen()
         self._say("plan", phases={name: len(found) for name, found in chosen.items()})
         for phase, found in chosen.items():
             for interruption in found:
                 self._one(phase, interruption)
         if self._phases and self._order.stops:
             self._chain()
+
+    def _chosen(self) -> dict[str, list[Interruption]]:
+        wanted = self._order.phases
+        if not self._phases and not wanted:
+            return {"": places.at_moments(self._seconds)}
+        often = self._lab.forks and self._seconds <= _QUICK_S
+        if chosen := places.interruptions(self._phases, wanted, often=often):
+            return chosen
+        there = ", ".join(self._phases) or "none: it is a loop of its own"
+        raise MtfError(f"the training never comes to {', '.join(wanted)}. Its phases: {there}")
 
     def _one(self, phase: str, interruption: Interruption) -> None:
         exact = self._is_exact([interruption], INTERRUPTION)
