@@ -133,7 +133,7 @@ def _train(job: Job, journal: Journal) -> None:
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
     _need_torch()
-    with _collector_at_rest():
+    with collector_at_rest():
         from mtf.trainer.context import RunContext  # torch, Fabric
         from mtf.trainer.fabric import build_fabric
     context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
@@ -160,7 +160,7 @@ def train(run: RunContext, proved: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
     """Import without the garbage collector, and keep it away from what was imported.
 
     Modules stay to the end: looking at them again and again takes a fifth of the imports' time,

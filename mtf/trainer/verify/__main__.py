@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
+from mtf.trainer.job import collector_at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +37,11 @@ def main(argv: list[str]) -> int:
 
 
 def _prove(scratch: Path, say: Callable[..., None]) -> int:
-    import torch
+    with collector_at_rest():
+        import torch
 
-    from mtf.trainer.verify.laboratory import Laboratory, Order
-    from mtf.trainer.verify.proof import prove
-
+        from mtf.trainer.verify.laboratory import Laboratory, Order
+        from mtf.trainer.verify.proof import prove
     torch.set_num_threads(1)  # a pool of threads would be lost in the forks
     order = Order.read(scratch / ORDER)
     forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
@@ -50,9 +51,9 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
 
 
 def _trial(text: str) -> int:
-    from mtf.trainer.verify.process import run
-    from mtf.trainer.verify.trials import Trial, outcome
-
+    with collector_at_rest():
+        from mtf.trainer.verify.process import run
+        from mtf.trainer.verify.trials import Trial, outcome
     trial = Trial.loads(text)
     return outcome(lambda: run(trial))
 

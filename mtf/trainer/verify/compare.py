@@ -139,6 +139,8 @@ def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
     if not left.numel() or left.dtype.is_complex:
         return "other values"
     far = (left.double() - right.double()).abs()
+    if not far.any():
+        return "equal values in other bits, as 0.0 and -0.0 are"
     return f"{int((far != 0).sum())} of {far.numel()} values, by {float(far.max()):.3g} at most"
 
 

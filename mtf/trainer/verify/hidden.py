@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _DEPTH, _MOST = 6, 20_000
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TORCH_OWN = frozenset({"_parameters", "_buffers", "_modules", "training"})
+_ABSENT = "not there"
 GENERATOR = "generator"
 
 
@@ -71,13 +72,10 @@ def _of_namespace(path: str, names: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return what has another value, or is new, with both values."""
-    return {
-        name: (before.get(name, "not there"), value)
-        for name, value in after.items()
-        if before.get(name) != value
-    }
+def unequal(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return what has another value in one of two trainings, or is in one only, as both have it."""
+    both = ((name, left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in {**left, **right})
+    return {name: (ours, theirs) for name, ours, theirs in both if ours != theirs}
 
 
 def summary(value: Any) -> str | None:

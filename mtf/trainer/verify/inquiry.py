@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.trainer.verify import diagnose
 from mtf.trainer.verify.compare import difference
 from mtf.trainer.verify.diagnose import Cause, Evidence
-from mtf.trainer.verify.hidden import changed
+from mtf.trainer.verify.hidden import unequal
 from mtf.trainer.verify.laboratory import FailedError
 from mtf.trainer.verify.ops import first_op, read_ops
 from mtf.trainer.verify.process import read_hidden
@@ -116,7 +116,7 @@ def _hidden(one: Training, two: Training) -> dict[str, tuple[str, str]]:
     """Return the unsaved state that is unequal before the first batch before which any is."""
     ours, theirs = read_hidden(one.folder), read_hidden(two.folder)
     for place in sorted(ours.keys() & theirs.keys()):
-        if found := changed(ours[place], theirs[place]):
+        if found := unequal(ours[place], theirs[place]):
             return found
     return {}
 

@@ -173,6 +173,9 @@ def _write_to(log: Path) -> None:
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
+    # whatever the parent has put in their place, say a test's capture
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _wait(pid: int, limit_s: float | None) -> int:
