@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -55,6 +58,50 @@ def run(
     except subprocess.TimeoutExpired as e:
         raise ProgramTimeoutError(f"{args[0]} did not answer within {timeout_s:g} s") from e
     return Output(done.returncode, done.stdout, done.stderr)
+
+
+def lines(
+    args: Sequence[str],
+    *,
+    silence_s: float,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[str]:
+    """Yield a program's lines as it prints them; its standard error is appended to ``log``.
+
+    When the iteration is over, or given up, the program and all that it has started are gone.
+
+    Raises:
+        ProgramMissingError: it is not installed.
+        ProgramTimeoutError: it was killed after ``silence_s`` seconds without a line.
+    """
+    with log.open("ab") as err:
+        try:
+            child = subprocess.Popen(
+                list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=env,
+                cwd=cwd, start_new_session=True,
+            )  # fmt: skip
+        except FileNotFoundError as e:
+            raise ProgramMissingError(f"{args[0]}: not found on PATH") from e
+    assert child.stdout is not None
+    try:
+        yield from _lines_of(child.stdout, args[0], silence_s)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.stdout.close()
+        child.wait()
+
+
+def _lines_of(stream: IO[bytes], name: str, silence_s: float) -> Iterator[str]:
+    left = b""
+    while select.select([stream], [], [], silence_s)[0]:
+        if not (piece := os.read(stream.fileno(), 65536)):
+            return
+        *whole, left = (left + piece).split(b"\n")
+        yield from (line.decode(errors="replace") for line in whole)
+    raise ProgramTimeoutError(f"{name} said nothing for {silence_s:g} s")
 
 
 def start_detached(

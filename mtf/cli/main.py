@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("mtf.cli.author:init", "Scaffold an experiments repository."),
     "validate": ("mtf.cli.author:validate", "Check specs and settings; every error at once."),
+    "verify-resume": (
+        "mtf.cli.prove:verify_resume",
+        "Prove that a training, once interrupted, ends in the same bits.",
+    ),
     "plan": ("mtf.cli.reconcile:plan", "Show what a sync would do, or what a branch would add."),
     "sync": ("mtf.cli.reconcile:sync", "Make the cluster match the committed experiments."),
     "status": ("mtf.cli.look:status", "Show every run: state, job, progress, checkpoint, best."),

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import timestamp
-from mtf.errors import MtfError, Problem, SpecError
+from mtf.commands.worktree import (
+    SETTINGS,
+    parsed,
+    project_root,
+    read_folder,
+    read_settings,
+    shown,
+    stamp,
+)
+from mtf.errors import MtfError, Problem
 from mtf.spec.load import is_spec, load_one, load_specs
-from mtf.spec.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-_SETTINGS = "mtf.yaml"
+    from mtf.spec.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -35,20 +41,20 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
     Raises:
         MtfError: a named file does not exist.
     """
-    root = _project_root(where)
-    found = _read_settings(root / _SETTINGS, where)
+    root = project_root(where)
+    found = read_settings(root / SETTINGS, where)
     settings, problems = found
     folder = root / settings.experiments
     if not wanted:
-        files = _read_folder(folder, where)
-        loaded = load_specs(files, settings, _stamp())
-        number = sum(map(is_spec, files)) + (root / _SETTINGS).is_file()
+        files = read_folder(folder, where)
+        loaded = load_specs(files, settings, stamp())
+        number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
         return Checked(number, tuple(sorted({*problems, *loaded.problems})))
     paths = [p for w in wanted for p in _spec_paths(where / w)]
-    texts = _read_folder(folder, where)
+    texts = read_folder(folder, where)
     for parent in {p.parent for p in paths}:
-        texts |= _read_folder(parent, where)
-    chosen = [_shown(p, where) for p in paths]
+        texts |= read_folder(parent, where)
+    chosen = [shown(p, where) for p in paths]
     return _check(chosen, texts, settings, problems)
 
 
@@ -61,8 +67,8 @@ def staged(where: Path) -> Checked:
     from mtf.gitrepo import GitRepo
 
     repo = GitRepo(where, inherit=True)
-    raw = repo.index(_SETTINGS).get(_SETTINGS)
-    settings, problems = _parsed(repo.blobs([raw.oid])[raw.oid] if raw else None)
+    raw = repo.index(SETTINGS).get(SETTINGS)
+    settings, problems = parsed(repo.blobs([raw.oid])[raw.oid] if raw else None)
     changed = repo.staged(settings.experiments)
     chosen = [p for p in changed if is_spec(p)]
     if not chosen:
@@ -82,9 +88,9 @@ def revision(where: Path, rev: str) -> Checked:
 
     repo = GitRepo(where)
     commit = repo.commit(rev)
-    settings, problems = _parsed(repo.read(commit, _SETTINGS))
+    settings, problems = parsed(repo.read(commit, SETTINGS))
     texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
-    loaded = load_specs(texts, settings, _stamp())
+    loaded = load_specs(texts, settings, stamp())
     specs = sum(map(is_spec, texts))
     return Checked(specs + 1, tuple(sorted({*problems, *irregular, *loaded.problems})))
 
@@ -103,7 +109,7 @@ def changed(where: Path, span: str) -> Checked:
         raise MtfError(f"--range {span}: expected A..B, two revisions")
     repo = GitRepo(where)
     old, new = repo.commit(start), repo.commit(end)
-    settings, problems = _parsed(repo.read(new, _SETTINGS))
+    settings, problems = parsed(repo.read(new, SETTINGS))
     before, after = (repo.files(c, settings.experiments) for c in (old, new))
     texts, irregular = spec_files(repo, after)
     chosen = [p for p, entry in after.items() if is_spec(p) and before.get(p) != entry]
@@ -118,28 +124,9 @@ def _check(
 ) -> Checked:
     found = set(problems)
     for path in chosen:
-        if PurePosixPath(path).name != _SETTINGS and path in texts:
-            found.update(load_one(texts[path], path, texts, settings, _stamp()).problems)
+        if PurePosixPath(path).name != SETTINGS and path in texts:
+            found.update(load_one(texts[path], path, texts, settings, stamp()).problems)
     return Checked(len(chosen), tuple(sorted(found)))
-
-
-def _parsed(raw: bytes | None, path: str = _SETTINGS) -> tuple[Settings, tuple[Problem, ...]]:
-    """Return the settings; the defaults and the problems where they are wrong."""
-    try:
-        return parse_settings(raw, path), ()
-    except SpecError as e:
-        return Settings(), tuple(e.problems)
-
-
-def _read_settings(path: Path, where: Path) -> tuple[Settings, tuple[Problem, ...]]:
-    return _parsed(path.read_bytes() if path.is_file() else None, _shown(path, where))
-
-
-def _project_root(where: Path) -> Path:
-    for folder in (where.absolute(), *where.absolute().parents):
-        if (folder / _SETTINGS).is_file() or (folder / ".git").exists():
-            return folder
-    return where.absolute()
 
 
 def _spec_paths(path: Path) -> list[Path]:
@@ -148,19 +135,3 @@ def _spec_paths(path: Path) -> list[Path]:
     if not path.is_file():
         raise MtfError(f"{path}: no such file")
     return [path]
-
-
-def _read_folder(folder: Path, where: Path) -> dict[str, bytes]:
-    if not folder.is_dir():
-        return {}
-    found = (p for p in folder.rglob("*") if is_spec(p.name) and p.is_file())
-    return {_shown(p, where): p.read_bytes() for p in found}
-
-
-def _shown(path: Path, where: Path) -> str:
-    """Return a path as people expect it in a message: relative to where they are."""
-    return Path(os.path.relpath(path, where)).as_posix()
-
-
-def _stamp() -> str:
-    return timestamp(datetime.now(UTC))

@@ -65,6 +65,7 @@ class JobRequest:
     array: bool  # False: one single experiment, a plain job
     max_parallel: int | None
     python: str  # the interpreter used where `venv`, `conda` and `container` are not set
+    module: str = "mtf.trainer"  # what it runs, with the run folder
 
 
 @dataclass(frozen=True)

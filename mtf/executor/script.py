@@ -108,7 +108,7 @@ def _command(request: JobRequest, kind: Kind) -> str:
     """Return the quoted words that start the trainer; the run folder follows them."""
     needs = request.resources
     own = needs["venv"] or needs["conda"] or needs["container"]
-    trainer = shlex.join(["python" if own else request.python, "-m", "mtf.trainer"])
+    trainer = shlex.join(["python" if own else request.python, "-m", request.module])
     image = needs["container"]
     if image is None:
         return trainer

@@ -133,7 +133,7 @@ def _train(job: Job, journal: Journal) -> None:
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
     _need_torch()
-    with _collector_at_rest():
+    with collector_at_rest():
         from mtf.trainer.context import RunContext  # torch, Fabric
         from mtf.trainer.fabric import build_fabric
     context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
@@ -141,16 +141,26 @@ def _train(job: Job, journal: Journal) -> None:
     def proved() -> None:
         journal.proof(**facts(pinned, prove_modules(pinned)))
 
-    if config.entrypoint is None:
-        _built_in(context, proved)
-    else:
-        _own(context, config.entrypoint, proved)
+    train(context, proved)
     prove_modules(pinned)  # those too that were imported on the way
     _say_finished(job, journal)
 
 
+def train(run: RunContext, proved: Callable[[], None]) -> None:
+    """Train what the configuration names, or as its entry point does.
+
+    Args:
+        run: the run.
+        proved: called when the user's modules are imported, before the training.
+    """
+    if run.config.entrypoint is None:
+        _built_in(run, proved)
+    else:
+        _own(run, run.config.entrypoint, proved)
+
+
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
     """Import without the garbage collector, and keep it away from what was imported.
 
     Modules stay to the end: looking at them again and again takes a fifth of the imports' time,

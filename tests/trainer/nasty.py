@@ -6,9 +6,9 @@ accumulation with a smaller last window, a smaller last batch, clipping, a sched
 
 from __future__ import annotations
 
+import functools
 import os
 import random
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +17,15 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, IterableDataset, Subset, get_worker_info
 
-from mtf import rundir
 from mtf.trainer.callbacks import Callback
-from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.context import RunContext
 from mtf.trainer.fabric import Fabric, build_fabric
 from mtf.trainer.job import read_config
-from mtf.trainer.loop import HANDLERS
 from mtf.trainer.phases import Phase
-from mtf.trainer.preemption import STOP, Stopped
 from mtf.trainer.rng import seed_all, seed_at
+from mtf.trainer.verify import trials
+from mtf.trainer.verify.compare import difference, result
+from mtf.trainer.verify.trials import COMPLETE, STOPPED
 
 if TYPE_CHECKING:
     import signal
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop import Loop
 
-STOPPED, COMPLETE = 7, 0
+__all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]
 EPOCHS = 2
 
 NASTY: dict[str, Any] = {
@@ -231,70 +230,14 @@ def in_child(
 ) -> int:
     """Train in a child process; return STOPPED, COMPLETE, 1, or minus the signal that killed it."""
     torch.set_num_threads(1)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            STOP.requested, STOP.signal = False, None
-            prepare()
-            train(run, precision)
-            code = COMPLETE
-        except Stopped:
-            code = STOPPED
-        except BaseException:  # noqa: BLE001 -- the parent sees the code, pytest the text
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def body() -> None:
+        prepare()
+        train(run, precision)
+
+    return trials.in_child(body)
 
 
 def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> Callable[[], None]:
     """Return what makes a process signal itself right before or after the nth ``phase``."""
-
-    def prepare() -> None:
-        handler, seen = HANDLERS[phase], 0
-
-        def probed(loop: Loop) -> Phase:
-            nonlocal seen
-            seen += 1
-            if seen == nth and not after:
-                os.kill(os.getpid(), signum)
-            following = handler(loop)
-            if seen == nth and after:
-                os.kill(os.getpid(), signum)
-            return following
-
-        HANDLERS[phase] = probed
-
-    return prepare
-
-
-def result(run: Path) -> dict[str, Any]:
-    """Return all that a finished training has left, but the time it was saved."""
-    newest = CheckpointStore(run / rundir.CHECKPOINTS, keep_last=1).newest_intact()
-    assert newest is not None
-    content: dict[str, Any] = torch.load(newest.path, weights_only=True)
-    for rank in content["ranks"]:
-        del rank["timestamp"]
-    return {"content": content, "scalars": (run / "scalars.jsonl").read_bytes()}
-
-
-def difference(left: Any, right: Any, where: str = "") -> str | None:
-    """Return where two results differ in their bits, None where they are the same."""
-    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-        same = left.dtype == right.dtype and torch.equal(left, right)
-        return None if same else where
-    if type(left) is not type(right):
-        return where
-    if isinstance(left, dict):
-        if left.keys() != right.keys():
-            return f"{where}: {left.keys() ^ right.keys()}"
-        found = (difference(left[k], right[k], f"{where}/{k}") for k in left)
-    elif isinstance(left, list | tuple):
-        if len(left) != len(right):
-            return f"{where}: length"
-        pairs = enumerate(zip(left, right, strict=True))
-        found = (difference(a, b, f"{where}/{i}") for i, (a, b) in pairs)
-    else:
-        return None if left == right else f"{where}: {left!r} != {right!r}"
-    return next((place for place in found if place), None)
+    return functools.partial(trials.interrupt_at, phase, nth, signum, after=after)

@@ -1,0 +1,146 @@
+"""`mtf verify-resume`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtf.cli.output import print_table, say
+from mtf.errors import EXIT_ERROR
+
+if TYPE_CHECKING:
+    from mtf.commands.verify_resume import Prepared
+
+
+@click.command("verify-resume")
+@click.argument("spec")
+@click.option("--member", metavar="NAME", help="The member of a grid; the first by default.")
+@click.option("--phases", default="all", metavar="all|PHASE,...", help="Where to interrupt.")
+@click.option(
+    "--stops", type=click.IntRange(0), default=10, show_default=True,
+    help="Then interrupt one training so often, at random places.",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="Epochs to train for; 2 by default.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps an epoch; 4 by default.")
+@click.option("--workers", type=click.IntRange(0), help="In place of data.num_workers.")
+@click.option("--keep", is_flag=True, help="Keep the scratch folder and say where it is.")
+@click.option("--json", "as_json", is_flag=True, help="One object.")
+@click.pass_obj
+def verify_resume(
+    folder: str,
+    spec: str,
+    member: str | None,
+    phases: str,
+    stops: int,
+    epochs: int | None,
+    steps: int | None,
+    workers: int | None,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Prove that the training of SPEC, once interrupted, ends in the same bits as without.
+
+    SPEC is a file of the work tree or the name of an experiment or a grid. It is the work tree
+    that is verified, spec and code, so that you can ask before you commit. The training is
+    shortened, made twice, then stopped and killed in every phase and resumed in a new process,
+    in a scratch folder. Where the results differ, the first step and tensor that do are named,
+    and the likely cause. Exit code 0: exact, 1: not.
+    """
+    from mtf.commands import verify_resume as proof
+
+    wishes = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops)
+    prepared = proof.prepare(Path(folder), spec, wishes)
+    say(f"verifying the work tree {prepared.root}: {prepared.name}")
+    for note in prepared.notes:
+        say(f"  {note}")
+    watcher = _Watcher()
+    try:
+        for event in proof.events(prepared):
+            watcher.see(event)
+    finally:
+        if keep or watcher.has_failures:
+            say(f"kept: {prepared.folder}")
+        else:
+            proof.remove(prepared)
+    _print(watcher, prepared, as_json=as_json)
+    if not watcher.verdict["exact"]:
+        sys.exit(EXIT_ERROR)
+
+
+def _phases(text: str) -> tuple[str, ...]:
+    from mtf.commands.verify_resume import PHASES
+
+    if text == "all":
+        return ()
+    wanted = tuple(part.strip().upper() for part in text.split(","))
+    for name in wanted:
+        if name not in PHASES:
+            raise click.UsageError(f"--phases: {name} is none of {', '.join(PHASES)}")
+    return wanted
+
+
+class _Watcher:
+    """Says what happens, and keeps it for the table."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.chain: dict[str, Any] | None = None
+        self.verdict: dict[str, Any] = {}
+        self._planned: Counter[str] = Counter()
+
+    @property
+    def has_failures(self) -> bool:
+        """Return whether a training has failed, and its output is worth keeping."""
+        cause = self.verdict.get("cause")
+        return not self.verdict or bool(cause and cause["kind"] == "resume-fails")
+
+    def see(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+        match str(event["verify"]):
+            case "whole":
+                again = "once more in a new interpreter: " if event["number"] == 2 else ""
+                say(f"trained without interruption, {again}{event['seconds']:.1f} s")
+            case "plan":
+                self._planned.update(event["phases"])
+                loop = " at moments, for it is a loop of its own: neither shortened nor with phases"
+                say(f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}")
+            case "interrupted":
+                self._interrupted(event)
+            case "chain":
+                self.chain = {k: event[k] for k in ("interruptions", "exact")}
+                how = "exact" if event["exact"] else "NOT exact"
+                say(f"  one training, interrupted {event['interruptions']} times: {how}")
+            case "probing":
+                say(f"looking for the cause: {event['what']}")
+            case _:
+                self.verdict = event
+
+    def _interrupted(self, event: dict[str, Any]) -> None:
+        phase = event["phase"]
+        empty = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
+        row = self.rows.setdefault(phase, empty)
+        row["kills" if event["kill"] else "stops"] += 1
+        row["exact"] += event["exact"]
+        if not event["exact"]:
+            say(f"  {event['where']}: NOT exact")
+        elif row["stops"] + row["kills"] == self._planned[phase] == row["exact"]:
+            say(f"  {phase or 'its own loop'}: exact")
+
+
+def _print(watcher: _Watcher, prepared: Prepared, *, as_json: bool) -> None:
+    from mtf.report.proofs import table_of, verdict_text
+
+    verdict, rows = watcher.verdict, list(watcher.rows.values())
+    if as_json:
+        said = {k: v for k, v in verdict.items() if k != "verify"}
+        facts = {"experiment": prepared.name, "notes": list(prepared.notes), "phases": rows}
+        click.echo(json.dumps({**facts, "chain": watcher.chain, **said}, indent=2))
+        return
+    if rows:
+        print_table(table_of(rows))
+    click.echo(verdict_text(verdict))

@@ -1,0 +1,238 @@
+"""Proves that a spec's training can be interrupted without a trace, with the code of the work tree.
+
+The trainings run in a scratch folder by ``python -m mtf.trainer.verify``, in the environment that
+jobs of the local executor get.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtf import proc, rundir
+from mtf.commands.worktree import SETTINGS, project_root, read_folder, read_settings, shown, stamp
+from mtf.core.ids import RunId, Token
+from mtf.core.jobs import JobRequest, Task
+from mtf.errors import EXIT_USAGE, MtfError, SpecError
+from mtf.executor.script import render
+from mtf.spec.explain import nearest
+from mtf.spec.load import is_spec, load_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mtf.core.experiments import Desired, Experiment
+    from mtf.spec.load import Loaded
+
+PHASES = (
+    "INIT", "TRAIN_START_EPOCH", "TRAIN_BATCH_LOAD", "TRAIN_BATCH_FORWARD", "TRAIN_BATCH_BACKWARD",
+    "TRAIN_BATCH_OPTIM_STEP", "SCHEDULER_BATCH_STEP", "TRAIN_BATCH_END", "SCHEDULER_EPOCH_STEP",
+    "VAL_START_EPOCH", "VAL_BATCH_LOAD", "VAL_BATCH_FORWARD", "VAL_BATCH_END", "EPOCH_END",
+)  # fmt: skip
+_EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # what a training is shortened to
+_SILENCE_S = 3600.0  # without a word, the trainings are given up
+_LOG = "verify.log"
+_REMOVED = ("SLURM_", "SBATCH_", "MTF_")  # a shell inside a job is no rank of it
+
+
+class WrongWordError(MtfError):
+    """The command line names what is not there."""
+
+    exit_code = EXIT_USAGE
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line says; None: as usual."""
+
+    member: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    workers: int | None = None
+    phases: tuple[str, ...] = ()  # none: all
+    stops: int = 10
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """A configuration made short enough to be trained many times."""
+
+    config: Mapping[str, Any]
+    batches: int  # of an epoch, at most
+    notes: tuple[str, ...]  # what is other than in the spec, for people
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scratch folder in which everything is ready."""
+
+    folder: Path
+    root: Path  # of the work tree
+    name: str
+    notes: tuple[str, ...]
+
+
+def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
+    """Make the scratch folder for a spec of the work tree.
+
+    Args:
+        where: the folder that the command is called in.
+        spec: the path of a spec, or the name of an experiment or a grid.
+        wishes: what the command line says.
+
+    Raises:
+        WrongWordError: there is no such spec, member or phase.
+        SpecError: what stands in the spec is wrong.
+    """
+    root = project_root(where)
+    experiment = _experiment(where, root, spec, wishes.member)
+    short = shortened(experiment.config, wishes)
+    if experiment.resources["container"] is not None:
+        raise MtfError(
+            f"{spec}: its jobs run in the container {experiment.resources['container']}: call mtf"
+            " verify-resume in there, with slurm.container: null"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
+    config = {**short.config, "mtf": _place(experiment, root)}
+    (folder / rundir.CONFIG).write_text(rundir.render_yaml(config), encoding="utf-8")
+    order = {
+        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
+        "stops": wishes.stops,
+    }  # fmt: skip
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    (folder / "job.sh").write_text(_script(experiment, folder, root), encoding="utf-8")
+    return Prepared(folder, root, experiment.name, short.notes)
+
+
+def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
+    """Make the proof; yield what happens, the verdict at last.
+
+    Raises:
+        MtfError: there is no verdict, since the trainings fail by themselves.
+    """
+    env = {k: v for k, v in os.environ.items() if not k.startswith(_REMOVED)}
+    env |= {"MTF_RUN_DIR": str(prepared.folder), "MTF_JOB_ID": "verify", "MTF_RESTARTS": "0"}
+    log = prepared.folder / _LOG
+    command = ("bash", str(prepared.folder / "job.sh"))
+    for line in proc.lines(command, silence_s=_SILENCE_S, log=log, env=env, cwd=prepared.root):
+        if not line.startswith('{"verify":'):
+            continue
+        event: dict[str, Any] = json.loads(line)
+        if event["verify"] == "problem":
+            raise MtfError(event["message"])
+        yield event
+        if event["verify"] == "verdict":
+            return
+    raise MtfError(f"the proof did not end: {_last_line(log)} (all of it: {log})")
+
+
+def remove(prepared: Prepared) -> None:
+    """Remove the scratch folder."""
+    shutil.rmtree(prepared.folder, ignore_errors=True)
+
+
+def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
+    """Return a configuration that trains for a few steps and says everything about them: pure."""
+    training, data, slurm = (dict(config[name]) for name in ("training", "data", "slurm"))
+    windows = training["gradient_accumulation_steps"]
+    epochs = wishes.epochs or min(_EPOCHS, training["max_epochs"])
+    steps = wishes.steps or _STEPS
+    batches = steps * windows - (windows > 1)  # the last window smaller, as it may well be
+    notes = [
+        f"shortened: {epochs} of {training['max_epochs']} epochs, each of {steps} optimizer steps"
+        f" and {_VAL_BATCHES} validation batches at most; a checkpoint every 2 steps"
+    ]
+    training["max_epochs"] = epochs
+    if wishes.workers is not None and wishes.workers != data["num_workers"]:
+        notes.append(f"data.num_workers: {wishes.workers} instead of {data['num_workers']}")
+        data["num_workers"] = wishes.workers
+    ranks = slurm["nodes"] * slurm["ntasks_per_node"]
+    if ranks > 1:
+        notes.append(f"one process: the spec's {ranks} ranks are not verified together")
+    sections = {
+        "training": training,
+        "data": data,
+        "checkpoint": {
+            **config["checkpoint"], "every_n_steps": 2, "every_n_epochs": 1,
+            "every_n_minutes": None, "keep_last": 2,
+        },
+        "logging": {**config["logging"], "use_wandb": False, "log_scalars_every_n_steps": 1},
+    }  # fmt: skip
+    return Shortened({**config, **sections}, batches, tuple(notes))
+
+
+def _experiment(where: Path, root: Path, spec: str, member: str | None) -> Experiment:
+    settings, problems = read_settings(root / SETTINGS, where)
+    if problems:
+        raise SpecError(list(problems))
+    files = read_folder(root / settings.experiments, where)
+    path = where / spec
+    if path.is_file():
+        if not is_spec(spec):
+            raise WrongWordError(f"{spec} is not a spec: those end in .yaml")
+        files |= read_folder(path.parent, where)
+    loaded = load_specs(files, settings, stamp())
+    wanted = shown(path, where) if path.is_file() else None
+    return _member(_desired(loaded, spec, wanted), member)
+
+
+def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
+    if mine := [p for p in loaded.problems if p.path == path]:
+        raise SpecError(mine)
+    found = [d for d in loaded.desired if path == d.path or (path is None and spec == d.name)]
+    if found:
+        return found[0]
+    if path is not None:
+        raise WrongWordError(f"{spec} is a base: name an experiment or a grid that builds on it")
+    near = nearest(spec, [d.name for d in loaded.desired])
+    broken = f" ({len(loaded.problems)} mistakes in specs: mtf validate)" if loaded.problems else ""
+    raise WrongWordError(f"{spec}: no such file, experiment or grid here. {near}".rstrip() + broken)
+
+
+def _member(desired: Desired, member: str | None) -> Experiment:
+    if member is None:
+        return desired.experiments[0]
+    found = {e.member: e for e in desired.experiments if e.member is not None}
+    if member not in found:
+        none = f"{desired.path} is a single experiment, without members"
+        near = nearest(member, list(found)) or f"The first is {next(iter(found), '')}"
+        raise WrongWordError(f"--member {member}: no such member. {near}" if found else none)
+    return found[member]
+
+
+def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
+    """Return the configuration's section on where the code is: in the work tree, not pinned."""
+    name = experiment.name
+    return {
+        "run": name, "submission": name, "experiment": name, "grid": experiment.grid, "key": "",
+        "commit": "", "code_dir": str(root), "manifest": "", "repository": str(root),
+    }  # fmt: skip
+
+
+def _script(experiment: Experiment, folder: Path, root: Path) -> str:
+    """Return the script of a local job, with the verifier in place of the trainer."""
+    request = JobRequest(
+        token=Token("verify"),
+        name=experiment.name,
+        tasks=(Task(RunId(experiment.name), 0, str(folder)),),
+        resources=experiment.resources,
+        code_dir=str(root),
+        job_dir=str(folder),
+        array=False,
+        max_parallel=None,
+        python=sys.executable,
+        module="mtf.trainer.verify",
+    )
+    templates = {p.name: p.read_text() for p in sorted((root / "templates").glob("*.j2"))}
+    return render(request, "local", templates)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line for line in reversed(lines) if line.strip()), "nothing was said")

@@ -1,0 +1,68 @@
+"""What a proof of resuming has come to, as a table and as sentences."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mtf.report.tables import Columns, count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_NAMES = {"repetition": ("first", "second")}
+_NO_PHASE = "(at moments: a loop of its own)"
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Return the table of interruptions, one row a phase."""
+    cells = [
+        [row["phase"] or _NO_PHASE, str(row["stops"]), str(row["kills"]), _exact(row)]
+        for row in rows
+    ]
+    return Columns(["PHASE", "STOPS", "KILLS", "EXACT"], cells)
+
+
+def _exact(row: Mapping[str, Any]) -> str:
+    total = row["stops"] + row["kills"]
+    return "all" if row["exact"] == total else f"{row['exact']} of {total}"
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """Return the verdict in words: what differs, since when, and why."""
+    seconds = f"{verdict['seconds']:.0f} s"
+    if verdict["exact"]:
+        return (
+            f"exact: {count(verdict['trainings'] - 1, 'other training')} ended in the very bits of"
+            f" the first, whatever interrupted them ({seconds})"
+        )
+    finding, cause = verdict["finding"], verdict["cause"]
+    names = _NAMES.get(finding["stage"], ("whole", "resumed"))
+    lines = [f"NOT exact: {_what(finding)} ({seconds})"]
+    if finding["batch"]:
+        lines.append(f"  first step    {_step(finding, names)}")
+    for name, row in zip(names, finding["row"] or (), strict=False):
+        lines.append(f"    {name:<11} {'(missing)' if row is None else json.dumps(row)}")
+    if finding["first"]:
+        more = f" ({count(finding['places'], 'place')} in all)" if finding["places"] > 1 else ""
+        lines.append(f"  first tensor  {finding['first']}{more}")
+    return "\n".join(
+        [*lines, f"  cause         {cause['text']}", f"  cure          {cause['cure']}"]
+    )
+
+
+def _what(finding: Mapping[str, Any]) -> str:
+    if finding["stage"] == "repetition":
+        return "two trainings differ that nobody interrupted"
+    if finding["stage"] == "chain":
+        return "a training differs that was interrupted again and again"
+    return f"a training differs that got {finding['interruption']}"
+
+
+def _step(finding: Mapping[str, Any], names: tuple[str, str]) -> str:
+    text = str(finding["batch"])
+    if finding["at_resume"] is not None:
+        text += ", the first after the resume" if finding["at_resume"] else ", not at the resume"
+    if len(losses := finding["losses"]) == 2 and losses[0] != losses[1]:
+        text += f": loss {losses[0]:.9g} {names[0]}, {losses[1]:.9g} {names[1]}"
+    return text

@@ -1,0 +1,169 @@
+"""Notes every operation on tensors: what went in, what came out, and for which line of code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mtf.trainer.phases import Phase
+from mtf.trainer.verify.recorder import digest
+from mtf.trainer.verify.sources import source_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mtf.trainer.verify.hidden import Own
+    from mtf.trainer.verify.recorder import Place
+
+OPS = "ops.jsonl"
+_GARBAGE = ("empty", "new_empty", "resize")  # memory that nobody has written yet
+_DEPTH = 40
+_PARTS = {
+    Phase.TRAIN_BATCH_BACKWARD: " in the backward pass",
+    Phase.TRAIN_BATCH_OPTIM_STEP: " in the optimizer's step",
+}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. The texts are digests, but for ``numbers``."""
+
+    place: str  # batch and phase
+    life: int  # which of a training's processes
+    name: str
+    inputs: str  # of tensors that are only read
+    numbers: str  # all that is not a tensor
+    rng: str  # of the generator that it draws from; empty: it draws from none
+    output: str
+    code: str  # file:line of the user's code, empty where none is on the stack
+    text: str
+
+    @property
+    def where(self) -> str:
+        """Return the line of code, or the part of a step, in words to follow the operation."""
+        if self.code:
+            return f" at {self.code}: `{self.text}`"
+        return _PARTS.get(Phase(self.place.rpartition(".")[2]), "")
+
+
+class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is entered, each operation of this process is noted."""
+
+    def __init__(self, folder: Path, own: Own, place: Place, phase: Phase, life: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._own = own
+        self._place = ".".join(map(str, (*place.key, phase)))
+        self._life = life
+        # a loader that is opened anew in the midst of an epoch does more than one that is open
+        self._only_own = phase is Phase.TRAIN_BATCH_LOAD
+        self._path = folder / OPS
+        self._lines: list[str] = []
+        self._pid = os.getpid()
+
+    def __exit__(self, *args: Any) -> None:
+        """Write the notes down."""
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
+        if os.getpid() == self._pid:  # a data worker may have been forked meanwhile
+            with self._path.open("a") as file:
+                file.writelines(self._lines)
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Call an operation and note it."""
+        kwargs = kwargs or {}
+        name = str(func)
+        read, numbers = _inputs(func, args, kwargs)
+        rng = _generator(func, args, kwargs)
+        output = func(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves([output, _written(func, args)]) if _is_value(leaf)]
+        if made and not any(part in name for part in _GARBAGE):
+            self._write(name, read, numbers, rng, digest(made))
+        return output
+
+    def _write(self, name: str, read: str, numbers: str, rng: str, output: str) -> None:
+        file, line = self._code()
+        if self._only_own and not file:
+            return
+        code = f"{self._own.short(file)}:{line}" if file else ""
+        text = source_line(file, line)
+        op = Op(self._place, self._life, name, read, numbers, rng, output, code, text)
+        self._lines.append(json.dumps(vars(op)) + "\n")
+
+    def _code(self) -> tuple[str, int]:
+        frame = sys._getframe(3)  # noqa: SLF001 -- inspect.stack() reads every source file
+        for _ in range(_DEPTH):
+            if self._own.file(frame.f_code.co_filename):
+                return frame.f_code.co_filename, frame.f_lineno
+            # beyond our own frames is an entry point, in whose name everything happens
+            if frame.f_back is None or frame.f_globals.get("__name__", "").startswith("mtf."):
+                break
+            frame = frame.f_back
+        return "", 0
+
+
+def read_ops(folder: Path) -> dict[str, list[Op]]:
+    """Return a training's operations by place; the last life's where it was replayed."""
+    found: dict[str, list[Op]] = {}
+    path = folder / OPS
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.endswith("}"):
+            op = Op(**json.loads(line))
+            there = found.setdefault(op.place, [])
+            if there and there[-1].life != op.life:
+                there.clear()
+            there.append(op)
+    return found
+
+
+def first_op(left: Mapping[str, list[Op]], right: Mapping[str, list[Op]]) -> tuple[Op, Op] | None:
+    """Return the first operation that differs in its kind or its output, as both have it."""
+    for place, ours in left.items():
+        for a, b in zip(ours, right.get(place, ()), strict=False):
+            if (a.name, a.output) != (b.name, b.output):
+                return a, b
+    return None
+
+
+def _inputs(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the digest of the tensors that are only read, and all else as text."""
+    schema = func._schema.arguments  # noqa: SLF001 -- torch documents it for dispatch modes
+    written = {a.name for a in schema if a.alias_info is not None and a.alias_info.is_write}
+    named = [*zip([a.name for a in schema], args, strict=False), *kwargs.items()]
+    read = [leaf for name, value in named if name not in written for leaf in tree_leaves(value)]
+    tensors = [leaf for leaf in read if torch.is_tensor(leaf)]
+    others = [leaf for leaf in read if _is_value(leaf) and not torch.is_tensor(leaf)]
+    return digest(tensors), ", ".join(map(repr, others))
+
+
+def _is_value(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor | bool | int | float | complex | str)
+
+
+def _written(func: Any, args: Sequence[Any]) -> list[Any]:
+    schema = func._schema.arguments  # noqa: SLF001 -- as above
+    return [
+        value
+        for argument, value in zip(schema, args, strict=False)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _generator(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return ""
+    given = [v for v in tree_leaves([args, kwargs]) if isinstance(v, torch.Generator)]
+    if given:
+        return digest(given[0].get_state())
+    state = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        state += torch.cuda.get_rng_state_all()
+    return digest(state)

@@ -1,0 +1,138 @@
+"""One trial in this process: the training as a job runs it, watched, and perhaps interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mtf.trainer import job, preemption
+from mtf.trainer.context import RunContext
+from mtf.trainer.fabric import build_fabric
+from mtf.trainer.phases import Phase
+from mtf.trainer.proof import put_first
+from mtf.trainer.verify.hidden import Own, hidden_state
+from mtf.trainer.verify.ops import OpNotes
+from mtf.trainer.verify.recorder import Place, Recorder, place_of, shorten
+from mtf.trainer.verify.sources import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.loop import Loop
+    from mtf.trainer.verify.trials import Trial
+
+LIVES, HIDDEN, END = "lives", "hidden.jsonl", "end.json"
+
+
+def run(trial: Trial) -> None:
+    """Train as a trial says.
+
+    Raises:
+        Stopped: it was interrupted, its state saved.
+    """
+    folder = Path(trial.run_dir)
+    config = _config_of(trial)
+    os.environ["MTF_RUN_DIR"] = str(folder)
+    own = Own(Path(config.mtf.code_dir))
+    put_first(Path(config.mtf.code_dir))
+    sys.dont_write_bytecode = True
+    life = _next_life(folder)
+    probe = None
+    if trial.probed_to is not None:
+        Watcher(folder, own).install()
+        probe = _Probe(folder, own, life, trial.probed_to)
+    recorder = Recorder(folder, life, probe.watching if probe else None)
+    recorder.install()
+    shorten(trial.batches, trial.val_batches)
+    if trial.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True)
+    preemption.install()
+    context = RunContext(config, folder, build_fabric(config, os.environ))
+    if trial.interruption is not None:
+        trial.interruption.install()
+    started = time.monotonic()
+    try:
+        job.train(context, lambda: None)
+    finally:
+        _write_end(folder, recorder, time.monotonic() - started)
+
+
+def read_end(folder: Path) -> tuple[dict[str, int], float, list[str]]:
+    """Return of the last process that ended by itself: its phases, its seconds, its modules."""
+    value = json.loads((folder / END).read_text())
+    return value["phases"], value["seconds"], value["modules"]
+
+
+def read_lives(folder: Path) -> int:
+    """Return how many processes a training took."""
+    return (folder / LIVES).stat().st_size
+
+
+def read_hidden(folder: Path) -> dict[tuple[int, int], dict[str, str]]:
+    """Return what a training kept beside its state before each batch; the last life's."""
+    path = folder / HIDDEN
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.endswith("}"):
+            value = json.loads(line)
+            found[value["epoch"], value["batch"]] = value["state"]
+    return found
+
+
+class _Probe:
+    """Looks into each phase up to a batch: every operation, and the state that is not saved."""
+
+    def __init__(self, folder: Path, own: Own, life: int, to: tuple[int, bool, int]) -> None:
+        self._folder = folder
+        self._own = own
+        self._life = life
+        self._to = to
+
+    @contextmanager
+    def watching(self, loop: Loop, phase: Phase) -> Iterator[None]:
+        """Watch while a handler runs."""
+        place = place_of(loop, phase)
+        if place.key > self._to:
+            yield
+            return
+        if phase is Phase.TRAIN_BATCH_LOAD:
+            self._note_hidden(loop, place)
+        with OpNotes(self._folder, self._own, place, phase, self._life):
+            yield
+
+    def _note_hidden(self, loop: Loop, place: Place) -> None:
+        state = hidden_state(loop, self._own)
+        line = {"epoch": place.epoch, "batch": place.batch, "state": state}
+        with (self._folder / HIDDEN).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _config_of(trial: Trial) -> ExperimentConfig:
+    config = job.read_config(Path(trial.run_dir))
+    if trial.num_workers is None:
+        return config
+    data = config.data.model_copy(update={"num_workers": trial.num_workers})
+    return config.model_copy(update={"data": data})
+
+
+def _next_life(folder: Path) -> int:
+    """Return the number of this process among those of its training, from 1."""
+    with (folder / LIVES).open("a") as file:
+        file.write(".")
+        return file.tell()
+
+
+def _write_end(folder: Path, recorder: Recorder, seconds: float) -> None:
+    files = ((name, getattr(module, "__file__", None)) for name, module in sys.modules.items())
+    installed = [name for name, file in files if file and "-packages/" in file]
+    end = {"phases": recorder.counts, "seconds": seconds, "modules": installed}
+    (folder / END).write_text(json.dumps(end))

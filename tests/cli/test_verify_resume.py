@@ -1,0 +1,143 @@
+"""`mtf verify-resume`: the work tree is verified, and the exit code says whether it is exact."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtf.commands import verify_resume
+from mtf.commands.verify_resume import Wishes, shortened
+from mtf.report.proofs import table_of, verdict_text
+from mtf.trainer.phases import Phase
+from mtf.trainer.verify.laboratory import Order
+from tests.cli.mtf import mtf
+from tests.repos import make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPEC = """\
+kind: experiment
+experiment_name: alone
+model: {type: "nets:Net"}
+data: {dataset_name: digits, num_workers: 0}
+training: {max_epochs: 90, batch_size: 64, use_amp: false}
+optimizer: {type: sgd, lr: 1e-2}
+"""
+GRID = """\
+kind: grid
+name: search
+base: alone.yaml
+parameters: {optimizer.lr: [1e-3, 1e-2]}
+"""
+NET = """\
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+"""
+CONFIG: dict[str, Any] = {
+    "training": {"max_epochs": 100, "gradient_accumulation_steps": 4},
+    "data": {"num_workers": 8},
+    "slurm": {"nodes": 1, "ntasks_per_node": 2},
+    "checkpoint": {"every_n_minutes": 5, "monitor": "val_loss"},
+    "logging": {"use_wandb": True},
+}
+FINDING: dict[str, Any] = {
+    "stage": "interruption", "interruption": "SIGKILL after EPOCH_END number 1", "places": 3,
+    "first": "model/w: 1 of 2 values, by 0.5 at most", "at_resume": True,
+    "batch": "training batch 0 of epoch 1 (optimizer step 4)", "losses": [1.0, 2.0],
+    "row": [{"step": 5}, None],
+}  # fmt: skip
+
+
+def test_a_spec_of_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "lab", {"README": "the spec is not committed yet\n"})
+    repo.write({"experiments/alone.yaml": SPEC, "src/nets.py": NET})
+    options = ("--phases", "epoch_end,TRAIN_BATCH_LOAD", "--stops", "2", "--steps", "2", "--json")
+    done = mtf(repo.path, "verify-resume", "experiments/alone.yaml", *options)
+    said = json.loads(done.stdout)
+    assert said["exact"] is True
+    assert said["experiment"] == "alone"
+    assert [row["phase"] for row in said["phases"]] == ["TRAIN_BATCH_LOAD", "EPOCH_END"]
+    assert all(row["exact"] == row["stops"] + row["kills"] > 0 for row in said["phases"])
+    assert said["chain"]["exact"] is True
+    assert "2 of 90 epochs, each of 2 optimizer steps" in done.stderr
+    assert "verifying the work tree" in done.stderr
+    assert repo.git("status", "--porcelain", "-uall").count("\n") == 1, "only the two files"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("alnoe",), "no such file, experiment or grid here. Did you mean 'alone'?"),
+        (("search", "--member", "lr=0.1"), "--member lr=0.1: no such member"),
+        (("alone", "--member", "x"), "without members"),
+        (("alone", "--phases", "EPOCH"), "--phases: EPOCH is none of INIT, "),
+        (("README",), "README is not a spec"),
+    ],
+)
+def test_a_word_that_means_nothing_is_a_usage_error(
+    args: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    files = {"README": "", "experiments/alone.yaml": SPEC, "experiments/search.yaml": GRID}
+    repo = make_repo(tmp_path / "lab", files)
+    assert said in mtf(repo.path, "verify-resume", *args, code=64).stderr
+
+
+def test_a_spec_with_mistakes_is_told_where_they_are(tmp_path: Path) -> None:
+    wrong = SPEC.replace("num_workers", "nun_workers").replace("nets:Net", "mlp")
+    repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": wrong.replace("lr:", "rl:")})
+    done = mtf(repo.path, "verify-resume", "experiments/alone.yaml", code=1)
+    assert "experiments/alone.yaml:" in done.stderr
+
+
+def test_a_grid_is_verified_by_its_first_member_or_the_named_one(tmp_path: Path) -> None:
+    files = {"experiments/alone.yaml": SPEC, "experiments/search.yaml": GRID}
+    repo = make_repo(tmp_path / "lab", files)
+    for member, lr in ((None, "0.001"), ("optimizer.lr=0.01", "0.01")):
+        prepared = verify_resume.prepare(repo.path, "search", Wishes(member=member))
+        assert f"lr: {lr}" in (prepared.folder / "config.yaml").read_text()
+        verify_resume.remove(prepared)
+
+
+def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
+    short = shortened(CONFIG, Wishes(workers=0))
+    assert short.config["training"]["max_epochs"] == 2
+    assert short.batches == 15, "four windows of four, the last one smaller"
+    assert short.config["checkpoint"]["monitor"] == "val_loss"
+    assert short.config["logging"]["use_wandb"] is False
+    text = "\n".join(short.notes)
+    assert "2 of 100 epochs" in text
+    assert "data.num_workers: 0 instead of 8" in text
+    assert "2 ranks are not verified together" in text
+    assert CONFIG["training"]["max_epochs"] == 100
+
+
+def test_both_sides_know_the_same_phases_and_order(tmp_path: Path) -> None:
+    assert tuple(p for p in Phase if p is not Phase.TRAINING_COMPLETE) == verify_resume.PHASES
+    repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": SPEC})
+    prepared = verify_resume.prepare(repo.path, "alone", Wishes(phases=("INIT",), stops=3))
+    order = Order.read(prepared.folder / "order.json")
+    assert (order.phases, order.stops, order.batches) == (("INIT",), 3, 4)
+    verify_resume.remove(prepared)
+
+
+def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
+    cause = {"kind": "state-outside", "text": "Net.calls", "cure": "register_buffer"}
+    verdict = {"exact": False, "seconds": 3.2, "finding": FINDING, "cause": cause}
+    assert verdict_text(verdict) == (
+        "NOT exact: a training differs that got SIGKILL after EPOCH_END number 1 (3 s)\n"
+        "  first step    training batch 0 of epoch 1 (optimizer step 4), the first after the resume:"
+        " loss 1 whole, 2 resumed\n"
+        '    whole       {"step": 5}\n'
+        "    resumed     (missing)\n"
+        "  first tensor  model/w: 1 of 2 values, by 0.5 at most (3 places in all)\n"
+        "  cause         Net.calls\n"
+        "  cure          register_buffer"
+    )
+    rows = [{"phase": "INIT", "stops": 2, "kills": 1, "exact": 3}]
+    rows += [{"phase": "EPOCH_END", "stops": 2, "kills": 1, "exact": 1}]
+    assert [row[3] for row in table_of(rows).rows] == ["all", "1 of 3"]

@@ -1,0 +1,183 @@
+"""A user's repository with one clean training and many that leave traces when interrupted."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+from mtf.trainer.verify.laboratory import Laboratory, Order, Training
+from mtf.trainer.verify.proof import Verdict, prove
+from tests.trainer.runs import config_with
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CODE = """\
+import random, time
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset, get_worker_info
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.Linear(8, num_classes))
+    def forward(self, x):
+        return self.net(x)
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+class Counting(Net):
+    calls = 0
+    def training_step(self, batch):
+        self.calls += 1
+        return self.loss(batch) / self.calls
+
+class Hidden(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.register_buffer("mean", torch.zeros(6), persistent=False)
+    def training_step(self, batch):
+        self.mean += batch[0].mean(0).detach()
+        return self.loss((batch[0] - self.mean, batch[1]))
+
+class Clocked(Net):
+    def training_step(self, batch):
+        return self.loss(batch) * (1 + time.time() % 1)
+
+class Unstorable(Net):
+    def get_extra_state(self):
+        return object()
+    def set_extra_state(self, state):
+        pass
+
+class Atomic(Net):
+    "With two threads, the additions of index_put_ come in any order: a real kernel that varies."
+    def training_step(self, batch):
+        where = torch.arange(200_000) % 4
+        what = torch.sin(torch.arange(200_000.0)) * batch[0].mean()
+        return self.loss(batch) * torch.zeros(4).index_put_((where,), what, accumulate=True).sum()
+
+class Data(Dataset):
+    num_classes = 3
+    def __init__(self, split):
+        generator = torch.Generator().manual_seed(len(split))
+        self.x = torch.randn(30 if split == "train" else 9, 6, generator=generator)
+    def __len__(self):
+        return len(self.x)
+    def noise(self):
+        return random.random() + float(np.random.rand())
+    def __getitem__(self, index):
+        return self.x[index] + self.noise(), index % 3
+
+class Unseeded(Data):
+    def __init__(self, split):
+        super().__init__(split)
+        self.rng = np.random.default_rng()
+    def noise(self):
+        return float(self.rng.random())
+
+class Advancing(Data):
+    def __init__(self, split):
+        super().__init__(split)
+        self.rng = random.Random(7)
+    def noise(self):
+        return self.rng.random()
+
+class PerWorker(Data):
+    def noise(self):
+        worker = get_worker_info()
+        return worker.id if worker else 0
+
+class Ordered(Data):
+    def __init__(self, split):
+        super().__init__(split)
+        self.names = list({str(n) for n in range(20)})
+    def noise(self):
+        return int(self.names[0]) * 20 + int(self.names[1])
+
+def own_training(run):
+    data = run.data()
+    model = Net(3)
+    run.trainer(model, run.optimizer(model)).fit(data.train, data.validation)
+
+def loop(run, forgets=False):
+    model = Net(3)
+    optimizer = run.optimizer(model)
+    x, y = torch.randn(32, 6, generator=torch.Generator().manual_seed(1)), torch.arange(32) % 3
+    saved = run.resume() or {}
+    if saved:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if not forgets:
+            torch.set_rng_state(saved["rng"])
+    for epoch in range(saved.get("epoch", 0), 5):
+        optimizer.zero_grad()
+        model.loss((x, y)).backward()
+        optimizer.step()
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        run.checkpoint({**state, "rng": torch.get_rng_state(), "epoch": epoch + 1}, epoch + 1, epoch)
+        time.sleep(0.02)
+        run.stop_if_requested(epoch + 1, epoch)
+
+def forgetful_loop(run):
+    loop(run, forgets=True)
+"""
+CONFIG: dict[str, Any] = {
+    "experiment_name": "lab",
+    "model": {"type": "lab:Net"},
+    "data": {"dataset_name": "lab:Data", "num_workers": 0},
+    "training": {
+        "max_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "use_amp": False,
+    },
+    "optimizer": {"type": "adamw", "lr": 1e-2},
+    "scheduler": {"type": "onecycle"},
+    "checkpoint": {"every_n_steps": 2, "keep_last": 2},
+    "logging": {"log_scalars_every_n_steps": 1},
+    "entrypoint": None,
+}  # fmt: skip
+
+
+class ForkingLaboratory(Laboratory):
+    """Forks where a new interpreter is asked for, which would take seconds to import torch."""
+
+    def train(self, *args: Any, **how: Any) -> Training:
+        how["fresh"] = False
+        return super().train(*args, **how)
+
+
+def scratch(tmp: Path, **changes: Any) -> Path:
+    """Return the scratch folder of a configuration, its code in a work tree beside it."""
+    root, folder = tmp / "repo", tmp / "scratch"
+    root.mkdir()
+    folder.mkdir()
+    (root / "lab.py").write_text(CODE)
+    config = config_with(CONFIG, changes)
+    names = ("run", "submission", "experiment", "key", "commit", "manifest")
+    config["mtf"] = dict.fromkeys(names, "lab") | {
+        "grid": None, "code_dir": str(root), "repository": str(root),
+    }  # fmt: skip
+    (folder / rundir.CONFIG).write_text(rundir.render_yaml(config))
+    order = {"batches": 5, "val_batches": 2, "phases": ["TRAIN_BATCH_END"], "stops": 0}
+    (folder / "order.json").write_text(json.dumps(order))
+    return folder
+
+
+def verdict(
+    tmp: Path,
+    *,
+    kind: type[Laboratory] = ForkingLaboratory,
+    forks: bool = True,
+    order: dict[str, Any] | None = None,
+    **changes: Any,
+) -> tuple[Verdict, list[dict[str, Any]]]:
+    """Make the proof for a configuration; return its verdict and what was said on the way."""
+    folder = scratch(tmp, **changes)
+    path = folder / "order.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | (order or {})))
+    said: list[dict[str, Any]] = []
+    asked = Order.read(path)
+    found = prove(kind(folder, asked, forks=forks), asked, lambda event, **f: said.append({"event": event, **f}))  # fmt: skip
+    return found, said

@@ -1,0 +1,130 @@
+"""Each fault that makes a training depend on its interruptions is recognised by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtf.errors import MtfError
+from mtf.trainer.verify.laboratory import Laboratory
+from mtf.trainer.verify.proof import REPETITION, Verdict
+from tests.trainer.verify.lab import verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def blamed(found: Verdict) -> tuple[str, str]:
+    assert not found.exact
+    assert found.cause is not None
+    return found.cause.kind, found.cause.text
+
+
+def test_a_clean_training_is_exact(tmp_path: Path) -> None:
+    phases = ["INIT", "TRAIN_BATCH_OPTIM_STEP", "VAL_BATCH_FORWARD"]
+    found, said = verdict(tmp_path, order={"phases": phases, "stops": 4})
+    assert found.exact, found.cause
+    assert found.cause is None
+    interrupted = [e for e in said if e["event"] == "interrupted"]
+    assert {e["phase"] for e in interrupted} == set(phases)
+    assert {e["kill"] for e in interrupted} == {True, False}
+    assert all(e["exact"] for e in interrupted)
+    (chain,) = (e for e in said if e["event"] == "chain")
+    assert chain["exact"]
+    assert chain["interruptions"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (
+            "Counting",
+            ["Counting.calls (8 without the interruption, not there after it)", "/ self.calls`"],
+        ),
+        ("Hidden", ["Hidden.mean (a buffer with persistent=False)"]),
+    ],
+)
+def test_state_outside_the_checkpoint_is_named(
+    model: str, names: list[str], tmp_path: Path
+) -> None:
+    found, _ = verdict(tmp_path, model={"type": f"lab:{model}"})
+    kind, text = blamed(found)
+    assert kind == "state-outside"
+    assert all(name in text for name in names), text
+    assert found.finding is not None
+    assert found.finding.at_resume
+    assert found.finding.batch == "training batch 1 of epoch 1 (optimizer step 3)"
+    assert found.finding.first.startswith("model/net.0.weight: ")
+
+
+def test_a_generator_that_advances_outside_the_checkpoint_is_named(tmp_path: Path) -> None:
+    found, _ = verdict(tmp_path, data={"dataset_name": "lab:Advancing"})
+    kind, text = blamed(found)
+    assert kind == "generator-outside"
+    assert "Advancing.rng" in text
+
+
+def test_an_unseeded_generator_is_named_with_its_line(tmp_path: Path) -> None:
+    found, _ = verdict(tmp_path, data={"dataset_name": "lab:Unseeded"})
+    kind, text = blamed(found)
+    assert kind == "unseeded-generator"
+    assert "numpy.random.default_rng() at lab.py:" in text
+    assert "self.rng = np.random.default_rng()" in text
+    assert found.finding is not None
+    assert found.finding.stage == REPETITION
+
+
+def test_code_that_reads_the_clock_is_named_with_its_line(tmp_path: Path) -> None:
+    kind, text = blamed(verdict(tmp_path, model={"type": "lab:Clocked"})[0])
+    assert kind == "reads-clock"
+    assert "time.time() at lab.py:" in text
+    assert "time.time() % 1" in text
+
+
+def test_a_kernel_that_varies_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTF_CPUS", "2")
+    kind, text = blamed(verdict(tmp_path, model={"type": "lab:Atomic"})[0])
+    assert kind == "nondeterministic-kernel"
+    assert "aten.index_put_" in text
+    assert "accumulate=True" in text
+    assert "use_deterministic_algorithms(True) the training repeats" in text
+
+
+def test_data_that_depend_on_the_worker_are_told_apart(tmp_path: Path) -> None:
+    data = {"dataset_name": "lab:PerWorker", "num_workers": 2}
+    assert blamed(verdict(tmp_path, data=data)[0])[0] == "data-workers"
+
+
+def test_the_order_of_a_set_is_found_in_a_new_interpreter(tmp_path: Path) -> None:
+    found, _ = verdict(tmp_path, kind=Laboratory, data={"dataset_name": "lab:Ordered"})
+    assert blamed(found)[0] == "hash-order"
+
+
+def test_a_checkpoint_that_no_resume_could_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match="no resume could read this checkpoint"):
+        verdict(tmp_path, model={"type": "lab:Unstorable"})
+
+
+def test_a_training_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match=r"a training failed: .*lab has no 'Nowhere'"):
+        verdict(tmp_path, model={"type": "lab:Nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "is_exact"), [("own_training", True), ("loop", True), ("forgetful_loop", False)]
+)
+def test_entry_points_are_verified_too(entrypoint: str, is_exact: bool, tmp_path: Path) -> None:
+    phases: list[Any] = ["TRAIN_BATCH_LOAD"] if entrypoint == "own_training" else []
+    found, said = verdict(tmp_path, entrypoint=f"lab:{entrypoint}", order={"phases": phases})
+    assert found.exact is is_exact
+    if not is_exact:
+        assert blamed(found)[0] == "own-loop"
+    assert any(e["event"] == "interrupted" for e in said)
+
+
+def test_a_phase_that_never_comes_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match="never comes to VAL_BATCH_END"):
+        verdict(tmp_path, data={"val_split": None}, order={"phases": ["VAL_BATCH_END"]})
