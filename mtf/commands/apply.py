@@ -133,13 +133,18 @@ class Application:
             e, commit = action.experiment, self.situation.world.commit
             throttle = action.desired.max_parallel
             root = self.project.runs_root
-            return Start(action.run, action.key, commit, e.grid, e.config, throttle, root)
+            return Start(
+                action.run, action.key, commit, e.grid, e.config, throttle, root, action.origin
+            )
         record = action.record
         submission = self.store.submission(self.situation.ledger, record.submission)
         config = submission.configs[record.member]
         root = rundir.root_of(Path(record.run_dir), record.run)
         throttle = submission.max_parallel
-        return Start(action.run, record.key, record.commit, record.grid, config, throttle, root)
+        return Start(
+            action.run, record.key, record.commit, record.grid, config, throttle, root,
+            record.origin,
+        )  # fmt: skip
 
     def _prepare(self, starts: list[Start]) -> Prepared:
         """Make checkouts and scripts: what can fail for a user's mistake fails here."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mtf.core.ids import RunId, RunKey
     from mtf.core.jobs import Resources
+    from mtf.core.records import Origin
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Start:
     config: Mapping[str, Any]
     max_parallel: int | None
     root: Path  # the run root: for a further attempt the one that the first has chosen
+    origin: Origin | None  # the checkpoint of another run that it begins from
 
 
 @dataclass(frozen=True)
@@ -117,5 +119,6 @@ def job_config(start: Start, repository: Path) -> dict[str, Any]:
         "code_dir": str(rundir.code_dir(start.root, start.commit)),
         "manifest": str(rundir.code_manifest(start.root, start.commit)),
         "repository": str(repository),
+        "origin": vars(start.origin) if start.origin else None,
     }
     return {**start.config, "mtf": where}

@@ -76,6 +76,7 @@ def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
         claimed_at=by.at,
         observed_at=by.at,
         parameters=e.parameters,
+        origin=action.origin,
         run_dir=str(rundir.run_dir(by.root, action.run)),
         wanted=action.desired.is_committed,
         attempts=(_attempt(place, by),),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mtf.core.experiments import Desired, Experiment
     from mtf.core.ids import JobId, RunId, RunKey
-    from mtf.core.records import RunRecord
+    from mtf.core.records import Origin, RunRecord
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Submit:
     experiment: Experiment
     key: RunKey
     reason: str = "new"
+    origin: Origin | None = None  # what it is to begin from
 
 
 @dataclass(frozen=True)

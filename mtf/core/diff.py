@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
+from mtf.core.lineage import names_of_desired, origin_of
 from mtf.core.observe import Retry, observe, with_progress
 from mtf.core.states import OVER, RunState, Sync
 
@@ -63,19 +64,28 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
             action, note = _recorded(record, world, policy, now, wanted=record.key in keys)
             actions += [action] if action else []
             notes += [note] if note else []
-    new = _missing(world, policy, now)
+    seen = {action.run: action.record for action in actions if isinstance(action, Record)}
+    new, waiting = _missing(world, {**world.records, **seen}, policy, now)
+    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - len(new) - len(waiting)
+    notes += waiting
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
         new = []
     actions += new
-    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - len(new)
     return Plan(tuple(sorted(actions, key=lambda a: a.run)), unchanged, _summed(notes))
 
 
-def _missing(world: World, policy: Policy, now: datetime) -> list[Action]:
-    """Return a submission for each desired run that no record stands for."""
-    recorded = {record.key for record in world.records.values()}
+def _missing(
+    world: World, records: Mapping[RunId, RunRecord], policy: Policy, now: datetime
+) -> tuple[list[Action], list[str]]:
+    """Return a submission for each desired run that no record stands for, and what waits.
+
+    ``records`` are as observed now.
+    """
+    recorded = {record.key for record in records.values()}
+    to_come = names_of_desired(desired for desired, _ in world.desired)
     actions: list[Action] = []
+    waiting: list[str] = []
     for desired, spec_keys in world.desired:
         if not policy.wants(desired.name) or (desired.cluster or policy.cluster) != policy.cluster:
             continue
@@ -87,9 +97,15 @@ def _missing(world: World, policy: Policy, now: datetime) -> list[Action]:
         submission = _free_id(desired.name, world, now)
         for experiment, key in missing:
             recorded.add(key)
+            origin = None
+            if asked := experiment.config.get("init_from"):
+                origin = origin_of(asked, records.values(), to_come)
+            if isinstance(origin, str):
+                waiting.append(f"{desired.name} {origin}")
+                continue
             run = run_id(submission, experiment.member)
-            actions.append(Submit(run, desired, experiment, key))
-    return actions
+            actions.append(Submit(run, desired, experiment, key, origin=origin))
+    return actions, waiting
 
 
 def _free_id(name: str, world: World, now: datetime) -> SubmissionId:

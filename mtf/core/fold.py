@@ -29,6 +29,7 @@ class Progress:
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
+    best_checkpoint: Checkpoint | None = None
     packages: str | None = None
     stopped: str | None = None  # the signal that the newest start has answered
     failed: str | None = None  # the newest start's error
@@ -69,7 +70,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
-                seen |= {"checkpoint": _checkpoint(fact, run_dir), "unsaved": None}
+                seen |= _saved(_checkpoint(fact, run_dir), seen.get("best"))
             case "unsaved":
                 seen["unsaved"] = str(fact.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" | "ended_early" as event:
@@ -123,6 +124,13 @@ def _best(
     if best is not None and (value <= best.value if mode == "max" else value >= best.value):
         return best
     return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0), mode)
+
+
+def _saved(checkpoint: Checkpoint, best: Best | None) -> dict[str, Any]:
+    seen: dict[str, Any] = {"checkpoint": checkpoint, "unsaved": None}
+    if best is not None and (best.epoch, best.step) == (checkpoint.epoch, checkpoint.step):
+        seen["best_checkpoint"] = checkpoint
+    return seen
 
 
 def _checkpoint(fact: Mapping[str, Any], run_dir: str) -> Checkpoint:

@@ -64,6 +64,7 @@ def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
         checkpoint=progress.checkpoint or record.checkpoint,
         metrics=progress.metrics or record.metrics,
         best=progress.best or record.best,
+        best_checkpoint=progress.best_checkpoint or record.best_checkpoint,
         packages=progress.packages or record.packages,
     )
 

@@ -31,6 +31,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The checkpoint of another run that a run begins from."""
+
+    run: RunId
+    path: str  # absolute
+    sha256: str
+    step: int
+
+
+@dataclass(frozen=True)
 class Best:
     """The best value that the monitored metric has had."""
 
@@ -89,6 +99,8 @@ class RunRecord:
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
+    best_checkpoint: Checkpoint | None = None  # of the best value, where one was saved there
+    origin: Origin | None = None  # what it began from, where that is another run
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_dir: str = ""
     packages: str | None = None  # sha256 of the installed packages, from the job's proof

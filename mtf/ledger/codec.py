@@ -11,6 +11,7 @@ from mtf.core.records import (
     Attempt,
     Best,
     Checkpoint,
+    Origin,
     RunRecord,
     SubmissionRecord,
 )
@@ -43,6 +44,8 @@ def run_as_dict(record: RunRecord) -> dict[str, Any]:
         **vars(record),
         "checkpoint": vars(record.checkpoint) if record.checkpoint else None,
         "best": vars(record.best) if record.best else None,
+        "best_checkpoint": vars(record.best_checkpoint) if record.best_checkpoint else None,
+        "origin": vars(record.origin) if record.origin else None,
         "attempts": [vars(attempt) for attempt in record.attempts],
     }
 
@@ -57,11 +60,14 @@ def decode_run(raw: bytes) -> RunRecord:
         value = _known_format(json.loads(raw))
         known = {k: v for k, v in value.items() if k in _RUN}
         checkpoint, best = known.get("checkpoint"), known.get("best")
+        best_checkpoint, origin = known.get("best_checkpoint"), known.get("origin")
         known |= {
             "state": RunState(value["state"]),
             "sync": Sync(value["sync"]),
             "checkpoint": Checkpoint(**checkpoint) if checkpoint else None,
             "best": Best(**best) if best else None,
+            "best_checkpoint": Checkpoint(**best_checkpoint) if best_checkpoint else None,
+            "origin": Origin(**origin) if origin else None,
             "attempts": tuple(
                 Attempt(**{k: v for k, v in a.items() if k in _ATTEMPT}) for a in value["attempts"]
             ),

@@ -115,9 +115,10 @@ def run_page(
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
         else "-",
+        "begun from": f"{record.origin.run}, step {record.origin.step}" if record.origin else "",
         "key": record.key,
     }
-    lines = [f"{name:<11}{value}" for name, value in facts.items()]
+    lines = [f"{name:<11}{value}" for name, value in facts.items() if value]
     lines += [f"{'metrics':<11}" + ", ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())]
     lines += ["", "attempts"]
     for number, a in enumerate(record.attempts, 1):

@@ -16,11 +16,13 @@ SECTIONS: dict[str, type[Strict]] = {
     "training": schema.TrainingConfig,
     "optimizer": schema.OptimizerConfig,
     "scheduler": schema.SchedulerConfig,
+    "init_from": schema.InitFromConfig,
     "callbacks": schema.CallbacksConfig,
     "checkpoint": schema.CheckpointConfig,
     "logging": schema.LoggingConfig,
     "slurm": schema.SLURMConfig,
 }
+OPTIONAL = {"scheduler", "init_from"}  # sections that may be null
 _MAPPINGS = {("slurm", "variables")}  # closed sections' fields that have keys of their own
 _SPELLED = {other: name for name, other in SPELLINGS.items()}
 

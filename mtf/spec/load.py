@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.core.experiments import Desired
+from mtf.core.lineage import circles
 from mtf.errors import Problem, SpecError
 from mtf.spec.axes import key_problems, read_grid
 from mtf.spec.explain import nearest, shown
@@ -18,7 +19,7 @@ from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
@@ -50,6 +51,7 @@ def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Lo
     desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
     taken = loader.names_taken_twice()
     good = tuple(one for one in desired if one.name not in taken)
+    loader.note_circles(good)
     return Loaded(good, tuple(sorted(set(loader.problems))))
 
 
@@ -101,6 +103,14 @@ class _Loader:
                 message = f"the name {name!r} is taken: {others} has it too. Rename one"
                 self.problems.append(Problem(path, *place, message))
         return set(taken)
+
+    def note_circles(self, desired: Iterable[Desired]) -> None:
+        """Note a problem for each spec that begins from what begins from it."""
+        paths = {one.name: one.path for one in desired}
+        for name, way in circles(desired).items():
+            file = self._file(paths[name])
+            message = f"init_from: {' waits for '.join(way)}, and so none of them can begin"
+            self.problems.append(file.marks.problem(file.marks.value(("init_from",)), message))
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")

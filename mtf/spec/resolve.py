@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mtf.core.experiments import Experiment
 from mtf.errors import SpecError
 from mtf.spec.explain import explain, located
-from mtf.spec.keys import SECTIONS, put
+from mtf.spec.keys import OPTIONAL, SECTIONS, put
 from mtf.spec.settings import merged_slurm
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Resolver:
         return {name: self.section(name, tuple(by_section.get(name, ()))) for name in SECTIONS}
 
     def section(self, name: str, settings: Combination) -> dict[str, Any] | None:
-        """Return one section with these settings in it, None for no scheduler (or a mistake)."""
+        """Return one section with these settings in it, None for none at all (or a mistake)."""
         key = (name, settings)
         if key not in self._resolved:
             self._resolved[key] = self._section(name, settings)
@@ -106,7 +106,7 @@ class Resolver:
                 place = self.marks.value(setting.loc)
                 problem = self.marks.problem(place, f"{setting.key}: {e}")
                 raise SpecError([problem]) from None
-        if value is None and name == "scheduler":
+        if value is None and name in OPTIONAL:
             return None
         if value is None and not any(setting.path == (name,) for setting in settings):
             value = {}

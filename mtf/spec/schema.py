@@ -169,6 +169,31 @@ class LoggingConfig(Strict):
     """Steps between two sets of them."""
 
 
+class InitFromConfig(Strict):
+    """The checkpoint of another run to begin from; a run's name alone stands for all of it."""
+
+    run: OneLine
+    """A run id, an experiment's name, grid/member, or a grid's name for the best of its members."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Its newest checkpoint, or that of the best value of its monitored metric."""
+    load: Literal["weights", "all"] = "weights"
+    """The weights alone, or all of the state: the training goes on where that one ended."""
+    strict: bool = True
+    """Whether all weights must be there and fit; false: those that fit are taken, and it is said
+    which do not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"run": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _all_is_strict(self) -> Self:
+        if self.load == "all" and not self.strict:
+            raise ValueError("load: all takes up a whole state: strict must be true")
+        return self
+
+
 class CheckpointConfig(Strict):
     """When the state is saved and what is kept; not part of a run's identity."""
 
@@ -198,6 +223,7 @@ class Sections(Strict):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig | None = None
+    init_from: InitFromConfig | None = None
     callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
@@ -236,6 +262,15 @@ class ExperimentSpec(Sections, _Control):
     """Name of the experiment, unique in the repository."""
 
 
+class Origin(Strict):
+    """The checkpoint of another run that this one begins from."""
+
+    run: str
+    path: str
+    sha256: str
+    step: int
+
+
 class RunInfo(Strict):
     """Which run this is and where its code stands. All paths are absolute."""
 
@@ -250,6 +285,8 @@ class RunInfo(Strict):
     """The file that proves the content of ``code_dir``, see ``mtf.core.proof``."""
     repository: str
     """Root of the live repository, which nothing may be imported from."""
+    origin: Origin | None = None
+    """What ``init_from`` has come to."""
 
 
 class ExperimentConfig(Sections):

@@ -139,27 +139,27 @@ class EMA(Callback):
         evaluate: whether validation runs on the average.
     """
 
-    phases = (Phase.TRAIN_BATCH_OPTIM_STEP,)
+    phases = (Phase.INIT, Phase.TRAIN_BATCH_OPTIM_STEP)
 
     def __init__(self, decay: float = 0.999, every_n_steps: int = 1, *, evaluate: bool = True):
         self._decay, self._every, self._evaluate = decay, every_n_steps, evaluate
         self._average: AveragedModel | None = None
 
     def on_start(self, training: Loop) -> None:
-        """Begin at the weights as they are."""
+        """Make room for the average."""
         self._average = AveragedModel(
             training.engine.module,
             multi_avg_fn=get_ema_multi_avg_fn(self._decay),  # type: ignore[no-untyped-call]
         )
-        # the average of a first value is that value: also where no step has been taken yet
-        self._average.update_parameters(training.engine.module)
+        self._average.update_parameters(training.engine.module)  # a first one is taken as it is
         self._average.eval()
 
     def after(self, phase: Phase, training: Loop) -> None:
-        """Add the weights after a step."""
-        del phase
+        """Begin at the weights as they are, and add those after each step."""
         assert self._average is not None
-        if training.state.global_step % self._every == 0:
+        if phase is Phase.INIT:  # weights of another run may have been put in
+            self._average.module.load_state_dict(training.engine.module.state_dict())
+        elif training.state.global_step % self._every == 0:
             self._average.update_parameters(training.engine.module)
 
     def state_dict(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from mtf.trainer.preemption import STOP, Stopped
 from mtf.trainer.saver import Order, Saver
 from mtf.trainer.schedulers import build_schedule
 from mtf.trainer.trainer import GenericTrainer, length_of
+from mtf.trainer.warm_start import read_origin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,17 @@ class RunContext:
         if newest is None:
             return None
         return snapshot.read(newest.path)
+
+    def origin(self) -> dict[str, Any] | None:
+        """Return what the checkpoint that ``init_from`` names holds; None where it names none.
+
+        Look at it only where ``resume`` returns None: later on, the run has checkpoints of its own.
+
+        Raises:
+            MtfError: it is not what the ledger has recorded.
+        """
+        origin = self.config.mtf.origin
+        return None if origin is None else read_origin(origin)
 
     def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
         """Save containers of tensors and numbers durably, as the run's newest checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,11 @@ class Schedule:
     scheduler: lr_scheduler.LRScheduler
     interval: Interval
     monitor: str | None = None  # the metric it is given, at the end of an epoch
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another scheduler of this kind has stopped, with one's own settings."""
+        own = inspect.signature(type(self.scheduler).__init__).parameters.keys() - {"last_epoch"}
+        self.scheduler.load_state_dict({k: v for k, v in state.items() if k not in own})
 
     def after_step(self) -> None:
         """Take the step that follows an optimizer step; a cycle that is at its end stays there.

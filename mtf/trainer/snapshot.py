@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import MtfError
+from mtf.trainer.fitting import fit_of
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import RNGState, seed_all, seed_at
 from mtf.trainer.state import FORMAT, ResumeState, ValMicroState
@@ -109,12 +110,17 @@ def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) ->
                 f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, and now there"
                 f" are {', '.join(there) or 'none'}"
             )
-    try:
-        engine.module.load_state_dict(weights)
-        for name, optimizer in engine.optimizers.items():
+    fit = fit_of(engine.module, weights)
+    if not fit.is_whole:
+        raise MtfError(f"the checkpoint is of another model: {fit}")
+    engine.module.load_state_dict(weights)
+    for name, optimizer in engine.optimizers.items():
+        try:
             optimizer.load_state_dict(content["optimizers"][name])
-    except (RuntimeError, ValueError) as e:
-        raise MtfError(f"the checkpoint does not fit the model or the optimizer: {e}") from e
+        except (RuntimeError, ValueError, KeyError) as e:
+            raise MtfError(
+                f"the checkpoint does not fit the {name}, a {type(optimizer).__name__}: {e}"
+            ) from e
     for name, schedule in loop.schedules.items():
         schedule.scheduler.load_state_dict(content["schedulers"][name])
         # else torch warns that the scheduler is ahead of an optimizer that never stepped here

@@ -24,6 +24,7 @@ from mtf.trainer.scalars import Scalars
 from mtf.trainer.schedulers import Length, schedules_of
 from mtf.trainer.task import task_of
 from mtf.trainer.tracking import Tracking, tracking_of
+from mtf.trainer.warm_start import warm_start
 from mtf.trainer.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class GenericTrainer:
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)
+            warm_start(loop, self._callbacks, self._config)
             self._saving.begin(loop, None)
             return
         snapshot.put(loop, self._callbacks, snapshot.read(newest.path))

@@ -223,3 +223,25 @@ def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) 
     assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == before
     assert "go there" in mtf(tmp_path / "other", "cancel", "endless", code=1).stderr
     mtf(lab.path, "cancel", "endless")
+
+
+def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
+    """The second run waits for the first and begins from its checkpoint, as the ledger names it."""
+    tuned = f"{spec('tuned', epochs=1)}init_from: first\n"
+    lab = make_lab(tmp_path, {"first.yaml": spec("first"), "tuned.yaml": tuned})
+    assert "tuned waits for first, which has not run yet" in mtf(lab.path, "plan").stdout
+    mtf(lab.path, "sync", "--wait", "--interval", "0.3")
+    by_name = {run["experiment"]: run for run in mtf_json(lab.path, "status", "--json")}
+    assert {run["state"] for run in by_name.values()} == {"completed"}
+    checkpoint = by_name["first"]["checkpoint"]
+    assert by_name["tuned"]["origin"] == {
+        "run": by_name["first"]["run"],
+        **{key: checkpoint[key] for key in ("path", "sha256", "step")},
+    }
+    (fact,) = (
+        f
+        for f in rundir.read_journal(Path(by_name["tuned"]["run_dir"]))
+        if f["event"] == "initialised"
+    )
+    assert fact["sha256"] == checkpoint["sha256"]
+    assert f"begun from {by_name['first']['run']}, step" in mtf(lab.path, "show", "tuned").stdout

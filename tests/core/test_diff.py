@@ -17,7 +17,7 @@ from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World, plan
 from mtf.core.fold import Progress
 from mtf.core.ids import JobId, Token
-from mtf.core.records import Checkpoint, RunRecord
+from mtf.core.records import Best, Checkpoint, Origin, RunRecord
 from mtf.core.states import OVER, JobState, RunState, Sync
 from tests.core.worlds import (
     COMMIT,
@@ -41,6 +41,71 @@ POLICY = Policy()
 
 def decide(w: World, policy: Policy = POLICY) -> Any:
     return plan(w, policy, NOW)
+
+
+TUNED = replace(ALONE, name="tuned", config={
+    "training": {"seed": 2}, "slurm": {}, "init_from": {"run": "alone", "checkpoint": "latest"},
+})  # fmt: skip
+DONE = Checkpoint("/runs/alone/last.ckpt", 9, "f" * 64, 100, 3)
+
+
+def test_a_run_waits_for_the_one_it_begins_from() -> None:
+    first = decide(world(SPEC, desired(TUNED)))
+    assert [a.run.split("/")[0] for a in first.actions] == ["alone"]
+    assert first.notes == ("tuned waits for alone, which has not run yet",)
+    assert first.unchanged == 0
+
+    running = record(ALONE, state=RunState.RUNNING, checkpoint=DONE)
+    still = decide(world(SPEC, desired(TUNED), records=(running,), jobs=(job(JobState.RUNNING),)))
+    assert still.notes == (f"tuned waits for {running.run} (running)",)
+
+    ended = Progress(starts=1, token=Token("a" * 16), finished_at=iso(), checkpoint=DONE)
+    over = world(
+        SPEC, desired(TUNED), records=(running,), jobs=(job(JobState.COMPLETED),),
+        progress={running.run: ended},
+    )  # fmt: skip
+    begun = [a for a in decide(over).actions if isinstance(a, Submit)]
+    (begin,) = begun  # in the very plan that records the end
+    assert begin.origin == Origin(running.run, DONE.path, DONE.sha256, 9)
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "note"),
+    [
+        (RunState.FAILED, {}, "tuned waits for {run}, which is failed: mtf retry {run}"),
+        (RunState.COMPLETED, {}, "tuned waits for {run}, which has no checkpoint"),
+        (
+            RunState.COMPLETED,
+            {"asked": "alon"},
+            "tuned has init_from: alon, and no run or spec is called so. Did you mean alone?",
+        ),
+    ],
+)
+def test_a_run_whose_origin_is_not_to_be_had_says_why(
+    state: RunState, changes: dict[str, str], note: str
+) -> None:
+    there = record(ALONE, state=state)
+    asked = {"run": changes.get("asked", "alone"), "checkpoint": "latest"}
+    tuned = replace(TUNED, config={**TUNED.config, "init_from": asked})
+    made = decide(world(SPEC, desired(tuned), records=(there,)))
+    assert not made.actions
+    assert made.notes == (note.format(run=there.run),)
+
+
+def test_a_grids_name_means_the_best_of_its_members() -> None:
+    grid = [experiment(f"m{i}", "search", seed=i) for i in range(3)]
+    records = [
+        record(
+            e, run=f"search/20260101T110000Z/cccccccc/{e.name}", state=RunState.COMPLETED,
+            best=Best("val_loss", value, 1, 9), checkpoint=DONE,
+            best_checkpoint=replace(DONE, path=f"/{e.name}"),
+        )
+        for e, value in zip(grid, (0.3, 0.1, 0.2), strict=True)
+    ]  # fmt: skip
+    asked = {"run": "search", "checkpoint": "best"}
+    tuned = replace(TUNED, config={**TUNED.config, "init_from": asked})
+    (begin,) = decide(world(desired(*grid), desired(tuned), records=tuple(records))).actions
+    assert begin.origin.path == "/m1"
 
 
 def observed(job_state: JobState, progress: Progress | None = None, **changes: Any) -> RunRecord:

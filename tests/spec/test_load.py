@@ -133,7 +133,7 @@ def test_what_cannot_be_a_base_is_told() -> None:
 def test_the_mistakes_of_a_base_are_told_where_they_are() -> None:
     assert problems(base=BASE + "sedd: 1\ngeneration: 2\n", g=GRID) == [
         "base.yaml:4:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
-        "entrypoint, experiment_name, generation, kind, logging, model, optimizer, owner, "
+        "entrypoint, experiment_name, generation, init_from, kind, logging, model, optimizer, owner, "
         "rerun_on, scheduler, slurm, training",
         "base.yaml:5:1: a base does not run: generation belongs to the grid",
         "g.yaml:3:7: base: experiments/base.yaml has mistakes of its own",
@@ -201,3 +201,16 @@ def test_specs_are_read_without_heavy_libraries() -> None:
         cwd=EXAMPLES.parent,
     )  # fmt: skip
     assert done.stdout.split() == []
+
+
+def test_specs_that_begin_from_each_other_are_told() -> None:
+    found = problems(
+        one=EXPERIMENT + "init_from: two\n",
+        two=EXPERIMENT.replace("one", "two") + "init_from: {run: three}\n",
+        three=EXPERIMENT.replace("one", "three") + "init_from: one\n",
+        four=EXPERIMENT.replace("one", "four") + "init_from: one\n",
+    )
+    assert [problem.split(": ", 1)[0] for problem in found] == [
+        "one.yaml:5:12", "three.yaml:5:12", "two.yaml:5:12",
+    ]  # fmt: skip
+    assert "init_from: one waits for two waits for three waits for one, and so none" in found[0]

@@ -50,6 +50,7 @@ def test_every_default_is_the_documented_one() -> None:
         },
         "optimizer": {"type": "adamw", "lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
         "scheduler": None,
+        "init_from": None,
         "callbacks": {"early_stopping": None, "ema": None},
         "checkpoint": {
             "every_n_epochs": 1, "every_n_steps": None, "every_n_minutes": None, "keep_last": 3,
@@ -196,7 +197,7 @@ def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
          "like src/models"),
         ("owner: 7", "5:8: owner: must be a valid string, got 7. Put it in quotes"),
         ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
-         "entrypoint, experiment_name, generation, kind, logging, model, optimizer, owner, "
+         "entrypoint, experiment_name, generation, init_from, kind, logging, model, optimizer, owner, "
          "rerun_on, scheduler, slurm, training"),
         ("defaults: [model: mlp]", "5:1: defaults (a Hydra defaults list) is not supported yet: "
          "write the sections out"),

@@ -74,6 +74,18 @@ class Net(nn.Module):
         return self.layers(inputs)
 
 
+class Wider(Net):
+    """A net with one part more."""
+
+    def __init__(self, hidden_size: int, num_classes: int) -> None:
+        super().__init__(hidden_size, num_classes)
+        self.head = nn.Linear(num_classes, num_classes)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.head(self.layers(inputs))
+
+
 class Small(nn.Sequential):
     """As little as can be trained."""
 

@@ -1,0 +1,63 @@
+"""Whether weights fit a module, and in words what does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the weights of a checkpoint and those of a module compare, by name."""
+
+    fitting: tuple[str, ...]
+    other_shape: tuple[str, ...]  # each "name: shape in the checkpoint, shape in the model"
+    missing: tuple[str, ...]  # in the checkpoint
+    unexpected: tuple[str, ...]  # in it, and not in the module
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether nothing is amiss."""
+        return not (self.other_shape or self.missing or self.unexpected)
+
+    def __str__(self) -> str:
+        parts = (
+            ("other shapes", self.other_shape),
+            ("not in the checkpoint", self.missing),
+            ("not in the model", self.unexpected),
+        )
+        return "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names)
+
+
+def fit_of(module: torch.nn.Module, weights: Mapping[str, Any]) -> Fit:
+    """Return how a checkpoint's weights fit a module's parameters and buffers."""
+    own = module.state_dict()
+    there = {name for name in own if name in weights}
+    other = {n for n in there if _shape(own[n]) != _shape(weights[n])}
+    return Fit(
+        fitting=tuple(name for name in own if name in there - other),
+        other_shape=tuple(
+            f"{n}: {_shape(weights[n])} in the checkpoint, {_shape(own[n])} in the model"
+            for n in own
+            if n in other
+        ),
+        missing=tuple(name for name in own if name not in there),
+        unexpected=tuple(name for name in weights if name not in own),
+    )
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
