@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.core.experiments import EXECUTION
 from mtf.errors import MtfError
 from mtf.trainer.fitting import fit_of
 from mtf.trainer.phases import Phase
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.callbacks import Callback
     from mtf.trainer.loop import Loop
 
@@ -42,6 +44,7 @@ def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
         "scaler": scaler.state_dict() if scaler else None,
         "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
         "fixed": getattr(loop.train, "fixed", {}),
+        "config": _deciding(loop.config),
         "scalars_bytes": loop.scalars.durable_size() if loop.scalars else 0,
     }
 
@@ -81,6 +84,7 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
         MtfError: it is of another model or optimizer, or cannot be continued by so many ranks.
     """
     ranks, here = content["ranks"], loop.fabric.world_size
+    _check_config(content.get("config"), _deciding(loop.config))
     _check_fixed(content["fixed"], getattr(loop.train, "fixed", {}))
     rank = loop.fabric.global_rank
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
@@ -127,6 +131,44 @@ def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) ->
         vars(engine.optimizers[name])["_opt_called"] = True
     if engine.scaler is not None:
         engine.scaler.load_state_dict(content["scaler"])
+
+
+def _deciding(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what of a configuration decides the result, by dotted key."""
+    plain = config.model_dump(mode="json", exclude=set(EXECUTION) | {"mtf", "init_from"})
+    flat: dict[str, Any] = {}
+    for section, value in plain.items():
+        flat |= (
+            {f"{section}.{key}": item for key, item in value.items()}
+            if isinstance(value, dict)
+            else {section: value}
+        )
+    return {key: value for key, value in flat.items() if key not in _HARMLESS}
+
+
+def _check_config(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with what another configuration has begun.
+
+    A key that one of them lacks is one that another version of mtf has: it is let through.
+
+    Raises:
+        MtfError: they differ.
+    """
+    if then is None:
+        return
+    differing = [
+        f"{key} was {then[key]!r} and is {now[key]!r}"
+        for key in sorted(then.keys() & now.keys())
+        if then[key] != now[key]
+    ]
+    if differing:
+        raise MtfError(
+            f"the checkpoint is of another configuration: {'; '.join(differing)}. Put it back, or"
+            " start a run of its own"
+        )
+
+
+_HARMLESS = {"data.num_workers", "data.pin_memory"}  # they change how fast batches come, not which
 
 
 def _check_fixed(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -225,6 +267,7 @@ def _from_1(content: Content) -> Content:
         "schedulers": {} if scheduler is None else {"optimizer": scheduler},
         "callbacks": {},
         "fixed": {},
+        "config": None,
     }
 
 

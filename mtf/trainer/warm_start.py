@@ -85,7 +85,7 @@ def _take_up_all(
 ) -> None:
     if "ranks" not in content:
         raise MtfError(f"init_from: {origin.run} has saved states of its own: say load: weights")
-    rows = {"scalars_bytes": 0, "fixed": getattr(loop.train, "fixed", {})}
+    rows = {"scalars_bytes": 0, "fixed": getattr(loop.train, "fixed", {}), "config": None}
     untouched: dict[str, Any] = {name: {} for name in loop.schedules}
     snapshot.put(loop, callbacks, {**content, **rows, "schedulers": untouched})
     for name, schedule in loop.schedules.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,25 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_shapes(tmp_path: Path
     wider = torch.nn.Sequential(torch.nn.Linear(3, 3))
     with pytest.raises(MtfError, match="the checkpoint is of another model: "):
         small.trainer(wider, small.optimizer(wider)).fit(data.train, data.validation)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path), make_run(
+        tmp_path, optimizer={"lr": 0.5}, training={"seed": 4}, data={"pin_memory": False},
+        logging={"log_scalars_every_n_steps": 3}, slurm={"mem": "2G"},
+    )  # fmt: skip
+    first = context(run)
+    data = first.data()
+    model = first.model(data)
+    first.trainer(model, first.optimizer(model)).fit(data.train, data.validation)
+    shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
+    second = context(other)
+    with pytest.raises(MtfError) as raised:
+        second.trainer(model, second.optimizer(model)).fit(data.train, data.validation)
+    assert str(raised.value) == (
+        "the checkpoint is of another configuration: optimizer.lr was 0.003 and is 0.5;"
+        " training.seed was 3 and is 4. Put it back, or start a run of its own"
+    )
 
 
 def test_the_trainer_takes_plain_torch_parts(tmp_path: Path) -> None:
