@@ -59,12 +59,21 @@ def _floor(folder: Path, number: int) -> float:
 
 
 def _sync(folder: Path, number: int) -> float:
+    """Return the time of a sync in a repository of its own, nothing of the rounds before active."""
+    folder = folder / str(number)
+    folder.mkdir()
+    init_repository(folder)
     seeds = ", ".join(str(number * RUNS + i) for i in range(RUNS))
-    name = f"grid{number}"
-    (folder / "experiments" / "grid.yaml").write_text(_GRID.format(name=name, seeds=seeds))
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "base.yaml").write_text(_BASE)
+    (folder / "experiments" / "grid.yaml").write_text(_GRID.format(name="grid", seeds=seeds))
+    (folder / "mtf.yaml").write_text("runs_root: runs\n")
+    (folder / ".gitignore").write_text("/runs/\n")
     _git(folder, "add", "-A")
-    _git(folder, "commit", "-qm", name)
-    return process_s([sys.executable, "-m", "mtf.cli", "sync", "--executor", "slurm"], folder)
+    _git(folder, "commit", "-qm", "a grid")
+    spent = process_s([sys.executable, "-m", "mtf.cli", "sync", "--executor", "slurm"], folder)
+    subprocess.run(["scancel", "--me"], check=False)
+    return spent
 
 
 def main() -> None:
@@ -75,10 +84,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         init_repository(folder)
-        (folder / "experiments").mkdir()
-        (folder / "experiments" / "base.yaml").write_text(_BASE)
-        (folder / "mtf.yaml").write_text("runs_root: runs\n")
-        (folder / ".gitignore").write_text("/runs/\n")
         numbers = iter(range(1, 100))
         try:
             sync, floor, start = in_turn(
