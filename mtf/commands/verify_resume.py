@@ -37,7 +37,7 @@ PHASES = (
 )  # fmt: skip
 _EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # what a training is shortened to
 _SILENCE_S = 3600.0  # without a word, the trainings are given up
-_LOG = "verify.log"
+_LOG, _SCRIPT = "verify.log", "job.sh"
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_")  # a shell inside a job is no rank of it
 
 
@@ -98,16 +98,15 @@ def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
             f"{spec}: its jobs run in the container {experiment.resources['container']}: call mtf"
             " verify-resume in there, with slurm.container: null"
         )
-    folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
-    config = {**short.config, "mtf": _place(experiment, root)}
-    (folder / rundir.CONFIG).write_text(rundir.render_yaml(config), encoding="utf-8")
-    order = {
-        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
-        "stops": wishes.stops,
-    }  # fmt: skip
-    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    (folder / "job.sh").write_text(_script(experiment, folder, root), encoding="utf-8")
-    return Prepared(folder, root, experiment.name, short.notes)
+    prepared = Prepared(
+        Path(tempfile.mkdtemp(prefix="mtf-verify-")), root, experiment.name, short.notes
+    )
+    try:
+        _write(prepared, experiment, short, wishes)
+    except BaseException:
+        remove(prepared)
+        raise
+    return prepared
 
 
 def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
@@ -119,7 +118,7 @@ def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(_REMOVED)}
     env |= {"MTF_RUN_DIR": str(prepared.folder), "MTF_JOB_ID": "verify", "MTF_RESTARTS": "0"}
     log = prepared.folder / _LOG
-    command = ("bash", str(prepared.folder / "job.sh"))
+    command = ("bash", str(prepared.folder / _SCRIPT))
     for line in proc.lines(command, silence_s=_SILENCE_S, log=log, env=env, cwd=prepared.root):
         if not line.startswith('{"verify":'):
             continue
@@ -213,6 +212,21 @@ def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
         "run": name, "submission": name, "experiment": name, "grid": experiment.grid, "key": "",
         "commit": "", "code_dir": str(root), "manifest": "", "repository": str(root),
     }  # fmt: skip
+
+
+def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes: Wishes) -> None:
+    config = {**short.config, "mtf": _place(experiment, prepared.root)}
+    order = {
+        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
+        "stops": wishes.stops,
+    }  # fmt: skip
+    texts = {
+        rundir.CONFIG: rundir.render_yaml(config),
+        "order.json": json.dumps(order),
+        _SCRIPT: _script(experiment, prepared.folder, prepared.root),
+    }
+    for name, text in texts.items():
+        (prepared.folder / name).write_text(text, encoding="utf-8")
 
 
 def _script(experiment: Experiment, folder: Path, root: Path) -> str:

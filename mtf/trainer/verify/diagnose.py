@@ -33,6 +33,11 @@ class Evidence:
         return self.first is not None and self.first[0].inputs != self.first[1].inputs
 
     @property
+    def says_something(self) -> bool:
+        """Return whether the trainings differ where they were looked into."""
+        return self.op is not None or bool(self.hidden) or self.batch_differs
+
+    @property
     def is_kernel(self) -> bool:
         """Return whether an operation made something else of the same."""
         if self.op is None:

@@ -36,11 +36,15 @@ class Inquiry:
         """Return why two uninterrupted trainings differ."""
         to = _first_key(whole, again)
         changes = self._without_workers(whole, again)
-        self._say("probing", what="two more trainings under probes")
-        one, two = self._probed((), to, **changes), self._probed((), to, **changes)
+        self._say("probing", what="more trainings under probes")
+        for last in (to, _ALL):  # chance may let them differ later than before
+            one, two = self._probed((), last, **changes), self._probed((), last, **changes)
+            seen = _evidence(one, two)
+            if seen.says_something:
+                break
         if _equal(one, two):
             return self._between_processes(to, changes)
-        cause = diagnose.why_not_repeatable(_evidence(one, two))
+        cause = diagnose.why_not_repeatable(seen)
         if cause.kind in {"nondeterministic-kernel", "unknown"}:
             return self._with_deterministic_kernels(cause)
         return cause

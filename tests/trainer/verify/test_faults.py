@@ -32,7 +32,7 @@ def test_a_clean_training_is_exact(tmp_path: Path) -> None:
     assert all(e["exact"] for e in interrupted)
     (chain,) = (e for e in said if e["event"] == "chain")
     assert chain["exact"]
-    assert chain["interruptions"] >= 2
+    assert chain["interruptions"] == 4
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,15 @@ def test_state_outside_the_checkpoint_is_named(
     assert found.finding.at_resume
     assert found.finding.batch == "training batch 1 of epoch 1 (optimizer step 3)"
     assert found.finding.first.startswith("model/net.0.weight: ")
+
+
+def test_state_that_shows_in_the_validation_alone_is_named_too(tmp_path: Path) -> None:
+    order = {"phases": ["SCHEDULER_EPOCH_STEP"]}
+    found, _ = verdict(tmp_path, model={"type": "lab:Counting"}, order=order)
+    kind, text = blamed(found)
+    assert (kind, "Counting.calls" in text) == ("state-outside", True)
+    assert found.finding is not None
+    assert found.finding.batch.startswith("validation batch 0")
 
 
 def test_a_generator_that_advances_outside_the_checkpoint_is_named(tmp_path: Path) -> None:
