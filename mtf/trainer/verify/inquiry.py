@@ -37,14 +37,12 @@ class Inquiry:
         to = _first_key(whole, again)
         changes = self._without_workers(whole, again)
         self._say("probing", what="more trainings under probes")
-        for last in (to, _ALL):  # chance may let them differ later than before
-            one, two = self._probed((), last, **changes), self._probed((), last, **changes)
-            seen = _evidence(one, two)
-            if seen.says_something:
-                break
+        one, two = self._probed((), to, **changes), self._probed((), to, **changes)
+        if not _evidence(one, two).says_something:  # chance may let them differ later than before
+            one, two = self._probed((), _ALL, **changes), self._probed((), _ALL, **changes)
         if _equal(one, two):
             return self._between_processes(to, changes)
-        cause = diagnose.why_not_repeatable(seen)
+        cause = diagnose.why_not_repeatable(_evidence(one, two))
         if cause.kind in {"nondeterministic-kernel", "unknown"}:
             return self._with_deterministic_kernels(cause)
         return cause
