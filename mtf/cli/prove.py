@@ -59,7 +59,7 @@ def verify_resume(
     say(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:
         say(f"  {note}")
-    watcher, kept = _Watcher(), keep
+    watcher, kept = _Watcher(prepared.gpus), keep
     try:
         for event in proof.events(prepared):
             watcher.see(event)
@@ -92,7 +92,8 @@ def _phases(text: str) -> tuple[str, ...]:
 class _Watcher:
     """Says what happens, and keeps it for the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: int) -> None:
+        self._gpus = gpus
         self.rows: dict[str, dict[str, Any]] = {}
         self.chain: dict[str, Any] | None = None
         self.verdict: dict[str, Any] = {}
@@ -107,6 +108,10 @@ class _Watcher:
     def see(self, event: dict[str, Any]) -> None:
         """Take in one event."""
         match str(event["verify"]):
+            case "started":
+                if event["device"] != "cpu" or self._gpus:
+                    no_gpu = "the CPU, for there is no GPU: its kernels are not proved"
+                    say(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
             case "whole":
                 again = "once more in a new interpreter: " if event["number"] == 2 else ""
                 say(f"trained without interruption, {again}{event['seconds']:.1f} s")

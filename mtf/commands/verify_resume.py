@@ -75,6 +75,7 @@ class Prepared:
     folder: Path
     root: Path  # of the work tree
     name: str
+    gpus: int  # that the spec asks for
     notes: tuple[str, ...]
 
 
@@ -98,9 +99,9 @@ def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
             f"{spec}: its jobs run in the container {experiment.resources['container']}: call mtf"
             " verify-resume in there, with slurm.container: null"
         )
-    prepared = Prepared(
-        Path(tempfile.mkdtemp(prefix="mtf-verify-")), root, experiment.name, short.notes
-    )
+    folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
+    gpus = experiment.resources["gpus_per_node"]
+    prepared = Prepared(folder, root, experiment.name, gpus, short.notes)
     try:
         _write(prepared, experiment, short, wishes)
     except BaseException:
