@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/vulture
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

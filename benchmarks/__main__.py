@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import commands, submit
+from benchmarks import commands, saving, submit, trainer
 
-FIGURES = {"commands": commands.main, "submit": submit.main}
+FIGURES = {
+    "commands": commands.main,
+    "submit": submit.main,
+    "trainer": trainer.main,
+    "saving": saving.main,
+}
 
 for name in sys.argv[1:] or FIGURES:
     FIGURES[name]()

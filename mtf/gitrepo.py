@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git.cmd import Git
 from git.exc import GitCommandNotFound
@@ -22,9 +23,13 @@ from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import IO
 
 _SCRATCH = "refs/mtf/scratch/"
+_TREE = "040000"
+_PIPE = -1  # as subprocess spells it, which is proc's to import
+_AT_ONCE = 500  # questions: they fit into a pipe's buffer, so that neither side waits for ever
 # What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
 _MOVED = re.compile(
     r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
@@ -52,6 +57,52 @@ class RefUpdate:
     old: CommitId | None
 
 
+class _Process(Protocol):
+    """What GitPython starts."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    returncode: int
+
+    def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
+        """Hand the rest over, read all that it says and wait for its end."""
+        ...
+
+
+class _Object(NamedTuple):
+    oid: str
+    kind: str
+    content: bytes
+
+
+class _Objects:
+    """One `git cat-file --batch`, which answers any number of questions: a process costs 2 ms."""
+
+    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
+        self._questions, self._answers = questions, answers
+
+    def ask(self, names: Sequence[str]) -> list[_Object | None]:
+        """Return what is there by these names, None where nothing is."""
+        found: list[_Object | None] = []
+        for at in range(0, len(names), _AT_ONCE):
+            some = [n if "\n" not in n else "" for n in names[at : at + _AT_ONCE]]  # one a line
+            with suppress(BrokenPipeError):  # it has ended: nothing answers
+                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
+                self._questions.flush()
+            found += [self._answer() for _ in some]
+        return found
+
+    def _answer(self) -> _Object | None:
+        header = self._answers.readline()
+        if not header:
+            raise RepositoryError("git cat-file: ended without an answer. Run git fsck")
+        oid, _, rest = header.decode(errors="replace").partition(" ")
+        kind, _, size = rest.strip().partition(" ")
+        if not size.isdigit():  # "<name> missing" or "<name> ambiguous"
+            return None
+        return _Object(oid, kind, self._answers.read(int(size) + 1)[:-1])
+
+
 class GitRepo:
     """One repository. All answers come from git itself; nothing is cached but what cannot change.
 
@@ -69,6 +120,7 @@ class GitRepo:
             for name in _TIES:
                 os.environ.pop(name, None)  # GitPython hands os.environ on
         self._git = Git(str(folder))
+        self._local = threading.local()  # each thread has its own reader
         if not folder.is_dir():
             raise RepositoryError(f"{folder}: no such folder")
         where = ["--show-toplevel", "--git-common-dir"]
@@ -83,26 +135,23 @@ class GitRepo:
 
     # -- processes ---------------------------------------------------------------------------------
 
-    def _try(self, *args: str, stdin: bytes | None = None) -> tuple[int, bytes, str]:
-        """Run git; return its exit code, standard output and standard error."""
-        with tempfile.TemporaryFile() as source:
-            source.write(stdin or b"")
-            source.seek(0)
-            try:
-                code, out, err = self._git.execute(
-                    ["git", *args],
-                    istream=source,
-                    env=_QUIET,
-                    with_extended_output=True,
-                    with_exceptions=False,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                )
-            except GitCommandNotFound as e:
-                raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
-        return int(code or 0), bytes(out), str(err)
+    def _start(self, *args: str) -> _Process:
+        """Start git with pipes to all its ends; ``communicate`` ends it."""
+        try:
+            wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
+        except GitCommandNotFound as e:
+            raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
+        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
+        assert process is not None
+        return process
 
-    def _run(self, *args: str, stdin: bytes | None = None) -> bytes:
+    def _try(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+        """Run git; return its exit code, standard output and standard error."""
+        process = self._start(*args)
+        out, err = process.communicate(stdin)
+        return process.returncode, out, err.decode(errors="replace")
+
+    def _run(self, *args: str, stdin: bytes = b"") -> bytes:
         """Run git and return its standard output.
 
         Raises:
@@ -115,12 +164,28 @@ class GitRepo:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    @contextmanager
+    def reading(self) -> Iterator[_Objects]:
+        """Let one process answer all that this thread reads of objects meanwhile."""
+        there: _Objects | None = getattr(self._local, "objects", None)
+        if there is not None:
+            yield there
+            return
+        process = self._start("cat-file", "--batch")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._local.objects = _Objects(process.stdin, process.stdout)
+        try:
+            yield self._local.objects
+        finally:
+            del self._local.objects
+            process.communicate()
+
     def find_commit(self, rev: str) -> CommitId | None:
         """Return the commit that ``rev`` names, None when there is none."""
-        code, out, _ = self._try(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", rev + "^{commit}"
-        )
-        return CommitId(out.decode().strip()) if code == 0 else None
+        with self.reading() as objects:
+            found = objects.ask([rev + "^{commit}"])[0]
+        return CommitId(found.oid) if found else None
 
     def commit(self, rev: str) -> CommitId:
         """Return the commit that ``rev`` names.
@@ -138,15 +203,28 @@ class GitRepo:
         raise RepositoryError(f"{rev}: no such commit or branch in this repository")
 
     def files(self, commit: CommitId, folder: str = "") -> dict[str, Entry]:
-        """Return the files below ``folder`` at a commit by their paths, submodules included."""
-        where = ["--", f"{folder.rstrip('/')}/"] if folder else []
-        out = self._run("ls-tree", "-r", "-z", "--full-tree", commit, *where)
-        found = {}
-        for line in os.fsdecode(out).split("\0")[:-1]:
-            meta, path = line.split("\t", 1)
-            mode, _, oid = meta.split()
-            found[path] = Entry(mode, oid)
-        return found
+        """Return the files below ``folder`` at a commit by their paths, submodules included.
+
+        Raises:
+            RepositoryError: the commit, or a tree of it, is missing.
+        """
+        below = f"{folder.rstrip('/')}/" if folder else ""
+        found: dict[str, Entry] = {}
+        level = {"": f"{commit}^{{tree}}"}  # trees to look into, by their paths
+        with self.reading() as objects:
+            while level:
+                answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
+                entries = [
+                    e for (at, name), tree in answers for e in _entries(at, _there(name, tree))
+                ]
+                level = {
+                    f"{path}/": entry.oid
+                    for path, entry in entries
+                    if entry.mode == _TREE
+                    and (f"{path}/".startswith(below) or below.startswith(f"{path}/"))
+                }
+                found |= {p: e for p, e in entries if e.mode != _TREE and p.startswith(below)}
+        return dict(sorted(found.items()))
 
     def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
         """Return objects' contents by id, all with one process.
@@ -157,22 +235,15 @@ class GitRepo:
         wanted = list(dict.fromkeys(oids))
         if not wanted:
             return {}
-        out = self._run("cat-file", "--batch", "--buffer", stdin="\n".join(wanted).encode() + b"\n")
-        contents, at = {}, 0
-        for oid in wanted:
-            end = out.index(b"\n", at)
-            header = out[at:end].split()
-            if len(header) != 3:
-                raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
-            size = int(header[2])
-            contents[oid] = out[end + 1 : end + 1 + size]
-            at = end + 1 + size + 1
-        return contents
+        with self.reading() as objects:
+            found = zip(wanted, objects.ask(wanted), strict=True)
+            return {oid: _there(oid, answer).content for oid, answer in found}
 
     def read(self, commit: CommitId, path: str) -> bytes | None:
         """Return a file at a commit, None when it is not there."""
-        code, out, _ = self._try("cat-file", "blob", f"{commit}:{path}")
-        return out if code == 0 else None
+        with self.reading() as objects:
+            found = objects.ask([f"{commit}:{path}"])[0]
+        return found.content if found and found.kind == "blob" else None
 
     def object_ids(self, commit: CommitId, paths: Iterable[str]) -> dict[str, str]:
         """Return the id of the file or folder at each path; "absent" where there is none."""
@@ -259,7 +330,7 @@ class GitRepo:
 
     def write_commit(
         self,
-        changes: Mapping[str, bytes | None],
+        changes: Iterable[tuple[str, bytes | None]],
         *,
         parents: tuple[CommitId, ...],
         message: str,
@@ -267,32 +338,25 @@ class GitRepo:
     ) -> CommitId:
         """Write a commit that changes files of its first parent; None deletes one. No ref moves.
 
-        One ``git fast-import`` however many files. Source: git-fast-import(1).
+        One ``git fast-import`` however many files; it packs those that are there while the next
+        are made. Source: git-fast-import(1).
+
+        Raises:
+            RepositoryError: git failed; the message is its own.
         """
-        scratch = _SCRATCH + secrets.token_hex(8)
-        text = message.encode()
-        head = [
-            f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode(),
-            text,
-        ]
-        head += [b"\n"]
-        head += [
-            f"{kind} {p}\n".encode() for kind, p in zip(("from", "merge"), parents, strict=False)
-        ]
-        for path, content in changes.items():
-            name = os.fsencode(path)
-            if content is None:
-                head.append(b"D " + name + b"\n")
-            else:
-                head.append(b"M 100644 inline " + name + b"\ndata %d\n" % len(content))
-                head += [content, b"\n"]
-        # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
-        nothing = "0" * len(parents[0]) if parents else "0" * 40
-        head.append(f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\n".encode())
-        out = self._run(
-            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now",
-            stdin=b"".join(head),
-        )  # fmt: skip
+        process = self._start(
+            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
+        )
+        assert process.stdin is not None
+        try:
+            for part in _commit_stream(changes, parents, message, committer):
+                process.stdin.write(part)
+        except BrokenPipeError:
+            pass  # it has ended: its own words say why
+        finally:
+            out, err = process.communicate()  # without a "done" it writes nothing
+        if process.returncode:
+            raise RepositoryError(f"git fast-import: {err.decode(errors='replace').strip()}")
         return CommitId(out.decode().strip())
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
@@ -349,9 +413,56 @@ class GitRepo:
             self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
 
 
+def _commit_stream(
+    changes: Iterable[tuple[str, bytes | None]],
+    parents: tuple[CommitId, ...],
+    message: str,
+    committer: str,
+) -> Iterator[bytes]:
+    """Yield what makes fast-import write a commit and print its id."""
+    scratch = _SCRATCH + secrets.token_hex(8)
+    text = message.encode()
+    yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
+    yield text + b"\n"
+    for kind, parent in zip(("from", "merge"), parents, strict=False):
+        yield f"{kind} {parent}\n".encode()
+    for path, content in changes:
+        name = os.fsencode(path)
+        if content is None:
+            yield b"D " + name + b"\n"
+        else:
+            yield b"M 100644 inline " + name + b"\ndata %d\n" % len(content) + content + b"\n"
+    # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
+    nothing = "0" * len(parents[0]) if parents else "0" * 40
+    yield f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\ndone\n".encode()
+
+
+def _there(oid: str, answer: _Object | None) -> _Object:
+    if answer is None:
+        raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
+    return answer
+
+
+def _entries(folder: str, tree: _Object) -> Iterator[tuple[str, Entry]]:
+    """Yield what a tree holds, by full paths. (Mode, space, name, NUL, id.)"""
+    raw, at, width = tree.content, 0, len(tree.oid) // 2
+    while at < len(raw):
+        space, end = raw.index(b" ", at), raw.index(b"\0", at)
+        mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
+        at = end + 1 + width
+        yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
+
+
 # Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.
 _TIES = (
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX",
     "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_IMPLICIT_WORK_TREE",
 )  # fmt: skip
-_QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+_QUIET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    # glibc hands memory back and takes it again for each object that fast-import packs: half its
+    # time goes into that
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 27),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 23),
+}

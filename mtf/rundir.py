@@ -6,6 +6,7 @@ folder and appends to the journal. A run folder mirrors the run id under the run
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ CONFIG = "config.yaml"
 JOURNAL = "journal.jsonl"
 CHECKPOINTS = "checkpoints"
 LATEST = "latest.ckpt"
+BEST = "best.ckpt"
 CLAIMS = ".claims"
 JOBS = ".jobs"
 CODE = ".code"
@@ -105,7 +107,9 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":  # a torn line: end it, keep ours whole
             line = "\n" + line
-        os.write(fd, line.encode())
+        raw = line.encode()
+        if os.write(fd, raw) < len(raw):  # the rest would follow without an error: it is torn
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / JOURNAL))
         os.fsync(fd)
     finally:
         os.close(fd)

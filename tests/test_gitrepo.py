@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
 from tests.repos import git, make_remote, make_repo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LEDGER = "refs/heads/mtf/ledger"
@@ -32,9 +34,9 @@ def test_a_commit_is_written_without_touching_head_index_or_work_tree(tmp_path: 
     made.write({"a": "dirty"})
     before = made.git("status", "--porcelain"), made.git("rev-parse", "HEAD")
     repo = GitRepo(made.path)
-    first = repo.write_commit({"x/1.json": b"1", "x/2.json": b"2"}, parents=(), message="m\n\nbody", committer=repo.identity)  # fmt: skip
+    first = repo.write_commit({"x/1.json": b"1", "x/2.json": b"2"}.items(), parents=(), message="m\n\nbody", committer=repo.identity)  # fmt: skip
     code = repo.commit("HEAD")
-    second = repo.write_commit({"x/1.json": None}, parents=(first, code), message="n", committer=repo.identity)  # fmt: skip
+    second = repo.write_commit([("x/1.json", None)], parents=(first, code), message="n", committer=repo.identity)  # fmt: skip
     assert list(repo.files(second)) == ["x/2.json"]
     assert made.git("rev-list", "--parents", "-1", second).split()[1:] == [first, code]
     assert made.git("log", "-1", "--format=%B", first) == "m\n\nbody"
@@ -115,3 +117,79 @@ def test_a_folder_without_a_repository_and_one_without_commits_say_what_to_do(
 def test_an_option_like_revision_is_not_taken_for_an_option(tmp_path: Path) -> None:
     repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
     assert repo.find_commit("--help") is None
+
+
+def test_one_reader_sees_what_is_written_while_it_is_open(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    repo = GitRepo(made.path)
+    with repo.reading():
+        first = repo.commit("main")
+        second = repo.write_commit([("b", b"2")], parents=(first,), message="m", committer=repo.identity)  # fmt: skip
+        repo.update_refs([RefUpdate("refs/heads/main", second, first)])
+        assert repo.commit("main") == second
+        assert repo.read(second, "b") == b"2"
+        made.git("pack-refs", "--all")
+        made.git("repack", "-qad")
+        assert list(repo.files(repo.commit("main"))) == ["a", "b"]
+
+
+def test_thousands_of_files_and_large_ones_are_read_at_once(tmp_path: Path) -> None:
+    files = {f"runs/{n % 7}/{n}.json": f"{n}" * 100 for n in range(3000)} | {"big": "x" * 3_000_000}
+    repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
+    commit = repo.write_commit(
+        ((path, text.encode()) for path, text in files.items()),
+        parents=(), message="m", committer=repo.identity,
+    )  # fmt: skip
+    entries = repo.files(commit)
+    contents = repo.blobs(e.oid for e in entries.values())
+    assert {path: contents[e.oid].decode() for path, e in entries.items()} == files
+    assert list(entries) == sorted(files)
+
+
+def test_what_is_not_there_is_told_apart_and_the_next_answer_fits_its_question(
+    tmp_path: Path,
+) -> None:
+    repo = GitRepo(make_repo(tmp_path / "r", {"a b/c d": "1"}).path)
+    with repo.reading():
+        commit = repo.commit("HEAD")
+        assert repo.read(commit, "no such file") is None
+        assert repo.read(commit, "a b") is None
+        assert repo.read(commit, "a b/c d\nHEAD") is None
+        assert repo.find_commit("main\nHEAD") is None
+        assert repo.files(commit, "nowhere") == {} == repo.files(commit, "a b/c d")
+        with pytest.raises(RepositoryError, match="missing from the repository"):
+            repo.blobs(["0" * 39 + "1"])
+        assert repo.read(commit, "a b/c d") == b"1"
+
+
+def test_a_writer_that_fails_half_way_leaves_no_ref_behind(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    repo = GitRepo(made.path)
+    before = made.git("for-each-ref")
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield "b", b"2"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        repo.write_commit(files(), parents=(), message="m", committer=repo.identity)
+    assert made.git("for-each-ref") == before
+
+
+def test_git_says_why_it_does_not_write_a_commit(tmp_path: Path) -> None:
+    repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
+    files = [(f"{n}", b"x" * 100_000) for n in range(50)]
+    with pytest.raises(RepositoryError, match="fast-import"):
+        repo.write_commit([("/../bad", b""), *files], parents=(), message="m", committer="nobody")
+
+
+def test_a_missing_tree_is_an_error_never_an_empty_folder(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"experiments/a.yaml": "x"})
+    repo = GitRepo(made.path)
+    head = repo.commit("HEAD")
+    tree = made.git("rev-parse", "HEAD:experiments")
+    (made.path / ".git/objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(RepositoryError, match=r"missing.*git fsck"):
+        repo.files(head, "experiments")
+    with pytest.raises(RepositoryError, match="missing"):
+        repo.files(CommitId("1" * 40), "experiments")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -74,6 +76,8 @@ def cli(ctx: click.Context, folder: str) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    gc.set_threshold(100_000)  # most commands end before they leave that many cycles
+    atexit.register(gc.freeze)  # else the interpreter looks through all modules before it ends
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as e:

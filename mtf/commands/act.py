@@ -89,7 +89,8 @@ def _act(
         executor = _executor_of(actions)
         return Application(project, store, found, executor, say).carry_out(plan)
 
-    return with_retries(once)
+    with project.repo.reading():
+        return with_retries(once)
 
 
 def _check_reachable(project: Project, actions: Sequence[Action]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,12 +143,16 @@ class Application:
 
     def _prepare(self, starts: list[Start]) -> Prepared:
         """Make checkouts and scripts: what can fail for a user's mistake fails here."""
-        executors: dict[CommitId, Executor] = {}
-        for root, commit in {(s.root, s.commit) for s in starts}:
-            materialise(self.project.repo, root, commit)
-            templates = self._templates(commit)
-            executors[commit] = open_executor(self.project, self.executor, templates)
-        most = min((e.limits().max_array_size for e in executors.values()), default=1)
+        executors = {
+            commit: open_executor(self.project, self.executor, self._templates(commit))
+            for commit in {s.commit for s in starts}
+        }
+        with ThreadPoolExecutor() as aside:  # others answer while the checkouts are made
+            limits = aside.map(lambda e: e.limits(), executors.values())
+            aside.submit(lambda: self.project.repo.identity)  # it stays known, for the claim
+            for root, commit in {(s.root, s.commit) for s in starts}:
+                materialise(self.project.repo, root, commit)
+            most = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, most, lambda: secrets.token_hex(8))
         of = [(executors[batch.starts[0].commit], batch) for batch in batches]
         return [(executor, batch, executor.script(batch.request)) for executor, batch in of]

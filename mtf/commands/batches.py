@@ -92,15 +92,17 @@ def prepare_folders(batch: Batch, repository: Path) -> None:
     """
     job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
+    first = batch.starts[0]
+    submission = submission_of(first.run)
+    here = os.path.relpath(rundir.submission_dir(first.root, submission), job_dir)
     for index, start in batch.indices():
         folder = rundir.run_dir(start.root, start.run)
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / rundir.CONFIG
         if not config.exists():
-            text = rundir.render_yaml(job_config(start, repository))
-            rundir.put(config, text.encode())
+            rundir.put(config, rundir.render_yaml(job_config(start, repository)).encode())
         with contextlib.suppress(FileExistsError):
-            (job_dir / str(index)).symlink_to(os.path.relpath(folder, job_dir))
+            (job_dir / str(index)).symlink_to(here + start.run.removeprefix(submission))
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:

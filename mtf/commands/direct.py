@@ -54,4 +54,5 @@ def submit(
         report = application.carry_out(planned.only(new))
         return report, {key for _, keys in keyed for key in keys}
 
-    return with_retries(once)
+    with project.repo.reading():
+        return with_retries(once)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -13,19 +14,21 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.desired import read_desired
 from mtf.commands.executors import read_live
+from mtf.commands.project import settings_at
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
 from mtf.core.fold import fold
 from mtf.core.observe import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from mtf.commands.desired import Keyed
+    from mtf.commands.executors import Live
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
-    from mtf.core.ids import CommitId, Token
+    from mtf.core.ids import CommitId, RunId, Token
     from mtf.core.records import RunRecord
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.settings import Settings
@@ -60,8 +63,12 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     commit = project.tracked(store)
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
-    settings, desired = read_desired(project.repo, commit, now)
-    return situation(project, store.read(), Committed(commit, settings, desired), options)
+    ledger = store.read()
+    cluster = settings_at(project.repo, commit).cluster
+    with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
+        looking = aside.submit(_look, project, ledger, cluster)
+        settings, desired = read_desired(project.repo, commit, now)
+        return _situation(ledger, Committed(commit, settings, desired), options, looking.result())
 
 
 @dataclass(frozen=True)
@@ -77,23 +84,44 @@ def situation(
     project: Project, ledger: Ledger, committed: Committed, options: Options
 ) -> Situation:
     """Return the world around what is committed."""
-    settings = committed.settings
-    active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == settings.cluster]
+    seen = _look(project, ledger, committed.settings.cluster)
+    return _situation(ledger, committed, options, seen)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of the active runs beside their records."""
+
+    live: Live
+    unreadable: Mapping[str, str]
+    progress: Mapping[RunId, Progress]
+    elsewhere: frozenset[RunId]
+    abandoned: frozenset[Token]
+
+
+def _look(project: Project, ledger: Ledger, cluster: str) -> _Seen:
+    active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == cluster]
     elsewhere = frozenset(r.run for r in active if is_elsewhere(project, r))
     active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(project, active)
+    progress = {r.run: read_progress(r) for r in active}
+    return _Seen(live, unreadable, progress, elsewhere, abandoned(active))
+
+
+def _situation(ledger: Ledger, committed: Committed, options: Options, seen: _Seen) -> Situation:
     world = World(
         commit=committed.commit,
         desired=committed.desired,
         records=ledger.runs,
-        live=live,
-        unreadable=unreadable,
-        progress={r.run: read_progress(r) for r in active},
-        elsewhere=elsewhere,
+        live=seen.live,
+        unreadable=seen.unreadable,
+        progress=seen.progress,
+        elsewhere=seen.elsewhere,
         taken=ledger.submissions,
-        abandoned=abandoned(active),
-        can_submit=not unreadable,
+        abandoned=seen.abandoned,
+        can_submit=not seen.unreadable,
     )
+    settings = committed.settings
     return Situation(world, policy_of(settings, options), settings, ledger)
 
 

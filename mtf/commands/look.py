@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.commands.gather import read_progress
 from mtf.commands.project import SETTINGS
 from mtf.commands.select import find_run, find_runs, matching, with_journals
 from mtf.core.ids import record_path
+from mtf.core.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
 
@@ -73,7 +75,8 @@ def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
     config = rundir.render_yaml(submission.configs[record.member])
     assert ledger.tip is not None
     history = project.repo.history(ledger.tip, record_path(record.run))
-    return record, run_page(record, config, history)
+    progress = read_progress(record) if record.state is RunState.RUNNING else None
+    return record, run_page(record, config, history, progress)
 
 
 def results_of(project: Project, name: str) -> list[RunRecord]:

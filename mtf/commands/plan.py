@@ -41,7 +41,8 @@ class Planned:
 def plan_sync(project: Project, options: Options) -> Planned:
     """Return what ``mtf sync`` with these options would do now."""
     now = datetime.now(UTC)
-    found = gather(project, project.store(publish=False), options, now)
+    with project.repo.reading():
+        found = gather(project, project.store(publish=False), options, now)
     planned = plan(found.world, found.policy, now)
     new = {a.key for a in planned.actions if isinstance(a, Submit)}
     recorded = {r.key: r for r in found.world.records.values()}
@@ -81,8 +82,9 @@ def compare(project: Project, base: str, rev: str) -> Comparison:
             " In CI, check out with the whole history (fetch-depth: 0)"
         )
     now = datetime.now(UTC)
-    _, before = read_desired(repo, fork, now)
-    _, after = read_desired(repo, head, now)
+    with repo.reading():
+        _, before = read_desired(repo, fork, now)
+        _, after = read_desired(repo, head, now)
     recorded = {r.key: r for r in project.ledger().runs.values()}
     old = {key for _, keys in before for key in keys}
     wanted = {key for _, keys in after for key in keys}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ class Project:
     settings: Settings
     remote: str | None
 
-    @property
+    @cached_property
     def runs_root(self) -> Path:
         """Return the folder of all runs, the same from every work tree of the clone."""
         root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
@@ -41,7 +41,8 @@ class Project:
 
     def ledger(self) -> Ledger:
         """Return the newest ledger that this clone knows, without asking the remote."""
-        return self.store().read(self._newest_ledger_ref())
+        with self.repo.reading():
+            return self.store().read(self._newest_ledger_ref())
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)
@@ -84,7 +85,8 @@ def open_project(folder: Path) -> Project:
         SpecError: mtf.yaml is wrong.
     """
     repo = GitRepo(folder)
-    settings = settings_at(repo, repo.commit("HEAD"))
+    with repo.reading():
+        settings = settings_at(repo, repo.commit("HEAD"))
     remote = settings.remote
     if remote is not None and repo.config(f"remote.{remote}.url") is None:
         if "remote" in settings.model_fields_set:

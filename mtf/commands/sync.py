@@ -60,7 +60,8 @@ def sync_once(
         executor = choose_executor(project, options.executor)
         return Application(project, store, situation, executor, say).carry_out(planned)
 
-    return with_retries(tick)
+    with project.repo.reading():
+        return with_retries(tick)
 
 
 @contextmanager

@@ -148,13 +148,13 @@ def _active(
 ) -> tuple[Action | None, str | None]:
     """Decide about a run that goes on, or is to."""
     note = None
+    sync = Sync.OUT_OF_SYNC if orphan else Sync.SYNCED
+    if new.sync is not sync:
+        new = replace(new, sync=sync)
     if orphan:
-        new = replace(new, sync=Sync.OUT_OF_SYNC)
         note = "runs of changed or removed specs go on: mtf sync --prune cancels them"
         if policy.prune and not old.cancel_requested:
             return Cancel(old.run, new, "its spec is gone (--prune)"), None
-    else:
-        new = replace(new, sync=Sync.SYNCED)
     if old.cancel_requested and _told_long_ago(old, policy, now):
         return Cancel(old.run, new, "its cancellation has had no effect yet"), note
     due = new.retry_at is not None and parse_time(new.retry_at) <= now

@@ -24,6 +24,8 @@ class Progress:
     max_epochs: int | None = None
     step: int | None = None
     total_steps: int | None = None
+    steps_per_s: float | None = None  # of the newest start
+    eta_s: float | None = None  # expected to its end
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
@@ -31,6 +33,8 @@ class Progress:
     stopped: str | None = None  # the signal that the newest start has answered
     failed: str | None = None  # the newest start's error
     refused: str | None = None
+    ended_early: str | None = None  # why the training was complete before its last epoch
+    unsaved: str | None = None  # why the newest checkpoint that was due is not there
     finished_at: str | None = None
     last_at: str | None = None
 
@@ -51,21 +55,24 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case "started":
                 starts += 1
                 monitor = _monitor(fact) or monitor
-                seen |= {"stopped": None, "failed": None, "refused": None}
+                seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
+                seen |= {"steps_per_s": None, "eta_s": None}
                 seen.setdefault("first_started_at", fact.get("at"))
                 seen["started_at"] = fact.get("at")
                 seen |= _some(fact, "job_id", "token", "max_epochs", "epoch", "step")
             case "proof":
                 seen["packages"] = fact.get("packages_sha256")
             case "progress":
-                seen |= _some(fact, "epoch", "step", "total_steps")
+                seen |= _some(fact, "epoch", "step", "total_steps", "steps_per_s", "eta_s")
             case "metrics":
                 seen |= _some(fact, "epoch", "step")
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
-                seen["checkpoint"] = _checkpoint(fact, run_dir)
-            case "stopped" | "failed" | "refused" as event:
+                seen |= {"checkpoint": _checkpoint(fact, run_dir), "unsaved": None}
+            case "unsaved":
+                seen["unsaved"] = str(fact.get("reason", "for no reason given"))
+            case "stopped" | "failed" | "refused" | "ended_early" as event:
                 seen[event] = str(fact.get("reason", event))
             case "finished":
                 seen |= _some(fact, "epoch", "step")
@@ -80,6 +87,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("epoch", "step", "total_steps", "max_epochs", "bytes"), int),
     **dict.fromkeys(("at", "token", "job_id", "monitor", "mode", "reason", "path"), str),
     **dict.fromkeys(("sha256", "packages_sha256"), str),
+    **dict.fromkeys(("steps_per_s", "eta_s"), float),
 }
 
 

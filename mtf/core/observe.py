@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.causes import CONTINUE_EXIT_CODE, FINAL_STATE, JOB_CAUSE, Cause
+from mtf.core.fold import Progress
 from mtf.core.states import JobState, RunState, Sync
 
 if TYPE_CHECKING:
-    from mtf.core.fold import Progress
     from mtf.core.jobs import JobView
     from mtf.core.records import Attempt, RunRecord
 
@@ -35,9 +35,15 @@ def observe(
     record = replace(with_progress(record, progress), observed_at=_iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
-    if progress.token != record.attempt.token:  # the newest start was an earlier attempt's
+    if progress != _NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
         progress = replace(
-            progress, starts=0, started_at=None, stopped=None, failed=None, refused=None
+            progress,
+            starts=0,
+            started_at=None,
+            stopped=None,
+            failed=None,
+            refused=None,
+            unsaved=None,
         )
     cause = _cause(record, job, progress, now)
     if cause is None:
@@ -47,6 +53,8 @@ def observe(
 
 def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
     """Return the record with what its journal says: epoch, step, checkpoint, metrics."""
+    if progress == _NOTHING:
+        return record
     return replace(
         record,
         started_at=record.started_at or progress.first_started_at,
@@ -58,6 +66,9 @@ def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
         best=progress.best or record.best,
         packages=progress.packages or record.packages,
     )
+
+
+_NOTHING = Progress()
 
 
 def _or(new: int | None, old: int | None) -> int | None:
@@ -111,14 +122,21 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
         started_at=record.attempt.started_at or _iso(job.started_at),
         node=job.node or record.attempt.node,
     )
-    record = replace(record, attempts=(*record.attempts[:-1], attempt))
+    state, reason = _standing(job, progress)
+    return replace(record, state=state, reason=reason, attempts=(*record.attempts[:-1], attempt))
+
+
+def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
+    """Return the state of a run whose job goes on, and why."""
     if job.state in (JobState.RUNNING, JobState.SUSPENDED):
         reason = "suspended" if job.state is JobState.SUSPENDED else ""
-        return replace(record, state=RunState.RUNNING, reason=reason)
+        if not reason and progress.unsaved:
+            reason = f"checkpoint not saved: {progress.unsaved}"
+        return RunState.RUNNING, reason
     waits = job.reason if job.reason not in ("", "None") else "queued"
     if job.restarts or progress.starts:
-        return replace(record, state=RunState.PREEMPTED, reason=f"requeued: {waits}")
-    return replace(record, state=RunState.PENDING, reason=waits)
+        return RunState.PREEMPTED, f"requeued: {waits}"
+    return RunState.PENDING, waits
 
 
 def _ended(
@@ -177,7 +195,7 @@ def _reason(cause: Cause, job: JobView | None, progress: Progress) -> str:
     if cause is Cause.CODE_ERROR:
         return progress.failed or _silent_end(job, in_brackets)
     words = {
-        Cause.COMPLETED: "",
+        Cause.COMPLETED: progress.ended_early or "",
         Cause.CONFIGURATION: progress.refused or "refused",
         Cause.CANCELLED: "cancelled by mtf cancel",
         Cause.CANCELLED_OUTSIDE: f"cancelled outside mtf{in_brackets}: mtf retry runs it again",

@@ -1,4 +1,4 @@
-"""SLURM's spelling of time limits."""
+"""Times: limits as SLURM spells them, durations as people read them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def time_limit_s(text: str) -> int:
     if len(numbers) == 3:
         return (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]
     return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the one or two units that matter: ``2 d 3 h``, ``5 min``, ``40 s``."""
+    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
+    return f"{int(seconds // 60)} min" if seconds >= 60 else f"{int(seconds)} s"

@@ -28,7 +28,9 @@ class DamagedRecordError(ValueError):
 def encode_run(record: RunRecord) -> bytes:
     """Return a run record as it stands in the ledger: a line a field, so that diffs are short."""
     value = {"format": FORMAT, **run_as_dict(record)}
-    lines = (f' "{name}": {_json(field)}' for name, field in value.items())
+    lines = (
+        f' "{name}": {"null" if field is None else _json(field)}' for name, field in value.items()
+    )
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 

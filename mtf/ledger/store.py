@@ -22,7 +22,7 @@ from mtf.ledger.codec import (
 from mtf.ledger.overview import render_overview
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mtf.core.ids import CommitId
     from mtf.core.records import RunRecord, SubmissionRecord
@@ -172,15 +172,13 @@ class LedgerStore:
             RepositoryError: the remote cannot be reached or refuses; nothing was written.
         """
         runs = {**ledger.runs, **{record.run: record for record in change.runs}}
-        files: dict[str, bytes | None] = {
-            **{record_path(r.run): encode_run(r) for r in change.runs},
-            **{submission_path(s.submission): encode_submission(s) for s in change.submissions},
-            _OVERVIEW: render_overview(runs.values()).encode(),
-        }
         base = ledger.tip or self._beginning()
         parents = (base, pin) if pin and change.submissions else (base,)
         new = self._repo.write_commit(
-            files, parents=parents, message=message, committer=self._repo.identity
+            _files(change, runs.values()),
+            parents=parents,
+            message=message,
+            committer=self._repo.identity,
         )
         self._move(ledger.tip, new, change.branches)
         made = frozenset(s.submission for s in change.submissions)
@@ -189,7 +187,7 @@ class LedgerStore:
     def _beginning(self) -> CommitId:
         """Return the orphan commit a ledger starts from; code comes in as second parents only."""
         return self._repo.write_commit(
-            {_OVERVIEW: render_overview([]).encode()},
+            _files(Change(), ()),
             parents=(),
             message="mtf: begin the ledger",
             committer=self._repo.identity,
@@ -202,6 +200,14 @@ class LedgerStore:
             self._repo.push(self._remote, [*pins, RefUpdate(LEDGER_REF, new, self._remote_tip)])
             self._remote_tip = new
         self._repo.update_refs([*pins, RefUpdate(LEDGER_REF, new, old)])
+
+
+def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, bytes]]:
+    for record in change.runs:
+        yield record_path(record.run), encode_run(record)
+    for submission in change.submissions:
+        yield submission_path(submission.submission), encode_submission(submission)
+    yield _OVERVIEW, render_overview(runs).encode()
 
 
 def _submission_at(path: str) -> SubmissionId:

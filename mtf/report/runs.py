@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from mtf.core.records import best_run
 from mtf.core.states import RunState
+from mtf.core.times import duration
 from mtf.report.tables import Columns, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from mtf.core.fold import Progress
     from mtf.core.records import RunRecord
 
 
@@ -93,8 +95,10 @@ def summary(records: Iterable[RunRecord]) -> str:
     return f"{count(len(records), 'run')}: {', '.join(words) or 'none'}{top}"
 
 
-def run_page(record: RunRecord, config: str, history: Sequence[str]) -> str:
-    """Return all that is known of one run."""
+def run_page(
+    record: RunRecord, config: str, history: Sequence[str], progress: Progress | None = None
+) -> str:
+    """Return all that is known of one run; ``progress`` is its journal's, while it runs."""
     checkpoint = record.checkpoint
     facts = {
         "run": record.run,
@@ -105,7 +109,8 @@ def run_page(record: RunRecord, config: str, history: Sequence[str]) -> str:
         "spec": record.spec,
         "executor": f"{record.executor} (cluster {record.cluster})",
         "folder": record.run_dir,
-        "progress": f"epoch {_epochs(record)}, step {record.step if record.step else '-'}",
+        "progress": f"epoch {_epochs(record)}, step {record.step if record.step else '-'}"
+        f"{_pace(progress)}",
         "best": best_text(record),
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
@@ -122,6 +127,13 @@ def run_page(record: RunRecord, config: str, history: Sequence[str]) -> str:
     lines += ["", "history (git log mtf/ledger)", *(f"  {h}" for h in history)]
     lines += ["", "configuration", *(f"  {line}" for line in config.splitlines())]
     return "\n".join(lines)
+
+
+def _pace(progress: Progress | None) -> str:
+    if progress is None or progress.steps_per_s is None or progress.eta_s is None:
+        return ""
+    left = duration(progress.eta_s)
+    return f" of {progress.total_steps}, {progress.steps_per_s:.3g} steps/s, about {left} left"
 
 
 def results_table(records: Sequence[RunRecord]) -> Columns:

@@ -7,7 +7,7 @@ import posixpath
 from typing import Any
 
 from mtf.spec import schema
-from mtf.spec.explain import SPELLINGS
+from mtf.spec.explain import SPELLINGS, known_keys
 from mtf.spec.strict import Open, Strict
 
 SECTIONS: dict[str, type[Strict]] = {
@@ -16,6 +16,7 @@ SECTIONS: dict[str, type[Strict]] = {
     "training": schema.TrainingConfig,
     "optimizer": schema.OptimizerConfig,
     "scheduler": schema.SchedulerConfig,
+    "callbacks": schema.CallbacksConfig,
     "checkpoint": schema.CheckpointConfig,
     "logging": schema.LoggingConfig,
     "slurm": schema.SLURMConfig,
@@ -37,10 +38,17 @@ def key_problem(path: tuple[str, ...]) -> str | None:
         section = SECTIONS[path[0]]
         known = len(path) == 1 or path[1] in section.model_fields
         further = issubclass(section, Open) and not known and not slip(section, path[1])
-        if further or (known and len(path) <= 2) or (path[:2] in _MAPPINGS and len(path) == 3):
+        if further or (known and len(path) <= 2) or _is_inside(path):
             return None
     near = _nearest(path)
     return f"unknown key {key!r}. {near}".rstrip()
+
+
+def _is_inside(path: tuple[str, ...]) -> bool:
+    """Return whether a path names a key of a closed section's field that has keys of its own."""
+    if len(path) != 3 or path[1] not in SECTIONS[path[0]].model_fields:
+        return False
+    return path[:2] in _MAPPINGS or path[2] in known_keys(SECTIONS[path[0]], path[1:2])
 
 
 def _nearest(path: tuple[str, ...]) -> str:

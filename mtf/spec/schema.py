@@ -69,6 +69,16 @@ class TrainingConfig(Strict):
     """Whether to use mixed precision where the device has it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initialisation, data order, augmentation and dropout."""
+    max_grad_value: Positive | None = None
+    """Value that gradients are clipped to, element by element; null: no such clipping."""
+    on_nonfinite: Literal["skip", "stop"] | None = None
+    """What a loss or gradient that is no finite number does: skip that optimizer step, or stop the
+    training there, complete; null: the run fails."""
+    compile: bool = False
+    """Whether the model goes through torch.compile."""
+    combine: Literal["cycle", "shortest", "in_turn"] | None = None
+    """How several training sets make one epoch: the shorter ones come around again (cycle, null),
+    all end with the shortest, or their batches come one by one."""
 
 
 class OptimizerConfig(Open):
@@ -91,6 +101,49 @@ class SchedulerConfig(Open):
     """Name of a scheduler of torch, or package.module:Name."""
 
 
+class EarlyStoppingConfig(Strict):
+    """Ends the training when a metric has not improved for some epochs."""
+
+    monitor: OneLine | None = None
+    """The metric; null: that of the checkpoint section."""
+    mode: Literal["min", "max"] | None = None
+    """Whether less or more of it is better; null: as the checkpoint section says, else min."""
+    patience: Count = 5
+    """Epochs without improvement that are accepted."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """What counts as an improvement is more than this."""
+
+
+class EMAConfig(Strict):
+    """Keeps an exponential moving average of the weights."""
+
+    decay: Fraction = 0.999
+    """Weight of the past at each update."""
+    every_n_steps: Count = 1
+    """Optimizer steps between two updates."""
+    evaluate: bool = True
+    """Whether validation runs on the average."""
+
+
+class CallbacksConfig(Open):
+    """What a training does besides; further keys are one's own: ``name: {type: package.module:Name,
+    ...}``, the other keys going to its constructor."""
+
+    early_stopping: EarlyStoppingConfig | None = None
+    """Ends the training when a metric does not improve; null: it does not."""
+    ema: EMAConfig | None = None
+    """Keeps an average of the weights; null: it does not."""
+
+    @model_validator(mode="after")
+    def _own_ones_have_a_type(self) -> Self:
+        for name, given in self.further.items():
+            if not isinstance(given, dict) or not isinstance(given.get("type"), str):
+                raise ValueError(  # noqa: TRY004 -- what pydantic takes for a finding
+                    f"{name} needs a type: {name}: {{type: package.module:Name}}"
+                )
+        return self
+
+
 class LoggingConfig(Strict):
     """What is logged where; not part of a run's identity."""
 
@@ -102,12 +155,18 @@ class LoggingConfig(Strict):
     """User or team there; null: its own default."""
     log_scalars_every_n_steps: Count = 50
     """Steps between two log lines of scalars."""
-    log_images_every_n_steps: Count = 500
-    """Steps between two sets of logged images."""
+    tensorboard: bool = False
+    """Whether to write events for TensorBoard, in tensorboard/ of the run folder."""
+    csv: bool = False
+    """Whether to write csv/metrics.csv in the run folder."""
+    log_images_every_n_steps: Count | None = 500
+    """Steps between two sets of logged images (W&B and TensorBoard show them); null: none."""
     log_gradients: bool = False
-    """Whether to log histograms of the gradients."""
+    """Whether to log norms and histograms of the gradients, before clipping."""
     log_model_parameters: bool = False
-    """Whether to log histograms of the parameters."""
+    """Whether to log norms and histograms of the parameters."""
+    log_histograms_every_n_steps: Count = 500
+    """Steps between two sets of them."""
 
 
 class CheckpointConfig(Strict):
@@ -121,10 +180,14 @@ class CheckpointConfig(Strict):
     """Minutes between two checkpoints; null: none by time."""
     keep_last: Count = 3
     """Number of newest checkpoints that are kept."""
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """Number of best checkpoints that are kept, of those at the end of an epoch; 0: none."""
     monitor: OneLine | None = None
     """Metric that says which checkpoint is best; null: val_loss if there is one."""
     mode: Literal["min", "max"] = "min"
     """Whether less or more of the monitored metric is better."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """Whether a training whose state cannot be saved goes on to the next save, or fails."""
 
 
 class Sections(Strict):
@@ -135,6 +198,7 @@ class Sections(Strict):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig | None = None
+    callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)

@@ -1,7 +1,7 @@
 """The training side: phases, loop, checkpoints, data, registry; torch, Fabric and files only.
 
-``GenericTrainer`` and ``RunContext`` are the public names. They are looked up when asked for, so
-that the job is on its feet, and hears signals, before torch is imported.
+``GenericTrainer``, ``RunContext`` and ``Callback`` are the public names. They are looked up when
+asked for, so that the job is on its feet, and hears signals, before torch is imported.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtf.trainer.callbacks import Callback
     from mtf.trainer.context import RunContext
     from mtf.trainer.trainer import GenericTrainer
 
-__all__ = ["GenericTrainer", "RunContext"]
+__all__ = ["Callback", "GenericTrainer", "RunContext"]
 
 
 def __getattr__(name: str) -> object:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> object:
         from mtf.trainer.trainer import GenericTrainer
 
         return GenericTrainer
+    if name == "Callback":
+        from mtf.trainer.callbacks import Callback
+
+        return Callback
     if name == "RunContext":
         from mtf.trainer.context import RunContext
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from mtf.errors import MtfError
-from mtf.trainer.data import LoadedBatches, Plan, Stream, TensorBatches, in_memory, of_loader
+from mtf.trainer.combine import combined
+from mtf.trainer.data import LoadedBatches, Stream, TensorBatches, in_memory, of_loader
+from mtf.trainer.order import Plan
 from mtf.trainer.registry import UnknownNameError, call, load, nearest, plugins, unknown
 from mtf.trainer.rng import apart, seed_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from mtf.spec.schema import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
     from mtf.trainer.data import Batches
@@ -40,20 +43,28 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
     """Return one rank's share of the data that a configuration names.
 
     A data set's factory is called with ``split`` and, where it takes it, ``seed``; it returns a
-    map-style or iterable data set with a length, or a DataLoader.
+    map-style or iterable data set with a length, or a DataLoader; for the split that is trained on
+    also a dict of these by name.
 
     Raises:
         MtfError: a name or key is unknown, or the data does not fit the configuration.
     """
     factory = _dataset_factory(config.data.dataset_name)
     deal = partial(_batches, config, world_size=world_size)
-    train = _dataset(factory, config, config.data.train_split)
+    made = _dataset(factory, config, config.data.train_split)
+    several = made if isinstance(made, Mapping) else {"": made}
+    parts = {name: deal(one, Stream(_joined("train", name), rank)) for name, one in several.items()}
+    train = combined(parts, config.training.combine) if several is made else parts[""]
     validation: Batches | None = None
     if config.data.val_split is not None:
         validation = deal(
             _dataset(factory, config, config.data.val_split), Stream("validation", rank)
         )
-    return Data(deal(train, Stream("train", rank)), validation, _facts(train))
+    return Data(train, validation, _facts(next(iter(several.values()))))
+
+
+def _joined(name: str, part: str) -> str:
+    return f"{name}/{part}" if part else name
 
 
 def _dataset_factory(name: str) -> Callable[..., Any]:
@@ -86,12 +97,12 @@ def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_si
     if hasattr(dataset, "collate_fn"):
         options["collate_fn"] = dataset.collate_fn
     # workers of the training stay for the next epoch; those of the validation would wait idly
-    options["persistent_workers"] = data.num_workers > 0 and stream.name == "train"
+    options["persistent_workers"] = data.num_workers > 0 and stream.is_train
     return LoadedBatches(dataset, plan, seed=training.seed, stream=stream, **options)
 
 
 def _plan(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> Plan:
-    is_train = stream.name == "train"
+    is_train = stream.is_train
     if is_train and size < training.batch_size:
         raise MtfError(
             f"training.batch_size: {training.batch_size} is more than the {size} samples there are"

@@ -26,28 +26,36 @@ A loop of one's own, which resumes and stops well (exact where it saves all that
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mtf import rundir
+from mtf.errors import MtfError
 from mtf.trainer import snapshot
+from mtf.trainer.best import best_of, ranked
 from mtf.trainer.build import build_data, build_model
-from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.checkpoint import CheckpointStore, Saved
+from mtf.trainer.copies import nbytes
 from mtf.trainer.journal import Journal, monitored
-from mtf.trainer.optimizers import build_optimizer
+from mtf.trainer.optimizers import OPTIMIZER, build_optimizer, by_name
 from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.schedulers import Schedule, build_schedule
+from mtf.trainer.saver import Order, Saver
+from mtf.trainer.schedulers import build_schedule
 from mtf.trainer.trainer import GenericTrainer, length_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning.fabric import Fabric
 
     from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.build import Data
+    from mtf.trainer.callbacks import Callback
+    from mtf.trainer.checkpoint import Place
+    from mtf.trainer.optimizers import Optimizers
+    from mtf.trainer.schedulers import Schedulers
 
 
 class RunContext:
@@ -67,6 +75,7 @@ class RunContext:
         self._store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
+        self._saver = Saver(self._store, self._journal)
 
     # -- what the configuration names --------------------------------------------------------------
 
@@ -79,45 +88,67 @@ class RunContext:
         """Return the model, fitted to the data."""
         return build_model(self.config.model, data.facts)
 
-    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a model."""
+    def optimizer(self, model: torch.nn.Module) -> Optimizers:
+        """Return the optimizer of a model, or several by name."""
         return build_optimizer(self.config.optimizer, model)
 
-    def schedule(self, optimizer: torch.optim.Optimizer, data: Data) -> Schedule | None:
-        """Return the learning-rate schedule, None where there is none."""
+    def schedule(self, optimizer: Optimizers, data: Data) -> Schedulers:
+        """Return the learning-rate schedule of each optimizer, None where there is none."""
         training = self.config.training
         if self.config.scheduler is None:
             return None
         length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
         monitor = monitored(self.config) or "train_loss"
-        return build_schedule(self.config.scheduler, optimizer, length, monitor=monitor)
+        built = {
+            name: build_schedule(self.config.scheduler, one, length, monitor=monitor)
+            for name, one in by_name(optimizer).items()
+        }
+        return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]
 
     def trainer(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Schedule | torch.optim.lr_scheduler.LRScheduler | None = None,
+        optimizer: Optimizers,
+        scheduler: Schedulers = None,
+        callbacks: Mapping[str, Callback] | None = None,
     ) -> GenericTrainer:
         """Return the trainer, whose ``fit`` resumes, stops, saves and logs by itself."""
         return GenericTrainer(
-            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir
-        )
+            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir,
+            callbacks=callbacks,
+        )  # fmt: skip
 
     # -- for loops of one's own --------------------------------------------------------------------
 
     def resume(self) -> dict[str, Any] | None:
         """Return what the newest intact checkpoint holds, None at the run's first start."""
         newest = self._store.newest_intact()
+        if self.fabric.is_global_zero:
+            self._store.set_damaged_aside()
         if newest is None:
             return None
         return snapshot.read(newest.path)
 
     def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
-        """Save containers of tensors and numbers durably, as the run's newest checkpoint."""
-        if self.fabric.is_global_zero:
-            write = functools.partial(torch.save, dict(content))
-            self._journal.checkpoint(self._store.save(write, epoch=epoch, step=step))
-        self.fabric.barrier()
+        """Save containers of tensors and numbers durably, as the run's newest checkpoint.
+
+        Those whose ``epoch`` and ``step`` were logged with the best metrics are kept.
+
+        Raises:
+            MtfError: it cannot be saved, and ``checkpoint.on_error`` is stop.
+        """
+        is_saved = not self.fabric.is_global_zero or self._is_saved(dict(content), (epoch, step))
+        is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
+        if not is_saved and self.config.checkpoint.on_error == "stop":
+            raise MtfError("the state cannot be saved, and checkpoint.on_error is stop")
+
+    def _is_saved(self, content: dict[str, Any], place: Place) -> bool:
+        policy, name = self.config.checkpoint, monitored(self.config)
+        facts = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
+        best = best_of(facts, place, name or "", keep=policy.keep_best, mode=policy.mode)
+        write = functools.partial(torch.save, content)
+        order = Order(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
+        return isinstance(self._saver.now(order), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Journal metrics: what ``mtf status`` and ``mtf results`` show."""

@@ -9,30 +9,28 @@ from __future__ import annotations
 import itertools
 import signal
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
-    RandomSampler,
-    SequentialSampler,
     Subset,
     TensorDataset,
     get_worker_info,
 )
 
 from mtf.errors import MtfError
+from mtf.trainer.order import order_of
 from mtf.trainer.preemption import SIGNALS
 from mtf.trainer.rng import apart, seed_at, seed_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-Indices = list[int]
+    from mtf.trainer.order import Indices, Order
 
 
 class Batches(Protocol):
@@ -45,81 +43,6 @@ class Batches(Protocol):
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch from number ``start`` on."""
         ...
-
-
-class Order(Protocol):
-    """Which samples make which batch."""
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        ...
-
-    def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield the batches of an epoch from number ``start`` on, as sample indices."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All samples once an epoch, in a fixed or a shuffled order, one rank's share of them.
-
-    A shuffled order is dealt out evenly: some samples come twice where the ranks do not divide
-    them. A fixed one (validation) holds each sample once. The last batch may be smaller.
-    """
-
-    size: int
-    batch_size: int
-    seed: int
-    shuffled: bool
-    drop_last: bool = False
-    rank: int = 0
-    world_size: int = 1
-
-    def __len__(self) -> int:
-        """Return the number of batches of this rank."""
-        whole, rest = divmod(self._share(), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield lists of sample indices; a late start costs one permutation, no more."""
-        order = self._order(epoch)
-        for batch in range(start, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
-
-    def _share(self) -> int:
-        up = self.world_size - 1 if self.shuffled else self.world_size - 1 - self.rank
-        return (self.size + up) // self.world_size
-
-    def _order(self, epoch: int) -> torch.Tensor:
-        if not self.shuffled:
-            return torch.arange(self.rank, self.size, self.world_size)
-        generator = torch.Generator().manual_seed(seed_at("order", self.seed, epoch))
-        order = torch.randperm(self.size, generator=generator)
-        dealt = torch.arange(self.rank, self._share() * self.world_size, self.world_size)
-        return order[dealt % self.size]
-
-
-class SampledOrder:
-    """The order of a user's own sampler, made repeatable: it draws from generators of the epoch."""
-
-    def __init__(self, sampler: Any, seed: int) -> None:
-        self._sampler = sampler
-        self._seed = seed
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return len(self._sampler)
-
-    def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield lists of indices; a late start asks the sampler for the earlier ones again."""
-        for sampler in (self._sampler, getattr(self._sampler, "sampler", None)):
-            if set_epoch := getattr(sampler, "set_epoch", None):
-                set_epoch(epoch)
-            if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
-                generator.manual_seed(seed_at("order", self._seed, epoch))
-        with apart(seed_at("order", self._seed, epoch)):
-            batches = list(self._sampler)
-        return iter(batches[start:])
 
 
 class TensorBatches:
@@ -139,6 +62,18 @@ class TensorBatches:
             chosen = torch.tensor(indices)
             yield tuple(tensor[chosen] for tensor in self._tensors)
 
+    def samples(self, epoch: int, batch: int) -> Indices:
+        """Return the indices of a batch's samples."""
+        return next(self._order.batches(epoch, batch))
+
+    def taken(self, batches: int, world_size: int) -> int:
+        """Return how many samples that many batches on each of the ranks have taken."""
+        return self._order.taken(batches, world_size)
+
+    def rest(self, offset: int) -> TensorBatches:
+        """Return the batches after the first ``offset`` samples of an epoch."""
+        return TensorBatches(self._tensors, self._order.rest(offset))
+
 
 class LoadedBatches:
     """Batches of a map-style data set through torch's DataLoader and its workers."""
@@ -147,6 +82,7 @@ class LoadedBatches:
         self, dataset: Any, order: Order, *, seed: int, stream: Stream, **options: Any
     ) -> None:
         self._places = _Places(order, stream)
+        self._made_of = (dataset, order, seed, stream, options)
         self._loader: DataLoader[Any] = DataLoader(
             _Seeded(dataset, seed), batch_sampler=self._places, **options
         )
@@ -160,16 +96,35 @@ class LoadedBatches:
         self._places.epoch, self._places.start = epoch, start
         return _iter_unseen(self._loader)
 
+    def samples(self, epoch: int, batch: int) -> Indices:
+        """Return the indices of a batch's samples."""
+        return next(self._made_of[1].batches(epoch, batch))
+
+    def taken(self, batches: int, world_size: int) -> int:
+        """Return how many samples that many batches on each of the ranks have taken."""
+        return self._made_of[1].taken(batches, world_size)
+
+    def rest(self, offset: int) -> LoadedBatches:
+        """Return the batches after the first ``offset`` samples of an epoch."""
+        dataset, order, seed, stream, options = self._made_of
+        stream = replace(stream, name=f"{stream.name}+{offset}")  # other batches, other numbers
+        return LoadedBatches(dataset, order.rest(offset), seed=seed, stream=stream, **options)
+
 
 class ReplayedBatches:
     """Batches of a loader that cannot be sought, such as of an iterable data set.
 
-    The epoch's generators are seeded at its start and earlier batches are made once more.
+    The epoch's generators are seeded at its start and earlier batches are made once more. Which
+    worker makes which sample is part of the order, so the number of workers must stay.
+
+    Attributes:
+        fixed: what must be at a resume as it was, by its key in the configuration.
     """
 
     def __init__(self, loader: DataLoader[Any], seed: int) -> None:
         self._loader = loader
         self._seed = seed
+        self.fixed = {"data.num_workers": loader.num_workers}
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -179,7 +134,7 @@ class ReplayedBatches:
         """Yield the loader's batches after the first ``start``."""
         if hasattr(self._loader.dataset, "set_epoch"):
             self._loader.dataset.set_epoch(epoch)
-        with apart(seed_at("loader", self._seed, epoch)):
+        with apart(seed_at("loader", self._seed, epoch)), _signals_held():
             batches = iter(self._loader)
         for batch in itertools.count():
             with apart(seed_at("data", self._seed, epoch, batch)):
@@ -197,8 +152,13 @@ _END = object()
 class Stream:
     """Tells the random numbers of one rank's training batches from all others."""
 
-    name: str  # "train" or "validation"
+    name: str  # "validation", "train", or "train/" and the name of one of several sets
     rank: int = 0
+
+    @property
+    def is_train(self) -> bool:
+        """Return whether it is trained on."""
+        return self.name != "validation"
 
 
 def in_memory(dataset: object) -> Sequence[torch.Tensor] | None:
@@ -235,19 +195,8 @@ def of_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Bat
         raise MtfError("the loader has no batch: the data set is empty, or drop_last drops it all")
     if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
         return ReplayedBatches(loader, seed)
-    order = _order_of(loader.batch_sampler, seed, stream.rank, world_size)
+    order = order_of(loader.batch_sampler, seed, stream.rank, world_size)
     return LoadedBatches(loader.dataset, order, seed=seed, stream=stream, **_options_of(loader))
-
-
-def _order_of(sampler: Any, seed: int, rank: int, world_size: int) -> Order:
-    inner: Any = getattr(sampler, "sampler", None)
-    shuffled = type(inner) is RandomSampler and not inner.replacement
-    if type(sampler) is not BatchSampler or not (shuffled or type(inner) is SequentialSampler):
-        return SampledOrder(sampler, seed)
-    size = len(inner.data_source)
-    if len(inner) != size:  # RandomSampler(num_samples=...)
-        return SampledOrder(sampler, seed)
-    return Plan(size, sampler.batch_size, seed, shuffled, sampler.drop_last, rank, world_size)
 
 
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a step is computed: on the raw module and optimizer where nothing else is needed.
+"""How a step is computed: on the raw module and optimizers where nothing else is needed.
 
 Fabric's wrappers of module, optimizer and backward take 70 µs and more a step. They are used for
 several ranks and for mixed precision, which cannot do without them.
@@ -6,44 +6,64 @@ several ranks and for mixed precision, which cannot do without them.
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from mtf.trainer.fabric import FabricModule, FabricOptimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
+    import torch
     from lightning.fabric import Fabric
     from torch import nn
     from torch.optim import Optimizer
+
+    from mtf.spec.schema import TrainingConfig
 
 T = TypeVar("T")
 
 
 class Engine:
-    """Module and optimizer in place on their device, and the operations of a step on them.
+    """Module and optimizers in place on their device, and the operations of a step on them.
 
     Attributes:
         module: the raw module; its state is what checkpoints hold.
-        optimizer: the raw optimizer, likewise.
+        optimizers: the raw optimizers by name, likewise.
         forward: what computes: the module, or Fabric's wrapper of it.
         parameters: those of the module, in its order.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        optimizers: Mapping[str, Optimizer],
+        training: TrainingConfig,
+    ) -> None:
         self._fabric = fabric
+        self._training = training
         self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
         self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
-        self.optimizer = _raw(optimizer)
-        self.forward, self._stepping = model, optimizer
+        if training.compile:
+            self.module.compile()  # in place: the names in its state stay as they are
+        self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
+        self.forward, self._stepping = model, dict(optimizers)
         if not self._is_wrapped:
             self.module.to(fabric.device)
         elif not isinstance(model, FabricModule):
-            self.forward, self._stepping = fabric.setup(model, optimizer)
+            self.forward, *wrapped = fabric.setup(model, *optimizers.values())
+            self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.parameters = list(self.module.parameters())
         self._moves = fabric.device.type != "cpu"
+        self._unsynced: AbstractContextManager[None] = nullcontext()
+        skips = training.on_nonfinite in ("skip", "stop")
+        self._guards = skips and self.scaler is None  # the scaler leaves such steps out itself
+        clips = training.max_grad_norm is not None or training.max_grad_value is not None
+        self._looks = clips or self._guards  # at the gradients, before a step
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
@@ -56,27 +76,55 @@ class Engine:
         with self._fabric.autocast():
             return function(batch)
 
+    def hold_back(self, *, held: bool) -> None:
+        """Say, before a forward pass, whether its gradients stay on this rank for now.
+
+        Inside an accumulation window nobody needs the other ranks' gradients yet.
+        """
+        self._unsynced = nullcontext()
+        if held and self._fabric.world_size > 1:
+            self._unsynced = self._fabric.no_backward_sync(self.forward, enabled=True)  # type: ignore[arg-type]
+        self._unsynced.__enter__()
+
     def backward(self, loss: torch.Tensor) -> None:
         """Add the loss's gradients."""
         if self._is_wrapped:
             self._fabric.backward(loss)
+            self._unsynced.__exit__(None, None, None)
         else:
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def commit(self, max_grad_norm: float | None) -> None:
-        """Unscale, clip, step, update the scaler, and drop the gradients: all or nothing."""
-        if max_grad_norm is not None:
-            self._clip(max_grad_norm)
-        self._stepping.step()
-        self.optimizer.zero_grad()
+    def commit(self, active: Collection[str]) -> bool:
+        """Unscale, clip, step, update the scaler, and drop all gradients: all or nothing.
 
-    def _clip(self, max_norm: float) -> None:
-        if self._is_wrapped:  # it unscales first
-            self._fabric.clip_gradients(
-                self.forward, self._stepping, max_norm=max_norm, error_if_nonfinite=False
-            )
-        else:
-            torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        Args:
+            active: names of the optimizers whose turn it is.
+
+        Returns:
+            Whether the step was taken. It is left out where gradients are not finite and the
+            configuration says to skip or to stop then; they are dropped all the same.
+        """
+        looks = self._looks
+        finite = not looks or all(self._clipped(self.optimizers[name]) for name in active)
+        if finite:
+            for name in active:
+                self._stepping[name].step()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        return finite
+
+    def _clipped(self, optimizer: Optimizer) -> bool:
+        """Clip what an optimizer steps on; return whether it may."""
+        max_norm, max_value = self._training.max_grad_norm, self._training.max_grad_value
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+        finite = not self._guards or _finite(parameters)
+        if max_value is not None:
+            clip_grad_value_(parameters, max_value)
+        if max_norm is not None:
+            clip_grad_norm_(parameters, max_norm)
+        return finite
 
     @property
     def scaler(self) -> Any | None:
@@ -91,6 +139,11 @@ class Engine:
         """Put gradients back that ``gradients`` returned."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+
+def _finite(parameters: list[nn.Parameter]) -> bool:
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return math.isfinite(norm)
 
 
 def needs_wrappers(fabric: Fabric) -> bool:

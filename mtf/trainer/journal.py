@@ -1,11 +1,16 @@
-"""What a job says to the outside: one typed function for each fact of the run's journal."""
+"""What a job says to the outside: one typed function for each fact of the run's journal.
+
+A full disk ends no training: what cannot be appended is said, kept, and appended with the next.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.trainer.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +29,8 @@ class Journal:
         self._run_dir = run_dir
         self._speaks = speaks
         self._next_progress = 0.0
+        self._lock = threading.Lock()  # checkpoints are journaled by the thread that writes them
+        self._kept: list[tuple[str, Mapping[str, Any]]] = []  # facts that the disk did not take
 
     def started(self, **facts: Any) -> None:
         """Say that a job has started on this run, and from where."""
@@ -37,10 +44,14 @@ class Journal:
         """Say that what would run is not what was pinned."""
         rundir.append_journal(self._run_dir, "refused", {"reason": reason})
 
-    def progress(self, epoch: int, step: int, total_steps: int | None) -> None:
-        """Say how far the training is."""
+    def progress(
+        self, epoch: int, step: int, total_steps: int | None, **pace: float | None
+    ) -> None:
+        """Say how far the training is, and its ``pace`` where it is known."""
         self._next_progress = time.monotonic() + PROGRESS_EVERY_S
-        self._append("progress", {"epoch": epoch, "step": step, "total_steps": total_steps})
+        known = {name: round(value, 3) for name, value in pace.items() if value is not None}
+        where = {"epoch": epoch, "step": step, "total_steps": total_steps}
+        self._append("progress", where | known)
 
     def progress_is_due(self) -> bool:
         """Return whether the last ``progress`` is old enough for another."""
@@ -56,6 +67,10 @@ class Journal:
         where = {"path": path, "epoch": saved.epoch, "step": saved.step}
         self._append("checkpoint", {**where, "sha256": saved.sha256, "bytes": saved.bytes})
 
+    def unsaved(self, epoch: int, step: int, reason: str) -> None:
+        """Say that a checkpoint could not be written."""
+        self._append("unsaved", {"epoch": epoch, "step": step, "reason": reason})
+
     def stopped(self, reason: str, epoch: int, step: int) -> None:
         """Say that the training has stopped as asked, all of it saved."""
         self._append("stopped", {"reason": reason, "epoch": epoch, "step": step})
@@ -65,13 +80,37 @@ class Journal:
         said = {"reason": reason, "traceback": traceback}
         rundir.append_journal(self._run_dir, "failed", said)
 
+    def ended_early(self, reason: str) -> None:
+        """Say why the training is complete before its last epoch."""
+        self._append("ended_early", {"reason": reason})
+
     def finished(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Say that the training is complete."""
+        """Say that the training is complete.
+
+        Raises:
+            OSError: it cannot be said; all that was not either.
+        """
         self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
+        with self._lock:
+            self._flush()
 
     def _append(self, event: str, facts: Mapping[str, Any]) -> None:
-        if self._speaks:
-            rundir.append_journal(self._run_dir, event, facts)
+        if not self._speaks:
+            return
+        with self._lock:
+            is_new = not self._kept
+            self._kept = [kept for kept in self._kept if kept[0] != "progress"]  # out of date
+            self._kept.append((event, facts))
+            try:
+                self._flush()
+            except OSError as e:
+                if is_new:
+                    say(f"the journal cannot be written, and is to be made up for: {e}")
+
+    def _flush(self) -> None:
+        while self._kept:
+            rundir.append_journal(self._run_dir, *self._kept[0])
+            del self._kept[0]
 
 
 def monitored(config: ExperimentConfig) -> str | None:

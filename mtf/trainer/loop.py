@@ -6,15 +6,26 @@ the next phase is one of ``phases.REPLAYED``.
 
 from __future__ import annotations
 
+import functools
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.errors import MtfError
+from mtf.trainer.bar import Standing
+from mtf.trainer.best import with_value
+from mtf.trainer.journal import monitored
+from mtf.trainer.pace import Mark
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
-from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState
+from mtf.trainer.say import say
+from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState, means_of
+from mtf.trainer.task import num_samples
+from mtf.trainer.tracking import Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +33,16 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.agreement import Agreement
     from mtf.trainer.data import Batches
     from mtf.trainer.engine import Engine
     from mtf.trainer.journal import Journal
+    from mtf.trainer.scalars import Scalars
     from mtf.trainer.schedulers import Length, Schedule
     from mtf.trainer.task import Task, Totals
-    from mtf.trainer.tracking import Mirror, Scalars
+
+# Where several ranks have all come to: there they agree whether to stop or to save.
+_MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
 
 
 @dataclass
@@ -36,38 +51,83 @@ class Loop:
 
     config: ExperimentConfig
     fabric: Fabric
+    agreement: Agreement
     engine: Engine
     task: Task
-    schedule: Schedule | None
+    validated: Task  # what validation computes with
+    schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
     length: Length
     journal: Journal
     scalars: Scalars | None  # on the first rank only
-    mirror: Mirror
+    tracking: Tracking = field(default_factory=Tracking)
     state: ResumeState = field(default_factory=ResumeState)
     save_is_due: bool = False
     saved_at_s: float = field(default_factory=time.monotonic)
+    batch: Any = None  # the present one, on the device
+    loss: torch.Tensor | None = None  # of the present batch, with its graph
 
     def __post_init__(self) -> None:
         modules = self.engine.module.modules()
         # a part that the user froze in evaluation mode stays in it
         self._in_training = [module for module in modules if module.training]
         self._batches: Iterator[Any] | None = None
-        self._batch: Any = None
-        self._loss: torch.Tensor | None = None
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
-        self._num_batches = len(self.train)
         self._num_val_batches = len(self.validation) if self.validation else 0
+        self.common_val_batches = self.agreement.least(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
+        self._save_every = self.config.checkpoint.every_n_steps
+        self._save_minutes = self.config.checkpoint.every_n_minutes
+        self._tolerant = self.config.training.on_nonfinite is not None
+        self._names = tuple(self.engine.optimizers)
+        self._turns = self.task.takes_turns
+        self._is_several = not self.agreement.is_alone
+        self._losses = {n: functools.partial(self.task.loss, turn=n) for n in self._names}
+        self._observer = self.tracking.observer
+        self._logged_loss: float | None = None
+        self._batch_size = 0  # the greatest seen; 0: not known
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Adapt to a state that was put in from outside."""
+        offset = self.state.train.offset
+        self._epoch_batches = self.train.rest(offset) if offset else self.train  # type: ignore[attr-defined]
+        self._num_batches = self.agreement.the_same(
+            len(self._epoch_batches), "the number of batches"
+        )
+
+    def end(self, reason: str) -> None:
+        """End the training at the end of this epoch, complete; all ranks must say so."""
+        if self.state.epoch < self.config.training.max_epochs:  # else it ends anyway
+            self.state.ended_by = reason
+
+    def say(self, text: str) -> None:
+        """Say something to people, once for all ranks."""
+        if self.fabric.is_global_zero:
+            say(text)
+
+    def meets(self, phase: Phase) -> bool:
+        """Return whether all ranks come to this cut, so that they can agree there what to do."""
+        if phase is Phase.VAL_BATCH_LOAD:
+            return self.state.val.batch < self.common_val_batches
+        return phase in _MEETING_POINTS
+
+    def clock_is_due(self) -> bool:
+        """Return whether it is time for a checkpoint by the clock; the first rank's counts."""
+        minutes = self._save_minutes
+        if minutes is None or not self.fabric.is_global_zero:
+            return False
+        return time.monotonic() - self.saved_at_s >= minutes * 60
 
     # -- training ----------------------------------------------------------------------------------
 
     def init(self) -> Phase:
         """Give the training its own random numbers, however many the building has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
-        self.engine.optimizer.zero_grad()
+        for optimizer in self.engine.optimizers.values():
+            optimizer.zero_grad()
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
@@ -78,54 +138,71 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         if self._batches is None:
-            self._batches = self._open(self.train, self.state.epoch, self.state.train.batch)
+            self._batches = _open(self._epoch_batches, self.state.epoch, self.state.train.batch)
             for module in self._in_training:
                 module.training = True
-        self._batch = self.engine.placed(next(self._batches))
+        self.batch = self.engine.placed(next(self._batches))
+        if self._observer is not None and self.state.train.window == 0:
+            step = self.state.global_step + 1
+            self._log_seen(step, self._observer.of_batch(self.batch, step))
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
-        self._loss = self.engine.compute(self.task.loss, self._batch)
+        if self._is_several:
+            self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
+        compute_loss = self._losses[self._active()[0]] if self._turns else self.task.loss
+        self.loss = self.engine.compute(compute_loss, self.batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
     def train_batch_backward(self) -> Phase:
         """Add the gradients of the window's mean loss, and count the batch as done."""
-        loss, train = self._loss, self.state.train
+        loss, train = self.loss, self.state.train
         assert loss is not None
-        window = self._window_size(train.batch)
+        window = self._window_size()
         self.engine.backward(loss if window == 1 else loss / window)
-        train.add(loss)  # the graph stays until the next one: freeing it now costs 10 µs a step
+        # the graph stays until the next one: freeing it now costs 10 µs a step
+        value = train.add(loss, tolerant=self._tolerant)
+        if value is not None and not math.isfinite(value):
+            self._meet_nonfinite(f"the training loss is {value}")
         return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == window else Phase.TRAIN_BATCH_END
 
     def train_batch_optim_step(self) -> Phase:
         """Commit the window's gradients."""
-        self.engine.commit(self.config.training.max_grad_norm)
-        self.state.global_step += 1
-        self.state.train.window = 0
+        state = self.state
+        if self._observer is not None:
+            step = state.global_step + 1
+            self._log_seen(step, self._observer.of_gradients(step))
+        if not self.engine.commit(self._active()):
+            state.skipped += 1
+            if self.config.training.on_nonfinite == "stop":
+                state.ended_by = f"gradients are not finite at {self._where()}"
+                return Phase.TRAINING_COMPLETE
+            self.say(f"gradients are not finite at {self._where()}: this step is left out")
+        state.global_step += 1
+        state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP
 
     def scheduler_batch_step(self) -> Phase:
-        """Step a scheduler that counts optimizer steps."""
-        if self.schedule is not None:
-            self.schedule.after_step()
+        """Step the schedulers that count optimizer steps, each with its optimizer."""
+        if self.schedules:
+            for name in self._active(self.state.global_step - 1):
+                self.schedules[name].after_step()
         return Phase.TRAIN_BATCH_END
 
     def train_batch_end(self) -> Phase:
         """Log and ask for a checkpoint where they are due."""
         if self.state.train.window == 0:
             self._after_step()
-        if self.journal.progress_is_due():
-            self._say_progress()
         if self.state.train.batch < self._num_batches:
             return Phase.TRAIN_BATCH_LOAD
-        self._batches = self._batch = self._loss = None
+        self._batches = self.batch = self.loss = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
-        """Step a scheduler that counts epochs."""
-        if self.schedule is not None:
-            self.schedule.after_epoch()
+        """Step the schedulers that count epochs."""
+        for schedule in self.schedules.values():
+            schedule.after_epoch()
         return Phase.EPOCH_END if self.validation is None else Phase.VAL_START_EPOCH
 
     # -- validation --------------------------------------------------------------------------------
@@ -139,27 +216,28 @@ class Loop:
         """Fetch the validation batch at the cursor; all epochs validate on the same ones."""
         if self._batches is None:
             assert self.validation is not None
-            self._batches = self._open(self.validation, 0, self.state.val.batch)
+            self._batches = _open(self.validation, 0, self.state.val.batch)
             self.engine.module.eval()
-        self._batch = self.engine.placed(next(self._batches))
+        self.batch = self.engine.placed(next(self._batches))
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
         """Compute the batch's sums."""
         with torch.no_grad():
-            self._totals = self.engine.compute(self.task.totals, self._batch)
+            self._totals = self.engine.compute(self.validated.totals, self.batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
         """Add them and count the batch as done."""
         self.state.val.add(self._totals)
         self.state.val.batch += 1
-        self._check_clock()
+        if self.agreement.is_alone:
+            self.save_is_due |= self.clock_is_due()
         if self.journal.progress_is_due():
             self._say_progress()
         if self.state.val.batch < self._num_val_batches:
             return Phase.VAL_BATCH_LOAD
-        self._batches = self._batch = None
+        self._batches = self.batch = None
         return Phase.EPOCH_END
 
     # -- the end of an epoch -----------------------------------------------------------------------
@@ -167,61 +245,146 @@ class Loop:
     def epoch_end(self) -> Phase:
         """Report what the epoch has come to, and count it as done."""
         state = self.state
-        metrics = {"train_loss": state.train.epoch_mean()}
-        if self.validation is not None:
-            metrics |= _means(self.fabric, state.val)
-        if self.schedule is not None:
-            self.schedule.after_metrics(metrics)
+        metrics = means_of(
+            {"train_loss": state.train.epoch_sum(), **state.val.pairs()}, self.fabric
+        )
+        if not math.isfinite(metrics["train_loss"]):
+            self._meet_nonfinite(f"the epoch's mean training loss is {metrics['train_loss']}")
+        for schedule in self.schedules.values():
+            schedule.after_metrics(metrics)
         state.metrics = metrics
         state.epoch += 1
         state.train, state.val = TrainMicroState(), ValMicroState()
+        if self._num_batches != len(self.train):
+            self.take_up()
         self._log({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._say_progress()
         every = self.config.checkpoint.every_n_epochs
         self.save_is_due |= bool(every and state.epoch % every == 0)
+        self.save_is_due |= self._is_among_the_best()
         complete = state.epoch >= self.config.training.max_epochs
         return Phase.TRAINING_COMPLETE if complete else Phase.TRAIN_START_EPOCH
 
     # -- parts of several handlers -----------------------------------------------------------------
 
-    def _window_size(self, batch: int) -> int:
-        """Return the size of the accumulation window of a batch; the epoch's last may be less."""
+    def _active(self, step: int | None = None) -> tuple[str, ...]:
+        """Return the names of the optimizers whose turn an optimizer step is; None: the next."""
+        if not self._turns:
+            return self._names
+        step = self.state.global_step if step is None else step
+        return (self._names[step % len(self._names)],)
+
+    def _window_size(self) -> int:
+        """Return the size of the present accumulation window; the epoch's last may be less.
+
+        Call it before a micro-batch is counted as done.
+        """
         if self._accumulated == 1:
             return 1
-        start = batch - batch % self._accumulated
-        return min(self._accumulated, self._num_batches - start)
+        train = self.state.train
+        return min(self._accumulated, train.window + self._num_batches - train.batch)
 
-    def _open(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
-        return _exactly(len(batches) - start, batches.batches(epoch, start))
+    def _meet_nonfinite(self, what: str) -> None:
+        """Fail where nothing else is said; else the window's commit decides.
+
+        Raises:
+            MtfError: the configuration says nothing of it.
+        """
+        if not self._tolerant:
+            raise MtfError(
+                f"{what} at {self._where()}. Lower optimizer.lr, look at the data, or say"
+                " training.on_nonfinite: skip or stop"
+            )
+
+    def _where(self) -> str:
+        """Return the place of the newest micro-batch, and the samples in it."""
+        state = self.state
+        batch = max(state.train.batch - 1, 0)
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, batch {batch}"
+        samples = getattr(self._epoch_batches, "samples", lambda *_: None)(state.epoch, batch)
+        return f"{place} (samples {', '.join(map(str, samples))})" if samples else place
 
     def _after_step(self) -> None:
         step = self.state.global_step
         if step % self._log_every == 0:
             self._log_step()
-        every = self.config.checkpoint.every_n_steps
+        if self._observer is not None:
+            self._log_seen(step, self._observer.of_parameters(step))
+        every = self._save_every
         if every is not None and step % every == 0:
             self.save_is_due = True
-        self._check_clock()
-
-    def _check_clock(self) -> None:
-        minutes = self.config.checkpoint.every_n_minutes
-        if minutes is not None and time.monotonic() - self.saved_at_s >= minutes * 60:
+        if self._save_minutes is not None and not self._is_several and self.clock_is_due():
             self.save_is_due = True
+        if self.journal.progress_is_due():
+            self._say_progress()
+
+    def _is_among_the_best(self) -> bool:
+        """Return whether this end of an epoch is, and note it."""
+        state, policy = self.state, self.config.checkpoint
+        value = state.metrics.get(monitored(self.config) or "")
+        if value is None or not policy.keep_best:
+            return False
+        place = (state.epoch, state.global_step)
+        best = self.agreement.told(state.best)  # the first rank knows what could not be saved
+        state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
+        return place in state.best
 
     def _log_step(self) -> None:
         state = self.state
-        rate = float(self.engine.optimizer.param_groups[0]["lr"])
-        row = {"epoch": state.epoch, "step": state.global_step}
-        self._log({**row, "train_loss": state.train.close_recent(), "lr": rate})
+        row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
+        row["train_loss"] = self._logged_loss = state.train.close_recent()
+        if not math.isfinite(row["train_loss"]):
+            self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
+        rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
+        row["lr"] = rates[self._names[0]]
+        if len(rates) > 1:
+            row |= {f"lr/{name}": rate for name, rate in rates.items()}
+        self._log(row)
+
+    def _log_seen(self, step: int, seen: Mapping[str, Any]) -> None:
+        if seen:
+            self._log({"epoch": self.state.epoch, "step": step, **seen})
 
     def _log(self, row: Mapping[str, Any]) -> None:
         if self.scalars is not None:
             self.scalars.append(row)
-            self.mirror.log(row)
+            self.tracking.mirrors.show(row)
 
     def _say_progress(self) -> None:
-        self.journal.progress(self.state.epoch, self.state.global_step, self.length.steps)
+        state, pace, total = self.state, self.tracking.pace, self.length.steps
+        batches = state.epoch * self._num_batches + state.train.batch
+        pace.mark(Mark(time.monotonic(), state.global_step, batches))
+        self.journal.progress(
+            state.epoch, state.global_step, total,
+            steps_per_s=pace.steps_per_s, samples_per_s=self._samples_per_s(),
+            eta_s=pace.eta_s(total),
+        )  # fmt: skip
+
+    def _samples_per_s(self) -> float | None:
+        """Return the samples of all ranks a second, None while that is not known."""
+        if self.state.phase is Phase.TRAIN_BATCH_END:  # there is a batch at hand to tell its size
+            with suppress(Exception):  # batches may be anything; only the rate needs it
+                self._batch_size = max(self._batch_size, num_samples(self.batch))
+        batches_per_s = self.tracking.pace.batches_per_s
+        if batches_per_s is None or not self._batch_size:
+            return None
+        return batches_per_s * self._batch_size * self.fabric.world_size
+
+    def standing(self) -> Standing:
+        """Return where the training is, as people want to know it; called from any thread."""
+        state, pace, total = self.state, self.tracking.pace, self.length.steps
+        validating = state.phase.startswith("VAL_")
+        return Standing(
+            epoch=min(state.epoch + 1, self.length.epochs),
+            max_epochs=self.length.epochs,
+            step=state.global_step,
+            total_steps=total,
+            loss=self._logged_loss,
+            steps_per_s=pace.steps_per_s,
+            eta_s=pace.eta_s(total),
+            validation=(state.val.batch, self._num_val_batches) if validating else None,
+        )
 
 
 P = Phase
@@ -243,6 +406,10 @@ HANDLERS: dict[Phase, Callable[[Loop], Phase]] = {
 }
 
 
+def _open(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
+    return _exactly(len(batches) - start, batches.batches(epoch, start))
+
+
 def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield ``count`` batches.
 
@@ -257,15 +424,3 @@ def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
                 f"the loader promised {count} batches and gave {done}: its __len__ is wrong"
             ) from None
         yield batch
-
-
-def _means(fabric: Fabric, val: ValMicroState) -> dict[str, float]:
-    """Return the validation metrics over the samples of all ranks."""
-    if fabric.world_size == 1:
-        return val.means()
-    totals = {
-        name: torch.stack([total.to(fabric.device), total.new_tensor(val.counts[name])])
-        for name, total in val.sums.items()
-    }
-    summed = {name: fabric.all_reduce(pair, reduce_op="sum") for name, pair in totals.items()}
-    return {name: float(pair[0] / pair[1]) for name, pair in summed.items()}

@@ -37,7 +37,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     P.TRAIN_BATCH_FORWARD: frozenset({P.TRAIN_BATCH_BACKWARD}),
     # inside an accumulation window there is no optimizer step
     P.TRAIN_BATCH_BACKWARD: frozenset({P.TRAIN_BATCH_OPTIM_STEP, P.TRAIN_BATCH_END}),
-    P.TRAIN_BATCH_OPTIM_STEP: frozenset({P.SCHEDULER_BATCH_STEP}),
+    P.TRAIN_BATCH_OPTIM_STEP: frozenset({P.SCHEDULER_BATCH_STEP, P.TRAINING_COMPLETE}),
     P.SCHEDULER_BATCH_STEP: frozenset({P.TRAIN_BATCH_END}),
     P.TRAIN_BATCH_END: frozenset({P.TRAIN_BATCH_LOAD, P.SCHEDULER_EPOCH_STEP}),
     P.SCHEDULER_EPOCH_STEP: frozenset({P.VAL_START_EPOCH, P.EPOCH_END}),

@@ -9,3 +9,12 @@ def say(text: str) -> None:
     """Write one line to stderr, at once."""
     sys.stderr.write(f"mtf: {text}\n")
     sys.stderr.flush()
+
+
+def amount(size: float) -> str:
+    """Return a size in bytes as people read it."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim import lr_scheduler
 
 from mtf.errors import MtfError
+from mtf.trainer.optimizers import OPTIMIZER
 from mtf.trainer.registry import call, load, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch.optim import Optimizer
 
@@ -29,9 +31,14 @@ class Schedule:
     monitor: str | None = None  # the metric it is given, at the end of an epoch
 
     def after_step(self) -> None:
-        """Take the step that follows an optimizer step."""
+        """Take the step that follows an optimizer step; a cycle that is at its end stays there.
+
+        A training gets longer than planned where fewer ranks go on with it.
+        """
         if self.interval == "step":
-            self.scheduler.step()
+            total = getattr(self.scheduler, "total_steps", None)
+            if total is None or self.scheduler.last_epoch < total:
+                self.scheduler.step()
 
     def after_epoch(self) -> None:
         """Take the step that follows an epoch's training."""
@@ -139,6 +146,21 @@ def schedule_of(
         short = _LONG.get(type(scheduler).__name__.lower())
         interval = _SHORT[short][1] if short else "step"
     return Schedule(scheduler, interval)
+
+
+Scheduler = lr_scheduler.LRScheduler | Schedule
+Schedulers = Scheduler | Mapping[str, Scheduler] | None
+
+
+def schedules_of(given: Schedulers, *, monitor: str) -> dict[str, Schedule]:
+    """Return schedules by their optimizers' names, see ``optimizers.by_name``."""
+    if given is None:
+        return {}
+    several = given if isinstance(given, Mapping) else {OPTIMIZER: given}
+    return {
+        name: one if isinstance(one, Schedule) else schedule_of(one, monitor=monitor)
+        for name, one in several.items()
+    }
 
 
 def _find(name: str) -> tuple[Any, Interval, Callable[[int, float], Mapping[str, Any]]]:

@@ -2,81 +2,224 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mtf.errors import MtfError
-from mtf.trainer.rng import RNGState
-from mtf.trainer.state import FORMAT, ResumeState
+from mtf.trainer.phases import Phase
+from mtf.trainer.rng import RNGState, seed_all, seed_at
+from mtf.trainer.state import FORMAT, ResumeState, ValMicroState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from mtf.trainer.callbacks import Callback
     from mtf.trainer.loop import Loop
 
+Content = dict[str, Any]
 
-def take(loop: Loop) -> dict[str, Any]:
-    """Return the state at a cut. All ranks take part; the first one's is the whole.
 
-    The values still share memory with the training: write them before it goes on.
+def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
+    """Return the state at a cut on the first rank, None on the others. All ranks take part.
+
+    The values still share memory with the training: copy or write them before it goes on.
     """
     loop.state.rng = RNGState.capture()
+    ranks = loop.agreement.gathered(_of_this_rank(loop))
+    if ranks is None:
+        return None
+    scaler = loop.engine.scaler
     return {
         "version": FORMAT,
-        "world_size": loop.fabric.world_size,
-        "ranks": _of_all_ranks(loop, loop.state.plain()),
+        "ranks": ranks,
         "model": loop.engine.module.state_dict(),
-        "optimizer": loop.engine.optimizer.state_dict(),
-        "scheduler": loop.schedule.scheduler.state_dict() if loop.schedule else None,
-        "scaler": loop.engine.scaler.state_dict() if loop.engine.scaler else None,
-        "gradients": loop.engine.gradients(),
+        "optimizers": {name: one.state_dict() for name, one in loop.engine.optimizers.items()},
+        "schedulers": {name: one.scheduler.state_dict() for name, one in loop.schedules.items()},
+        "scaler": scaler.state_dict() if scaler else None,
+        "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
+        "fixed": getattr(loop.train, "fixed", {}),
         "scalars_bytes": loop.scalars.durable_size() if loop.scalars else 0,
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, its tensors on the CPU; no code in it is executed."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+def read(path: Path) -> Content:
+    """Return the content of a checkpoint, its tensors on the CPU; no code in it is executed.
+
+    Raises:
+        MtfError: it was written by a later version.
+    """
+    content: Content = torch.load(path, map_location="cpu", weights_only=True)
+    return migrated(content)
+
+
+def migrated(content: Content) -> Content:
+    """Return a checkpoint's content in today's format.
+
+    Raises:
+        MtfError: it was written by a later version.
+    """
+    if "version" not in content:
+        return content  # that of an entry point of the user
+    if content["version"] > FORMAT:
+        raise MtfError(
+            f"the checkpoint has format {content['version']}, this mtf reads up to {FORMAT}:"
+            " install the version of mtf that wrote it"
+        )
+    while content["version"] < FORMAT:
+        content = _STEPS[content["version"]](content)
     return content
 
 
-def put(loop: Loop, content: Mapping[str, Any]) -> None:
+def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any]) -> None:
     """Put a loop into the state that ``take`` returned.
 
     Raises:
-        MtfError: it is of a later version, of another model, or of another number of ranks.
+        MtfError: it is of another model or optimizer, or cannot be continued by so many ranks.
     """
-    ranks = content["ranks"]
-    if content["version"] <= FORMAT and len(ranks) != loop.fabric.world_size:
-        raise MtfError(
-            f"the checkpoint was saved by {len(ranks)} processes, and now there are"
-            f" {loop.fabric.world_size}: give slurm.nodes and slurm.ntasks_per_node as they were"
-        )
-    rank = loop.fabric.global_rank if len(ranks) > 1 else 0
-    loop.state = ResumeState.read(ranks[rank], loop.fabric.device)
-    try:
-        loop.engine.module.load_state_dict(content["model"])
-        loop.engine.optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError) as e:
-        raise MtfError(f"the checkpoint does not fit the model or the optimizer: {e}") from e
-    if loop.schedule is not None:
-        loop.schedule.scheduler.load_state_dict(content["scheduler"])
-        # else torch warns that the scheduler is ahead of an optimizer that never stepped here
-        vars(loop.engine.optimizer)["_opt_called"] = True
-    if loop.engine.scaler is not None:
-        loop.engine.scaler.load_state_dict(content["scaler"])
-    loop.engine.put_gradients(content["gradients"])
+    ranks, here = content["ranks"], loop.fabric.world_size
+    _check_fixed(content["fixed"], getattr(loop.train, "fixed", {}))
+    rank = loop.fabric.global_rank
+    mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
+    gradients, buffers = mine.pop("gradients"), mine.pop("buffers")
+    loop.state = ResumeState.read(mine, loop.fabric.device)
+    _load(loop, {**content["model"], **buffers}, content)
+    if gradients is not None:
+        loop.engine.put_gradients(gradients)
+    for name, callback in callbacks.items():
+        if name in content["callbacks"]:
+            callback.load_state_dict(content["callbacks"][name])
     if loop.scalars is not None:
         loop.scalars.cut_to(content["scalars_bytes"])
+    loop.take_up()
     if loop.state.rng is not None:
         loop.state.rng.restore()
+    else:
+        state = loop.state
+        seed_all(seed_at("train", loop.config.training.seed, rank, state.epoch, state.global_step))
 
 
-def _of_all_ranks(loop: Loop, plain: dict[str, Any]) -> list[dict[str, Any]]:
-    if loop.fabric.world_size == 1:
-        return [plain]
-    gathered: list[Any] = [None] * loop.fabric.world_size
-    torch.distributed.all_gather_object(gathered, plain)
-    return gathered
+def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    engine = loop.engine
+    for what, there in (("optimizers", engine.optimizers), ("schedulers", loop.schedules)):
+        if list(content[what]) != list(there):
+            raise MtfError(
+                f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, and now there"
+                f" are {', '.join(there) or 'none'}"
+            )
+    try:
+        engine.module.load_state_dict(weights)
+        for name, optimizer in engine.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][name])
+    except (RuntimeError, ValueError) as e:
+        raise MtfError(f"the checkpoint does not fit the model or the optimizer: {e}") from e
+    for name, schedule in loop.schedules.items():
+        schedule.scheduler.load_state_dict(content["schedulers"][name])
+        # else torch warns that the scheduler is ahead of an optimizer that never stepped here
+        vars(engine.optimizers[name])["_opt_called"] = True
+    if engine.scaler is not None:
+        engine.scaler.load_state_dict(content["scaler"])
+
+
+def _check_fixed(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key):
+            raise MtfError(
+                f"{key} was {then.get(key)} and is {now.get(key)} now: the order of data that"
+                " cannot be sought depends on it. Put it back"
+            )
+
+
+# -- what differs between ranks --------------------------------------------------------------------
+
+
+def _of_this_rank(loop: Loop) -> dict[str, Any]:
+    """Return what only this rank knows.
+
+    Gradients stay on a rank until the end of an accumulation window. Buffers, such as the running
+    means of BatchNorm, are the first rank's at each step, and one's own until the next.
+    """
+    gradients = loop.engine.gradients() if loop.state.train.window else None
+    if gradients and not loop.agreement.is_alone:
+        gradients = [None if gradient is None else gradient.cpu() for gradient in gradients]
+    return {**loop.state.plain(), "gradients": gradients, "buffers": _own_buffers(loop)}
+
+
+def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
+    if loop.agreement.is_alone:
+        return {}
+    mine = {name: buffer.cpu() for name, buffer in loop.engine.module.named_buffers()}
+    sums = {name: _sum(buffer) for name, buffer in mine.items()}
+    first = loop.agreement.told(sums)
+    return {name: buffer for name, buffer in mine.items() if sums[name] != first[name]}
+
+
+def _sum(tensor: torch.Tensor) -> str:
+    raw = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(raw.tobytes()).hexdigest()
+
+
+def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of this rank where there were more or fewer: the samples stay exact."""
+    here, rank, first = loop.fabric.world_size, loop.fabric.global_rank, ranks[0]
+    if not hasattr(loop.train, "taken"):
+        raise MtfError(
+            f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}. This"
+            " data cannot be dealt out anew: give slurm.nodes and slurm.ntasks_per_node as they"
+            " were"
+        )
+    loop.say(
+        f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: each sample"
+        " of the epoch is used once as before, but sums of floating-point numbers will differ"
+    )
+    train = dict(first["train"])
+    begun = loop.train.rest(train["offset"]) if train["offset"] else loop.train  # type: ignore[attr-defined]
+    train |= {"offset": begun.taken(train["batch"], len(ranks)), "batch": 0}
+    validates = first["phase"].startswith("VAL")
+    return {
+        **first,
+        "train": train,
+        "val": vars(ValMicroState()),
+        "phase": str(Phase.VAL_START_EPOCH) if validates else first["phase"],
+        "rng": ranks[rank]["rng"] if rank < len(ranks) else None,
+        "gradients": _mean([one["gradients"] for one in ranks]),
+        "buffers": {},
+    }
+
+
+def _mean(of_ranks: list[list[torch.Tensor | None] | None]) -> list[torch.Tensor | None] | None:
+    """Return the mean of the ranks' gradients, which is what their exchange comes to."""
+    if of_ranks[0] is None:
+        return None
+    together = zip(*[one for one in of_ranks if one is not None], strict=True)
+    return [
+        None if any(g is None for g in gradients) else sum(gradients) / len(of_ranks)
+        for gradients in together
+    ]
+
+
+# -- earlier formats -------------------------------------------------------------------------------
+
+
+def _from_1(content: Content) -> Content:
+    """One optimizer, one scheduler, no callbacks; gradients beside the ranks."""
+    scheduler = content["scheduler"]
+    gradients = content["gradients"]
+    ranks = [
+        {**one, "gradients": gradients if one["train"]["window"] else None, "buffers": {}}
+        for one in content["ranks"]
+    ]
+    return {
+        **content,
+        "version": 2,
+        "ranks": [{**one, "version": 2} for one in ranks],
+        "optimizers": {"optimizer": content["optimizer"]},
+        "schedulers": {} if scheduler is None else {"optimizer": scheduler},
+        "callbacks": {},
+        "fixed": {},
+    }
+
+
+_STEPS = {1: _from_1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,9 +19,15 @@ Totals = dict[str, tuple[torch.Tensor, float]]  # metric -> its sum over samples
 
 
 class Task(Protocol):
-    """Computes on a batch that is on the device."""
+    """Computes on a batch that is on the device.
 
-    def loss(self, batch: Any) -> torch.Tensor:
+    Attributes:
+        takes_turns: whether ``loss`` wants to know whose optimizer's turn it is.
+    """
+
+    takes_turns: bool
+
+    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
         """Return the mean loss of a training batch, with its graph."""
         ...
 
@@ -32,10 +39,12 @@ class Task(Protocol):
 class Classification:
     """Cross entropy and accuracy of ``(inputs, targets)``; the model returns logits [B, K]."""
 
+    takes_turns = False
+
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._forward = forward
 
-    def loss(self, batch: Any) -> torch.Tensor:
+    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:  # noqa: ARG002
         """Return the mean cross entropy."""
         inputs, targets = _pair(batch)
         return functional.cross_entropy(self._forward(inputs), targets)
@@ -53,24 +62,34 @@ class Classification:
 class OwnSteps:
     """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
 
+    A model with several optimizers may write ``training_step(batch, optimizer)``: they take turns
+    then, each for one accumulation window, and the step is told the name of the one to compute for.
     The dict's values are means over the batch, or pairs ``(sum, count)``, which stay exact where
     what is counted are not samples. Names get the prefix ``val_`` unless they have it. Without a
     ``validation_step``, ``val_loss`` is what ``training_step`` returns in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._training_step: Callable[[Any], torch.Tensor] = model.training_step  # type: ignore[assignment]
+    def __init__(self, module: nn.Module, forward: nn.Module) -> None:
+        self.takes_turns = _takes_optimizer(module)
+        self._training_step: Callable[..., torch.Tensor] = forward.training_step  # type: ignore[assignment]
         self._validation_step: Callable[[Any], Mapping[str, Any]] | None = getattr(
-            model, "validation_step", None
+            forward, "validation_step", None
         )
 
-    def loss(self, batch: Any) -> torch.Tensor:
+    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
         """Return what ``training_step`` returns."""
+        if self.takes_turns:
+            return self._training_step(batch, turn)
         return self._training_step(batch)
 
     def totals(self, batch: Any) -> Totals:
         """Return what ``validation_step`` returns, as sums and counts."""
         if self._validation_step is None:
+            if self.takes_turns:
+                raise MtfError(
+                    "a model whose training_step takes an optimizer's name needs a"
+                    " validation_step(batch) as well, or data.val_split: null"
+                )
             values: Mapping[str, Any] = {"loss": self._training_step(batch)}
         else:
             values = self._validation_step(batch)
@@ -83,7 +102,21 @@ class OwnSteps:
 
 def task_of(module: nn.Module, forward: nn.Module) -> Task:
     """Return how to train a model: by its own steps where it has them, else as a classifier."""
-    return OwnSteps(forward) if hasattr(module, "training_step") else Classification(forward)
+    if hasattr(module, "training_step"):
+        return OwnSteps(module, forward)
+    return Classification(forward)
+
+
+def _takes_optimizer(module: nn.Module) -> bool:
+    """Return whether a ``training_step`` wants to know whose turn it is."""
+    parameters = inspect.signature(module.training_step).parameters.values()  # type: ignore[arg-type]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if needed[1:] not in ([], ["optimizer"]):
+        raise MtfError(
+            f"{type(module).__name__}.training_step({', '.join(needed)}): it is called with"
+            " (batch), or with (batch, optimizer) for several optimizers that take turns"
+        )
+    return needed[1:] == ["optimizer"]
 
 
 def num_samples(batch: Any) -> int:

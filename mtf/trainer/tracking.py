@@ -1,120 +1,98 @@
-"""Scalars: the JSON lines in the run folder are the truth, Weights & Biases mirrors them."""
+"""All that a training shows of itself as it goes: mirrors of its rows, its pace, a progress bar."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import netrc
-import os
+import sys
 from typing import TYPE_CHECKING, Any
 
+from mtf.trainer.bar import Bar, is_watched
+from mtf.trainer.mirror_files import CSVMirror, TensorBoardMirror
+from mtf.trainer.mirror_wandb import WandbMirror
+from mtf.trainer.mirrors import End, Mirrors
+from mtf.trainer.observe import Observer
+from mtf.trainer.pace import Pace
+from mtf.trainer.preemption import Stopped
+from mtf.trainer.rng import RNGState
 from mtf.trainer.say import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.bar import Standing
+    from mtf.trainer.engine import Engine
+    from mtf.trainer.mirrors import Mirror
+    from mtf.trainer.scalars import Scalars
 
-SCALARS = "scalars.jsonl"
 
+class Tracking:
+    """What one process shows; with the defaults, which are those of other ranks, nothing.
 
-class Scalars:
-    """The rows of a run, each once, whatever interrupted it: a resume cuts off what was ahead.
-
-    A row holds no time, so that an interrupted run's file equals an uninterrupted one's.
+    Attributes:
+        mirrors: where rows are shown too.
+        observer: looks at more than numbers; None where nothing is asked for.
+        pace: how fast it goes.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / SCALARS
-        self._file = self._path.open("ab")
+    def __init__(self, mirrors: Mirrors | None = None, observer: Observer | None = None) -> None:
+        self.mirrors = mirrors or Mirrors()
+        self.observer = observer
+        self.pace = Pace()
+        self._bar: Bar | None = None
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; readers see it at once."""
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
+    def begin(self, scalars: Scalars | None, look: Callable[[], Standing]) -> None:
+        """Bring the mirrors to where the training is; draw it where somebody watches.
 
-    def durable_size(self) -> int:
-        """Return the size in bytes, all of them on disk: what a checkpoint remembers."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def cut_to(self, size: int) -> None:
-        """Return to what a checkpoint remembers (0: a training from its start)."""
-        there = self._path.stat().st_size
-        if there < size:
-            say(f"{SCALARS} has lost rows: {there} bytes of at least {size} are left")
-        self._file.truncate(min(size, there))
-        self._file.seek(0, os.SEEK_END)
+        Args:
+            scalars: the rows so far; None on other ranks.
+            look: says where the training is, from any thread.
+        """
+        if scalars is None:
+            return
+        rng = RNGState.capture()  # whatever a library draws as it starts
+        self.mirrors.follow(scalars.rows())
+        self._bar = _bar(look)
+        rng.restore()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """End it all; the exception at hand, if there is one, says how the training ended."""
+        if self._bar is not None:
+            self._bar.close()
+        error = sys.exception()
+        self.mirrors.close(End(complete=error is None, stopped=isinstance(error, Stopped)))
 
 
-class Mirror:
-    """Shows the rows on Weights & Biases. Whatever happens there, the training goes on."""
-
-    def __init__(self, run: Any | None) -> None:
-        self._run = run
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Send a row; the first failure ends the mirroring and is said."""
-        if self._run is None:
-            return
-        values = {name: value for name, value in row.items() if name != "step"}
-        try:
-            self._run.log(values, step=row["step"])
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._give_up(e)
-
-    def finish(self) -> None:
-        """Send what is left."""
-        try:
-            if self._run is not None:
-                self._run.finish(quiet=True)
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._give_up(e)
-
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        say(f"wandb: {type(error).__name__}: {error}. The training goes on; {SCALARS} has it all")
-
-
-def open_wandb(config: ExperimentConfig, run_dir: Path) -> Any | None:
-    """Return the run on Weights & Biases, None where it is not asked for or cannot be had.
-
-    A run has one id there for ever, so that what is continued stays one run. Without a key it
-    stays offline, in the run folder, for ``wandb sync``.
-    """
-    if not config.logging.use_wandb:
-        return None
+def _bar(look: Callable[[], Standing]) -> Bar | None:
     try:
-        import wandb
-
-        online = "WANDB_MODE" in os.environ or _has_key()
-        return wandb.init(
-            project=config.logging.wandb_project,
-            entity=config.logging.wandb_entity,
-            id=hashlib.sha256(config.mtf.run.encode()).hexdigest()[:16],
-            name=config.mtf.run,
-            dir=str(run_dir),
-            config=config.model_dump(mode="json", exclude={"mtf"}),
-            resume="allow" if online else None,
-            mode=None if online else "offline",
-            settings=wandb.Settings(silent=True),
-        )
+        return Bar(look) if is_watched() else None
     except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-        say(f"wandb: {type(e).__name__}: {e}. The training goes on; {SCALARS} has it all")
+        say(f"no progress bar: {type(e).__name__}: {e}")
         return None
 
 
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1]
-        return netrc.netrc().authenticators(host.rstrip("/")) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def tracking_of(
+    config: ExperimentConfig, run_dir: Path, engine: Engine, wandb_run: Any | None = None
+) -> Tracking:
+    """Return what the first rank shows; nothing is opened yet.
+
+    Args:
+        config: its section ``logging`` says what.
+        run_dir: the run folder.
+        engine: what trains.
+        wandb_run: a run on Weights & Biases that the caller has opened.
+    """
+    observer = Observer(config.logging, run_dir, engine)
+    return Tracking(
+        Mirrors(_asked_for(config, run_dir, wandb_run)),
+        observer if observer.is_needed else None,
+    )
+
+
+def _asked_for(config: ExperimentConfig, run_dir: Path, wandb_run: Any | None) -> Iterator[Mirror]:
+    if config.logging.use_wandb or wandb_run is not None:
+        yield WandbMirror(config, run_dir, wandb_run)
+    if config.logging.tensorboard:
+        yield TensorBoardMirror(run_dir)
+    if config.logging.csv:
+        yield CSVMirror(run_dir)

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import time
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import preemption, snapshot
-from mtf.trainer.checkpoint import CheckpointStore
+from mtf.trainer.agreement import Agreement
+from mtf.trainer.callbacks import build_callbacks, with_callbacks
+from mtf.trainer.combine import combined
 from mtf.trainer.data import Stream, of_loader
 from mtf.trainer.engine import Engine
 from mtf.trainer.journal import Journal, monitored
 from mtf.trainer.loop import HANDLERS, Loop
+from mtf.trainer.optimizers import by_name
 from mtf.trainer.phases import CUTS, NEXT, Phase
 from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.say import say
-from mtf.trainer.schedulers import Length, Schedule, schedule_of
+from mtf.trainer.saving import Saving
+from mtf.trainer.scalars import Scalars
+from mtf.trainer.schedulers import Length, schedules_of
 from mtf.trainer.task import task_of
-from mtf.trainer.tracking import Mirror, Scalars, open_wandb
+from mtf.trainer.tracking import Tracking, tracking_of
+from mtf.trainer.warm_up import warm_up
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from torch import nn
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import DataLoader
 
     from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer.callbacks import Callback
     from mtf.trainer.data import Batches
-
-# Where several ranks have all come to: there they agree whether to stop or to save.
-_MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
+    from mtf.trainer.schedulers import Schedulers
 
 
 class GenericTrainer:
@@ -48,10 +46,13 @@ class GenericTrainer:
         fabric: launched.
         model: as constructed, or set up by Fabric already. With a method ``training_step(batch)``
             it computes its own loss, see ``mtf.trainer.task``; else it is a classifier.
-        optimizer: over the model's parameters.
-        scheduler: a torch scheduler, or a ``Schedule`` that says when it steps.
+        optimizer: over the model's parameters; a dict of several by name steps them together, or
+            in turns where ``training_step`` takes the ``optimizer``'s name.
+        scheduler: a torch scheduler, or a ``Schedule`` that says when it steps; a dict of these by
+            the optimizers' names.
         wandb_run: a run to mirror the scalars to; None: one is opened where ``logging`` asks.
         run_dir: the run folder; None: what the job's environment names.
+        callbacks: by name, besides those of the configuration.
     """
 
     def __init__(  # noqa: PLR0917 -- this order is a contract
@@ -59,29 +60,29 @@ class GenericTrainer:
         config: ExperimentConfig,
         fabric: Fabric,
         model: nn.Module,
-        optimizer: Optimizer,
-        scheduler: LRScheduler | Schedule | None = None,
+        optimizer: Optimizer | Mapping[str, Optimizer],
+        scheduler: Schedulers = None,
         wandb_run: Any | None = None,
         *,
         run_dir: Path | None = None,
+        callbacks: Mapping[str, Callback] | None = None,
     ) -> None:
         self._config = config
         self._fabric = fabric
         self._run_dir = run_dir or _run_dir_of_job()
-        self._engine = Engine(fabric, model, optimizer)
-        if scheduler is not None and not isinstance(scheduler, Schedule):
-            scheduler = schedule_of(scheduler, monitor=monitored(config) or "train_loss")
-        self._schedule = scheduler
+        monitor = monitored(config) or "train_loss"
+        self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
+        self._engine = Engine(fabric, model, by_name(optimizer), config.training)
+        self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
-        self._store = CheckpointStore(
-            self._run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
+        self._saving = Saving(
+            config, fabric, self._run_dir, self._journal, callbacks=self._callbacks
         )
-        self._saved_at: object = None  # the position of the newest checkpoint
 
     def fit(
         self,
-        train_loader: DataLoader[Any] | Batches,
+        train_loader: DataLoader[Any] | Batches | Mapping[str, DataLoader[Any] | Batches],
         val_loader: DataLoader[Any] | Batches | None = None,
     ) -> dict[str, float]:
         """Train to the end, from the newest intact checkpoint if there is one.
@@ -94,17 +95,29 @@ class GenericTrainer:
             MtfError: data or checkpoint do not fit.
         """
         preemption.install()
-        loop = self._loop(self._exact(train_loader, "train"), self._exact(val_loader, "validation"))
+        loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
         try:
             self._resume(loop)
+            loop.tracking.begin(loop.scalars, loop.standing)
             self._drive(loop)
+        except Exception as e:
+            for callback in self._callbacks.values():
+                callback.on_exception(loop, e)
+            raise
         finally:
+            self._saving.close()
             if loop.scalars is not None:
                 loop.scalars.close()
-            loop.mirror.finish()
+            loop.tracking.close()
         return loop.state.metrics
 
-    def _exact(self, loader: DataLoader[Any] | Batches | None, name: str) -> Any:
+    def _train(self, loader: Any) -> Batches:
+        if not isinstance(loader, Mapping):
+            return self._exact(loader, "train")  # type: ignore[no-any-return]
+        parts = {name: self._exact(one, f"train/{name}") for name, one in loader.items()}
+        return combined(parts, self._config.training.combine)
+
+    def _exact(self, loader: Any, name: str) -> Any:
         if loader is None:
             return None
         fabric = self._fabric
@@ -115,82 +128,76 @@ class GenericTrainer:
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
         training, zero = self._config.training, self._fabric.is_global_zero
-        run = self._wandb_run
-        if zero and run is None:
-            run = open_wandb(self._config, self._run_dir)
-        return Loop(
+        task = task_of(self._engine.module, self._engine.forward)
+        loop = Loop(
             config=self._config,
             fabric=self._fabric,
+            agreement=Agreement(self._fabric),
             engine=self._engine,
-            task=task_of(self._engine.module, self._engine.forward),
-            schedule=self._schedule,
+            task=task,
+            validated=task,
+            schedules=self._schedules,
             train=train,
             validation=validation,
             length=length_of(train, training.gradient_accumulation_steps, training.max_epochs),
             journal=self._journal,
             scalars=Scalars(self._run_dir) if zero else None,
-            mirror=Mirror(run if zero else None),
+            tracking=self._tracking() if zero else Tracking(),
         )
+        warm_up(loop)
+        for callback in self._callbacks.values():
+            callback.on_start(loop)
+            if (module := callback.evaluated()) is not None:
+                loop.validated = task_of(module, module)
+        return loop
+
+    def _tracking(self) -> Tracking:
+        return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
-        newest = self._store.newest_intact()
+        newest = self._saving.store.newest_intact()
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)
+            self._saving.begin(loop, None)
             return
-        snapshot.put(loop, snapshot.read(newest.path))
+        snapshot.put(loop, self._callbacks, snapshot.read(newest.path))
+        self._saving.begin(loop, newest)
         state = loop.state
-        self._saved_at = state.position()
-        say(
+        loop.say(
             f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
             f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
         )
 
     def _drive(self, loop: Loop) -> None:
         """Execute phase after phase; act on wishes to stop and to save at the cuts."""
-        state, alone = loop.state, self._fabric.world_size == 1
+        state, alone = loop.state, loop.agreement.is_alone
+        handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
                 if (STOP.requested or loop.save_is_due) and phase in CUTS:
                     self._attend(loop, stop=STOP.requested, save=loop.save_is_due)
-            elif phase in _MEETING_POINTS:
-                stop, save = self._agreed(STOP.requested, loop.save_is_due)
-                self._attend(loop, stop=stop, save=save)
-            following = HANDLERS[phase](loop)
+            elif loop.meets(phase):
+                stop, clock = loop.agreement.meet(STOP.requested, loop.clock_is_due())
+                self._attend(loop, stop=stop, save=loop.save_is_due or clock)
+            following = handlers[phase](loop)
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
-        self._save(loop)
+        loop.agreement.heard()
+        self._saving.save_last(loop, complete=True)
+        if state.ended_by is not None:
+            loop.say(f"the training ends here: {state.ended_by}")
+            self._journal.ended_early(state.ended_by)
 
     def _attend(self, loop: Loop, *, stop: bool, save: bool) -> None:
-        if stop or save:
-            self._save(loop)
+        if save and not stop:
+            self._saving.save(loop)
         if stop:
+            self._saving.save_last(loop, complete=False)
             by = STOP.signal or preemption.SIGNALS[0]  # another rank has heard it
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
             raise Stopped(by)
-
-    def _agreed(self, *wishes: bool) -> list[bool]:
-        """Return what any rank wishes."""
-        mine = torch.tensor([float(wish) for wish in wishes], device=self._fabric.device)
-        return [bool(wish) for wish in self._fabric.all_reduce(mine, reduce_op="sum")]
-
-    def _save(self, loop: Loop) -> None:
-        """Save the state, unless the newest checkpoint holds just this."""
-        loop.save_is_due = False
-        loop.saved_at_s = time.monotonic()
-        state = loop.state
-        if state.position() == self._saved_at:
-            return
-        state.timestamp = datetime.now(UTC).isoformat(timespec="seconds")
-        content = snapshot.take(loop)
-        if self._fabric.is_global_zero:
-            write = functools.partial(torch.save, content)
-            self._journal.checkpoint(
-                self._store.save(write, epoch=state.epoch, step=state.global_step)
-            )
-        self._fabric.barrier()
-        self._saved_at = state.position()
 
 
 def length_of(train: Batches, accumulated: int, max_epochs: int) -> Length:

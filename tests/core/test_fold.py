@@ -33,6 +33,14 @@ def test_the_best_value_is_kept_and_the_newest_metrics_are_told() -> None:
     assert (found.best.value, found.best.epoch, found.best.mode) == (0.9, 2, "max")
 
 
+def test_the_pace_is_that_of_the_newest_start() -> None:
+    going = {"event": "progress", "epoch": 1, "step": 5, "total_steps": 9, "steps_per_s": 2.5, "eta_s": 1.6}  # fmt: skip
+    found = fold([STARTED, going], "/r")
+    assert (found.steps_per_s, found.eta_s) == (2.5, 1.6)
+    again = fold([STARTED, going, STARTED], "/r")
+    assert (again.step, again.steps_per_s, again.eta_s) == (5, None, None)
+
+
 def test_nan_is_never_the_best() -> None:
     found = fold([STARTED, metrics(1, float("nan")), metrics(2, 0.1)], "/r")
     assert found.best is not None

@@ -83,7 +83,7 @@ def test_a_damaged_record_is_set_aside_and_the_others_are_read(tmp_path: Path) -
     tip = repo.commit("mtf/ledger")
     path = record_path(run_record(1).run)
     future = json.dumps({**json.loads(encode_run(run_record(3))), "format": 99}).encode()
-    bad = repo.write_commit({path: b"{torn", record_path(run_record(3).run): future}, parents=(tip,), message="x", committer=repo.identity)  # fmt: skip
+    bad = repo.write_commit({path: b"{torn", record_path(run_record(3).run): future}.items(), parents=(tip,), message="x", committer=repo.identity)  # fmt: skip
     made.git("update-ref", "refs/heads/mtf/ledger", bad)
     ledger = store.read()
     assert set(ledger.runs) == {run_record(2).run}

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 from mtf.core.actions import Plan, Record, Submit
 from mtf.core.experiments import run_key
+from mtf.core.fold import Progress
 from mtf.core.ids import RunId
 from mtf.core.records import Best, Checkpoint
 from mtf.core.states import RunState
 from mtf.errors import Problem
 from mtf.report.plans import COMMENT_BUDGET, SpecChange, plan_markdown, plan_text
 from mtf.report.problems import render_problems
-from mtf.report.runs import results_table, status_table, summary
+from mtf.report.runs import results_table, run_page, status_table, summary
 from mtf.report.tables import Columns, count, render_csv, render_markdown, render_plain
 from tests.core.worlds import NOW, desired, experiment, iso, record
 
@@ -129,3 +130,10 @@ def test_problems_for_forges_are_escaped() -> None:
         == "::error file=a%2Cb.yaml,line=3,col=7::50%25 of%0Ait"
     )
     assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\nit"
+
+
+def test_a_running_run_says_how_fast_it_goes_and_what_is_left() -> None:
+    progress = Progress(total_steps=1000, steps_per_s=12.34, eta_s=4000.0)
+    page = run_page(replace(RUN, step=30), "", [], progress)
+    assert "progress   epoch 3/10, step 30 of 1000, 12.3 steps/s, about 1 h 6 min left\n" in page
+    assert "progress   epoch 3/10, step 30\n" in run_page(replace(RUN, step=30), "", [])

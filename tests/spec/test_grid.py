@@ -224,9 +224,9 @@ def test_conditions_are_counted_before_they_are_multiplied() -> None:
          "mean 'model.hidden_size'?"]),
         ("parameters: {experiment_name: [a], x: [1]}", [
             "4:14: unknown key 'experiment_name'. A key begins with one of: model, data, "
-            "training, optimizer, scheduler, checkpoint, logging, slurm",
+            "training, optimizer, scheduler, callbacks, checkpoint, logging, slurm",
             "4:36: unknown key 'x'. A key begins with one of: model, data, training, optimizer, "
-            "scheduler, checkpoint, logging, slurm",
+            "scheduler, callbacks, checkpoint, logging, slurm",
         ]),
         ("parameters: {training.seed.x: [1]}", ["4:14: unknown key 'training.seed.x'. Did you mean "
          "'training.seed'?"]),

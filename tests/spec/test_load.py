@@ -132,7 +132,7 @@ def test_what_cannot_be_a_base_is_told() -> None:
 
 def test_the_mistakes_of_a_base_are_told_where_they_are() -> None:
     assert problems(base=BASE + "sedd: 1\ngeneration: 2\n", g=GRID) == [
-        "base.yaml:4:1: unknown key 'sedd'. Known: checkpoint, cluster, data, description, "
+        "base.yaml:4:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
         "entrypoint, experiment_name, generation, kind, logging, model, optimizer, owner, "
         "rerun_on, scheduler, slurm, training",
         "base.yaml:5:1: a base does not run: generation belongs to the grid",

@@ -45,18 +45,21 @@ def test_every_default_is_the_documented_one() -> None:
         },
         "training": {
             "max_epochs": 100, "batch_size": 32, "gradient_accumulation_steps": 1,
-            "max_grad_norm": 1.0, "use_amp": True, "seed": 0,
+            "max_grad_norm": 1.0, "use_amp": True, "seed": 0, "max_grad_value": None,
+            "on_nonfinite": None, "compile": False, "combine": None,
         },
         "optimizer": {"type": "adamw", "lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
         "scheduler": None,
+        "callbacks": {"early_stopping": None, "ema": None},
         "checkpoint": {
             "every_n_epochs": 1, "every_n_steps": None, "every_n_minutes": None, "keep_last": 3,
-            "monitor": None, "mode": "min",
+            "monitor": None, "mode": "min", "keep_best": 1, "on_error": "continue",
         },
         "logging": {
             "use_wandb": False, "wandb_project": None, "wandb_entity": None,
-            "log_scalars_every_n_steps": 50, "log_images_every_n_steps": 500,
-            "log_gradients": False, "log_model_parameters": False,
+            "log_scalars_every_n_steps": 50, "tensorboard": False, "csv": False,
+            "log_images_every_n_steps": 500, "log_gradients": False, "log_model_parameters": False,
+            "log_histograms_every_n_steps": 500,
         },
         "slurm": {
             "partition": None, "account": None, "qos": None, "nodes": 1, "ntasks_per_node": 1,
@@ -192,7 +195,7 @@ def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
         ("rerun_on: [../src]", "5:12: rerun_on[0]: '../src' is not a path inside the repository, "
          "like src/models"),
         ("owner: 7", "5:8: owner: must be a valid string, got 7. Put it in quotes"),
-        ("sedd: 1", "5:1: unknown key 'sedd'. Known: checkpoint, cluster, data, description, "
+        ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
          "entrypoint, experiment_name, generation, kind, logging, model, optimizer, owner, "
          "rerun_on, scheduler, slurm, training"),
         ("defaults: [model: mlp]", "5:1: defaults (a Hydra defaults list) is not supported yet: "

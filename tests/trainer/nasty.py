@@ -7,17 +7,21 @@ accumulation with a smaller last window, a smaller last batch, clipping, a sched
 from __future__ import annotations
 
 import functools
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.nn import functional
+from torch.utils.data import Dataset, IterableDataset, Subset, get_worker_info
 
+from mtf.trainer.callbacks import Callback
 from mtf.trainer.context import RunContext
 from mtf.trainer.fabric import Fabric, build_fabric
 from mtf.trainer.job import read_config
+from mtf.trainer.phases import Phase
 from mtf.trainer.rng import seed_all, seed_at
 from mtf.trainer.verify import trials
 from mtf.trainer.verify.compare import difference, result
@@ -25,10 +29,10 @@ from mtf.trainer.verify.trials import COMPLETE, STOPPED
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from mtf.trainer.phases import Phase
+    from mtf.trainer.loop import Loop
 
 __all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]
 EPOCHS = 2
@@ -70,6 +74,14 @@ class Net(nn.Module):
         return self.layers(inputs)
 
 
+class Small(nn.Sequential):
+    """As little as can be trained."""
+
+    def __init__(self, hidden_size: int) -> None:
+        del hidden_size
+        super().__init__(nn.Linear(6, 3), nn.Dropout(0.5))
+
+
 class Augmented(Dataset[tuple[torch.Tensor, int]]):
     """Samples that differ each time they are asked for."""
 
@@ -90,11 +102,118 @@ class Augmented(Dataset[tuple[torch.Tensor, int]]):
         return sample, index % self.num_classes
 
 
+class Streamed(IterableDataset[tuple[torch.Tensor, int]]):
+    """Samples that can only be asked for one after the other, dealt out to the workers."""
+
+    num_classes, input_shape = 3, (6,)
+
+    def __init__(self, split: str) -> None:
+        self._samples = Augmented(split)
+
+    def __len__(self) -> int:
+        return min(40, len(self._samples))  # whole batches for two workers
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in range(first, len(self), step):
+            yield self._samples[index]
+
+
+def two_sets(split: str) -> Any:
+    """Return two sets of different lengths to train on."""
+    if split != "train":
+        return Augmented(split)
+    return {"many": Augmented(split), "few": Subset(Augmented(split), range(14))}
+
+
+class OnTwoSets(Net):
+    """Takes batches of either set, or of both."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, 3)
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        """Return the mean loss over the sets that there are batches of."""
+        losses = [functional.cross_entropy(self(x), y) for x, y in batch.values()]
+        return torch.stack(losses).mean()
+
+    def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the loss of a batch of the one set there is."""
+        return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
+
+
+class Rivals(nn.Module):
+    """Two parts that are trained in turns, each by an optimizer of its own."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.maker = nn.Sequential(
+            nn.Linear(6, hidden_size), nn.Dropout(0.3), nn.Linear(hidden_size, 6)
+        )
+        self.judge = Net(hidden_size, 3)
+
+    def configure_optimizers(self, config: Any) -> dict[str, torch.optim.Optimizer]:
+        """Return one for each part, of different kinds."""
+        return {
+            "judge": torch.optim.AdamW(self.judge.parameters(), lr=config.lr),
+            "maker": torch.optim.SGD(self.maker.parameters(), lr=config.lr, momentum=0.9),
+        }
+
+    def training_step(self, batch: Any, optimizer: str) -> torch.Tensor:
+        """Return what the part whose turn it is is after."""
+        loss = functional.cross_entropy(self.judge(self.maker(batch[0])), batch[1])
+        return loss if optimizer == "judge" else -loss
+
+    def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the judge's loss."""
+        return {"loss": functional.cross_entropy(self.judge(batch[0]), batch[1])}
+
+
+class Stateful(Callback):
+    """Draws random numbers, counts what it sees, and lets both act on the weights."""
+
+    phases = (Phase.TRAIN_BATCH_END, Phase.VAL_BATCH_END)
+
+    def __init__(self, strength: float) -> None:
+        self._strength = strength
+        self._seen = torch.zeros(2)
+
+    def before(self, phase: Phase, training: Loop) -> None:
+        """Count."""
+        self._seen[int(phase is Phase.VAL_BATCH_END)] += random.random()
+        del training
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        """Move a bias by what was counted."""
+        del phase
+        with torch.no_grad():
+            bias = next(p for n, p in training.engine.module.named_parameters() if "bias" in n)
+            bias += self._strength * self._seen.sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"seen": self._seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self._seen = state["seen"]
+
+
+class SometimesInfinite(Net):
+    """Has a loss without bounds for some batches."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        """Return the loss, infinite where the augmentation happens to say so."""
+        loss = functional.cross_entropy(self(batch[0]), batch[1])
+        return loss / 0 if float(batch[0][0, 0].detach()) > 1.2 else loss
+
+
 def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)
     torch.set_num_threads(1)
-    fabric = build_fabric(config, {"MTF_CPUS": "1"})
+    fabric = build_fabric(config, os.environ)
     if precision != "32-true":
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     context = RunContext(config, run, fabric)

@@ -20,7 +20,8 @@ from torch.utils.data import (
 )
 
 from mtf.errors import MtfError
-from mtf.trainer.data import Plan, Stream, in_memory, of_loader
+from mtf.trainer.data import Stream, in_memory, of_loader
+from mtf.trainer.order import Plan
 from tests.trainer.nasty import Augmented
 
 if TYPE_CHECKING:

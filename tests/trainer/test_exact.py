@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
+TWO_SETS: dict[str, Any] = {
+    "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
+    "model": {"type": "tests.trainer.nasty:OnTwoSets"},
+}
 SOFT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # how often a phase comes: in the whole training, in its first epoch
 TIMES = {
@@ -116,22 +121,45 @@ def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
         {"scheduler": {"type": "step", "step_size": 1}, "optimizer": {"type": "sgd"}},
         {"training": {"gradient_accumulation_steps": 1, "max_grad_norm": None}},
         {"data": {"val_split": None}, "scheduler": None},
+        {"callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 1}, "own": OWN}},
+        {"data": {"dataset_name": "tests.trainer.nasty:Streamed"}},
+        {"data": {"dataset_name": "tests.trainer.nasty:Streamed", "num_workers": 2}},
+        TWO_SETS,
+        {**TWO_SETS, "training": {"combine": "in_turn"}},
+        {"model": {"type": "tests.trainer.nasty:Rivals"}},
+        {
+            "model": {"type": "tests.trainer.nasty:SometimesInfinite"},
+            "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
+        },
     ],
-    ids=["workers", "plateau", "by epoch", "no accumulation", "no validation"],
+    ids=[
+        "workers",
+        "plateau",
+        "by epoch",
+        "no accumulation",
+        "no validation",
+        "callbacks",
+        "iterable",
+        "iterable, workers",
+        "two sets",
+        "two sets in turn",
+        "two optimizers",
+        "steps left out",
+    ],
 )
 def test_other_trainings_are_exact_too(
     changes: dict[str, Any], tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
-    for phase, nth in (
-        (Phase.TRAIN_BATCH_LOAD, 6),
-        (Phase.TRAIN_BATCH_END, 11),
-        (Phase.SCHEDULER_EPOCH_STEP, 1),
-        (Phase.EPOCH_END, 1),
+    for phase, nth, signum in (
+        (Phase.TRAIN_BATCH_LOAD, 6, signal.SIGTERM),
+        (Phase.TRAIN_BATCH_END, 9, signal.SIGKILL),
+        (Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1),
+        (Phase.SCHEDULER_EPOCH_STEP, 1, signal.SIGTERM),
+        (Phase.EPOCH_END, 1, signal.SIGKILL),
     ):
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            run = make_run(tmp_path, base=NASTY, **changes)
-            in_child(run, signal_at(phase, nth, signum, after=True))
-            assert difference(finish(run), whole(**changes)) is None, (phase, signum)
+        run = make_run(tmp_path, base=NASTY, **changes)
+        in_child(run, signal_at(phase, nth, signum, after=True))
+        assert difference(finish(run), whole(**changes)) is None, (phase, signum)
 
 
 def test_the_number_of_workers_may_change_at_a_resume(

@@ -56,7 +56,7 @@ def context(run: Path) -> RunContext:
 def test_checkpoints_are_saved_when_the_policy_says(
     policy: dict[str, Any], steps: list[int], tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint=policy)
+    run = make_run(tmp_path, base=NASTY, checkpoint={**policy, "keep_best": 0})
     assert in_child(run) == COMPLETE
     assert [fact["step"] for fact in events(run, "checkpoint")] == steps
 

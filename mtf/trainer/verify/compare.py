@@ -11,7 +11,7 @@ import torch
 from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer.checkpoint import CheckpointStore
-from mtf.trainer.tracking import SCALARS
+from mtf.trainer.scalars import SCALARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

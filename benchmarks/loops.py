@@ -1,0 +1,189 @@
+"""The loops that are timed against each other: `python -m benchmarks.loops NAME STEPS FOLDER`.
+
+Each trains the same MLP 64-64-10 by plain descent on the same ready batches of 32, on one thread,
+and prints the microseconds of a step in each block of 100, taken between two batches that its
+loader is asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WARM_UP, BLOCK = 300, 100
+EVERYTHING = {
+    "checkpoint": {"every_n_epochs": 1, "every_n_steps": 1000},
+    "logging": {"log_scalars_every_n_steps": 50},
+}
+NOTHING = {"checkpoint": {"every_n_epochs": None}, "logging": {"log_scalars_every_n_steps": 10**9}}
+
+
+class Ready(Dataset[Any]):
+    """Batches that are there already, and when every hundredth of them was asked for."""
+
+    num_classes, input_shape = 10, (64,)
+
+    def __init__(self, steps: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._batches = [
+            (torch.randn(32, 64, generator=generator), torch.arange(32) % 10) for _ in range(64)
+        ]
+        self._steps = WARM_UP + steps
+        self._asked_s: list[float] = []
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index >= WARM_UP and index % BLOCK == 0:
+            self._asked_s.append(time.perf_counter())
+        return self._batches[index % 64]
+
+    def loader(self) -> DataLoader[Any]:
+        return DataLoader(self, batch_size=None)
+
+    def steps_us(self) -> list[float]:
+        """Return the mean time of a step in each block, in microseconds."""
+        pairs = itertools.pairwise(self._asked_s)
+        return [(after - before) / BLOCK * 1e6 for before, after in pairs]
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def _parts() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = _model()
+    return model, torch.optim.SGD(model.parameters(), lr=1e-3)
+
+
+def raw(ready: Ready, _folder: Path) -> None:
+    """Train with torch alone."""
+    model, optimizer = _parts()
+    for inputs, targets in ready.loader():
+        loss = functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def fabric(ready: Ready, _folder: Path) -> None:
+    """Train with Fabric as its documentation shows."""
+    from lightning.fabric import Fabric
+
+    lightning = Fabric(accelerator="cpu", devices=1)
+    model, optimizer = lightning.setup(*_parts())
+    for inputs, targets in lightning.setup_dataloaders(ready.loader()):
+        loss = functional.cross_entropy(model(inputs), targets)
+        lightning.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def accelerate(ready: Ready, _folder: Path) -> None:
+    """Train with Accelerate as its documentation shows."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model, optimizer, loader = accelerator.prepare(*_parts(), ready.loader())
+    for inputs, targets in loader:
+        loss = functional.cross_entropy(model(inputs), targets)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def lightning(ready: Ready, folder: Path) -> None:
+    """Train with Lightning's Trainer, all that can be off being off."""
+    from lightning.pytorch import LightningModule, Trainer
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _model()
+
+        def training_step(self, batch: Any, _batch_idx: int) -> torch.Tensor:
+            return functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, default_root_dir=folder,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    ).fit(Module(), ready.loader())  # fmt: skip
+
+
+class _Batches:
+    """Ready batches as mtf's loop takes them, through the same loader as all others."""
+
+    def __init__(self, ready: Ready) -> None:
+        self._ready = ready
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def batches(self, _epoch: int, start: int) -> Iterator[Any]:
+        assert start == 0
+        return iter(self._ready.loader())
+
+
+def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
+    from mtf.spec.schema import ExperimentConfig
+    from mtf.trainer import GenericTrainer
+    from mtf.trainer.fabric import build_fabric
+
+    name = dict.fromkeys(
+        ("run", "submission", "experiment", "key", "commit", "code_dir", "manifest", "repository"),
+        "benchmark",
+    )
+    config = ExperimentConfig.model_validate(
+        {
+            "experiment_name": "benchmark",
+            "model": {"type": "mlp"},
+            "data": {"dataset_name": "synthetic"},
+            "training": {"max_epochs": 1, "max_grad_norm": None, "use_amp": False},
+            "mtf": {**name, "grid": None},
+            **sections,
+        }
+    )
+    trainer = GenericTrainer(config, build_fabric(config, {}), *_parts(), run_dir=folder)
+    trainer.fit(_Batches(ready))
+
+
+def mtf_alone(ready: Ready, folder: Path) -> None:
+    """Train with mtf, all that can be off being off."""
+    _mtf(ready, folder, NOTHING)
+
+
+def mtf_whole(ready: Ready, folder: Path) -> None:
+    """Train with mtf: checkpoints, journal and scalars."""
+    _mtf(ready, folder, EVERYTHING)
+
+
+LOOPS: dict[str, Callable[[Ready, Path], None]] = {
+    "raw": raw,
+    "mtf_alone": mtf_alone,
+    "mtf_whole": mtf_whole,
+    "fabric": fabric,
+    "accelerate": accelerate,
+    "lightning": lightning,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _ready = Ready(int(sys.argv[2]))
+    LOOPS[sys.argv[1]](_ready, Path(sys.argv[3]))
+    print(*_ready.steps_us())

@@ -1,0 +1,92 @@
+"""What any rank wishes, known to all of them at the same cut, without waiting for each other there.
+
+A question asked at one meeting is answered at the next: the ranks' answers travel while they
+compute. It goes between the hosts, so that no device is waited for either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+class Agreement:
+    """The ranks' common word. With one rank, it is that one's own, at once.
+
+    Attributes:
+        is_alone: whether there is but one rank.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.is_alone = fabric.world_size == 1
+        self._rank = fabric.global_rank
+        self._group: Any = None if self.is_alone else distributed.new_group(backend="gloo")
+        self._asked: tuple[Any, torch.Tensor] | None = None
+
+    def meet(self, *wishes: bool) -> list[bool]:
+        """Return what any rank wished at the last meeting, and send this one's wishes.
+
+        All ranks must call it at the same places of the training.
+        """
+        if self.is_alone:
+            return list(wishes)
+        heard = [False] * len(wishes) if self._asked is None else self.heard()
+        mine = torch.tensor(wishes, dtype=torch.uint8)
+        work = distributed.all_reduce(
+            mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        self._asked = (work, mine)
+        return heard
+
+    def heard(self) -> list[bool]:
+        """Return the answer to the last question, and forget it."""
+        if self._asked is None:
+            return []
+        work, wishes = self._asked
+        work.wait()
+        self._asked = None
+        return [bool(wish) for wish in wishes.tolist()]
+
+    def least(self, number: int) -> int:
+        """Return the least of the ranks' numbers."""
+        if self.is_alone:
+            return number
+        value = torch.tensor(number)
+        distributed.all_reduce(value, op=distributed.ReduceOp.MIN, group=self._group)
+        return int(value)
+
+    def the_same(self, number: int, what: str) -> int:
+        """Return a number that all ranks must have.
+
+        Raises:
+            MtfError: they have not.
+        """
+        least, most = self.least(number), -self.least(-number)
+        if least != most:
+            raise MtfError(f"{what} differs between the ranks: from {least} to {most}")
+        return number
+
+    def gathered(self, of_this_rank: Any) -> list[Any] | None:
+        """Return the ranks' values in order on the first rank, None on the others."""
+        if self.is_alone:
+            return [of_this_rank]
+        values: list[Any] | None = (
+            [None] * distributed.get_world_size() if self._rank == 0 else None
+        )
+        distributed.gather_object(of_this_rank, values, dst=0, group=self._group)
+        return values
+
+    def told(self, by_the_first: Any) -> Any:
+        """Return the first rank's value on all of them."""
+        if self.is_alone:
+            return by_the_first
+        value = [by_the_first]
+        distributed.broadcast_object_list(value, src=0, group=self._group)
+        return value[0]

@@ -1,0 +1,77 @@
+"""Several ranks of one training, as ``srun`` starts them on one node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtf.trainer.preemption import STOP, Stopped
+from tests.trainer.nasty import COMPLETE, STOPPED, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """Return what SLURM says to one rank."""
+    return {
+        "SLURM_NTASKS": str(ranks), "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "mtf", "MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1",
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "MTF_CPUS": "1",
+    }  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def train_ranks(
+    run: Path,
+    ranks: int,
+    prepare: Mapping[int, Callable[[], None]] | None = None,
+    training: Callable[[Path], None] = train,
+) -> list[int]:
+    """Train in that many processes; return how each ended, see ``nasty.in_child``.
+
+    As with ``srun --kill-on-bad-exit``, where one is killed the others are as well.
+    """
+    port, prepared = free_port(), prepare or {}
+    pids = []
+    for rank in range(ranks):
+        if (pid := os.fork()) == 0:
+            os._exit(_rank(run, environment(rank, ranks, port), prepared.get(rank), training))
+        pids.append(pid)
+    codes: dict[int, int] = {}
+    while len(codes) < ranks:
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid] not in (COMPLETE, STOPPED):
+            for other in set(pids) - codes.keys():
+                os.kill(other, signal.SIGKILL)
+    return [codes[pid] for pid in pids]
+
+
+def _rank(run: Path, env: Mapping[str, str], prepare: Any, training: Callable[[Path], None]) -> int:
+    try:
+        os.environ.update(env)
+        torch.set_num_threads(1)
+        STOP.requested, STOP.signal = False, None
+        if prepare:
+            prepare()
+        training(run)
+    except Stopped:
+        return STOPPED
+    except BaseException:  # noqa: BLE001 -- the parent sees the code, pytest the text
+        traceback.print_exc()
+        return 1
+    return COMPLETE

@@ -1,0 +1,342 @@
+"""What a training does besides descending: callbacks, guards, clipping, several optimizers, sets."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from mtf.errors import MtfError
+from mtf.trainer.callbacks import EMA, Callback, EarlyStopping, build_callbacks
+from mtf.trainer.combine import combined
+from mtf.trainer.data import TensorBatches
+from mtf.trainer.job import read_config
+from mtf.trainer.order import Plan
+from mtf.trainer.phases import Phase
+from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
+from tests.trainer.runs import events, make_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mtf.trainer.loop import Loop
+
+INFINITE = {"model": {"type": "tests.trainer.nasty:SometimesInfinite"}}
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "scalars.jsonl").read_text().splitlines()]
+
+
+# -- callbacks -------------------------------------------------------------------------------------
+
+
+class State:
+    """Stands for a training at the ends of its epochs."""
+
+    def __init__(self) -> None:
+        self.state = self
+        self.metrics: dict[str, float] = {}
+        self.ended: str | None = None
+
+    def end(self, reason: str) -> None:
+        self.ended = reason
+
+
+def epochs_until_end(stopping: EarlyStopping, values: list[float]) -> int | None:
+    training: Any = State()
+    for epoch, value in enumerate(values, 1):
+        training.metrics = {"m": value}
+        stopping.after(Phase.EPOCH_END, training)
+        if training.ended:
+            return epoch
+    return None
+
+
+def test_early_stopping_waits_for_its_patience() -> None:
+    nan = float("nan")
+    assert epochs_until_end(EarlyStopping("m", patience=2), [3, 2, 2, 2]) == 4
+    assert epochs_until_end(EarlyStopping("m", patience=2), [3, 2, 2.1, 1, 2]) is None
+    assert epochs_until_end(EarlyStopping("m", "max", patience=1), [1, 2, 3, 3]) == 4
+    assert epochs_until_end(EarlyStopping("m", patience=1, min_delta=0.5), [3, 2, 1.6]) == 3
+    assert epochs_until_end(EarlyStopping("m", patience=2), [nan, nan]) == 2
+
+
+def test_a_training_that_stops_early_is_complete_and_says_why(tmp_path: Path) -> None:
+    stopping = {"monitor": "train_loss", "mode": "max", "patience": 1}  # it falls: no improvement
+    run = make_run(
+        tmp_path, base=NASTY, training={"max_epochs": 9}, callbacks={"early_stopping": stopping},
+        optimizer={"lr": 0.1}, scheduler=None,
+    )  # fmt: skip
+    assert in_child(run) == COMPLETE
+    done = len(events(run, "metrics"))
+    assert 1 < done < 9
+    (ended,) = events(run, "ended_early")
+    assert ended["reason"].startswith(
+        "early stopping: train_loss has not improved for 1 epochs, best "
+    )
+    assert in_child(run) == COMPLETE  # a requeue adds nothing
+    assert len(events(run, "metrics")) == done
+
+
+def test_an_unknown_metric_to_watch_is_named_with_those_there_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    watching = {"early_stopping": {"monitor": "val_los"}}
+    assert in_child(make_run(tmp_path, base=NASTY, callbacks=watching)) == 1
+    assert (
+        "early_stopping.monitor: no metric 'val_los'; there are train_loss, val_loss,"
+        in capfd.readouterr().err
+    )
+
+
+def test_the_average_of_weights_is_what_is_validated_and_saved(tmp_path: Path) -> None:
+    still = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.0}})
+    slow = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.99}})
+    aside = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.99, "evaluate": False}})
+    plain = make_run(tmp_path, base=NASTY)
+    for run in (still, slow, aside, plain):
+        assert in_child(run) == COMPLETE
+    losses = {run: [f["metrics"]["val_loss"] for f in events(run, "metrics")] for run in
+              (still, slow, aside, plain)}  # fmt: skip
+    assert losses[still] == losses[aside] == losses[plain] != losses[slow]
+    content = result(slow)["content"]
+    average = content["callbacks"]["ema"]["average"]
+    assert average.keys() == content["model"].keys()
+    assert torch.equal(average["layers.1.running_mean"], content["model"]["layers.1.running_mean"])
+    assert not torch.equal(average["layers.0.weight"], content["model"]["layers.0.weight"])
+
+
+def test_the_average_follows_the_formula(tmp_path: Path) -> None:
+    class Part:
+        module = torch.nn.Linear(1, 1, bias=False)
+
+    class Training:
+        engine = Part
+        state: Any = State()
+
+    training: Any = Training()
+    torch.nn.init.constant_(Part.module.weight, 1.0)
+    ema = EMA(decay=0.9, every_n_steps=2)
+    ema.on_start(training)
+    for step in (1, 2, 3, 4):
+        torch.nn.init.constant_(Part.module.weight, float(step))
+        training.state.global_step = step
+        ema.after(Phase.TRAIN_BATCH_OPTIM_STEP, training)
+    expected = 0.9 * (0.9 * 1.0 + 0.1 * 2.0) + 0.1 * 4.0
+    assert ema.state_dict()["average"]["weight"].item() == pytest.approx(expected)
+    del tmp_path
+
+
+class Diary(Callback):
+    """Notes what it is called for."""
+
+    phases = (Phase.INIT, Phase.TRAIN_BATCH_FORWARD)
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "diary"
+        self._note("made")
+
+    def _note(self, what: str) -> None:
+        with self._path.open("a") as file:
+            file.write(f"{what}\n")
+
+    def on_start(self, training: Loop) -> None:
+        self._note(f"start {training.state.global_step}")
+
+    def before(self, phase: Phase, training: Loop) -> None:
+        self._note(f"before {phase}")
+        del training
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        assert phase is Phase.INIT or training.loss is not None
+        self._note(f"after {phase}")
+
+    def on_checkpoint(self, training: Loop, saved: Any) -> None:
+        self._note(f"saved {saved.path.name} at {training.state.epoch}")
+
+    def on_exception(self, training: Loop, error: BaseException) -> None:
+        self._note(f"{type(error).__name__} at {training.state.phase}")
+
+
+def test_a_callback_is_called_for_what_it_names(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, base=NASTY, training={"max_epochs": 1}, checkpoint={"every_n_steps": None},
+        callbacks={"diary": {"type": "tests.trainer.test_features:Diary", "run": "."}},
+    )  # fmt: skip
+    given = read_config(run)
+    asked = {"type": "tests.trainer.test_features:Diary", "run": run}
+    object.__setattr__(given.callbacks, "__pydantic_extra__", {"diary": asked})
+    (diary,) = build_callbacks(given, monitor="val_loss").values()
+    assert isinstance(diary, Diary)
+
+    def prepare() -> None:
+        from mtf.trainer import trainer
+
+        trainer.build_callbacks = lambda *_, **__: {"diary": diary}  # type: ignore[assignment]
+
+    assert in_child(run, prepare) == COMPLETE
+    lines = (run / "diary").read_text().splitlines()
+    assert lines[:4] == ["made", "start 0", "before INIT", "after INIT"]
+    forward = [line for line in lines if line.endswith("FORWARD")]
+    assert forward == ["before TRAIN_BATCH_FORWARD", "after TRAIN_BATCH_FORWARD"] * 11
+    assert lines[-1] == "saved epoch_001_step_000003.ckpt at 1"
+
+
+def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, **INFINITE)
+
+    def prepare() -> None:
+        from mtf.trainer import trainer
+
+        trainer.build_callbacks = lambda *_, **__: {"diary": Diary(run)}  # type: ignore[assignment]
+
+    assert in_child(run, prepare) == 1
+    assert (run / "diary").read_text().endswith("MtfError at TRAIN_BATCH_BACKWARD\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"type": "swa"}, "callbacks.mine.type: unknown name 'swa'"),
+        ({"type": "tests.trainer.nasty:Stateful"}, "callbacks.mine: Stateful needs strength"),
+        ({"type": "tests.trainer.nasty:Net", "hidden_size": 1, "num_classes": 1}, "no mtf.trainer"),
+    ],
+)
+def test_a_callback_that_cannot_be_made_is_said(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = read_config(make_run(tmp_path, base=NASTY, callbacks={"mine": given}))
+    with pytest.raises(MtfError, match=message):
+        build_callbacks(config, monitor="val_loss")
+
+
+# -- numbers that are none -------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_fails_the_run_and_names_the_samples(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=NASTY, **INFINITE)
+    assert in_child(run) == 1
+    said = capfd.readouterr().err
+    assert "the training loss is inf at epoch 1, step " in said
+    assert "(samples " in said
+    assert "Lower optimizer.lr" in said
+
+
+def test_steps_with_infinite_gradients_are_left_out_when_asked(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "skip"})
+    assert in_child(run) == COMPLETE
+    content = result(run)["content"]
+    state = content["ranks"][0]
+    assert 0 < state["skipped"] < state["global_step"] == 6
+    assert all(torch.isfinite(value).all() for value in content["model"].values())
+    assert all(row["train_loss"] < float("inf") for row in rows(run))
+
+
+def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "stop"})
+    assert in_child(run) == COMPLETE
+    assert events(run, "ended_early")[0]["reason"].startswith("gradients are not finite at epoch")
+    content = result(run)["content"]
+    assert content["ranks"][0]["global_step"] < 6
+    assert all(torch.isfinite(value).all() for value in content["model"].values())
+
+
+def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
+    """One step of plain descent moves a weight by at most the rate times that value."""
+    sgd = {"optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0}, "scheduler": None}
+    one_step = {"max_epochs": 1, "max_grad_norm": None, "gradient_accumulation_steps": 11}
+    weights = {}
+    for value in (None, 1e-4, 1e-30):
+        run = make_run(tmp_path, base=NASTY, **sgd, training={**one_step, "max_grad_value": value})
+        assert in_child(run) == COMPLETE
+        weights[value] = result(run)["content"]["model"]["layers.0.weight"]
+    start = weights[1e-30]
+    assert (weights[None] - start).abs().max() > 1e-3
+    assert 0.99e-4 < (weights[1e-4] - start).abs().max() < 1.01e-4
+
+
+# -- several sets ----------------------------------------------------------------------------------
+
+
+def sets() -> dict[str, TensorBatches]:
+    def one(size: int, first: int) -> TensorBatches:
+        data = TensorDataset(torch.arange(first, first + size))
+        return TensorBatches(data.tensors, Plan(size, 1, 0, shuffled=True))
+
+    return {"long": one(5, 0), "short": one(2, 100)}
+
+
+def seen(batches: Any, epoch: int, start: int) -> list[dict[str, int]]:
+    return [{k: int(v[0]) for k, v in b.items()} for b in batches.batches(epoch, start)]
+
+
+@pytest.mark.parametrize(("way", "length"), [(None, 5), ("shortest", 2), ("in_turn", 7)])
+def test_sets_are_combined_and_sought_alike(way: Any, length: int) -> None:
+    both = combined(sets(), way)
+    assert len(both) == length
+    for epoch in (0, 1):
+        whole = seen(both, epoch, 0)
+        assert len(whole) == length
+        assert all(seen(both, epoch, start) == whole[start:] for start in range(length + 1))
+
+
+def test_the_shorter_set_comes_around_in_a_new_order() -> None:
+    both = combined(sets(), "cycle")
+    rounds = [[b["short"] for b in seen(both, epoch, 0)] for epoch in range(6)]
+    for values in rounds:
+        assert {*values[:2]} == {*values[2:4]} == {100, 101}
+        assert {b["long"] for b in seen(both, 0, 0)} == set(range(5))
+    assert len({tuple(values) for values in rounds}) > 1
+
+
+def test_in_turn_every_sample_comes_once() -> None:
+    values = [next(iter(b.values())) for b in seen(combined(sets(), "in_turn"), 3, 0)]
+    assert sorted(values) == [0, 1, 2, 3, 4, 100, 101]
+
+
+def test_no_set_at_all_is_an_error() -> None:
+    with pytest.raises(MtfError, match="empty dict of data sets"):
+        combined({}, None)
+
+
+# -- several optimizers ----------------------------------------------------------------------------
+
+
+def test_optimizers_in_turns_have_a_learning_rate_each(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, base=NASTY, model={"type": "tests.trainer.nasty:Rivals"},
+        scheduler={"type": "exponential", "gamma": 0.5},
+    )  # fmt: skip
+    assert in_child(run) == COMPLETE
+    steps = [row for row in rows(run) if "lr/judge" in row]
+    assert [row["lr/maker"] for row in steps] == [0.01] * 3 + [0.005] * 3
+    states = result(run)["content"]["optimizers"]
+    assert list(states) == ["judge", "maker"]
+    assert states["judge"]["state"][0]["step"] == 3  # of six steps
+
+
+# -- torch.compile ---------------------------------------------------------------------------------
+
+
+def test_a_compiled_training_resumes_bit_for_bit_under_the_names_of_a_plain_one(
+    tmp_path: Path,
+) -> None:
+    small = {
+        "model": {"type": "tests.trainer.nasty:Small"},
+        "data": {"val_split": None},
+        "training": {"compile": True, "gradient_accumulation_steps": 1, "batch_size": 14},
+    }
+    whole, run = (make_run(tmp_path, base=NASTY, **small) for _ in range(2))
+    assert in_child(whole) == COMPLETE
+    stop = signal_at(Phase.TRAIN_BATCH_END, 2, signal.SIGUSR1, after=False)
+    assert in_child(run, stop) == STOPPED
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), result(whole)) is None
+    assert list(result(run)["content"]["model"]) == ["0.weight", "0.bias"]

@@ -1,0 +1,150 @@
+"""Several ranks: they stop at one cut, resume bit for bit, and another number keeps the samples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from mtf.trainer import Callback
+from mtf.trainer.phases import Phase
+from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, result, signal_at
+from tests.trainer.ranks import train_ranks
+from tests.trainer.runs import events, make_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mtf.trainer.loop import Loop
+
+
+def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:
+    # windows of 3 and 1 micro-batches; no last batch of one sample, which BatchNorm refuses
+    training = {"batch_size": 3, "gradient_accumulation_steps": 3, **changes.pop("training", {})}
+    return make_run(
+        tmp_path, base=NASTY, slurm={"ntasks_per_node": ranks}, training=training, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """Return the result of that many ranks whom nobody interrupts."""
+    results: dict[int, dict[str, Any]] = {}
+
+    def of(ranks: int) -> dict[str, Any]:
+        if ranks not in results:
+            run = make(tmp_path_factory.mktemp("whole"), ranks)
+            assert train_ranks(run, ranks) == [COMPLETE] * ranks
+            results[ranks] = result(run)
+        return results[ranks]
+
+    return of
+
+
+@pytest.mark.parametrize("phase", list(Phase)[:-1])
+def test_three_ranks_stopped_at_a_phase_resume_bit_for_bit(
+    phase: Phase, tmp_path: Path, whole: Callable[[int], dict[str, Any]]
+) -> None:
+    """Three, since two hide that DDP sums in another order after a restart."""
+    run = make(tmp_path, 3)
+    hears = signal_at(phase, 2 if phase is not Phase.INIT else 1, signal.SIGUSR1, after=False)
+    ended = train_ranks(run, 3, {2: hears})
+    assert ended in ([STOPPED] * 3, [COMPLETE] * 3)  # complete: too near to the end to meet again
+    if ended[0] == STOPPED:
+        assert len(events(run, "stopped")) == 1
+        assert train_ranks(run, 3) == [COMPLETE] * 3
+    assert difference(result(run), whole(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("ranks", "phase", "nth"),
+    [
+        (3, Phase.TRAIN_BATCH_BACKWARD, 9),
+        (3, Phase.VAL_BATCH_LOAD, 2),
+        (2, Phase.TRAIN_BATCH_OPTIM_STEP, 3),
+        (2, Phase.EPOCH_END, 1),
+    ],
+)
+def test_ranks_that_are_killed_resume_bit_for_bit(
+    ranks: int, phase: Phase, nth: int, tmp_path: Path, whole: Callable[[int], dict[str, Any]]
+) -> None:
+    run = make(tmp_path, ranks)
+    killed = train_ranks(run, ranks, {1: signal_at(phase, nth, signal.SIGKILL, after=True)})
+    assert killed[1] == -signal.SIGKILL
+    assert COMPLETE not in killed
+    assert train_ranks(run, ranks) == [COMPLETE] * ranks
+    assert difference(result(run), whole(ranks)) is None
+
+
+def test_three_ranks_that_are_interrupted_again_and_again_are_exact(
+    tmp_path: Path, whole: Callable[[int], dict[str, Any]]
+) -> None:
+    run = make(tmp_path, 3)
+    for number in range(20):
+        stop = signal_at(Phase.TRAIN_BATCH_FORWARD, 2, signal.SIGUSR1, after=False)
+        if train_ranks(run, 3, {number % 3: stop}) == [COMPLETE] * 3:
+            break
+    assert len(events(run, "stopped")) >= 3
+    assert difference(result(run), whole(3)) is None
+
+
+class Numbered(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Samples that tell their numbers."""
+
+    num_classes = 3
+
+    def __init__(self, split: str) -> None:
+        self._size = 42 if split == "train" else 9
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((6,), float(index)), index % 3
+
+
+def seeing(run: Path) -> None:
+    """Train while writing down the samples."""
+    from mtf.trainer import trainer
+    from tests.trainer.nasty import train
+
+    class Noting(Callback):
+        phases = (Phase.TRAIN_BATCH_FORWARD,)
+
+        def after(self, phase: Phase, training: Loop) -> None:
+            del phase
+            numbers = training.batch[0][:, 0].int().tolist()
+            path = run / f"seen-{training.fabric.global_rank}-{training.fabric.world_size}.jsonl"
+            with path.open("a") as file:
+                file.write(json.dumps([training.state.epoch, numbers]) + "\n")
+
+    trainer.build_callbacks = lambda *_, **__: {"noting": Noting()}  # type: ignore[assignment]
+    train(run)
+
+
+def seen(run: Path, epoch: int) -> list[int]:
+    lines = [line for path in run.glob("seen-*") for line in path.read_text().splitlines()]
+    return sorted(n for at, numbers in map(json.loads, lines) if at == epoch for n in numbers)
+
+
+@pytest.mark.parametrize(("before", "after", "nth"), [(3, 2, 1), (2, 3, 5), (1, 2, 4), (2, 1, 3)])
+def test_another_number_of_ranks_trains_on_the_same_samples(
+    before: int, after: int, nth: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = {"data": {"dataset_name": "tests.trainer.test_ranks:Numbered"}}
+    run = make(tmp_path, before, **data)
+    hears = signal_at(Phase.TRAIN_BATCH_LOAD, nth, signal.SIGTERM, after=False)
+    assert train_ranks(run, before, {0: hears}, seeing) == [STOPPED] * before
+    other = make(tmp_path, after, **data)
+    shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
+    for path in (*run.glob("seen-*"), run / "scalars.jsonl"):
+        shutil.copy(path, other)
+    assert train_ranks(other, after, training=seeing) == [COMPLETE] * after
+    assert seen(other, 0) == seen(other, 1) == list(range(42))
+    said = f"was saved by {before} processes, and now there are {after}: each sample"
+    assert capfd.readouterr().err.count(said) == 1
