@@ -162,7 +162,10 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
             **config["checkpoint"], "every_n_steps": 2, "every_n_epochs": 1,
             "every_n_minutes": None, "keep_last": 2,
         },
-        "logging": {**config["logging"], "use_wandb": False, "log_scalars_every_n_steps": 1},
+        "logging": {
+            **config["logging"], "use_wandb": False, "tensorboard": False, "csv": False,
+            "log_scalars_every_n_steps": 1,
+        },
     }  # fmt: skip
     return Shortened({**config, **sections}, batches, tuple(notes))
 

@@ -61,7 +61,7 @@ _SEEDED = (
 )
 _OWN_STATE = (
     "put it into the checkpoint (register_buffer in a model, or get_extra_state and"
-    " set_extra_state), or make it a function of what is passed in"
+    " set_extra_state; state_dict in a callback), or make it a function of what is passed in"
 )
 
 
