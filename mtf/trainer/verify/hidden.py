@@ -136,6 +136,7 @@ class _Walk:
     def __init__(self, own: Own) -> None:
         self._own = own
         self._seen: set[int] = set()
+        self._kinds: set[type] = set()
 
     def all_of(self, loop: Loop) -> Iterator[tuple[str, str]]:
         for value in (loop.engine.module, loop.train, loop.validation, loop.task):
@@ -149,14 +150,16 @@ class _Walk:
         for value in gc.get_objects():
             if type(value) in others and id(value) not in self._seen:
                 others[type(value)].append(value)
-        for found in others.values():
+        for kind, found in others.items():
             if len(found) == 1:
-                yield from self._visit(found[0], "", 0)
+                name = f"another {kind.__name__}" if kind in self._kinds else kind.__name__
+                yield from self._visit(found[0], name, 0)
 
     def _visit(self, value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         if depth > _DEPTH or id(value) in self._seen or isinstance(value, type | torch.Tensor):
             return
         self._seen.add(id(value))
+        self._kinds.add(type(value))
         if isinstance(value, nn.Module):
             yield from self._module(value, path, depth)
         elif isinstance(value, list | tuple | dict):
