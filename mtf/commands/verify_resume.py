@@ -21,6 +21,7 @@ from mtf.core.ids import RunId, Token
 from mtf.core.jobs import JobRequest, Task
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
+from mtf.report.tables import count
 from mtf.spec.explain import nearest
 from mtf.spec.load import is_spec, load_specs
 
@@ -194,7 +195,8 @@ def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
     if path is not None:
         raise WrongWordError(f"{spec} is a base: name an experiment or a grid that builds on it")
     near = nearest(spec, [d.name for d in loaded.desired])
-    broken = f" ({len(loaded.problems)} mistakes in specs: mtf validate)" if loaded.problems else ""
+    wrong = count(len(loaded.problems), "mistake")
+    broken = f" (specs with {wrong} were left out: mtf validate)" if loaded.problems else ""
     raise WrongWordError(f"{spec}: no such file, experiment or grid here. {near}".rstrip() + broken)
 
 
