@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtf.cli.output import print_table, say
-from mtf.errors import EXIT_ERROR
+from mtf.errors import EXIT_ERROR, MtfError
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from mtf.commands.verify_resume import Prepared
@@ -58,12 +59,16 @@ def verify_resume(
     say(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:
         say(f"  {note}")
-    watcher = _Watcher()
+    watcher, kept = _Watcher(prepared.gpus), keep
     try:
         for event in proof.events(prepared):
             watcher.see(event)
+        kept = keep or watcher.has_failure
+    except MtfError:  # its text names files of the folder
+        kept = True
+        raise
     finally:
-        if keep or watcher.has_failures:
+        if kept:
             say(f"kept: {prepared.folder}")
         else:
             proof.remove(prepared)
@@ -87,21 +92,26 @@ def _phases(text: str) -> tuple[str, ...]:
 class _Watcher:
     """Says what happens, and keeps it for the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: int) -> None:
+        self._gpus = gpus
         self.rows: dict[str, dict[str, Any]] = {}
         self.chain: dict[str, Any] | None = None
         self.verdict: dict[str, Any] = {}
         self._planned: Counter[str] = Counter()
 
     @property
-    def has_failures(self) -> bool:
-        """Return whether a training has failed, and its output is worth keeping."""
+    def has_failure(self) -> bool:
+        """Return whether a training has failed, whose output the verdict names."""
         cause = self.verdict.get("cause")
-        return not self.verdict or bool(cause and cause["kind"] == "resume-fails")
+        return bool(cause and cause["kind"] == "resume-fails")
 
     def see(self, event: dict[str, Any]) -> None:
         """Take in one event."""
         match str(event["verify"]):
+            case "started":
+                if event["device"] != "cpu" or self._gpus:
+                    no_gpu = "the CPU, for there is no GPU: its kernels are not proved"
+                    say(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
             case "whole":
                 again = "once more in a new interpreter: " if event["number"] == 2 else ""
                 say(f"trained without interruption, {again}{event['seconds']:.1f} s")
@@ -112,9 +122,10 @@ class _Watcher:
             case "interrupted":
                 self._interrupted(event)
             case "chain":
-                self.chain = {k: event[k] for k in ("interruptions", "exact")}
+                self.chain = {k: v for k, v in event.items() if k != "verify"}
                 how = "exact" if event["exact"] else "NOT exact"
-                say(f"  one training, interrupted {event['interruptions']} times: {how}")
+                times = count(event["interruptions"], "interruption")
+                say(f"  {times} of {count(event['trainings'], 'training')}, in chains: {how}")
             case "probing":
                 say(f"looking for the cause: {event['what']}")
             case _:
@@ -126,10 +137,10 @@ class _Watcher:
         row = self.rows.setdefault(phase, empty)
         row["kills" if event["kill"] else "stops"] += 1
         row["exact"] += event["exact"]
-        if not event["exact"]:
-            say(f"  {event['where']}: NOT exact")
-        elif row["stops"] + row["kills"] == self._planned[phase] == row["exact"]:
-            say(f"  {phase or 'its own loop'}: exact")
+        total = row["stops"] + row["kills"]
+        if total == self._planned[phase]:
+            how = "exact" if row["exact"] == total else f"{row['exact']} of {total} exact"
+            say(f"  {phase or 'its own loop'}: {how}")
 
 
 def _print(watcher: _Watcher, prepared: Prepared, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from mtf.core.ids import RunId, Token
 from mtf.core.jobs import JobRequest, Task
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
+from mtf.report.tables import count
 from mtf.spec.explain import nearest
 from mtf.spec.load import is_spec, load_specs
 
@@ -37,7 +38,7 @@ PHASES = (
 )  # fmt: skip
 _EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # what a training is shortened to
 _SILENCE_S = 3600.0  # without a word, the trainings are given up
-_LOG = "verify.log"
+_LOG, _SCRIPT = "verify.log", "job.sh"
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_")  # a shell inside a job is no rank of it
 
 
@@ -75,6 +76,7 @@ class Prepared:
     folder: Path
     root: Path  # of the work tree
     name: str
+    gpus: int  # that the spec asks for
     notes: tuple[str, ...]
 
 
@@ -99,15 +101,14 @@ def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
             " verify-resume in there, with slurm.container: null"
         )
     folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
-    config = {**short.config, "mtf": _place(experiment, root)}
-    (folder / rundir.CONFIG).write_text(rundir.render_yaml(config), encoding="utf-8")
-    order = {
-        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
-        "stops": wishes.stops,
-    }  # fmt: skip
-    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    (folder / "job.sh").write_text(_script(experiment, folder, root), encoding="utf-8")
-    return Prepared(folder, root, experiment.name, short.notes)
+    gpus = experiment.resources["gpus_per_node"]
+    prepared = Prepared(folder, root, experiment.name, gpus, short.notes)
+    try:
+        _write(prepared, experiment, short, wishes)
+    except BaseException:
+        remove(prepared)
+        raise
+    return prepared
 
 
 def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
@@ -119,7 +120,7 @@ def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(_REMOVED)}
     env |= {"MTF_RUN_DIR": str(prepared.folder), "MTF_JOB_ID": "verify", "MTF_RESTARTS": "0"}
     log = prepared.folder / _LOG
-    command = ("bash", str(prepared.folder / "job.sh"))
+    command = ("bash", str(prepared.folder / _SCRIPT))
     for line in proc.lines(command, silence_s=_SILENCE_S, log=log, env=env, cwd=prepared.root):
         if not line.startswith('{"verify":'):
             continue
@@ -162,7 +163,10 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
             **config["checkpoint"], "every_n_steps": 2, "every_n_epochs": 1,
             "every_n_minutes": None, "keep_last": 2,
         },
-        "logging": {**config["logging"], "use_wandb": False, "log_scalars_every_n_steps": 1},
+        "logging": {
+            **config["logging"], "use_wandb": False, "tensorboard": False, "csv": False,
+            "log_scalars_every_n_steps": 1,
+        },
     }  # fmt: skip
     return Shortened({**config, **sections}, batches, tuple(notes))
 
@@ -191,7 +195,8 @@ def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
     if path is not None:
         raise WrongWordError(f"{spec} is a base: name an experiment or a grid that builds on it")
     near = nearest(spec, [d.name for d in loaded.desired])
-    broken = f" ({len(loaded.problems)} mistakes in specs: mtf validate)" if loaded.problems else ""
+    wrong = count(len(loaded.problems), "mistake")
+    broken = f" (specs with {wrong} were left out: mtf validate)" if loaded.problems else ""
     raise WrongWordError(f"{spec}: no such file, experiment or grid here. {near}".rstrip() + broken)
 
 
@@ -213,6 +218,21 @@ def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
         "run": name, "submission": name, "experiment": name, "grid": experiment.grid, "key": "",
         "commit": "", "code_dir": str(root), "manifest": "", "repository": str(root),
     }  # fmt: skip
+
+
+def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes: Wishes) -> None:
+    config = {**short.config, "mtf": _place(experiment, prepared.root)}
+    order = {
+        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
+        "stops": wishes.stops,
+    }  # fmt: skip
+    texts = {
+        rundir.CONFIG: rundir.render_yaml(config),
+        "order.json": json.dumps(order),
+        _SCRIPT: _script(experiment, prepared.folder, prepared.root),
+    }
+    for name, text in texts.items():
+        (prepared.folder / name).write_text(text, encoding="utf-8")
 
 
 def _script(experiment: Experiment, folder: Path, root: Path) -> str:

@@ -132,7 +132,7 @@ def _train(job: Job, journal: Journal) -> None:
     sys.dont_write_bytecode = True  # nothing may appear in the checkout
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
-    _need_torch()
+    need_torch()
     with collector_at_rest():
         from mtf.trainer.context import RunContext  # torch, Fabric
         from mtf.trainer.fabric import build_fabric
@@ -174,7 +174,12 @@ def collector_at_rest() -> Iterator[None]:
         gc.enable()
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """Make sure of what trainings need.
+
+    Raises:
+        MtfError: it is not installed.
+    """
     missing = [name for name in ("torch", "lightning") if importlib.util.find_spec(name) is None]
     if missing:
         raise MtfError(

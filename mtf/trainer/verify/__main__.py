@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
-from mtf.trainer.job import collector_at_rest
+from mtf.trainer.job import collector_at_rest, need_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def _prove(scratch: Path, say: Callable[..., None]) -> int:
+    need_torch()
     with collector_at_rest():
         import torch
 
@@ -45,6 +46,7 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
     torch.set_num_threads(1)  # a pool of threads would be lost in the forks
     order = Order.read(scratch / ORDER)
     forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
+    say("started", device="cpu" if forks else torch.cuda.get_device_name())
     verdict = prove(Laboratory(scratch, order, forks=forks), order, say)
     say("verdict", **verdict.plain())
     return 0 if verdict.exact else EXIT_ERROR

@@ -58,9 +58,10 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch's own kinds of error
         why = next((line for line in str(e).splitlines() if "nsupported" in line), str(e))
+        said = why.partition(" Please")[0].strip(" .")
         raise MtfError(
-            f"{path}: no resume could read this checkpoint: {why.strip()[:300]}. What state_dict()"
-            " returns may hold tensors, numbers, text and containers of these only"
+            f"{path}: no resume could read this checkpoint: {said}. What state_dict() returns may"
+            " hold tensors, numbers, text and containers of these only"
         ) from e
     return content
 

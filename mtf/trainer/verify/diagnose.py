@@ -33,6 +33,11 @@ class Evidence:
         return self.first is not None and self.first[0].inputs != self.first[1].inputs
 
     @property
+    def says_something(self) -> bool:
+        """Return whether the trainings differ where they were looked into."""
+        return self.op is not None or bool(self.hidden) or self.batch_differs
+
+    @property
     def is_kernel(self) -> bool:
         """Return whether an operation made something else of the same."""
         if self.op is None:
@@ -56,7 +61,7 @@ _SEEDED = (
 )
 _OWN_STATE = (
     "put it into the checkpoint (register_buffer in a model, or get_extra_state and"
-    " set_extra_state), or make it a function of what is passed in"
+    " set_extra_state; state_dict in a callback), or make it a function of what is passed in"
 )
 
 

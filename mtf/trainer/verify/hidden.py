@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections import deque
@@ -18,6 +19,7 @@ from mtf.trainer.verify.recorder import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import ModuleType
 
     from mtf.trainer.loop import Loop
 
@@ -45,6 +47,19 @@ class Own:
         """Return whether a module is the user's."""
         return self.file(getattr(sys.modules.get(name), "__file__", None))
 
+    def modules(self) -> Iterator[tuple[str, ModuleType]]:
+        """Yield the user's modules by their names, in their order."""
+        for name, module in sorted(sys.modules.items()):
+            if self.module(name):
+                yield name, module
+
+    def classes(self) -> Iterator[type]:
+        """Yield the classes that these define."""
+        for name, module in self.modules():
+            for kind in vars(module).values():
+                if isinstance(kind, type) and kind.__module__ == name:
+                    yield kind
+
     def short(self, path: str) -> str:
         """Return a file's path as the user knows it."""
         for root in self._roots:
@@ -54,13 +69,12 @@ class Own:
 
 def hidden_state(loop: Loop, own: Own) -> dict[str, str]:
     """Return what the user's code keeps beside the state that is saved, each with its value."""
-    found = dict(_Walk(own).all_of(loop))
-    for name, module in sorted(sys.modules.items()):
-        if own.module(name):
-            found |= _of_namespace(name, vars(module))
-            for kind in vars(module).values():
-                if isinstance(kind, type) and kind.__module__ == name:
-                    found |= _of_namespace(f"{name}.{kind.__qualname__}", vars(kind))
+    walk = _Walk(own)
+    found = dict(walk.all_of(loop)) | dict(walk.elsewhere())
+    for name, module in own.modules():
+        found |= _of_namespace(name, vars(module))
+    for kind in own.classes():
+        found |= _of_namespace(f"{kind.__module__}.{kind.__qualname__}", vars(kind))
     return found
 
 
@@ -122,15 +136,30 @@ class _Walk:
     def __init__(self, own: Own) -> None:
         self._own = own
         self._seen: set[int] = set()
+        self._kinds: set[type] = set()
 
     def all_of(self, loop: Loop) -> Iterator[tuple[str, str]]:
         for value in (loop.engine.module, loop.train, loop.validation, loop.task):
             yield from self._visit(value, "", 0)
 
+    def elsewhere(self) -> Iterator[tuple[str, str]]:
+        """Yield of the user's objects that lie elsewhere, as callbacks do, those alone in their
+        class: others could not be told apart.
+        """
+        others: dict[type, list[Any]] = {kind: [] for kind in self._own.classes()}
+        for value in gc.get_objects():
+            if type(value) in others and id(value) not in self._seen:
+                others[type(value)].append(value)
+        for kind, found in others.items():
+            if len(found) == 1:
+                name = f"another {kind.__name__}" if kind in self._kinds else kind.__name__
+                yield from self._visit(found[0], name, 0)
+
     def _visit(self, value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         if depth > _DEPTH or id(value) in self._seen or isinstance(value, type | torch.Tensor):
             return
         self._seen.add(id(value))
+        self._kinds.add(type(value))
         if isinstance(value, nn.Module):
             yield from self._module(value, path, depth)
         elif isinstance(value, list | tuple | dict):

@@ -36,8 +36,10 @@ class Inquiry:
         """Return why two uninterrupted trainings differ."""
         to = _first_key(whole, again)
         changes = self._without_workers(whole, again)
-        self._say("probing", what="two more trainings under probes")
+        self._say("probing", what="more trainings under probes")
         one, two = self._probed((), to, **changes), self._probed((), to, **changes)
+        if not _evidence(one, two).says_something:  # chance may let them differ later than before
+            one, two = self._probed((), _ALL, **changes), self._probed((), _ALL, **changes)
         if _equal(one, two):
             return self._between_processes(to, changes)
         cause = diagnose.why_not_repeatable(_evidence(one, two))

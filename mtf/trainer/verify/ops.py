@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mtf.trainer.phases import Phase
-from mtf.trainer.verify.recorder import digest
+from mtf.trainer.verify.recorder import LOADS, digest
 from mtf.trainer.verify.sources import source_line
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._place = ".".join(map(str, (*place.key, phase)))
         self._life = life
         # a loader that is opened anew in the midst of an epoch does more than one that is open
-        self._only_own = phase is Phase.TRAIN_BATCH_LOAD
+        self._only_own = phase in LOADS
         self._path = folder / OPS
         self._lines: list[str] = []
         self._pid = os.getpid()

@@ -15,11 +15,10 @@ import torch
 from mtf.trainer import job, preemption
 from mtf.trainer.context import RunContext
 from mtf.trainer.fabric import build_fabric
-from mtf.trainer.phases import Phase
 from mtf.trainer.proof import put_first
 from mtf.trainer.verify.hidden import Own, hidden_state
 from mtf.trainer.verify.ops import OpNotes
-from mtf.trainer.verify.recorder import Place, Recorder, place_of, shorten
+from mtf.trainer.verify.recorder import LOADS, Place, Recorder, place_of, shorten
 from mtf.trainer.verify.sources import Watcher
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.loop import Loop
+    from mtf.trainer.phases import Phase
     from mtf.trainer.verify.trials import Trial
 
 LIVES, HIDDEN, END = "lives", "hidden.jsonl", "end.json"
@@ -77,14 +77,14 @@ def read_lives(folder: Path) -> int:
     return (folder / LIVES).stat().st_size
 
 
-def read_hidden(folder: Path) -> dict[tuple[int, int], dict[str, str]]:
+def read_hidden(folder: Path) -> dict[tuple[int, ...], dict[str, str]]:
     """Return what a training kept beside its state before each batch; the last life's."""
     path = folder / HIDDEN
-    found = {}
+    found: dict[tuple[int, ...], dict[str, str]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.endswith("}"):
             value = json.loads(line)
-            found[value["epoch"], value["batch"]] = value["state"]
+            found[tuple(value["place"])] = value["state"]
     return found
 
 
@@ -104,14 +104,14 @@ class _Probe:
         if place.key > self._to:
             yield
             return
-        if phase is Phase.TRAIN_BATCH_LOAD:
+        if phase in LOADS:
             self._note_hidden(loop, place)
         with OpNotes(self._folder, self._own, place, phase, self._life):
             yield
 
     def _note_hidden(self, loop: Loop, place: Place) -> None:
         state = hidden_state(loop, self._own)
-        line = {"epoch": place.epoch, "batch": place.batch, "state": state}
+        line = {"place": place.key, "state": state}
         with (self._folder / HIDDEN).open("a") as file:
             file.write(json.dumps(line) + "\n")
 

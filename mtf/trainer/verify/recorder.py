@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
     from mtf.trainer.data import Batches
 
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 RECORDS = "records.jsonl"
 _FORWARD = {Phase.TRAIN_BATCH_FORWARD: "training", Phase.VAL_BATCH_FORWARD: "validation"}
-_COMPUTING = frozenset({
-    *_FORWARD, Phase.TRAIN_BATCH_LOAD, Phase.TRAIN_BATCH_BACKWARD, Phase.TRAIN_BATCH_OPTIM_STEP,
-})  # fmt: skip
+LOADS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.VAL_BATCH_LOAD})
+_COMPUTING = LOADS | {*_FORWARD, Phase.TRAIN_BATCH_BACKWARD, Phase.TRAIN_BATCH_OPTIM_STEP}
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,9 @@ class Recorder:
         Engine.compute = seen_values  # type: ignore[assignment,method-assign]
 
     def _around(self, phase: Phase, handler: Callable[[Loop], Phase]) -> Callable[[Loop], Phase]:
-        loads = phase in (Phase.TRAIN_BATCH_LOAD, Phase.VAL_BATCH_LOAD)
-
         def watched(loop: Loop) -> Phase:
             self.counts[phase] = self.counts.get(phase, 0) + 1
-            if loads:
+            if phase in LOADS:
                 self._inputs = []
             self._values = []
             place = place_of(loop, phase)
@@ -152,8 +151,10 @@ def digest(value: Any) -> str:
         if torch.is_tensor(leaf):
             out.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
             out.update(_bits(leaf))
-        else:
-            out.update(repr(leaf).encode())
+        elif isinstance(leaf, np.ndarray):
+            out.update(leaf.tobytes())
+        else:  # the text of other objects often holds their address
+            out.update((repr(leaf) if isinstance(leaf, _PLAIN) else type(leaf).__name__).encode())
     return out.hexdigest()
 
 
@@ -175,16 +176,20 @@ class First:
     """The first batches of each epoch."""
 
     def __init__(self, batches: Batches, most: int) -> None:
-        self.whole = batches
+        self._whole = batches
         self._most = most
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the whole has."""
+        return getattr(self._whole, name)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return min(self._most, len(self.whole))
+        return min(self._most, len(self._whole))
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch from number ``start`` on."""
-        return islice(self.whole.batches(epoch, start), len(self) - start)
+        return islice(self._whole.batches(epoch, start), len(self) - start)
 
 
 def place_of(loop: Loop, phase: Phase) -> Place:

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, get_worker_info
+from mtf.trainer.callbacks import Callback
+from mtf.trainer.phases import Phase
 
 class Net(nn.Module):
     def __init__(self, num_classes):
@@ -59,6 +61,16 @@ class Atomic(Net):
         where = torch.arange(200_000) % 4
         what = torch.sin(torch.arange(200_000.0)) * batch[0].mean()
         return self.loss(batch) * torch.zeros(4).index_put_((where,), what, accumulate=True).sum()
+
+class Decay(Callback):
+    "Lets the learning rate decay, and forgets at a resume how far it was."
+    phases = (Phase.TRAIN_BATCH_END,)
+    rate = 1.0
+    def after(self, phase, training):
+        self.rate *= 0.9
+        for optimizer in training.engine.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate * 0.01
 
 class Data(Dataset):
     num_classes = 3
@@ -136,6 +148,7 @@ CONFIG: dict[str, Any] = {
     "scheduler": {"type": "onecycle"},
     "checkpoint": {"every_n_steps": 2, "keep_last": 2},
     "logging": {"log_scalars_every_n_steps": 1},
+    "callbacks": {"ema": {}},
     "entrypoint": None,
 }  # fmt: skip
 

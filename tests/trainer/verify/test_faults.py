@@ -32,23 +32,23 @@ def test_a_clean_training_is_exact(tmp_path: Path) -> None:
     assert all(e["exact"] for e in interrupted)
     (chain,) = (e for e in said if e["event"] == "chain")
     assert chain["exact"]
-    assert chain["interruptions"] >= 2
+    assert chain["interruptions"] == 4
 
 
 @pytest.mark.parametrize(
-    ("model", "names"),
+    ("changes", "names"),
     [
         (
-            "Counting",
-            ["Counting.calls (8 without the interruption, not there after it)", "/ self.calls`"],
+            {"model": {"type": "lab:Counting"}},
+            ["Counting.calls (6 without the interruption, not there after it)", "/ self.calls`"],
         ),
-        ("Hidden", ["Hidden.mean (a buffer with persistent=False)"]),
+        ({"model": {"type": "lab:Hidden"}}, ["Hidden.mean (a buffer with persistent=False)"]),
     ],
 )
 def test_state_outside_the_checkpoint_is_named(
-    model: str, names: list[str], tmp_path: Path
+    changes: dict[str, Any], names: list[str], tmp_path: Path
 ) -> None:
-    found, _ = verdict(tmp_path, model={"type": f"lab:{model}"})
+    found, _ = verdict(tmp_path, **changes)
     kind, text = blamed(found)
     assert kind == "state-outside"
     assert all(name in text for name in names), text
@@ -56,6 +56,20 @@ def test_state_outside_the_checkpoint_is_named(
     assert found.finding.at_resume
     assert found.finding.batch == "training batch 1 of epoch 1 (optimizer step 3)"
     assert found.finding.first.startswith("model/net.0.weight: ")
+
+
+def test_the_state_of_a_callback_that_does_not_save_it_is_named(tmp_path: Path) -> None:
+    kind, text = blamed(verdict(tmp_path, callbacks={"own": {"type": "lab:Decay"}})[0])
+    assert (kind, "Decay.rate (0.53" in text) == ("state-outside", True)
+
+
+def test_state_that_shows_in_the_validation_alone_is_named_too(tmp_path: Path) -> None:
+    order = {"phases": ["SCHEDULER_EPOCH_STEP"]}
+    found, _ = verdict(tmp_path, model={"type": "lab:Counting"}, order=order)
+    kind, text = blamed(found)
+    assert (kind, "Counting.calls" in text) == ("state-outside", True)
+    assert found.finding is not None
+    assert found.finding.batch.startswith("validation batch 0")
 
 
 def test_a_generator_that_advances_outside_the_checkpoint_is_named(tmp_path: Path) -> None:
