@@ -129,7 +129,8 @@ def _facts(dataset: Any) -> dict[str, Any]:
             facts[name] = getattr(dataset, name)
     if "num_classes" not in facts and hasattr(dataset, "classes"):  # torchvision's way
         facts["num_classes"] = len(dataset.classes)
-    if "input_shape" not in facts and hasattr(dataset, "__getitem__"):
+    is_sought = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if "input_shape" not in facts and is_sought:
         with apart(seed_at("facts")):
             sample = dataset[0]
         if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):

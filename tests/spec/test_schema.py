@@ -213,14 +213,3 @@ def test_keys_that_are_not_misspellings_go_to_the_model() -> None:
         "{type: my.net:Net, hidden_sizes: [8], dropout2: 0.1, activations: gelu, heads: 2}",
     )
     assert problems(one=text) == []
-
-
-def test_docstrings_of_fields_are_their_descriptions() -> None:
-    assert schema.TrainingConfig.model_fields["max_epochs"].description == "Epochs to train for."
-    undescribed = {
-        f"{section.__name__}.{name}"
-        for section in (schema.ModelConfig, schema.SLURMConfig, schema.CheckpointConfig)
-        for name, field in section.model_fields.items()
-        if not field.description
-    }
-    assert not undescribed

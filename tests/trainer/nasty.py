@@ -117,7 +117,7 @@ class Augmented(Dataset[tuple[torch.Tensor, int]]):
 class Streamed(IterableDataset[tuple[torch.Tensor, int]]):
     """Samples that can only be asked for one after the other, dealt out to the workers."""
 
-    num_classes, input_shape = 3, (6,)
+    num_classes = 3
 
     def __init__(self, split: str) -> None:
         self._samples = Augmented(split)
