@@ -156,7 +156,10 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
     ranks = slurm["nodes"] * slurm["ntasks_per_node"]
     if ranks > 1:
         notes.append(f"one process: the spec's {ranks} ranks are not verified together")
+    if config.get("init_from") is not None:
+        notes.append("from new weights: init_from is left out")
     sections = {
+        "init_from": None,
         "training": training,
         "data": data,
         "checkpoint": {

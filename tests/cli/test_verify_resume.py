@@ -44,6 +44,7 @@ CONFIG: dict[str, Any] = {
     "slurm": {"nodes": 1, "ntasks_per_node": 2},
     "checkpoint": {"every_n_minutes": 5, "monitor": "val_loss"},
     "logging": {"use_wandb": True},
+    "init_from": {"run": "another"},
 }
 FINDING: dict[str, Any] = {
     "stage": "interruption", "interruption": "SIGKILL after EPOCH_END number 1", "places": 3,
@@ -109,7 +110,9 @@ def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
     assert short.batches == 15, "four windows of four, the last one smaller"
     assert short.config["checkpoint"]["monitor"] == "val_loss"
     assert short.config["logging"]["use_wandb"] is False
+    assert short.config["init_from"] is None
     text = "\n".join(short.notes)
+    assert "init_from is left out" in text
     assert "2 of 100 epochs" in text
     assert "data.num_workers: 0 instead of 8" in text
     assert "2 ranks are not verified together" in text
