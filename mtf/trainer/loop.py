@@ -9,22 +9,19 @@ from __future__ import annotations
 import functools
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mtf.errors import MtfError
-from mtf.trainer.bar import Standing
 from mtf.trainer.best import with_value
 from mtf.trainer.journal import monitored
-from mtf.trainer.pace import Mark
 from mtf.trainer.phases import Phase
+from mtf.trainer.reporter import Reporter
 from mtf.trainer.rng import seed_all, seed_at
 from mtf.trainer.say import say
 from mtf.trainer.state import ResumeState, TrainMicroState, ValMicroState, means_of
-from mtf.trainer.task import num_samples
 from mtf.trainer.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
 
     from mtf.spec.schema import ExperimentConfig
     from mtf.trainer.agreement import Agreement
+    from mtf.trainer.bar import Standing
     from mtf.trainer.data import Batches
     from mtf.trainer.engine import Engine
     from mtf.trainer.journal import Journal
@@ -86,8 +84,9 @@ class Loop:
         self._is_several = not self.agreement.is_alone
         self._losses = {n: functools.partial(self.task.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
-        self._logged_loss: float | None = None
-        self._batch_size = 0  # the greatest seen; 0: not known
+        self._reporter = Reporter(
+            self.journal, self.scalars, self.tracking, self.length, self.fabric.world_size
+        )
         self.take_up()
 
     def take_up(self) -> None:
@@ -144,7 +143,7 @@ class Loop:
         self.batch = self.engine.placed(next(self._batches))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
-            self._log_seen(step, self._observer.of_batch(self.batch, step))
+            self._reporter.seen(self.state.epoch, step, self._observer.of_batch(self.batch, step))
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
@@ -172,7 +171,7 @@ class Loop:
         state = self.state
         if self._observer is not None:
             step = state.global_step + 1
-            self._log_seen(step, self._observer.of_gradients(step))
+            self._reporter.seen(state.epoch, step, self._observer.of_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
@@ -257,7 +256,7 @@ class Loop:
         state.train, state.val = TrainMicroState(), ValMicroState()
         if self._num_batches != len(self.train):
             self.take_up()
-        self._log({"epoch": state.epoch, "step": state.global_step, **metrics})
+        self._reporter.row({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._say_progress()
         every = self.config.checkpoint.every_n_epochs
@@ -310,7 +309,7 @@ class Loop:
         if step % self._log_every == 0:
             self._log_step()
         if self._observer is not None:
-            self._log_seen(step, self._observer.of_parameters(step))
+            self._reporter.seen(self.state.epoch, step, self._observer.of_parameters(step))
         every = self._save_every
         if every is not None and step % every == 0:
             self.save_is_due = True
@@ -333,58 +332,25 @@ class Loop:
     def _log_step(self) -> None:
         state = self.state
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
-        row["train_loss"] = self._logged_loss = state.train.close_recent()
+        row["train_loss"] = self._reporter.loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
             self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
         rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
         row["lr"] = rates[self._names[0]]
         if len(rates) > 1:
             row |= {f"lr/{name}": rate for name, rate in rates.items()}
-        self._log(row)
-
-    def _log_seen(self, step: int, seen: Mapping[str, Any]) -> None:
-        if seen:
-            self._log({"epoch": self.state.epoch, "step": step, **seen})
-
-    def _log(self, row: Mapping[str, Any]) -> None:
-        if self.scalars is not None:
-            self.scalars.append(row)
-            self.tracking.mirrors.show(row)
+        self._reporter.row(row)
 
     def _say_progress(self) -> None:
-        state, pace, total = self.state, self.tracking.pace, self.length.steps
+        state = self.state
         batches = state.epoch * self._num_batches + state.train.batch
-        pace.mark(Mark(time.monotonic(), state.global_step, batches))
-        self.journal.progress(
-            state.epoch, state.global_step, total,
-            steps_per_s=pace.steps_per_s, samples_per_s=self._samples_per_s(),
-            eta_s=pace.eta_s(total),
-        )  # fmt: skip
-
-    def _samples_per_s(self) -> float | None:
-        """Return the samples of all ranks a second, None while that is not known."""
-        if self.state.phase is Phase.TRAIN_BATCH_END:  # there is a batch at hand to tell its size
-            with suppress(Exception):  # batches may be anything; only the rate needs it
-                self._batch_size = max(self._batch_size, num_samples(self.batch))
-        batches_per_s = self.tracking.pace.batches_per_s
-        if batches_per_s is None or not self._batch_size:
-            return None
-        return batches_per_s * self._batch_size * self.fabric.world_size
+        # while validating, the batch at hand is none of the training's
+        batch = self.batch if state.phase is Phase.TRAIN_BATCH_END else None
+        self._reporter.progress(state, batches, batch)
 
     def standing(self) -> Standing:
         """Return where the training is, as people want to know it; called from any thread."""
-        state, pace, total = self.state, self.tracking.pace, self.length.steps
-        validating = state.phase.startswith("VAL_")
-        return Standing(
-            epoch=min(state.epoch + 1, self.length.epochs),
-            max_epochs=self.length.epochs,
-            step=state.global_step,
-            total_steps=total,
-            loss=self._logged_loss,
-            steps_per_s=pace.steps_per_s,
-            eta_s=pace.eta_s(total),
-            validation=(state.val.batch, self._num_val_batches) if validating else None,
-        )
+        return self._reporter.standing(self.state, self._num_val_batches)
 
 
 P = Phase
