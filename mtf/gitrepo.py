@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
 from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
+from mtf.gitwire import Entry, Objects, commit_stream, entries_of, there
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import IO
 
-_SCRATCH = "refs/mtf/scratch/"
 _TREE = "040000"
 _PIPE = -1  # as subprocess spells it, which is proc's to import
-_AT_ONCE = 500  # questions: they fit into a pipe's buffer, so that neither side waits for ever
 # What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
 _MOVED = re.compile(
     r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
@@ -39,13 +37,6 @@ _MOVED = re.compile(
 
 class RefMovedError(RepositoryError):
     """Another writer has moved a ref in the meantime: read again and decide anew."""
-
-
-class Entry(NamedTuple):
-    """One file of a tree or of the index."""
-
-    mode: str
-    oid: str
 
 
 @dataclass(frozen=True)
@@ -67,40 +58,6 @@ class _Process(Protocol):
     def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
         """Hand the rest over, read all that it says and wait for its end."""
         ...
-
-
-class _Object(NamedTuple):
-    oid: str
-    kind: str
-    content: bytes
-
-
-class _Objects:
-    """One `git cat-file --batch`, which answers any number of questions: a process costs 2 ms."""
-
-    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
-        self._questions, self._answers = questions, answers
-
-    def ask(self, names: Sequence[str]) -> list[_Object | None]:
-        """Return what is there by these names, None where nothing is."""
-        found: list[_Object | None] = []
-        for at in range(0, len(names), _AT_ONCE):
-            some = [n if "\n" not in n else "" for n in names[at : at + _AT_ONCE]]  # one a line
-            with suppress(BrokenPipeError):  # it has ended: nothing answers
-                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
-                self._questions.flush()
-            found += [self._answer() for _ in some]
-        return found
-
-    def _answer(self) -> _Object | None:
-        header = self._answers.readline()
-        if not header:
-            raise RepositoryError("git cat-file: ended without an answer. Run git fsck")
-        oid, _, rest = header.decode(errors="replace").partition(" ")
-        kind, _, size = rest.strip().partition(" ")
-        if not size.isdigit():  # "<name> missing" or "<name> ambiguous"
-            return None
-        return _Object(oid, kind, self._answers.read(int(size) + 1)[:-1])
 
 
 class GitRepo:
@@ -165,16 +122,16 @@ class GitRepo:
     # -- reading -----------------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[_Objects]:
+    def reading(self) -> Iterator[Objects]:
         """Let one process answer all that this thread reads of objects meanwhile."""
-        there: _Objects | None = getattr(self._local, "objects", None)
+        there: Objects | None = getattr(self._local, "objects", None)
         if there is not None:
             yield there
             return
         process = self._start("cat-file", "--batch")
         assert process.stdin is not None
         assert process.stdout is not None
-        self._local.objects = _Objects(process.stdin, process.stdout)
+        self._local.objects = Objects(process.stdin, process.stdout)
         try:
             yield self._local.objects
         finally:
@@ -215,7 +172,7 @@ class GitRepo:
             while level:
                 answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
                 entries = [
-                    e for (at, name), tree in answers for e in _entries(at, _there(name, tree))
+                    e for (at, name), tree in answers for e in entries_of(at, there(name, tree))
                 ]
                 level = {
                     f"{path}/": entry.oid
@@ -237,7 +194,7 @@ class GitRepo:
             return {}
         with self.reading() as objects:
             found = zip(wanted, objects.ask(wanted), strict=True)
-            return {oid: _there(oid, answer).content for oid, answer in found}
+            return {oid: there(oid, answer).content for oid, answer in found}
 
     def read(self, commit: CommitId, path: str) -> bytes | None:
         """Return a file at a commit, None when it is not there."""
@@ -349,7 +306,7 @@ class GitRepo:
         )
         assert process.stdin is not None
         try:
-            for part in _commit_stream(changes, parents, message, committer):
+            for part in commit_stream(changes, parents, message, committer):
                 process.stdin.write(part)
         except BrokenPipeError:
             pass  # it has ended: its own words say why
@@ -411,46 +368,6 @@ class GitRepo:
         ]
         if specs:
             self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
-
-
-def _commit_stream(
-    changes: Iterable[tuple[str, bytes | None]],
-    parents: tuple[CommitId, ...],
-    message: str,
-    committer: str,
-) -> Iterator[bytes]:
-    """Yield what makes fast-import write a commit and print its id."""
-    scratch = _SCRATCH + secrets.token_hex(8)
-    text = message.encode()
-    yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
-    yield text + b"\n"
-    for kind, parent in zip(("from", "merge"), parents, strict=False):
-        yield f"{kind} {parent}\n".encode()
-    for path, content in changes:
-        name = os.fsencode(path)
-        if content is None:
-            yield b"D " + name + b"\n"
-        else:
-            yield b"M 100644 inline " + name + b"\ndata %d\n" % len(content) + content + b"\n"
-    # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
-    nothing = "0" * len(parents[0]) if parents else "0" * 40
-    yield f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\ndone\n".encode()
-
-
-def _there(oid: str, answer: _Object | None) -> _Object:
-    if answer is None:
-        raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
-    return answer
-
-
-def _entries(folder: str, tree: _Object) -> Iterator[tuple[str, Entry]]:
-    """Yield what a tree holds, by full paths. (Mode, space, name, NUL, id.)"""
-    raw, at, width = tree.content, 0, len(tree.oid) // 2
-    while at < len(raw):
-        space, end = raw.index(b" ", at), raw.index(b"\0", at)
-        mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
-        at = end + 1 + width
-        yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
 
 
 # Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.

@@ -34,7 +34,7 @@ class Start:
     config: Mapping[str, Any]
     max_parallel: int | None
     root: Path  # the run root: for a further attempt the one that the first has chosen
-    origin: Origin | None  # the checkpoint of another run that it begins from
+    origin: Origin | None = None  # the checkpoint of another run that it begins from
 
 
 @dataclass(frozen=True)

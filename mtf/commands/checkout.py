@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.core.ids import CommitId
-    from mtf.gitrepo import Entry, GitRepo
+    from mtf.gitrepo import GitRepo
+    from mtf.gitwire import Entry
 
 _WRITE, _READ = 0o222, 0o444
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from mtf.core.experiments import Desired
     from mtf.core.ids import CommitId, RunKey
-    from mtf.gitrepo import Entry, GitRepo
+    from mtf.gitrepo import GitRepo
+    from mtf.gitwire import Entry
     from mtf.spec.settings import Settings
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
