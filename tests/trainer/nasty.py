@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +29,7 @@ from mtf.trainer.preemption import STOP, Stopped
 from mtf.trainer.rng import seed_all, seed_at
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable
-    from pathlib import Path
 
     from mtf.trainer.loop import Loop
     from mtf.trainer.phases import Phase
@@ -150,6 +151,30 @@ def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) ->
         HANDLERS[phase] = probed
 
     return prepare
+
+
+def die_at_call(nth: int) -> None:
+    """Make this process kill itself before the nth call that changes or syncs checkpoints."""
+    calls, sync = 0, os.fsync
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        is_half = event == "open" and str(args[0]).endswith(".half")
+        if is_half or event in {"os.rename", "os.remove", "os.symlink", "os.mkdir"}:
+            count()
+
+    def counted_sync(fd: int) -> None:
+        if not str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(".jsonl"):
+            count()
+        sync(fd)
+
+    sys.addaudithook(audit)
+    os.fsync = counted_sync
 
 
 def result(run: Path) -> dict[str, Any]:
