@@ -197,7 +197,8 @@ class Saving:
         Raises:
             MtfError: a retry must be asked for.
         """
-        kept = f"the newest checkpoint is {self._newest.path.name}" if self._newest else "none is"
+        newest = self._newest
+        kept = f"the newest checkpoint is {newest.path.name}" if newest else "there is none"
         if complete:
             raise MtfError(
                 "the training is complete, but its last state is not durable (see the reason"

@@ -9,6 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import random
+import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +31,7 @@ from mtf.trainer.verify.compare import difference, result
 from mtf.trainer.verify.trials import COMPLETE, STOPPED
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from mtf.trainer.loop import Loop
 
@@ -253,3 +254,27 @@ def in_child(
 def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> Callable[[], None]:
     """Return what makes a process signal itself right before or after the nth ``phase``."""
     return functools.partial(trials.interrupt_at, phase, nth, signum, after=after)
+
+
+def die_at_call(nth: int) -> None:
+    """Make this process kill itself before the nth call that changes or syncs checkpoints."""
+    calls, sync = 0, os.fsync
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        is_half = event == "open" and str(args[0]).endswith(".half")
+        if is_half or event in {"os.rename", "os.remove", "os.symlink", "os.mkdir"}:
+            count()
+
+    def counted_sync(fd: int) -> None:
+        if not str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(".jsonl"):
+            count()
+        sync(fd)
+
+    sys.addaudithook(audit)
+    os.fsync = counted_sync

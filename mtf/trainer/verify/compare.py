@@ -130,7 +130,8 @@ def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    whole = tensor.detach().resolve_conj().resolve_neg()
+    return whole.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
