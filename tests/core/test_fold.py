@@ -57,6 +57,14 @@ def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() ->
     assert found.checkpoint.path == "/r/checkpoints/a.ckpt"
 
 
+def test_a_checkpoint_that_failed_is_told_until_the_next_one_is_there() -> None:
+    failed = {"event": "unsaved", "epoch": 1, "step": 2, "reason": "disk full"}
+    saved = {"event": "checkpoint", "path": "c", "step": 4}
+    assert fold([failed], "/r").unsaved == "disk full"
+    assert fold([failed, saved], "/r").unsaved is None
+    assert fold([failed, {"event": "started"}], "/r").unsaved is None
+
+
 def test_facts_of_a_later_version_are_passed_over() -> None:
     assert fold([{"event": "danced", "at": "t"}], "/r") == Progress(last_at="t")
 
