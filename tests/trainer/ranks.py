@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +54,14 @@ def train_ranks(
         pids.append(pid)
     codes: dict[int, int] = {}
     while len(codes) < ranks:
-        pid, status = os.wait()
-        codes[pid] = os.waitstatus_to_exitcode(status)
-        if codes[pid] not in (COMPLETE, STOPPED):
+        for pid in [pid for pid in pids if pid not in codes]:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        if any(code not in (COMPLETE, STOPPED) for code in codes.values()):
             for other in set(pids) - codes.keys():
                 os.kill(other, signal.SIGKILL)
+        time.sleep(0.01)
     return [codes[pid] for pid in pids]
 
 
