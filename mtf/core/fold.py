@@ -74,7 +74,8 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case "unsaved":
                 seen["unsaved"] = str(fact.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" | "ended_early" as event:
-                seen[event] = str(fact.get("reason", event))
+                # of several ranks the first to fail knows why; the others only miss it
+                seen[event] = seen.get(event) or str(fact.get("reason", event))
             case "finished":
                 seen |= _some(fact, "epoch", "step")
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}

@@ -107,3 +107,11 @@ def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:
     assert rundir.claim(tmp_path, Token("1" * 16), rundir.FENCED) == rundir.FENCED
     assert rundir.claim(tmp_path, Token("1" * 16), "9") == rundir.FENCED
     assert sorted(p.name for p in (tmp_path / rundir.CLAIMS).iterdir()) == ["0" * 16, "1" * 16]
+
+
+def test_of_several_ranks_the_first_to_fail_is_the_reason() -> None:
+    start = {"event": "started", "job_id": "1"}
+    facts = [start, {"event": "failed", "reason": "no such file"}]
+    lost = {"event": "failed", "reason": "Connection closed by peer"}
+    assert fold([*facts, lost], "/r").failed == "no such file"
+    assert fold([*facts, start, lost], "/r").failed == "Connection closed by peer"

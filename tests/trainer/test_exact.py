@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
+BESIDES: dict[str, Any] = {
+    "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 9}, "own": OWN}
+}
 TWO_SETS: dict[str, Any] = {
     "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
     "model": {"type": "tests.trainer.nasty:OnTwoSets"},
@@ -82,11 +86,11 @@ def test_a_stop_at_a_phase_leaves_no_trace(
 ) -> None:
     half = TIMES[phase] // 2 + 1
     for nth, signum, after in ((1, SOFT[0], True), (half, SOFT[1], False), (half, SOFT[2], True)):
-        run = make_run(tmp_path, base=NASTY)
+        run = make_run(tmp_path, base=NASTY, **BESIDES)
         code = in_child(run, signal_at(phase, nth, signum, after=after))
         in_the_last_instruction = (phase, nth) == (Phase.EPOCH_END, EPOCHS)
         assert code == (COMPLETE if in_the_last_instruction else STOPPED), (nth, after)
-        assert difference(finish(run), whole()) is None, (nth, after)
+        assert difference(finish(run), whole(**BESIDES)) is None, (nth, after)
 
 
 @pytest.mark.parametrize("phase", TIMES)
@@ -94,10 +98,10 @@ def test_a_kill_at_a_phase_leaves_no_trace(
     phase: Phase, tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     for nth, after in ((1, True), (TIMES[phase] // 2 + 1, False), (TIMES[phase], True)):
-        run = make_run(tmp_path, base=NASTY)
+        run = make_run(tmp_path, base=NASTY, **BESIDES)
         code = in_child(run, signal_at(phase, nth, signal.SIGKILL, after=after))
         assert code == -signal.SIGKILL, (nth, after)
-        assert difference(finish(run), whole()) is None, (nth, after)
+        assert difference(finish(run), whole(**BESIDES)) is None, (nth, after)
 
 
 def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
@@ -116,6 +120,7 @@ def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"data": {"num_workers": 1}},
         {"data": {"num_workers": 2}},
         {"scheduler": {"type": "plateau", "patience": 0}},
         {"scheduler": {"type": "step", "step_size": 1}, "optimizer": {"type": "sgd"}},
@@ -133,6 +138,7 @@ def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
         },
     ],
     ids=[
+        "worker",
         "workers",
         "plateau",
         "by epoch",
@@ -177,7 +183,7 @@ def test_a_training_interrupted_at_every_turn_is_exact(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     draw = random.Random(5)
-    longer = {"training": {"max_epochs": 6}}
+    longer = {"training": {"max_epochs": 10}, **BESIDES}
     run = make_run(tmp_path, base=NASTY, **longer)
     often = [phase for phase in TIMES if TIMES[phase] > EPOCHS]
     interruptions = 0
@@ -187,8 +193,30 @@ def test_a_training_interrupted_at_every_turn_is_exact(
         if in_child(run, probe) == COMPLETE:
             break
         interruptions += 1
-    assert interruptions >= 10
+    assert interruptions >= 20
     assert difference(result(run), whole(**longer)) is None
+
+
+def test_further_signals_do_not_break_the_save_in_progress(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    stop = signal_at(Phase.TRAIN_BATCH_END, 7, signal.SIGUSR1, after=False)
+
+    def prepare() -> None:
+        stop()
+        sync = os.fsync
+
+        def interrupted_sync(fd: int) -> None:
+            for signum in SOFT:
+                os.kill(os.getpid(), signum)
+            sync(fd)
+
+        os.fsync = interrupted_sync
+
+    assert in_child(run, prepare) == STOPPED
+    assert len(events(run, "stopped")) == 1
+    assert difference(finish(run), whole()) is None
 
 
 def test_mixed_precision_is_exact_too(tmp_path: Path) -> None:
