@@ -8,6 +8,7 @@ loader is asked for.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from pathlib import Path
@@ -126,6 +127,19 @@ def lightning(ready: Ready, folder: Path) -> None:
     ).fit(Module(), ready.loader())  # fmt: skip
 
 
+def ddp(ready: Ready, _folder: Path) -> None:
+    """Train with torch alone, one of several ranks."""
+    rank, ranks = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
+    model, optimizer = _parts()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    for inputs, targets in ready.loader():
+        loss = functional.cross_entropy(wrapped(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 class _Batches:
     """Ready batches as mtf's loop takes them, through the same loader as all others."""
 
@@ -154,12 +168,13 @@ def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
             "experiment_name": "benchmark",
             "model": {"type": "mlp"},
             "data": {"dataset_name": "synthetic"},
+            "slurm": {"ntasks_per_node": int(os.environ.get("SLURM_NTASKS", "1"))},
             "training": {"max_epochs": 1, "max_grad_norm": None, "use_amp": False},
             "mtf": {**name, "grid": None},
             **sections,
         }
     )
-    trainer = GenericTrainer(config, build_fabric(config, {}), *_parts(), run_dir=folder)
+    trainer = GenericTrainer(config, build_fabric(config, os.environ), *_parts(), run_dir=folder)
     trainer.fit(_Batches(ready))
 
 
@@ -181,9 +196,10 @@ LOOPS: dict[str, Callable[[Ready, Path], None]] = {
     "accelerate": accelerate,
     "lightning": lightning,
 }
+RANKS = {"ddp": ddp, "mtf_alone": mtf_alone}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     _ready = Ready(int(sys.argv[2]))
-    LOOPS[sys.argv[1]](_ready, Path(sys.argv[3]))
+    {**LOOPS, **RANKS}[sys.argv[1]](_ready, Path(sys.argv[3]))
     print(*_ready.steps_us())

@@ -7,6 +7,7 @@ machine that is what the code costs. Peers that are not installed are left out a
 from __future__ import annotations
 
 import importlib.util
+import os
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.loops import LOOPS
+from benchmarks.loops import LOOPS, RANKS
 from benchmarks.timing import in_turn
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,35 @@ def steps() -> None:
     for name, us in least.items():
         limit = f"   (limit {LIMITS[name]:.2f})" if name in LIMITS else ""
         print(f"  {name:<12} {us:7.0f} µs   {us / least['raw']:5.2f} x raw{limit}")
+
+
+def ranks() -> None:
+    """Print the time of a step of two ranks that exchange gradients, without and with mtf."""
+    print(f"the same on two ranks (gloo, one host); {ROUNDS} processes each")
+    blocks: dict[str, list[float]] = {name: [] for name in RANKS}
+    for _ in range(ROUNDS):
+        for name in blocks:
+            blocks[name] += _steps_of_ranks_us(name)
+    least = {name: statistics.quantiles(us, n=10)[0] for name, us in blocks.items()}
+    for name, us in least.items():
+        print(f"  {name:<12} {us:7.0f} µs   {us / least['ddp']:5.2f} x DDP alone")
+
+
+def _steps_of_ranks_us(name: str) -> list[float]:
+    from tests.trainer.ranks import environment, free_port
+
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        args = [sys.executable, "-W", "ignore", "-m", "benchmarks.loops", name, "1000", folder]
+        both = [
+            subprocess.Popen(
+                args, cwd=ROOT, env={**os.environ, **environment(rank, 2, port)},
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        said = [rank.communicate()[0] for rank in both]
+    return [float(word) for word in said[0].splitlines()[-1].split()]
 
 
 _FLOOR = "import os, torch; import mtf.trainer.fabric; os._exit(0)"  # ends as ours does
@@ -121,5 +151,6 @@ def seek() -> None:
 def main() -> None:
     """Print all figures of the trainer."""
     steps()
+    ranks()
     start()
     seek()

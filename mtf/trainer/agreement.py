@@ -1,11 +1,13 @@
 """What any rank wishes, known to all of them at the same cut, without waiting for each other there.
 
 A question asked at one meeting is answered at the next: the ranks' answers travel while they
-compute. It goes between the hosts, so that no device is waited for either.
+compute. It goes between the hosts, so that no device is waited for either. How many cuts lie
+between two meetings the ranks agree on in passing, so that fast steps are not held up by them.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,9 @@ from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+MEET_EVERY_S = 0.03  # a stop is agreed within two of these: nothing beside a grace of seconds
+_MOST = 1000
 
 
 class Agreement:
@@ -29,30 +34,45 @@ class Agreement:
         self._rank = fabric.global_rank
         self._group: Any = None if self.is_alone else distributed.new_group(backend="gloo")
         self._asked: tuple[Any, torch.Tensor] | None = None
+        self._every = self._left = 1  # cuts between two meetings, and to the next one
+        self._met_s = time.monotonic()
 
     def meet(self, *wishes: bool) -> list[bool]:
         """Return what any rank wished at the last meeting, and send this one's wishes.
 
-        All ranks must call it at the same places of the training.
+        All ranks must call it at the same places of the training; most calls are no meeting, and
+        nobody wishes anything there.
         """
         if self.is_alone:
             return list(wishes)
+        self._left -= 1
+        if self._left > 0:
+            return [False] * len(wishes)
         heard = [False] * len(wishes) if self._asked is None else self.heard()
-        mine = torch.tensor(wishes, dtype=torch.uint8)
+        mine = torch.tensor([*wishes, -self._cuts_in_time()], dtype=torch.int32)
         work = distributed.all_reduce(
             mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
         self._asked = (work, mine)
+        self._left = self._every
         return heard
 
     def heard(self) -> list[bool]:
         """Return the answer to the last question, and forget it."""
         if self._asked is None:
             return []
-        work, wishes = self._asked
+        work, answer = self._asked
         work.wait()
         self._asked = None
-        return [bool(wish) for wish in wishes.tolist()]
+        *wishes, fewest = answer.tolist()
+        self._every = -fewest
+        return [bool(wish) for wish in wishes]
+
+    def _cuts_in_time(self) -> int:
+        """Return how many cuts this rank passes in the time between two meetings."""
+        now = time.monotonic()
+        a_cut_s, self._met_s = (now - self._met_s) / self._every, now
+        return max(1, min(_MOST, int(MEET_EVERY_S / max(a_cut_s, 1e-9))))
 
     def least(self, number: int) -> int:
         """Return the least of the ranks' numbers."""
