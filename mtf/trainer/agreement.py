@@ -37,8 +37,10 @@ class Agreement:
         self._every = self._left = 1  # cuts between two meetings, and to the next one
         self._met_s = time.monotonic()
 
-    def meet(self, *wishes: bool) -> list[bool]:
-        """Return what any rank wished at the last meeting, and send this one's wishes.
+    def meet(self, *wishes: int) -> list[int]:
+        """Return the greatest wishes of any rank at the last meeting, and send this one's.
+
+        A wish is a number, 0 for none.
 
         All ranks must call it at the same places of the training; most calls are no meeting, and
         nobody wishes anything there.
@@ -47,8 +49,8 @@ class Agreement:
             return list(wishes)
         self._left -= 1
         if self._left > 0:
-            return [False] * len(wishes)
-        heard = [False] * len(wishes) if self._asked is None else self.heard()
+            return [0] * len(wishes)
+        heard = [0] * len(wishes) if self._asked is None else self.heard()
         mine = torch.tensor([*wishes, -self._cuts_in_time()], dtype=torch.int32)
         work = distributed.all_reduce(
             mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
@@ -57,7 +59,7 @@ class Agreement:
         self._left = self._every
         return heard
 
-    def heard(self) -> list[bool]:
+    def heard(self) -> list[int]:
         """Return the answer to the last question, and forget it."""
         if self._asked is None:
             return []
@@ -66,7 +68,7 @@ class Agreement:
         self._asked = None
         *wishes, fewest = answer.tolist()
         self._every = -fewest
-        return [bool(wish) for wish in wishes]
+        return wishes
 
     def _cuts_in_time(self) -> int:
         """Return how many cuts this rank passes in the time between two meetings."""

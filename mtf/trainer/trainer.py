@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
@@ -156,7 +157,8 @@ class GenericTrainer:
         return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
-        newest = self._saving.store.newest_intact()
+        zero, store = self._fabric.is_global_zero, self._saving.store
+        newest = loop.agreement.told(store.newest_intact() if zero else None)
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)
@@ -178,10 +180,10 @@ class GenericTrainer:
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
                 if (STOP.requested or loop.save_is_due) and phase in CUTS:
-                    self._attend(loop, stop=STOP.requested, save=loop.save_is_due)
+                    self._attend(loop, stop=STOP.wish, save=loop.save_is_due)
             elif loop.meets(phase):
-                stop, clock = loop.agreement.meet(STOP.requested, loop.clock_is_due())
-                self._attend(loop, stop=stop, save=loop.save_is_due or clock)
+                stop, clock = loop.agreement.meet(STOP.wish, loop.clock_is_due())
+                self._attend(loop, stop=stop, save=loop.save_is_due or bool(clock))
             following = handlers[phase](loop)
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
@@ -191,12 +193,13 @@ class GenericTrainer:
             loop.say(f"the training ends here: {state.ended_by}")
             self._journal.ended_early(state.ended_by)
 
-    def _attend(self, loop: Loop, *, stop: bool, save: bool) -> None:
+    def _attend(self, loop: Loop, *, stop: int, save: bool) -> None:
+        """Save and stop as wished; ``stop`` is a signal's number, see ``StopRequest.wish``."""
         if save and not stop:
             self._saving.save(loop)
         if stop:
             self._saving.save_last(loop, complete=False)
-            by = STOP.signal or preemption.SIGNALS[0]  # another rank has heard it
+            by = Signals(stop) if stop > 1 else preemption.SIGNALS[0]
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
             raise Stopped(by)
