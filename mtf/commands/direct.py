@@ -13,6 +13,7 @@ from mtf.commands.project import settings_at
 from mtf.commands.retries import with_retries
 from mtf.core.actions import Submit
 from mtf.core.diff import plan
+from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ def submit(
     These runs are nobody's committed wish: pruning leaves them alone.
 
     Raises:
-        MtfError: nothing was submitted.
+        MtfError: nothing was submitted; one that begins from a run which is not over cannot be yet.
     """
     store = project.store(publish=publish)
     names = {d.name for d in wanted}
@@ -49,6 +50,8 @@ def submit(
         now = datetime.now(UTC)
         planned = plan(found.world, policy_of(committed.settings, Options()), now)
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
+        if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
+            raise MtfError("\n".join(waiting))
         name = choose_executor(project, executor)
         application = Application(project, store, found, name, say)
         report = application.carry_out(planned.only(new))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.desired import read_desired
 from mtf.commands.executors import read_live
+from mtf.commands.origins import check_origins
 from mtf.commands.project import settings_at
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
@@ -68,6 +69,7 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
         looking = aside.submit(_look, project, ledger, cluster)
         settings, desired = read_desired(project.repo, commit, now)
+        check_origins(desired, ledger.runs)
         return _situation(ledger, Committed(commit, settings, desired), options, looking.result())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.desired import read_desired
 from mtf.commands.gather import gather
+from mtf.commands.origins import check_origins
 from mtf.core.actions import Plan, Submit
 from mtf.core.diff import plan
 from mtf.core.experiments import axes_of
@@ -72,6 +73,7 @@ def compare(project: Project, base: str, rev: str) -> Comparison:
 
     Raises:
         RepositoryError: the histories do not meet (a shallow clone, mostly).
+        SpecError: what is committed is wrong, or begins from what nobody knows.
     """
     repo = project.repo
     head = repo.commit(rev)
@@ -85,7 +87,10 @@ def compare(project: Project, base: str, rev: str) -> Comparison:
     with repo.reading():
         _, before = read_desired(repo, fork, now)
         _, after = read_desired(repo, head, now)
-    recorded = {r.key: r for r in project.ledger().runs.values()}
+    ledger = project.ledger()
+    if ledger.tip is not None or project.remote is None:  # else its names are not known here
+        check_origins(after, ledger.runs)
+    recorded = {r.key: r for r in ledger.runs.values()}
     old = {key for _, keys in before for key in keys}
     wanted = {key for _, keys in after for key in keys}
     changes = [_change(d, keys, wanted - old - set(recorded), recorded) for d, keys in after]

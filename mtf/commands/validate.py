@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from mtf.commands.origins import unknown_names
 from mtf.commands.worktree import (
     SETTINGS,
     parsed,
@@ -15,6 +16,7 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
+from mtf.core.lineage import circles
 from mtf.errors import MtfError, Problem
 from mtf.spec.load import is_spec, load_one, load_specs
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from mtf.core.experiments import Desired
     from mtf.spec.settings import Settings
 
 
@@ -49,13 +52,14 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
         files = read_folder(folder, where)
         loaded = load_specs(files, settings, stamp())
         number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
-        return Checked(number, tuple(sorted({*problems, *loaded.problems})))
+        unknown = unknown_names(loaded.desired, loaded, where)
+        return Checked(number, tuple(sorted({*problems, *loaded.problems, *unknown})))
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     texts = read_folder(folder, where)
     for parent in {p.parent for p in paths}:
         texts |= read_folder(parent, where)
     chosen = [shown(p, where) for p in paths]
-    return _check(chosen, texts, settings, problems)
+    return _check(chosen, _Context(texts, settings, where), problems)
 
 
 def staged(where: Path) -> Checked:
@@ -74,7 +78,7 @@ def staged(where: Path) -> Checked:
     if not chosen:
         return Checked(int(raw is not None), problems)
     texts, irregular = spec_files(repo, repo.index(settings.experiments))
-    return _check(chosen, texts, settings, (*problems, *irregular))
+    return _check(chosen, _Context(texts, settings, where), (*problems, *irregular))
 
 
 def revision(where: Path, rev: str) -> Checked:
@@ -92,7 +96,8 @@ def revision(where: Path, rev: str) -> Checked:
     texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
     loaded = load_specs(texts, settings, stamp())
     specs = sum(map(is_spec, texts))
-    return Checked(specs + 1, tuple(sorted({*problems, *irregular, *loaded.problems})))
+    unknown = unknown_names(loaded.desired, loaded, where)
+    return Checked(specs + 1, tuple(sorted({*problems, *irregular, *loaded.problems, *unknown})))
 
 
 def changed(where: Path, span: str) -> Checked:
@@ -113,20 +118,36 @@ def changed(where: Path, span: str) -> Checked:
     before, after = (repo.files(c, settings.experiments) for c in (old, new))
     texts, irregular = spec_files(repo, after)
     chosen = [p for p, entry in after.items() if is_spec(p) and before.get(p) != entry]
-    return _check(chosen, texts, settings, (*problems, *irregular))
+    return _check(chosen, _Context(texts, settings, where), (*problems, *irregular))
 
 
-def _check(
-    chosen: Sequence[str],
-    texts: Mapping[str, bytes],
-    settings: Settings,
-    problems: Iterable[Problem],
-) -> Checked:
-    found = set(problems)
+@dataclass(frozen=True)
+class _Context:
+    """What the chosen specs are checked against."""
+
+    texts: Mapping[str, bytes]  # of all specs, by path
+    settings: Settings
+    where: Path
+
+
+def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]) -> Checked:
+    found, asking, texts = set(problems), [], context.texts
     for path in chosen:
         if PurePosixPath(path).name != SETTINGS and path in texts:
-            found.update(load_one(texts[path], path, texts, settings, stamp()).problems)
+            loaded = load_one(texts[path], path, texts, context.settings, stamp())
+            found.update(loaded.problems)
+            asking += [one for one in loaded.desired if one.named_at]
+    if asking:
+        found.update(_of_origins(asking, context))
     return Checked(len(chosen), tuple(sorted(found)))
+
+
+def _of_origins(asking: Sequence[Desired], context: _Context) -> list[Problem]:
+    """Return what is wrong with the runs that specs begin from, which takes all the others."""
+    specs = load_specs(context.texts, context.settings, stamp())
+    paths = {one.path for one in asking}
+    round_about = [p for p in circles(specs.desired) if p.path in paths]
+    return [*round_about, *unknown_names(asking, specs, context.where)]
 
 
 def _spec_paths(path: Path) -> list[Path]:

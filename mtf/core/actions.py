@@ -81,6 +81,7 @@ class Plan:
     actions: tuple[Action, ...]
     unchanged: int  # desired runs that are already there
     notes: tuple[str, ...]  # drift, orphans, things waited for: in words, each with what to do
+    waiting: int = 0  # desired runs that begin from others, which are not over
 
     @property
     def is_empty(self) -> bool:

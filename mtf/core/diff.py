@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
-from mtf.core.lineage import names_of_desired, origin_of
+from mtf.core.lineage import Lineage
 from mtf.core.observe import Retry, observe, with_progress
 from mtf.core.states import OVER, RunState, Sync
 
@@ -72,7 +72,8 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
         new = []
     actions += new
-    return Plan(tuple(sorted(actions, key=lambda a: a.run)), unchanged, _summed(notes))
+    in_order = tuple(sorted(actions, key=lambda a: a.run))
+    return Plan(in_order, unchanged, _summed(notes), len(waiting))
 
 
 def _missing(
@@ -83,7 +84,7 @@ def _missing(
     ``records`` are as observed now.
     """
     recorded = {record.key for record in records.values()}
-    to_come = names_of_desired(desired for desired, _ in world.desired)
+    lineage = Lineage(world.desired, records.values())
     actions: list[Action] = []
     waiting: list[str] = []
     for desired, spec_keys in world.desired:
@@ -99,7 +100,7 @@ def _missing(
             recorded.add(key)
             origin = None
             if asked := experiment.config.get("init_from"):
-                origin = origin_of(asked, records.values(), to_come)
+                origin = lineage.origin(asked)
             if isinstance(origin, str):
                 waiting.append(f"{desired.name} {origin}")
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.ids import RunKey
@@ -52,6 +52,8 @@ class Desired:
     experiments: tuple[Experiment, ...]
     max_parallel: int | None
     cluster: str | None
+    # where init_from names a run: path, line and column, by that name
+    named_at: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
 
     @property
     def is_committed(self) -> bool:

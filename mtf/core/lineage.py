@@ -3,105 +3,218 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.records import Origin, best_run
+from mtf.core.records import Origin, best_run, label_of
 from mtf.core.states import RunState
+from mtf.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from mtf.core.experiments import Desired
+    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.ids import RunKey
     from mtf.core.records import RunRecord
 
+Keyed = tuple["Desired", tuple["RunKey", ...]]
 
-def origin_of(
-    asked: Mapping[str, Any], records: Iterable[RunRecord], to_come: Collection[str]
-) -> Origin | str:
-    """Return the checkpoint that a run is to begin from, or what it waits for, in words.
 
-    A run's own name means its newest submission. A grid's name means the best of its completed
-    members, once all of them are over.
+class Lineage:
+    """What ``init_from`` may name: all that is committed, and all runs, as observed now.
 
-    Args:
-        asked: the section ``init_from``.
-        records: of all runs.
-        to_come: names of what is committed, see ``names_of_desired``.
+    A name of a committed spec means the runs of just what is committed, so that what begins from a
+    changed experiment waits for the changed one. Another name means the newest runs that had it, a
+    run's or a submission's id that very run or submission.
     """
-    name, records = asked["run"], list(records)
-    named = [r for r in records if name in _names(r)]
-    if not named:
-        return _not_there(name, records, to_come)
-    newest = max(_submitted(r) for r in named)
-    candidates = [r for r in named if _submitted(r) == newest]
-    if active := [r for r in candidates if not r.is_over]:
-        return f"waits for {active[0].run} ({active[0].state})"
-    completed = [r for r in candidates if r.state is RunState.COMPLETED]
-    source = best_run(completed) or (completed[0] if completed else None)
+
+    def __init__(self, desired: Iterable[Keyed], records: Collection[RunRecord]) -> None:
+        self._desired = desired
+        self._records = records
+        self._found: dict[tuple[str, str], Origin | str] = {}
+
+    def origin(self, asked: Mapping[str, Any]) -> Origin | str:
+        """Return the checkpoint that a run is to begin from, or what it waits for, in words.
+
+        A grid's name means the best of its completed members, once all of them are over.
+        """
+        wish = asked["run"], asked["checkpoint"]
+        if wish not in self._found:
+            self._found[wish] = self._origin(*wish)
+        return self._found[wish]
+
+    def _origin(self, name: str, checkpoint: str) -> Origin | str:
+        if name in self._by_id:
+            return _begun(self._by_id[name], checkpoint, completed_only=False)
+        if name in self._committed:
+            keys = self._committed[name]
+            there = [self._by_key[key] for key in keys if key in self._by_key]
+            if len(there) < len(keys):
+                return f"waits for {name}, {_not_yet(len(keys) - len(there), len(keys))}"
+            return _begun(there, checkpoint)
+        if name in self._named:
+            return _begun(list(self._named[name].values()), checkpoint)
+        return f"has {unknown(name, self.names)}"
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Return all that ``init_from`` may name."""
+        return {*self._committed, *self._named, *self._by_id}
+
+    @cached_property
+    def _by_key(self) -> dict[RunKey, RunRecord]:
+        return {record.key: record for record in self._records}
+
+    @cached_property
+    def _by_id(self) -> dict[str, list[RunRecord]]:
+        found: defaultdict[str, list[RunRecord]] = defaultdict(list)
+        for record in self._records:
+            for name in {record.run, record.submission}:
+                found[name].append(record)
+        return dict(found)
+
+    @cached_property
+    def _committed(self) -> dict[str, list[RunKey]]:
+        found: defaultdict[str, list[RunKey]] = defaultdict(list)
+        for desired, keys in self._desired:
+            for experiment, key in zip(desired.experiments, keys, strict=True):
+                for name in _names(experiment.grid, experiment.name):
+                    found[name].append(key)
+        return dict(found)
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, RunRecord]]:
+        """Return by name the newest run of each member."""
+        found: defaultdict[str, dict[str, RunRecord]] = defaultdict(dict)
+        for record in sorted(self._records, key=lambda r: r.run.split("/")[1]):
+            for name in _names(record.grid, record.experiment):
+                found[name][record.member] = record
+        return dict(found)
+
+
+def _begun(
+    candidates: list[RunRecord], checkpoint: str, *, completed_only: bool = True
+) -> Origin | str:
+    """Return the checkpoint of one of these runs, or what is waited for.
+
+    ``completed_only`` is not for what was named by its id: it may have ended in any way.
+    """
+    if active := [run for run in candidates if not run.is_over]:
+        more = f" and {len(active) - 1} more" if len(active) > 1 else ""
+        return f"waits for {active[0].run} ({active[0].state}){more}"
+    completed = [run for run in candidates if run.state is RunState.COMPLETED]
+    if not completed and (completed_only or len(candidates) > 1):
+        run = candidates[0].run
+        return (
+            f"waits for {run}, which is {candidates[0].state}: mtf retry {run}, or name this very"
+            " run in init_from"
+        )
+    completed = completed or candidates
+    source = best_run(completed) or (completed[0] if len(completed) == 1 else None)
     if source is None:
-        run = candidates[0]
-        return f"waits for {run.run}, which is {run.state}: mtf retry {run.run}"
-    best = asked["checkpoint"] == "best"
-    checkpoint = source.best_checkpoint if best else source.checkpoint
-    if checkpoint is None:
-        return f"waits for {source.run}, which has no {'best ' if best else ''}checkpoint"
-    return Origin(source.run, checkpoint.path, checkpoint.sha256, checkpoint.step)
+        return f"waits: no run of {candidates[0].run.split('/')[0]} has a metric. Name one of them"
+    found = source.best_checkpoint if checkpoint == "best" else source.checkpoint
+    if found is None:
+        which = "checkpoint of its best epoch" if checkpoint == "best" else "checkpoint"
+        return f"waits for {source.run}, which is {source.state} and has no {which}"
+    return Origin(source.run, found.path, found.sha256, found.step)
+
+
+def _not_yet(lacking: int, total: int) -> str:
+    return "which has not run yet" if total == 1 else f"{lacking} of whose {total} runs are to come"
+
+
+def _names(grid: str | None, experiment: str) -> set[str]:
+    """Return what ``init_from`` may call a run, but for its id."""
+    if grid is None:
+        return {experiment}
+    return {grid, f"{grid}/{experiment}", label_of(grid, experiment)}
+
+
+# -- mistakes --------------------------------------------------------------------------------------
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that nothing has."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f". Did you mean {near[0]}?" if near else ": mtf status lists the runs"
+    return f"init_from: {name}, and no run or spec is called so{hint}"
 
 
 def names_of_desired(desired: Iterable[Desired]) -> set[str]:
-    """Return what ``init_from`` may call the runs of specs: names, and ``grid/member``."""
-    names = set()
-    for one in desired:
-        names.add(one.name)
-        names |= set(_members(one))
-    return names
-
-
-def circles(desired: Iterable[Desired]) -> dict[str, tuple[str, ...]]:
-    """Return the specs that, by ``init_from``, wait for themselves, each with the way around."""
-    desired = list(desired)
-    by_name = {name: one.name for one in desired for name in (one.name, *_members(one))}
-    waits = {
-        one.name: {
-            by_name[asked["run"]]
-            for e in one.experiments
-            if (asked := e.config.get("init_from")) and asked["run"] in by_name
-        }
-        for one in desired
+    """Return what ``init_from`` may call the runs of specs."""
+    return {name for one in desired for e in one.experiments for name in _names(e.grid, e.name)} | {
+        one.name for one in desired
     }
-    found = {name: _way_back(name, name, waits, ()) for name in waits}
-    return {name: way for name, way in found.items() if way}
 
 
-def _way_back(
-    at: str, to: str, waits: Mapping[str, set[str]], way: tuple[str, ...]
-) -> tuple[str, ...]:
-    if to in waits[at]:
-        return (*way, at, to)
-    for following in sorted(waits[at] - {*way, at}):
-        if found := _way_back(following, to, waits, (*way, at)):
-            return found
-    return ()
+def unknown_origins(
+    asking: Iterable[Keyed], lineage: Lineage, recorded: Collection[RunKey]
+) -> list[Problem]:
+    """Return a problem for each name that nothing has, and that a run not yet there is to use."""
+    problems = []
+    for desired, keys in asking:
+        if not desired.named_at:
+            continue
+        new = [e for e, k in zip(desired.experiments, keys, strict=True) if k not in recorded]
+        asked = {name for e in new if (name := _asked(e)) is not None}
+        problems += not_among(desired, asked, lineage.names)
+    return problems
 
 
-def _members(desired: Desired) -> Iterable[str]:
-    return (f"{desired.name}/{e.name}" for e in desired.experiments if e.grid is not None)
+def not_among(desired: Desired, asked: Iterable[str], known: Collection[str]) -> list[Problem]:
+    """Return a problem at each of these names of a spec's ``init_from`` that is not known."""
+    return [
+        Problem(*desired.named_at[name], unknown(name, known))
+        for name in sorted(asked)
+        if name not in known and name in desired.named_at
+    ]
 
 
-def _names(record: RunRecord) -> tuple[str, ...]:
-    if record.grid is None:
-        return record.run, record.experiment
-    return record.run, record.grid, f"{record.grid}/{record.experiment}", record.label
+def circles(desired: Iterable[Desired]) -> list[Problem]:
+    """Return a problem in each spec that, by ``init_from``, waits for itself."""
+    places: dict[str, tuple[str, int, int]] = {}
+    waits: defaultdict[str, set[str]] = defaultdict(set)  # of a run and of a name, for the other
+    for one in (one for one in desired if one.named_at):
+        for e in one.experiments:
+            if (name := _asked(e)) is not None and name in one.named_at:
+                run = _RUN + label_of(e.grid, e.name)
+                places[run] = one.named_at[name]
+                waits[run].add(name)
+    for one in desired if waits else ():
+        for e in one.experiments:
+            for name in _names(e.grid, e.name):
+                waits[name].add(_RUN + label_of(e.grid, e.name))
+    problems: list[Problem] = []
+    while way := _way_round(waits):
+        problems += _told(way, places)
+        for run in way:
+            waits.pop(run, None)
+    return problems
 
 
-def _submitted(record: RunRecord) -> str:
-    return record.run.split("/")[1]
+_RUN = "\0"  # before a run, to tell it from the names that it goes by
 
 
-def _not_there(name: str, records: Iterable[RunRecord], to_come: Collection[str]) -> str:
-    if name in to_come:
-        return f"waits for {name}, which has not run yet"
-    known = {*to_come, *(known for r in records for known in _names(r))}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f". Did you mean {near[0]}?" if near else ": mtf status lists the runs"
-    return f"has init_from: {name}, and no run or spec is called so{hint}"
+def _way_round(waits: Mapping[str, set[str]]) -> list[str]:
+    """Return runs of which each waits for the next, and the last for the first; [] for none."""
+    try:
+        TopologicalSorter(waits).prepare()
+    except CycleError as e:
+        # each stands before what waits for it, the last is the first again
+        return [node for node in e.args[1][:0:-1] if node.startswith(_RUN)]
+    return []
+
+
+def _told(way: list[str], places: Mapping[str, tuple[str, int, int]]) -> Iterable[Problem]:
+    for i, run in enumerate(way):
+        around = (one.removeprefix(_RUN) for one in (*way[i:], *way[: i + 1]))
+        words = " waits for ".join(around)
+        yield Problem(*places[run], f"init_from: {words}, and so none of them can begin")
+
+
+def _asked(experiment: Experiment) -> str | None:
+    asked = experiment.config.get("init_from")
+    return asked["run"] if asked else None

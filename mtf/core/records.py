@@ -126,14 +126,7 @@ class RunRecord:
 
         Parameters go by the last part of their path where that tells them apart.
         """
-        if self.grid is None:
-            return self.experiment
-        parts = [part.partition("=") for part in self.experiment.split(",")]
-        short = [key.rpartition(".")[2] for key, _, _ in parts]
-        if len(set(short)) < len(short) or any(not equals for _, equals, _ in parts):
-            return f"{self.grid}/{self.experiment}"
-        values = (f"{key}={value}" for key, (_, _, value) in zip(short, parts, strict=True))
-        return f"{self.grid}/{','.join(values)}"
+        return label_of(self.grid, self.experiment)
 
     @property
     def attempt(self) -> Attempt:
@@ -173,3 +166,15 @@ def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
         (r.best.value if r.best.mode == "min" else -r.best.value, r) for r in records if r.best
     ]
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def label_of(grid: str | None, experiment: str) -> str:
+    """Return the short name of a run, see ``RunRecord.label``."""
+    if grid is None:
+        return experiment
+    parts = [part.partition("=") for part in experiment.split(",")]
+    short = [key.rpartition(".")[2] for key, _, _ in parts]
+    if len(set(short)) < len(short) or any(not equals for _, equals, _ in parts):
+        return f"{grid}/{experiment}"
+    values = (f"{key}={value}" for key, (_, _, value) in zip(short, parts, strict=True))
+    return f"{grid}/{','.join(values)}"

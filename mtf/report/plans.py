@@ -59,8 +59,9 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
 
 def verdict(plan: Plan) -> str:
     """Return the one line that says what a sync would do."""
+    waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     if plan.is_empty:
-        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed."
+        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed{waiting}."
     counts = Counter(type(a) for a in plan.actions)
     words = {
         Submit: "submit",
@@ -70,11 +71,11 @@ def verdict(plan: Plan) -> str:
         Cancel: "cancel",
     }
     todo = ", ".join(f"{counts[kind]} to {word}" for kind, word in words.items() if counts[kind])
-    return f"Plan: {todo}, {plan.unchanged} unchanged. mtf sync does it."
+    return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. mtf sync does it."
 
 
 def plan_json(plan: Plan, commit: str) -> str:
-    """Return a plan as JSON: ``actions``, ``unchanged``, ``notes``, ``commit``."""
+    """Return a plan as JSON: ``actions``, ``unchanged``, ``waiting``, ``notes``, ``commit``."""
     actions = [
         {
             "action": type(a).__name__.lower(),
@@ -84,7 +85,13 @@ def plan_json(plan: Plan, commit: str) -> str:
         }
         for a in plan.actions
     ]
-    value = {"commit": commit, "actions": actions, "unchanged": plan.unchanged, "notes": plan.notes}
+    value = {
+        "commit": commit,
+        "actions": actions,
+        "unchanged": plan.unchanged,
+        "waiting": plan.waiting,
+        "notes": plan.notes,
+    }
     return json.dumps(value, indent=2)
 
 

@@ -14,6 +14,7 @@ from mtf.spec.explain import nearest, shown
 from mtf.spec.files import NAME_KEYS, as_base, read_spec, validated
 from mtf.spec.grid import expand
 from mtf.spec.keys import SECTIONS, key_problem
+from mtf.spec.origins import named_in_file, named_in_grid
 from mtf.spec.resolve import Resolver, experiment
 from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
@@ -36,6 +37,7 @@ class Loaded:
 
     desired: tuple[Desired, ...]
     problems: tuple[Problem, ...]
+    names: frozenset[str]  # of all specs that were looked at, those with mistakes too
 
 
 def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Loaded:
@@ -51,8 +53,8 @@ def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Lo
     desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
     taken = loader.names_taken_twice()
     good = tuple(one for one in desired if one.name not in taken)
-    loader.note_circles(good)
-    return Loaded(good, tuple(sorted(set(loader.problems))))
+    loader.problems += circles(good)
+    return Loaded(good, tuple(sorted(set(loader.problems))), frozenset(loader.names))
 
 
 def load_one(
@@ -60,7 +62,8 @@ def load_one(
 ) -> Loaded:
     """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
     loader = _Loader({**files, path: raw}, settings, stamp)
-    return Loaded(tuple(loader.load(path)), tuple(sorted(set(loader.problems))))
+    desired = tuple(loader.load(path))
+    return Loaded(desired, tuple(sorted(set(loader.problems))), frozenset(loader.names))
 
 
 def is_spec(path: str) -> bool:
@@ -104,13 +107,10 @@ class _Loader:
                 self.problems.append(Problem(path, *place, message))
         return set(taken)
 
-    def note_circles(self, desired: Iterable[Desired]) -> None:
-        """Note a problem for each spec that begins from what begins from it."""
-        paths = {one.name: one.path for one in desired}
-        for name, way in circles(desired).items():
-            file = self._file(paths[name])
-            message = f"init_from: {' waits for '.join(way)}, and so none of them can begin"
-            self.problems.append(file.marks.problem(file.marks.value(("init_from",)), message))
+    @property
+    def names(self) -> Iterable[str]:
+        """Return the names of all specs that were loaded, also of those with mistakes."""
+        return self._names.keys()
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")
@@ -133,6 +133,7 @@ class _Loader:
             experiments=(experiment(spec.experiment_name, None, resolved, dict(spec), {}),),
             max_parallel=None,
             cluster=spec.cluster,
+            named_at=named_in_file(file.value.get("init_from"), file.marks),
         )
 
     def _experiment(self, file: SpecFile) -> ExperimentSpec:
@@ -167,6 +168,7 @@ class _Loader:
             experiments=expand(spec, parts, resolver, self._stamp),
             max_parallel=spec.max_parallel,
             cluster=spec.cluster or base.value.get("cluster"),
+            named_at=named_in_grid(base, parts, file.marks),
         )
 
     def _base(self, file: SpecFile) -> Base:

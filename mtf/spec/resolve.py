@@ -11,6 +11,8 @@ from mtf.core.experiments import Experiment
 from mtf.errors import SpecError
 from mtf.spec.explain import explain, located
 from mtf.spec.keys import OPTIONAL, SECTIONS, put
+from mtf.spec.origins import SECTION as INIT_FROM
+from mtf.spec.origins import spelled_out
 from mtf.spec.settings import merged_slurm
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ class Resolver:
 
     def _validated(self, name: str, settings: Combination) -> Strict | None:
         value: Any = self.base.value.get(name)
+        if name == INIT_FROM:
+            value = spelled_out(value)
         for setting in settings:
             try:
                 value = put(value, setting.path[1:], setting.value)

@@ -44,7 +44,7 @@ from mtf.trainer.preemption import STOP, Stopped
 from mtf.trainer.saver import Order, Saver
 from mtf.trainer.schedulers import build_schedule
 from mtf.trainer.trainer import GenericTrainer, length_of
-from mtf.trainer.warm_start import read_origin
+from mtf.trainer.warm_start import origin_of, read_origin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,10 +136,14 @@ class RunContext:
         Look at it only where ``resume`` returns None: later on, the run has checkpoints of its own.
 
         Raises:
-            MtfError: it is not what the ledger has recorded.
+            MtfError: it is not there, or not what the ledger has recorded.
         """
-        origin = self.config.mtf.origin
-        return None if origin is None else read_origin(origin)
+        origin = origin_of(self.config)
+        if origin is None:
+            return None
+        content = read_origin(origin)
+        self._journal.initialised(vars(origin))
+        return content
 
     def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
         """Save containers of tensors and numbers durably, as the run's newest checkpoint.

@@ -1,4 +1,4 @@
-"""Whether weights fit a module, and in words what does not."""
+"""Whether weights fit a module and a state fits an optimizer, and in words what does not."""
 
 from __future__ import annotations
 
@@ -51,6 +51,33 @@ def fit_of(module: torch.nn.Module, weights: Mapping[str, Any]) -> Fit:
         missing=tuple(name for name in own if name not in there),
         unexpected=tuple(name for name in weights if name not in own),
     )
+
+
+def misfit_of(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str | None:
+    """Return, as the end of a sentence, why an optimizer cannot take up a state, else None."""
+    kind, defaults = type(optimizer).__name__, optimizer.defaults.keys()
+    there, here = state["param_groups"], optimizer.param_groups
+    more = sorted(there[0].keys() - here[0].keys() - _OF_SCHEDULERS)
+    fewer = sorted(defaults - there[0].keys())
+    if more and fewer:  # one alone may be another version of torch
+        return f" than {kind}: it has {_listed(more)}, and {kind} has {_listed(fewer)}"
+    sizes = [[len(group["params"]) for group in groups] for groups in (there, here)]
+    if sizes[0] != sizes[1]:
+        return (
+            f": its groups have {_counts(sizes[0])} parameters, and those of {kind} have"
+            f" {_counts(sizes[1])}"
+        )
+    return None
+
+
+# what learning-rate schedulers leave in an optimizer's groups
+_OF_SCHEDULERS = {
+    "params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr",
+}  # fmt: skip
+
+
+def _counts(sizes: list[int]) -> str:
+    return " and ".join(map(str, sizes)) or "no"
 
 
 def _shape(value: Any) -> list[int] | None:

@@ -210,6 +210,16 @@ def _own(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
     function = load(entrypoint, key="entrypoint")
     proved()
     function(run)
+    asks = run.config.init_from is not None and run.fabric.is_global_zero
+    if asks and not _has_begun_from_another(run.run_dir):
+        raise MtfError(
+            f"init_from: {entrypoint} has never asked for run.origin(), the checkpoint that this"
+            " run is recorded to begin from. Load it, or take init_from out of the spec"
+        )
+
+
+def _has_begun_from_another(run_dir: Path) -> bool:
+    return any(fact["event"] == "initialised" for fact in rundir.read_journal(run_dir))
 
 
 def read_config(run_dir: Path) -> ExperimentConfig:

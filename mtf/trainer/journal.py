@@ -80,9 +80,8 @@ class Journal:
         said = {"reason": reason, "traceback": traceback}
         rundir.append_journal(self._run_dir, "failed", said)
 
-    def initialised(self, run: str, path: str, sha256: str, load: str) -> None:
-        """Say which run's checkpoint this one has begun from."""
-        facts = {"run": run, "path": path, "sha256": sha256, "load": load}
+    def initialised(self, facts: Mapping[str, Any]) -> None:
+        """Say which run's checkpoint this one has begun from, and what was left out of it."""
         self._append("initialised", facts)
 
     def ended_early(self, reason: str) -> None:

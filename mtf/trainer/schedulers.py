@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,10 +30,17 @@ class Schedule:
     interval: Interval
     monitor: str | None = None  # the metric it is given, at the end of an epoch
 
-    def take_over(self, state: Mapping[str, Any]) -> None:
-        """Go on from where another scheduler of this kind has stopped, with one's own settings."""
-        own = inspect.signature(type(self.scheduler).__init__).parameters.keys() - {"last_epoch"}
-        self.scheduler.load_state_dict({k: v for k, v in state.items() if k not in own})
+    def skip(self, ticks: int) -> None:
+        """Take so many steps at once; a cycle that comes to its end stays there.
+
+        One by one, since most schedulers compute a rate from the one before it.
+        """
+        for _ in range(ticks):
+            self._step()
+
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another scheduler that follows a metric has seen."""
+        vars(self.scheduler).update({k: v for k, v in state.items() if k in _SEEN})
 
     def after_step(self) -> None:
         """Take the step that follows an optimizer step; a cycle that is at its end stays there.
@@ -42,9 +48,12 @@ class Schedule:
         A training gets longer than planned where fewer ranks go on with it.
         """
         if self.interval == "step":
-            total = getattr(self.scheduler, "total_steps", None)
-            if total is None or self.scheduler.last_epoch < total:
-                self.scheduler.step()
+            self._step()
+
+    def _step(self) -> None:
+        total = getattr(self.scheduler, "total_steps", None)
+        if total is None or self.scheduler.last_epoch < total:
+            self.scheduler.step()
 
     def after_epoch(self) -> None:
         """Take the step that follows an epoch's training."""
@@ -64,6 +73,10 @@ class Schedule:
                 f"scheduler.monitor: no metric {self.monitor!r}; there are {', '.join(metrics)}"
             )
         self.scheduler.step(metrics[self.monitor])  # type: ignore[arg-type]
+
+
+# what ReduceLROnPlateau has gathered; the rest of its state are settings
+_SEEN = frozenset({"best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr"})
 
 
 @dataclass(frozen=True)

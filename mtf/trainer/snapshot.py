@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
 from mtf.core.experiments import EXECUTION
 from mtf.errors import MtfError
-from mtf.trainer.fitting import fit_of
+from mtf.trainer.fitting import fit_of, misfit_of
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import RNGState, seed_all, seed_at
 from mtf.trainer.state import FORMAT, ResumeState, ValMicroState
@@ -44,18 +44,18 @@ def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
         "scaler": scaler.state_dict() if scaler else None,
         "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
         "fixed": getattr(loop.train, "fixed", {}),
-        "config": _deciding(loop.config),
+        "config": deciding(loop.config),
         "scalars_bytes": loop.scalars.durable_size() if loop.scalars else 0,
     }
 
 
-def read(path: Path) -> Content:
+def read(file: Path | BinaryIO) -> Content:
     """Return the content of a checkpoint, its tensors on the CPU; no code in it is executed.
 
     Raises:
         MtfError: it was written by a later version.
     """
-    content: Content = torch.load(path, map_location="cpu", weights_only=True)
+    content: Content = torch.load(file, map_location="cpu", weights_only=True)
     return migrated(content)
 
 
@@ -84,7 +84,7 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
         MtfError: it is of another model or optimizer, or cannot be continued by so many ranks.
     """
     ranks, here = content["ranks"], loop.fabric.world_size
-    _check_config(content.get("config"), _deciding(loop.config))
+    _check_config(content.get("config"), deciding(loop.config))
     _check_fixed(content["fixed"], getattr(loop.train, "fixed", {}))
     rank = loop.fabric.global_rank
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
@@ -117,23 +117,21 @@ def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) ->
     fit = fit_of(engine.module, weights)
     if not fit.is_whole:
         raise MtfError(f"the checkpoint is of another model: {fit}")
+    for name, optimizer in engine.optimizers.items():
+        if problem := misfit_of(optimizer, content["optimizers"][name]):
+            raise MtfError(f"the checkpoint is of another {name}{problem}")
     engine.module.load_state_dict(weights)
     for name, optimizer in engine.optimizers.items():
-        try:
-            optimizer.load_state_dict(content["optimizers"][name])
-        except (RuntimeError, ValueError, KeyError) as e:
-            raise MtfError(
-                f"the checkpoint does not fit the {name}, a {type(optimizer).__name__}: {e}"
-            ) from e
+        optimizer.load_state_dict(content["optimizers"][name])
     for name, schedule in loop.schedules.items():
         schedule.scheduler.load_state_dict(content["schedulers"][name])
         # else torch warns that the scheduler is ahead of an optimizer that never stepped here
         vars(engine.optimizers[name])["_opt_called"] = True
-    if engine.scaler is not None:
+    if engine.scaler is not None and content["scaler"] is not None:
         engine.scaler.load_state_dict(content["scaler"])
 
 
-def _deciding(config: ExperimentConfig) -> dict[str, Any]:
+def deciding(config: ExperimentConfig) -> dict[str, Any]:
     """Return what of a configuration decides the result, by dotted key."""
     plain = config.model_dump(mode="json", exclude=set(EXECUTION) | {"mtf", "init_from"})
     flat: dict[str, Any] = {}
@@ -149,23 +147,37 @@ def _deciding(config: ExperimentConfig) -> dict[str, Any]:
 def _check_config(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Refuse to go on with what another configuration has begun.
 
-    A key that one of them lacks is one that another version of mtf has: it is let through.
-
     Raises:
         MtfError: they differ.
     """
     if then is None:
         return
-    differing = [
-        f"{key} was {then[key]!r} and is {now[key]!r}"
-        for key in sorted(then.keys() & now.keys())
-        if then[key] != now[key]
-    ]
-    if differing:
+    if found := differing(then, now):
         raise MtfError(
-            f"the checkpoint is of another configuration: {'; '.join(differing)}. Put it back, or"
-            " start a run of its own"
+            f"the checkpoint is of another configuration: {'; '.join(found.values())}. Put it back,"
+            " or start a run of its own"
         )
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return, for each key that two configurations differ in, what it was and is.
+
+    A key that one of them lacks is unset there: another version of mtf has it, see ``run_key``.
+    """
+    return {
+        key: f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and not (_is_unset(then, key) and _is_unset(now, key))
+    }
+
+
+def _is_unset(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key)
+    return value is None or value is False or value in ([], {})
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    return repr(config[key]) if key in config else "not set"
 
 
 _HARMLESS = {"data.num_workers", "data.pin_memory"}  # they change how fast batches come, not which

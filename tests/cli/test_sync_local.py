@@ -228,8 +228,13 @@ def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) 
 def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
     """The second run waits for the first and begins from its checkpoint, as the ledger names it."""
     tuned = f"{spec('tuned', epochs=1)}init_from: first\n"
-    lab = make_lab(tmp_path, {"first.yaml": spec("first"), "tuned.yaml": tuned})
-    assert "tuned waits for first, which has not run yet" in mtf(lab.path, "plan").stdout
+    longer = f"{spec('longer', epochs=3)}init_from: {{run: first, load: all}}\n"
+    lab = make_lab(
+        tmp_path, {"first.yaml": spec("first"), "tuned.yaml": tuned, "longer.yaml": longer}
+    )
+    planned = mtf(lab.path, "plan").stdout
+    assert "tuned waits for first, which has not run yet" in planned
+    assert "Plan: 1 to submit, 0 unchanged, 2 waiting for others." in planned
     mtf(lab.path, "sync", "--wait", "--interval", "0.3")
     by_name = {run["experiment"]: run for run in mtf_json(lab.path, "status", "--json")}
     assert {run["state"] for run in by_name.values()} == {"completed"}
@@ -245,3 +250,21 @@ def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
     )
     assert fact["sha256"] == checkpoint["sha256"]
     assert f"begun from {by_name['first']['run']}, step" in mtf(lab.path, "show", "tuned").stdout
+
+    # three epochs, the first two in another run, are what three at once would have been
+    push(lab, {"experiments/whole.yaml": spec("whole", epochs=3)})
+    mtf(lab.path, "sync", "--wait", "--interval", "0.3")
+    found = runs(lab)
+    assert [f["epoch"] for f in rundir.read_journal(Path(found["longer"]["run_dir"])) if f["event"] == "metrics"] == [3]  # fmt: skip
+    assert found["longer"]["metrics"] == found["whole"]["metrics"]
+
+
+def test_a_name_that_nobody_has_stops_plan_and_sync(tmp_path: Path) -> None:
+    text = spec("tuned") + "init_from: frist\n"
+    lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": text})
+    where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: frist, and no run or spec"
+    for command in ("plan", "sync"):
+        said = mtf(lab.path, command, code=1).stderr
+        assert where in said
+        assert "Did you mean first?" in said
+    assert lab.git("for-each-ref", "refs/heads/mtf") == ""

@@ -126,3 +126,32 @@ found = {heavy} & set(sys.modules)
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", code], cwd=repo.path, check=True)
+
+
+def test_a_run_to_begin_from_must_be_somebodys(repo: Repo) -> None:
+    tuned = SINGLE.replace("alone", "tuned") + "init_from: aloen\n"
+    repo.write({"experiments/tuned.yaml": tuned})
+    place = f"experiments/tuned.yaml:{tuned.count(chr(10))}:12: init_from: aloen, and no run or"
+    for words in (["validate"], ["validate", "experiments/tuned.yaml"]):
+        said = mtf(repo.path, *words, code=1).stdout
+        assert said.startswith(place)
+        assert "Did you mean alone?" in said
+    repo.git("add", "-A")
+    assert mtf(repo.path, "validate", "--staged", code=1).stdout.startswith(place)
+    repo.write({"experiments/alone.yaml": BROKEN})  # what it would be called is not known
+    repo.write({"experiments/tuned.yaml": tuned.replace("aloen", "alone")})
+    assert "init_from" not in mtf(repo.path, "validate", code=1).stdout
+    # with a remote there may be a ledger that is not seen here
+    repo.git("checkout", "-q", "experiments/alone.yaml")
+    repo.write({"experiments/tuned.yaml": tuned})
+    repo.git("remote", "add", "origin", "elsewhere")
+    mtf(repo.path, "validate")
+
+
+def test_a_circle_is_told_before_it_is_committed(repo: Repo) -> None:
+    repo.commit({"experiments/tuned.yaml": SINGLE.replace("alone", "tuned") + "init_from: alone\n"})
+    repo.write({"experiments/alone.yaml": SINGLE + "init_from: tuned\n"})
+    repo.git("add", "-A")
+    said = mtf(repo.path, "validate", "--staged", code=1).stdout
+    assert "init_from: alone waits for tuned waits for alone, and so none of them" in said
+    assert "experiments/tuned.yaml" not in said

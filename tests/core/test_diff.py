@@ -72,8 +72,12 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
 @pytest.mark.parametrize(
     ("state", "changes", "note"),
     [
-        (RunState.FAILED, {}, "tuned waits for {run}, which is failed: mtf retry {run}"),
-        (RunState.COMPLETED, {}, "tuned waits for {run}, which has no checkpoint"),
+        (
+            RunState.FAILED,
+            {},
+            "tuned waits for {run}, which is failed: mtf retry {run}, or name this very run in init_from",
+        ),
+        (RunState.COMPLETED, {}, "tuned waits for {run}, which is completed and has no checkpoint"),
         (
             RunState.COMPLETED,
             {"asked": "alon"},

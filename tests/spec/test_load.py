@@ -211,6 +211,49 @@ def test_specs_that_begin_from_each_other_are_told() -> None:
         four=EXPERIMENT.replace("one", "four") + "init_from: one\n",
     )
     assert [problem.split(": ", 1)[0] for problem in found] == [
-        "one.yaml:5:12", "three.yaml:5:12", "two.yaml:5:12",
+        "one.yaml:5:12", "three.yaml:5:12", "two.yaml:5:18",
     ]  # fmt: skip
     assert "init_from: one waits for two waits for three waits for one, and so none" in found[0]
+
+
+def test_where_a_grid_and_its_base_name_runs_is_known() -> None:
+    grid = (
+        "kind: grid\nname: g\nbase: base.yaml\n"
+        "parameters:\n  init_from: [null, one, {run: two, load: all}]\n"
+    )
+    base = BASE + "init_from: {load: weights, run: old}\n"
+    (loaded,) = load(base=base, g=grid).desired
+    assert loaded.named_at == {
+        "one": ("experiments/g.yaml", 5, 21),
+        "two": ("experiments/g.yaml", 5, 32),
+        "old": ("experiments/base.yaml", 4, 33),
+    }
+    asked = [e.config["init_from"] and e.config["init_from"]["run"] for e in loaded.experiments]
+    assert asked == [None, "one", "two"]
+
+
+def test_a_grid_varies_how_a_name_is_begun_from() -> None:
+    grid = "kind: grid\nname: g\nbase: base.yaml\nparameters: {init_from.load: [weights, all]}\n"
+    (loaded,) = load(base=BASE + "init_from: old\n", g=grid).desired
+    assert [e.config["init_from"]["load"] for e in loaded.experiments] == ["weights", "all"]
+    assert {e.config["init_from"]["run"] for e in loaded.experiments} == {"old"}
+
+
+def test_members_of_one_grid_may_begin_from_each_other_but_not_in_a_circle() -> None:
+    chain = (
+        "kind: grid\nname: g\nbase: base.yaml\nlinked:\n"
+        "  - - {training.seed: 1, init_from: null}\n"
+        "    - {training.seed: 2, init_from: 'g/0001'}\n"
+        "naming: sequential\n"
+    )
+    assert not problems(base=BASE, g=chain)
+    closed = chain.replace("null", "'g/0002'")
+    assert problems(base=BASE, g=closed) == [
+        "g.yaml:5:37: init_from: g/0001 waits for g/0002 waits for g/0001, and so none of them can begin",
+        "g.yaml:6:37: init_from: g/0002 waits for g/0001 waits for g/0002, and so none of them can begin",
+    ]  # fmt: skip
+
+
+def test_a_run_that_begins_from_its_own_name_is_told() -> None:
+    (problem,) = problems(one=EXPERIMENT + "init_from: one\n")
+    assert problem.startswith("one.yaml:5:12: init_from: one waits for one, and")

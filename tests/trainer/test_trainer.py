@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from mtf.trainer.job import read_config
 from mtf.trainer.phases import Phase
 from mtf.trainer.preemption import SIGNALS
 from mtf.trainer.schedulers import Schedule
+from mtf.trainer.snapshot import differing
 from mtf.trainer.task import OwnSteps, num_samples, task_of
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -119,6 +121,44 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path
         "the checkpoint is of another configuration: optimizer.lr was 0.003 and is 0.5;"
         " training.seed was 3 and is 4. Put it back, or start a run of its own"
     )
+
+
+def test_keys_that_only_one_configuration_has_differ_unless_they_are_unset() -> None:
+    then = {"model.type": "mlp", "scheduler": None, "training.max_grad_value": None, "data.root": 3}
+    now = {"model.type": "mlp", "scheduler.type": "cosine", "callbacks.ema": None, "model.deep": 0}
+    assert differing(then, now) == {
+        "data.root": "data.root was 3 and is not set",
+        "model.deep": "model.deep was not set and is 0",
+        "scheduler.type": "scheduler.type was not set and is 'cosine'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda parts: torch.optim.SGD(parts, lr=0.1, momentum=0.9),
+            "another optimizer than SGD: it has amsgrad, betas, capturable, decoupled_weight_decay,"
+            " eps, and SGD has dampening, momentum, nesterov",
+        ),
+        (
+            lambda parts: torch.optim.AdamW([{"params": [part]} for part in parts], lr=0.1),
+            "another optimizer: its groups have 2 parameters, and those of AdamW have 1 and 1",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_optimizer_is_refused_in_words(
+    make: Callable[..., torch.optim.Optimizer], message: str, tmp_path: Path
+) -> None:
+    data = DataLoader(TensorDataset(torch.randn(8, 2), torch.randint(2, (8,))), batch_size=4)
+    parts = context(make_run(tmp_path, optimizer={"type": "adamw"}))
+    model = torch.nn.Linear(2, 2)
+    parts.trainer(model, parts.optimizer(model)).fit(data)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(MtfError) as raised:
+        parts.trainer(model, make(list(model.parameters()))).fit(data)
+    assert str(raised.value) == f"the checkpoint is of {message}"
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
 
 
 def test_the_trainer_takes_plain_torch_parts(tmp_path: Path) -> None:

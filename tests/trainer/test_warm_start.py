@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ from mtf import rundir
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.phases import Phase
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
-from tests.trainer.runs import events, make_run, read_config
+from tests.trainer.runs import Job, events, make_run, read_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -26,9 +28,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def begin(tmp_path: Path, source: Path, asked: dict[str, Any], **changes: Any) -> Path:
+def begin(
+    tmp_path: Path,
+    source: Path,
+    asked: dict[str, Any],
+    files: dict[str, str] | None = None,
+    **changes: Any,
+) -> Path:
     """Return a run whose origin was resolved to the newest checkpoint of another one."""
-    run = make_run(tmp_path, base=NASTY, init_from={"run": "source", **asked}, **changes)
+    run = make_run(tmp_path, files, NASTY, init_from={"run": "source", **asked}, **changes)
     newest = CheckpointStore(source / "checkpoints", keep_last=1).newest_intact()
     assert newest is not None
     config = read_config(run)
@@ -82,6 +90,9 @@ def test_all_of_a_training_goes_on_where_it_ended(tmp_path: Path, source: Path) 
     del source
 
 
+LONGER = {"training": {"max_epochs": 4}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -89,8 +100,12 @@ def test_all_of_a_training_goes_on_where_it_ended(tmp_path: Path, source: Path) 
         ({"model": {"hidden_size": 9}}, "init_from.strict: false takes those that fit"),
         ({"init_from": {"load": "all"}}, "has trained for 2 epochs, and training.max_epochs is 2"),
         (
-            {"init_from": {"load": "all"}, "model": {"hidden_size": 9}},
+            {"init_from": {"load": "all"}, "model": {"hidden_size": 9}, **LONGER},
             "the checkpoint is of another model",
+        ),
+        (
+            {"init_from": {"load": "all"}, "optimizer": {"type": "sgd"}, **LONGER},
+            "the checkpoint is of another optimizer than SGD: it has amsgrad, betas,",
         ),
     ],
 )
@@ -140,3 +155,123 @@ def test_a_checkpoint_that_is_not_what_was_recorded_is_refused(
         "changed": f"its sha256 is {hashlib.sha256(raw).hexdigest()[:12]}...",
     }
     assert expected[harm] in capfd.readouterr().err
+
+
+def rates(run: Path) -> dict[int, float]:
+    """Return the learning rate of each step."""
+    rows = map(json.loads, (run / "scalars.jsonl").read_text().splitlines())
+    return {row["step"]: row["lr"] for row in rows if "lr" in row}
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "multistep", "warm_restarts"])
+def test_a_longer_training_follows_its_own_schedule_from_the_step_it_begins_at(
+    scheduler: str, tmp_path: Path
+) -> None:
+    """A cosine that has come down to 0 would stay there for ever."""
+    plan = {"scheduler": {"type": scheduler}}
+    short = make_run(tmp_path, base=NASTY, **plan)
+    long = make_run(tmp_path, base=NASTY, **plan, training={"max_epochs": 4})
+    assert in_child(short) == in_child(long) == COMPLETE
+    run = begin(tmp_path, short, {"load": "all"}, **plan, training={"max_epochs": 4})
+    assert in_child(run) == COMPLETE
+    assert rates(run) == {step: rate for step, rate in rates(long).items() if step > 6}
+
+
+def test_a_plateau_is_remembered_and_its_own_settings_count(tmp_path: Path) -> None:
+    plan = {"scheduler": {"type": "plateau", "patience": 0, "factor": 0.5, "threshold": 9.0}}
+    short = make_run(tmp_path, base=NASTY, **plan)  # no epoch is good enough
+    assert in_child(short) == COMPLETE
+    plan["scheduler"]["factor"] = 0.1
+    run = begin(tmp_path, short, {"load": "all"}, **plan, training={"max_epochs": 4})
+    assert in_child(run) == COMPLETE
+    assert rates(run) == {7: 2.5e-3, 8: 2.5e-3, 9: 2.5e-3, 10: 2.5e-4, 11: 2.5e-4, 12: 2.5e-4}
+
+
+def test_what_the_spec_says_counts_where_a_training_goes_on(tmp_path: Path, source: Path) -> None:
+    changes = {"optimizer": {"lr": 3e-4, "weight_decay": 0.5}, "scheduler": None}
+    run = begin(tmp_path, source, {"load": "all"}, **changes, training={"max_epochs": 3})
+    assert in_child(run) == COMPLETE
+    assert set(rates(run).values()) == {3e-4}
+    content = result(run)["content"]
+    (group,) = content["optimizers"]["optimizer"]["param_groups"]
+    assert group["weight_decay"] == 0.5
+    steps = {int(one["step"]) for one in content["optimizers"]["optimizer"]["state"].values()}
+    assert steps == {9}  # what the optimizer has gathered goes on: 6 steps there, 3 here
+
+
+def test_an_average_that_is_new_begins_at_the_weights_that_were_loaded(
+    tmp_path: Path, source: Path
+) -> None:
+    changes = {"callbacks": {"ema": {"decay": 0.9999999}}, "training": {"max_epochs": 3}}
+    run = begin(tmp_path, source, {"load": "all"}, **changes)
+    assert in_child(run) == COMPLETE
+    average = result(run)["content"]["callbacks"]["ema"]
+    there = result(source)["content"]["model"]["layers.0.weight"]
+    (weight,) = (v for k, v in _flat(average) if k.endswith("layers.0.weight"))
+    assert torch.allclose(weight, there, atol=1e-5)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def test_a_run_whose_origin_nobody_has_looked_up_does_not_begin_anew(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=NASTY, init_from={"run": "source"})
+    assert in_child(run) == 1
+    assert "init_from: source was not looked up" in capfd.readouterr().err
+
+
+def test_a_training_that_stopped_inside_an_epoch_goes_on_with_the_same_batches_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, short = make_run(tmp_path, base=NASTY), make_run(tmp_path, base=NASTY)
+    assert in_child(whole) == COMPLETE
+    stop = signal_at(Phase.TRAIN_BATCH_LOAD, 15, signal.SIGUSR1, after=False)  # in epoch 2
+    assert in_child(short, stop) == STOPPED
+    other = begin(tmp_path, short, {"load": "all"}, training={"batch_size": 5})
+    assert in_child(other) == 1
+    said = capfd.readouterr().err
+    assert "stopped inside epoch 2, whose other batches are not to be had" in said
+    assert "training.batch_size was 4 and is 5" in said
+    same = begin(tmp_path, short, {"load": "all"}, optimizer={"lr": 1e-2})
+    assert in_child(same) == COMPLETE
+    left, right = result(same)["content"], result(whole)["content"]
+    assert difference(left["model"], right["model"]) is None
+    assert difference(left["optimizers"], right["optimizers"]) is None
+
+
+LOOP = """
+import torch
+
+def main(run):
+    saved = run.resume() or run.origin()
+    model = torch.nn.Linear(6, 8)
+    layers = {k.removeprefix("layers.0."): v for k, v in saved["model"].items() if "layers.0." in k}
+    model.load_state_dict(layers)
+    run.log(1, 1, {"sum": float(model.weight.double().sum())})
+"""
+
+
+def test_an_entry_point_of_ones_own_asks_for_what_it_begins_from(
+    tmp_path: Path, source: Path
+) -> None:
+    run = begin(tmp_path, source, {}, files={"own.py": LOOP}, entrypoint="own:main")
+    assert Job(run).end()[0] == 0
+    weight = result(source)["content"]["model"]["layers.0.weight"]
+    (said,) = events(run, "metrics")
+    assert said["metrics"]["sum"] == float(weight.double().sum())
+    assert events(run, "initialised")[0]["run"] == "source"
+
+
+def test_an_entry_point_that_never_asks_is_told_of(tmp_path: Path, source: Path) -> None:
+    idle = "def main(run): pass\n"
+    run = begin(tmp_path, source, {}, files={"own.py": idle}, entrypoint="own:main")
+    code, output = Job(run).end()
+    assert code == 1
+    assert "init_from: own:main has never asked for run.origin()" in output

@@ -1,0 +1,67 @@
+"""Whether what ``init_from`` names is there: in the specs, or in a ledger that can be seen here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtf.core.lineage import Lineage, names_of_desired, not_among, unknown_origins
+from mtf.errors import Problem, RepositoryError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mtf.core.experiments import Desired
+    from mtf.core.ids import RunId
+    from mtf.core.lineage import Keyed
+    from mtf.core.records import RunRecord
+    from mtf.spec.load import Loaded
+
+
+def check_origins(desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]) -> None:
+    """Refuse specs that ask for runs, not yet recorded, from what neither specs nor ledger know.
+
+    Raises:
+        SpecError: there are such; all of them are said.
+    """
+    if not any(one.named_at for one, _ in desired):
+        return
+    runs = records.values()
+    recorded = {record.key for record in runs}
+    if problems := unknown_origins(desired, Lineage(desired, runs), recorded):
+        raise SpecError(problems)
+
+
+def unknown_names(asking: Sequence[Desired], specs: Loaded, where: Path) -> list[Problem]:
+    """Return a problem for each name in ``init_from`` that is certainly nobody's.
+
+    It is not certain where the named spec has mistakes, nor where the ledger may be elsewhere.
+
+    Args:
+        asking: the specs to look at.
+        specs: all there are.
+        where: a folder of the repository, if it is one.
+    """
+    known = names_of_desired(specs.desired)
+    broken = specs.names - {one.name for one in specs.desired}
+    open_names = {
+        one.name: [n for n in one.named_at if n not in known and n.split("/", 1)[0] not in broken]
+        for one in asking
+    }
+    if not any(open_names.values()) or (runs := _names_of_runs(where)) is None:
+        return []
+    return [p for one in asking for p in not_among(one, open_names[one.name], known | runs)]
+
+
+def _names_of_runs(where: Path) -> set[str] | None:
+    """Return what runs are called in the ledger, None where one may be that is not seen here."""
+    from mtf.commands.project import open_project
+
+    try:
+        project = open_project(where)
+        ledger = project.ledger()
+    except (RepositoryError, SpecError):
+        return None
+    if ledger.tip is None:
+        return None if project.remote else set()
+    return Lineage((), ledger.runs.values()).names

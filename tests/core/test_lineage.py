@@ -1,0 +1,111 @@
+"""What a name in ``init_from`` means: of what is committed first, then of what has run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mtf.core.experiments import run_key
+from mtf.core.lineage import Lineage, unknown_origins
+from mtf.core.records import Best, Checkpoint, Origin, RunRecord
+from mtf.core.states import RunState
+from tests.core.worlds import desired, experiment, record
+
+CKPT = Checkpoint("/runs/last.ckpt", 9, "f" * 64, 100, 3)
+ALONE = experiment(seed=1)
+DAY = "20260102T110000Z/cccccccc"
+MEMBERS = [experiment(f"optimizer.lr={rate}", "search", lr=rate) for rate in (1, 2, 3)]
+
+
+def done(of: Any, run: str, loss: float | None = None, **changes: Any) -> RunRecord:
+    """Return the record of a completed run whose checkpoint lies at its id."""
+    saved = replace(CKPT, path=f"/{run}")
+    values: dict[str, Any] = {
+        "run": run, "state": RunState.COMPLETED, "checkpoint": saved, "best_checkpoint": saved,
+        "best": None if loss is None else Best("val_loss", loss, 1, 9),
+    }  # fmt: skip
+    return record(of, **{**values, **changes})
+
+
+def origin(name: str, specs: Any = (), records: Any = (), checkpoint: str = "latest") -> Any:
+    """Return the path of the checkpoint that a name comes to, or the words."""
+    keyed = [(d, tuple(run_key(e, {}) for e in d.experiments)) for d in specs]
+    found = Lineage(keyed, records).origin({"run": name, "checkpoint": checkpoint})
+    return found.path if isinstance(found, Origin) else found
+
+
+def test_what_begins_from_a_changed_experiment_waits_for_the_changed_one() -> None:
+    old = done(experiment(seed=0), f"alone/{DAY}")
+    assert origin("alone", [desired(ALONE)], [old]) == "waits for alone, which has not run yet"
+    new = done(ALONE, "alone/20260101T000000Z/cccccccc")  # whichever was submitted later
+    assert origin("alone", [desired(ALONE)], [old, new]) == f"/{new.run}"
+    assert origin(old.run, [desired(ALONE)], [old, new]) == f"/{old.run}"
+
+
+def test_a_name_that_is_no_longer_committed_means_its_newest_run() -> None:
+    runs = [done(experiment(seed=s), f"alone/2026010{s}T000000Z/cccccccc") for s in (3, 5, 4)]
+    assert origin("alone", (), runs) == f"/{runs[1].run}"
+
+
+def test_the_best_of_a_grid_is_sought_among_all_its_members_whenever_they_ran() -> None:
+    runs = [
+        done(e, f"search/2026010{day}T000000Z/cccccccc/{e.name}", loss)
+        for e, day, loss in zip(MEMBERS, (1, 1, 2), (0.2, 0.1, 0.3), strict=True)
+    ]
+    for specs in ([desired(*MEMBERS)], []):
+        assert origin("search", specs, runs) == f"/{runs[1].run}"
+    assert origin("search", [desired(*MEMBERS)], runs[:2]) == (
+        "waits for search, 1 of whose 3 runs are to come"
+    )
+    going = [*runs[:2], replace(runs[2], state=RunState.RUNNING)]
+    assert origin("search", [desired(*MEMBERS)], going) == f"waits for {runs[2].run} (running)"
+    failed = [*runs[:2], replace(runs[2], state=RunState.FAILED)]
+    assert origin("search", [desired(*MEMBERS)], failed) == f"/{runs[1].run}"
+
+
+def test_a_member_goes_by_its_whole_name_and_by_the_one_that_status_prints() -> None:
+    run = done(MEMBERS[1], f"search/{DAY}/{MEMBERS[1].name}")
+    for name in ("search/optimizer.lr=2", "search/lr=2"):
+        assert origin(name, [desired(*MEMBERS)], [run]) == f"/{run.run}"
+    assert origin("search/lr=3", [desired(*MEMBERS)]) == "waits for search/lr=3, which has not run yet"  # fmt: skip
+
+
+def test_without_a_metric_there_is_no_best_run() -> None:
+    runs = [done(e, f"search/{DAY}/{e.name}") for e in MEMBERS]
+    words = "waits: no run of search has a metric. Name one of them"
+    assert origin("search", [desired(*MEMBERS)], runs) == words
+
+
+@pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.FAILED, RunState.TIMEOUT])
+def test_a_run_named_by_its_id_is_taken_however_it_has_ended(state: RunState) -> None:
+    run = done(ALONE, f"alone/{DAY}", state=state)
+    assert origin(run.run, (), [run]) == f"/{run.run}"
+    assert origin("alone", (), [run]) == (
+        f"waits for {run.run}, which is {state}: mtf retry {run.run}, or name this very run in"
+        " init_from"
+    )
+    without = replace(run, checkpoint=None)
+    assert origin(run.run, (), [without]).endswith(f"which is {state} and has no checkpoint")
+
+
+def test_the_best_checkpoint_is_another_than_the_latest() -> None:
+    best = replace(CKPT, path="/best", step=4)
+    run = done(ALONE, f"alone/{DAY}", 0.1, best_checkpoint=best)
+    assert origin("alone", (), [run], "best") == "/best"
+    words = origin("alone", (), [replace(run, best_checkpoint=None)], "best")
+    assert words.endswith("is completed and has no checkpoint of its best epoch")
+
+
+def test_only_runs_that_are_still_to_begin_need_a_name_that_is_known() -> None:
+    asked = {"run": "alnoe", "checkpoint": "latest"}
+    tuned = replace(experiment("tuned"), config={"slurm": {}, "init_from": asked})
+    spec = replace(desired(tuned), named_at={"alnoe": ("experiments/tuned.yaml", 9, 12)})
+    keyed = [(one, tuple(run_key(e, {}) for e in one.experiments)) for one in (spec, desired(ALONE))]  # fmt: skip
+    (problem,) = unknown_origins(keyed, Lineage(keyed, ()), ())
+    assert str(problem) == (
+        "experiments/tuned.yaml:9:12: init_from: alnoe, and no run or spec is called so."
+        " Did you mean alone?"
+    )
+    assert not unknown_origins(keyed, Lineage(keyed, ()), {run_key(tuned, {})})
