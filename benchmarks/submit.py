@@ -101,5 +101,6 @@ def main() -> None:
 
 
 _IMPORTS = (
-    "import click, git, pydantic, ruamel.yaml, jinja2, filelock, mtf.commands.sync, mtf.spec.load"
+    "import click, git, pydantic, ruamel.yaml, jinja2, filelock, mtf.commands.sync, mtf.spec.load,"
+    " mtf.cli.main, mtf.cli.reconcile, mtf.executor.slurm"  # all that a sync imports
 )

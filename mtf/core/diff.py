@@ -232,7 +232,10 @@ def _change(old: RunRecord, new: RunRecord) -> str:
 
 def _drift(record: RunRecord) -> str | None:
     if record.state is RunState.CANCELLED and not record.cancel_requested:
-        return f"{record.run} was cancelled outside mtf and stays so: mtf retry {record.run}"
+        if record.grid is None:
+            return f"{record.run} was cancelled outside mtf and stays so: mtf retry {record.run}"
+        members = f"members of {record.submission}"
+        return f"{members} were cancelled outside mtf and stay so: mtf retry runs one again"
     return None
 
 

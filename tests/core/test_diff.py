@@ -442,3 +442,19 @@ def test_a_job_that_had_ended_when_it_was_found_is_continued_at_once() -> None:
     made = decide(world(SPEC, records=(claim,), jobs=(job(JobState.PREEMPTED),), progress=progress))
     assert kinds(made) == [Resume]
     assert made.actions[0].record.attempt.job_id == "77"
+
+
+def test_a_cancelled_grid_is_one_line() -> None:
+    grid = [experiment(f"m{i}", "search", seed=i) for i in range(3)]
+    records = tuple(
+        record(
+            e, run=f"search/20260101T110000Z/cccccccc/{e.name}", state=RunState.RUNNING,
+            attempt={"index": i},
+        )
+        for i, e in enumerate(grid)
+    )  # fmt: skip
+    jobs = tuple(job(JobState.CANCELLED, index=i) for i in range(3))
+    assert decide(world(desired(*grid), records=records, jobs=jobs)).notes == (
+        "members of search/20260101T110000Z/cccccccc were cancelled outside mtf and stay so:"
+        " mtf retry runs one again (3 runs)",
+    )
