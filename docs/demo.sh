@@ -7,7 +7,9 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/mtf-demo.XXXXXX")
 export GIT_AUTHOR_NAME=${GIT_AUTHOR_NAME:-Demo} GIT_AUTHOR_EMAIL=${GIT_AUTHOR_EMAIL:-demo@localhost}
 export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
 
-step() { printf '\n\033[1m# %s\033[0m\n' "$1"; }
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+step() { printf '\n%s# %s%s\n' "$bold" "$1" "$plain"; }
 run() {
   printf '$'
   for word in "$@"; do case $word in *' '*) printf ' "%s"' "$word" ;; *) printf ' %s' "$word" ;; esac; done
@@ -47,7 +49,8 @@ import json, sys
 best = json.load(open(sys.argv[1]))[0]
 accuracy = best["best"]["value"]
 print(f"{best['run']}\n  {best['best']['name']} {accuracy:.4f} at epoch {best['best']['epoch']}")
-print(f"  checkpoint {best['checkpoint']['path']}\n  sha256     {best['checkpoint']['sha256']}")
+saved = best["best_checkpoint"] or best["checkpoint"]
+print(f"  checkpoint {saved['path']}\n  sha256     {saved['sha256']}")
 sys.exit(0 if best["best"]["name"] == "val_accuracy" and accuracy >= 0.95 else "the best run did not reach 0.95")
 PY
 

@@ -66,6 +66,11 @@ def best_text(record: RunRecord, *, named: bool = True) -> str:
     return f"{record.best.name} {record.best.value:.4g}" if named else f"{record.best.value:.4g}"
 
 
+def _best(record: RunRecord) -> str:
+    saved = record.best_checkpoint
+    return f"{best_text(record)} ({saved.path})" if saved else best_text(record)
+
+
 def _checkpoint(record: RunRecord) -> str:
     return f"step {record.checkpoint.step}" if record.checkpoint else "-"
 
@@ -111,7 +116,7 @@ def run_page(
         "folder": record.run_dir,
         "progress": f"epoch {_epochs(record)}, step {record.step if record.step else '-'}"
         f"{_pace(progress)}",
-        "best": best_text(record),
+        "best": _best(record),
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
         else "-",
