@@ -120,7 +120,9 @@ def run_page(
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
         else "-",
-        "begun from": f"{record.origin.run}, step {record.origin.step}" if record.origin else "",
+        "begun from": f"{origin.run}, step {origin.step} ({origin.path}, sha256 {origin.sha256})"
+        if (origin := record.origin)
+        else "",
         "key": record.key,
     }
     lines = [f"{name:<11}{value}" for name, value in facts.items() if value]

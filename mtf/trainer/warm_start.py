@@ -10,6 +10,7 @@ from mtf.errors import MtfError
 from mtf.trainer import snapshot
 from mtf.trainer.fitting import fit_of
 from mtf.trainer.phases import Phase
+from mtf.trainer.state import TrainMicroState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,10 +122,10 @@ def _check_place(content: snapshot.Content, origin: Origin, config: ExperimentCo
             f"init_from: {origin.run} has trained for {first['epoch']} epochs, and"
             f" training.max_epochs is {epochs}: say more, they are counted on"
         )
-    if first["phase"] in _BETWEEN_EPOCHS or content["config"] is None:
+    then = content.get("config")  # None: an early version's
+    if first["phase"] in _BETWEEN_EPOCHS or then is None:
         return
-    now = snapshot.deciding(config)
-    differing = snapshot.differing(content["config"], now)
+    differing = snapshot.differing(then, snapshot.deciding(config))
     if of_batches := [text for key, text in differing.items() if key.startswith(_OF_BATCHES)]:
         raise MtfError(
             f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, whose other"
@@ -157,8 +158,10 @@ def _take_up_all(loop: Loop, callbacks: Mapping[str, Callback], content: snapsho
     state = loop.state
     if state.phase is Phase.TRAINING_COMPLETE:
         state.phase, state.ended_by = Phase.TRAIN_START_EPOCH, None
+        state.train = TrainMicroState()  # gradients that are not finite may have ended an epoch
+        loop.take_up()
         for optimizer in loop.engine.optimizers.values():
-            optimizer.zero_grad()  # of a training that has ended inside a window
+            optimizer.zero_grad()
     state.best = {}  # those are files of the other run
 
 
@@ -194,7 +197,7 @@ def _ticks(
     schedule: Schedule, loop: Loop, content: snapshot.Content, there: Mapping[str, Any]
 ) -> int:
     """Return how often a schedule would have taken its step by now."""
-    then, now = content["config"], snapshot.deciding(loop.config)
+    then, now = content.get("config"), snapshot.deciding(loop.config)
     keys = ("scheduler.type", "scheduler.interval")
     if "last_epoch" in there and (then is None or all(then.get(k) == now.get(k) for k in keys)):
         return int(there["last_epoch"])

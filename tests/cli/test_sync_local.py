@@ -193,6 +193,7 @@ def test_a_broken_template_is_said_before_anything_is_claimed(tmp_path: Path) ->
 def test_the_python_face_submits_through_the_same_ledger(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     code = """
+from mtf.errors import MtfError
 from mtf.framework import ModelTrainingFramework, ParameterGrid
 lab = ModelTrainingFramework(".")
 base = {"model": {"type": "mlp", "hidden_size": 16, "num_layers": 1}, "data": {"dataset_name": "digits", "num_workers": 0},
@@ -206,9 +207,17 @@ assert [r.state for r in runs.wait(0.3)] == ["completed"] * 2
 assert lab.run_grid_search(base, [grid], local=True).ids == runs.ids
 run = lab.run_experiment({"experiment_name": "one", **base}, local=True)
 print(run.wait(0.3).state, runs.best().best.name)
+try:
+    lab.run_experiment({"experiment_name": "tuned", "init_from": "widht", **base}, local=True)
+except MtfError as e:
+    print(e)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=lab.path, capture_output=True, text=True, timeout=120)  # fmt: skip
-    assert done.stdout == "completed val_loss\n", done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "completed val_loss", done.stderr
+    assert second == (
+        "tuned has init_from: widht, and no run or spec is called so. Did you mean widths?"
+    )
     assert set(states(runs(lab)).values()) == {"completed"}
     assert mtf_json(lab.path, "plan", "--prune", "--format", "json")["actions"] == []
 
