@@ -34,7 +34,7 @@ class Progress:
     stopped: str | None = None  # the signal that the newest start has answered
     failed: str | None = None  # the newest start's error
     refused: str | None = None
-    ended_early: str | None = None  # why the training was complete before its last epoch
+    noted: str | None = None  # what to know of a complete training: why it has ended early
     unsaved: str | None = None  # why the newest checkpoint that was due is not there
     finished_at: str | None = None
     last_at: str | None = None
@@ -73,7 +73,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen |= _saved(_checkpoint(fact, run_dir), seen.get("best"))
             case "unsaved":
                 seen["unsaved"] = str(fact.get("reason", "for no reason given"))
-            case "stopped" | "failed" | "refused" | "ended_early" as event:
+            case "stopped" | "failed" | "refused" | "noted" as event:
                 # of several ranks the first to fail knows why; the others only miss it
                 seen[event] = seen.get(event) or str(fact.get("reason", event))
             case "finished":

@@ -196,7 +196,7 @@ def _reason(cause: Cause, job: JobView | None, progress: Progress) -> str:
     if cause is Cause.CODE_ERROR:
         return progress.failed or _silent_end(job, in_brackets)
     words = {
-        Cause.COMPLETED: progress.ended_early or "",
+        Cause.COMPLETED: progress.noted or "",
         Cause.CONFIGURATION: progress.refused or "refused",
         Cause.CANCELLED: "cancelled by mtf cancel",
         Cause.CANCELLED_OUTSIDE: f"cancelled outside mtf{in_brackets}: mtf retry runs it again",

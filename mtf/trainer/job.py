@@ -143,6 +143,8 @@ def _train(job: Job, journal: Journal) -> None:
 
     train(context, proved)
     prove_modules(pinned)  # those too that were imported on the way
+    if job.rank == 0:
+        _note_unread_origin(config, job.run_dir, journal)
     _say_finished(job, journal)
 
 
@@ -210,16 +212,19 @@ def _own(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
     function = load(entrypoint, key="entrypoint")
     proved()
     function(run)
-    asks = run.config.init_from is not None and run.fabric.is_global_zero
-    if asks and not _has_begun_from_another(run.run_dir):
-        raise MtfError(
-            f"init_from: {entrypoint} has never asked for run.origin(), the checkpoint that this"
-            " run is recorded to begin from. Load it, or take init_from out of the spec"
+
+
+def _note_unread_origin(config: ExperimentConfig, run_dir: Path, journal: Journal) -> None:
+    """Say where an entry point has not begun from what its run is recorded to begin from."""
+    if config.init_from is None:
+        return
+    if not any(fact["event"] == "initialised" for fact in rundir.read_journal(run_dir)):
+        text = (
+            f"init_from: {config.entrypoint} has never asked for run.origin(), the checkpoint that"
+            " this run is recorded to begin from. Load it, or take init_from out of the spec"
         )
-
-
-def _has_begun_from_another(run_dir: Path) -> bool:
-    return any(fact["event"] == "initialised" for fact in rundir.read_journal(run_dir))
+        say(text)
+        journal.noted(text)  # a training that is complete is not thrown away for it
 
 
 def read_config(run_dir: Path) -> ExperimentConfig:

@@ -84,9 +84,9 @@ class Journal:
         """Say which run's checkpoint this one has begun from, and what was left out of it."""
         self._append("initialised", facts)
 
-    def ended_early(self, reason: str) -> None:
-        """Say why the training is complete before its last epoch."""
-        self._append("ended_early", {"reason": reason})
+    def noted(self, reason: str) -> None:
+        """Say what people should know of a complete training, such as why it has ended early."""
+        self._append("noted", {"reason": reason})
 
     def finished(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Say that the training is complete.

@@ -191,7 +191,7 @@ class GenericTrainer:
         self._saving.save_last(loop, complete=True)
         if state.ended_by is not None:
             loop.say(f"the training ends here: {state.ended_by}")
-            self._journal.ended_early(state.ended_by)
+            self._journal.noted(state.ended_by)
 
     def _attend(self, loop: Loop, *, stop: int, save: bool) -> None:
         """Save and stop as wished; ``stop`` is a signal's number, see ``StopRequest.wish``."""

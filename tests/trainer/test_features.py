@@ -75,7 +75,7 @@ def test_a_training_that_stops_early_is_complete_and_says_why(tmp_path: Path) ->
     assert in_child(run) == COMPLETE
     done = len(events(run, "metrics"))
     assert 1 < done < 9
-    (ended,) = events(run, "ended_early")
+    (ended,) = events(run, "noted")
     assert ended["reason"].startswith(
         "early stopping: train_loss has not improved for 1 epochs, best "
     )
@@ -242,7 +242,7 @@ def test_steps_with_infinite_gradients_are_left_out_when_asked(tmp_path: Path) -
 def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "stop"})
     assert in_child(run) == COMPLETE
-    assert events(run, "ended_early")[0]["reason"].startswith("gradients are not finite at epoch")
+    assert events(run, "noted")[0]["reason"].startswith("gradients are not finite at epoch")
     content = result(run)["content"]
     assert content["ranks"][0]["global_step"] < 6
     assert all(torch.isfinite(value).all() for value in content["model"].values())
