@@ -227,7 +227,14 @@ def train(run: Path, precision: Any = "32-true") -> None:
     config = read_config(run)
     torch.set_num_threads(1)
     fabric = build_fabric(config, os.environ)
-    if precision != "32-true":
+    if precision == "16-mixed":  # with so great a scale that steps are left out at first
+        from lightning.fabric.plugins.precision import MixedPrecision
+
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=2)
+        fabric = Fabric(
+            accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]
+        )
+    elif precision != "32-true":
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     context = RunContext(config, run, fabric)
     data = context.data()

@@ -219,9 +219,9 @@ def test_further_signals_do_not_break_the_save_in_progress(
     assert difference(finish(run), whole()) is None
 
 
-def test_mixed_precision_is_exact_too(tmp_path: Path) -> None:
-    """On the CPU, where bf16 goes through Fabric's wrappers as on a GPU."""
-    amp = "bf16-mixed"
+@pytest.mark.parametrize("amp", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_is_exact_too(amp: str, tmp_path: Path) -> None:
+    """On the CPU, through Fabric's wrappers as on a GPU; 16 bits with a gradient scaler."""
     whole = make_run(tmp_path, base=NASTY)
     assert in_child(whole, precision=amp) == COMPLETE
     for phase, signum in (
@@ -233,3 +233,4 @@ def test_mixed_precision_is_exact_too(tmp_path: Path) -> None:
         assert in_child(run, signal_at(phase, 3, signum, after=True), amp) in (STOPPED, -signum)
         assert in_child(run, precision=amp) == COMPLETE
         assert difference(result(run), result(whole)) is None, phase
+    assert (result(whole)["content"]["scaler"] is not None) == (amp == "16-mixed")
