@@ -322,6 +322,9 @@ class Loop:
         """Return whether this end of an epoch is, and note it."""
         state, policy = self.state, self.config.checkpoint
         value = state.metrics.get(monitored(self.config) or "")
+        if value is None and policy.monitor is not None and state.epoch == 1:
+            there = ", ".join(state.metrics)
+            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}; there are {there}")
         if value is None or not policy.keep_best:
             return False
         place = (state.epoch, state.global_step)

@@ -66,6 +66,15 @@ def test_checkpoints_are_saved_when_the_policy_says(
     assert events(run, "checkpoint")[-1]["step"] == 6
 
 
+def test_a_monitored_metric_that_is_not_there_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=NASTY, checkpoint={"monitor": "val_acuracy"})
+    assert in_child(run) == COMPLETE
+    said = "checkpoint.monitor: no metric 'val_acuracy'; there are train_loss, val_loss, val_acc"
+    assert capfd.readouterr().err.count(said) == 1
+
+
 def test_a_stop_right_after_a_resume_saves_nothing_twice(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 9})
     stop = signal_at(Phase.TRAIN_BATCH_LOAD, 3, signal.SIGUSR1, after=False)
