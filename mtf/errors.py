@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 EXIT_ERROR = 1
 EXIT_CHANGES = 2  # `plan --detailed-exitcode` only
@@ -31,10 +32,19 @@ class Problem:
     line: int
     column: int
     message: str
+    severity: Literal["error", "warning"] = "error"  # a warning stops nothing
+    rule: str = ""  # the policy of mtf.yaml that it breaks, if it is that
+
+    @property
+    def is_error(self) -> bool:
+        """Return whether nothing may be run before it is mended."""
+        return self.severity == "error"
 
     def __str__(self) -> str:
-        """Return ``path:line:column: message``."""
-        return f"{self.path}:{self.line}:{self.column}: {self.message}"
+        """Return ``path:line:column: message``, with what kind it is where that matters."""
+        kind = "" if self.is_error else "warning: "
+        rule = f" [{self.rule}]" if self.rule else ""
+        return f"{self.path}:{self.line}:{self.column}: {kind}{self.message}{rule}"
 
 
 class SpecError(MtfError):

@@ -46,7 +46,8 @@ def validate(
 ) -> None:
     """Check specs and settings: files on disk (all of them by default), staged, or of a revision.
 
-    Every error is said at once, as path:line:column: message. Exit code 0: clean, 1: invalid.
+    Every error is said at once, as path:line:column: message. Warnings are told apart and
+    stop nothing. Exit code 0: clean, 1: invalid.
     """
     from mtf.commands import validate as checks
     from mtf.report.problems import render_problems
@@ -67,10 +68,15 @@ def validate(
     if text:
         click.echo(text)
     files_text = count(checked.files, "file")
+    errors = sum(p.is_error for p in checked.problems)
+    warnings = len(checked.problems) - errors
     if checked.problems:
-        say(f"{count(len(checked.problems), 'problem')} in {files_text}")
+        found = [count(errors, "problem")] + ([count(warnings, "warning")] if warnings else [])
+        say(f"{', '.join(found)} in {files_text}")
+    else:
+        say(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
+    if errors:
         sys.exit(EXIT_ERROR)
-    say(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
 
 
 @click.group()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def render_problems(problems: Sequence[Problem], style: str) -> str:
     """Return the problems in the style ``text``, ``json`` or ``github``.
 
-    Source: GitHub's workflow commands (``::error file=...``).
+    Source: GitHub's workflow commands (``::error file=...``, ``::warning file=...``).
     """
     if style == "json":
         return json.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
@@ -26,5 +26,6 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
 
 def _annotation(problem: Problem) -> str:
     text = problem.message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    text += f" [{problem.rule}]" if problem.rule else ""
     path = problem.path.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
-    return f"::error file={path},line={problem.line},col={problem.column}::{text}"
+    return f"::{problem.severity} file={path},line={problem.line},col={problem.column}::{text}"
