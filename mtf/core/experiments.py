@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Sections that say how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
 _OPEN = frozenset({"model", "data", "optimizer", "scheduler"})  # these take keys of the user's
+Spot = tuple[str, int, int]  # path, line and column
 DIRECT = "(asked for directly)"  # stands for the path where there is no committed spec
 
 
@@ -52,8 +53,9 @@ class Desired:
     experiments: tuple[Experiment, ...]
     max_parallel: int | None
     cluster: str | None
-    # where init_from names a run: path, line and column, by that name
-    named_at: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+    named_at: Mapping[str, Spot] = field(default_factory=dict)  # init_from: where it names a run
+    # where what policies are about is said: by key, by key=JSON for a grid's values, "": the name
+    places: Mapping[str, Spot] = field(default_factory=dict)
 
     @property
     def is_committed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,11 +17,12 @@ from mtf.spec.grid import expand
 from mtf.spec.keys import SECTIONS, key_problem
 from mtf.spec.origins import named_in_file, named_in_grid
 from mtf.spec.resolve import Resolver, experiment
+from mtf.spec.rules import places_in_grid, places_of, violations
 from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
@@ -33,11 +35,15 @@ ENDINGS = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a commit asks for. A spec with a mistake is in ``problems`` and not in ``desired``."""
+    """What a commit asks for. A spec with a mistake is in ``problems`` and not in ``desired``.
+
+    One that breaks a policy is in both: it stays asked for, and must not be submitted.
+    """
 
     desired: tuple[Desired, ...]
     problems: tuple[Problem, ...]
     names: frozenset[str]  # of all specs that were looked at, those with mistakes too
+    refused: Mapping[str, tuple[Problem, ...]]  # by name of the spec: the policies it breaks
 
 
 def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Loaded:
@@ -54,7 +60,7 @@ def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Lo
     taken = loader.names_taken_twice()
     good = tuple(one for one in desired if one.name not in taken)
     loader.problems += circles(good)
-    return Loaded(good, tuple(sorted(set(loader.problems))), frozenset(loader.names))
+    return loader.loaded(good)
 
 
 def load_one(
@@ -62,8 +68,7 @@ def load_one(
 ) -> Loaded:
     """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
     loader = _Loader({**files, path: raw}, settings, stamp)
-    desired = tuple(loader.load(path))
-    return Loaded(desired, tuple(sorted(set(loader.problems))), frozenset(loader.names))
+    return loader.loaded(tuple(loader.load(path)))
 
 
 def is_spec(path: str) -> bool:
@@ -77,6 +82,7 @@ class _Loader:
     def __init__(self, files: Mapping[str, bytes], settings: Settings, stamp: str) -> None:
         self._files = files
         self._slurm_defaults = settings.slurm_defaults()
+        self._policies = settings.policies
         self._stamp = stamp
         self._read: dict[str, SpecFile] = {}
         self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
@@ -97,6 +103,13 @@ class _Loader:
             self.problems += e.problems
             return []
 
+    def loaded(self, desired: tuple[Desired, ...]) -> Loaded:
+        """Return what was found, held against the policies."""
+        broken = {one.name: violations(one, self._policies) for one in desired}
+        problems = {*self.problems, *itertools.chain.from_iterable(broken.values())}
+        refused = {name: found for name, found in broken.items() if found}
+        return Loaded(desired, tuple(sorted(problems)), frozenset(self._names), refused)
+
     def names_taken_twice(self) -> set[str]:
         """Return the names that several specs have, each use noted as a problem."""
         taken = {name: uses for name, uses in self._names.items() if len(uses) > 1}
@@ -106,11 +119,6 @@ class _Loader:
                 message = f"the name {name!r} is taken: {others} has it too. Rename one"
                 self.problems.append(Problem(path, *place, message))
         return set(taken)
-
-    @property
-    def names(self) -> Iterable[str]:
-        """Return the names of all specs that were loaded, also of those with mistakes."""
-        return self._names.keys()
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")
@@ -134,6 +142,7 @@ class _Loader:
             max_parallel=None,
             cluster=spec.cluster,
             named_at=named_in_file(file.value.get("init_from"), file.marks),
+            places=places_of(file.marks, "experiment_name"),
         )
 
     def _experiment(self, file: SpecFile) -> ExperimentSpec:
@@ -169,6 +178,7 @@ class _Loader:
             max_parallel=spec.max_parallel,
             cluster=spec.cluster or base.value.get("cluster"),
             named_at=named_in_grid(base, parts, file.marks),
+            places=places_in_grid(base, parts, file.marks),
         )
 
     def _base(self, file: SpecFile) -> Base:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from mtf.errors import SpecError
 from mtf.spec.explain import problems_of
 from mtf.spec.parse import read
+from mtf.spec.policies import Policies
 from mtf.spec.slurm import Environment, SLURMConfig
 from mtf.spec.strict import Strict
 from mtf.spec.words import Folder, Name, RelativePath, Word, matching
@@ -49,10 +50,6 @@ class Retry(Strict):
     """Seconds before the next attempt."""
 
 
-class Policies(Strict):
-    """Limits and rules. None is known yet, so that none can be written and ignored."""
-
-
 class Settings(Strict):
     """The whole of ``mtf.yaml``."""
 
@@ -75,7 +72,7 @@ class Settings(Strict):
     """Defaults under those, for the environment of jobs."""
     retry: Retry = Field(default_factory=Retry)
     policies: Policies = Field(default_factory=Policies)
-    """Limits and rules; must be empty for now."""
+    """Limits and rules for specs and pull requests."""
     lease: Count = 600
     """Seconds after which the claim of a submitter that went silent may be given up."""
 

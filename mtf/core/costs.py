@@ -1,0 +1,93 @@
+"""What runs may cost at most: GPU-hours and CPU-hours, from what they ask of the cluster. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtf.core.times import time_limit_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.core.jobs import Resources
+
+_GRES = re.compile(r"gpu(?::[A-Za-z][^:,]*)?(?::(\d+))?(?:\([^)]*\))?")
+_GPUS = re.compile(r"(?:[^:,]+:)?(\d+)")
+_OPTION = re.compile(r"--([a-z0-9-]+)(?:=(.*))?")
+# `slurm.extra` options, or beginnings of them, by which a job gets more CPUs than it says
+_UNCOUNTED = (
+    "exclusive", "mincpus", "cpus-per-gpu", "cores-per-socket", "sockets-per-node",
+    "gpus-per-socket", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "tres-per-task",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An upper bound for one attempt of each run; None: there is none."""
+
+    gpu_hours: float | None
+    cpu_hours: float | None
+
+
+def total_cost(runs: Iterable[Resources]) -> Cost:
+    """Return what these runs cost together. Members of a grid mostly ask for the same object."""
+    gpu_hours: float | None = 0.0
+    cpu_hours: float | None = 0.0
+    known: dict[int, Cost] = {}
+    for needs in runs:
+        cost = known.get(id(needs)) or known.setdefault(id(needs), cost_of(needs))
+        gpu_hours = _sum(gpu_hours, cost.gpu_hours)
+        cpu_hours = _sum(cpu_hours, cost.cpu_hours)
+    return Cost(gpu_hours, cpu_hours)
+
+
+def cost_of(needs: Resources) -> Cost:
+    """Return what one attempt of one run costs at most."""
+    hours, held, cores = hours_of(needs), gpus(needs), cpus(needs)
+    return Cost(
+        gpu_hours=0.0 if held == 0 else _times(hours, held),
+        cpu_hours=_times(hours, cores),
+    )
+
+
+def hours_of(needs: Resources) -> float | None:
+    """Return the time limit in hours, None where there is none."""
+    limit = needs["time"]
+    if limit is None or not limit[0].isdigit():  # UNLIMITED
+        return None
+    return time_limit_s(limit) / 3600
+
+
+def gpus(needs: Resources) -> int:
+    """Return how many GPUs one run holds, those that ``extra`` options ask for among them."""
+    nodes, tasks = needs["nodes"], needs["nodes"] * needs["ntasks_per_node"]
+    held = nodes * needs["gpus_per_node"]
+    for name, value in _options(needs):
+        if "gres".startswith(name):
+            parts = (_GRES.fullmatch(part) for part in value.split(","))
+            held = max(held, nodes * sum(int(part[1] or 1) for part in parts if part))
+        elif "gpus-per-task".startswith(name) and (found := _GPUS.fullmatch(value)):
+            held = max(held, tasks * int(found[1]))
+    return held
+
+
+def cpus(needs: Resources) -> int | None:
+    """Return how many CPUs one run holds, None where an ``extra`` option leaves that open."""
+    if any(more.startswith(name) for name, _ in _options(needs) for more in _UNCOUNTED):
+        return None
+    return needs["nodes"] * needs["ntasks_per_node"] * needs["cpus_per_task"]
+
+
+def _options(needs: Resources) -> list[tuple[str, str]]:
+    found = (_OPTION.fullmatch(option) for option in needs["extra"])
+    return [(option[1], option[2] or "") for option in found if option]
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _times(hours: float | None, units: int | None) -> float | None:
+    return None if hours is None or units is None else hours * units

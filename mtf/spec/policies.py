@@ -1,0 +1,96 @@
+"""The ``policies`` of ``mtf.yaml``: limits and rules for specs, and exceptions by path."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from mtf.spec.strict import Strict
+from mtf.spec.words import OneLine, Word
+
+Hours = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Required = Literal["owner", "description", "slurm.account", "slurm.partition", "slurm.time"]
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as e:
+        raise ValueError(f"{text[:60]!r} is not a regular expression: {e}") from None
+    return text
+
+
+def _pattern(text: str) -> str:
+    if not text or text.startswith("/") or "\\" in text or ".." in text.split("/"):
+        raise ValueError(f"{text[:60]!r} is not a path pattern like experiments/prod/**")
+    return text
+
+
+Regex = Annotated[OneLine, Field(max_length=200), AfterValidator(_regex)]
+Pattern = Annotated[OneLine, AfterValidator(_pattern)]
+
+
+class Limits(Strict):
+    """The rules that one spec is held to. Null: no such rule."""
+
+    max_gpu_hours: Hours | None = None
+    """GPU-hours that all runs of one spec may take together, each up to its time limit."""
+    max_cpu_hours: Hours | None = None
+    """CPU-hours that all runs of one spec may take together, each up to its time limit."""
+    max_runs: Count | None = None
+    """Runs that one grid may have."""
+    max_parallel: Count | None = None
+    """Runs of one grid that may be at the cluster at a time: a larger grid's own max_parallel."""
+    partitions: list[Word] | None = None
+    """Partitions that may be asked for; a spec that names none is told to."""
+    accounts: list[Word] | None = None
+    """Accounts that may be charged; a spec that names none is told to."""
+    require: list[Required] | None = None
+    """What every spec must say."""
+    names: Regex | None = None
+    """Regular expression that the whole name of every experiment and grid matches."""
+
+
+class Exemption(Limits):
+    """Other rules for the specs at some paths. Only what is written here is replaced."""
+
+    paths: Annotated[list[Pattern], Field(min_length=1)]
+    """Patterns from the repository's root: ``*`` within a folder, ``**`` across folders."""
+
+
+class Policies(Limits):
+    """Limits and rules for every spec."""
+
+    exceptions: list[Exemption] = Field(default_factory=list)
+    """Other rules by path; of several that match, the last that says something of a rule counts."""
+
+    def at(self, path: str) -> Limits:
+        """Return the rules for the spec at a path."""
+        rules: dict[str, Any] = {name: getattr(self, name) for name in Limits.model_fields}
+        for one in self.exceptions:
+            if any(_translated(pattern).match(path) for pattern in one.paths):
+                rules |= {n: getattr(one, n) for n in one.model_fields_set if n in rules}
+        return Limits.model_construct(**rules)
+
+
+@lru_cache(maxsize=256)
+def _translated(pattern: str) -> re.Pattern[str]:
+    """Return a path pattern as a regular expression; a folder's name means all that is in it."""
+    out = ""
+    for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern.rstrip("/")):
+        match part:
+            case "**/":
+                out += "(?:.*/)?"
+            case "**":
+                out += ".*"
+            case "*":
+                out += "[^/]*"
+            case "?":
+                out += "[^/]"
+            case _:
+                out += re.escape(part)
+    return re.compile(rf"{out}(?:/.*)?\Z")

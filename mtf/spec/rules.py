@@ -1,0 +1,131 @@
+"""Which policies a resolved spec breaks, and where in its files that stands. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.costs import total_cost
+from mtf.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mtf.core.costs import Cost
+    from mtf.core.experiments import Desired, Spot
+    from mtf.spec.axes import Parts
+    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.policies import Limits, Policies
+    from mtf.spec.resolve import Base
+
+Finding = tuple[str, str, str]  # rule, the key whose place it is at (key=JSON of a value), message
+_FIELDS = ("partition", "account", "time")
+_SAID = ("owner", "description", "max_parallel", "slurm")
+
+
+def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
+    """Return a problem for each rule that a spec breaks, at what breaks it."""
+    limits = policies.at(desired.path)
+    return tuple(
+        Problem(*_spot(desired.places, key), f"{desired.name}: {message}", rule=rule)
+        for rule, key, message in _findings(desired, limits)
+    )
+
+
+def _findings(desired: Desired, limits: Limits) -> Iterator[Finding]:
+    if limits.names is not None and not re.fullmatch(limits.names, desired.name):
+        yield "names", "", f"the name does not match {limits.names}"
+    for key in limits.require or ():
+        if not all(_said(e.config, key) for e in desired.experiments):
+            yield "require", key, f"{key} is missing, every spec must say it"
+    yield from _one_of(desired, "partition", limits.partitions, "partitions")
+    yield from _one_of(desired, "account", limits.accounts, "accounts")
+    yield from _counts(desired, limits)
+    if limits.max_gpu_hours is not None or limits.max_cpu_hours is not None:
+        yield from _budgets(total_cost(e.resources for e in desired.experiments), limits)
+
+
+def _counts(desired: Desired, limits: Limits) -> Iterator[Finding]:
+    number, most = len(desired.experiments), limits.max_runs
+    if most is not None and number > most:
+        yield "max_runs", "", f"{number:,} runs, {most:,} are allowed"
+    most = limits.max_parallel
+    if most is not None and number > most and (desired.max_parallel or number) > most:
+        yield "max_parallel", "max_parallel", f"write max_parallel: {most} (or less)"
+
+
+def _budgets(cost: Cost, limits: Limits) -> Iterator[Finding]:
+    budgets = (
+        ("max_gpu_hours", cost.gpu_hours, limits.max_gpu_hours, "GPU-hours"),
+        ("max_cpu_hours", cost.cpu_hours, limits.max_cpu_hours, "CPU-hours"),
+    )
+    for rule, hours, most, unit in budgets:
+        if most is None:
+            continue
+        if hours is None:
+            why = "write slurm.time, and no slurm.extra that takes whole nodes"
+            yield rule, "slurm.time", f"{unit} have no bound, {most:,.6g} are allowed: {why}"
+        elif hours > most:
+            yield rule, "slurm.time", f"at most {hours:,.6g} {unit}, {most:,.6g} are allowed"
+
+
+def _one_of(
+    desired: Desired, field: str, allowed: list[str] | None, rule: str
+) -> Iterator[Finding]:
+    if allowed is None:
+        return
+    listed = ", ".join(allowed) or "none"
+    found = Counter(str(e.resources[field] or "") for e in desired.experiments)  # type: ignore[literal-required]
+    for value in found:
+        if not value:
+            yield rule, "slurm", f"slurm.{field} must be said: {listed}"
+        elif not set(value.split(",")) <= set(allowed):
+            key = f"slurm.{field}={json.dumps(value)}"
+            yield rule, key, f"{field} {value} is not allowed: {listed}"
+
+
+def _said(config: Mapping[str, Any], key: str) -> bool:
+    section, _, field = key.partition(".")
+    value = config.get(section)
+    return bool(value.get(field) if field and isinstance(value, dict) else value)
+
+
+# -- where it stands -------------------------------------------------------------------------------
+
+
+def _spot(places: Mapping[str, Spot], key: str) -> Spot:
+    """Return the place of a key, of the section around it, or that of the spec's name."""
+    for wish in (key, key.partition("=")[0], key.partition(".")[0], ""):
+        if wish in places:
+            return places[wish]
+    return "", 1, 1
+
+
+def places_of(marks: Marks, name_key: str) -> dict[str, Spot]:
+    """Return where a file says what policies may be about; "" is its name."""
+    return {"": (marks.path, *marks.value((name_key,))), **_places(marks, ())}
+
+
+def places_in_grid(base: Base, parts: Parts, marks: Marks) -> dict[str, Spot]:
+    """Return the same for a grid: its own keys and values before those of its base."""
+    found = _places(base.marks, base.prefix) | places_of(marks, "name")
+    for setting in parts.settings():
+        if setting.path[0] != "slurm":
+            continue
+        inside = setting.value.items() if isinstance(setting.value, dict) else ()
+        for key, value, loc in [
+            (setting.key, setting.value, setting.loc),
+            *((f"slurm.{field}", value, (*setting.loc, field)) for field, value in inside),
+        ]:
+            found[f"{key}={json.dumps(value)}"] = (marks.path, *marks.value(loc))
+    return found
+
+
+def _places(marks: Marks, prefix: Loc) -> dict[str, Spot]:
+    locs: dict[str, Loc] = {key: (*prefix, key) for key in _SAID}
+    locs |= {f"slurm.{field}": (*prefix, "slurm", field) for field in _FIELDS}
+    return {
+        key: (marks.path, *marks.value(loc)) for key, loc in locs.items() if loc in marks.values
+    }
