@@ -283,6 +283,11 @@ class GitRepo:
         code, out, _ = self._try("var", "GIT_COMMITTER_IDENT")
         return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
 
+    @property
+    def version(self) -> str:
+        """What git calls itself: ``git version 2.39.5``."""
+        return self._run("version").decode().strip()
+
     # -- writing -----------------------------------------------------------------------------------
 
     def write_commit(

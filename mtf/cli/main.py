@@ -34,6 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "cancel": ("mtf.cli.act:cancel", "End runs for good."),
     "retry": ("mtf.cli.act:retry", "Give runs that are over another attempt."),
     "preempt": ("mtf.cli.act:preempt", "Interrupt runs; they checkpoint, requeue and go on."),
+    "doctor": (
+        "mtf.cli.checkup:doctor",
+        "Check repository, cluster, environment, ledger and runs; say how to repair each.",
+    ),
     "hooks": ("mtf.cli.author:hooks", "Install the git hooks."),
 }
 

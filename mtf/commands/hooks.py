@@ -61,6 +61,18 @@ def _install(path: Path) -> Path:
     return path
 
 
+def has_hooks(repo: GitRepo) -> bool:
+    """Return whether our hooks are in place, or another tool keeps this repository's hooks."""
+    folder = repo.git_path("hooks")
+    texts = [
+        p.read_text(encoding="utf-8", errors="replace")
+        for n in _ARGUMENTS
+        if (p := folder / n).exists()
+    ]
+    ours = len(texts) == len(_ARGUMENTS) and all("mtf" in text for text in texts)
+    return ours or repo.config("core.hooksPath") is not None
+
+
 def uninstall(repo: GitRepo) -> list[Path]:
     """Remove our hooks, put back those that were there before; return what was removed."""
     removed = []

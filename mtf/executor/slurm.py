@@ -53,6 +53,22 @@ def available() -> bool:
     return answer.code == 0 or not any(words in answer.stderr for words in lacking)
 
 
+def configuration() -> dict[str, str]:
+    """Return the cluster's configuration, as ``scontrol show config`` prints it.
+
+    Raises:
+        ExecutorUnavailableError: it does not answer.
+    """
+    try:
+        answer = proc.run(("scontrol", "show", "config"), timeout_s=_ASK_S, env=_environment())
+    except MtfError as e:
+        raise ExecutorUnavailableError(str(e)) from e
+    if answer.code:
+        raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
+    pairs = (line.partition("=") for line in answer.stdout.splitlines())
+    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
+
+
 def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _KEPT if name in os.environ}
 

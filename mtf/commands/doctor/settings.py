@@ -1,0 +1,27 @@
+"""Is what is committed right: mtf.yaml and every spec of the tracked branch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtf.commands.doctor.finding import Checkup, Finding, Theme
+from mtf.commands.validate import revision
+from mtf.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def committed(checkup: Checkup) -> Iterator[Finding]:
+    """Find mistakes in the settings and specs that the next sync will read."""
+    project = checkup.project
+    try:
+        commit = project.tracked()
+    except RepositoryError:
+        return  # told by the repository's checks
+    for problem in revision(project.repo.root, commit).problems:
+        where = f"{project.settings.branch}:{problem.path}:{problem.line}:{problem.column}"
+        yield Finding(problem.severity, problem.message, where, "correct it, commit, push")
+
+
+THEME = Theme("settings", (committed,))
