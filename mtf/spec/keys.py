@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+from functools import lru_cache
 from typing import Any
 
 from mtf.spec import schema
@@ -62,6 +63,7 @@ def _nearest(path: tuple[str, ...]) -> str:
     return f"A key begins with one of: {', '.join(SECTIONS)}"
 
 
+@lru_cache(maxsize=4096)
 def slip(section: type[Strict], key: str) -> str | None:
     """Return the known key that a further key of an open section is a misspelling of.
 

@@ -1,7 +1,7 @@
 """The one YAML reader: bytes to JSON values, and where in the file each of them stands.
 
-YAML 1.2 by the pure parser (the C parsers crash on deep nesting), one document, and nothing that
-a reviewer could misread: no aliases, tags, merge keys, directives or duplicate keys.
+YAML 1.2, one document, and nothing that a reviewer could misread: no aliases, tags, merge keys,
+directives or duplicate keys.
 """
 
 from __future__ import annotations
@@ -11,26 +11,15 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import ruamel.yaml
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    StreamEndEvent,
-)
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.reader import ReaderError
-
 from mtf.errors import Problem, SpecError
+from mtf.spec.events import careful, differs, quick
+from mtf.spec.scalars import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from mtf.spec.events import Source
 
 MAX_BYTES = 1 << 20
+MAX_CAREFUL_BYTES = 100_000  # of a file that only the slow parser may read
 MAX_NODES = 50_000
 MAX_DEPTH = 50
 
@@ -94,9 +83,51 @@ def read(raw: bytes, path: str) -> Document:
         place = _place_of(raw[: e.start].decode("utf-8"))
         problem = marks.problem(place, "not UTF-8 text. Save the file as UTF-8")
         return Document(None, marks, (problem,))
-    reader = _Reader(marks)
-    value = reader.read(text)
-    return Document(value, marks, tuple(reader.problems))
+    found = _read_quickly(text, path)
+    if found is not None and (not found.problems or len(raw) > MAX_CAREFUL_BYTES):
+        return found
+    if len(raw) <= MAX_CAREFUL_BYTES:
+        return _read_carefully(text, path)
+    at = differs(text) or 0
+    message = f"{text[at]!r} here needs a slow reader, which takes {MAX_CAREFUL_BYTES:,} bytes"
+    problem = marks.problem(_place_of(text[:at]), f"{message}. Write it plainly, or split the file")
+    return Document(None, marks, (problem,))
+
+
+def _read_quickly(text: str, path: str) -> Document | None:
+    """Return the file as the quick parser reads it, None where the other one has to."""
+    text = text.replace("\r\n", "\n")
+    source = quick(text) if differs(text) is None else None
+    if source is None:
+        return None
+    events, error = source
+    reader = _Reader(Marks(path), events)
+    try:
+        value = reader.document()
+    except error as e:
+        reader.note(*_syntax_error(e))
+        value = None
+    return (
+        Document(value, reader.marks, tuple(reader.problems)) if value or reader.problems else None
+    )
+
+
+def _read_carefully(text: str, path: str) -> Document:
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.reader import ReaderError
+
+    reader = _Reader(Marks(path), careful(text))
+    value = None
+    try:
+        value = reader.document()
+    except ReaderError as e:
+        place = _place_of(text[: e.position])
+        reader.note(place, f"the character U+{e.character:04X} is not allowed in YAML")
+    except MarkedYAMLError as e:
+        reader.note(*_syntax_error(e))
+    except YAMLError as e:
+        reader.note((1, 1), f"not YAML: {e}")
+    return Document(value, reader.marks, tuple(reader.problems))
 
 
 def _place_of(text_before: str) -> Place:
@@ -111,115 +142,120 @@ class _StopReadingError(Exception):
 class _Reader:
     """Builds values from parser events, so that each alias and tag is seen where it stands."""
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: Marks, source: Source) -> None:
         self.marks = marks
         self.problems: list[Problem] = []
         self._nodes = 0
-        self._yaml = ruamel.yaml.YAML(typ="safe", pure=True)
-        self._events: Iterator[Any] = iter(())
+        self._next = source.next
+        self._kinds = source.kinds
 
-    def read(self, text: str) -> Any:
-        """Return the document's value, None after a syntax error."""
-        self._events = self._yaml.parse(text)
+    def document(self) -> Any:
+        """Return the document's value, None where there is none or it cannot be read to its end."""
+        value, documents = None, 0
+        kinds = self._kinds
         try:
-            return self._document()
+            while type(event := self._next()) is not kinds.stream_end:
+                if type(event) is kinds.document_start:
+                    documents += 1
+                    if documents > 1:
+                        self._stop(event, "a second document: a file holds one")
+                    if event.version or event.tags:
+                        self._stop(
+                            event, "%YAML and %TAG lines are not allowed: the file is YAML 1.2"
+                        )
+                    value = self._value(self._next(), ())
         except _StopReadingError:
             return None
-        except ReaderError as e:
-            place = _place_of(text[: e.position])
-            self._note(place, f"the character U+{e.character:04X} is not allowed in YAML")
-        except MarkedYAMLError as e:
-            self._note(*_syntax_error(e))
-        except YAMLError as e:
-            self._note((1, 1), f"not YAML: {e}")
-        return None
-
-    def _document(self) -> Any:
-        value, documents = None, 0
-        for event in self._events:
-            if isinstance(event, DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    self._stop(event, "a second document: a file holds one")
-                if event.version or event.tags:
-                    self._stop(event, "%YAML and %TAG lines are not allowed: the file is YAML 1.2")
-                value = self._value(next(self._events), ())
-            elif isinstance(event, StreamEndEvent):
-                break
         return value
 
-    def _note(self, at: Any, message: str) -> None:
-        self.problems.append(self.marks.problem(at if isinstance(at, tuple) else _at(at), message))
+    def note(self, place: Place, message: str) -> None:
+        """Add a problem."""
+        self.problems.append(self.marks.problem(place, message))
+
+    def _note(self, event: Any, message: str) -> None:
+        self.note(_at(event), message)
 
     def _stop(self, event: Any, message: str) -> None:
         self._note(event, message)
         raise _StopReadingError
 
     def _value(self, event: Any, loc: Loc) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES:,} values")
-        if len(loc) > MAX_DEPTH:
-            self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
         self.marks.values.setdefault(loc, _at(event))
-        if isinstance(event, AliasEvent):
+        kind, kinds = type(event), self._kinds
+        if kind is kinds.alias:
             self._note(event, f"the alias *{event.anchor} is not allowed: write the value again")
             return None
         if event.tag is not None:
             self._note(event, f"the tag {event.tag} is not allowed")
-        if isinstance(event, ScalarEvent):
+        if kind is kinds.scalar:
             return self._scalar(event)
-        return self._mapping(loc) if isinstance(event, MappingStartEvent) else self._sequence(loc)
+        if len(loc) > MAX_DEPTH:
+            self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
+        self._count(event)
+        return self._mapping(loc) if kind is kinds.mapping_start else self._sequence(loc)
+
+    def _count(self, event: Any) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._stop(event, f"more than {MAX_NODES:,} values")
 
     def _sequence(self, loc: Loc) -> list[Any]:
         out: list[Any] = []
-        while not isinstance(event := next(self._events), SequenceEndEvent):
+        end = self._kinds.sequence_end
+        while type(event := self._next()) is not end:
             out.append(self._value(event, (*loc, len(out))))
         return out
 
     def _mapping(self, loc: Loc) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), MappingEndEvent):
+        end, marks = self._kinds.mapping_end, self.marks
+        while type(event := self._next()) is not end:
             key = self._key(event, loc)
             if key is None:
-                self._value(next(self._events), (*loc, "?"))
+                self._value(self._next(), (*loc, "?"))
                 continue
             here = (*loc, key)
+            place = _at(event)
             if key in out:
-                line = self.marks.keys[here][0]
+                line = marks.keys[here][0]
                 self._note(event, f"the key {key!r} stands twice, first in line {line}")
-            self.marks.keys.setdefault(here, _at(event))
-            value = next(self._events)
-            if value.start_mark.index == value.end_mark.index:  # nothing stands there
-                self.marks.values.setdefault(here, _at(event))
+            marks.keys.setdefault(here, place)
+            value = self._next()
+            if _is_nothing(value):
+                marks.values.setdefault(here, place)
             out.setdefault(key, self._value(value, here))
         return out
 
     def _key(self, event: Any, loc: Loc) -> str | None:
-        if isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
+        """Return a key, None where it is none: the mapping is then read on without it."""
+        if type(event) is not self._kinds.scalar:
+            self._value(event, (*loc, "?"))
+            if type(event) is not self._kinds.alias:
+                self._note(event, "a list or a mapping cannot be a key")
+            return None
+        if event.tag is not None:
+            self._note(event, f"the tag {event.tag} is not allowed")
+        if event.value == "<<" and event.implicit[0]:
             self._note(event, "the merge key << is not allowed: write the keys out")
             return None
-        key = self._value(event, (*loc, "?"))
+        key = self._scalar(event)
         if isinstance(key, str):
             return key
-        if isinstance(event, ScalarEvent):
-            self._note(event, f"the key {event.value} is not text: put it in quotes")
-        elif not isinstance(event, AliasEvent):
-            self._note(event, "a list or a mapping cannot be a key")
+        self._note(event, f"the key {event.value} is not text: put it in quotes")
         return None
 
     def _scalar(self, event: Any) -> Any:
-        tag = self._yaml.resolver.resolve(ScalarNode, event.value, event.implicit)
-        value = event.value
-        if str(tag).rpartition(":")[2] in {"null", "bool", "int", "float"}:  # a date stays text
-            try:
-                value = self._yaml.constructor.construct_object(ScalarNode(tag, event.value))
-            except (YAMLError, ValueError):
-                self._note(event, f"{json.dumps(event.value[:40])} is not a usable number")
+        self._count(event)
+        text: str = event.value
+        if not event.implicit[0]:
+            return self._text(event, text)
+        try:
+            value = resolve(text)
+        except ValueError:
+            self._note(event, f"{json.dumps(text[:40])} is not a usable number")
+            return text
         if isinstance(value, float) and not math.isfinite(value):
-            self._note(
-                event, f"{event.value} is not a usable number: infinity and nan have no JSON"
-            )
+            self._note(event, f"{text} is not a usable number: infinity and nan have no JSON")
             return 0.0
         return self._text(event, value) if isinstance(value, str) else value
 
@@ -244,4 +280,10 @@ def _syntax_error(error: Any) -> tuple[Place, str]:
 
 
 def _at(event: Any) -> Place:
-    return event.start_mark.line + 1, event.start_mark.column + 1
+    mark = event.start_mark
+    return mark.line + 1, mark.column + 1
+
+
+def _is_nothing(event: Any) -> bool:
+    """Return whether an event stands for the value that a key lacks."""
+    return getattr(event, "value", None) == "" and event.implicit[0]

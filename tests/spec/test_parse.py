@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.errors import SpecError
-from mtf.spec.parse import MAX_BYTES, load_yaml, read
+from mtf.spec import parse
+from mtf.spec.parse import MAX_BYTES, MAX_CAREFUL_BYTES, load_yaml, read
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -115,3 +116,60 @@ def test_load_yaml_raises_them_all() -> None:
 def test_no_bytes_make_the_reader_fail(raw: bytes | str) -> None:
     document = read(raw if isinstance(raw, bytes) else raw.encode(), "a.yaml")
     assert document.problems or document.value is None or json.dumps(document.value)
+
+
+PIECES = (
+    "a: ", "b:", "- ", "{", "}", "[", "]", ", ", ":", " # c", "'x'", '"y: z"', "|\n", ">-\n", "\n",
+    "\n  ", "\n    ", "\n- ", "1e-3", "00:10", "x", "-", "---", "...", "&x", "*x", "!t", "é", " ",
+    "\r\n", "~", "a:b", "a#b", "\\", "''", "-1", "?", "%",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
+def test_the_quick_parser_reads_what_it_reads_as_the_other_one_does(text: str) -> None:
+    quick = parse._read_quickly(text, "a.yaml")
+    if quick is None or quick.problems:
+        return  # the other one says
+    careful = parse._read_carefully(text, "a.yaml")
+    assert (quick.value, quick.marks) == (careful.value, careful.marks)
+    assert not careful.problems
+
+
+def test_plain_specs_are_read_by_the_quick_parser() -> None:
+    text = (
+        "# a spec\nmodel: {type: mlp, sizes: [1, -2]}\nnote: |\n  two\n  lines\n"
+        "optimizer:\n  lr: 1e-3  # a number\n  betas:\n    - 0.9\ntime: '00:10:00'\r\n"
+    )
+    quick = parse._read_quickly(text, "a.yaml")
+    assert quick is not None
+    careful = parse._read_carefully(text, "a.yaml")
+    assert (quick.value, quick.marks) == (careful.value, careful.marks)
+
+
+@given(st.from_regex(r"[-+]?[0-9._][0-9a-fxobEeInN_.+-]{0,7}", fullmatch=True))
+def test_words_are_numbers_where_ruamel_takes_them_for_numbers(word: str) -> None:
+    import ruamel.yaml
+
+    try:
+        theirs = ruamel.yaml.YAML(typ="safe", pure=True).load(f"[{word}, 0]")[0]
+    except ValueError:
+        theirs = word  # like "+_": told
+    ours = read(f"[{word}, 0]".encode(), "a.yaml").value[0]
+    if ours not in (theirs, word):
+        assert not -1e308 < theirs < 1e308, "infinite: told, and 0 in its place"
+
+
+@pytest.mark.parametrize(
+    ("tail", "told_so"),
+    [
+        ("b: [1", "not YAML"),
+        ("b: &x 1", "needs a slow reader, which takes 100,000 bytes"),
+        ("b: 1\nb: 2", "the key 'b' stands twice"),
+    ],
+)
+def test_large_files_are_told_of_without_the_slow_parser(tail: str, told_so: str) -> None:
+    lines = "".join(f"k{i}: [1, 2]\n" for i in range(12_000))
+    assert len(lines) > MAX_CAREFUL_BYTES
+    (problem,) = told(f"{lines}{tail}\n".encode())
+    assert told_so in problem
+    assert int(problem.split(":")[1]) > 12_000
