@@ -19,7 +19,7 @@ setup: $(READY)
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mtf needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,test]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,hydra,test]'
 	$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch"); assert v.split("+")[0] == "2.13.0", f"torch {v} instead of the pinned one"'
 	@touch $(READY)
 

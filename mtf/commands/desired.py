@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtf.core.ids import CommitId, RunKey
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
+    from mtf.spec.groups import Groups
     from mtf.spec.settings import Settings
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
@@ -35,7 +36,7 @@ def read_desired(
 
     settings = settings_at(repo, commit)
     files, problems = spec_files(repo, repo.files(commit, settings.experiments))
-    loaded = load_specs(files, settings, timestamp(now))
+    loaded = load_specs(files, settings, timestamp(now), groups_at(repo, commit))
     if problems or loaded.problems:
         raise SpecError([*problems, *loaded.problems])
     return settings, tuple((d, keys_of(repo, commit, d)) for d in loaded.desired)
@@ -52,6 +53,16 @@ def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, byte
     regular = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
     contents = repo.blobs(regular.values())
     return {path: contents[oid] for path, oid in regular.items()}, problems
+
+
+def groups_at(repo: GitRepo, commit: CommitId) -> Groups:
+    """Return the config groups that the specs of a commit may name."""
+    from mtf.spec.groups import FOLDER, Groups
+
+    def files() -> dict[str, bytes]:
+        return spec_files(repo, repo.files(commit, FOLDER))[0]
+
+    return Groups(files)
 
 
 def keys_of(repo: GitRepo, commit: CommitId, desired: Desired) -> tuple[RunKey, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtf.commands.origins import unknown_names
 from mtf.commands.worktree import (
     SETTINGS,
+    groups_on_disk,
     parsed,
     project_root,
     read_folder,
@@ -18,6 +19,7 @@ from mtf.commands.worktree import (
 )
 from mtf.core.lineage import circles
 from mtf.errors import MtfError, Problem
+from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_one, load_specs
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
     folder = root / settings.experiments
     if not wanted:
         files = read_folder(folder, where)
-        loaded = load_specs(files, settings, stamp())
+        loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
         number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
         unknown = unknown_names(loaded.desired, loaded, where)
         return Checked(number, tuple(sorted({*problems, *loaded.problems, *unknown})))
@@ -59,7 +61,8 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
     for parent in {p.parent for p in paths}:
         texts |= read_folder(parent, where)
     chosen = [shown(p, where) for p in paths]
-    return _check(chosen, _Context(texts, settings, where), problems)
+    context = _Context(texts, settings, where, groups_on_disk(root, where))
+    return _check(chosen, context, problems)
 
 
 def staged(where: Path) -> Checked:
@@ -78,7 +81,8 @@ def staged(where: Path) -> Checked:
     if not chosen:
         return Checked(int(raw is not None), problems)
     texts, irregular = spec_files(repo, repo.index(settings.experiments))
-    return _check(chosen, _Context(texts, settings, where), (*problems, *irregular))
+    groups = Groups(lambda: spec_files(repo, repo.index(FOLDER))[0])
+    return _check(chosen, _Context(texts, settings, where, groups), (*problems, *irregular))
 
 
 def revision(where: Path, rev: str) -> Checked:
@@ -87,14 +91,14 @@ def revision(where: Path, rev: str) -> Checked:
     Raises:
         RepositoryError: there is no such revision.
     """
-    from mtf.commands.desired import spec_files
+    from mtf.commands.desired import groups_at, spec_files
     from mtf.gitrepo import GitRepo
 
     repo = GitRepo(where)
     commit = repo.commit(rev)
     settings, problems = parsed(repo.read(commit, SETTINGS))
     texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
-    loaded = load_specs(texts, settings, stamp())
+    loaded = load_specs(texts, settings, stamp(), groups_at(repo, commit))
     specs = sum(map(is_spec, texts))
     unknown = unknown_names(loaded.desired, loaded, where)
     return Checked(specs + 1, tuple(sorted({*problems, *irregular, *loaded.problems, *unknown})))
@@ -106,7 +110,7 @@ def changed(where: Path, span: str) -> Checked:
     Raises:
         MtfError: the range is not one.
     """
-    from mtf.commands.desired import spec_files
+    from mtf.commands.desired import groups_at, spec_files
     from mtf.gitrepo import GitRepo
 
     start, dots, end = span.partition("..")
@@ -118,7 +122,8 @@ def changed(where: Path, span: str) -> Checked:
     before, after = (repo.files(c, settings.experiments) for c in (old, new))
     texts, irregular = spec_files(repo, after)
     chosen = [p for p, entry in after.items() if is_spec(p) and before.get(p) != entry]
-    return _check(chosen, _Context(texts, settings, where), (*problems, *irregular))
+    context = _Context(texts, settings, where, groups_at(repo, new))
+    return _check(chosen, context, (*problems, *irregular))
 
 
 @dataclass(frozen=True)
@@ -128,13 +133,16 @@ class _Context:
     texts: Mapping[str, bytes]  # of all specs, by path
     settings: Settings
     where: Path
+    groups: Groups
 
 
 def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]) -> Checked:
     found, asking, texts = set(problems), [], context.texts
     for path in chosen:
         if PurePosixPath(path).name != SETTINGS and path in texts:
-            loaded = load_one(texts[path], path, texts, context.settings, stamp())
+            loaded = load_one(
+                texts[path], path, texts, context.settings, stamp(), groups=context.groups
+            )
             found.update(loaded.problems)
             asking += [one for one in loaded.desired if one.named_at]
     if asking:
@@ -144,7 +152,7 @@ def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]
 
 def _of_origins(asking: Sequence[Desired], context: _Context) -> list[Problem]:
     """Return what is wrong with the runs that specs begin from, which takes all the others."""
-    specs = load_specs(context.texts, context.settings, stamp())
+    specs = load_specs(context.texts, context.settings, stamp(), context.groups)
     paths = {one.path for one in asking}
     round_about = [p for p in circles(specs.desired) if p.path in paths]
     return [*round_about, *unknown_names(asking, specs, context.where)]

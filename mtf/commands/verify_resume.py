@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import proc, rundir
-from mtf.commands.worktree import SETTINGS, project_root, read_folder, read_settings, shown, stamp
+from mtf.commands.worktree import (
+    SETTINGS,
+    groups_on_disk,
+    project_root,
+    read_folder,
+    read_settings,
+    shown,
+    stamp,
+)
 from mtf.core.ids import RunId, Token
 from mtf.core.jobs import JobRequest, Task
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
@@ -184,7 +192,7 @@ def _experiment(where: Path, root: Path, spec: str, member: str | None) -> Exper
         if not is_spec(spec):
             raise WrongWordError(f"{spec} is not a spec: those end in .yaml")
         files |= read_folder(path.parent, where)
-    loaded = load_specs(files, settings, stamp())
+    loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
     wanted = shown(path, where) if path.is_file() else None
     return _member(_desired(loaded, spec, wanted), member)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mtf.core.ids import timestamp
 from mtf.errors import Problem, SpecError
+from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec
 from mtf.spec.settings import Settings, parse_settings
 
@@ -41,6 +42,12 @@ def read_folder(folder: Path, where: Path) -> dict[str, bytes]:
         return {}
     found = (p for p in folder.rglob("*") if is_spec(p.name) and p.is_file())
     return {shown(p, where): p.read_bytes() for p in found}
+
+
+def groups_on_disk(root: Path, where: Path) -> Groups:
+    """Return the config groups of a repository as they stand on disk."""
+    folder = root / FOLDER
+    return Groups(lambda: read_folder(folder, where), shown(folder, where))
 
 
 def shown(path: Path, where: Path) -> str:

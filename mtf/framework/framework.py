@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.commands import act, direct
+from mtf.commands.desired import groups_at
 from mtf.commands.gather import Options
 from mtf.commands.project import Project, open_project
 from mtf.commands.select import find_run, with_journals
@@ -187,7 +188,8 @@ class ModelTrainingFramework:
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
         raw = json.dumps(spec).encode()  # JSON is YAML 1.2
         stamp = timestamp(datetime.now(UTC))
-        loaded = load_one(raw, "configuration", {}, self.project.settings, stamp)
+        groups = groups_at(self.project.repo, self.project.tracked())
+        loaded = load_one(raw, "configuration", {}, self.project.settings, stamp, groups=groups)
         if loaded.problems:
             raise SpecError(list(loaded.problems))
         return replace(loaded.desired[0], path=DIRECT)

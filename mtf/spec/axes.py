@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mtf.spec.explain import dotted
 from mtf.spec.keys import key_problem, path_of
@@ -12,7 +12,7 @@ from mtf.spec.resolve import Combination, Setting
 from mtf.spec.sample import draw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mtf.errors import Problem
     from mtf.spec.parse import Loc, Marks
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Axis = list[Combination]  # settings that are made together, one of them for each member
 Match = dict[tuple[str, ...], Any]  # what a member must have
+# whether a key with a value stands for an option of a config group
+Chooses: TypeAlias = "Callable[[tuple[str, ...], object], bool]"
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,27 @@ class Parts:
             yield from itertools.chain.from_iterable(axis)
 
 
-def read_grid(spec: GridSpec, marks: Marks) -> Parts:
-    """Return the parts of a grid, with what they do to each other that cannot be."""
-    reader = _Reader(spec, marks)
+def no_choice(_path: tuple[str, ...], _value: object) -> bool:
+    """Return that a grid without a defaults list in its base chooses nothing from groups."""
+    return False
+
+
+def read_grid(spec: GridSpec, marks: Marks, chooses: Chooses = no_choice) -> Parts:
+    """Return the parts of a grid, with what they do to each other that cannot be.
+
+    Where a key chooses an option of a group, other keys of that section may be set as well.
+    """
+    reader = _Reader(spec, marks, chooses)
     return Parts(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
 
 
 class _Reader:
     """Reads the parts of one grid and collects what is wrong where it stands."""
 
-    def __init__(self, spec: GridSpec, marks: Marks) -> None:
+    def __init__(self, spec: GridSpec, marks: Marks, chooses: Chooses) -> None:
         self._spec = spec
         self._marks = marks
+        self._chooses = chooses
         self._set: dict[tuple[str, ...], str] = {}  # path -> the part of the grid that sets it
         self._above: dict[tuple[str, ...], str] = {}  # paths that lead to those
         self.problems: list[Problem] = []
@@ -88,14 +99,16 @@ class _Reader:
         place = self._marks.key(loc) if at_key else self._marks.value(loc)
         self.problems.append(self._marks.problem(place, message))
 
-    def _claim(self, loc: Loc, part: str) -> tuple[str, ...]:
+    def _claim(self, loc: Loc, part: str, values: Iterable[Any] = ()) -> tuple[str, ...]:
         """Return the path of a key that is set here; a key stands in one place only."""
         path = path_of(str(loc[-1]))
-        clash = self._clash(path, part)
+        # an option of a group goes under the section's keys, which may be set as well
+        spot = (*path, "") if any(self._chooses(path, value) for value in values) else path
+        clash = self._clash(spot, part)
         if clash:
             self._add(loc, f"{'.'.join(path)} is set in {clash} already", at_key=True)
-        self._set.setdefault(path, part)
-        self._above.update({path[:i]: part for i in range(1, len(path))})
+        self._set.setdefault(spot, part)
+        self._above.update({spot[:i]: part for i in range(1, len(spot))})
         return path
 
     def _clash(self, path: tuple[str, ...], part: str) -> str | None:
@@ -106,12 +119,16 @@ class _Reader:
         return other or self._above.get(path) or next(filter(None, above), None)
 
     def _values(self, loc: Loc, values: list[Any], part: str) -> Axis:
-        path = self._claim(loc, part)
+        path = self._claim(loc, part, values)
         key = ".".join(path)
         return [(Setting(key, path, value, (*loc, i)),) for i, value in enumerate(values)]
 
     def _group(self, loc: Loc, group: list[dict[str, Any]]) -> Axis:
-        first = [self._claim((*loc, 0, key), dotted(loc)) for key in group[0]]
+        part = dotted(loc)
+        first = [
+            self._claim((*loc, 0, key), part, [entry.get(key) for entry in group])
+            for key in group[0]
+        ]
         axis = []
         for i, entry in enumerate(group):
             paths = [path_of(key) for key in entry]
@@ -128,7 +145,10 @@ class _Reader:
 
     def _draws(self) -> Axis:
         sample = self._spec.sample
-        paths = {key: self._claim(("sample", key), "sample") for key in sample}
+        paths = {
+            key: self._claim(("sample", key), "sample", one.values or ())
+            for key, one in sample.items()
+        }
         n = self._number_of_draws()
         if n is None:
             return []

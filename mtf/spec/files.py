@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from mtf.errors import Problem, SpecError
-from mtf.spec.explain import SPELLINGS, nearest, problems_of, shown
+from mtf.spec.compose import KEY as DEFAULTS
+from mtf.spec.compose import Composition
+from mtf.spec.explain import nearest, problems_of, shown
 from mtf.spec.keys import SECTIONS, slip
 from mtf.spec.parse import read
-from mtf.spec.resolve import Base
+from mtf.spec.resolve import Base, spelled
 from mtf.spec.schema import ExperimentSpec
 from mtf.spec.strict import Open
 
 if TYPE_CHECKING:
+    from mtf.spec.groups import Groups
     from mtf.spec.parse import Document, Loc, Marks
 
 NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
 KINDS = (*NAME_KEYS, "base")
-_SPELLED = {other: name for name, other in SPELLINGS.items()}
-
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -34,10 +35,11 @@ class SpecFile:
     value: dict[str, Any]
     marks: Marks
     problems: tuple[Problem, ...]
+    composition: Composition | None = None  # where it has a defaults list
 
 
-def read_spec(raw: bytes, path: str) -> SpecFile:
-    """Read a spec file.
+def read_spec(raw: bytes, path: str, groups: Groups) -> SpecFile:
+    """Read a spec file; one with a defaults list is composed from the groups.
 
     Raises:
         SpecError: nothing in it can be checked.
@@ -51,11 +53,20 @@ def read_spec(raw: bytes, path: str) -> SpecFile:
     if kind not in KINDS:
         problems.append(_wrong_kind(marks, value))
         kind = value["kind"] = "grid" if "base" in value else "experiment"
-    if "defaults" in value:
-        del value["defaults"]
-        message = "defaults (a Hydra defaults list) is not supported yet: write the sections out"
-        problems.append(marks.problem(marks.key(("defaults",)), message))
-    return SpecFile(path, kind, value, marks, tuple(problems))
+    if DEFAULTS in value and kind == "grid":
+        del value[DEFAULTS]
+        message = "defaults belongs to what the grid builds on: put it into its base"
+        problems.append(marks.problem(marks.key((DEFAULTS,)), message))
+    file = SpecFile(path, kind, value, marks, tuple(problems))
+    return _composed(file, groups) if DEFAULTS in value else file
+
+
+def _composed(file: SpecFile, groups: Groups) -> SpecFile:
+    if file.problems:
+        raise SpecError(list(file.problems))
+    composition = Composition(file.value, file.marks, (), groups)
+    made = composition.composed()
+    return replace(file, value=made.value, marks=made.marks, composition=composition)
 
 
 def _no_mapping(document: Document) -> Problem:
@@ -107,7 +118,22 @@ def slips(value: dict[str, Any], marks: Marks, prefix: Loc = ()) -> list[Problem
     return problems
 
 
-def as_base(value: dict[str, Any], marks: Marks, prefix: Loc) -> Base:
+def inline_base(value: dict[str, Any], marks: Marks, prefix: Loc, groups: Groups) -> Base:
+    """Return the sections that a grid builds on and that stand in the grid itself.
+
+    Raises:
+        SpecError: what is there is wrong.
+    """
+    if DEFAULTS not in value:
+        return as_base(value, marks, prefix)
+    composition = Composition(value, marks, prefix, groups)
+    made = composition.composed()
+    return as_base(made.value, made.marks, prefix, composition)
+
+
+def as_base(
+    value: dict[str, Any], marks: Marks, prefix: Loc, composition: Composition | None = None
+) -> Base:
     """Return sections that grids build on; what is missing may still come from the grid.
 
     Raises:
@@ -123,5 +149,4 @@ def as_base(value: dict[str, Any], marks: Marks, prefix: Loc) -> Base:
         problems.append(marks.problem(place, "a base does not run: generation belongs to the grid"))
     if problems:
         raise SpecError(problems)
-    spelled = {_SPELLED.get(key, key): item for key, item in value.items()}
-    return Base(spelled, marks, prefix)
+    return Base(spelled(value), marks, prefix, composition)

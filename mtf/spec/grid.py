@@ -122,8 +122,7 @@ class _Members:
         for setting in member:
             if setting.path == path:
                 return _same(setting.value, value)
-        of_section = tuple(setting for setting in member if setting.path[0] == path[0])
-        section = self._resolver.section(path[0], of_section)
+        section = self._resolver.section(path[0], member)
         return _same(find(section, path[1:]), value)
 
     def _check_count(self, count: int, loc: Loc) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from mtf.core.experiments import Desired
 from mtf.core.lineage import circles
 from mtf.errors import Problem, SpecError
-from mtf.spec.axes import key_problems, read_grid
+from mtf.spec.axes import key_problems, no_choice, read_grid
 from mtf.spec.explain import nearest, shown
-from mtf.spec.files import NAME_KEYS, as_base, read_spec, validated
+from mtf.spec.files import NAME_KEYS, as_base, inline_base, read_spec, validated
 from mtf.spec.grid import expand
+from mtf.spec.groups import NO_GROUPS
 from mtf.spec.keys import SECTIONS, key_problem
 from mtf.spec.origins import named_in_file, named_in_grid
 from mtf.spec.resolve import Resolver, experiment
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
+    from mtf.spec.groups import Groups
     from mtf.spec.parse import Place
     from mtf.spec.resolve import Base
     from mtf.spec.settings import Settings
@@ -46,7 +48,9 @@ class Loaded:
     refused: Mapping[str, tuple[Problem, ...]]  # by name of the spec: the policies it breaks
 
 
-def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Loaded:
+def load_specs(
+    files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups = NO_GROUPS
+) -> Loaded:
     """Resolve all specs; never raises for what stands in them.
 
     Args:
@@ -54,8 +58,9 @@ def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Lo
             ``.yml`` are specs.
         settings: of the same commit.
         stamp: the submission's time, for grids with ``naming: timestamp``.
+        groups: what the defaults lists of specs may name, of the same commit.
     """
-    loader = _Loader(files, settings, stamp)
+    loader = _Loader(files, settings, stamp, groups)
     desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
     taken = loader.names_taken_twice()
     good = tuple(one for one in desired if one.name not in taken)
@@ -64,10 +69,16 @@ def load_specs(files: Mapping[str, bytes], settings: Settings, stamp: str) -> Lo
 
 
 def load_one(
-    raw: bytes, path: str, files: Mapping[str, bytes], settings: Settings, stamp: str
+    raw: bytes,
+    path: str,
+    files: Mapping[str, bytes],
+    settings: Settings,
+    stamp: str,
+    *,
+    groups: Groups = NO_GROUPS,
 ) -> Loaded:
     """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
-    loader = _Loader({**files, path: raw}, settings, stamp)
+    loader = _Loader({**files, path: raw}, settings, stamp, groups)
     return loader.loaded(tuple(loader.load(path)))
 
 
@@ -79,8 +90,11 @@ def is_spec(path: str) -> bool:
 class _Loader:
     """Reads each file once, however many grids build on it, and collects all problems."""
 
-    def __init__(self, files: Mapping[str, bytes], settings: Settings, stamp: str) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups
+    ) -> None:
         self._files = files
+        self._groups = groups
         self._slurm_defaults = settings.slurm_defaults()
         self._policies = settings.policies
         self._stamp = stamp
@@ -128,7 +142,7 @@ class _Loader:
 
     def _file(self, path: str) -> SpecFile:
         if path not in self._read:
-            self._read[path] = read_spec(self._files[path], path)
+            self._read[path] = read_spec(self._files[path], path, self._groups)
         return self._read[path]
 
     def _single(self, file: SpecFile) -> Desired:
@@ -164,7 +178,8 @@ class _Loader:
             problems += e.problems
         if spec is None:
             raise SpecError(problems)
-        parts = read_grid(spec, file.marks)
+        chooses = base.composition.chooses if base and base.composition else no_choice
+        parts = read_grid(spec, file.marks, chooses)
         problems += parts.problems
         if base is None:
             raise SpecError(problems)
@@ -191,7 +206,7 @@ class _Loader:
         if "base" not in file.value:
             raise SpecError([])  # told as a missing key
         if isinstance(base, dict):
-            return as_base(base, file.marks, ("base",))
+            return inline_base(base, file.marks, ("base",), self._groups)
         if not isinstance(base, str):
             message = f"base: must be a path or an experiment, got {shown(base)}"
             raise SpecError([file.marks.problem(place, message)])
@@ -212,7 +227,7 @@ class _Loader:
             self._experiment(file)
         if file.problems:
             raise SpecError(list(file.problems))
-        return as_base(file.value, file.marks, ())
+        return as_base(file.value, file.marks, (), file.composition)
 
     def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)

@@ -39,7 +39,8 @@ def named_in_grid(base: Base, parts: Parts, marks: Marks) -> Named:
 def _placed(found: Iterable[tuple[Any, Loc, Marks]]) -> Named:
     named: Named = {}
     for name, loc, marks in _names(found):
-        named.setdefault(name, (marks.path, *marks.value(loc)))
+        place = marks.value(loc)
+        named.setdefault(name, (marks.path_of(place), *place))
     return named
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mtf.errors import Problem, SpecError
 from mtf.spec.events import careful, differs, quick
@@ -25,6 +25,18 @@ MAX_DEPTH = 50
 
 Loc = tuple[str | int, ...]  # keys and indices from the root, as in a pydantic error
 Place = tuple[int, int]  # line, column, from 1
+
+
+class Elsewhere(tuple[int, int]):
+    """A place in another file than the one whose marks it stands in."""
+
+    path: str
+
+    def __new__(cls, place: Place, path: str) -> Self:
+        """Return the place in the file at ``path``."""
+        made = super().__new__(cls, place)
+        made.path = path
+        return made
 
 
 @dataclass
@@ -46,8 +58,12 @@ class Marks:
         return self.keys.get(loc) or self.value(loc)
 
     def problem(self, place: Place, message: str) -> Problem:
-        """Return a problem of this file."""
-        return Problem(self.path, *place, message)
+        """Return a problem of this file, or of the one that the place is in."""
+        return Problem(self.path_of(place), *place, message)
+
+    def path_of(self, place: Place) -> str:
+        """Return the file that a place is in."""
+        return place.path if isinstance(place, Elsewhere) else self.path
 
 
 @dataclass(frozen=True)

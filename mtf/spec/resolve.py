@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from mtf.core.experiments import Experiment
 from mtf.errors import SpecError
-from mtf.spec.explain import explain, located
+from mtf.spec.explain import SPELLINGS, explain, located
 from mtf.spec.keys import OPTIONAL, SECTIONS, put
 from mtf.spec.origins import SECTION as INIT_FROM
 from mtf.spec.origins import spelled_out
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from mtf.core.jobs import Resources
     from mtf.errors import Problem
+    from mtf.spec.compose import Composition
     from mtf.spec.parse import Loc, Marks
     from mtf.spec.strict import Strict
 
@@ -39,13 +41,36 @@ class Setting:
 Combination = tuple[Setting, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Base:
     """What a grid builds on: sections as written, and the file they stand in."""
 
     value: Mapping[str, Any]  # `training` is spelled so
     marks: Marks
     prefix: Loc
+    composition: Composition | None = None  # where it has a defaults list
+
+    def for_member(self, member: Combination) -> tuple[Base, Combination]:
+        """Return the base as a member's choices make it, and the settings that go on top.
+
+        Raises:
+            SpecError: the choices cannot be composed.
+        """
+        if self.composition is None:
+            return self, member
+        chosen = {s for s in member if self.composition.chooses(s.path, s.value)}
+        choices = tuple((s.path[0], s.value) for s in member if s in chosen)
+        settings = tuple(s for s in member if s not in chosen)
+        made = self.composition.composed(choices, [(".".join(s.path), s.value) for s in settings])
+        return Base(spelled(made.value), made.marks, self.prefix), settings
+
+
+def spelled(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sections by the names that they go by here, whatever spelling the file has."""
+    return {_SPELLED.get(key, key): item for key, item in value.items()}
+
+
+_SPELLED = {other: name for name, other in SPELLINGS.items()}
 
 
 class Resolver:
@@ -55,21 +80,43 @@ class Resolver:
         self.base = base
         self.marks = marks  # of the grid's file
         self._slurm_defaults = slurm_defaults
-        self._resolved: dict[tuple[str, Combination], dict[str, Any] | None] = {}
+        self._resolved: dict[tuple[object, ...], dict[str, Any] | None] = {}
+        self._bases: dict[Combination, tuple[Base, Combination]] = {}
         self.problems: set[Problem] = set()
 
     def sections(self, member: Combination) -> dict[str, dict[str, Any] | None]:
         """Return a member's sections as JSON values; mistakes are added to ``problems``."""
+        try:
+            base, settings = self._base_of(member)
+        except SpecError as e:
+            self.problems.update(e.problems)
+            return {}
         by_section: dict[str, list[Setting]] = {}
-        for setting in member:
+        for setting in settings:
             by_section.setdefault(setting.path[0], []).append(setting)
-        return {name: self.section(name, tuple(by_section.get(name, ()))) for name in SECTIONS}
+        return {
+            name: self._section(base, name, tuple(by_section.get(name, ()))) for name in SECTIONS
+        }
 
-    def section(self, name: str, settings: Combination) -> dict[str, Any] | None:
-        """Return one section with these settings in it, None for none at all (or a mistake)."""
-        key = (name, settings)
+    def section(self, name: str, member: Combination) -> dict[str, Any] | None:
+        """Return one section of a member, None for none at all (or a mistake)."""
+        if self.base.composition is None:
+            return self._section(self.base, name, tuple(s for s in member if s.path[0] == name))
+        return self.sections(member).get(name)
+
+    def _base_of(self, member: Combination) -> tuple[Base, Combination]:
+        if self.base.composition is None:
+            return self.base, member
+        if member not in self._bases:
+            self._bases[member] = self.base.for_member(member)
+        return self._bases[member]
+
+    def _section(self, base: Base, name: str, settings: Combination) -> dict[str, Any] | None:
+        # members of a composed base differ in it: what a section is made of is what counts
+        made_of = () if base is self.base else (json.dumps(base.value.get(name)),)
+        key = (name, settings, *made_of)
         if key not in self._resolved:
-            self._resolved[key] = self._section(name, settings)
+            self._resolved[key] = self._new_section(base, name, settings)
         return self._resolved[key]
 
     def check_alone(self, setting: Setting) -> None:
@@ -77,30 +124,31 @@ class Resolver:
 
         For grids that cannot be expanded, so that all mistakes are told at once.
         """
-        name = setting.path[0]
+        name, base = setting.path[0], self.base
         try:
-            self._validated(name, (setting,))
+            base, settings = self._base_of((setting,))
+            self._validated(base, name, settings)
         except ValidationError as e:
             for detail in e.errors(include_url=False):
                 if _shares_path(setting.path, (name, *detail["loc"])):
-                    self.problems.add(self._problem(name, (setting,), detail))
+                    self.problems.add(self._problem(base, name, (setting,), detail))
         except SpecError as e:
             self.problems.update(e.problems)
 
-    def _section(self, name: str, settings: Combination) -> dict[str, Any] | None:
+    def _new_section(self, base: Base, name: str, settings: Combination) -> dict[str, Any] | None:
         try:
-            section = self._validated(name, settings)
+            section = self._validated(base, name, settings)
         except ValidationError as e:
             details = e.errors(include_url=False)
-            self.problems.update(self._problem(name, settings, detail) for detail in details)
+            self.problems.update(self._problem(base, name, settings, detail) for detail in details)
         except SpecError as e:
             self.problems.update(e.problems)
         else:
             return None if section is None else section.model_dump(mode="json")
         return None
 
-    def _validated(self, name: str, settings: Combination) -> Strict | None:
-        value: Any = self.base.value.get(name)
+    def _validated(self, base: Base, name: str, settings: Combination) -> Strict | None:
+        value: Any = base.value.get(name)
         if name == INIT_FROM:
             value = spelled_out(value)
         for setting in settings:
@@ -118,13 +166,14 @@ class Resolver:
             value = merged_slurm(self._slurm_defaults, value)
         return SECTIONS[name].model_validate(value)
 
-    def _problem(self, name: str, settings: Combination, detail: ErrorDetails) -> Problem:
+    def _problem(
+        self, base: Base, name: str, settings: Combination, detail: ErrorDetails
+    ) -> Problem:
         """Return the problem at the value that caused it: the grid's, or the base's own."""
         loc: Loc = (name, *detail["loc"])
         message = explain(detail, SECTIONS[name], (name,))
         setting = _blamed(settings, loc)
         if setting is None:
-            base = self.base
             place = base.marks.value(located((*base.prefix, *loc), base.marks))
             return base.marks.problem(place, message)
         inside = (*setting.loc, *loc[len(setting.path) :])

@@ -199,8 +199,7 @@ def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
         ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
          "entrypoint, experiment_name, generation, init_from, kind, logging, model, optimizer, owner, "
          "rerun_on, scheduler, slurm, training"),
-        ("defaults: [model: mlp]", "5:1: defaults (a Hydra defaults list) is not supported yet: "
-         "write the sections out"),
+        ("defaults: [model: mlp]", "5:19: there is no conf/model/mlp.yaml, nor a folder conf/model"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_where_it_stands(text: str, problem: str) -> None:
