@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,3 +36,18 @@ def print_table(table: Columns) -> None:
     from rich.console import Console
 
     Console().print(render_rich(table))
+
+
+_COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "cyan"}
+
+
+def print_plan(text: str) -> None:
+    """Print a plan, its lines coloured by their symbols on a terminal."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        click.echo(text)
+        return
+    for line in text.split("\n"):
+        symbol = line.strip()[:2]
+        colour = _COLOURS.get(symbol[0]) if symbol[1:] == " " else None
+        error = "red" if line.startswith("error: ") else None
+        click.echo(click.style(line, fg=colour or error))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.output import open_here, say
-from mtf.errors import EXIT_CHANGES
+from mtf.cli.output import open_here, print_plan, say
+from mtf.errors import EXIT_CHANGES, EXIT_ERROR
 
 if TYPE_CHECKING:
     from mtf.commands.apply import Report
@@ -34,35 +34,41 @@ def plan(
     style: str,
     detailed_exitcode: bool,
 ) -> None:
-    """Show what a sync would do, or (--base) what a branch would add. Nothing is done."""
+    """Show what a sync would do, or (--base) what merging a branch would add. Nothing is done."""
     from mtf.commands.gather import Options
-    from mtf.commands.plan import compare, plan_sync
-    from mtf.core.actions import Plan
+    from mtf.commands.plan import plan_sync
     from mtf.report import plans
 
-    project = open_here(folder)
     if base is not None:
-        compared = compare(project, base, rev or "HEAD")
-        specs, is_empty, commit = compared.specs, compared.is_empty, compared.head
-        planned = Plan((), 0, ())
-        base_commit: str = compared.base
-    else:
-        found = plan_sync(project, Options(rev=rev, only=only, prune=prune))
-        specs, planned, commit = found.specs, found.plan, found.commit
-        is_empty, base_commit = planned.is_empty, found.commit
+        sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
+    found = plan_sync(open_here(folder), Options(rev=rev, only=only, prune=prune))
     match style:
         case "markdown":
-            click.echo(plans.plan_markdown(specs, head=commit, base=base_commit), nl=False)
-        case "json" if base is None:
-            click.echo(plans.plan_json(planned, commit))
+            click.echo(plans.plan_markdown(found.plan, found.specs), nl=False)
         case "json":
-            click.echo(plans.comparison_json(specs, commit, base_commit))
-        case _ if base is None:
-            click.echo(plans.plan_text(planned, specs))
+            click.echo(plans.plan_json(found.plan, found.commit))
         case _:
-            click.echo(plans.comparison_text(specs, commit, base_commit))
-    if detailed_exitcode and not is_empty:
+            print_plan(plans.plan_text(found.plan, found.specs))
+    if detailed_exitcode and not found.plan.is_empty:
         sys.exit(EXIT_CHANGES)
+
+
+def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> int:
+    """Print what merging ``rev`` into ``base`` means; return the exit code."""
+    from mtf.commands.compare import compare
+    from mtf.report import comments, reviews
+
+    review = compare(open_here(folder), base, rev)
+    match style:
+        case "markdown":
+            click.echo(comments.comment(review), nl=False)
+        case "json":
+            click.echo(reviews.review_json(review))
+        case _:
+            print_plan(reviews.review_text(review))
+    if review.is_refused:
+        return EXIT_ERROR
+    return EXIT_CHANGES if detailed and not review.is_empty else 0
 
 
 @click.command()

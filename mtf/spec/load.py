@@ -23,7 +23,7 @@ from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
@@ -80,6 +80,21 @@ def load_one(
     """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
     loader = _Loader({**files, path: raw}, settings, stamp, groups)
     return loader.loaded(tuple(loader.load(path)))
+
+
+def load_some(
+    paths: Collection[str],
+    files: Mapping[str, bytes],
+    settings: Settings,
+    stamp: str,
+    *,
+    groups: Groups = NO_GROUPS,
+) -> Loaded:
+    """Resolve these of the ``files``, whose bases may be any of them; the others are not read."""
+    loader = _Loader(files, settings, stamp, groups)
+    desired = [one for path in sorted(paths) for one in loader.load(path)]
+    taken = loader.names_taken_twice()
+    return loader.loaded(tuple(one for one in desired if one.name not in taken))
 
 
 def is_spec(path: str) -> bool:

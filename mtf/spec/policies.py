@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from mtf.spec.strict import Strict
 from mtf.spec.words import OneLine, Word
 
-Hours = Annotated[float, Field(ge=0)]
+Hours = Annotated[int | float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Required = Literal["owner", "description", "slurm.account", "slurm.partition", "slurm.time"]
 
@@ -62,11 +62,24 @@ class Exemption(Limits):
     """Patterns from the repository's root: ``*`` within a folder, ``**`` across folders."""
 
 
+class PullRequestLimits(Strict):
+    """The rules that all changes of one pull request are held to together."""
+
+    max_gpu_hours: Hours | None = None
+    """GPU-hours of all runs that it adds."""
+    max_cpu_hours: Hours | None = None
+    """CPU-hours of all runs that it adds."""
+    max_runs: Count | None = None
+    """Runs that it adds."""
+
+
 class Policies(Limits):
     """Limits and rules for every spec."""
 
     exceptions: list[Exemption] = Field(default_factory=list)
     """Other rules by path; of several that match, the last that says something of a rule counts."""
+    pull_request: PullRequestLimits = Field(default_factory=PullRequestLimits)
+    """Limits for all that one pull request adds."""
 
     def at(self, path: str) -> Limits:
         """Return the rules for the spec at a path."""

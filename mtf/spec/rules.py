@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtf.core.experiments import Desired, Spot
     from mtf.spec.axes import Parts
     from mtf.spec.parse import Loc, Marks
-    from mtf.spec.policies import Limits, Policies
+    from mtf.spec.policies import Limits, Policies, PullRequestLimits
     from mtf.spec.resolve import Base
 
 Finding = tuple[str, str, str]  # rule, the key whose place it is at (key=JSON of a value), message
@@ -56,7 +56,7 @@ def _counts(desired: Desired, limits: Limits) -> Iterator[Finding]:
         yield "max_parallel", "max_parallel", f"write max_parallel: {most} (or less)"
 
 
-def _budgets(cost: Cost, limits: Limits) -> Iterator[Finding]:
+def _budgets(cost: Cost, limits: Limits | PullRequestLimits) -> Iterator[Finding]:
     budgets = (
         ("max_gpu_hours", cost.gpu_hours, limits.max_gpu_hours, "GPU-hours"),
         ("max_cpu_hours", cost.cpu_hours, limits.max_cpu_hours, "CPU-hours"),
@@ -90,6 +90,15 @@ def _said(config: Mapping[str, Any], key: str) -> bool:
     section, _, field = key.partition(".")
     value = config.get(section)
     return bool(value.get(field) if field and isinstance(value, dict) else value)
+
+
+def over_budget(cost: Cost, runs: int, limits: PullRequestLimits) -> tuple[tuple[str, str], ...]:
+    """Return rule and message for each limit that all changes of a pull request exceed together."""
+    found = [(f"pull_request.{rule}", message) for rule, _, message in _budgets(cost, limits)]
+    if limits.max_runs is not None and runs > limits.max_runs:
+        message = f"{runs:,} runs, {limits.max_runs:,} are allowed"
+        found.append(("pull_request.max_runs", message))
+    return tuple(found)
 
 
 # -- where it stands -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.mtf import mtf, mtf_json
-from tests.cli.specs import BASE, GRID, SINGLE
+from tests.cli.specs import SINGLE
 from tests.repos import Repo, make_remote, make_repo
 
 if TYPE_CHECKING:
@@ -67,40 +67,6 @@ def test_a_plan_writes_nothing(repo: Repo) -> None:
     before = repo.git("for-each-ref"), repo.git("status", "--porcelain", "--ignored")
     mtf(repo.path, "plan")
     assert (repo.git("for-each-ref"), repo.git("status", "--porcelain", "--ignored")) == before
-
-
-def test_a_pull_request_is_told_what_it_adds_and_what_it_costs(repo: Repo) -> None:
-    repo.git("checkout", "-q", "-b", "feature")
-    repo.git("rm", "-q", "experiments/alone.yaml")
-    repo.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID})
-    text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown").stdout
-    assert text.startswith(
-        "<!-- mtf-plan:v1 -->\n### mtf plan: 4 runs to submit, 1 no longer asked for"
-    )
-    assert "| `search` | **4** |" in text
-    assert "`optimizer.lr`: 0.001, 0.01 (2) · `training.seed`: 1, 2 (2)" in text
-    assert "0.3333 CPU-h" in text
-    found = mtf_json(repo.path, "plan", "--base", "main", "--format", "json")
-    assert len(found["actions"]) == 4
-
-
-def test_what_main_has_got_since_the_branch_is_not_a_removal(repo: Repo) -> None:
-    repo.git("checkout", "-q", "-b", "feature")
-    repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
-    repo.git("checkout", "-q", "main")
-    repo.commit({"experiments/other.yaml": SINGLE.replace("alone", "other")})
-    text = mtf(repo.path, "plan", "--base", "main", "--rev", "feature").stdout
-    assert "1 run to submit, 0 no longer asked for" in text
-
-
-def test_the_comment_fits_a_forge_and_says_what_was_cut(repo: Repo) -> None:
-    values = ", ".join(str(n) for n in range(3000))
-    grid = GRID.replace("training.seed: [1, 2]", f"training.seed: [{values}]")
-    repo.git("checkout", "-q", "-b", "feature")
-    repo.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": grid})
-    text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown").stdout
-    assert len(text) < 65_536
-    assert "left out" in text
 
 
 @pytest.mark.parametrize("command", ["plan", "sync"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
 from mtf.core.actions import Plan, Record, Submit
 from mtf.core.experiments import run_key
@@ -12,11 +13,15 @@ from mtf.core.ids import RunId
 from mtf.core.records import Best, Checkpoint
 from mtf.core.states import RunState
 from mtf.errors import Problem
-from mtf.report.plans import COMMENT_BUDGET, SpecChange, plan_markdown, plan_text
+from mtf.report.plans import SpecChange, plan_text
 from mtf.report.problems import render_problems
 from mtf.report.runs import results_table, run_page, status_table, summary
 from mtf.report.tables import Columns, count, render_csv, render_markdown, render_plain
+from mtf.spec.slurm import SLURMConfig
 from tests.core.worlds import NOW, desired, experiment, iso, record
+
+if TYPE_CHECKING:
+    from mtf.core.jobs import Resources
 
 MEMBER = experiment("optimizer.lr=0.1,training.seed=1", "search", **{"optimizer.lr": 0.1, "training.seed": 1})  # fmt: skip
 RUN = replace(
@@ -79,45 +84,22 @@ def test_results_in_every_format() -> None:
     assert render_markdown(Columns(["a"], [["x|y"]])) == "| a |\n| --- |\n| x\\|y |"
 
 
-CHANGE = SpecChange(
-    name="search", path="experiments/search.yaml", new=("lr=1", "lr=2"), existing={"completed": 3}, removed=1,
-    axes={"optimizer.lr": [1, 2]}, resources="1 node, 4 GPU, 8 CPU", gpu_hours=48.0, cpu_hours=96.0, config="a: 1\n",
-)  # fmt: skip
-
-
-def test_the_pull_request_comment() -> None:
-    text = plan_markdown([CHANGE], head="h" * 40, base="b" * 40)
-    assert text.splitlines()[:6] == [
-        "<!-- mtf-plan:v1 -->",
-        "### mtf plan: 2 runs to submit, 1 no longer asked for",
-        "",
-        "| experiment | new | already there | removed | resources per run | at most |",
-        "|---|--:|---|--:|---|---|",
-        "| `search` | **2** | 3 completed | 1 | 1 node, 4 GPU, 8 CPU | 48 GPU-h, 96 CPU-h |",
-    ]
-    assert "**Parameters of `search`** `optimizer.lr`: 1, 2 (2)" in text
-    assert text.count("<details>") == text.count("</details>") == 2
-
-
-def test_a_comment_that_would_be_too_long_says_what_was_cut() -> None:
-    huge = replace(CHANGE, new=tuple(f"lr={n}" for n in range(20_000)))
-    text = plan_markdown([huge, CHANGE], head="h" * 40, base="b" * 40)
-    assert len(text) <= COMMENT_BUDGET
-    assert "left out" in text
-
-
-def test_without_a_time_limit_there_is_no_bound() -> None:
-    text = plan_markdown([replace(CHANGE, gpu_hours=None)], head="h" * 40, base="b" * 40)
-    assert "no bound: slurm.time is not set" in text
-
-
 def test_the_plans_verdict_comes_last() -> None:
     spec = desired(MEMBER)
     submit = Submit(RunId("search/t/c/x"), spec, MEMBER, run_key(MEMBER, {}))
+    asks = SLURMConfig(time="02:00:00", gpus_per_node=2).model_dump()
+    change = SpecChange("search", "s.yaml", (replace(MEMBER, resources=cast("Resources", asks)),))
     text = plan_text(
-        Plan((submit, Record(RUN.run, RUN, "pending -> running")), 4, ("drift",)), [CHANGE]
+        Plan((submit, Record(RUN.run, RUN, "pending -> running")), 4, ("drift",)), [change]
     )
-    assert text.splitlines()[-2:] == [
+    assert text.splitlines() == [
+        "search  s.yaml",
+        "  + 1 run   1 node, 2 GPU, 1 CPU, 02:00:00",
+        "      optimizer.lr: 0.1",
+        "      training.seed: 1",
+        "      at most 4 GPU-h, 2 CPU-h",
+        "",
+        f"* {RUN.run}: pending -> running",
         "note: drift",
         "Plan: 1 to submit, 1 to record, 4 unchanged. mtf sync does it.",
     ]

@@ -6,6 +6,8 @@ import pytest
 
 from mtf.core.costs import Cost, cost_of, total_cost
 from mtf.errors import SpecError
+from mtf.spec.policies import PullRequestLimits
+from mtf.spec.rules import over_budget
 from mtf.spec.settings import parse_settings
 from mtf.spec.slurm import SLURMConfig
 from tests.spec.samples import BASE, EXPERIMENT, load, problems
@@ -134,3 +136,11 @@ def test_extra_options_do_not_hide_what_a_run_takes() -> None:
     assert needs(time="60", extra=["--hold", "--nice=5"]) == Cost(0, 1)
     assert needs() == Cost(0, None)
     assert total_cost([]) == Cost(0, 0)
+
+
+def test_a_pull_request_has_budgets_of_its_own() -> None:
+    limits = PullRequestLimits(max_gpu_hours=10, max_runs=5)
+    assert over_budget(Cost(10, None), 5, limits) == ()
+    assert [rule for rule, _ in over_budget(Cost(None, 1), 6, limits)] == [
+        "pull_request.max_gpu_hours", "pull_request.max_runs",
+    ]  # fmt: skip

@@ -1,0 +1,260 @@
+"""What one commit asks for that another does not: runs told apart, and why each runs anew. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.costs import Cost, total_cost
+from mtf.core.experiments import EXECUTION
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.ids import CommitId, RunKey
+    from mtf.core.records import RunRecord
+    from mtf.errors import Problem
+
+Keyed = tuple["Desired", tuple["RunKey", ...]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that has another value. Values are JSON; None: the key was not, or is no more."""
+
+    key: str
+    old: str | None
+    new: str | None
+
+    @property
+    def reruns(self) -> bool:
+        """Return whether it makes another run, rather than say how one is executed or watched."""
+        return self.key.split(".", 1)[0] not in EXECUTION
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as it is asked for now and as it was."""
+
+    now: Experiment | None  # None: no longer asked for
+    record: RunRecord | None = None  # of ``now``, where there is one
+    before: Experiment | None = None
+    record_before: RunRecord | None = None
+    differences: tuple[Difference, ...] = ()
+    place: int = 0  # in its spec
+
+    @property
+    def name(self) -> str:
+        """Return the experiment's or the member's name."""
+        experiment = self.now or self.before
+        assert experiment is not None
+        return experiment.name
+
+
+@dataclass(frozen=True)
+class SpecReview:
+    """What becomes of one spec's runs; each run is in one of the five."""
+
+    name: str
+    path: str
+    path_before: str | None  # None: the spec is new
+    max_parallel: int | None
+    new: tuple[Run, ...] = ()
+    changed: tuple[Run, ...] = ()  # other resolved values than before: runs anew
+    done: tuple[Run, ...] = ()  # new or changed, but recorded already: nothing runs
+    unchanged: tuple[Run, ...] = ()  # may differ in how they are executed
+    removed: tuple[Run, ...] = ()
+
+    @property
+    def to_submit(self) -> tuple[Run, ...]:
+        """Return the runs that a sync will submit because of this."""
+        return tuple(sorted((*self.new, *self.changed), key=lambda run: run.place))
+
+    @property
+    def recorded(self) -> tuple[RunRecord, ...]:
+        """Return what the ledger holds of the runs that are asked for."""
+        runs = (*self.done, *self.unchanged)
+        return tuple(run.record for run in runs if run.record is not None)
+
+    @property
+    def going_on(self) -> tuple[RunRecord, ...]:
+        """Return the runs that are active and no longer asked for."""
+        runs = (*self.changed, *self.done, *self.removed)
+        records = [r.record_before for r in runs if r.record_before is not None]
+        return tuple(r for r in records if not r.is_over)
+
+    @property
+    def cost(self) -> Cost:
+        """Return what its new and changed runs cost at most."""
+        return total_cost(r.now.resources for r in self.to_submit if r.now is not None)
+
+    @property
+    def is_same(self) -> bool:
+        """Return whether it asks for just the same runs, executed in the same way."""
+        differs = self.to_submit or self.done or self.removed
+        return not differs and not any(run.differences for run in self.unchanged)
+
+
+@dataclass(frozen=True)
+class Review:
+    """All that merging one commit into another means."""
+
+    head: CommitId
+    base: CommitId  # where the two branched off
+    specs: tuple[SpecReview, ...]
+    has_policies: bool = False
+    untouched: int = 0  # spec files that are the same on both sides, and were not looked at
+    problems: tuple[Problem, ...] = ()  # mistakes, warnings, broken policies
+    over_budget: tuple[tuple[str, str], ...] = ()  # rule and message, of all changes together
+    settings: tuple[Difference, ...] = ()  # what changes in mtf.yaml besides its policies
+    policies: tuple[Difference, ...] = ()  # what changes in its policies
+    loosened: tuple[Problem, ...] = ()  # what the policies before this change would refuse
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether merging changes nothing of what runs, or how."""
+        return all(spec.is_same for spec in self.specs)
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether something of it must not be submitted."""
+        return bool(self.over_budget) or any(p.is_error for p in self.problems)
+
+    @property
+    def cost(self) -> Cost:
+        """Return what all new and changed runs cost at most."""
+        runs = [run for spec in self.specs for run in spec.to_submit]
+        return total_cost(run.now.resources for run in runs if run.now is not None)
+
+    def count(self, kind: str) -> int:
+        """Return how many runs there are of a kind (``new``, ``changed``, ...)."""
+        return sum(len(getattr(spec, kind)) for spec in self.specs)
+
+
+def review_specs(
+    before: Iterable[Keyed],
+    after: Iterable[Keyed],
+    records: Mapping[RunKey, RunRecord],
+    moved: Collection[str] = (),
+) -> tuple[SpecReview, ...]:
+    """Return what becomes of each spec, in order of their names.
+
+    Args:
+        before: the specs at the base.
+        after: the specs at the head.
+        records: the ledger's, by key.
+        moved: the ``rerun_on`` paths whose content differs between the two.
+    """
+    old = {desired.name: (desired, keys) for desired, keys in before}
+    now = {desired.name: (desired, keys) for desired, keys in after}
+    return tuple(
+        _review(old.get(name), now.get(name), records, moved) for name in sorted({*old, *now})
+    )
+
+
+def _review(
+    old: Keyed | None,
+    now: Keyed | None,
+    records: Mapping[RunKey, RunRecord],
+    moved: Collection[str],
+) -> SpecReview:
+    left = _by_key(old)
+    same = {key: left.pop(key) for key in _by_key(now) if key in left}
+    counterparts = {_values(e): (key, e) for key, e in left.items()}
+    found: defaultdict[str, list[Run]] = defaultdict(list)
+    for place, (key, experiment) in enumerate(_by_key(now).items()):
+        record = records.get(key)
+        if key in same:
+            how = tuple(differences(_execution(same[key]), _execution(experiment)))
+            found["unchanged"].append(Run(experiment, record, same[key], record, how))
+            continue
+        key_before, other = counterparts.get(_values(experiment), (None, None))
+        if key_before is None or other is None:
+            found["done" if record else "new"].append(Run(experiment, record, place=place))
+            continue
+        del left[key_before]
+        why = tuple(_why(other, experiment, moved))
+        run = Run(experiment, record, other, records.get(key_before), why, place)
+        found["done" if record else "changed"].append(run)
+    gone = [Run(None, None, e, records.get(key)) for key, e in left.items()]
+    of = (now or old or (None,))[0]
+    assert of is not None
+    kinds = {kind: tuple(runs) for kind, runs in (*found.items(), ("removed", gone))}
+    path_before = old[0].path if old else None
+    return SpecReview(of.name, of.path, path_before, of.max_parallel, **kinds)
+
+
+def _by_key(keyed: Keyed | None) -> dict[RunKey, Experiment]:
+    if keyed is None:
+        return {}
+    desired, keys = keyed
+    return dict(zip(keys, desired.experiments, strict=True))
+
+
+def _execution(experiment: Experiment) -> dict[str, Any]:
+    return {key: value for key, value in experiment.config.items() if key in EXECUTION}
+
+
+def _values(experiment: Experiment) -> str:
+    """Return what tells a spec's members apart, whatever else changes: the values they set."""
+    return json.dumps(experiment.parameters, sort_keys=True)
+
+
+def _why(old: Experiment, new: Experiment, moved: Collection[str]) -> Iterator[Difference]:
+    yield from differences(old.config, new.config)
+    if old.generation != new.generation:
+        yield Difference("generation", str(old.generation), str(new.generation))
+    if old.rerun_on != new.rerun_on:
+        yield Difference("rerun_on", json.dumps(old.rerun_on), json.dumps(new.rerun_on))
+    for path in new.rerun_on:
+        if path in moved:
+            yield Difference(f"rerun_on {path}", "as it was", "changed")
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[Difference]:
+    """Yield the keys of two configurations that have other values, nested ones by dotted names."""
+    if old is new:
+        return
+    if isinstance(old, dict | None) and isinstance(new, dict | None):
+        one, other = old or {}, new or {}
+        for key in dict.fromkeys((*one, *other)):
+            if prefix or key != "experiment_name":
+                name = f"{prefix}.{key}" if prefix else str(key)
+                yield from differences(one.get(key), other.get(key), name)
+    elif old != new or type(old) is not type(new):
+        yield Difference(prefix, _json(old), _json(new))
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One change of one key, with all the runs that it makes the same way."""
+
+    change: Difference
+    runs: int
+    specs: tuple[str, ...]
+
+
+@dataclass
+class _Tally:
+    runs: int = 0
+    specs: dict[str, None] = field(default_factory=dict)
+
+
+def summarise(specs: Sequence[SpecReview]) -> tuple[Summary, ...]:
+    """Return each change of the resolved configurations once; what runs anew comes first."""
+    tallies: defaultdict[Difference, _Tally] = defaultdict(_Tally)
+    for spec in specs:
+        for run in (*spec.changed, *spec.done, *spec.unchanged):
+            for difference in run.differences:
+                tally = tallies[difference]
+                tally.runs += 1
+                tally.specs[spec.name] = None
+    found = [Summary(d, tally.runs, tuple(tally.specs)) for d, tally in tallies.items()]
+    return tuple(sorted(found, key=lambda s: (not s.change.reruns, s.change.key, -s.runs)))

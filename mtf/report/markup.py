@@ -1,0 +1,50 @@
+"""Text that others have written, made harmless in Markdown and HTML: names, values, messages.
+
+All of it goes into code, where forges look for no markup, links, mentions or issue numbers.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+_FITS = re.compile(r"[^`|\\]+")
+_KEPT = frozenset(" -=,/")
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+MOST = 160  # characters of one piece
+
+
+def visible(text: str, most: int = MOST) -> str:
+    """Return one line without characters that nobody sees or that turn text around; cut."""
+    shown = "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in _INVISIBLE else c for c in text
+    )
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def code(text: str, most: int = MOST) -> str:
+    """Return text as Markdown code that ends nowhere else, in a table's cell too."""
+    shown = visible(text, most).strip() or " "
+    if _FITS.fullmatch(shown):
+        return f"`{shown}`"
+    safe = "".join(c if c.isalnum() or c in _KEPT else f"&#{ord(c)};" for c in shown)
+    return f"<code>{safe}</code>"
+
+
+def html_code(text: str) -> str:
+    """Return text as code within HTML, such as a summary."""
+    return f"<code>{html.escape(visible(text))}</code>"
+
+
+def fenced(text: str) -> str:
+    """Return lines as a block of code; nothing in them ends it."""
+    lines = [visible(line, 500) for line in text.rstrip("\n").split("\n")]
+    ticks = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, ticks + 1)
+    return "\n".join([fence, *lines, fence])
+
+
+def collapsed(summary: str, body: str) -> str:
+    """Return what a click opens; ``summary`` is HTML."""
+    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>\n"

@@ -1,0 +1,197 @@
+"""What merging means, as text for a terminal and as JSON; and the words that all forms share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.experiments import axes_of
+from mtf.core.records import best_run
+from mtf.core.review import summarise
+from mtf.report.costs import cost_text, resources_text
+from mtf.report.markup import visible
+from mtf.report.runs import best_text
+from mtf.report.tables import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from mtf.core.records import RunRecord
+    from mtf.core.review import Difference, Review, SpecReview, Summary
+
+FORMAT = 1  # of the JSON
+KINDS = ("new", "changed", "done", "unchanged", "removed")
+
+
+def headline(review: Review) -> str:
+    """Return in one line what merging means."""
+    new, changed = review.count("new"), review.count("changed")
+    if new and changed:
+        parts = [f"{new + changed:,} runs to submit ({new:,} new, {changed:,} changed)"]
+    else:
+        parts = [count(new, "new run")] if new else []
+        parts += [count(changed, "changed run")] if changed else []
+    parts += [f"{done:,} done already"] if (done := review.count("done")) else []
+    parts += [f"{removed:,} removed"] if (removed := review.count("removed")) else []
+    return ", ".join(parts) or ("nothing changes" if review.is_empty else "nothing runs anew")
+
+
+def last_word(review: Review) -> str:
+    """Return what the plan is of, and what it is not."""
+    same = f"{count(review.untouched, 'other spec file')} unchanged. " if review.untouched else ""
+    return (
+        f"{same}Plan of {review.head[:8]} since {review.base[:8]}. Nothing was submitted: after the"
+        " merge, mtf sync does it. Hours are bounds for one attempt of each run."
+    )
+
+
+def kinds_of(specs: Iterable[SpecReview]) -> list[str]:
+    """Return the kinds of runs that there are."""
+    specs = list(specs)
+    return [kind for kind in KINDS if any(getattr(spec, kind) for spec in specs)]
+
+
+def outcomes(records: Iterable[RunRecord]) -> str:
+    """Return how many runs are in which state."""
+    counts = Counter(str(r.state) for r in records)
+    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+
+
+def throttle(spec: SpecReview) -> str:
+    """Return how many runs of a grid may be at the cluster at a time."""
+    return f"(at most {spec.max_parallel} at a time)" if spec.max_parallel else ""
+
+
+def shown_values(values: Sequence[Any], form: Callable[[str], str] = str) -> str:
+    """Return values as JSON, each in a form; of many the first and the last."""
+    texts = [form(visible(json.dumps(v, ensure_ascii=False), 60)) for v in values]
+    return ", ".join(texts if len(texts) <= 10 else [*texts[:6], "…", *texts[-2:]])
+
+
+def differences_text(differences: Sequence[Difference]) -> str:
+    """Return changes in one line."""
+    return ", ".join(map(difference_text, differences[:8])) + (
+        f", and {len(differences) - 8} more" if len(differences) > 8 else ""
+    )
+
+
+def difference_text(difference: Difference) -> str:
+    """Return ``optimizer.lr 0.001 -> 0.01``."""
+    old, new = ("unset" if v is None else visible(v, 60) for v in (difference.old, difference.new))
+    return f"{visible(difference.key)} {old} -> {new}"
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def review_text(review: Review) -> str:
+    """Return a review for a terminal: a block a spec, what is wrong, the verdict last."""
+    lines: list[str] = []
+    for spec in review.specs:
+        if not spec.is_same:
+            lines += [*_block(spec), ""]
+    found = summarise(review.specs)
+    for title, reruns in (("Changed, runs anew:", True), ("Changed, runs not again:", False)):
+        if some := [s for s in found if s.change.reruns is reruns]:
+            lines += [title, *map(_summed, some[:40]), *_more(len(some) - 40), ""]
+    for title, changes in (("mtf.yaml:", review.settings), ("Policies:", review.policies)):
+        if changes:
+            lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
+    lines += [f"base's policies refuse: {problem}" for problem in review.loosened]
+    lines += [_wrong(str(p), is_error=p.is_error) for p in review.problems]
+    lines += [f"error: all changes together: {m} [{rule}]" for rule, m in review.over_budget]
+    return "\n".join([*lines, _verdict(review)])
+
+
+def _wrong(text: str, *, is_error: bool) -> str:
+    return f"error: {text}" if is_error else text
+
+
+def _verdict(review: Review) -> str:
+    cost = f", at most {cost_text(review.cost)}" if any(s.to_submit for s in review.specs) else ""
+    return f"{review.base[:8]}..{review.head[:8]}: {headline(review)}{cost}."
+
+
+def _block(spec: SpecReview) -> Iterator[str]:
+    yield f"{spec.name}  {visible(spec.path)}"
+    runs = [run.now for run in spec.to_submit if run.now]
+    for kind, symbol in (("new", "+"), ("changed", "~")):
+        if some := getattr(spec, kind):
+            yield f"  {symbol} {count(len(some), f'{kind} run')}"
+    if runs:
+        yield f"      each {resources_text(runs[0].resources)}"
+        for axis, values in axes_of(run.parameters for run in runs).items():
+            yield f"      {visible(axis)}: {shown_values(values)}"
+        yield f"      at most {cost_text(spec.cost)} {throttle(spec)}".rstrip()
+    if spec.unchanged:
+        yield f"  = {len(spec.unchanged)} unchanged"
+    if spec.done:
+        yield f"  = {len(spec.done)} done already, nothing runs"
+    if spec.recorded:
+        best = best_run(spec.recorded)
+        top = f", best {best_text(best)} ({best.label})" if best else ""
+        yield f"      so far: {outcomes(spec.recorded)}{top}"
+    if spec.removed:
+        yield f"  - {len(spec.removed)} removed"
+    for record in spec.going_on[:10]:
+        yield f"  ! {record.run} is {record.state} and goes on until mtf sync --prune"
+    yield from _more(len(spec.going_on) - 10)
+
+
+def _more(number: int) -> list[str]:
+    return [f"  ... and {number} more (--format json)"] if number > 0 else []
+
+
+def _summed(one: Summary) -> str:
+    specs = ", ".join(one.specs[:3]) + (", ..." if len(one.specs) > 3 else "")
+    return f"  ~ {difference_text(one.change)} ({count(one.runs, 'run')} of {specs})"
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def review_json(review: Review) -> str:
+    """Return a review as JSON; its keys are a contract, see docs/review.md."""
+    specs = [_spec_json(spec) for spec in review.specs]
+    value = {
+        "format": FORMAT,
+        "head": review.head,
+        "base": review.base,
+        "actions": [
+            {"action": "submit", "experiment": n, "run": None, "reason": f"{kind} in {s['path']}"}
+            for s in specs for kind in ("new", "changed") for n in s[kind]
+        ],
+        "totals": {kind: review.count(kind) for kind in KINDS} | asdict(review.cost),
+        "specs": specs,
+        "differences": [
+            {**vars(s.change), "reruns": s.change.reruns, "runs": s.runs, "specs": s.specs}
+            for s in summarise(review.specs)
+        ],
+        "settings": [vars(d) for d in review.settings],
+        "policies": [vars(d) for d in review.policies],
+        "problems": [asdict(p) for p in review.problems],
+        "over_budget": [{"rule": r, "message": m} for r, m in review.over_budget],
+        "loosened": [asdict(p) for p in review.loosened],
+        "untouched": review.untouched,
+    }  # fmt: skip
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _spec_json(spec: SpecReview) -> dict[str, Any]:
+    runs = [run.now for run in spec.to_submit if run.now]
+    best = best_run(spec.recorded)
+    return {
+        "name": spec.name,
+        "path": spec.path,
+        "path_before": spec.path_before,
+        **{kind: [run.name for run in getattr(spec, kind)] for kind in KINDS},
+        "parameters": axes_of(e.parameters for e in runs),
+        "max_parallel": spec.max_parallel,
+        "resources": runs[0].resources if runs else None,
+        **asdict(spec.cost),
+        "states": Counter(str(r.state) for r in spec.recorded),
+        "best": {"run": best.run, **vars(best.best)} if best and best.best else None,
+        "going_on": [r.run for r in spec.going_on],
+    }
