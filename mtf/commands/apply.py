@@ -201,7 +201,7 @@ class Application:
             now=datetime.now(UTC),
             commit=self.situation.world.commit,
             executor=self.executor,
-            cluster=settings.cluster,
+            cluster=settings.cluster.name,
             lease_s=settings.lease,
             root=self.project.runs_root,
         )

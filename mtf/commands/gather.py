@@ -65,7 +65,7 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
     ledger = store.read()
-    cluster = settings_at(project.repo, commit).cluster
+    cluster = settings_at(project.repo, commit).cluster.name
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
         looking = aside.submit(_look, project, ledger, cluster)
         settings, desired = read_desired(project.repo, commit, now)
@@ -86,7 +86,7 @@ def situation(
     project: Project, ledger: Ledger, committed: Committed, options: Options
 ) -> Situation:
     """Return the world around what is committed."""
-    seen = _look(project, ledger, committed.settings.cluster)
+    seen = _look(project, ledger, committed.settings.cluster.name)
     return _situation(ledger, committed, options, seen)
 
 
@@ -138,7 +138,7 @@ def policy_of(settings: Settings, options: Options) -> Policy:
         ),
         prune=options.prune,
         wants=lambda name: only is None or fnmatchcase(name, only),
-        cluster=settings.cluster,
+        cluster=settings.cluster.name,
         progress_every=timedelta(minutes=1),
     )
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from mtf.errors import SpecError
+from mtf.spec.cluster import Cluster, named
 from mtf.spec.explain import problems_of
 from mtf.spec.parse import read
 from mtf.spec.policies import Policies
 from mtf.spec.slurm import Environment, SLURMConfig
 from mtf.spec.strict import Strict
-from mtf.spec.words import Folder, Name, RelativePath, Word, matching
+from mtf.spec.words import Folder, RelativePath, Word, matching
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=0)]
@@ -63,8 +64,8 @@ class Settings(Strict):
     """Folder of the runs, in the repository or absolute, where the compute nodes see it."""
     executor: Literal["auto", "slurm", "local"] = "auto"
     """What executes; auto: slurm where sbatch answers, else local."""
-    cluster: Name = "default"
-    """The cluster that this controller serves."""
+    cluster: Annotated[Cluster, BeforeValidator(named)] = Field(default_factory=Cluster)
+    """The cluster that this controller serves: its name, or what is known of it as well."""
     local: LocalSettings = Field(default_factory=LocalSettings)
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
     """Defaults under every spec's own ``slurm``."""

@@ -21,7 +21,11 @@ def test_no_settings_mean_all_defaults(raw: bytes | None) -> None:
     assert (settings.branch, settings.remote, settings.experiments) == (
         "main", "origin", "experiments",
     )  # fmt: skip
-    assert (settings.runs_root, settings.executor, settings.cluster) == ("runs", "auto", "default")
+    assert (settings.runs_root, settings.executor, settings.cluster.name) == (
+        "runs",
+        "auto",
+        "default",
+    )
     assert (settings.local.max_parallel, settings.lease) == (2, 600)
     assert settings.retry.max_attempts == 3
     assert settings.retry.on == ["node-failure", "preempted", "time-limit"]
@@ -98,3 +102,27 @@ def test_a_file_that_is_no_mapping_is_told() -> None:
     assert told("branch: a\nbranch: b\n") == [
         "mtf.yaml:2:1: the key 'branch' stands twice, first in line 1"
     ]
+
+
+FACTS = """\
+cluster:
+  name: big
+  partitions:
+    low: {default: true, time: 1-00:00:00, nodes: [{count: 2, cpus: 4, mem: 8G}]}
+    gpu: {time: UNLIMITED, accounts: [lab], nodes: [{cpus: 64, mem: 512000, gpus: 8}]}
+  accounts: [lab]
+  max_array_size: 1001
+"""
+
+
+def test_a_cluster_is_a_name_or_what_is_known_of_it() -> None:
+    assert parse_settings(b"cluster: big").cluster.name == "big"
+    assert parse_settings(b"cluster: big").cluster.facts() is None
+    facts = parse_settings(FACTS.encode()).cluster.facts()
+    assert facts is not None
+    low, gpu = facts.partitions
+    assert (low.is_default, low.max_time_s, low.nodes[0].memory_mb) == (True, 86400, 8192)
+    assert (gpu.max_time_s, gpu.accounts, gpu.nodes[0].gpus) == (None, {"lab"}, 8)
+    assert facts.chosen(None) == [low]
+    with pytest.raises(SpecError, match=r"mtf\.yaml:1:37: unknown key 'cpu'.*Did you mean 'cpus'"):
+        parse_settings(b"cluster: {partitions: {a: {nodes: [{cpu: 1, mem: 1G}]}}}")

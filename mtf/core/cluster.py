@@ -1,0 +1,52 @@
+"""What is known of a cluster: its partitions and nodes, who may charge what, how much at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NodeShape:
+    """Nodes of a partition that are alike."""
+
+    count: int
+    cpus: int
+    memory_mb: int
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition. None: no limit, or everybody."""
+
+    name: str
+    nodes: tuple[NodeShape, ...]
+    is_default: bool = False
+    max_time_s: int | None = None
+    max_nodes: int | None = None
+    accounts: frozenset[str] | None = None  # that may use it
+    qos: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """A cluster as its SLURM tells of it. None: not known, or no limit."""
+
+    partitions: tuple[Partition, ...]
+    accounts: frozenset[str] | None = None  # that may be charged, where SLURM holds users to them
+    qos: frozenset[str] | None = None
+    max_array_size: int | None = None  # array indices are below it
+    max_submit_jobs: int | None = None  # of one user, waiting and running
+    is_live: bool = False  # SLURM said so now; else it was written down
+
+    @property
+    def source(self) -> str:
+        """Return who says so, for people."""
+        return "SLURM" if self.is_live else "cluster: in mtf.yaml"
+
+    def chosen(self, names: str | None) -> list[Partition]:
+        """Return the partitions that a job may run in: those named, else the default one."""
+        if names is None:
+            return [one for one in self.partitions if one.is_default]
+        wanted = names.split(",")
+        return [one for one in self.partitions if one.name in wanted]
