@@ -34,6 +34,9 @@ def init(folder: str, path: str, demo: bool) -> None:
 @click.option(
     "--range", "span", metavar="A..B", help="The specs that changed from A to B, as in B."
 )
+@click.option(
+    "--feasibility", is_flag=True, help="Ask SLURM whether it would take jobs like these."
+)
 @click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text")
 @click.pass_obj
 def validate(
@@ -42,6 +45,7 @@ def validate(
     staged: bool,
     rev: str | None,
     span: str | None,
+    feasibility: bool,
     style: str,
 ) -> None:
     """Check specs and settings: files on disk (all of them by default), staged, or of a revision.
@@ -55,15 +59,18 @@ def validate(
 
     if sum((bool(files), staged, rev is not None, span is not None)) > 1:
         raise click.UsageError("name files, or one of --staged, --rev and --range")
+    if staged and feasibility:
+        raise click.UsageError("--staged is for hooks: it asks nobody, so not --feasibility either")
     where = Path(folder)
+    asks = checks.Asks.FEASIBILITY if feasibility else checks.Asks.FACTS
     if staged:
         checked = checks.staged(where)
     elif rev is not None:
-        checked = checks.revision(where, rev)
+        checked = checks.revision(where, rev, asks)
     elif span is not None:
-        checked = checks.changed(where, span)
+        checked = checks.changed(where, span, asks)
     else:
-        checked = checks.on_disk(where, files)
+        checked = checks.on_disk(where, files, asks)
     text = render_problems(checked.problems, style)
     if text:
         click.echo(text)

@@ -9,19 +9,25 @@ from pathlib import Path
 
 import click
 
+from mtf.cli.output import say
 from mtf.errors import EXIT_ERROR
 
 
 @click.command()
 @click.option("--checksums", is_flag=True, help="Read checkpoints whole and compare their sha256.")
 @click.option("--json", "as_json", is_flag=True, help="An object with `findings` and `checked`.")
+@click.option("--write", is_flag=True, help="Write what SLURM says of the cluster into mtf.yaml.")
 @click.pass_obj
-def doctor(folder: str, checksums: bool, as_json: bool) -> None:
+def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
     """Check git, settings, run root, executor, environment, ledger and runs.
 
     Each finding says what is wrong, where, and how to repair it. Exit code 0: no error (there may
     be warnings), 1: an error.
     """
+    if write:
+        from mtf.commands.doctor.facts import write_facts
+
+        say(f"wrote {write_facts(Path(folder))}: look at it (git diff), and commit it")
     from mtf.commands.doctor.examine import examine
     from mtf.report.findings import findings_text
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from mtf.commands.facts import infeasible, known_facts, remarks
 from mtf.commands.origins import unknown_names
 from mtf.commands.worktree import (
     SETTINGS,
@@ -23,11 +26,19 @@ from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_one, load_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mtf.core.experiments import Desired
     from mtf.spec.settings import Settings
+
+
+class Asks(Enum):
+    """What SLURM is asked, where there is one."""
+
+    NOTHING = "nothing"  # what mtf.yaml says of the cluster has to do
+    FACTS = "facts"  # which partitions there are, and so on
+    FEASIBILITY = "feasibility"  # and whether it would take a job of each shape
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
+def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
     """Check files as they are on disk; all specs and the settings when none is named.
 
     Needs no git: paths are shown as they were given.
@@ -55,13 +66,14 @@ def on_disk(where: Path, wanted: Sequence[Path]) -> Checked:
         loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
         number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
         unknown = unknown_names(loaded.desired, loaded, where)
-        return Checked(number, tuple(sorted({*problems, *loaded.problems, *unknown})))
+        more = _beyond(loaded.desired, settings, asks)
+        return _checked(number, problems, loaded.problems, unknown, more)
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     texts = read_folder(folder, where)
     for parent in {p.parent for p in paths}:
         texts |= read_folder(parent, where)
     chosen = [shown(p, where) for p in paths]
-    context = _Context(texts, settings, where, groups_on_disk(root, where))
+    context = _Context(texts, settings, where, asks, groups_on_disk(root, where))
     return _check(chosen, context, problems)
 
 
@@ -82,10 +94,12 @@ def staged(where: Path) -> Checked:
         return Checked(int(raw is not None), problems)
     texts, irregular = spec_files(repo, repo.index(settings.experiments))
     groups = Groups(lambda: spec_files(repo, repo.index(FOLDER))[0])
-    return _check(chosen, _Context(texts, settings, where, groups), (*problems, *irregular))
+    return _check(
+        chosen, _Context(texts, settings, where, Asks.NOTHING, groups), (*problems, *irregular)
+    )
 
 
-def revision(where: Path, rev: str) -> Checked:
+def revision(where: Path, rev: str, asks: Asks) -> Checked:
     """Check all that a revision holds.
 
     Raises:
@@ -101,10 +115,11 @@ def revision(where: Path, rev: str) -> Checked:
     loaded = load_specs(texts, settings, stamp(), groups_at(repo, commit))
     specs = sum(map(is_spec, texts))
     unknown = unknown_names(loaded.desired, loaded, where)
-    return Checked(specs + 1, tuple(sorted({*problems, *irregular, *loaded.problems, *unknown})))
+    more = _beyond(loaded.desired, settings, asks)
+    return _checked(specs + 1, problems, irregular, loaded.problems, unknown, more)
 
 
-def changed(where: Path, span: str) -> Checked:
+def changed(where: Path, span: str, asks: Asks) -> Checked:
     """Check the specs that differ between the ends of ``A..B``, as they are in B.
 
     Raises:
@@ -122,7 +137,7 @@ def changed(where: Path, span: str) -> Checked:
     before, after = (repo.files(c, settings.experiments) for c in (old, new))
     texts, irregular = spec_files(repo, after)
     chosen = [p for p, entry in after.items() if is_spec(p) and before.get(p) != entry]
-    context = _Context(texts, settings, where, groups_at(repo, new))
+    context = _Context(texts, settings, where, asks, groups_at(repo, new))
     return _check(chosen, context, (*problems, *irregular))
 
 
@@ -133,11 +148,13 @@ class _Context:
     texts: Mapping[str, bytes]  # of all specs, by path
     settings: Settings
     where: Path
+    asks: Asks
     groups: Groups
 
 
 def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]) -> Checked:
     found, asking, texts = set(problems), [], context.texts
+    good: list[Desired] = []
     for path in chosen:
         if PurePosixPath(path).name != SETTINGS and path in texts:
             loaded = load_one(
@@ -145,9 +162,22 @@ def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]
             )
             found.update(loaded.problems)
             asking += [one for one in loaded.desired if one.named_at]
+            good += loaded.desired
     if asking:
         found.update(_of_origins(asking, context))
-    return Checked(len(chosen), tuple(sorted(found)))
+    return _checked(len(chosen), found, _beyond(good, context.settings, context.asks))
+
+
+def _beyond(specs: Sequence[Desired], settings: Settings, asks: Asks) -> Iterator[Problem]:
+    """Yield what is wrong or hardly meant in specs that are legal."""
+    facts = known_facts(settings, live=asks is not Asks.NOTHING)
+    yield from remarks(specs, settings, facts)
+    if asks is Asks.FEASIBILITY:
+        yield from infeasible(specs, settings)
+
+
+def _checked(files: int, *problems: Iterable[Problem]) -> Checked:
+    return Checked(files, tuple(sorted({*itertools.chain.from_iterable(problems)})))
 
 
 def _of_origins(asking: Sequence[Desired], context: _Context) -> list[Problem]:

@@ -53,19 +53,37 @@ def available() -> bool:
     return answer.code == 0 or not any(words in answer.stderr for words in lacking)
 
 
+def ask(*command: str) -> proc.Output:
+    """Return what one of SLURM's programs answers, whatever that is.
+
+    Raises:
+        ExecutorUnavailableError: it is not there, or takes too long.
+    """
+    try:
+        return proc.run(command, timeout_s=_ASK_S, env=_environment())
+    except MtfError as e:
+        raise ExecutorUnavailableError(str(e)) from e
+
+
+def query(*command: str) -> str:
+    """Return what one of SLURM's programs prints.
+
+    Raises:
+        ExecutorUnavailableError: it does not answer.
+    """
+    answer = ask(*command)
+    if answer.code:
+        raise ExecutorUnavailableError(answer.stderr.strip() or f"{' '.join(command)} failed")
+    return answer.stdout
+
+
 def configuration() -> dict[str, str]:
     """Return the cluster's configuration, as ``scontrol show config`` prints it.
 
     Raises:
         ExecutorUnavailableError: it does not answer.
     """
-    try:
-        answer = proc.run(("scontrol", "show", "config"), timeout_s=_ASK_S, env=_environment())
-    except MtfError as e:
-        raise ExecutorUnavailableError(str(e)) from e
-    if answer.code:
-        raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
-    pairs = (line.partition("=") for line in answer.stdout.splitlines())
+    pairs = (line.partition("=") for line in query("scontrol", "show", "config").splitlines())
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 

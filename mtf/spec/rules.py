@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.core.costs import total_cost
 from mtf.errors import Problem
+from mtf.spec.explain import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,15 +22,31 @@ if TYPE_CHECKING:
     from mtf.spec.resolve import Base
 
 Finding = tuple[str, str, str]  # rule, the key whose place it is at (key=JSON of a value), message
-_FIELDS = ("partition", "account", "time")
-_SAID = ("owner", "description", "max_parallel", "slurm")
+# whose places are kept: what policies and checks may be about, and the sections around it
+_FIELDS = {
+    "slurm": (
+        "partition", "account", "qos", "time", "nodes", "ntasks_per_node", "gpus_per_node",
+        "cpus_per_task", "mem",
+    ),
+    "data": ("num_workers",),
+    "training": ("batch_size",),
+    "scheduler": ("warmup_epochs", "warmup_steps", "num_warmup_steps", "total_iters"),
+    "checkpoint": ("every_n_minutes", "every_n_epochs"),
+    "callbacks": ("early_stopping",),
+    "logging": ("use_wandb",),
+}  # fmt: skip
+_KEPT = (
+    *(("owner",), ("description",), ("max_parallel",)),
+    *((section,) for section in _FIELDS),
+    *((section, field) for section, fields in _FIELDS.items() for field in fields),
+)
 
 
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
     """Return a problem for each rule that a spec breaks, at what breaks it."""
     limits = policies.at(desired.path)
     return tuple(
-        Problem(*_spot(desired.places, key), f"{desired.name}: {message}", rule=rule)
+        Problem(*spot(desired.places, key), f"{desired.name}: {message}", rule=rule)
         for rule, key, message in _findings(desired, limits)
     )
 
@@ -104,7 +121,7 @@ def over_budget(cost: Cost, runs: int, limits: PullRequestLimits) -> tuple[tuple
 # -- where it stands -------------------------------------------------------------------------------
 
 
-def _spot(places: Mapping[str, Spot], key: str) -> Spot:
+def spot(places: Mapping[str, Spot], key: str) -> Spot:
     """Return the place of a key, of the section around it, or that of the spec's name."""
     for wish in (key, key.partition("=")[0], key.partition(".")[0], ""):
         if wish in places:
@@ -121,20 +138,18 @@ def places_in_grid(base: Base, parts: Parts, marks: Marks) -> dict[str, Spot]:
     """Return the same for a grid: its own keys and values before those of its base."""
     found = _places(base.marks, base.prefix) | places_of(marks, "name")
     for setting in parts.settings():
-        if setting.path[0] != "slurm":
+        if setting.path[0] not in _FIELDS:
             continue
         inside = setting.value.items() if isinstance(setting.value, dict) else ()
         for key, value, loc in [
             (setting.key, setting.value, setting.loc),
-            *((f"slurm.{field}", value, (*setting.loc, field)) for field, value in inside),
+            *((f"{setting.key}.{field}", value, (*setting.loc, field)) for field, value in inside),
         ]:
             found[f"{key}={json.dumps(value)}"] = (marks.path, *marks.value(loc))
     return found
 
 
 def _places(marks: Marks, prefix: Loc) -> dict[str, Spot]:
-    locs: dict[str, Loc] = {key: (*prefix, key) for key in _SAID}
-    locs |= {f"slurm.{field}": (*prefix, "slurm", field) for field in _FIELDS}
-    return {
-        key: (marks.path, *marks.value(loc)) for key, loc in locs.items() if loc in marks.values
-    }
+    values, path = marks.values, marks.path
+    located_at = ((loc, located((*prefix, *loc), marks)) for loc in _KEPT)
+    return {".".join(loc): (path, *values[here]) for loc, here in located_at if here in values}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.commands.validate import revision
+from mtf.commands.validate import Asks, revision
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def committed(checkup: Checkup) -> Iterator[Finding]:
         commit = project.tracked()
     except RepositoryError:
         return  # told by the repository's checks
-    for problem in revision(project.repo.root, commit).problems:
+    for problem in revision(project.repo.root, commit, Asks.FACTS).problems:
         where = f"{project.settings.branch}:{problem.path}:{problem.line}:{problem.column}"
         yield Finding(problem.severity, problem.message, where, "correct it, commit, push")
 

@@ -1,0 +1,57 @@
+"""The cluster as its SLURM tells of it now, and whether it would take a job of some shape."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING
+
+from mtf.core.ids import RunId, Token
+from mtf.core.jobs import JobRequest, Task
+from mtf.executor import slurm_facts
+from mtf.executor.script import slurm_options
+from mtf.executor.slurm import ask, configuration, query
+from mtf.executor.slurm_text import refusal, submission_error
+
+if TYPE_CHECKING:
+    from mtf.core.cluster import ClusterFacts
+    from mtf.core.jobs import Resources
+
+
+def read_facts() -> ClusterFacts:
+    """Return what SLURM knows of the cluster, and of what this user may do there.
+
+    Raises:
+        ExecutorUnavailableError: it does not answer.
+    """
+    config = configuration()
+    associations = qos = ""
+    if "associations" in config.get("AccountingStorageEnforce", ""):
+        fields = f"format={','.join(slurm_facts.ASSOCIATION_FIELDS)}"
+        who = f"user={getpass.getuser()}"
+        associations = query("sacctmgr", "-nP", "show", "assoc", who, fields)
+        fields = f"format={','.join(slurm_facts.QOS_FIELDS)}"
+        qos = query("sacctmgr", "-nP", "show", "qos", fields)
+    return slurm_facts.parse_facts(
+        config,
+        query("scontrol", "--oneliner", "show", "partition"),
+        query("sinfo", "--all", "--noheader", "--exact", f"--format={slurm_facts.SINFO_FORMAT}"),
+        associations,
+        qos,
+    )
+
+
+def refusal_of(needs: Resources) -> str | None:
+    """Return why SLURM would refuse a job that asks for these resources, None where it would not.
+
+    It is asked without submitting anything. What it would take only later is no refusal.
+    """
+    folder = "/"
+    request = JobRequest(
+        token=Token("0" * 16), name="mtf-test", tasks=(Task(RunId("test"), 0, folder),),
+        resources=needs, code_dir="/code/test", job_dir=folder, array=False, max_parallel=None,
+        python="python3",
+    )  # fmt: skip
+    answer = ask("sbatch", "--test-only", "--wrap=true", *slurm_options(request))
+    if answer.code == 0 or submission_error(answer.stderr) is not None:
+        return None
+    return str(refusal(answer.stderr)).removeprefix("allocation failure: ")

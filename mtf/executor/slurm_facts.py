@@ -1,0 +1,90 @@
+"""What SLURM's programs say of the cluster, as facts: pure parsing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from mtf.core.cluster import ClusterFacts, NodeShape, Partition
+from mtf.core.times import time_limit_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SINFO_FORMAT = "%P|%D|%c|%m|%G"  # a line for all nodes of a partition that are alike
+ASSOCIATION_FIELDS = ("Account", "QOS", "MaxSubmitJobs")
+QOS_FIELDS = ("Name", "MaxSubmitJobsPU")
+_GPUS = re.compile(r"\bgpu(?::[A-Za-z][^:,(]*)?:(\d+)")
+
+
+def parse_facts(
+    config: Mapping[str, str], partitions: str, nodes: str, associations: str, qos: str
+) -> ClusterFacts:
+    """Return the facts of a cluster.
+
+    Args:
+        config: of ``scontrol show config``.
+        partitions: printed by ``scontrol --oneliner show partition``.
+        nodes: printed by ``sinfo`` with ``SINFO_FORMAT``.
+        associations: the user's, printed by ``sacctmgr`` with ``ASSOCIATION_FIELDS``; empty where
+            SLURM does not hold users to them.
+        qos: all there are, printed by ``sacctmgr`` with ``QOS_FIELDS``; empty as those.
+    """
+    shapes = _shapes(nodes)
+    mine = _rows(associations, len(ASSOCIATION_FIELDS))
+    allowed = {name for _, names, _ in mine for name in names.split(",") if name}
+    limits = dict(_rows(qos, len(QOS_FIELDS)))
+    numbers = [config.get("MaxJobCount", ""), *(most for *_, most in mine)]
+    numbers += [limits.get(name, "") for name in allowed] if len(allowed) == 1 else []
+    return ClusterFacts(
+        partitions=tuple(_partitions(partitions, shapes)),
+        accounts=frozenset(account for account, *_ in mine) if mine else None,
+        qos=frozenset(allowed) if allowed else None,
+        max_array_size=_number(config.get("MaxArraySize", "")),
+        max_submit_jobs=min((n for n in map(_number, numbers) if n is not None), default=None),
+        is_live=True,
+    )
+
+
+def _shapes(printed: str) -> dict[str, list[NodeShape]]:
+    shapes: dict[str, list[NodeShape]] = defaultdict(list)
+    for name, count, cpus, memory, gres in _rows(printed, 5):
+        gpus = sum(map(int, _GPUS.findall(gres)))
+        shape = NodeShape(int(count), _at_least(cpus), _at_least(memory), gpus)
+        if shape.count:
+            shapes[name.rstrip("*")].append(shape)
+    return shapes
+
+
+def _partitions(printed: str, shapes: Mapping[str, list[NodeShape]]) -> Iterable[Partition]:
+    for line in printed.splitlines():
+        values = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "PartitionName" in values:
+            name, limit = values["PartitionName"], values.get("MaxTime", "UNLIMITED")
+            yield Partition(
+                name=name,
+                nodes=tuple(shapes.get(name, ())),
+                is_default=values.get("Default") == "YES",
+                max_time_s=time_limit_s(limit) if limit[:1].isdigit() else None,
+                max_nodes=_number(values.get("MaxNodes", "")),
+                accounts=_names(values.get("AllowAccounts", "ALL")),
+                qos=_names(values.get("AllowQos", "ALL")),
+            )
+
+
+def _rows(printed: str, width: int) -> list[list[str]]:
+    rows = (line.split("|") for line in printed.splitlines())
+    return [row for row in rows if len(row) == width]
+
+
+def _names(text: str) -> frozenset[str] | None:
+    return None if text in ("", "ALL", "N/A", "(null)") else frozenset(text.split(","))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _at_least(text: str) -> int:
+    return int(re.sub(r"\D.*", "", text) or 0)  # "8000+": what the smallest of them has

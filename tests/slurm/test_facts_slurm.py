@@ -1,0 +1,51 @@
+"""A real SLURM asked before anything runs: its facts, and what it would refuse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf.core.cluster import NodeShape
+from mtf.executor.slurm_cluster import read_facts
+from tests.cli.mtf import mtf
+from tests.cli.specs import SINGLE
+from tests.repos import make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.slurm_cluster import Cluster
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.mark.usefixtures("cluster")
+def test_partitions_nodes_and_limits_are_read() -> None:
+    facts = read_facts()
+    assert [one.name for one in facts.partitions] == ["low", "high"]
+    assert facts.partitions[0].is_default
+    assert facts.partitions[0].nodes == (NodeShape(4, 4, 8000),)
+    assert facts.max_array_size == 1001
+
+
+def test_specs_are_held_against_the_cluster_live_and_as_written_down(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.conf.exists()
+    spec = SINGLE.replace("slurm: {", "slurm: {partition: hihg, ")
+    repo = make_repo(tmp_path / "r", {"mtf.yaml": "# ours\n", "experiments/alone.yaml": spec})
+    told = "experiments/alone.yaml:7:20: slurm.partition: there is no partition 'hihg'. Did you mean 'high'?"
+    assert mtf(repo.path, "validate", code=1).stdout == f"{told} (SLURM)\n"
+    assert mtf(repo.path, "validate", "--feasibility", code=1).stdout.splitlines() == [
+        "experiments/alone.yaml:7:8: SLURM would refuse alone: invalid partition specified: hihg; "
+        "Invalid partition name specified",
+        f"{told} (SLURM)",
+    ]
+    assert mtf(repo.path, "validate", "--staged").stdout == ""  # asks nobody
+    mtf(repo.path, "doctor", "--write", code=None)
+    assert (repo.path / "mtf.yaml").read_text().startswith("# ours\ncluster:\n  name: default\n")
+    monkeypatch.delenv("SLURM_CONF")
+    assert mtf(repo.path, "validate", code=1).stdout == f"{told} (cluster: in mtf.yaml)\n"
+    repo.write({"experiments/alone.yaml": spec.replace("hihg", "high")})
+    assert mtf(repo.path, "validate", "--feasibility").stdout == ""
