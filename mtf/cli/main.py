@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "mtf.cli.checkup:doctor",
         "Check repository, cluster, environment, ledger and runs; say how to repair each.",
     ),
+    "schema": ("mtf.cli.schema:schema", "Print the JSON Schema of specs, for editors."),
     "hooks": ("mtf.cli.author:hooks", "Install the git hooks."),
 }
 

@@ -6,7 +6,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from mtf import proc
+from mtf.commands import schemas
 from mtf.commands.hooks import shipped_hooks
+from mtf.commands.schemas import modeline
 from mtf.errors import MtfError
 from mtf.resources import data_dir
 
@@ -74,10 +76,15 @@ def _write(folder: Path, *, demo: bool) -> list[str]:
     texts = {"mtf.yaml": _SETTINGS, ".gitignore": _IGNORED, "templates/README.md": _TEMPLATES}
     copies = {f"hooks/{p.name}": p for p in shipped_hooks()}
     if demo:
-        copies |= {f"experiments/{name}": data_dir("experiments") / name for name in _DEMO}
+        shipped = data_dir("experiments")
+        texts |= {f"experiments/{name}": (shipped / name).read_text("utf-8") for name in _DEMO}
     else:
         texts["experiments/first.yaml"] = _EXPERIMENT
-    made = []
+    texts = {
+        name: modeline(name) + text if name.endswith(".yaml") else text
+        for name, text in texts.items()
+    }
+    made = schemas.write(folder)
     for name, text in texts.items():
         if not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
