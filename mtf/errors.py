@@ -63,6 +63,10 @@ class ExecutorUnavailableError(MtfError):
     """The executor cannot be read now: its jobs are Unknown, never missing."""
 
 
+class QueueFullError(ExecutorUnavailableError):
+    """A limit of jobs in the queue lets no more in now; fewer of them might still fit."""
+
+
 class SubmissionRefusedError(MtfError):
     """The executor refused a submission for good; ``str()`` is its own text."""
 

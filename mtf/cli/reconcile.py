@@ -123,6 +123,7 @@ def _done(report: Report) -> str:
         "submitted": len(report.submitted),
         "refused": len(report.refused),
         "unclear": len(report.uncertain),
+        "put off": len(report.put_off),
         "unchanged": report.plan.unchanged,
     }
     return "Synced: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
@@ -134,6 +135,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "submitted": dict(report.submitted),
         "refused": dict(report.refused),
         "uncertain": dict(report.uncertain),
+        "put_off": dict(report.put_off),
         "unchanged": report.plan.unchanged,
         "notes": list(report.plan.notes),
     }

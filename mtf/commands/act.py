@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.commands.apply import Application, Report
-from mtf.commands.executors import open_executor
+from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import settings_at
 from mtf.commands.retries import with_retries
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mtf.commands.project import Project
-    from mtf.core.ids import JobId
     from mtf.core.records import RunRecord
     from mtf.ledger.store import Ledger
 
@@ -121,10 +120,6 @@ def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
     idle = [r.run for r in records if r.is_over or r.job_id is None]
     if idle:
         raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
-    jobs: dict[str, list[JobId]] = {}
-    for record in records:
-        if record.job_id is not None:
-            jobs.setdefault(record.executor, []).append(record.job_id)
-    for name, ids in jobs.items():
-        open_executor(project, name).preempt(ids)
+    for name, (jobs, names) in jobs_of(records).items():
+        open_executor(project, name).preempt(jobs, names)
     return records

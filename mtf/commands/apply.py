@@ -16,11 +16,13 @@ from mtf.commands.checkout import materialise
 from mtf.commands.claims import (
     Claimant,
     changed_record,
+    put_off,
     refused,
     submission_records,
+    unclear,
     with_job,
 )
-from mtf.commands.executors import open_executor
+from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import submitter
 from mtf.commands.retries import with_retries
 from mtf.commands.summaries import write_summaries
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from mtf.commands.gather import Situation
     from mtf.commands.project import Project
     from mtf.core.ids import CommitId, RunId
+    from mtf.core.jobs import Submitted
     from mtf.core.records import RunRecord
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore
@@ -57,12 +60,14 @@ class Report:
     submitted: Mapping[RunId, JobId] = field(default_factory=dict)
     refused: Mapping[RunId, str] = field(default_factory=dict)
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
+    put_off: Mapping[RunId, str] = field(default_factory=dict)  # a later sync submits them
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
 
     @property
     def exit_code(self) -> int:
         """Return 0 when all was seen and done that was to be, else the code for a part of it."""
-        return EXIT_PARTIAL if self.refused or self.uncertain or self.unreadable else 0
+        bad = self.refused or self.uncertain or self.put_off or self.unreadable
+        return EXIT_PARTIAL if bad else 0
 
 
 @dataclass
@@ -72,6 +77,8 @@ class _Outcome:
     submitted: dict[RunId, JobId] = field(default_factory=dict)
     refused: dict[RunId, str] = field(default_factory=dict)
     uncertain: dict[RunId, str] = field(default_factory=dict)
+    put_off: dict[RunId, str] = field(default_factory=dict)
+    closed: dict[object, str] = field(default_factory=dict)  # queues not to be asked again now
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,9 @@ class Application:
         self._summarise(final, [a.run for a in actions])
         unreadable = self.situation.world.unreadable
         return Report(
-            plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, unreadable
-        )
+            plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, outcome.put_off,
+            unreadable,
+        )  # fmt: skip
 
     # -- before anything is written to the ledger --------------------------------------------------
 
@@ -209,40 +217,64 @@ class Application:
     # -- act ---------------------------------------------------------------------------------------
 
     def _cancel(self, actions: list[Action]) -> None:
-        jobs: dict[str, list[JobId]] = {}
-        for action in actions:
-            if isinstance(action, Cancel) and action.record.job_id:
-                jobs.setdefault(action.record.executor, []).append(action.record.job_id)
-        for name, ids in jobs.items():
-            open_executor(self.project, name).cancel(ids)
+        cancelled = [a.record for a in actions if isinstance(a, Cancel) and a.record.job_id]
+        for name, (jobs, names) in jobs_of(cancelled).items():
+            open_executor(self.project, name).cancel(jobs, names)
 
     def _submit(self, executor: Executor, batch: Batch, script: str, outcome: _Outcome) -> None:
         """Hand one batch over; every way it can end leaves what the next sync understands."""
         runs = [s.run for s in batch.starts]
         name = batch.request.name
+        needs = batch.request.resources
+        queue = (needs["partition"], needs["account"], needs["qos"])
+        if why := outcome.closed.get(_ALL) or outcome.closed.get(queue):
+            outcome.put_off |= dict.fromkeys(runs, why)
+            self.say(f"put off  {name}: {count(len(runs), 'run')}, for the same reason")
+            return
         try:
             prepare_folders(batch, self.project.repo.root)
-            jobs = executor.submit(batch.request, script)
+            done = executor.submit(batch.request, script)
         except SubmissionRefusedError as e:
             outcome.refused |= dict.fromkeys(runs, str(e))
             self.say(f"refused  {name}: {e}")
-        except (SubmissionUncertainError, ExecutorUnavailableError) as e:
+        except SubmissionUncertainError as e:
             outcome.uncertain |= dict.fromkeys(runs, str(e))
+            outcome.closed[_ALL] = str(e)  # it may be stuck: the next would wait as long
             self.say(f"unclear  {name}: {e}. The next mtf sync looks the jobs up")
+        except ExecutorUnavailableError as e:
+            outcome.put_off |= dict.fromkeys(runs, str(e))
+            outcome.closed[_ALL] = str(e)
+            self.say(f"put off  {name}: {e}. A later mtf sync submits it")
         except OSError as e:
             outcome.uncertain |= dict.fromkeys(runs, str(e))
             self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync goes on")
         else:
-            outcome.submitted |= {s.run: jobs[index] for index, s in batch.indices()}
-            ids = list(jobs.values())
+            self._told(batch, done, outcome)
+            if done.put_off:
+                outcome.closed[queue] = done.put_off
+
+    def _told(self, batch: Batch, done: Submitted, outcome: _Outcome) -> None:
+        """Take in what the executor has taken of a batch."""
+        name = batch.request.name
+        taken = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
+        left = [s.run for s in batch.starts if s.run not in taken]
+        outcome.submitted |= taken
+        outcome.put_off |= dict.fromkeys(left, done.put_off)
+        ids = list(taken.values())
+        if ids:
             shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
-            self.say(f"submit   {name}: {count(len(runs), 'run')} -> {self.executor} {shown}")
+            self.say(f"submit   {name}: {count(len(ids), 'run')} -> {self.executor} {shown}")
+        if left:
+            self.say(
+                f"put off  {name}: {count(len(left), 'run')}: {done.put_off}."
+                " Later mtf syncs submit them as others end"
+            )
 
     # -- record ------------------------------------------------------------------------------------
 
     def _record(self, ledger: Ledger, outcome: _Outcome) -> Ledger:
         """Write the jobs down. Others may have written in between: only our claims change."""
-        runs = [*outcome.submitted, *outcome.refused]
+        runs = [*outcome.submitted, *outcome.refused, *outcome.uncertain, *outcome.put_off]
         if not runs:
             return ledger
         tokens = {run: ledger.runs[run].attempt.token for run in runs}
@@ -271,12 +303,20 @@ class Application:
             self.say(f"note     {e.filename}: {e.strerror}: the summary there is not new")
 
     def _settled(self, record: RunRecord, outcome: _Outcome) -> RunRecord:
-        at = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC)
+        at = now.isoformat(timespec="seconds")
         if record.run in outcome.submitted:
             return with_job(record, outcome.submitted[record.run], at)
-        return refused(record, outcome.refused[record.run], at)
+        if record.run in outcome.refused:
+            return refused(record, outcome.refused[record.run], at)
+        if record.run in outcome.uncertain:
+            return unclear(record, outcome.uncertain[record.run])
+        wait = self.situation.policy.retry.wait(record.attempt.put_off + 1)
+        retry_at = (now + wait).isoformat(timespec="seconds")
+        return put_off(record, outcome.put_off[record.run], at, retry_at)
 
 
+_ALL = None  # stands for every queue of the executor
 _WORDS = {Submit: "claim", Resume: "continue", Adopt: "adopt", Record: "record", Cancel: "cancel"}
 
 
@@ -290,7 +330,12 @@ def _message(actions: list[Action]) -> str:
 
 
 def _jobs_message(outcome: _Outcome) -> str:
-    counts = {"submitted": len(outcome.submitted), "refused": len(outcome.refused)}
+    counts = {
+        "submitted": len(outcome.submitted),
+        "refused": len(outcome.refused),
+        "unclear": len(outcome.uncertain),
+        "put off": len(outcome.put_off),
+    }
     what = ", ".join(f"{count(n, 'job')} {word}" for word, n in counts.items() if n)
     jobs = sorted({job.split("_")[0] for job in outcome.submitted.values()})
     return f"mtf: {what}\n\n" + "".join(f"Mtf-Job: {job}\n" for job in jobs[:100])

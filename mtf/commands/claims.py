@@ -47,13 +47,13 @@ def changed_record(action: Action, place: Place | None, by: Claimant) -> RunReco
             return _new_record(action, place, by)
         case Resume():
             assert place is not None
-            return _next_attempt(action.record, place, by)
+            return _next_attempt(action, place, by)
         case Adopt():
             return with_job(action.record, action.job_id, by.at)
         case Record():
             return action.record
         case Cancel():
-            return cancelled(action.record, by.at)
+            return cancelled(action.record, action.reason, by.at)
         case _:
             assert_never(action)
 
@@ -83,21 +83,32 @@ def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
     )
 
 
-def _next_attempt(record: RunRecord, place: Place, by: Claimant) -> RunRecord:
-    start_step = record.checkpoint.step if record.checkpoint else 0
+def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
+    """Return the record with one attempt more; one that was put off gives way to it."""
+    record, last = action.record, action.record.attempt
+    was_put_off = record.retry_at is not None and last.job_id is None
+    attempt = replace(
+        _attempt(place, by),
+        start_step=record.checkpoint.step if record.checkpoint else 0,
+        asked=action.asked or (last.asked and last.job_id is None),
+        changes={**last.changes, **action.changes},
+        put_off=0 if action.asked or last.job_id else last.put_off,
+    )
+    kept = record.attempts[:-1] if was_put_off else record.attempts
+    goes_on = record.retry_at is not None and not was_put_off
     return replace(
         record,
-        state=record.state if record.retry_at else RunState.CLAIMED,
-        reason="" if record.is_over else record.reason,
+        state=record.state if goes_on else RunState.CLAIMED,
+        reason=record.reason if goes_on else "",
         executor=by.executor,
         retry_at=None,
         finished_at=None,
         cancel_requested=False,
-        attempts=(*record.attempts, _attempt(place, by, start_step)),
+        attempts=(*kept, attempt),
     )
 
 
-def _attempt(place: Place, by: Claimant, start_step: int = 0) -> Attempt:
+def _attempt(place: Place, by: Claimant) -> Attempt:
     lease_until = by.now + timedelta(seconds=by.lease_s)
     return Attempt(
         token=place[0],
@@ -105,13 +116,12 @@ def _attempt(place: Place, by: Claimant, start_step: int = 0) -> Attempt:
         claimed_at=by.at,
         claimed_by=by.who,
         lease_until=lease_until.astimezone(UTC).isoformat(timespec="seconds"),
-        start_step=start_step,
     )
 
 
 def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
     """Return the record once its claim has a job."""
-    attempt = replace(record.attempt, job_id=job, submitted_at=at)
+    attempt = replace(record.attempt, job_id=job, submitted_at=at, reason="")
     fresh = record.state is RunState.CLAIMED
     return replace(
         record,
@@ -134,17 +144,43 @@ def refused(record: RunRecord, why: str, at: str) -> RunRecord:
     )
 
 
-def cancelled(record: RunRecord, at: str) -> RunRecord:
+def put_off(record: RunRecord, why: str, at: str, retry_at: str) -> RunRecord:
+    """Return the record once the executor has surely not taken its job, but may take it later."""
+    last = record.attempt
+    attempt = replace(
+        last, ended_at=at, outcome=Cause.SUBMISSION, reason=why, put_off=last.put_off + 1
+    )
+    tries = f" (tried {attempt.put_off} times)" if attempt.put_off > 1 else ""
+    return replace(
+        record,
+        state=RunState.PENDING if record.state is RunState.CLAIMED else record.state,
+        reason=f"{record.executor} takes it later{tries}: {why}",
+        retry_at=retry_at,
+        attempts=(*record.attempts[:-1], attempt),
+    )
+
+
+def unclear(record: RunRecord, why: str) -> RunRecord:
+    """Return the record of a claim of which nobody knows whether it has a job."""
+    attempt = replace(record.attempt, reason=why, put_off=record.attempt.put_off + 1)
+    return replace(record, attempts=(*record.attempts[:-1], attempt))
+
+
+def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     """Return the record of a run to be cancelled; over at once when it has no live job."""
-    record = replace(record, cancel_requested=True, reason="cancel requested")
+    record = replace(record, cancel_requested=True, reason=f"cancel requested: {why}")
     if record.job_id is not None and record.retry_at is None:
         return record
+    attempt = replace(
+        record.attempt, outcome=Cause.CANCELLED, ended_at=record.attempt.ended_at or at
+    )
     return replace(
         record,
         state=RunState.CANCELLED,
         reason="cancelled by mtf cancel",
         finished_at=at,
         retry_at=None,
+        attempts=(*record.attempts[:-1], attempt),
     )
 
 

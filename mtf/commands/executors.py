@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mtf.commands.project import Project
-    from mtf.core.ids import Token
+    from mtf.core.ids import JobId, Token
     from mtf.core.jobs import JobView
     from mtf.core.records import RunRecord
     from mtf.executor.protocol import Executor
@@ -61,7 +61,7 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
     live: Live = {}
     unreadable = {}
     for name, group in groups.items():
-        names = {r.attempt.token: job_name(r.run.split("/", 1)[0], r.attempt.token) for r in group}
+        names = dict(map(_named, group))
         since = min(parse_time(r.attempt.claimed_at) for r in group)
         try:
             views = open_executor(project, name).jobs(names, since)
@@ -70,6 +70,25 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
         else:
             live[name] = _by_task(views, group)
     return live, unreadable
+
+
+def _named(record: RunRecord) -> tuple[Token, str]:
+    """Return the token of a run's newest job, and the name that the job bears."""
+    token = record.attempt.token
+    return token, job_name(record.run.split("/", 1)[0], token)
+
+
+def jobs_of(
+    records: Iterable[RunRecord],
+) -> dict[str, tuple[list[JobId], dict[Token, str]]]:
+    """Return by executor the newest jobs of these runs, and the names that they bear."""
+    found: dict[str, tuple[list[JobId], dict[Token, str]]] = {}
+    for record in records:
+        if record.job_id is not None:
+            jobs, names = found.setdefault(record.executor, ([], {}))
+            jobs.append(record.job_id)
+            names.update([_named(record)])
+    return found
 
 
 def _by_task(

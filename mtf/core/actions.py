@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mtf.core.experiments import Desired, Experiment
     from mtf.core.ids import JobId, RunId, RunKey
     from mtf.core.records import Origin, RunRecord
@@ -31,6 +33,8 @@ class Resume:
     record: RunRecord
     reason: str
     fence: bool = False  # the last claim has no job: shut it out first
+    asked: bool = False  # by a person
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, from now on
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
 from mtf.core.lineage import Lineage
-from mtf.core.observe import Retry, observe, with_progress
-from mtf.core.states import OVER, RunState, Sync
+from mtf.core.observe import Retry, doomed, observe, with_progress
+from mtf.core.states import OVER, JobState, RunState, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -134,7 +134,9 @@ def _recorded(
     if job is None:
         if orphan and policy.prune:
             return Cancel(record.run, record, "its spec is gone (--prune)"), None
-        return _claimed(record, world, now)
+        return _claimed(record, world, policy, now)
+    if job.state is JobState.UNKNOWN:
+        return None, f"claims without a job are looked up later: {job.reason}"
     found = _with_job(record, job)
     action, note = _known(found, job, world, policy, now, orphan=orphan)
     if action is None or isinstance(action, Record):
@@ -157,6 +159,8 @@ def _known(
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:
         return Record(record.run, new, _change(record, new)), _drift(new)
+    if new.retry_at is None and (ended := doomed(new, job, progress, policy.retry)):
+        return Cancel(record.run, ended, ended.reason), None
     return _active(record, new, world, policy, now, orphan=orphan)
 
 
@@ -180,9 +184,15 @@ def _active(
     return _if_changed(old, new, policy, now), note
 
 
-def _claimed(record: RunRecord, world: World, now: datetime) -> tuple[Action | None, str | None]:
+def _claimed(
+    record: RunRecord, world: World, policy: Policy, now: datetime
+) -> tuple[Action | None, str | None]:
     """Decide about a claim without a job."""
     attempt = record.attempt
+    if attempt.put_off and now < parse_time(attempt.claimed_at) + policy.retry.wait(
+        attempt.put_off
+    ):
+        return None, f"claims whose submission was unclear are looked up and wait: {attempt.reason}"
     lapsed = parse_time(attempt.lease_until) <= now
     if lapsed or attempt.token in world.abandoned:
         why = "its lease has run out" if lapsed else "its submitter is gone"

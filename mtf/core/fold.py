@@ -20,6 +20,7 @@ class Progress:
     job_id: str | None = None  # of the newest start
     token: str | None = None
     starts: int = 0
+    idle_starts: int = 0  # of the newest attempt, since a checkpoint has last gone further
     epoch: int | None = None
     max_epochs: int | None = None
     step: int | None = None
@@ -32,6 +33,7 @@ class Progress:
     best_checkpoint: Checkpoint | None = None
     packages: str | None = None
     stopped: str | None = None  # the signal that the newest start has answered
+    stopped_before: str | None = None  # ... and the start before it
     failed: str | None = None  # the newest start's error
     refused: str | None = None
     noted: str | None = None  # what to know of a complete training: why it has ended early
@@ -49,12 +51,14 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
     """
     seen: dict[str, Any] = {}
     monitor: tuple[str, str] | None = None
-    starts = 0
+    starts = idle = 0
     for fact in map(_sound, facts):
         seen["last_at"] = fact.get("at") or seen.get("last_at")
         match fact["event"]:
             case "started":
                 starts += 1
+                idle = idle + 1 if fact.get("token") == seen.get("token") else 1
+                seen["stopped_before"] = seen.get("stopped")
                 monitor = _monitor(fact) or monitor
                 seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
                 seen |= {"steps_per_s": None, "eta_s": None}
@@ -70,7 +74,9 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
                 seen["best"] = _best(seen.get("best"), fact, monitor)
             case "checkpoint":
-                seen |= _saved(_checkpoint(fact, run_dir), seen.get("best"))
+                saved = _checkpoint(fact, run_dir)
+                idle = idle if _is_as_far(seen.get("checkpoint"), saved) else 0
+                seen |= _saved(saved, seen.get("best"))
             case "unsaved":
                 seen["unsaved"] = str(fact.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" | "noted" as event:
@@ -82,7 +88,7 @@ def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["finished_at"] = fact.get("at")
             case _:  # a fact of a later version
                 pass
-    return Progress(starts=starts, **seen)
+    return Progress(starts=starts, idle_starts=idle, **seen)
 
 
 _TYPES: Mapping[str, type] = {
@@ -125,6 +131,11 @@ def _best(
     if best is not None and (value <= best.value if mode == "max" else value >= best.value):
         return best
     return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0), mode)
+
+
+def _is_as_far(old: Checkpoint | None, new: Checkpoint) -> bool:
+    """Return whether a checkpoint is no further than the one before it."""
+    return new.step <= (old.step if old else 0)
 
 
 def _saved(checkpoint: Checkpoint, best: Best | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from mtf.core.ids import JobId, RunId, Token
@@ -85,8 +86,17 @@ class JobView:
     signal: int | None = None  # that ended it
     node: str | None = None
     restarts: int = 0
+    cancelled_by: str | None = None  # the user who has cancelled it, where that is known
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What an executor has taken of a request: the job of each task, by its index."""
+
+    jobs: Mapping[int, JobId]
+    put_off: str = ""  # why the tasks that are not among them have to wait for room in the queue
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.core.causes import CONTINUE_EXIT_CODE, FINAL_STATE, JOB_CAUSE, Cause
+from mtf.core.causes import (
+    CONTINUE_EXIT_CODE,
+    ENDS,
+    EXIT_CODES,
+    SIGNALS,
+    STANDINGS,
+    STOPS,
+    Cause,
+    cause_of_error,
+)
 from mtf.core.fold import Progress
+from mtf.core.reasons import reason_of
 from mtf.core.states import JobState, RunState, Sync
 
 if TYPE_CHECKING:
@@ -22,6 +32,14 @@ class Retry:
     max_attempts: int = 3  # in a row without progress
     on: frozenset[Cause] = frozenset({Cause.NODE_FAILURE, Cause.PREEMPTED, Cause.TIME_LIMIT})
     backoff_s: float = 60.0
+
+    def wait(self, number: int) -> timedelta:
+        """Return how long to wait before the try after ``number`` that came to nothing."""
+        seconds = self.backoff_s * 2 ** min(number - 1, 20) if number > 0 else 0.0
+        return min(timedelta(seconds=seconds), LONGEST_WAIT)
+
+
+LONGEST_WAIT = timedelta(hours=1)
 
 
 def observe(
@@ -39,8 +57,10 @@ def observe(
         progress = replace(
             progress,
             starts=0,
+            idle_starts=0,
             started_at=None,
             stopped=None,
+            stopped_before=None,
             failed=None,
             refused=None,
             unsaved=None,
@@ -84,17 +104,37 @@ def _cause(
         return Cause.COMPLETED
     if job is None:
         return _cause_of_forgotten(record, progress, now)
-    if job.state in JOB_CAUSE:
-        return JOB_CAUSE[job.state]
     match job.state:
-        case JobState.CANCELLED:
-            return Cause.CANCELLED if record.cancel_requested else Cause.CANCELLED_OUTSIDE
-        case JobState.FAILED if job.exit_code == CONTINUE_EXIT_CODE:
-            return Cause.TIME_LIMIT
-        case JobState.FAILED | JobState.COMPLETED:
+        case JobState.CANCELLED if record.cancel_requested:
+            return Cause(record.attempt.outcome or Cause.CANCELLED)
+        case JobState.CANCELLED if _is_soon_told_by_whom(job, now):
+            return None
+        case JobState.FAILED:
+            return _cause_of_failure(job, progress)
+        case JobState.COMPLETED:
             return Cause.CONFIGURATION if progress.refused else Cause.CODE_ERROR
         case _:
-            return None
+            return STANDINGS[job.state].cause
+
+
+def _is_soon_told_by_whom(job: JobView, now: datetime) -> bool:
+    """Return whether the accounts may still say who has cancelled a job: they are seconds late."""
+    fresh = job.ended_at is not None and now - job.ended_at < ACCOUNTS_ARE_LATE
+    return fresh and job.cancelled_by is None
+
+
+def _cause_of_failure(job: JobView, progress: Progress) -> Cause:
+    """Return why a job ended badly by itself: its own word counts most."""
+    if job.exit_code == CONTINUE_EXIT_CODE:
+        return Cause.TIME_LIMIT
+    if progress.refused:
+        return Cause.CONFIGURATION
+    if progress.failed:
+        return cause_of_error(progress.failed)
+    if asked := STOPS.get(progress.stopped or ""):
+        return asked
+    by_code = EXIT_CODES.get(job.exit_code or 0, Cause.CODE_ERROR)
+    return SIGNALS.get(job.signal or 0, by_code)
 
 
 def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) -> Cause | None:
@@ -104,19 +144,20 @@ def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) ->
     late. Only what both have forgotten for ``FORGOTTEN_AFTER`` is given up.
     """
     if progress.failed:
-        return Cause.CODE_ERROR
+        return cause_of_error(progress.failed)
     if record.cancel_requested:  # SLURM keeps no word of a task that is cancelled before it starts
-        return Cause.CANCELLED
+        return Cause(record.attempt.outcome or Cause.CANCELLED)
     signs = [record.attempt.submitted_at, progress.last_at]
     newest = max(datetime.fromisoformat(s) for s in signs if s)
     return Cause.LOST if now - newest > FORGOTTEN_AFTER else None
 
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
+ACCOUNTS_ARE_LATE = timedelta(seconds=15)
 
 
 def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRecord:
-    if job is None or job.state is JobState.UNKNOWN:
+    if job is None or STANDINGS[job.state].run is None:
         return record
     attempt = replace(
         record.attempt,
@@ -129,15 +170,41 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
     """Return the state of a run whose job goes on, and why."""
-    if job.state in (JobState.RUNNING, JobState.SUSPENDED):
-        reason = "suspended" if job.state is JobState.SUSPENDED else ""
-        if not reason and progress.unsaved:
-            reason = f"checkpoint not saved: {progress.unsaved}"
-        return RunState.RUNNING, reason
+    standing = STANDINGS[job.state]
+    assert standing.run is not None
+    if job.state is JobState.SUSPENDED:
+        return standing.run, f"suspended: {standing.action}"
+    if job.state is JobState.RUNNING:
+        unsaved = progress.unsaved
+        return standing.run, f"checkpoint not saved: {unsaved}" if unsaved else ""
     waits = job.reason if job.reason not in ("", "None") else "queued"
+    if job.state is JobState.HELD:
+        waits = f"held ({waits}): {standing.action}"
     if job.restarts or progress.starts:
         return RunState.PREEMPTED, f"requeued: {waits}"
-    return RunState.PENDING, waits
+    return standing.run, waits
+
+
+def doomed(
+    record: RunRecord, job: JobView | None, progress: Progress, retry: Retry
+) -> RunRecord | None:
+    """Return the record of a live job that is to be ended because its lives come to nothing.
+
+    SLURM requeues a job for ever: after preemptions, failed nodes, and our own time limits. A life
+    is fruitless when no checkpoint went further in it; one that still runs is not judged.
+    """
+    if job is None or record.cancel_requested or STANDINGS[job.state].run is None:
+        return None
+    running = job.state in (JobState.RUNNING, JobState.SUSPENDED)
+    ours = progress.token in (None, record.attempt.token)
+    lives = progress.idle_starts - running if ours and progress.starts else job.restarts
+    if not job.restarts or lives < retry.max_attempts:
+        return None
+    last = progress.stopped or progress.stopped_before
+    cause = Cause.TIME_LIMIT if last == "SIGUSR1" else Cause.PREEMPTED
+    reason = f"{cause}: gave up after {lives} requeues in a row without progress"
+    attempt = replace(record.attempt, outcome=cause, reason=reason)
+    return replace(record, reason=reason, attempts=(*record.attempts[:-1], attempt))
 
 
 def _ended(
@@ -150,7 +217,8 @@ def _ended(
     now: datetime,
 ) -> RunRecord:
     ended_at = (job and _iso(job.ended_at)) or progress.finished_at or _iso(now)
-    reason = _reason(cause, job, progress)
+    doom = record.attempt.reason if record.attempt.outcome == cause else None
+    reason = doom or reason_of(cause, record, job, progress)
     attempt = replace(
         record.attempt,
         started_at=record.attempt.started_at or progress.started_at,
@@ -165,15 +233,14 @@ def _ended(
     if cause in retry.on and not record.cancel_requested:
         fruitless = _fruitless(record.attempts)
         if fruitless < retry.max_attempts:
-            wait = retry.backoff_s * 2 ** (fruitless - 1) if fruitless else 0.0
             state = RunState.PREEMPTED if cause is Cause.PREEMPTED else RunState.PENDING
-            at = _iso(now + timedelta(seconds=wait))
+            at = _iso(now + retry.wait(fruitless))
             return replace(record, state=state, reason=f"{reason}; to be continued", retry_at=at)
-        reason = f"{reason}; gave up after {fruitless} attempts without progress"
-    outside = cause is Cause.CANCELLED_OUTSIDE
+        reason = f"{reason}; gave up after {fruitless} attempts in a row without progress"
+    outside = cause is Cause.CANCELLED and not record.cancel_requested
     return replace(
         record,
-        state=FINAL_STATE[cause],
+        state=ENDS[cause].state,
         reason=reason,
         finished_at=ended_at,
         sync=Sync.OUT_OF_SYNC if outside else record.sync,
@@ -181,38 +248,18 @@ def _ended(
 
 
 def _fruitless(attempts: tuple[Attempt, ...]) -> int:
-    """Return how many of the newest attempts in a row have not moved the checkpoint on."""
+    """Return how many of the newest attempts in a row have not moved the checkpoint on.
+
+    Those before one that a person has asked for do not count any more.
+    """
     count = 0
     for attempt in reversed(attempts):
         if (attempt.end_step or 0) > attempt.start_step:
             break
         count += 1
+        if attempt.asked:
+            break
     return count
-
-
-def _reason(cause: Cause, job: JobView | None, progress: Progress) -> str:
-    said = job.reason if job and job.reason not in ("", "None", "NonZeroExitCode") else ""
-    in_brackets = f" ({said})" if said and said.lower() != cause else ""
-    if cause is Cause.CODE_ERROR:
-        return progress.failed or _silent_end(job, in_brackets)
-    words = {
-        Cause.COMPLETED: progress.noted or "",
-        Cause.CONFIGURATION: progress.refused or "refused",
-        Cause.CANCELLED: "cancelled by mtf cancel",
-        Cause.CANCELLED_OUTSIDE: f"cancelled outside mtf{in_brackets}: mtf retry runs it again",
-        Cause.LOST: "the executor no longer knows the job, and it left no word: mtf retry",
-    }
-    return words.get(cause, f"{cause}{in_brackets}")
-
-
-def _silent_end(job: JobView | None, said: str) -> str:
-    """Return the reason of a job that ended badly without an error in its journal."""
-    if job is not None and job.state is JobState.COMPLETED:
-        return "the job ended with exit code 0 before its training was complete"
-    how = "ended"
-    if job is not None:
-        how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
-    return f"{how}{said}, before it could say why: see mtf logs --err"
 
 
 def _iso(at: datetime | None) -> str | None:

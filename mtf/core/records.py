@@ -70,6 +70,9 @@ class Attempt:
     exit_code: int | None = None
     start_step: int = 0  # the step of the checkpoint it could start from
     end_step: int | None = None  # the step of the checkpoint it left: progress is the difference
+    asked: bool = False  # for by a person: what was fruitless before does not count any more
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, by dotted key
+    put_off: int = 0  # how often in a row its submission has come to nothing that is final
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,11 @@ class RunRecord:
     def job_id(self) -> JobId | None:
         """Return the job of the newest attempt, None while it is only claimed."""
         return self.attempt.job_id
+
+    @property
+    def cause(self) -> str | None:
+        """Return why the newest attempt has ended, None while it may go on."""
+        return self.attempt.outcome if self.attempt.ended_at else None
 
     @property
     def is_over(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
-from mtf.core.jobs import JobView, Limits
+from mtf.core.jobs import JobView, Limits, Submitted
 from mtf.core.states import JobState
 from mtf.core.times import time_limit_s
 from mtf.errors import MtfError
@@ -65,7 +65,7 @@ class LocalExecutor:
         """Return the script that ``submit`` queues."""
         return render(request, "local", self._templates)
 
-    def submit(self, request: JobRequest, script: str) -> Mapping[int, JobId]:
+    def submit(self, request: JobRequest, script: str) -> Submitted:
         """Queue a request; the same token again gives the same jobs.
 
         Raises:
@@ -82,22 +82,27 @@ class LocalExecutor:
             ) from e
         jobs = self._queue.add(request, str(path), _environment(), time_limit_s(limit) or None)
         self._ensure_worker()
-        return jobs
+        return Submitted(jobs)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
         """Return what became of these submissions: the queue forgets nothing."""
         trouble = self._ensure_worker()
         return [_view(job, trouble) for job in self._queue.by_tokens(names)]
 
-    def cancel(self, jobs: Collection[JobId]) -> None:
+    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """End jobs for good: TERM, then KILL; those that wait end at once."""
-        self._queue.cancel(jobs)
+        self._queue.cancel(self._ours(jobs, names))
         self._ensure_worker()
 
-    def preempt(self, jobs: Collection[JobId]) -> None:
+    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """Interrupt jobs: TERM, grace, KILL, back into the queue."""
-        self._queue.preempt(jobs)
+        self._queue.preempt(self._ours(jobs, names))
         self._ensure_worker()
+
+    def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
+        """Return those that bear the names: a queue that was lost begins again at 1."""
+        ours = {job.job_id for job in self._queue.by_tokens(names)}
+        return [job for job in jobs if job in ours]
 
     def limits(self) -> Limits:
         """Return what one request may hold."""

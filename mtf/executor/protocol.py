@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtf.core.ids import JobId, Token
-    from mtf.core.jobs import JobRequest, JobView, Limits
+    from mtf.core.jobs import JobRequest, JobView, Limits, Submitted
 
 
 class Executor(Protocol):
@@ -25,8 +25,8 @@ class Executor(Protocol):
         """
         ...
 
-    def submit(self, request: JobRequest, script: str) -> Mapping[int, JobId]:
-        """Submit and return the job id of each task by its index.
+    def submit(self, request: JobRequest, script: str) -> Submitted:
+        """Submit and return which tasks were taken, as which jobs.
 
         ``request.job_dir`` exists and holds the links to the run folders.
 
@@ -40,16 +40,20 @@ class Executor(Protocol):
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
         """Return what is known of all tasks of the submissions ``names`` (token to job name).
 
-        A job that the executor has forgotten is simply not among them. ``since``: no submission
-        asked for is older (aware, UTC).
+        A job that the executor has forgotten is simply not among them; one that may be known when
+        it can be read as a whole is UNKNOWN. ``since``: no submission asked for is older (aware,
+        UTC).
 
         Raises:
             ExecutorUnavailableError: it cannot be read now.
         """
         ...
 
-    def cancel(self, jobs: Collection[JobId]) -> None:
+    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """Ask for these jobs to end for good; those over or unknown are passed over.
+
+        So is what bears such an id but none of the ``names``, as given to ``jobs``: ids come around
+        again, and then they are somebody else's.
 
         Raises:
             ExecutorUnavailableError: it cannot be reached now.
@@ -57,10 +61,10 @@ class Executor(Protocol):
         """
         ...
 
-    def preempt(self, jobs: Collection[JobId]) -> None:
+    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """Interrupt these jobs as preemption would: signal, grace, then back into the queue.
 
-        Those that do not run are passed over.
+        Those that do not run are passed over, and what bears none of the ``names``.
 
         Raises:
             ExecutorUnavailableError: it cannot be reached now.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +15,15 @@ from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
 from mtf.core.ids import JobId, job_name
-from mtf.core.jobs import Limits
+from mtf.core.jobs import JobView, Limits, Submitted
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionUncertainError
+from mtf.errors import (
+    ExecutorUnavailableError,
+    MtfError,
+    QueueFullError,
+    SubmissionRefusedError,
+    SubmissionUncertainError,
+)
 from mtf.executor import slurm_text
 from mtf.executor.script import render
 
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from mtf.core.ids import Token
-    from mtf.core.jobs import JobRequest, JobView
+    from mtf.core.jobs import JobRequest
 
 _SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
 # squeue forgets MinJobAge (300 s by default) after its end each task on its own, while others of
@@ -104,39 +112,68 @@ class SlurmExecutor:
         """Return the script that ``submit`` hands over."""
         return render(request, "slurm", self._templates)
 
-    def submit(self, request: JobRequest, script: str) -> Mapping[int, JobId]:
-        """Submit a request with one `sbatch`; see ``Executor.submit``."""
+    def submit(self, request: JobRequest, script: str) -> Submitted:
+        """Submit a request with one `sbatch`; see ``Executor.submit``.
+
+        Where a limit of jobs in the queue does not let all of an array in, a half is tried, then a
+        half of that: they fill what room there is in as many calls as the array's size has digits.
+        """
         path = Path(request.job_dir) / "job.sbatch"
         rundir.put(path, script.encode())
-        command = ("sbatch", "--parsable", str(path))
+        left = [task.index for task in request.tasks]
+        size, jobs, put_off = len(left), dict[int, JobId](), ""
+        while left and size:
+            try:
+                jobs |= self._sbatch(request, path, left[:size])
+                left = left[size:]
+            except QueueFullError as e:
+                put_off = str(e)
+            except (ExecutorUnavailableError, SubmissionRefusedError) as e:
+                if not jobs:
+                    raise
+                put_off = str(e)
+                break
+            size = (size + 1) // 2 if size > 1 else 0
+        _link_script(request, path, jobs)
+        return Submitted(jobs, put_off)
+
+    def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
+        """Submit these tasks of a request; the script itself names all of them."""
+        part: tuple[str, ...] = ()
+        if len(indices) < len(request.tasks):
+            throttle = f"%{request.max_parallel}" if request.max_parallel else ""
+            part = (f"--array={slurm_text.render_indices(indices)}{throttle}",)
         try:
-            answer = proc.run(command, timeout_s=_SUBMIT_S, env=_environment())
+            answer = proc.run(
+                ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=_environment()
+            )
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramTimeoutError as e:
             raise SubmissionUncertainError(str(e)) from e
         number = slurm_text.parse_job_id(answer.stdout)
-        jobs = self._submitted(request, number) if number else self._not_submitted(request, answer)
-        _link_script(request, path, jobs)
-        return jobs
-
-    def _submitted(self, request: JobRequest, number: str) -> dict[int, JobId]:
+        if number is None:
+            return self._not_submitted(request, indices, answer)
         if not request.array:
-            return {request.tasks[0].index: JobId(number)}
-        return {task.index: JobId(f"{number}_{task.index}") for task in request.tasks}
+            return {indices[0]: JobId(number)}
+        return {index: JobId(f"{number}_{index}") for index in indices}
 
-    def _not_submitted(self, request: JobRequest, answer: proc.Output) -> dict[int, JobId]:
+    def _not_submitted(
+        self, request: JobRequest, indices: list[int], answer: proc.Output
+    ) -> dict[int, JobId]:
         """Raise what sbatch's text means; an unknown text only when no job bears the token."""
         error = slurm_text.submission_error(answer.stderr)
         if error is not None:
             raise error
         names = {request.token: job_name(request.name, request.token)}
         try:
-            found = {v.job_id.partition("_")[0] for v in self.jobs(names, datetime.now(UTC))}
+            views = [v for v in self._squeue(names) if v.token in names]
         except ExecutorUnavailableError as e:
             raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
-        if found:
-            return self._submitted(request, found.pop())
+        if not request.array and views:
+            return {indices[0]: views[0].job_id}
+        if found := [v.job_id.partition("_")[0] for v in views if v.index in indices]:
+            return {index: JobId(f"{found[0]}_{index}") for index in indices}
         if answer.code == 0:
             raise SubmissionUncertainError(f"sbatch gave no job id: {answer.stderr.strip()}")
         raise slurm_text.refusal(answer.stderr)
@@ -150,11 +187,17 @@ class SlurmExecutor:
         views = {(v.token, v.index): v for v in self._squeue(names) if v.token in names}
         missing = names.keys() - {token for token, _ in views}
         vague = any(v.state is JobState.CANCELLED for v in views.values())  # by whom?
-        if missing or vague or datetime.now(UTC) - since > _LONG_AGO:
-            for view in self._sacct(names, since, needed=bool(missing)):
-                key = view.token, view.index
-                if view.token in names and (key not in views or _says_more(view, views[key])):
-                    views[key] = view
+        forgets = missing or datetime.now(UTC) - since > _LONG_AGO
+        if not forgets and not vague:
+            return list(views.values())
+        try:
+            accounted = self._sacct(names, since)
+        except ExecutorUnavailableError as e:
+            accounted = [_unknown(token, str(e)) for token in names] if forgets else []
+        for view in accounted:
+            key = view.token, view.index
+            if view.token in names and (key not in views or _says_more(view, views[key])):
+                views[key] = view
         return list(views.values())
 
     def _squeue(self, names: Mapping[Token, str]) -> list[JobView]:
@@ -172,43 +215,45 @@ class SlurmExecutor:
         except ValueError as e:
             raise ExecutorUnavailableError(f"the queue lists array tasks oddly: {e}") from e
 
-    def _sacct(self, names: Mapping[Token, str], since: datetime, *, needed: bool) -> list[JobView]:
+    def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
         """Ask the accounting; a cluster without it has only squeue's word.
 
         Raises:
-            ExecutorUnavailableError: it is ``needed``, and there but out of order.
+            ExecutorUnavailableError: it is there but out of order.
         """
         start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        try:
-            answer = self._ask((
-                "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
-                f"--delimiter={slurm_text.SEPARATOR}",
-                f"--format={','.join(slurm_text.SACCT_FIELDS)}",
-                f"--starttime={start}", "--endtime=now", f"--state={slurm_text.SACCT_STATES}",
-                *_selection(names),
-            ))  # fmt: skip
-        except ExecutorUnavailableError:
-            if needed:
-                raise
-            return []
+        answer = self._ask((
+            "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
+            f"--delimiter={slurm_text.SEPARATOR}",
+            f"--format={','.join(slurm_text.SACCT_FIELDS)}",
+            f"--starttime={start}", "--endtime=now", f"--state={slurm_text.SACCT_STATES}",
+            *_selection(names),
+        ))  # fmt: skip
         if answer.code == 0:
-            return slurm_text.parse_sacct(answer.stdout)
-        if needed and not slurm_text.has_no_accounting(answer.stderr):
-            raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
-        return []
+            return [_with_user(view) for view in slurm_text.parse_sacct(answer.stdout)]
+        if slurm_text.has_no_accounting(answer.stderr):
+            return []
+        raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
 
-    def cancel(self, jobs: Collection[JobId]) -> None:
+    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """End jobs for good; see ``Executor.cancel``."""
-        if jobs:
-            self._command(("scancel", "--quiet", *_by_array(jobs)))
+        if ours := self._ours(jobs, names):
+            self._command(("scancel", "--quiet", *_by_array(ours)))
 
-    def preempt(self, jobs: Collection[JobId]) -> None:
+    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
         """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint.
 
         Those that wait, are over or unknown are passed over.
         """
-        if jobs:
-            self._command(("scontrol", "requeue", *_by_array(jobs)))
+        if ours := self._ours(jobs, names):
+            self._command(("scontrol", "requeue", *_by_array(ours)))
+
+    def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
+        """Return those of the jobs that the queue knows by these names."""
+        if not jobs or not names:
+            return []
+        known = {view.job_id for view in self._squeue(names) if view.token in names}
+        return [job for job in jobs if job in known]
 
     def _command(self, command: tuple[str, ...]) -> None:
         """Run a command on jobs. SLURM does it to all that it can, whatever it says of the rest."""
@@ -224,10 +269,10 @@ class SlurmExecutor:
     @cached_property
     def _limits(self) -> Limits:
         answer = self._ask(("scontrol", "show", "config"))
-        size = slurm_text.parse_config(answer.stdout, "MaxArraySize")
+        size = slurm_text.max_array_size(answer.stdout)
         if answer.code or size is None:
             raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
-        return Limits(max_array_size=int(size))
+        return Limits(max_array_size=size)
 
     def _ask(self, command: tuple[str, ...]) -> proc.Output:
         env = {**_environment(), **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
@@ -239,6 +284,20 @@ class SlurmExecutor:
             if command[0] == "sacct":
                 return proc.Output(1, "", slurm_text.NO_ACCOUNTING)
             raise ExecutorUnavailableError(str(e)) from e
+
+
+def _unknown(token: Token, why: str) -> JobView:
+    """Return the view of tasks that squeue may have forgotten while sacct cannot be asked."""
+    return JobView(JobId(""), token, None, JobState.UNKNOWN, "", f"accounts cannot be read: {why}")
+
+
+def _with_user(view: JobView) -> JobView:
+    """Return the view with the name of who cancelled the job in place of the number."""
+    if view.cancelled_by is None:
+        return view
+    with suppress(KeyError, ValueError):
+        return replace(view, cancelled_by=pwd.getpwuid(int(view.cancelled_by)).pw_name)
+    return replace(view, cancelled_by=f"user {view.cancelled_by}")
 
 
 def _says_more(accounted: JobView, queued: JobView) -> bool:

@@ -14,6 +14,7 @@ from mtf.core.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
     MtfError,
+    QueueFullError,
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
@@ -80,10 +81,10 @@ _UNCERTAIN = (  # the controller may have taken the job before its answer was lo
 _UNAVAILABLE = (  # nothing was taken; later it may be
     "Unable to contact slurm controller", "standby mode", "Connection refused",
     "temporarily unable to accept job", "Resource temporarily unavailable",  # MaxJobCount
-    "SubmitJob",  # limits of jobs in the queue, like AssocMaxSubmitJobLimit
     "Required partition not available", "Requested partition configuration not available now",
     "Unable to create job record", "configuration source", "authentication",  # munge is down
 )  # fmt: skip
+_FULL = ("SubmitJob",)  # limits of jobs in the queue, like AssocMaxSubmitJobLimit
 
 
 def submission_error(text: str) -> MtfError | None:
@@ -94,6 +95,8 @@ def submission_error(text: str) -> MtfError | None:
     said = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
     if any(words in text for words in _UNCERTAIN):
         return SubmissionUncertainError(said)
+    if any(words in text for words in _FULL):
+        return QueueFullError(said)
     if any(words in text for words in _UNAVAILABLE):
         return ExecutorUnavailableError(said)
     return None
@@ -188,12 +191,13 @@ def _from_sacct(fields: list[str]) -> JobView:
         index=None,
         state=STATES.get(word, JobState.UNKNOWN),
         raw_state=state,
-        reason=by or _REASONS.get(reason, reason),
+        reason=_REASONS.get(reason, reason),
         exit_code=int(code) if code.isdigit() else None,
         signal=int(number) if number.isdigit() and number != "0" else None,
         node=None if nodes in ("", "None assigned") else nodes,
         started_at=_time(start),
         ended_at=_time(end),
+        cancelled_by=by.removeprefix("by ") or None,
     )
 
 
@@ -273,6 +277,18 @@ def render_indices(indices: Iterable[int]) -> str:
 
 def _time(text: str) -> datetime | None:
     return datetime.fromtimestamp(int(text), UTC) if text.isdigit() else None
+
+
+def max_array_size(printed: str) -> int | None:
+    """Return how many tasks an array may have, by ``scontrol show config``.
+
+    Source: slurm.conf(5): MaxArraySize, and max_array_tasks of SchedulerParameters.
+    """
+    size = parse_config(printed, "MaxArraySize")
+    tasks = re.search(r"max_array_tasks=(\d+)", parse_config(printed, "SchedulerParameters") or "")
+    if size is None:
+        return None
+    return min(int(size), int(tasks[1])) if tasks else int(size)
 
 
 def parse_config(printed: str, key: str) -> str | None:

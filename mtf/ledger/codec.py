@@ -41,6 +41,7 @@ def run_as_dict(record: RunRecord) -> dict[str, Any]:
         "run": record.run,
         "submission": record.submission,
         "job_id": record.job_id,
+        "cause": record.cause,
         **vars(record),
         "checkpoint": vars(record.checkpoint) if record.checkpoint else None,
         "best": vars(record.best) if record.best else None,

@@ -17,7 +17,7 @@ from mtf.spec.words import Folder, RelativePath, Word, matching
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=0)]
-Cause = Literal["node-failure", "preempted", "time-limit", "out-of-memory", "code-error"]
+Cause = Literal["node-failure", "preempted", "time-limit", "host-oom", "cuda-oom", "code-error"]
 Branch = Annotated[
     str,
     matching(
@@ -42,13 +42,13 @@ class Retry(Strict):
     """Which ends of an attempt lead to another one."""
 
     max_attempts: Count = 3
-    """Attempts a run gets; those that made progress and met the time limit do not count."""
+    """Attempts in a row without progress after which a run is given up; others do not count."""
     on: list[Cause] = Field(
         default_factory=lambda: list[Cause](["node-failure", "preempted", "time-limit"])
     )
     """Causes that are retried."""
     backoff: Seconds = 60
-    """Seconds before the next attempt."""
+    """Seconds before the next attempt; after each further one without progress twice as many."""
 
 
 class Settings(Strict):

@@ -46,6 +46,7 @@ class Bench:
     def __init__(self, executor: Executor, root: Path) -> None:
         self.executor = executor
         self.root = root
+        self.names: dict[Token, str] = {}  # of all requests
         self.since = datetime.now(UTC) - timedelta(minutes=1)
         (root / ".code" / "c").mkdir(parents=True, exist_ok=True)
 
@@ -58,6 +59,7 @@ class Bench:
         **needs: object,
     ) -> JobRequest:
         token = Token(secrets.token_hex(8))
+        self.names[token] = job_name("contract", token)
         job_dir = self.root / "sub" / ".jobs" / token
         job_dir.mkdir(parents=True)
         tasks = []
@@ -73,7 +75,13 @@ class Bench:
         )  # fmt: skip
 
     def submit(self, request: JobRequest) -> dict[int, JobId]:
-        return dict(self.executor.submit(request, self.executor.script(request)))
+        return dict(self.executor.submit(request, self.executor.script(request)).jobs)
+
+    def cancel(self, *jobs: JobId) -> None:
+        self.executor.cancel(jobs, self.names)
+
+    def preempt(self, *jobs: JobId) -> None:
+        self.executor.preempt(jobs, self.names)
 
     def views(self, request: JobRequest) -> dict[int, JobView]:
         names = {request.token: job_name(request.name, request.token)}
@@ -188,10 +196,10 @@ class Contract:
         request = bench.request()
         jobs = bench.submit(request)
         bench.wait_file(request, "up")
-        bench.executor.cancel(list(jobs.values()))
-        bench.executor.cancel(list(jobs.values()))
+        bench.cancel(*jobs.values())
+        bench.cancel(*jobs.values())
         assert bench.wait_ended(request)[0].state is JobState.CANCELLED
-        bench.executor.cancel(list(jobs.values()))
+        bench.cancel(*jobs.values())
         assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
     def test_a_preempted_job_hears_term_and_comes_back_with_its_id(
@@ -201,7 +209,7 @@ class Contract:
         request = bench.request()
         jobs = bench.submit(request)
         bench.wait_file(request, "lives")
-        bench.executor.preempt(list(jobs.values()))
+        bench.preempt(*jobs.values())
         view = bench.wait(request, lambda f: f[0].state is JobState.COMPLETED, 150)[0]
         assert view.job_id == jobs[0]
         assert view.restarts >= 1
@@ -213,4 +221,21 @@ class Contract:
         assert bench.views(bench.request()) == {}
 
     def test_cancelling_an_unknown_job_is_passed_over(self, make: Callable[[str], Bench]) -> None:
-        make("exit 0").executor.cancel([JobId("99999999")])
+        bench = make("exit 0")
+        bench.submit(bench.request())
+        bench.cancel(JobId("99999999"))
+
+    def test_an_id_that_has_become_somebody_elses_is_not_touched(
+        self, make: Callable[[str], Bench]
+    ) -> None:
+        bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')
+        ours, theirs = bench.request(), bench.request()
+        job = bench.submit(theirs)[0]
+        bench.wait_file(theirs, "up")
+        names = {ours.token: job_name(ours.name, ours.token)}
+        bench.executor.cancel([job], names)
+        bench.executor.preempt([job], names)
+        assert bench.views(ours) == {}
+        assert bench.views(theirs)[0].state is JobState.RUNNING
+        bench.cancel(job)
+        assert bench.wait_ended(theirs)[0].state is JobState.CANCELLED

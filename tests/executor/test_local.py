@@ -86,7 +86,7 @@ def test_a_preempted_job_that_may_not_be_requeued_is_preempted_for_good(local: M
     request = bench.request(requeue=False)
     jobs = bench.submit(request)
     bench.wait_file(request, "up")
-    bench.executor.preempt(list(jobs.values()))
+    bench.preempt(*jobs.values())
     assert bench.wait_ended(request)[0].state is JobState.PREEMPTED
 
 
@@ -96,11 +96,11 @@ def test_a_preempted_job_queues_behind_those_that_wait(local: MakeBench) -> None
     jobs = list(bench.submit(first).values())
     bench.wait_file(first, "lives")
     others = list(bench.submit(second).values())
-    bench.executor.preempt(jobs)
+    bench.preempt(*jobs)
     bench.wait_file(second, "lives")
     assert bench.views(first)[0].state is JobState.PENDING
     assert bench.views(first)[0].reason == "preempted"
-    bench.executor.preempt(others)
+    bench.preempt(*others)
     bench.wait_ended(first)
     bench.wait_ended(second)
     order = (bench.root / "sub" / "order").read_text().split()
@@ -112,9 +112,9 @@ def test_a_cancellation_during_a_preemption_is_final(local: MakeBench) -> None:
     request = bench.request()
     jobs = list(bench.submit(request).values())
     bench.wait_file(request, "lives")
-    bench.executor.preempt(jobs)
-    bench.executor.cancel(jobs)
-    bench.executor.preempt(jobs)
+    bench.preempt(*jobs)
+    bench.cancel(*jobs)
+    bench.preempt(*jobs)
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
@@ -125,7 +125,7 @@ def test_cancelling_again_and_again_does_not_put_off_the_kill(local: MakeBench) 
     bench.wait_file(request, "up")
 
     def over(views: object) -> bool:
-        bench.executor.cancel(jobs)
+        bench.cancel(*jobs)
         return bench.views(request)[0].state is JobState.CANCELLED
 
     bench.wait(request, over)
@@ -136,9 +136,9 @@ def test_a_queued_job_is_cancelled_without_starting(local: MakeBench) -> None:
     request = bench.request((0, 1), throttle=1)
     jobs = bench.submit(request)
     bench.wait_file(request, "lives")
-    bench.executor.cancel([jobs[1]])
+    bench.cancel(jobs[1])
     assert bench.views(request)[1].state is JobState.CANCELLED
-    bench.executor.cancel([jobs[0]])
+    bench.cancel(jobs[0])
     bench.wait_ended(request)
     assert not (folder_of(request, 1) / "lives").exists()
 
@@ -149,7 +149,7 @@ def test_other_executors_job_ids_touch_no_job_of_ours(local: MakeBench) -> None:
     (job,) = bench.submit(request).values()
     bench.wait_file(request, "up")
     number = job.removeprefix("local-")
-    bench.executor.cancel([JobId(number), JobId(f"{number}_0"), JobId("local-²"), JobId("local-")])
+    bench.cancel(JobId(number), JobId(f"{number}_0"), JobId("local-²"), JobId("local-"))
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
 
@@ -175,9 +175,9 @@ def test_a_program_under_a_shell_that_obeys_term_has_its_grace(local: MakeBench)
     request = bench.request()
     jobs = bench.submit(request)
     bench.wait_file(request, "up")
-    bench.executor.preempt(list(jobs.values()))
+    bench.preempt(*jobs.values())
     assert bench.wait_file(request, "saved") == "saved\n"
-    bench.executor.cancel(list(jobs.values()))
+    bench.cancel(*jobs.values())
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
@@ -192,7 +192,7 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
         "from mtf.executor.local import LocalExecutor\n"
         "request, root, text = pickle.load(sys.stdin.buffer)\n"
         "e = LocalExecutor(root, 4, {'local.sh.j2': text}, grace_s=0.5, kill_wait_s=5)\n"
-        "print(*e.submit(request, e.script(request)).values())\n"
+        "print(*e.submit(request, e.script(request)).jobs.values())\n"
     )
     import pickle
 
@@ -206,7 +206,7 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
     assert os.getsid(worker) == worker
     opened = {str(fd.readlink()) for fd in Path(f"/proc/{worker}/fd").iterdir()}
     assert sys.executable not in opened, "the worker has inherited what the shell had open"
-    bench.executor.cancel([JobId(shell.stdout.decode().strip())])
+    bench.cancel(JobId(shell.stdout.decode().strip()))
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
     assert bench.wait_file(request, "bye") == "bye\n"
 
@@ -320,7 +320,7 @@ def test_each_life_of_a_job_adds_to_its_output(local: MakeBench) -> None:
     request = bench.request()
     (job,) = bench.submit(request).values()
     bench.wait_file(request, "lives")
-    bench.executor.preempt([job])
+    bench.preempt(job)
     bench.wait_ended(request)
     folder = folder_of(request)
     assert (folder / f"{job}.out").read_text() == "life 0\nlife 1\n"

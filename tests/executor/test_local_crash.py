@@ -97,7 +97,7 @@ def test_an_end_that_was_asked_for_comes_though_the_worker_is_killed(
 ) -> None:
     bench, request = running(local, 'trap "echo TERM >> $MTF_RUN_DIR/heard" TERM;' + UNTIL_GO)
     job = bench.views(request)[0].job_id
-    getattr(bench.executor, verb)([job])
+    getattr(bench, verb)(job)
     bench.wait_file(request, "heard")
     kill_worker(bench.root)
     if verb == "cancel":
@@ -274,7 +274,7 @@ def test_a_job_out_of_reach_is_cancelled_and_the_reason_says_where_it_is(local: 
     bench, request = running(local)
     kill_worker(bench.root)
     change(bench, host=ELSEWHERE)
-    bench.executor.cancel([bench.views(request)[0].job_id])
+    bench.cancel(bench.views(request)[0].job_id)
     view = bench.wait_ended(request)[0]
     assert view.state is JobState.CANCELLED
     assert ELSEWHERE in view.reason
@@ -294,7 +294,7 @@ def test_a_damaged_queue_is_unreadable_not_empty(local: MakeBench) -> None:
     for ask in (
         lambda: bench.views(request),
         lambda: bench.submit(request),
-        lambda: bench.executor.cancel([]),
+        bench.cancel,
     ):
         with pytest.raises(ExecutorUnavailableError, match=r"queue\.sqlite.*damaged"):
             ask()

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionUncertainError
+from mtf.errors import (
+    ExecutorUnavailableError,
+    MtfError,
+    QueueFullError,
+    SubmissionUncertainError,
+)
 from mtf.executor import slurm_text
 from mtf.executor.slurm_text import SEPARATOR, parse_sacct, parse_squeue
 
@@ -70,7 +75,7 @@ def test_an_unknown_state_is_unknown_not_over() -> None:
 
 def test_sacct_tells_who_cancelled() -> None:
     (view,) = parse_sacct(sacct("8_3", NAME, "CANCELLED by 1000", "0:15", "n1", "1", "2", "None"))
-    assert (view.state, view.reason, view.signal) == (JobState.CANCELLED, "by 1000", 15)
+    assert (view.state, view.cancelled_by, view.signal) == (JobState.CANCELLED, "1000", 15)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +130,18 @@ POLICY = (
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n" + FAILED + "Resource temporarily unavailable", ExecutorUnavailableError),
         (FAILED + "Required partition not available (inactive or drain)", ExecutorUnavailableError),
         ("sbatch: error: Munge encode failed: Failed to access \"/run/munge.socket.2\": No such file or directory\n" + FAILED + "Protocol authentication error", ExecutorUnavailableError),
-        ("sbatch: error: AssocMaxSubmitJobLimit\n" + POLICY, ExecutorUnavailableError),
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + POLICY, ExecutorUnavailableError),
+        ("sbatch: error: AssocMaxSubmitJobLimit\n" + POLICY, QueueFullError),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + POLICY, QueueFullError),
         ("sbatch: error: QOSMaxWallDurationPerJobLimit\n" + POLICY, type(None)),
         (FAILED + "Invalid account or account/partition combination specified", type(None)),
         (FAILED + "Invalid qos specification", type(None)),
+        ("sbatch: error: Memory specification can not be satisfied\n" + FAILED + "Requested node configuration is not available", type(None)),
+        ("sbatch: error: Invalid generic resource (gres) specification", type(None)),
+        (FAILED + "Invalid feature specification", type(None)),
+        (FAILED + "Requested reservation is invalid", type(None)),
+        (FAILED + "Invalid job array specification", type(None)),
+        (FAILED + "Invalid node name specified", type(None)),
+        (FAILED + "Invalid license specification", type(None)),
         (FAILED + "Requested node configuration is not available", type(None)),
         ("sbatch: error: Invalid --time specification", type(None)),
     ],

@@ -139,7 +139,7 @@ def test_a_controller_that_is_down_means_unavailable(
     with pytest.raises(ExecutorUnavailableError):
         bench.views(request)
     with pytest.raises(ExecutorUnavailableError):
-        bench.executor.cancel([JobId("1")])
+        bench.cancel(JobId("1"))
 
 
 def test_without_accounting_squeue_alone_is_believed(
@@ -198,7 +198,7 @@ def test_the_users_own_settings_of_slurms_programs_change_no_answer(
     request = bench.request()
     jobs = bench.submit(request)
     assert bench.views(request)[0].job_id == jobs[0]
-    bench.executor.cancel(list(jobs.values()))
+    bench.cancel(*jobs.values())
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
@@ -222,7 +222,7 @@ def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> N
     found = bench.views(request)
     assert {i: v.job_id for i, v in found.items()} == jobs
     assert {v.state for v in found.values()} == {JobState.HELD}
-    bench.executor.cancel(list(jobs.values()))
+    bench.cancel(*jobs.values())
     assert {v.state for v in bench.wait_ended(request).values()} == {JobState.CANCELLED}
 
 
@@ -233,14 +233,14 @@ def test_tasks_cancelled_before_they_start_are_cancelled_though_slurm_forgets_ea
     request = bench.request((0, 1, 2, 3, 4, 5, 6), throttle=1)
     jobs = bench.submit(request)
     bench.wait_file(request, "up")
-    bench.executor.cancel([jobs[2], jobs[4], jobs[6]])  # what is left of it is a range with a step
+    bench.cancel(jobs[2], jobs[4], jobs[6])  # what is left of it is a range with a step
     assert set(bench.views(request)) == {0, 1, 3, 5}
     for index in (1, 3, 5):
         cluster.run("scancel", jobs[index])
     found = bench.views(request)
     assert found.pop(0).state is JobState.RUNNING
     assert {v.state for v in found.values()} == {JobState.CANCELLED}
-    bench.executor.cancel(list(jobs.values()))
+    bench.cancel(*jobs.values())
     assert {v.state for v in bench.wait_ended(request).values()} == {JobState.CANCELLED}
 
 
@@ -282,9 +282,9 @@ def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
     stays, waits = bench.request(requeue=False), bench.request(extra=["--hold"])
     job = bench.submit(stays)[0]
     bench.wait_file(stays, "up")
-    bench.executor.preempt([bench.submit(waits)[0], JobId("99999999")])  # nothing to interrupt
+    bench.preempt(bench.submit(waits)[0], JobId("99999999"))  # nothing to interrupt
     with pytest.raises(MtfError, match=f"{job}: Requested operation is presently disabled"):
-        bench.executor.preempt([job])
+        bench.preempt(job)
     assert bench.views(stays)[0].state is JobState.RUNNING
 
 
@@ -344,7 +344,7 @@ def test_preemption_reaches_the_trainer_as_term_and_the_job_comes_back(real: Ben
     ]
     assert view.restarts == 1
     assert real.wait_file(request, "heard").splitlines()[:2] == ["life 0", "SIGTERM"]
-    real.executor.cancel([v.job_id for v in real.views(rivals).values()])
+    real.cancel(*(v.job_id for v in real.views(rivals).values()))
     assert real.wait(request, lambda f: f[0].state is JobState.COMPLETED, 150)[0].restarts == 1
 
 
@@ -360,7 +360,7 @@ def test_a_cancelled_trainer_hears_term_and_is_not_requeued(real: Bench) -> None
     request = real.request()
     jobs = real.submit(request)
     real.wait_file(request, "heard")
-    real.executor.cancel(list(jobs.values()))
+    real.cancel(*jobs.values())
     view = real.wait_ended(request)[0]
     assert (view.state, view.restarts) == (JobState.CANCELLED, 0)
     assert real.wait_file(request, "heard").splitlines() == ["life 0", "SIGTERM"]

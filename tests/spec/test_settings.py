@@ -66,7 +66,7 @@ def test_every_mistake_is_told_at_its_place() -> None:
         "mtf.yaml:1:9: branch: '-x' is not the name of a branch",
         "mtf.yaml:2:1: unknown key 'polices'. Did you mean 'policies'?",
         "mtf.yaml:3:14: retry.on[0]: must be 'node-failure', 'preempted', 'time-limit', "
-        "'out-of-memory' or 'code-error', got \"nodefailure\"",
+        "'host-oom', 'cuda-oom' or 'code-error', got \"nodefailure\"",
         "mtf.yaml:3:42: retry.max_attempts: must be greater than or equal to 1, got 0",
         "mtf.yaml:4:12: unknown key 'max_gpus' in policies. Did you mean 'max_gpu_hours'?",
         "mtf.yaml:5:12: runs_root: '~/x': write the path out, without ~, $, %, quotes or "
