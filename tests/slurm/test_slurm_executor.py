@@ -163,8 +163,9 @@ def test_accounts_that_cannot_be_read_now_make_nothing_absent(
     monkeypatch.setenv("SLURM_CONF", altered(tmp_path, AccountingStoragePort="9"))
     bench.submit(request)
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
-    with pytest.raises(ExecutorUnavailableError, match="database"):
-        bench.views(bench.request())
+    view = bench.views(bench.request())[0]  # submitted and forgotten? nobody can say now
+    assert view.state is JobState.UNKNOWN
+    assert "database" in view.reason
 
 
 def test_a_jobs_end_is_read_from_the_accounts_when_squeue_has_forgotten_it(
