@@ -18,6 +18,12 @@ class MtfError(Exception):
     exit_code = EXIT_ERROR
 
 
+class UsageError(MtfError):
+    """The command line says something that no command can do."""
+
+    exit_code = EXIT_USAGE
+
+
 class LockedError(MtfError):
     """Another ``mtf sync`` holds the lock of this clone."""
 

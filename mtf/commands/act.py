@@ -9,10 +9,11 @@ from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import settings_at
 from mtf.commands.retries import with_retries
-from mtf.commands.select import find_runs
+from mtf.commands.select import choose, find_runs
 from mtf.core.actions import Action, Cancel, Plan, Resume
 from mtf.core.states import RunState
 from mtf.errors import MtfError
+from mtf.spec.changes import parse_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,17 +24,22 @@ if TYPE_CHECKING:
 
 
 def cancel(
-    project: Project, wishes: Sequence[str], *, publish: bool, say: Callable[[str], None]
+    project: Project,
+    wishes: Sequence[str],
+    *,
+    where: Sequence[str] = (),
+    publish: bool,
+    say: Callable[[str], None],
 ) -> Report:
     """End these runs for good; those that are over are passed over.
 
     Raises:
-        MtfError: a wish names no run.
+        MtfError: a wish names no run, or none is ``where`` it is said.
     """
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in find_runs(ledger, wishes):
+        for record in _chosen(ledger, wishes, where, lambda r: not r.is_over):
             if record.is_over:
                 say(f"over     {record.run} is {record.state}: nothing to cancel")
             else:
@@ -44,26 +50,56 @@ def cancel(
 
 
 def retry(
-    project: Project, wishes: Sequence[str], *, publish: bool, say: Callable[[str], None]
+    project: Project,
+    wishes: Sequence[str],
+    *,
+    where: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    publish: bool,
+    say: Callable[[str], None],
 ) -> Report:
     """Give these runs another attempt, which resumes from their newest checkpoint.
 
+    ``changes`` of their configuration, each like ``slurm.mem=16G``, stay for later attempts too.
+
     Raises:
-        MtfError: a wish names no run, or one that is not over or is complete.
+        MtfError: a wish names no run, none is ``where`` it is said, or a change is not valid.
     """
+    new = parse_changes(changes)
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in find_runs(ledger, wishes):
+        for record in _chosen(ledger, wishes, where, may_be_retried):
             if record.state is RunState.COMPLETED:
                 say(f"complete {record.run}: to run it again, set `generation: 2` in its spec")
             elif not record.is_over:
                 say(f"active   {record.run} is {record.state}: mtf cancel it first")
             else:
-                actions.append(Resume(record.run, record, "mtf retry"))
+                why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
+                actions.append(Resume(record.run, record, why, asked=True, changes=new))
         return actions
 
     return _act(project, decide, publish=publish, say=say)
+
+
+def may_be_retried(record: RunRecord) -> bool:
+    """Return whether a run is over and has something left to do."""
+    return record.is_over and record.state is not RunState.COMPLETED
+
+
+def _chosen(
+    ledger: Ledger,
+    wishes: Sequence[str],
+    where: Sequence[str],
+    applies: Callable[[RunRecord], bool],
+) -> list[RunRecord]:
+    """Return the runs to act on; with conditions, those alone to which the action ``applies``."""
+    if not where:
+        return find_runs(ledger, wishes)
+    found = [record for record in choose(ledger, wishes, where) if applies(record)]
+    if not found:
+        raise MtfError(f"no such run where {' and '.join(where)}. mtf status lists the runs")
+    return found
 
 
 def _act(

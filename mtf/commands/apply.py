@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +37,16 @@ from mtf.errors import (
 )
 from mtf.ledger.store import Change
 from mtf.report.tables import count
+from mtf.spec.changes import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mtf.commands.gather import Situation
     from mtf.commands.project import Project
-    from mtf.core.ids import CommitId, RunId
+    from mtf.core.ids import CommitId, RunId, SubmissionId
     from mtf.core.jobs import Submitted
-    from mtf.core.records import RunRecord
+    from mtf.core.records import RunRecord, SubmissionRecord
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore
 
@@ -102,8 +104,9 @@ class Application:
         if plan.is_empty:
             return Report(plan, commit)
         actions = [self._fenced(action) for action in plan.actions]
+        configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
         prepared = self._prepare(
-            [self._start(a) for a in actions if isinstance(a, Submit | Resume)]
+            [self._start(a, configs) for a in actions if isinstance(a, Submit | Resume)]
         )
         claimed = self._claim(actions, prepared)
         self._cancel(actions)
@@ -135,7 +138,9 @@ class Application:
             return action
         return Adopt(action.run, action.record, JobId(holder), "its job has started")
 
-    def _start(self, action: Submit | Resume) -> Start:
+    def _start(
+        self, action: Submit | Resume, submission_of_run: Callable[[SubmissionId], SubmissionRecord]
+    ) -> Start:
         """Return what a new attempt needs to know of its run."""
         if isinstance(action, Submit):
             e, commit = action.experiment, self.situation.world.commit
@@ -145,8 +150,9 @@ class Application:
                 action.run, action.key, commit, e.grid, e.config, throttle, root, action.origin
             )
         record = action.record
-        submission = self.store.submission(self.situation.ledger, record.submission)
-        config = submission.configs[record.member]
+        submission = submission_of_run(record.submission)
+        changes = {**record.attempt.changes, **action.changes}
+        config = changed(submission.configs[record.member], changes)
         root = rundir.root_of(Path(record.run_dir), record.run)
         throttle = submission.max_parallel
         return Start(

@@ -101,8 +101,9 @@ def prepare_folders(batch: Batch, repository: Path) -> None:
         folder = rundir.run_dir(start.root, start.run)
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / rundir.CONFIG
-        if not config.exists():
-            rundir.put(config, rundir.render_yaml(job_config(start, repository)).encode())
+        text = rundir.render_yaml(job_config(start, repository)).encode()
+        if not config.exists() or config.read_bytes() != text:  # a retry may change its resources
+            rundir.put(config, text)
         with contextlib.suppress(FileExistsError):
             (job_dir / str(index)).symlink_to(here + start.run.removeprefix(submission))
 

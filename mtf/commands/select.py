@@ -6,11 +6,14 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.commands.gather import read_progress
+from mtf.core.causes import Cause
 from mtf.core.diff import bring_up_to_date
-from mtf.errors import MtfError
+from mtf.core.states import RunState
+from mtf.errors import MtfError, UsageError
+from mtf.spec.explain import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mtf.core.records import RunRecord
     from mtf.ledger.store import Ledger
@@ -68,6 +71,48 @@ def find_runs(ledger: Ledger, wishes: Iterable[str]) -> list[RunRecord]:
         for record in group or [find_run(ledger, wish)]:
             found[record.run] = record
     return list(found.values())
+
+
+def choose(ledger: Ledger, wishes: Sequence[str], where: Sequence[str]) -> list[RunRecord]:
+    """Return the runs that the wishes name, and without any the newest of each experiment.
+
+    Only those for which all of ``where`` holds.
+
+    Raises:
+        MtfError: a wish names nothing, or a condition cannot be met by any run.
+    """
+    tests = [_condition(text) for text in where]
+    if wishes:
+        records = find_runs(ledger, wishes)
+    else:
+        by_name: dict[tuple[str | None, str], RunRecord] = {}
+        for record in newest_first(ledger.runs.values()):
+            by_name.setdefault((record.grid, record.experiment), record)
+        records = list(by_name.values())
+    return [record for record in records if all(test(record) for test in tests)]
+
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "cause": tuple(cause.value for cause in Cause),
+    "state": tuple(state.value for state in RunState),
+}
+
+
+def _condition(text: str) -> Callable[[RunRecord], bool]:
+    """Return the test that ``cause=host-oom,cuda-oom``, ``state=failed`` or ``name=GLOB`` means.
+
+    Raises:
+        UsageError: it means nothing.
+    """
+    field, _, wish = text.partition("=")
+    if field == "name" and wish:
+        return lambda record: any(fnmatchcase(name, wish) for name in names_of(record))
+    if field not in _WORDS or not wish:
+        raise UsageError(f"--where {text}: write cause=..., state=... or name=GLOB")
+    words = frozenset(wish.split(","))
+    for word in words.difference(_WORDS[field]):
+        raise UsageError(f"--where {text}: no {field} {word!r}. {nearest(word, _WORDS[field])}")
+    return lambda record: getattr(record, field) in words
 
 
 def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:

@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.core.causes import ENDS, Cause
 from mtf.core.records import best_run
 from mtf.core.states import RunState
 from mtf.core.times import duration
@@ -25,12 +26,15 @@ def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = Fa
     columns = _wide_columns(now) if wide else {"RUN": lambda r: r.label}
     columns |= {
         "STATE": lambda r: str(r.state),
+        "CAUSE": lambda r: (r.cause or "-") if r.cause != Cause.COMPLETED else "-",
         "SYNC": lambda r: str(r.sync),
         "JOB": lambda r: r.job_id or "-",
         "EPOCH": _epochs,
         (metric or "best").upper(): lambda r: best_text(r, named=metric is None),
         "CHECKPOINT": _checkpoint_wide if wide else _checkpoint,
     }
+    if all(r.cause in (None, Cause.COMPLETED) for r in records):
+        del columns["CAUSE"]
     if any(r.reason for r in records):
         columns["REASON"] = lambda r: _first_line(r.reason, 500 if wide else 60)
     rows = [[cell(record) for cell in columns.values()] for record in records]
@@ -108,6 +112,7 @@ def run_page(
     facts = {
         "run": record.run,
         "state": f"{record.state}{f' ({record.reason})' if record.reason else ''}",
+        "cause": _cause(record),
         "sync": str(record.sync),
         "branch": record.branch,
         "commit": record.commit,
@@ -131,10 +136,20 @@ def run_page(
     for number, a in enumerate(record.attempts, 1):
         ended = f"{a.outcome} {a.reason}".strip() if a.outcome else "not over"
         span = f"{a.started_at or 'not started'} .. {a.ended_at or ''}"
-        lines.append(f"  {number}  job {a.job_id or '-'}  {span}  {ended}")
+        changes = "".join(f"  {key}={value}" for key, value in a.changes.items())
+        lines.append(f"  {number}  job {a.job_id or '-'}  {span}  {ended}{changes}")
     lines += ["", "history (git log mtf/ledger)", *(f"  {h}" for h in history)]
     lines += ["", "configuration", *(f"  {line}" for line in config.splitlines())]
     return "\n".join(lines)
+
+
+def _cause(record: RunRecord) -> str:
+    """Return why a run's newest attempt has ended, and what a person may do when mtf does not."""
+    if record.cause in (None, Cause.COMPLETED):
+        return ""
+    advice = next((end.advice for c, end in ENDS.items() if c == record.cause), "")
+    advice = advice if record.is_over else ""
+    return f"{record.cause}{f' ({advice})' if advice else ''}"
 
 
 def _pace(progress: Progress | None) -> str:
