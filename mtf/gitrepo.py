@@ -20,7 +20,7 @@ from git.exc import GitCommandNotFound
 
 from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
-from mtf.gitwire import Entry, Objects, commit_stream, entries_of, there
+from mtf.gitwire import Entry, FileChange, Objects, changes_of, commit_stream, entries_of, there
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -254,6 +254,19 @@ class GitRepo:
         """Return the best common ancestor, None where the histories do not meet."""
         code, out, _ = self._try("merge-base", a, b)
         return CommitId(out.decode().split()[0]) if code == 0 else None
+
+    def changes(self, old: CommitId, new: CommitId) -> tuple[FileChange, ...]:
+        """Return the files that differ between two commits, submodules among them.
+
+        Source: git-diff-tree(1), raw output format and ``--numstat``.
+
+        Raises:
+            RepositoryError: one of them is not here.
+        """
+        out = self._run(
+            "diff-tree", "-r", "--no-renames", "--raw", "--numstat", "-z", "--no-abbrev", old, new
+        )
+        return changes_of(out)
 
     def current_branch(self) -> str | None:
         """Return the branch that is checked out, None when HEAD is detached."""

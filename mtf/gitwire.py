@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtf.core.proof import GITLINK
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -63,6 +65,17 @@ class Objects:
         return Object(oid, kind, self._answers.read(int(size) + 1)[:-1])
 
 
+@dataclass(frozen=True)
+class FileChange:
+    """One file that differs between two commits."""
+
+    path: str
+    status: str  # A, D, M or T, as git says it
+    added: int | None  # lines; None: not text
+    deleted: int | None
+    submodule: tuple[str, str] | None = None  # its commits
+
+
 def commit_stream(
     changes: Iterable[tuple[str, bytes | None]],
     parents: tuple[CommitId, ...],
@@ -101,3 +114,23 @@ def entries_of(folder: str, tree: Object) -> Iterator[tuple[str, Entry]]:
         mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
         at = end + 1 + width
         yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
+
+
+def changes_of(raw: bytes) -> tuple[FileChange, ...]:
+    """Return what ``git diff-tree -r --raw --numstat -z --no-abbrev`` says."""
+    parts = os.fsdecode(raw).split("\0")[:-1]
+    heads = [part.split() for part in parts if part.startswith(":")]
+    paths = parts[1 : 2 * len(heads) : 2]
+    lines = (part.split("\t", 2)[:2] for part in parts[2 * len(heads) :])
+    return tuple(
+        FileChange(
+            path,
+            status,
+            None if added == "-" else int(added),
+            None if deleted == "-" else int(deleted),
+            (before, after) if GITLINK in (mode[1:], mode_after) else None,
+        )
+        for path, (mode, mode_after, before, after, status), (added, deleted) in zip(
+            paths, heads, lines, strict=True
+        )
+    )

@@ -1,4 +1,4 @@
-"""`mtf status`, `mtf show`, `mtf logs` and `mtf results`: they read, and change nothing."""
+"""`mtf status`, `show`, `logs`, `diff` and `results`: they read, and change nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.output import open_here, print_table, say
+from mtf.cli.output import open_here, print_plan, print_table, say
 
 if TYPE_CHECKING:
     from mtf.commands.project import Project
@@ -90,6 +90,28 @@ def logs(folder: str, run: str, follow: bool, err: bool) -> None:
     for text in follow_output(project, run, err=err):
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="One object, see docs/review.md.")
+@click.pass_obj
+def diff(folder: str, a: str, b: str, as_json: bool) -> None:
+    """Show what differs between A and B: configuration, code, environment, metrics.
+
+    Each is a run, a spec (path, name or REV:name) or a revision.
+    """
+    from mtf.commands import diff as commands
+    from mtf.report import diffs
+
+    found = commands.diff(open_here(folder), a, b)
+    if found.review is not None:
+        form = diffs.revisions_json if as_json else diffs.revisions_text
+        print_plan(form(found.review, found.files))
+    if found.contrast is not None:
+        show = diffs.contrast_json if as_json else diffs.contrast_text
+        print_plan(show(found.contrast, found.files))
 
 
 @click.command()

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("mtf.cli.look:status", "Show every run: state, job, progress, checkpoint, best."),
     "show": ("mtf.cli.look:show", "Show one run with its history."),
     "logs": ("mtf.cli.look:logs", "Print a run's output."),
+    "diff": ("mtf.cli.look:diff", "Show what differs between runs, specs or revisions."),
     "results": ("mtf.cli.look:results", "Show a grid's outcomes, the best first."),
     "cancel": ("mtf.cli.act:cancel", "End runs for good."),
     "retry": ("mtf.cli.act:retry", "Give runs that are over another attempt."),

@@ -46,9 +46,13 @@ def also_needed(before: Loaded, after: Loaded, texts: Mapping[str, bytes]) -> se
     """
     asked = {name.split("/", 1)[0] for one in after.desired for name in one.named_at}
     asking = {path: text for path, text in texts.items() if b"init_from" in text}
+    return defining(asked | after.names, texts) | mentioning(before.names - after.names, asking)
+
+
+def defining(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
+    """Return the specs that may have one of the names."""
     named = r"""(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
-    found = mentioning(asked | after.names, texts, before=named)
-    return found | mentioning(before.names - after.names, asking)
+    return mentioning(names, texts, before=named)
 
 
 def mentioning(

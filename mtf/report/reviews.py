@@ -154,8 +154,13 @@ def _summed(one: Summary) -> str:
 
 def review_json(review: Review) -> str:
     """Return a review as JSON; its keys are a contract, see docs/review.md."""
+    return json.dumps(review_value(review), indent=2, ensure_ascii=False)
+
+
+def review_value(review: Review) -> dict[str, Any]:
+    """Return a review as JSON values."""
     specs = [_spec_json(spec) for spec in review.specs]
-    value = {
+    return {
         "format": FORMAT,
         "head": review.head,
         "base": review.base,
@@ -176,7 +181,6 @@ def review_json(review: Review) -> str:
         "loosened": [asdict(p) for p in review.loosened],
         "untouched": review.untouched,
     }  # fmt: skip
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _spec_json(spec: SpecReview) -> dict[str, Any]:

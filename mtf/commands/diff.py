@@ -1,0 +1,175 @@
+"""What differs between two runs, specs or revisions: configuration, code, environment, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+from mtf.commands.compare import compare_commits
+from mtf.commands.desired import groups_at, spec_files
+from mtf.commands.project import settings_at
+from mtf.commands.select import find_run, names_of, newest_first, with_journals
+from mtf.commands.touched import defining
+from mtf.core.contrast import Contrast, Environment, Side, Subject, contrast
+from mtf.core.ids import timestamp
+from mtf.core.records import label_of
+from mtf.errors import MtfError, RepositoryError, SpecError
+from mtf.spec.load import is_spec, load_some
+
+if TYPE_CHECKING:
+    from mtf.commands.project import Project
+    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.ids import CommitId
+    from mtf.core.records import RunRecord
+    from mtf.core.review import Review
+    from mtf.gitwire import FileChange
+    from mtf.ledger.store import Ledger
+
+
+@dataclass(frozen=True)
+class Diff:
+    """All that differs."""
+
+    old: CommitId
+    new: CommitId
+    files: tuple[FileChange, ...] | None  # None: a commit is not in this clone
+    contrast: Contrast | None = None  # of runs and specs
+    review: Review | None = None  # of two revisions
+
+
+def diff(project: Project, a: str, b: str) -> Diff:
+    """Return what differs between what two names stand for.
+
+    A name is a run's (id, experiment, grid, job id, submission), a spec's (``[REV:]`` path, name
+    or ``grid/member``; HEAD without a revision), or a revision's. Where one is a run or a spec and
+    the other a revision, the same spec at that revision is meant.
+
+    Raises:
+        MtfError: one of them is nothing, or not comparable with the other.
+    """
+    with project.repo.reading():
+        ledger = project.ledger()
+        names = _Names(project, ledger)
+        one, other = names.find(a), names.find(b)
+        if isinstance(one, str) and isinstance(other, str):
+            files = _files(project, one, other)
+            return Diff(one, other, files, review=compare_commits(project, one, other))
+        if isinstance(one, str):
+            one = names.same_spec(other, one)
+        if isinstance(other, str):
+            other = names.same_spec(one, other)
+        assert isinstance(other, Side)
+        files = _files(project, one.commit, other.commit)
+        return Diff(one.commit, other.commit, files, contrast=contrast(one, other))
+
+
+def _files(project: Project, old: CommitId, new: CommitId) -> tuple[FileChange, ...] | None:
+    try:
+        return project.repo.changes(old, new)
+    except RepositoryError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Finds what a name stands for."""
+
+    project: Project
+    ledger: Ledger
+
+    def find(self, wish: str) -> Side | CommitId:
+        """Return runs or a spec, or the commit of a revision.
+
+        Raises:
+            MtfError: it is none of these.
+        """
+        records = newest_first(self.ledger.runs.values())
+        exact = [r for r in records if wish in (*names_of(r), r.grid, r.submission)]
+        if exact:
+            return self._runs([r for r in exact if r.submission == exact[0].submission])
+        repo = self.project.repo
+        rev, colon, name = wish.rpartition(":")
+        if colon and (commit := repo.find_commit(rev)):
+            return self._spec(commit, name, wish)
+        if commit := repo.find_commit(wish):
+            return commit
+        try:
+            return self._spec(repo.commit("HEAD"), wish, wish)
+        except _NoSpecError:
+            pass
+        if any(n.startswith(wish) for r in records for n in names_of(r)):
+            return self._runs([find_run(self.ledger, wish)])
+        raise MtfError(
+            f"{wish}: no such run, spec or revision. mtf status lists the runs;"
+            " a spec is its path or name, REV:path or REV:name at a revision"
+        )
+
+    def same_spec(self, side: Side | CommitId, commit: CommitId) -> Side:
+        """Return at a commit what the other side is: its experiment, or all of its grid."""
+        assert isinstance(side, Side)
+        first = side.subjects[0]
+        record = first.record
+        name = first.label.split("/", 1)[0]
+        if record is not None:
+            name = record.grid or record.experiment
+        found = self._spec(commit, name, f"{commit[:8]}:{name}")
+        if len(side.subjects) > 1:
+            return found
+        same = tuple(s for s in found.subjects if s.parameters == first.parameters)
+        return Side(found.title, commit, same or found.subjects)
+
+    def _runs(self, records: list[RunRecord]) -> Side:
+        first = records[0]
+        submission = self.project.store().submission(self.ledger, first.submission)
+        subjects = tuple(
+            Subject(r.label, submission.configs[r.member], r.parameters, r)
+            for r in with_journals(records)
+        )
+        title = first.run if len(records) == 1 else first.submission
+        return Side(title, first.commit, subjects, _environment(first))
+
+    def _spec(self, commit: CommitId, wish: str, shown: str) -> Side:
+        desired, experiments = self._experiments(commit, wish, shown)
+        subjects = tuple(
+            Subject(label_of(e.grid, e.name), e.config, e.parameters) for e in experiments
+        )
+        return Side(f"{desired.path} at {commit[:8]}", commit, subjects)
+
+    def _experiments(
+        self, commit: CommitId, wish: str, shown: str
+    ) -> tuple[Desired, tuple[Experiment, ...]]:
+        repo = self.project.repo
+        settings = settings_at(repo, commit)
+        texts, _ = spec_files(repo, repo.files(commit, settings.experiments))
+        specs = {path: text for path, text in texts.items() if is_spec(path)}
+        paths = {wish} & specs.keys() or defining({wish, wish.split("/", 1)[0]}, specs)
+        stamp = timestamp(datetime.now(UTC))
+        loaded = load_some(paths, texts, settings, stamp, groups=groups_at(repo, commit))
+        for one in loaded.desired:
+            if wish in (one.path, one.name):
+                return one, one.experiments
+            for e in one.experiments:
+                if wish in (f"{one.name}/{e.name}", label_of(e.grid, e.name)):
+                    return one, (e,)
+        if wrong := [p for p in loaded.problems if p.is_error and not p.rule]:
+            raise SpecError(wrong)
+        raise _NoSpecError(f"{shown}: no such spec at {commit[:8]}")
+
+
+class _NoSpecError(MtfError):
+    """No spec has that path or name."""
+
+
+def _environment(record: RunRecord) -> Environment:
+    """Return what the newest attempt's proof says; of a folder that is not here, the hash alone."""
+    facts = rundir.read_journal(Path(record.run_dir))
+    proof: dict[str, Any] = next((f for f in reversed(facts) if f.get("event") == "proof"), {})
+    packages = proof.get("packages")
+    return Environment(
+        packages if isinstance(packages, dict) else None,
+        proof.get("packages_sha256") or record.packages,
+        proof.get("python"),
+    )

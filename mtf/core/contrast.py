@@ -1,0 +1,119 @@
+"""Two runs, specs or groups of either, side by side: what differs between them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtf.core.review import Difference, differences
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mtf.core.ids import CommitId
+    from mtf.core.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run or experiment: what it is called, its resolved configuration, what became of it."""
+
+    label: str
+    config: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    record: RunRecord | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What was installed where a run ran: all that is known of it."""
+
+    packages: Mapping[str, str] | None = None  # None: the journal cannot be read here
+    sha256: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one of the two names stands for."""
+
+    title: str
+    commit: CommitId
+    subjects: tuple[Subject, ...]
+    environment: Environment = Environment()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One difference of the configurations, and how many pairs have it."""
+
+    change: Difference
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What differs between two sides, beside the code."""
+
+    a: Side
+    b: Side
+    pairs: tuple[tuple[Subject, Subject], ...]
+    only_a: tuple[Subject, ...]
+    only_b: tuple[Subject, ...]
+    configuration: tuple[Tally, ...]
+
+    @property
+    def same_environment(self) -> bool | None:
+        """Return whether both ran with the same packages, None where that is not known."""
+        one, other = self.a.environment.sha256, self.b.environment.sha256
+        return None if one is None or other is None else one == other
+
+    @property
+    def packages(self) -> tuple[Difference, ...]:
+        """Return the packages of which another version is installed, where both are known."""
+        one, other = self.a.environment, self.b.environment
+        if one.packages is None or other.packages is None:
+            return ()
+        names = sorted({*one.packages, *other.packages}, key=str.lower)
+        versions = [(n, one.packages.get(n), other.packages.get(n)) for n in names]
+        if one.python and other.python:
+            versions.insert(0, ("python", one.python, other.python))
+        return tuple(Difference(n, old, new) for n, old, new in versions if old != new)
+
+
+def contrast(a: Side, b: Side) -> Contrast:
+    """Return what differs; runs are paired by the values that their grid set.
+
+    Raises:
+        MtfError: nothing on one side is what is on the other.
+    """
+    if len(a.subjects) == len(b.subjects) == 1:
+        pairs, left = [(a.subjects[0], b.subjects[0])], []
+        only_b: tuple[Subject, ...] = ()
+    else:
+        others = {_values(s): s for s in b.subjects}
+        pairs = [(s, others[_values(s)]) for s in a.subjects if _values(s) in others]
+        taken = {_values(s) for s, _ in pairs}
+        left = [s for s in a.subjects if _values(s) not in taken]
+        only_b = tuple(s for s in b.subjects if _values(s) not in taken)
+    if not pairs and 1 in (len(a.subjects), len(b.subjects)):
+        many = max(a, b, key=lambda side: len(side.subjects))
+        raise MtfError(
+            f"{many.title} is {len(many.subjects)} runs, and none has the values of the other."
+            f" Name one of them, like {many.subjects[0].label}"
+        )
+    counts = Counter(d for one, other in pairs for d in _all(one, other))
+    order = sorted(counts.items(), key=lambda item: (not item[0].reruns, -item[1]))
+    tallies = tuple(Tally(difference, number) for difference, number in order)
+    return Contrast(a, b, tuple(pairs), tuple(left), only_b, tallies)
+
+
+def _all(one: Subject, other: Subject) -> Iterator[Difference]:
+    return differences(dict(one.config), dict(other.config))
+
+
+def _values(subject: Subject) -> str:
+    return json.dumps(subject.parameters, sort_keys=True)

@@ -1,0 +1,175 @@
+"""Two runs, specs or revisions side by side, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mtf.report.markup import visible
+from mtf.report.reviews import difference_text, review_text, review_value
+from mtf.report.runs import best_text
+from mtf.report.tables import Columns, count, render_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mtf.core.contrast import Contrast, Side, Subject
+    from mtf.core.ids import CommitId
+    from mtf.core.review import Review
+    from mtf.gitwire import FileChange
+
+_MOST = 60  # lines of one list
+
+
+def contrast_text(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
+    """Return what differs between two runs or specs, a section each."""
+    a, b = contrast.a, contrast.b
+    lines = [f"A  {_titled(a)}", f"B  {_titled(b)}", "", *_configuration(contrast), ""]
+    lines += [*_code(a.commit, b.commit, files), ""]
+    if any(s.record for s in (*a.subjects, *b.subjects)):
+        lines += [*_environment(contrast), "", *_metrics(contrast)]
+    return "\n".join(lines).rstrip()
+
+
+def revisions_text(review: Review, files: Sequence[FileChange] | None) -> str:
+    """Return what differs between two revisions: the runs they ask for, and the code."""
+    return "\n".join([*_code(review.base, review.head, files), "", review_text(review)])
+
+
+def revisions_json(review: Review, files: Sequence[FileChange] | None) -> str:
+    """Return the same as JSON: a review's, with ``code``."""
+    value = {**review_value(review), "code": _files_json(files)}
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _titled(side: Side) -> str:
+    if len(side.subjects) > 1:
+        return f"{side.title}  {len(side.subjects)} runs"
+    record = side.subjects[0].record
+    return f"{side.title}  {record.state}" if record else f"{side.title}  {side.subjects[0].label}"
+
+
+def _configuration(contrast: Contrast) -> Iterator[str]:
+    pairs = len(contrast.pairs)
+    yield "configuration" + (f" ({count(pairs, 'pair')} of the same values)" if pairs > 1 else "")
+    if not contrast.configuration:
+        yield "  the same"
+    for one in contrast.configuration[:_MOST]:
+        many = f" ({one.pairs} of {pairs})" if pairs > 1 else ""
+        alike = "" if one.change.reruns else "   does not change what it computes"
+        yield f"  ~ {difference_text(one.change)}{many}{alike}"
+    yield from _more(len(contrast.configuration))
+    for letter, symbol, only in (("A", "-", contrast.only_a), ("B", "+", contrast.only_b)):
+        yield from (f"  {symbol} only in {letter}: {s.label}" for s in only[:_MOST])
+        yield from _more(len(only))
+
+
+def _more(number: int) -> list[str]:
+    return [f"  ... and {number - _MOST} more (--json)"] if number > _MOST else []
+
+
+def _code(old: CommitId, new: CommitId, files: Sequence[FileChange] | None) -> list[str]:
+    """Return the files that differ between two commits, like ``git diff --stat``."""
+    span = f"code {old[:8]}..{new[:8]}"
+    if files is None:
+        return [f"{span}: not known, a commit is not in this clone (a shallow one?)"]
+    if not files:
+        return [f"{span}: the same"]
+    added, deleted = (sum(getattr(f, side) or 0 for f in files) for side in ("added", "deleted"))
+    lines = [f"{span}: {count(len(files), 'file')}, +{added} -{deleted}"]
+    width = min(max(len(visible(f.path)) for f in files), 60)
+    lines += [f"  {f.status} {visible(f.path):<{width}}  {_size(f)}" for f in files[:_MOST]]
+    return [*lines, *_more(len(files))]
+
+
+def _size(file: FileChange) -> str:
+    if file.submodule is not None:
+        return "submodule {} -> {}".format(*(oid[:8] for oid in file.submodule))
+    return "not text" if file.added is None else f"+{file.added} -{file.deleted}"
+
+
+def _environment(contrast: Contrast) -> Iterator[str]:
+    changed = contrast.packages
+    if contrast.same_environment:
+        yield "environment: the same packages"
+    elif changed:
+        yield f"environment: {count(len(changed), 'package')} differ"
+        yield from (f"  ~ {difference_text(d)}" for d in changed[:_MOST])
+        yield from _more(len(changed))
+    elif contrast.same_environment is None:
+        yield "environment: not known of both (a job says it when it starts)"
+    else:
+        yield "environment: other packages; which, only the runs' folders say, not both are here"
+
+
+def _metrics(contrast: Contrast) -> Iterator[str]:
+    pairs = [(a, b) for a, b in contrast.pairs if a.record or b.record]
+    if len(pairs) == 1:
+        rows = [
+            [name, _number(a), _number(b), _number(None if a is None or b is None else b - a)]
+            for name, a, b in _values(*pairs[0])
+        ]
+        heads = ["METRIC", "A", "B", "B - A"]
+    else:
+        rows = [[a.label, *(_best(s) for s in (a, b))] for a, b in pairs[:_MOST]]
+        heads = ["RUN", "BEST OF A", "BEST OF B"]
+    if rows:
+        yield "metrics"
+        yield from (f"  {line}" for line in render_plain(Columns(heads, rows)).split("\n"))
+        yield from _more(len(pairs))
+
+
+def _best(subject: Subject) -> str:
+    return best_text(subject.record) if subject.record else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _values(a: Subject, b: Subject) -> Iterator[tuple[str, float | None, float | None]]:
+    one, other = ((s.record.metrics if s.record else {}) for s in (a, b))
+    for name in dict.fromkeys((*one, *other)):
+        yield name, one.get(name), other.get(name)
+    best_a, best_b = (s.record.best if s.record else None for s in (a, b))
+    if known := best_a or best_b:
+        value_a, value_b = (found.value if found else None for found in (best_a, best_b))
+        yield f"best {known.name}", value_a, value_b
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def contrast_json(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
+    """Return the same as JSON; its keys are a contract, see docs/review.md."""
+    value = {
+        "format": 1,
+        "a": _side_json(contrast.a),
+        "b": _side_json(contrast.b),
+        "configuration": [
+            {**vars(one.change), "reruns": one.change.reruns, "pairs": one.pairs}
+            for one in contrast.configuration
+        ],
+        "only_a": [s.label for s in contrast.only_a],
+        "only_b": [s.label for s in contrast.only_b],
+        "code": _files_json(files),
+        "environment": {
+            "same": contrast.same_environment,
+            "packages": [vars(d) for d in contrast.packages],
+        },
+        "metrics": [
+            {"run": a.label, "metric": name, "a": one, "b": other}
+            for a, b in contrast.pairs
+            for name, one, other in _values(a, b)
+        ],
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _side_json(side: Side) -> dict[str, Any]:
+    runs = [{"label": s.label, "run": s.record.run if s.record else None} for s in side.subjects]
+    return {"title": side.title, "commit": side.commit, "runs": runs}
+
+
+def _files_json(files: Sequence[FileChange] | None) -> list[dict[str, Any]] | None:
+    return None if files is None else [vars(file) for file in files]
