@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,8 @@ _MOVED = re.compile(
     r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
     r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
 )
+_LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
+_STALE_S = 5.0  # git holds a ref's lock for milliseconds
 
 
 class RefMovedError(RepositoryError):
@@ -341,10 +344,8 @@ class GitRepo:
             RefMovedError: one is not where it was expected.
         """
         lines = [f"update {u.ref} {u.new} {u.old or '0' * len(u.new)}\n" for u in updates]
-        text = "".join(["start\n", *lines, "prepare\n", "commit\n"]).encode()
-        code, _, err = self._try("-c", "core.fsync=committed", "update-ref", "--stdin", stdin=text)
-        if code:
-            raise self._write_error("update-ref", err)
+        args = ("-c", "core.fsync=committed", "update-ref", "--stdin")
+        self._write("update-ref", *args, stdin="".join(lines).encode())
 
     def push(self, remote: str, updates: Iterable[RefUpdate]) -> None:
         """Move refs of the remote: all of them, each from just the value given, or none.
@@ -353,19 +354,29 @@ class GitRepo:
             RefMovedError: another writer was faster.
             RepositoryError: the remote cannot be reached or refuses.
         """
-        leases, specs = [], []
-        for u in updates:
-            leases.append(f"--force-with-lease={u.ref}:{u.old or ''}")
-            specs.append(f"{u.new}:{u.ref}")
-        code, out, err = self._try(
-            "push", "--porcelain", "--atomic", "--no-verify", *leases, remote, *specs
-        )
-        if code:
-            raise self._write_error(f"push to {remote}", out.decode(errors="replace") + err)
+        moves = list(updates)
+        leases = [f"--force-with-lease={u.ref}:{u.old or ''}" for u in moves]
+        specs = [f"{u.new}:{u.ref}" for u in moves]
+        options = ("--porcelain", "--atomic", "--no-verify")
+        self._write(f"push to {remote}", "push", *options, *leases, remote, *specs)
 
-    def _write_error(self, what: str, err: str) -> RepositoryError:
-        kind = RefMovedError if _MOVED.search(err) else RepositoryError
-        return kind(f"git {what}: {err.strip()}")
+    def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
+        """Run a git that moves refs, and tell a lost race from other failures."""
+        code, out, err = self._try(*args, stdin=stdin)
+        if not code:
+            return
+        said = out.decode(errors="replace") + err
+        if locked := _LOCKED.search(said):
+            self._remove_if_stale(Path(locked[1]))
+        kind = RefMovedError if _MOVED.search(said) else RepositoryError
+        raise kind(f"git {what}: {said.strip()}")
+
+    def _remove_if_stale(self, lock: Path) -> None:
+        """Remove a ref's lock that a killed git has left in this clone (not in a remote's)."""
+        if lock.is_relative_to(self.common_dir):
+            with suppress(FileNotFoundError):  # it was alive
+                if time.time() - lock.stat().st_mtime > _STALE_S:
+                    lock.unlink()
 
     # -- the remote --------------------------------------------------------------------------------
 
@@ -380,12 +391,16 @@ class GitRepo:
         return {ref: CommitId(oid) for oid, ref in pairs}
 
     def fetch(self, remote: str, wanted: Mapping[str, CommitId]) -> None:
-        """Bring these refs of the remote, and their objects, to ``refs/remotes/<remote>/...``."""
-        specs = [
-            f"+{ref}:refs/remotes/{remote}/{ref.removeprefix('refs/heads/')}" for ref in wanted
-        ]
+        """Bring these refs of the remote, and their objects, to ``refs/remotes/<remote>/...``.
+
+        Raises:
+            RefMovedError, RepositoryError: as for ``push``.
+        """
+        here = f"refs/remotes/{remote}/"
+        specs = [f"+{ref}:{here}{ref.removeprefix('refs/heads/')}" for ref in wanted]
+        options = ("--quiet", "--no-tags", "--no-write-fetch-head")
         if specs:
-            self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
+            self._write(f"fetch from {remote}", "fetch", *options, remote, *specs)
 
 
 # Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.

@@ -7,10 +7,12 @@ folder and appends to the journal. A run folder mirrors the run id under the run
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -76,17 +78,15 @@ def claim(folder: Path, token: Token, holder: str) -> str:
     Raises:
         OSError: the folder cannot be written.
     """
-    claims = folder / CLAIMS
-    claims.mkdir(parents=True, exist_ok=True)
-    mine = claims / f".{secrets.token_hex(8)}"
+    path = folder / CLAIMS / token
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = beside(path)
     write_durably(mine, holder.encode())
-    try:
-        os.link(mine, claims / token)
-    except FileExistsError:
-        return (claims / token).read_text(encoding="utf-8")
-    finally:
-        mine.unlink()
-    return holder
+    # taken; not found: the one that has taken it was faster, and has swept ours away
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(mine, path)
+    sweep(path)
+    return path.read_text(encoding="utf-8")
 
 
 # -- journal ---------------------------------------------------------------------------------------
@@ -186,16 +186,35 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Put a whole file in place: readers see the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_durably(beside, data)
-    beside.replace(path)
+    new = beside(path)
+    write_durably(new, data)
+    new.replace(path)
 
 
 def put(path: Path, data: bytes) -> None:
     """Put a whole file in place without waiting for the disk: for what can be made again."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.write_bytes(data)
-    beside.replace(path)
+    new = beside(path)
+    new.write_bytes(data)
+    new.replace(path)
+
+
+def beside(path: Path) -> Path:
+    """Return a name for what becomes ``path`` when it is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def left_beside(path: Path) -> list[Path]:
+    """Return what is to become ``path``, or was when its writer was killed."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.*"))
+
+
+def sweep(path: Path) -> None:
+    """Remove the files that writers of ``path`` have left beside it.
+
+    For whoever has the right to write it now: a writer that is still at it is shut out.
+    """
+    for left in left_beside(path):
+        left.unlink(missing_ok=True)
 
 
 def job_script(folder: Path, job: JobId) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,6 +67,36 @@ def test_a_push_is_atomic_and_loses_to_a_faster_writer(tmp_path: Path) -> None:
         repo.push("origin", [RefUpdate("refs/heads/slurm-job/x", second, None), RefUpdate(LEDGER, second, None)])  # fmt: skip
     assert git(bare, "for-each-ref", "refs/heads/slurm-job") == ""
     assert repo.remote_refs("origin", [LEDGER]) == {LEDGER: first}
+
+
+def test_a_refs_lock_that_a_killed_git_has_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    repo = GitRepo(made.path)
+    lock = made.path / ".git" / "refs" / "heads" / "mtf" / "ledger.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    updates = [RefUpdate(LEDGER, repo.commit("HEAD"), None)]
+    with pytest.raises(RefMovedError, match="File exists"):
+        repo.update_refs(updates)
+    assert lock.exists(), "its git may still be at work"
+    os.utime(lock, (0, 0))
+    with pytest.raises(RefMovedError):
+        repo.update_refs(updates)
+    repo.update_refs(updates)
+    assert made.git("rev-parse", LEDGER) == repo.commit("HEAD")
+
+
+def test_a_lock_in_the_remote_is_left_to_its_owner(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    remote = make_remote(tmp_path / "r.git", made)
+    lock = remote / "refs" / "heads" / "mtf" / "ledger.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    os.utime(lock, (0, 0))
+    repo = GitRepo(made.path)
+    with pytest.raises(RefMovedError, match=r"mtf/ledger\.lock"):
+        repo.push("origin", [RefUpdate(LEDGER, repo.commit("HEAD"), None)])
+    assert lock.exists()
 
 
 def test_an_unreachable_remote_is_an_error_with_gits_own_words(tmp_path: Path) -> None:

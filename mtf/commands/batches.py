@@ -99,9 +99,12 @@ def prepare_folders(batch: Batch, repository: Path) -> None:
     here = os.path.relpath(rundir.submission_dir(first.root, submission), job_dir)
     for index, start in batch.indices():
         folder = rundir.run_dir(start.root, start.run)
-        folder.mkdir(parents=True, exist_ok=True)
         config = folder / rundir.CONFIG
         text = rundir.render_yaml(job_config(start, repository)).encode()
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            rundir.sweep(config)  # a submitter that still writes it has lost its claim
         if not config.exists() or config.read_bytes() != text:  # a retry may change its resources
             rundir.put(config, text)
         with contextlib.suppress(FileExistsError):

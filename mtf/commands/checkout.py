@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -34,35 +34,34 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     """
     target = rundir.code_dir(root, commit)
     manifest = rundir.code_manifest(root, commit)
-    if target.is_dir() and manifest.is_file():
-        return target
-    beside = target.with_name(f".{commit}.{secrets.token_hex(4)}")
-    try:
-        beside.mkdir(parents=True)
-        files = repo.files(commit)
-        contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
-        _write_files(files, contents, beside)
-        proof = _manifest(commit, contents[commit], files)
-        rundir.replace(manifest, json.dumps(proof).encode())
-        _make_read_only(beside)
-        _put(beside, target)
-    except OSError as e:
-        raise MtfError(
-            f"{e.filename or root}: {e.strerror}. The run root must be writable here and on the"
-            " compute nodes: set `runs_root:` in mtf.yaml"
-        ) from e
-    finally:
-        if beside.exists():
-            _remove(beside)
+    if not (target.is_dir() and manifest.is_file()):
+        try:
+            _make(repo, commit, target, manifest)
+        except OSError as e:
+            if not target.is_dir():  # else another sync was faster, and has swept ours away
+                raise MtfError(
+                    f"{e.filename or root}: {e.strerror}. The run root must be writable here and"
+                    " on the compute nodes: set `runs_root:` in mtf.yaml"
+                ) from e
+    for left in rundir.left_beside(target):
+        _remove(left)
     return target
 
 
-def _put(beside: Path, target: Path) -> None:
+def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
+    new = rundir.beside(target)
+    new.mkdir(parents=True)
     try:
-        beside.rename(target)
-    except OSError:
-        if not target.is_dir():  # else another sync was faster with the same content
-            raise
+        files = repo.files(commit)
+        contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
+        _write_files(files, contents, new)
+        proof = _manifest(commit, contents[commit], files)
+        rundir.replace(manifest, json.dumps(proof).encode())
+        _make_read_only(new)
+        new.rename(target)
+    except BaseException:
+        _remove(new)
+        raise
 
 
 def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], folder: Path) -> None:
@@ -92,8 +91,13 @@ def _make_read_only(folder: Path) -> None:
             place.chmod(place.stat().st_mode & ~_WRITE)
 
 
-def _remove(folder: Path) -> None:
-    for place in [folder, *folder.rglob("*")]:
-        if place.is_dir() and not place.is_symlink():
-            place.chmod(place.stat().st_mode | 0o200)
-    shutil.rmtree(folder)
+def _remove(place: Path) -> None:
+    """Remove a read-only folder, or a file; what others remove at the same time is fine."""
+    for folder in [place, *place.rglob("*")]:
+        with suppress(FileNotFoundError):
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(folder.stat().st_mode | 0o200)
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)

@@ -39,9 +39,14 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
     for submission, records in groups.items():
         folder = rundir.submission_dir(root, submission)
         if folder.is_dir():  # else: submitted from a host with another run root
-            rundir.put(folder / SEARCH, rundir.render_yaml(_search(records)).encode())
             text = json.dumps(_results(records), indent=2, ensure_ascii=False)
-            rundir.put(folder / RESULTS, f"{text}\n".encode())
+            _put(folder / SEARCH, rundir.render_yaml(_search(records)))
+            _put(folder / RESULTS, f"{text}\n")
+
+
+def _put(path: Path, text: str) -> None:
+    rundir.sweep(path)
+    rundir.put(path, text.encode())
 
 
 def _search(records: list[RunRecord]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def sync_lock(project: Project, wait_s: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        who = (holder.read_text(encoding="utf-8") if holder.exists() else "") or "another process"
         raise LockedError(f"{who} is syncing this clone. Wait for it, or run it later") from None
     try:
         holder.write_text(f"{submitter()} (since {datetime.now(UTC):%H:%M:%S} UTC)")

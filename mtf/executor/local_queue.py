@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import sqlite3
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf import rundir
 from mtf.core.ids import JobId, Token
 from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError
@@ -196,21 +196,23 @@ class LocalQueue:
             return
         lost = (self.folder / STARTS).exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        new = self.folder / f".queue.{secrets.token_hex(8)}"
-        new.touch()
+        new = rundir.beside(self._door.path)
         try:
-            with self._door.telling(), closing(sqlite3.connect(new)) as db:
-                db.executescript(_SCHEMA)
-                if lost:  # its numbers are not used again: the clock is ahead of any count
-                    db.execute(
-                        "INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),)
-                    )
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-                db.commit()
-            with suppress(FileExistsError):
-                os.link(new, self._door.path)
-        finally:
-            new.unlink()
+            self._write_empty(new, lost=lost)
+            os.link(new, self._door.path)
+        except (OSError, ExecutorUnavailableError):
+            if not self.exists():  # else another client was faster, and has swept ours away
+                raise
+        rundir.sweep(self._door.path)
+
+    def _write_empty(self, path: Path, *, lost: bool) -> None:
+        path.touch()
+        with self._door.telling(), closing(sqlite3.connect(path)) as db:
+            db.executescript(_SCHEMA)
+            if lost:  # its numbers are not used again: the clock is ahead of any count
+                db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),))
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+            db.commit()
 
     def add(
         self,

@@ -1,0 +1,377 @@
+"""Runs `mtf` in processes that are killed at effects which Python itself announces.
+
+Nothing in mtf knows of this: an audit hook sees each file that is opened for writing, each name that
+is made, moved or removed, each program that is started and each statement to a database, and names
+it after mtf's function that causes it (``store._move: git push``). An effect that is new in the code is
+so in the list by itself. Reading a journal, and programs that only answer, count too: a sync may die
+there as well.
+
+``python -m tests.crash.killer`` reads tasks as JSON, forks a process for each (mtf is imported
+once) and prints how they ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import CodeType, FrameType
+
+    When = Literal["before", "during", "after"]
+
+_DOORS = ("mtf.gitrepo", "mtf.gitwire", "mtf.proc", "mtf.rundir")  # who calls them is the cause
+_NAMES = {  # events about paths -> the verb, and which argument is the name that appears or goes
+    "os.mkdir": ("mkdir", 0), "os.rename": ("rename", 1), "os.link": ("link", 1), "os.symlink": ("symlink", 1),
+    "os.remove": ("remove", 0), "os.rmdir": ("rmdir", 0), "os.chmod": ("chmod", 0), "os.truncate": ("truncate", 0),
+}  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+@dataclass(frozen=True)
+class Kill:
+    """An effect to be killed at: the ``nth`` of this name, counted from 0.
+
+    ``during`` is for programs: ours is killed when the program has been started, which then goes
+    on as an orphan.
+    """
+
+    point: str
+    nth: int = 0
+    when: When = "before"
+    signal: int = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command to run in a folder."""
+
+    folder: str
+    args: Sequence[str] = ("sync",)
+    kill: Kill | None = None
+    delay_s: float | None = None  # killed this long after its start, wherever it is then
+    with_children: bool = False  # ... and so are the programs that it has started
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    code: int  # negative: the signal that killed it
+    effects: list[str]  # each effect that began, in order
+    targets: list[str] = field(repr=False)  # the paths that they named
+    output: str = ""
+    seconds: float = 0.0
+
+
+def run(tasks: Iterable[Task], *, parallel: int = 2, timeout_s: float = 600) -> list[Outcome]:
+    """Run tasks, ``parallel`` at a time; return how they ended, in their order."""
+    wish = json.dumps({"parallel": parallel, "tasks": [asdict(task) for task in tasks]})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.killer"], input=wish, capture_output=True, text=True,
+        timeout=timeout_s, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [Outcome(**outcome) for outcome in json.loads(done.stdout)]
+
+
+# -- what happens, by name -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Effect:
+    what: str
+    target: str = ""
+
+
+def _effect(event: str, args: tuple[Any, ...]) -> _Effect | None:
+    if event == "subprocess.Popen":
+        return _Effect(_program([os.fsdecode(word) for word in args[1]]))
+    if event == "open":
+        return _opened(*args)
+    if event in _NAMES:
+        verb, at = _NAMES[event]
+        path = _path(args[at])
+        return _Effect(f"{verb} {_shown(path)}", path) if path else None
+    return None
+
+
+def _opened(path: object, mode: object, flags: int) -> _Effect | None:
+    name = _path(path)
+    if name.startswith(("/dev/", "/proc/")) or not name:
+        return None
+    if flags & _WRITING:
+        return _Effect(f"write {_shown(name)}", name)
+    return _Effect("read journal.jsonl") if name.endswith("/journal.jsonl") else None
+
+
+def _path(path: object) -> str:
+    return os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+
+
+def _program(words: list[str]) -> str:
+    """Return a program with git's verb, or the module that a Python runs."""
+    name = Path(words[0]).name
+    rest = words[1:]
+    if name == "git":
+        while rest[0] == "-c":
+            rest = rest[2:]
+        return f"git {rest[0]}"
+    return rest[rest.index("-m") + 1] if "-m" in rest else name
+
+
+def _shown(path: str) -> str:
+    """Return a path's last name without what chance or a count has put into it."""
+    if re.search(r"/\.code/\.[0-9a-f]{40}\.[0-9a-f]{8}/", path):
+        return "<code>"
+    name = Path(path).name
+    name = re.sub(r"^\.(.+)\.[0-9a-f]{8,16}$", r"\1~", name)
+    name = re.sub(r"[0-9a-f]{16,40}", "<id>", name)
+    name = re.sub(r"^[0-9]+(?=Z|$|_|\.)|(?<=^local-)[0-9]+", "<n>", name)
+    return re.sub(r"^[0-9]{8}T[0-9]{6}Z|^[0-9a-f]{8}$|^seed=.*|^training\..*", "<run>", name)
+
+
+def _cause(frame: FrameType | None) -> str | None:
+    """Return mtf's function that an event comes from; None when it is not mtf's."""
+    door = None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("mtf."):
+            words = [w for w in frame.f_code.co_qualname.split(".") if not w.startswith("<")]
+            name = f"{module.rpartition('.')[2]}.{words[-1]}"
+            if not module.startswith(_DOORS):
+                return name
+            door = name
+        frame = frame.f_back
+    return door
+
+
+# -- in the process that is to die -----------------------------------------------------------------
+
+
+class _Watch:
+    """Writes each effect down, and kills at the one that is asked for."""
+
+    def __init__(self, log: int, kill: Kill | None) -> None:
+        self._log = log
+        self._kill = kill
+        self._counts: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._busy = threading.local()
+        self.last: threading.Thread | None = None  # it is about to kill this process
+
+    def install(self) -> None:
+        sys.addaudithook(self._hook)
+        start = subprocess.Popen.__init__
+
+        def init(popen: subprocess.Popen[bytes], *args: Any, **kwargs: Any) -> None:
+            self._busy.due = False
+            start(popen, *args, **kwargs)
+            if self._busy.due:
+                self._after_start(popen.pid)
+
+        connect = sqlite3.connect
+
+        def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+            connection = connect(*args, **kwargs)
+            connection.set_trace_callback(self._statement)
+            return connection
+
+        subprocess.Popen.__init__ = init  # type: ignore[method-assign]
+        sqlite3.connect = traced  # type: ignore[assignment]
+
+    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
+        if getattr(self._busy, "on", False):
+            return
+        self._busy.on = True
+        try:
+            if (effect := _effect(event, args)) is not None:
+                self._happens(effect, is_program=event == "subprocess.Popen")
+        finally:
+            self._busy.on = False
+
+    def _statement(self, statement: str) -> None:
+        word = statement.lstrip().partition(" ")[0].upper()
+        if word not in {"SELECT", "PRAGMA", "--"}:
+            self._happens(_Effect(f"sql {word}"), is_program=False)
+
+    def _happens(self, effect: _Effect, *, is_program: bool) -> None:
+        cause = _cause(sys._getframe(2))
+        if cause is None:
+            return
+        name = f"{cause}: {effect.what}"
+        with self._lock:
+            nth = self._counts[name] = self._counts.get(name, -1) + 1
+            os.write(self._log, json.dumps([name, effect.target]).encode() + b"\n")
+        kill = self._kill
+        if kill is None or (kill.point, kill.nth) != (name, nth):
+            return
+        if kill.when == "before":
+            self._die()
+        elif is_program:
+            self._busy.due = True
+        else:
+            self._die_after_this_call()
+
+    def _after_start(self, pid: int) -> None:
+        assert self._kill is not None
+        if self._kill.when == "during":
+            self._die()
+
+        def when_it_has_ended() -> None:
+            with suppress(ChildProcessError):  # it has been waited for already
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            self._die()
+
+        self.last = threading.Thread(target=when_it_has_ended, daemon=True)
+        self.last.start()
+
+    def _die_after_this_call(self) -> None:
+        """Die when the C function that has announced itself returns: at the next thing that happens."""
+        own = {m.__code__ for m in (_Watch._hook, _Watch._happens, _Watch._statement, _Watch._die_after_this_call)}  # fmt: skip
+
+        def profile(frame: FrameType, event: str, arg: object) -> None:
+            if not _is_ours(frame, own):
+                self._die()
+
+        sys.setprofile(profile)
+
+    def _die(self) -> None:
+        assert self._kill is not None
+        os.kill(os.getpid(), self._kill.signal)
+
+
+def _is_ours(frame: FrameType | None, own: set[CodeType]) -> bool:
+    while frame is not None:
+        if frame.f_code in own:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _become(task: Task, log: int, output: int) -> NoReturn:
+    """Turn this forked process into the command."""
+    code: object = 1
+    try:
+        os.setpgid(0, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(task.folder)
+        sys.argv = ["mtf", *task.args]
+        sys.dont_write_bytecode = True
+        watch = _Watch(log, task.kill)
+        watch.install()
+        from mtf.cli.main import main
+
+        main()
+    except SystemExit as e:
+        code = e.code
+        if watch.last is not None:
+            watch.last.join()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0)
+
+
+# -- the server ------------------------------------------------------------------------------------
+
+
+def _import_all() -> None:
+    """Import what a sync imports, so that each fork has it."""
+    import mtf.cli.main
+    import mtf.cli.reconcile
+    import mtf.commands.apply
+    import mtf.commands.desired
+    import mtf.commands.executors
+    import mtf.commands.gather
+    import mtf.commands.project
+    import mtf.commands.sync
+    import mtf.executor.local
+    import mtf.executor.slurm
+    import mtf.report.plans
+    import mtf.spec.load
+    import mtf.spec.settings  # noqa: F401
+
+
+@dataclass
+class _Child:
+    task: Task
+    folder: Path
+    pid: int
+    began: float
+
+    @classmethod
+    def start(cls, task: Task, folder: Path) -> _Child:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        log, output = (os.open(folder / name, flags, 0o666) for name in ("effects", "output"))
+        pid = os.fork()
+        if pid == 0:
+            _become(task, log, output)
+        os.close(log)
+        os.close(output)
+        return cls(task, folder, pid, time.monotonic())
+
+    def ended(self) -> Outcome | None:
+        seconds = time.monotonic() - self.began
+        if self.task.delay_s is not None and seconds >= self.task.delay_s:
+            self._kill()
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        lines = (self.folder / "effects").read_bytes().splitlines()
+        pairs = [json.loads(line) for line in lines]
+        return Outcome(
+            code=os.waitstatus_to_exitcode(status),
+            effects=[name for name, _ in pairs],
+            targets=[target for _, target in pairs if target],
+            output=(self.folder / "output").read_text(errors="replace"),
+            seconds=seconds,
+        )
+
+    def _kill(self) -> None:
+        try:
+            (os.killpg if self.task.with_children else os.kill)(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not made its group yet
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _serve() -> None:
+    import tempfile
+
+    wish = json.load(sys.stdin)
+    tasks = [Task(**{**t, "kill": Kill(**t["kill"]) if t["kill"] else None}) for t in wish["tasks"]]
+    _import_all()
+    outcomes: dict[int, Outcome] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        waiting = list(enumerate(tasks))
+        children: dict[int, _Child] = {}
+        while waiting or children:
+            while waiting and len(children) < wish["parallel"]:
+                number, task = waiting.pop(0)
+                place = Path(folder, str(number))
+                place.mkdir()
+                children[number] = _Child.start(task, place)
+            for number, child in list(children.items()):
+                if (outcome := child.ended()) is not None:
+                    outcomes[number] = outcome
+                    del children[number]
+            time.sleep(0.005)
+    print(json.dumps([asdict(outcomes[n]) for n in range(len(tasks))]))
+
+
+if __name__ == "__main__":
+    _serve()
