@@ -214,8 +214,8 @@ class GitRepo:
             found[path] = out.decode().strip() if code == 0 else "absent"
         return found
 
-    def staged(self, folder: str) -> dict[str, Entry]:
-        """Return what the next commit adds or changes below ``folder``.
+    def staged(self, *paths: str) -> dict[str, Entry | None]:
+        """Return what the next commit adds, changes or (None) deletes at or below these paths.
 
         Source: git-diff-index(1), raw output format.
         """
@@ -223,24 +223,26 @@ class GitRepo:
             "hash-object", "-t", "tree", "--stdin", stdin=b""
         ).decode().strip()  # fmt: skip
         out = self._run(
-            "diff-index", "--cached", "--raw", "-z", "--no-renames", "--diff-filter=d",
-            "--abbrev=64", "--ita-invisible-in-index", head, "--", folder,
+            "diff-index", "--cached", "--raw", "-z", "--no-renames",
+            "--abbrev=64", "--ita-invisible-in-index", head, "--",
+            *[f":(top,literal){path}" for path in paths],
         )  # fmt: skip
         parts = os.fsdecode(out).split("\0")
-        found = {}
+        found: dict[str, Entry | None] = {}
         for meta, path in zip(parts[0:-1:2], parts[1::2], strict=True):
-            _, mode, _, oid, _ = meta.split()
-            found[path] = Entry(mode, oid)
+            _, mode, _, oid, status = meta.split()
+            found[path] = None if status == "D" else Entry(mode, oid)
         return found
 
-    def index(self, folder: str) -> dict[str, Entry]:
-        """Return all files below ``folder`` as they stand in the index."""
-        out = self._run("ls-files", "--cached", "--stage", "-z", "--full-name", "--", folder)
+    def index(self, path: str) -> dict[str, Entry]:
+        """Return all files at or below ``path`` as they stand in the index."""
+        top = f":(top,literal){path}"
+        out = self._run("ls-files", "--stage", "-z", "--full-name", "--", top)
         found = {}
         for line in os.fsdecode(out).split("\0")[:-1]:
-            meta, path = line.split("\t", 1)
+            meta, name = line.split("\t", 1)
             mode, oid, _ = meta.split()
-            found[path] = Entry(mode, oid)
+            found[name] = Entry(mode, oid)
         return found
 
     def refs(self, prefix: str) -> dict[str, CommitId]:
@@ -283,10 +285,18 @@ class GitRepo:
         )
         return out.decode(errors="replace").splitlines()
 
-    def git_path(self, name: str) -> Path:
-        """Return where git keeps ``name`` (``hooks`` follows core.hooksPath)."""
-        out = self._run("rev-parse", "--path-format=absolute", "--git-path", name)
-        return Path(os.fsdecode(out).rstrip("\n"))
+    def boundary(self, commit: CommitId, remote: str) -> list[CommitId]:
+        """Return the newest commits up to ``commit`` that are known to be on ``remote``."""
+        out = self._run("rev-list", "--boundary", commit, "--not", f"--remotes={remote}")
+        lines = out.decode().splitlines()
+        return [CommitId(s[1:]) for s in lines if s[:1] == "-"] if lines else [commit]
+
+    def deleted(self, old: CommitId, new: CommitId) -> list[str]:
+        """Return the files of one commit that another does not have."""
+        out = self._run(
+            "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", old, new
+        )
+        return os.fsdecode(out).split("\0")[:-1]
 
     def config(self, key: str) -> str | None:
         """Return a configuration value, None when it is not set."""

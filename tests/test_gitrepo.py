@@ -126,7 +126,9 @@ def test_staged_content_is_what_the_next_commit_holds(tmp_path: Path) -> None:
     repo = GitRepo(made.path, inherit=True)
     found = repo.staged("experiments")
     assert list(found) == ["experiments/a.yaml"]
-    assert repo.blobs([found["experiments/a.yaml"].oid]).popitem()[1] == b"staged"
+    entry = found["experiments/a.yaml"]
+    assert entry is not None
+    assert repo.blobs([entry.oid]).popitem()[1] == b"staged"
 
 
 def test_staged_works_before_the_first_commit(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
-"""`mtf init`, `mtf validate` and `mtf hooks`."""
+"""`mtf init` and `mtf validate`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mtf.cli.output import say
 from mtf.errors import EXIT_ERROR
+
+if TYPE_CHECKING:
+    from mtf.commands.validate import Checked
 
 
 @click.command()
@@ -54,8 +58,6 @@ def validate(
     stop nothing. Exit code 0: clean, 1: invalid.
     """
     from mtf.commands import validate as checks
-    from mtf.report.problems import render_problems
-    from mtf.report.tables import count
 
     if sum((bool(files), staged, rev is not None, span is not None)) > 1:
         raise click.UsageError("name files, or one of --staged, --rev and --range")
@@ -71,6 +73,14 @@ def validate(
         checked = checks.changed(where, span, asks)
     else:
         checked = checks.on_disk(where, files, asks)
+    report_checked(checked, style)
+
+
+def report_checked(checked: Checked, style: str) -> None:
+    """Print what was found, and exit if there is an error."""
+    from mtf.report.problems import render_problems
+    from mtf.report.tables import count
+
     text = render_problems(checked.problems, style)
     if text:
         click.echo(text)
@@ -84,30 +94,3 @@ def validate(
         say(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
     if errors:
         sys.exit(EXIT_ERROR)
-
-
-@click.group()
-def hooks() -> None:
-    """The git hooks of this repository."""
-
-
-@hooks.command("install")
-@click.pass_obj
-def install_hooks(folder: str) -> None:
-    """Install the hooks; those that are there go on running first."""
-    from mtf.commands.hooks import install
-    from mtf.gitrepo import GitRepo
-
-    for path in install(GitRepo(Path(folder))):
-        say(f"installed {path}")
-
-
-@hooks.command("uninstall")
-@click.pass_obj
-def uninstall_hooks(folder: str) -> None:
-    """Remove the hooks and put back those that were there before."""
-    from mtf.commands.hooks import uninstall
-    from mtf.gitrepo import GitRepo
-
-    for path in uninstall(GitRepo(Path(folder))):
-        say(f"removed {path}")

@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Check repository, cluster, environment, ledger and runs; say how to repair each.",
     ),
     "schema": ("mtf.cli.schema:schema", "Print the JSON Schema of specs, for editors."),
-    "hooks": ("mtf.cli.author:hooks", "Install the git hooks."),
+    "hooks": ("mtf.cli.hooks:hooks", "Install the git hooks."),
 }
 
 

@@ -8,9 +8,9 @@ from mtf.core.lineage import Lineage, names_of_desired, not_among, unknown_origi
 from mtf.errors import Problem, RepositoryError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
+    from mtf.commands.project import Project
     from mtf.core.experiments import Desired
     from mtf.core.ids import RunId
     from mtf.core.lineage import Keyed
@@ -32,7 +32,9 @@ def check_origins(desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]) 
         raise SpecError(problems)
 
 
-def unknown_names(asking: Sequence[Desired], specs: Loaded, where: Path) -> list[Problem]:
+def unknown_names(
+    asking: Sequence[Desired], specs: Loaded, project: Callable[[], Project]
+) -> list[Problem]:
     """Return a problem for each name in ``init_from`` that is certainly nobody's.
 
     It is not certain where the named spec has mistakes, nor where the ledger may be elsewhere.
@@ -40,7 +42,7 @@ def unknown_names(asking: Sequence[Desired], specs: Loaded, where: Path) -> list
     Args:
         asking: the specs to look at.
         specs: all there are.
-        where: a folder of the repository, if it is one.
+        project: opens the repository, if there is one.
     """
     known = names_of_desired(specs.desired)
     broken = specs.names - {one.name for one in specs.desired}
@@ -48,20 +50,18 @@ def unknown_names(asking: Sequence[Desired], specs: Loaded, where: Path) -> list
         one.name: [n for n in one.named_at if n not in known and n.split("/", 1)[0] not in broken]
         for one in asking
     }
-    if not any(open_names.values()) or (runs := _names_of_runs(where)) is None:
+    if not any(open_names.values()) or (runs := _names_of_runs(project)) is None:
         return []
     return [p for one in asking for p in not_among(one, open_names[one.name], known | runs)]
 
 
-def _names_of_runs(where: Path) -> set[str] | None:
+def _names_of_runs(project: Callable[[], Project]) -> set[str] | None:
     """Return what runs are called in the ledger, None where one may be that is not seen here."""
-    from mtf.commands.project import open_project
-
     try:
-        project = open_project(where)
-        ledger = project.ledger()
+        opened = project()
+        ledger = opened.ledger()
     except (RepositoryError, SpecError):
         return None
     if ledger.tip is None:
-        return None if project.remote else set()
+        return None if opened.remote else set()
     return Lineage((), ledger.runs.values()).names

@@ -77,14 +77,23 @@ class Project:
 def open_project(folder: Path) -> Project:
     """Open the repository that holds ``folder``.
 
-    Where the settings say which branch to track, they are read from HEAD; what they say of runs is
-    read again from the tracked commit.
-
     Raises:
         RepositoryError: no repository, no commit, no such remote.
         SpecError: mtf.yaml is wrong.
     """
-    repo = GitRepo(folder)
+    return project_in(GitRepo(folder))
+
+
+def project_in(repo: GitRepo) -> Project:
+    """Return what commands start from in a repository.
+
+    Where the settings say which branch to track, they are read from HEAD; what they say of runs is
+    read again from the tracked commit.
+
+    Raises:
+        RepositoryError: no commit, no such remote.
+        SpecError: mtf.yaml is wrong.
+    """
     with repo.reading():
         settings = settings_at(repo, repo.commit("HEAD"))
     remote = settings.remote

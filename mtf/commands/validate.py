@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mtf.commands.facts import infeasible, known_facts, remarks
 from mtf.commands.origins import unknown_names
+from mtf.commands.touched import also_needed, touched
 from mtf.commands.worktree import (
     SETTINGS,
     groups_on_disk,
@@ -23,13 +25,17 @@ from mtf.commands.worktree import (
 from mtf.core.lineage import circles
 from mtf.errors import MtfError, Problem
 from mtf.spec.groups import FOLDER, Groups
-from mtf.spec.load import is_spec, load_one, load_specs
+from mtf.spec.load import is_spec, load_some, load_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from mtf.commands.project import Project
     from mtf.core.experiments import Desired
+    from mtf.core.ids import CommitId
+    from mtf.gitrepo import GitRepo
+    from mtf.spec.load import Loaded
     from mtf.spec.settings import Settings
 
 
@@ -57,7 +63,7 @@ def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
     Raises:
         MtfError: a named file does not exist.
     """
-    root = project_root(where)
+    root, project = project_root(where), partial(_project, where)
     found = read_settings(root / SETTINGS, where)
     settings, problems = found
     folder = root / settings.experiments
@@ -65,7 +71,7 @@ def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
         files = read_folder(folder, where)
         loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
         number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
-        unknown = unknown_names(loaded.desired, loaded, where)
+        unknown = unknown_names(loaded.desired, loaded, project)
         more = _beyond(loaded.desired, settings, asks)
         return _checked(number, problems, loaded.problems, unknown, more)
     paths = [p for w in wanted for p in _spec_paths(where / w)]
@@ -73,12 +79,12 @@ def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
     for parent in {p.parent for p in paths}:
         texts |= read_folder(parent, where)
     chosen = [shown(p, where) for p in paths]
-    context = _Context(texts, settings, where, asks, groups_on_disk(root, where))
+    context = _Context(texts, settings, project, asks, groups_on_disk(root, where))
     return _check(chosen, context, problems)
 
 
 def staged(where: Path) -> Checked:
-    """Check what the next commit adds or changes, as it is staged; what else is there is context.
+    """Check what the next commit adds or changes, and what builds on it, as it is staged.
 
     Meant for the pre-commit hook: git's own environment (its index above all) is kept.
     """
@@ -86,17 +92,16 @@ def staged(where: Path) -> Checked:
     from mtf.gitrepo import GitRepo
 
     repo = GitRepo(where, inherit=True)
-    raw = repo.index(SETTINGS).get(SETTINGS)
-    settings, problems = parsed(repo.blobs([raw.oid])[raw.oid] if raw else None)
-    changed = repo.staged(settings.experiments)
-    chosen = [p for p in changed if is_spec(p)]
-    if not chosen:
-        return Checked(int(raw is not None), problems)
-    texts, irregular = spec_files(repo, repo.index(settings.experiments))
-    groups = Groups(lambda: spec_files(repo, repo.index(FOLDER))[0])
-    return _check(
-        chosen, _Context(texts, settings, where, Asks.NOTHING, groups), (*problems, *irregular)
-    )
+    with repo.reading():
+        raw = repo.index(SETTINGS).get(SETTINGS)
+        settings, problems = parsed(repo.blobs([raw.oid])[raw.oid] if raw else None)
+        paths = repo.staged(SETTINGS, settings.experiments, FOLDER)
+        if not paths:
+            return Checked(0, problems)
+        texts, irregular = spec_files(repo, repo.index(settings.experiments))
+        groups = Groups(lambda: spec_files(repo, repo.index(FOLDER))[0])
+        context = _Context(texts, settings, partial(_project_in, repo), Asks.NOTHING, groups)
+        return _check_change(paths, context, (*problems, *irregular))
 
 
 def revision(where: Path, rev: str, asks: Asks) -> Checked:
@@ -114,31 +119,49 @@ def revision(where: Path, rev: str, asks: Asks) -> Checked:
     texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
     loaded = load_specs(texts, settings, stamp(), groups_at(repo, commit))
     specs = sum(map(is_spec, texts))
-    unknown = unknown_names(loaded.desired, loaded, where)
+    unknown = unknown_names(loaded.desired, loaded, partial(_project_in, repo))
     more = _beyond(loaded.desired, settings, asks)
     return _checked(specs + 1, problems, irregular, loaded.problems, unknown, more)
 
 
 def changed(where: Path, span: str, asks: Asks) -> Checked:
-    """Check the specs that differ between the ends of ``A..B``, as they are in B.
+    """Check what differs between the ends of ``A..B``, and what builds on it, as it is in B.
 
     Raises:
         MtfError: the range is not one.
     """
-    from mtf.commands.desired import groups_at, spec_files
     from mtf.gitrepo import GitRepo
 
     start, dots, end = span.partition("..")
     if not (start and dots and end) or end.startswith("."):
         raise MtfError(f"--range {span}: expected A..B, two revisions")
     repo = GitRepo(where)
-    old, new = repo.commit(start), repo.commit(end)
-    settings, problems = parsed(repo.read(new, SETTINGS))
-    before, after = (repo.files(c, settings.experiments) for c in (old, new))
-    texts, irregular = spec_files(repo, after)
-    chosen = [p for p, entry in after.items() if is_spec(p) and before.get(p) != entry]
-    context = _Context(texts, settings, where, asks, groups_at(repo, new))
-    return _check(chosen, context, (*problems, *irregular))
+    return new_in(repo, [repo.commit(start)], repo.commit(end), asks)
+
+
+def new_in(
+    repo: GitRepo, known: Sequence[CommitId], commit: CommitId, asks: Asks = Asks.NOTHING
+) -> Checked:
+    """Check what stands in ``commit`` as in none of the ``known`` ones, and what builds on it."""
+    from mtf.commands.desired import groups_at, spec_files
+
+    with repo.reading():
+        settings, problems = parsed(repo.read(commit, SETTINGS))
+        now, *before = (_contents(repo, c, settings) for c in (commit, *known))
+        both = now.keys() | {path for contents in before for path in contents}
+        paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
+        if not paths:
+            return Checked(0, problems)
+        texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
+        project, groups = partial(_project_in, repo), groups_at(repo, commit)
+        context = _Context(texts, settings, project, asks, groups)
+        return _check_change(paths, context, (*problems, *irregular))
+
+
+def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:
+    """Return what tells the files that count at a commit from those at another, by path."""
+    files = repo.files(commit, settings.experiments) | repo.files(commit, FOLDER)
+    return {**files, SETTINGS: repo.read(commit, SETTINGS)}
 
 
 @dataclass(frozen=True)
@@ -147,24 +170,28 @@ class _Context:
 
     texts: Mapping[str, bytes]  # of all specs, by path
     settings: Settings
-    where: Path
+    project: Callable[[], Project]
     asks: Asks
     groups: Groups
 
+    def load(self, paths: Collection[str]) -> Loaded:
+        """Return what some of the specs ask for."""
+        return load_some(paths, self.texts, self.settings, stamp(), groups=self.groups)
+
+    def load_all(self) -> Loaded:
+        """Return what all of them ask for."""
+        return load_specs(self.texts, self.settings, stamp(), self.groups)
+
 
 def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]) -> Checked:
-    found, asking, texts = set(problems), [], context.texts
+    """Check these specs, each for itself."""
+    found = set(problems)
     good: list[Desired] = []
     for path in chosen:
-        if PurePosixPath(path).name != SETTINGS and path in texts:
-            loaded = load_one(
-                texts[path], path, texts, context.settings, stamp(), groups=context.groups
-            )
-            found.update(loaded.problems)
-            asking += [one for one in loaded.desired if one.named_at]
+        if PurePosixPath(path).name != SETTINGS and path in context.texts:
+            loaded = context.load([path])
+            found.update(_problems_of(loaded, context))
             good += loaded.desired
-    if asking:
-        found.update(_of_origins(asking, context))
     return _checked(len(chosen), found, _beyond(good, context.settings, context.asks))
 
 
@@ -180,12 +207,67 @@ def _checked(files: int, *problems: Iterable[Problem]) -> Checked:
     return Checked(files, tuple(sorted({*itertools.chain.from_iterable(problems)})))
 
 
-def _of_origins(asking: Sequence[Desired], context: _Context) -> list[Problem]:
+def _check_change(
+    paths: Collection[str], context: _Context, problems: Iterable[Problem]
+) -> Checked:
+    """Check the specs that a change touches, and those that build on them.
+
+    Args:
+        paths: what is new, changed or gone.
+        context: as it is after the change.
+        problems: what was found until here.
+    """
+    texts = {path: raw for path, raw in context.texts.items() if is_spec(path)}
+    chosen = _concerned(set(paths), texts) & texts.keys()
+    others = {path: raw for path, raw in texts.items() if path not in chosen}
+    loaded = context.load(chosen)
+    while more := also_needed(loaded, loaded, others):  # of the same name, or begun from
+        others = {path: raw for path, raw in others.items() if path not in more}
+        loaded = context.load(texts.keys() - others.keys())
+    beside = texts.keys() - others.keys() - chosen
+    found = {*problems, *(p for p in loaded.problems if p.path not in beside)}
+    own = [one for one in loaded.desired if one.path in chosen]
+    asking = [one for one in own if one.named_at]
+    if asking and _of_origins(asking, loaded, context.project):
+        found.update(_of_origins(asking, context.load_all(), context.project))  # nearest names
+    beyond = _beyond(own, context.settings, context.asks)
+    return _checked(len(chosen | ({SETTINGS} & set(paths))), found, beyond)
+
+
+def _concerned(paths: set[str], texts: Mapping[str, bytes]) -> set[str]:
+    if SETTINGS in paths:
+        return set(texts)
+    marks = [b"defaults"] if any(path.startswith(f"{FOLDER}/") for path in paths) else []
+    before = {path: raw for path, raw in texts.items() if path not in paths}
+    return touched(before | dict.fromkeys(paths - texts.keys(), b""), texts, marks)
+
+
+def _problems_of(loaded: Loaded, context: _Context) -> list[Problem]:
+    asking = [one for one in loaded.desired if one.named_at]
+    if not asking:
+        return list(loaded.problems)
+    return [*loaded.problems, *_of_origins(asking, context.load_all(), context.project)]
+
+
+def _of_origins(
+    asking: Sequence[Desired], specs: Loaded, project: Callable[[], Project]
+) -> list[Problem]:
     """Return what is wrong with the runs that specs begin from, which takes all the others."""
-    specs = load_specs(context.texts, context.settings, stamp(), context.groups)
     paths = {one.path for one in asking}
     round_about = [p for p in circles(specs.desired) if p.path in paths]
-    return [*round_about, *unknown_names(asking, specs, context.where)]
+    return [*round_about, *unknown_names(asking, specs, project)]
+
+
+def _project(where: Path) -> Project:
+    from mtf.commands.project import open_project  # late: it takes git along
+
+    return open_project(where)
+
+
+def _project_in(repo: GitRepo) -> Project:
+    from mtf.commands.project import project_in
+
+    return project_in(repo)
 
 
 def _spec_paths(path: Path) -> list[Path]:

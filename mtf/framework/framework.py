@@ -19,7 +19,7 @@ from mtf.core.experiments import DIRECT
 from mtf.core.ids import timestamp
 from mtf.core.records import best_run
 from mtf.errors import MtfError, SpecError
-from mtf.spec.load import load_one
+from mtf.spec.load import load_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,10 +186,10 @@ class ModelTrainingFramework:
         return with_journals(self.project.ledger().runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
-        raw = json.dumps(spec).encode()  # JSON is YAML 1.2
+        files = {"configuration": json.dumps(spec).encode()}  # JSON is YAML 1.2
         stamp = timestamp(datetime.now(UTC))
         groups = groups_at(self.project.repo, self.project.tracked())
-        loaded = load_one(raw, "configuration", {}, self.project.settings, stamp, groups=groups)
+        loaded = load_some(files, files, self.project.settings, stamp, groups=groups)
         if loaded.problems:
             raise SpecError(list(loaded.problems))
         return replace(loaded.desired[0], path=DIRECT)

@@ -68,20 +68,6 @@ def load_specs(
     return loader.loaded(good)
 
 
-def load_one(
-    raw: bytes,
-    path: str,
-    files: Mapping[str, bytes],
-    settings: Settings,
-    stamp: str,
-    *,
-    groups: Groups = NO_GROUPS,
-) -> Loaded:
-    """Resolve one spec, whose base may be any of ``files``; the others are not looked at."""
-    loader = _Loader({**files, path: raw}, settings, stamp, groups)
-    return loader.loaded(tuple(loader.load(path)))
-
-
 def load_some(
     paths: Collection[str],
     files: Mapping[str, bytes],

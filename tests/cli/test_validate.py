@@ -1,4 +1,4 @@
-"""`mtf validate` and the pre-commit hook: staged blobs, exact places, exit codes."""
+"""`mtf validate`: staged blobs and revisions, exact places, exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.mtf import mtf, mtf_json
-from tests.cli.specs import BASE, GRID, SINGLE
+from tests.cli.specs import SINGLE
 from tests.repos import Repo, make_repo
 
 if TYPE_CHECKING:
@@ -66,53 +66,6 @@ def test_revisions_and_ranges(repo: Repo) -> None:
     mtf(repo.path, "validate", "--range", f"{bad}..{good}", code=1)
     last = repo.commit({"experiments/alone.yaml": SINGLE.replace("1e-3", "2e-3")})
     mtf(repo.path, "validate", "--range", f"{good}..{last}")
-
-
-def commit(repo: Repo) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", "-C", str(repo.path), "commit", "-q", "-m", "x"], capture_output=True, text=True)  # fmt: skip
-
-
-def test_the_hook_refuses_a_broken_staged_spec_and_lets_a_good_one_through(repo: Repo) -> None:
-    mtf(repo.path, "hooks", "install")
-    repo.write(
-        {
-            "experiments/base.yaml": BASE,
-            "experiments/search.yaml": GRID.replace("training.seed", "training.sed"),
-        }
-    )
-    repo.git("add", "-A")
-    repo.write({"experiments/search.yaml": GRID})
-    refused = commit(repo)
-    assert refused.returncode == 1
-    assert "experiments/search.yaml:4:" in refused.stdout + refused.stderr
-    repo.git("add", "-A")
-    assert commit(repo).returncode == 0
-
-
-def test_the_hook_works_in_a_linked_work_tree(repo: Repo) -> None:
-    mtf(repo.path, "hooks", "install")
-    repo.git("worktree", "add", "-q", "-b", "feature", str(repo.path.parent / "linked"))
-    linked = Repo(repo.path.parent / "linked")
-    linked.write({"experiments/alone.yaml": BROKEN})
-    linked.git("add", "-A")
-    assert commit(linked).returncode == 1
-    linked.write({"experiments/alone.yaml": SINGLE.replace("1e-3", "3e-3")})
-    linked.git("add", "-A")
-    assert commit(linked).returncode == 0
-
-
-def test_a_hook_that_was_there_goes_on_running_and_comes_back(repo: Repo) -> None:
-    hook = repo.path / ".git/hooks/pre-commit"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\necho theirs ran >&2\n")
-    hook.chmod(0o755)
-    mtf(repo.path, "hooks", "install")
-    mtf(repo.path, "hooks", "install")
-    repo.write({"experiments/alone.yaml": BROKEN})
-    repo.git("add", "-A")
-    assert "theirs ran" in commit(repo).stderr
-    mtf(repo.path, "hooks", "uninstall")
-    assert "theirs ran" in hook.read_text()
 
 
 def test_validating_imports_nothing_heavy(repo: Repo) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.spec.load import load_one, load_specs
+from mtf.spec.load import load_some, load_specs
 from mtf.spec.naming import parse_experiment_name
 from mtf.spec.settings import Settings, parse_settings
 from tests.spec.samples import BASE, EXPERIMENT, STAMP, load, problems
@@ -150,8 +150,9 @@ def test_training_and_trainer_together_are_told() -> None:
 
 
 def test_one_file_is_loaded_without_looking_at_the_others() -> None:
+    grid = "experiments/g.yaml"
     files = {"experiments/base.yaml": BASE.encode(), "experiments/bad.yaml": b"a: ["}
-    loaded = load_one(GRID.encode(), "experiments/g.yaml", files, Settings(), STAMP)
+    loaded = load_some([grid], {**files, grid: GRID.encode()}, Settings(), STAMP)
     assert not loaded.problems
     assert [len(one.experiments) for one in loaded.desired] == [2]
 

@@ -82,7 +82,7 @@ def hooks(checkup: Checkup) -> Iterator[Finding]:
     if not has_hooks(checkup.project.repo):
         yield Finding(
             "warning", "the git hooks are not installed: mistakes in specs are found after the"
-            " commit", str(checkup.project.repo.git_path("hooks")), "mtf hooks install",
+            " commit", str(checkup.project.repo.common_dir / "hooks"), "mtf hooks install",
         )  # fmt: skip
 
 

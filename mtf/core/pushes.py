@@ -1,0 +1,65 @@
+"""What git tells a hook about a push, and which refs a server must guard."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtf.core.ids import JOB_BRANCH_PREFIX, LEDGER_REF, CommitId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NOTHING = re.compile("0{40,64}")
+
+
+@dataclass(frozen=True)
+class Update:
+    """A ref of the receiving side that moves; None stands for its not being there."""
+
+    ref: str
+    old: CommitId | None
+    new: CommitId | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether mtf writes this ref: no spec is ever read from it."""
+        return self.ref == LEDGER_REF or self.ref.startswith(JOB_BRANCH_PREFIX)
+
+
+def read_pre_push(lines: Iterable[str]) -> list[Update]:
+    """Return what a push is about to do.
+
+    Source: githooks(5), pre-push: ``<local ref> <local oid> <remote ref> <remote oid>``.
+    """
+    words = [line.strip().rsplit(" ", 3) for line in lines if line.strip()]
+    return [Update(ref, _id(old), _id(new)) for _, new, ref, old in words]
+
+
+def read_pre_receive(lines: Iterable[str]) -> list[Update]:
+    """Return what a push asks of this repository.
+
+    Source: githooks(5), pre-receive: ``<old oid> <new oid> <ref>``.
+    """
+    words = [line.strip().split(" ", 2) for line in lines if line.strip()]
+    return [Update(ref, _id(old), _id(new)) for old, new, ref in words]
+
+
+def _id(text: str) -> CommitId | None:
+    return None if _NOTHING.fullmatch(text) else CommitId(text)
+
+
+def refused_job_branch(update: Update) -> str | None:
+    """Return why a job branch may not move like this, None when it may."""
+    if update.old is not None:
+        what = "deleted" if update.new is None else "moved"
+        return f"a job branch pins the code of runs and is never {what}"
+    if update.new is not None and update.ref.rpartition("/")[2] != update.new[:8]:
+        return f"a job branch is named after its commit: this one is {update.new[:8]}"
+    return None
+
+
+def lost_records(deleted: Iterable[str]) -> list[str]:
+    """Return the records of the ledger among files that a commit deletes."""
+    return [path for path in deleted if path.startswith(("runs/", "submissions/"))]

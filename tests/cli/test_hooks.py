@@ -1,0 +1,280 @@
+"""The git hooks, run by git itself: what is committed, what is pushed, what a server takes in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf.commands.hooks import install, uninstall
+from mtf.core.ids import CommitId
+from mtf.gitrepo import GitRepo
+from mtf.ledger.store import Change, LedgerStore
+from tests.cli.mtf import mtf
+from tests.cli.specs import BASE, GRID, SINGLE
+from tests.core.worlds import experiment, record
+from tests.repos import Repo, make_remote, make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BROKEN = SINGLE.replace("max_epochs: 1", "max_epoch: 1")
+ALONE = "experiments/alone.yaml"
+
+
+def named(name: str, text: str = SINGLE) -> str:
+    return text.replace("alone", name)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    made = make_repo(tmp_path / "r", {"mtf.yaml": "", ALONE: SINGLE, "sub/note": ""})
+    install(GitRepo(made.path))
+    return made
+
+
+@pytest.fixture
+def server(repo: Repo, tmp_path: Path) -> Path:
+    """Return a guarded origin of ``repo``; whose own hooks do not run."""
+    bare = make_remote(tmp_path / "origin.git", repo)
+    uninstall(GitRepo(repo.path))
+    install(GitRepo(bare))
+    return bare
+
+
+def run(folder: Path, *args: str, **env: str) -> tuple[int, str]:
+    """Run git; return its exit code and all that it and its hooks said."""
+    done = subprocess.run(["git", *args], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True)  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+# -- pre-commit ------------------------------------------------------------------------------------
+
+
+def test_a_commit_holds_what_is_staged_for_it_however_it_is_made(repo: Repo) -> None:
+    """The index that counts is another one in each of these; so is the folder git starts in."""
+    repo.write({ALONE: BROKEN, "experiments/good.yaml": named("good")})
+    repo.git("add", "experiments/good.yaml")
+    sub = repo.path / "sub"
+    refused = [
+        run(repo.path, "commit", "-qam", "all"),
+        run(repo.path, "commit", "-qm", "a part", ALONE),
+        run(sub, "commit", "-qm", "from a folder", "../" + ALONE),
+        run(repo.path, "-C", "sub", "commit", "-qam", "-C"),
+        run(repo.path, "commit", "-qam", "by variables", GIT_DIR=".git", GIT_WORK_TREE="."),
+        run(sub, "commit", "-qam", "of elsewhere", GIT_DIR="../.git", GIT_WORK_TREE=".."),
+    ]
+    for code, said in refused:
+        assert code == 1
+        assert f"{ALONE}:5:" in said
+    assert run(repo.path, "commit", "-qm", "the good part", "experiments/good.yaml") == (0, "")
+    repo.git("add", "-A")
+    repo.write({ALONE: SINGLE})
+    code, said = run(sub, "commit", "-qm", "staged is broken, on disk it is not")
+    assert (code, f"{ALONE}:5:" in said) == (1, True)
+
+
+def test_what_builds_on_a_changed_file_is_checked_with_it(repo: Repo) -> None:
+    repo.commit({"experiments/base.yaml": BASE, "experiments/deep/search.yaml": GRID.replace("base.yaml", "../base.yaml")})  # fmt: skip
+    repo.write({"experiments/base.yaml": BASE.replace("adamw", "sgd")})
+    grid = "experiments/deep/search.yaml"
+    repo.write({grid: (repo.path / grid).read_text().replace("training.seed", "training.sed")})
+    repo.git("commit", "-qnm", "a mistake that nobody has seen", grid)
+    code, said = run(repo.path, "commit", "-qam", "the base alone")
+    assert code == 1
+    assert f"{grid}:4:" in said
+    repo.git("checkout", "-q", "HEAD~1", "--", grid)
+    assert run(repo.path, "commit", "-qam", "both")[0] == 0
+    repo.git("rm", "-q", "experiments/base.yaml")
+    code, said = run(repo.path, "commit", "-qm", "no base")
+    assert code == 1
+    assert "there is no file experiments/base.yaml" in said
+
+
+def test_a_name_is_taken_by_an_untouched_spec_and_settings_concern_all(repo: Repo) -> None:
+    repo.write({"experiments/second.yaml": SINGLE})
+    repo.git("add", "-A")
+    code, said = run(repo.path, "commit", "-qm", "twice")
+    assert (code, said.count("the name 'alone' is taken")) == (1, 1)
+    repo.git("rm", "-qf", "experiments/second.yaml")
+    repo.commit({}, "nothing")
+    repo.write({ALONE: BROKEN})
+    repo.git("commit", "-qanm", "a mistake that nobody has seen")
+    repo.write({"mtf.yaml": "slurm: {partition: low}\n"})
+    code, said = run(repo.path, "commit", "-qam", "settings")
+    assert (code, f"{ALONE}:5:" in said) == (1, True)
+
+
+def test_the_hooks_work_in_linked_work_trees_and_submodules(repo: Repo, tmp_path: Path) -> None:
+    repo.git("worktree", "add", "-q", "-b", "feature", str(tmp_path / "linked"))
+    outer = make_repo(tmp_path / "outer", {"mtf.yaml": ""})
+    allowed = ("-c", "protocol.file.allow=always")
+    outer.git(*allowed, "submodule", "add", "-q", str(repo.path), "inner")
+    inner = outer.path / "inner"
+    install(GitRepo(inner))
+    for folder in (tmp_path / "linked", inner):
+        (folder / ALONE).write_text(BROKEN)
+        assert run(folder, "commit", "-qam", "x")[0] == 1
+        (folder / ALONE).write_text(SINGLE.replace("1e-3", "3e-3"))
+        assert run(folder, "commit", "-qam", "x") == (0, "")
+    outer.git("add", "-A")
+    assert run(outer.path, "commit", "-qm", "outer")[0] == 0
+
+
+# -- installing ------------------------------------------------------------------------------------
+
+
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_hooks_that_were_there_go_on_running_and_come_back(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "r", {ALONE: SINGLE})
+    make_remote(tmp_path / "origin.git", repo)
+    hooks = repo.path / ".git/hooks"
+    script(hooks / "pre-commit", "echo theirs ran >&2")
+    script(hooks / "pre-push", 'echo "$1 was told: $(cat)" >&2')
+    mtf(repo.path, "hooks", "install")
+    mtf(repo.path, "hooks", "install")
+    repo.write({ALONE: BROKEN})
+    code, said = run(repo.path, "commit", "-qam", "x")
+    assert (code, "theirs ran" in said, f"{ALONE}:5:" in said) == (1, True, True)
+    repo.git("commit", "-qanm", "x")
+    code, said = run(repo.path, "push", "-q", "origin", "main")
+    assert (code, f"{ALONE}:5:" in said) == (1, True)
+    assert "origin was told: refs/heads/main" in said
+    mtf(repo.path, "hooks", "uninstall")
+    assert "theirs ran" in (hooks / "pre-commit").read_text()
+    assert run(repo.path, "push", "-q", "origin", "main")[0] == 0
+
+
+def test_a_hook_is_never_written_over(repo: Repo) -> None:
+    hook = repo.path / ".git/hooks/pre-commit"
+    script(hook.with_name("pre-commit.legacy"), "echo one")
+    script(hook, "echo two")
+    assert "are both hooks" in mtf(repo.path, "hooks", "install", code=1).stderr
+    assert "two" in hook.read_text()
+
+
+def test_core_hookspath_is_followed_into_the_repository_and_nowhere_else(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "r", {ALONE: SINGLE, "sub/note": ""})
+    repo.git("config", "core.hooksPath", ".githooks")
+    mtf(repo.path / "sub", "hooks", "install")
+    hook = repo.path / ".githooks/pre-commit"
+    assert str(tmp_path) not in hook.read_text(), "it may be committed"
+    repo.write({ALONE: BROKEN})
+    assert run(repo.path, "commit", "-qam", "x")[0] == 1
+    mtf(repo.path, "hooks", "uninstall")
+    assert not hook.exists()
+    for elsewhere in (str(tmp_path / "shared"), ".husky/_"):
+        repo.git("config", "core.hooksPath", elsewhere)
+        said = mtf(repo.path, "hooks", "install", code=1).stderr
+        assert 'mtf hooks run pre-push "$@"' in said
+        assert not (repo.path / elsewhere).exists()
+
+
+# -- pre-push --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(repo: Repo, tmp_path: Path) -> Repo:
+    """Return the repository with its hooks and an origin that takes everything."""
+    make_remote(tmp_path / "origin.git", repo)
+    return repo
+
+
+def test_every_pushed_ref_is_checked_for_what_the_remote_lacks(clone: Repo) -> None:
+    clone.write({"experiments/old.yaml": named("old", BROKEN)})
+    clone.git("add", "-A")
+    clone.git("commit", "-qnm", "broken, and there already")
+    old = clone.git("rev-parse", "HEAD")
+    clone.git("push", "-q", "--no-verify", "origin", "main", f"{old}:refs/heads/other")
+    clone.commit({"experiments/new.yaml": named("new")})
+    assert run(clone.path, "push", "origin", "main")[0] == 0, "what it brings is fine"
+    clone.git("branch", "good")
+    clone.git("checkout", "-qb", "bad")
+    clone.write({ALONE: BROKEN})
+    clone.git("commit", "-qanm", "broken")
+    for refs in (["good", "bad"], ["bad:elsewhere"], ["good", "HEAD:refs/tags/v1"], ["+bad:other"]):
+        code, said = run(clone.path, "push", "origin", *refs)
+        assert (code, said.count(f"{ALONE}:5:")) == (1, 1)
+        assert "old.yaml" not in said
+    clone.write({ALONE: SINGLE.replace("1e-3", "5e-3")})
+    clone.git("commit", "-qam", "mended")
+    assert run(clone.path, "push", "origin", "good", "bad", "HEAD:refs/tags/v1")[0] == 0
+    assert run(clone.path, "push", "origin", ":bad", "+good~1:other")[0] == 0
+
+
+def test_a_push_that_the_cluster_will_act_on_says_what_it_asks_for(clone: Repo) -> None:
+    clone.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID})
+    _, said = run(clone.path, "push", "origin", "main")
+    assert "mtf: main: 4 new runs, at most 0.3333 CPU-h" in said
+    assert "new run" not in run(clone.path, "push", "origin", "main:feature")[1]
+
+
+def test_job_branches_and_the_ledger_are_pushed_unseen(clone: Repo) -> None:
+    clone.write({ALONE: BROKEN})
+    clone.git("commit", "-qanm", "broken")
+    refs = ["HEAD:refs/heads/slurm-job/a/b/c", "HEAD:refs/heads/mtf/ledger"]
+    assert run(clone.path, "push", "origin", *refs, "HEAD:refs/heads/mtf/other")[0] == 1
+    assert run(clone.path, "push", "origin", *refs)[0] == 0
+
+
+def test_the_pre_commit_framework_tells_of_a_push_by_variables(clone: Repo) -> None:
+    """As version 4.7 does, which reads git's lines itself: with a base, and with none known."""
+    old = clone.git("rev-parse", "HEAD")
+    clone.write({ALONE: BROKEN})
+    clone.git("commit", "-qanm", "broken")
+    told = {"PRE_COMMIT_REMOTE_NAME": "origin", "PRE_COMMIT_REMOTE_BRANCH": "refs/heads/f", "PRE_COMMIT_LOCAL_BRANCH": "refs/heads/main"}  # fmt: skip
+    for span in ({}, {"PRE_COMMIT_FROM_REF": old, "PRE_COMMIT_TO_REF": "HEAD"}):
+        done = subprocess.run([sys.executable, "-m", "mtf.cli", "hooks", "run", "pre-push"], cwd=clone.path, env={**os.environ, **told, **span}, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
+        assert (done.returncode, f"{ALONE}:5:" in done.stderr) == (1, True), done.stderr
+
+
+# -- pre-receive -----------------------------------------------------------------------------------
+
+
+def test_a_server_refuses_broken_specs_on_the_tracked_branch_alone(
+    repo: Repo, server: Path
+) -> None:
+    repo.commit({ALONE: BROKEN})
+    code, said = run(repo.path, "push", "origin", "main:main", "main:feature", "--atomic")
+    assert (code, f"refs/heads/main: {ALONE}:5:" in said) == (1, True)
+    repo.commit({"mtf.yaml": "branch: other\n"})
+    assert run(repo.path, "push", "origin", "main")[0] == 1, "its own settings count too"
+    assert run(repo.path, "push", "origin", "main:feature")[0] == 0
+    repo.commit({"mtf.yaml": "", ALONE: SINGLE.replace("1e-3", "2e-3")})
+    assert run(repo.path, "push", "origin", "main")[0] == 0
+    assert run(server, "fsck", "--strict")[0] == 0
+
+
+def test_a_server_keeps_job_branches_and_the_ledger(repo: Repo, server: Path) -> None:
+    pin = CommitId(repo.git("rev-parse", "HEAD"))
+    store = LedgerStore(GitRepo(repo.path), "origin")
+    store.fetch("main")
+    run_id = f"alone/20260101T000000Z/{pin[:8]}"
+    one = record(experiment(), run_id)
+    branch = f"refs/heads/slurm-job/{run_id}"
+    ledger = store.append(store.read(), Change(runs=(one,), branches={branch: pin}), "one")
+    store.append(ledger, Change(runs=(replace(one, epoch=1),)), "more")
+    tip = repo.git("rev-parse", "mtf/ledger")
+    emptied = repo.git("commit-tree", "-m", "x", "-p", tip, "HEAD^{tree}")
+    wrong = {
+        f":{branch}": "is never deleted",
+        f"+{repo.commit({}, 'next')}:{branch}": "is never moved",
+        f"HEAD:refs/heads/slurm-job/alone/20260101T000001Z/{pin[:8]}": "named after its commit",
+        ":mtf/ledger": "never deleted",
+        "+mtf/ledger~1:mtf/ledger": "only grows",
+        f"{emptied}:refs/heads/mtf/ledger": "is missing (1 in all)",
+    }
+    for refs, why in wrong.items():
+        code, said = run(repo.path, "push", "origin", refs)
+        assert (code, why in said) == (1, True), said
+    assert run(server, "rev-parse", "mtf/ledger", branch)[1].split() == [tip, pin]
