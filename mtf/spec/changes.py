@@ -29,7 +29,7 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
 def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     path = path_of(key.strip())
-    if not equals or len(path) == 1:
+    if not equals or len(path) == 1 or "\n" in value:
         raise UsageError(f"--set {text}: write KEY=VALUE, like slurm.mem=16G")
     if problem := key_problem(path):
         raise UsageError(f"--set {text}: {problem}")

@@ -123,7 +123,14 @@ def _failed(error: BaseException, journal: Journal) -> int:
 
 
 def _last_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    """Return the line that says what was wrong: the error's first, or its last after a traceback.
+
+    What a data worker has raised stands behind the worker's own traceback; advice like that of
+    CUDA's errors stands behind what has happened.
+    """
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    told_behind = isinstance(error, SyntaxError) or any("Traceback (most" in x for x in lines)
+    return lines[-1 if told_behind else 0]
 
 
 def _train(job: Job, journal: Journal) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from mtf import rundir
 from mtf.core.fold import fold
+from mtf.trainer.job import _last_line
 from tests.trainer.nasty import difference, result
 from tests.trainer.runs import Job, config_with, events, execute, make_run, wait_for
 
@@ -149,6 +150,27 @@ def test_a_failure_is_journaled_with_its_last_line_and_traceback(tmp_path: Path)
     assert failed["reason"] == "ValueError: no such disk"
     assert 'task.py", line' in failed["traceback"]
     assert failed["traceback"].rstrip() in output
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("bad"), "ValueError: bad"),
+        (KeyError("lr"), "KeyError: 'lr'"),
+        (
+            RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to see more"),
+            "RuntimeError: CUDA error: out of memory",
+        ),
+        (
+            MemoryError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback"
+                        " (most recent call last):\n  File \"data.py\"\nMemoryError: 8 GB"),
+            "MemoryError: 8 GB",
+        ),
+        (SyntaxError("invalid syntax", ("a.py", 1, 1, "x =", 1, 2)), "SyntaxError: invalid syntax"),
+    ],
+)  # fmt: skip
+def test_the_line_of_an_error_that_says_what_was_wrong(error: Exception, line: str) -> None:
+    assert _last_line(error) == line
 
 
 def test_a_wrong_configuration_is_journaled_without_a_traceback_on_screen(tmp_path: Path) -> None:

@@ -1,0 +1,262 @@
+"""Why attempts end, and what follows: tables, and the planner's answers to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtf.commands.claims import Claimant, changed_record, put_off, unclear, with_job
+from mtf.core.actions import Resume
+from mtf.core.causes import Cause, cause_of_error
+from mtf.core.diff import Policy, plan
+from mtf.core.fold import Progress, fold
+from mtf.core.ids import JobId, Token
+from mtf.core.observe import LONGEST_WAIT, Retry
+from mtf.core.records import Checkpoint
+from mtf.core.states import JobState, RunState, Sync
+from tests.core.worlds import (
+    COMMIT,
+    NOW,
+    Cancel,
+    desired,
+    experiment,
+    iso,
+    job,
+    kinds,
+    record,
+    world,
+)
+
+if TYPE_CHECKING:
+    from mtf.core.records import RunRecord
+
+ALONE = experiment(seed=1)
+SPEC = desired(ALONE)
+TOKEN = Token("a" * 16)
+BY = Claimant("me@here:2", NOW, COMMIT, "slurm", "default", 600, Path("/runs"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has", "cuda-oom"),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "cuda-oom"),
+        ("RuntimeError: CUDA error: out of memory", "cuda-oom"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuda-oom"),
+        ("torch.distributed.DistBackendError: NCCL error: Cuda failure 2 'out of memory'", "cuda-oom"),
+        ("torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB", "cuda-oom"),
+        ("MemoryError", "host-oom"),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 745. GiB for an array", "host-oom"),
+        ("OSError: [Errno 12] Cannot allocate memory", "host-oom"),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "host-oom"),
+        ("RuntimeError: DataLoader worker (pid 3993) is killed by signal: Killed.", "host-oom"),
+        ("RuntimeError: DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.", "host-oom"),
+        ("ValueError: the flux is out of range", "code-error"),
+        ("RuntimeError: CUDA error: device-side assert triggered", "code-error"),
+        ("KeyError: 'memory'", "code-error"),
+    ],
+)  # fmt: skip
+def test_an_errors_text_tells_which_memory_ran_out(text: str, cause: str) -> None:
+    assert cause_of_error(text) == cause
+
+
+def over(state: JobState, progress: Progress | None = None, **changes: Any) -> RunRecord:
+    """Return the record that one observation of a running run's job leaves."""
+    start = record(ALONE, state=RunState.RUNNING, cancel_requested=changes.pop("asked", False))
+    said = replace(progress, token=TOKEN) if progress else Progress()
+    made = plan(
+        world(SPEC, records=(start,), jobs=(job(state, **changes),), progress={start.run: said}),
+        Policy(retry=Retry(on=frozenset())), NOW,
+    )  # fmt: skip
+    return made.actions[0].record if made.actions else start  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("view", "said", "cause", "state"),
+    [
+        ({"state": JobState.TIMEOUT}, None, "time-limit", "timeout"),
+        ({"state": JobState.PREEMPTED}, None, "preempted", "failed"),
+        ({"state": JobState.NODE_FAILURE}, None, "node-failure", "failed"),
+        ({"state": JobState.OUT_OF_MEMORY}, None, "host-oom", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 85}, None, "time-limit", "timeout"),
+        ({"state": JobState.FAILED, "exit_code": 78}, None, "configuration", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 137}, None, "host-oom", "failed"),
+        ({"state": JobState.FAILED, "signal": 9}, None, "host-oom", "failed"),
+        ({"state": JobState.FAILED, "signal": 7}, None, "host-oom", "failed"),
+        ({"state": JobState.FAILED, "signal": 53}, None, "node-failure", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 1}, None, "code-error", "failed"),
+        ({"state": JobState.FAILED, "signal": 9}, {"failed": "ValueError: x"}, "code-error", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 1}, {"failed": "MemoryError"}, "host-oom", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 1}, {"failed": "RuntimeError: CUDA error: out of memory"}, "cuda-oom", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 1}, {"refused": "x.py differs"}, "configuration", "failed"),
+        ({"state": JobState.FAILED, "signal": 9}, {"stopped": "SIGTERM"}, "preempted", "failed"),
+        ({"state": JobState.FAILED, "exit_code": 130}, {"stopped": "SIGINT"}, "cancelled", "cancelled"),
+        ({"state": JobState.CANCELLED}, None, "cancelled", "cancelled"),
+        ({"state": JobState.CANCELLED}, {"finished_at": iso()}, "completed", "completed"),
+    ],
+)  # fmt: skip
+def test_each_end_has_its_cause(
+    view: dict[str, Any], said: dict[str, Any] | None, cause: str, state: str
+) -> None:
+    new = over(**view, progress=Progress(**said) if said else None)
+    assert (new.cause, new.state, new.attempt.outcome) == (cause, state, cause)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "reason"),
+    [
+        (JobState.HELD, RunState.PENDING, "held (JobHeldUser): scontrol release lets it go"),
+        (JobState.SUSPENDED, RunState.RUNNING, "suspended: scontrol resume lets it go on"),
+        (JobState.PENDING, RunState.PENDING, "JobHeldUser"),
+    ],
+)
+def test_a_job_that_goes_on_says_what_it_waits_for(
+    state: JobState, shown: RunState, reason: str
+) -> None:
+    start = record(ALONE, state=RunState.CLAIMED)
+    made = plan(world(SPEC, records=(start,), jobs=(job(state, reason="JobHeldUser"),)), Policy(), NOW)  # fmt: skip
+    new = made.actions[0].record  # type: ignore[union-attr]
+    assert (new.state, new.reason) == (shown, reason)
+
+
+def test_it_is_said_who_has_cancelled_as_soon_as_the_accounts_know() -> None:
+    fresh = NOW - timedelta(seconds=3)
+    assert not over(JobState.CANCELLED, ended_at=fresh).is_over
+    new = over(JobState.CANCELLED, ended_at=fresh, cancelled_by="alice")
+    assert new.reason == "cancelled by alice outside mtf: mtf retry runs it again"
+    assert new.sync is Sync.OUT_OF_SYNC
+    late = over(JobState.CANCELLED, ended_at=NOW - timedelta(minutes=1))
+    assert late.reason == "cancelled outside mtf: mtf retry runs it again"
+    ours = over(JobState.CANCELLED, ended_at=fresh, asked=True)
+    assert (ours.reason, ours.sync) == ("cancelled by mtf cancel", Sync.SYNCED)
+
+
+# -- crash loops -----------------------------------------------------------------------------------
+
+
+def lives(*events: str) -> Progress:
+    """Return what a journal of starts, stops and checkpoints (by their step) adds up to."""
+    facts: list[dict[str, Any]] = []
+    for event in events:
+        if event.isdigit():
+            facts.append({"event": "checkpoint", "step": int(event), "path": "c"})
+        elif event == "start":
+            facts.append({"event": "started", "token": TOKEN, "at": iso(-1)})
+        else:
+            facts.append({"event": "stopped", "reason": event})
+    return fold(facts, "/r")
+
+
+@pytest.mark.parametrize(
+    ("progress", "state", "restarts", "cause"),
+    [
+        (lives("start", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"), JobState.PENDING, 3, "preempted"),
+        (lives("start", "SIGUSR1", "start", "SIGUSR1", "start", "SIGUSR1", "start"), JobState.RUNNING, 3, "time-limit"),
+        (lives("start", "SIGTERM", "start", "SIGTERM", "start"), JobState.RUNNING, 2, None),
+        (lives("start", "SIGTERM", "start", "5", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"), JobState.PENDING, 4, None),
+        (lives("start", "5", "start", "5", "start", "5", "start", "5"), JobState.PENDING, 4, "preempted"),
+        (lives("start", "5", "start", "6", "start", "7", "start", "8"), JobState.PENDING, 4, None),
+        (Progress(), JobState.PENDING, 3, "preempted"),  # it never came so far as to say anything
+        (Progress(), JobState.PENDING, 2, None),
+        (lives("start", "start", "start", "start"), JobState.RUNNING, 0, None),
+    ],
+)  # fmt: skip
+def test_a_job_that_slurm_requeues_without_progress_is_ended(
+    progress: Progress, state: JobState, restarts: int, cause: str | None
+) -> None:
+    start = record(ALONE, state=RunState.RUNNING)
+    view = job(state, restarts=restarts)
+    made = plan(world(SPEC, records=(start,), jobs=(view,), progress={start.run: progress}), Policy(), NOW)  # fmt: skip
+    if cause is None:
+        assert Cancel not in kinds(made)
+        return
+    (action,) = made.actions
+    assert isinstance(action, Cancel)
+    asked = changed_record(action, None, BY)
+    gone = world(SPEC, records=(asked,), jobs=(job(JobState.CANCELLED),), progress={start.run: progress})  # fmt: skip
+    (end,) = plan(gone, Policy(), NOW).actions
+    assert (end.record.state.value, end.record.cause) == ("failed" if cause == "preempted" else "timeout", cause)  # type: ignore[union-attr]  # fmt: skip
+    assert "in a row without progress" in end.record.reason  # type: ignore[union-attr]
+
+
+def test_an_attempt_that_a_person_asks_for_begins_the_count_anew() -> None:
+    fruitless = replace(record(ALONE).attempt, ended_at=iso(-1), outcome="node-failure", end_step=0)
+    given_up = record(ALONE, state=RunState.FAILED)
+    given_up = replace(given_up, attempts=(fruitless,) * 3)
+    asked = Resume(given_up.run, given_up, "mtf retry", asked=True, changes={"slurm.mem": "16G"})
+    again = with_job(changed_record(asked, (TOKEN, 0), BY), JobId("77"), iso())
+    assert again.attempt.changes == {"slurm.mem": "16G"}
+    made = plan(world(SPEC, records=(again,), jobs=(job(JobState.NODE_FAILURE),)), Policy(), NOW)
+    new = made.actions[0].record  # type: ignore[union-attr]
+    assert new.retry_at == iso(1)  # and not over
+    due = plan(world(SPEC, records=(replace(new, retry_at=iso()),)), Policy(), NOW)
+    (resume,) = due.actions
+    next_one = changed_record(resume, (Token("b" * 16), 0), BY)
+    assert next_one.attempt.changes == {"slurm.mem": "16G"}  # an automatic attempt keeps it
+    assert not next_one.attempt.asked
+
+
+# -- submissions that come to nothing --------------------------------------------------------------
+
+
+def test_the_wait_doubles_up_to_a_bound() -> None:
+    waits = [Retry(backoff_s=60).wait(n).total_seconds() for n in (0, 1, 2, 3, 7, 99)]
+    assert waits == [0, 60, 120, 240, 3600, 3600]
+    assert Retry(backoff_s=1e9).wait(1) == LONGEST_WAIT
+    assert Retry(backoff_s=0).wait(50) == timedelta(0)
+
+
+def test_what_was_put_off_is_tried_again_when_it_is_due_and_leaves_no_attempts_behind() -> None:
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
+    for tries in (1, 2, 3):
+        waiting = put_off(claim, "QOSMaxSubmitJobPerUserLimit", iso(), iso(1))
+        assert (waiting.state, waiting.attempt.put_off) == (RunState.PENDING, tries)
+        assert plan(world(SPEC, records=(waiting,)), Policy(), NOW).is_empty
+        due = plan(world(SPEC, records=(replace(waiting, retry_at=iso()),)), Policy(), NOW)
+        (action,) = due.actions
+        assert isinstance(action, Resume)
+        assert not action.fence  # nothing of it can start: the executor has surely not taken it
+        claim = changed_record(action, (Token(f"{tries:016x}"), 0), BY)
+        assert (claim.state, len(claim.attempts)) == (RunState.CLAIMED, 1)
+    ended = with_job(claim, JobId("77"), iso())
+    view = job(JobState.NODE_FAILURE, token=ended.attempt.token)
+    new = plan(world(SPEC, records=(ended,), jobs=(view,)), Policy(), NOW).actions[0].record  # type: ignore[union-attr]  # fmt: skip
+    assert new.retry_at == iso(1)  # one attempt without progress, not four
+
+
+def test_an_unclear_submission_is_looked_up_at_once_and_repeated_later() -> None:
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "claimed_at": iso()})
+    vague = unclear(claim, "Socket timed out")
+    gone = {"abandoned": frozenset({TOKEN})}
+    waits = plan(world(SPEC, records=(vague,), **gone), Policy(), NOW)
+    assert waits.is_empty
+    assert "Socket timed out" in waits.notes[0]
+    found = plan(
+        world(SPEC, records=(vague,), jobs=(job(JobState.PENDING),), **gone), Policy(), NOW
+    )
+    assert found.actions[0].job_id == "77"  # type: ignore[union-attr]
+    later = plan(world(SPEC, records=(vague,), **gone), Policy(), NOW + timedelta(minutes=1))
+    (action,) = later.actions
+    assert isinstance(action, Resume)
+    assert action.fence
+
+
+def test_nothing_is_done_about_jobs_of_which_nobody_knows_while_the_accounts_are_away() -> None:
+    nobody = job(JobState.UNKNOWN, job_id=JobId(""), reason="accounts cannot be read: x")
+    claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
+    made = plan(world(SPEC, records=(claim,), jobs=(nobody,)), Policy(), NOW)
+    assert made.is_empty
+    assert "accounts cannot be read" in made.notes[0]
+    old = record(ALONE, state=RunState.RUNNING)  # forgotten by squeue for an hour: not lost
+    assert plan(world(SPEC, records=(old,), jobs=(nobody,)), Policy(), NOW).is_empty
+
+
+def test_a_checkpoint_that_goes_no_further_is_no_progress() -> None:
+    assert lives("start", "5", "start", "5").idle_starts == 1
+    assert fold([{"event": "started", "token": "x"}] * 3, "/r").idle_starts == 3
+    assert Cause.PREEMPTED in Retry().on
+    assert lives("start", "3").checkpoint == Checkpoint("/r/c", 3, "", 0)
