@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import commands, saving, submit, trainer
+from benchmarks import commands, review, saving, submit, trainer
 
 FIGURES = {
     "commands": commands.main,
     "submit": submit.main,
     "trainer": trainer.main,
     "saving": saving.main,
+    "review": review.main,
 }
 
 for name in sys.argv[1:] or FIGURES:

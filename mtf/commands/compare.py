@@ -61,7 +61,8 @@ def compare_commits(
     project: Project, old: CommitId, new: CommitId, policies: Policies | None = None
 ) -> Review:
     """Return what ``new`` asks for that ``old`` does not; ``policies``: those of the base now."""
-    sides = _Side.at(project.repo, old), _Side.at(project.repo, new)
+    before = _Side.at(project.repo, old, {})
+    sides = before, _Side.at(project.repo, new, before.blobs)
     ledger = project.ledger()
     found = _both(*sides, ledger, certain=ledger.tip is not None or project.remote is None)
     specs = tuple(s for s in found.specs if not s.is_same or found.is_changed(s))
@@ -96,12 +97,16 @@ class _Side:
     settings: Settings
     texts: Mapping[str, bytes]
     irregular: tuple[Problem, ...]
+    blobs: Mapping[str, bytes]  # the same texts by object id
 
     @classmethod
-    def at(cls, repo: GitRepo, commit: CommitId) -> _Side:
+    def at(cls, repo: GitRepo, commit: CommitId, known: Mapping[str, bytes]) -> _Side:
+        """Read a commit; ``known`` holds blobs that have been read already."""
         settings = settings_at(repo, commit)
-        texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
-        return cls(repo, commit, settings, texts, tuple(irregular))
+        entries = repo.files(commit, settings.experiments)
+        texts, irregular = spec_files(repo, entries, known)
+        blobs = {entries[path].oid: text for path, text in texts.items()}
+        return cls(repo, commit, settings, texts, tuple(irregular), blobs)
 
     def load(self, paths: Collection[str], stamp: str) -> Loaded:
         there = [p for p in paths if p in self.texts]

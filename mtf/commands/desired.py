@@ -11,6 +11,7 @@ from mtf.core.proof import GITLINK, SYMLINK
 from mtf.errors import Problem, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from mtf.core.experiments import Desired
@@ -42,8 +43,13 @@ def read_desired(
     return settings, tuple((d, keys_of(repo, commit, d)) for d in loaded.desired)
 
 
-def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, bytes], list[Problem]]:
-    """Return the contents of regular files, and a problem for each YAML file that is not one."""
+def spec_files(
+    repo: GitRepo, entries: dict[str, Entry], known: Mapping[str, bytes] | None = None
+) -> tuple[dict[str, bytes], list[Problem]]:
+    """Return the contents of regular files, and a problem for each YAML file that is not one.
+
+    ``known`` holds contents, by object id, that need not be read again.
+    """
     kinds = {SYMLINK: "a symbolic link", GITLINK: "a submodule"}
     problems = [
         Problem(path, 1, 1, f"{kinds.get(e.mode, 'not a regular file')}: a spec must be a file")
@@ -51,7 +57,8 @@ def spec_files(repo: GitRepo, entries: dict[str, Entry]) -> tuple[dict[str, byte
         if e.mode not in _REGULAR and path.endswith((".yaml", ".yml"))
     ]
     regular = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
-    contents = repo.blobs(regular.values())
+    there = known or {}
+    contents = {**there, **repo.blobs(oid for oid in regular.values() if oid not in there)}
     return {path: contents[oid] for path, oid in regular.items()}, problems
 
 
