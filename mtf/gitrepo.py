@@ -303,6 +303,13 @@ class GitRepo:
         code, out, _ = self._try("config", "--get", key)
         return out.decode().strip() if code == 0 else None
 
+    def config_values(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return the values of those of these keys that are set."""
+        pattern = "|".join(re.escape(key) for key in keys)
+        out = self._try("config", "-z", "--get-regexp", f"^({pattern})$")[1]
+        pairs = (one.partition("\n") for one in os.fsdecode(out).split("\0")[:-1])
+        return {key: value for key, _, value in pairs}
+
     @cached_property
     def identity(self) -> str:
         """Who commits here, as ``Name <mail>``."""

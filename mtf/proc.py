@@ -122,7 +122,7 @@ def start_detached(
     Raises:
         OSError: it did not start, and will not.
     """
-    _forget_ended()
+    reap_detached()
     with log.open("ab") as out, (errors or log).open("ab") as err:
         child = subprocess.Popen(
             list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd,
@@ -136,7 +136,8 @@ def start_detached(
 _detached: list[int] = []  # children that may have ended unnoticed: each would stay a zombie
 
 
-def _forget_ended() -> None:
+def reap_detached() -> None:
+    """Let detached programs that have ended go, which are zombies until then."""
     for pid in tuple(_detached):
         try:
             ended = os.waitpid(pid, os.WNOHANG)[0] == pid

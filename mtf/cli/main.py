@@ -40,6 +40,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Check repository, cluster, environment, ledger and runs; say how to repair each.",
     ),
     "schema": ("mtf.cli.schema:schema", "Print the JSON Schema of specs, for editors."),
+    "controller": (
+        "mtf.cli.controller:controller",
+        "Who controls which cluster; a systemd unit or a crontab line for it.",
+    ),
     "hooks": ("mtf.cli.hooks:hooks", "Install the git hooks."),
 }
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from mtf.cli.output import open_here, print_plan, say
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from mtf.commands.apply import Report
+    from mtf.commands.gather import Options
+    from mtf.commands.project import Project
 
 _EXECUTORS = click.Choice(["slurm", "local", "auto"])
 
@@ -79,7 +83,10 @@ def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> 
 @click.option("--prune", is_flag=True, help="Cancel the runs whose spec is gone.")
 @click.option("--no-push", is_flag=True, help="Keep the ledger's commits in this clone.")
 @click.option("--wait", is_flag=True, help="Stay until every run is over, showing progress.")
-@click.option("--interval", type=click.FloatRange(min=0.1), help="Seconds between looks (--wait).")
+@click.option("--watch", is_flag=True, help="Reconcile again and again: the controller.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), help="Seconds between looks (--wait, --watch)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.pass_context
 def sync(
@@ -91,13 +98,13 @@ def sync(
     prune: bool,
     no_push: bool,
     wait: bool,
+    watch: bool,
     interval: float | None,
     as_json: bool,
 ) -> None:
-    """Make the cluster match the committed experiments, once."""
+    """Make the cluster match the committed experiments, once or (--watch) for ever."""
     from mtf.commands.gather import Options
     from mtf.commands.sync import sync_lock, sync_once, sync_until_over
-    from mtf.report.plans import verdict
 
     if dry_run:
         ctx.invoke(plan, rev=rev, only=only, prune=prune, style="text", detailed_exitcode=False)
@@ -105,9 +112,16 @@ def sync(
     project = open_here(ctx.obj)
     wish = None if executor == "auto" else executor
     options = Options(rev=rev, only=only, executor=wish, prune=prune)
+    if watch:
+        once = [name for name, on in (("--rev", rev), ("--wait", wait), ("--json", as_json)) if on]
+        if once:
+            raise click.UsageError(f"{', '.join(once)}: not with --watch")
+        _watch(project, options, publish=not no_push, interval=interval)
+        return
     with sync_lock(project):
         report = sync_once(project, options, publish=not no_push, say=say)
-        say(verdict(report.plan) if report.plan.is_empty else _done(report))
+        for line in _told(report):
+            say(line)
     if wait:
         from mtf.cli.live import show_progress
 
@@ -116,6 +130,31 @@ def sync(
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     sys.exit(report.exit_code)
+
+
+def _watch(project: Project, options: Options, *, publish: bool, interval: float | None) -> None:
+    from mtf.cli.stop import stoppable
+    from mtf.commands.watch import INTERVAL_S, watch
+
+    def stamped(line: str) -> None:
+        say(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
+
+    every = interval or INTERVAL_S
+    with stoppable() as pause:
+        watch(project, options, publish=publish, interval_s=every, say=stamped, pause=pause)
+
+
+def _told(report: Report) -> list[str]:
+    """Return what a person is to know of one sync."""
+    from mtf.report.plans import verdict
+
+    notes = [f"note     {note}" for note in report.plan.notes]
+    if not report.problems:
+        return [*notes, verdict(report.plan) if report.plan.is_empty else _done(report)]
+    done = [] if report.plan.is_empty else [_done(report)]
+    problems = count(len(report.problems), "problem")
+    why = f"Nothing new is submitted, what is recorded goes on: {problems} at {report.commit[:8]}"
+    return [*notes, *done, why, *map(str, report.problems)]
 
 
 def _done(report: Report) -> str:
@@ -138,4 +177,5 @@ def _as_json(report: Report) -> dict[str, object]:
         "put_off": dict(report.put_off),
         "unchanged": report.plan.unchanged,
         "notes": list(report.plan.notes),
+        "problems": [str(problem) for problem in report.problems],
     }

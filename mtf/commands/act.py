@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from mtf.commands.apply import Application, Report
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import Committed, Options, is_elsewhere, situation
-from mtf.commands.project import settings_at
+from mtf.commands.project import CLUSTER
 from mtf.commands.retries import with_retries
 from mtf.commands.select import choose, find_runs
-from mtf.core.actions import Action, Cancel, Plan, Resume
+from mtf.core.actions import Action, Cancel, Plan, Resume, Submit
 from mtf.core.states import RunState
 from mtf.errors import MtfError
 from mtf.spec.changes import parse_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mtf.commands.project import Project
     from mtf.core.records import RunRecord
@@ -115,27 +115,31 @@ def _act(
         commit = project.tracked(store)
         ledger = store.read()
         actions = sorted(decide(ledger), key=lambda a: a.run)
-        _check_reachable(project, actions)
+        here = project.with_settings(project.settings_at(commit))
+        _check_reachable(here, [a.record for a in actions if not isinstance(a, Submit)])
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
-        committed = Committed(commit, settings_at(project.repo, commit), ())
-        found = situation(project, ledger, committed, Options())
+        committed = Committed(commit, here.settings, ())
+        found = situation(here, ledger, committed, Options())
         executor = _executor_of(actions)
-        return Application(project, store, found, executor, say).carry_out(plan)
+        return Application(here, store, found, executor, say).carry_out(plan)
 
     with project.repo.reading():
         return with_retries(once)
 
 
-def _check_reachable(project: Project, actions: Sequence[Action]) -> None:
-    """Refuse to act on runs that only another clone or host can reach."""
-    for action in actions:
-        assert isinstance(action, Cancel | Resume)
-        if is_elsewhere(project, action.record):
+def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
+    """Refuse to act on runs that only another cluster, clone or host can reach."""
+    cluster = project.settings.cluster.name
+    for record in records:
+        if record.cluster != cluster:  # a job id means another job there
             raise MtfError(
-                f"{action.run}: its folder {action.record.run_dir} is not here: go there"
+                f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}:"
+                f" go there ({CLUSTER}={record.cluster} where this host reaches it)"
             )
+        if is_elsewhere(project, record):
+            raise MtfError(f"{record.run}: its folder {record.run_dir} is not here: go there")
 
 
 def _executor_of(actions: Sequence[Action]) -> str:
@@ -156,6 +160,8 @@ def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
     idle = [r.run for r in records if r.is_over or r.job_id is None]
     if idle:
         raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
+    here = project.with_settings(project.settings_at(project.tracked()))
+    _check_reachable(here, records)
     for name, (jobs, names) in jobs_of(records).items():
-        open_executor(project, name).preempt(jobs, names)
+        open_executor(here, name).preempt(jobs, names)
     return records

@@ -30,8 +30,10 @@ from mtf.commands.summaries import write_summaries
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.ids import JobId, job_branch, submission_of
 from mtf.errors import (
+    EXIT_ERROR,
     EXIT_PARTIAL,
     ExecutorUnavailableError,
+    MtfError,
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from mtf.core.ids import CommitId, RunId, SubmissionId
     from mtf.core.jobs import Submitted
     from mtf.core.records import RunRecord, SubmissionRecord
+    from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore
 
@@ -64,10 +67,13 @@ class Report:
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
     put_off: Mapping[RunId, str] = field(default_factory=dict)  # a later sync submits them
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
+    problems: tuple[Problem, ...] = ()  # with what is committed: nothing new was submitted
 
     @property
     def exit_code(self) -> int:
         """Return 0 when all was seen and done that was to be, else the code for a part of it."""
+        if self.problems:
+            return EXIT_ERROR
         bad = self.refused or self.uncertain or self.put_off or self.unreadable
         return EXIT_PARTIAL if bad else 0
 
@@ -98,16 +104,20 @@ class Application:
 
         Raises:
             RefMovedError: another writer was faster; nothing was submitted.
-            MtfError: nothing was submitted.
+            MtfError: nothing was submitted. Where only what starts is in the way (a template, a
+                checkout), all the rest of the plan has been done.
         """
         commit = self.situation.world.commit
         if plan.is_empty:
             return Report(plan, commit)
         actions = [self._fenced(action) for action in plan.actions]
+        starting = [a for a in actions if isinstance(a, Submit | Resume)]
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
-        prepared = self._prepare(
-            [self._start(a, configs) for a in actions if isinstance(a, Submit | Resume)]
-        )
+        try:
+            prepared = self._prepare([self._start(a, configs) for a in starting])
+        except MtfError:
+            self.carry_out(plan.only(tuple(a for a in actions if a not in starting)))
+            raise
         claimed = self._claim(actions, prepared)
         self._cancel(actions)
         outcome = _Outcome()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtf.commands.project import settings_at
@@ -28,7 +29,9 @@ _REGULAR = ("100644", "100755")
 def read_desired(
     repo: GitRepo, commit: CommitId, now: datetime
 ) -> tuple[Settings, tuple[Keyed, ...]]:
-    """Return the settings and all specs at a commit; the work tree is never looked at.
+    """Return the settings, of no cluster yet, and all specs at a commit, each with its cluster.
+
+    The work tree is never looked at.
 
     Raises:
         SpecError: something committed there is wrong; all of it is said.
@@ -40,7 +43,8 @@ def read_desired(
     loaded = load_specs(files, settings, timestamp(now), groups_at(repo, commit))
     if problems or loaded.problems:
         raise SpecError([*problems, *loaded.problems])
-    return settings, tuple((d, keys_of(repo, commit, d)) for d in loaded.desired)
+    named = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
+    return settings, tuple((d, keys_of(repo, commit, d)) for d in named)
 
 
 def spec_files(

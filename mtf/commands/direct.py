@@ -9,7 +9,6 @@ from mtf.commands.apply import Application, Report
 from mtf.commands.desired import keys_of
 from mtf.commands.executors import choose_executor
 from mtf.commands.gather import Committed, Options, policy_of, situation
-from mtf.commands.project import settings_at
 from mtf.commands.retries import with_retries
 from mtf.core.actions import Submit
 from mtf.core.diff import plan
@@ -45,15 +44,16 @@ def submit(
         store.fetch(project.settings.branch)
         commit = project.repo.commit("HEAD")
         keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
-        committed = Committed(commit, settings_at(project.repo, commit), keyed)
+        committed = Committed(commit, project.settings_at(commit), keyed)
         found = situation(project, store.read(), committed, Options())
         now = datetime.now(UTC)
         planned = plan(found.world, policy_of(committed.settings, Options()), now)
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
         if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
             raise MtfError("\n".join(waiting))
-        name = choose_executor(project, executor)
-        application = Application(project, store, found, name, say)
+        here = project.with_settings(found.settings)
+        name = choose_executor(here, executor)
+        application = Application(here, store, found, name, say)
         report = application.carry_out(planned.only(new))
         return report, {key for _, keys in keyed for key in keys}
 

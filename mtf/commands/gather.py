@@ -15,11 +15,11 @@ from mtf import rundir
 from mtf.commands.desired import read_desired
 from mtf.commands.executors import read_live
 from mtf.commands.origins import check_origins
-from mtf.commands.project import settings_at
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
 from mtf.core.fold import fold
 from mtf.core.observe import Retry
+from mtf.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mtf.core.fold import Progress
     from mtf.core.ids import CommitId, RunId, Token
     from mtf.core.records import RunRecord
+    from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.settings import Settings
 
@@ -53,24 +54,39 @@ class Situation:
     policy: Policy
     settings: Settings
     ledger: Ledger
+    problems: tuple[Problem, ...] = ()  # with what is committed: nothing new can be wanted
 
 
 def gather(project: Project, store: LedgerStore, options: Options, now: datetime) -> Situation:
     """Read what is committed, recorded and live.
 
+    Where a spec or the settings hold mistakes, what is recorded is read all the same.
+
     Raises:
-        RepositoryError, SpecError: as their readers say.
+        RepositoryError: as its readers say.
     """
     commit = project.tracked(store)
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
     ledger = store.read()
-    cluster = settings_at(project.repo, commit).cluster.name
+    settings, problems = _settings(project, commit)
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
-        looking = aside.submit(_look, project, ledger, cluster)
-        settings, desired = read_desired(project.repo, commit, now)
-        check_origins(desired, ledger.runs)
-        return _situation(ledger, Committed(commit, settings, desired), options, looking.result())
+        looking = aside.submit(_look, project.with_settings(settings), ledger)
+        try:
+            desired = () if problems else read_desired(project.repo, commit, now)[1]
+            check_origins(desired, ledger.runs)
+        except SpecError as e:
+            desired, problems = (), tuple(e.problems)
+        committed = Committed(commit, settings, desired, problems)
+        return _situation(ledger, committed, options, looking.result())
+
+
+def _settings(project: Project, commit: CommitId) -> tuple[Settings, tuple[Problem, ...]]:
+    """Return the settings at a commit; where they hold mistakes, the last ones known, and those."""
+    try:
+        return project.settings_at(commit), ()
+    except SpecError as e:
+        return project.settings, tuple(e.problems)
 
 
 @dataclass(frozen=True)
@@ -80,13 +96,14 @@ class Committed:
     commit: CommitId
     settings: Settings
     desired: tuple[Keyed, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 def situation(
     project: Project, ledger: Ledger, committed: Committed, options: Options
 ) -> Situation:
     """Return the world around what is committed."""
-    seen = _look(project, ledger, committed.settings.cluster.name)
+    seen = _look(project.with_settings(committed.settings), ledger)
     return _situation(ledger, committed, options, seen)
 
 
@@ -101,7 +118,8 @@ class _Seen:
     abandoned: frozenset[Token]
 
 
-def _look(project: Project, ledger: Ledger, cluster: str) -> _Seen:
+def _look(project: Project, ledger: Ledger) -> _Seen:
+    cluster = project.settings.cluster.name
     active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == cluster]
     elsewhere = frozenset(r.run for r in active if is_elsewhere(project, r))
     active = [r for r in active if r.run not in elsewhere]
@@ -122,9 +140,11 @@ def _situation(ledger: Ledger, committed: Committed, options: Options, seen: _Se
         taken=ledger.submissions,
         abandoned=seen.abandoned,
         can_submit=not seen.unreadable,
+        specs_read=not committed.problems,
     )
     settings = committed.settings
-    return Situation(world, policy_of(settings, options), settings, ledger)
+    policy = policy_of(settings, options)
+    return Situation(world, policy, settings, ledger, committed.problems)
 
 
 def policy_of(settings: Settings, options: Options) -> Policy:

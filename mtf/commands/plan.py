@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtf.commands.gather import gather
 from mtf.core.actions import Plan, Submit
 from mtf.core.diff import plan
+from mtf.errors import SpecError
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
@@ -30,10 +31,16 @@ class Planned:
 
 
 def plan_sync(project: Project, options: Options) -> Planned:
-    """Return what ``mtf sync`` with these options would do now."""
+    """Return what ``mtf sync`` with these options would do now.
+
+    Raises:
+        SpecError: what is committed is wrong; a sync would only observe what is recorded.
+    """
     now = datetime.now(UTC)
     with project.repo.reading():
         found = gather(project, project.store(publish=False), options, now)
+    if found.problems:
+        raise SpecError(list(found.problems))
     planned = plan(found.world, found.policy, now)
     return Planned(planned, tuple(_changes(planned, found.world)), found.world.commit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mtf.spec.settings import Settings
 
 SETTINGS = "mtf.yaml"
+CLUSTER = "MTF_CLUSTER"  # which cluster is served, for a clone that several share
+_CLUSTER_KEY = "mtf.cluster"  # the same, in the git configuration of a clone
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Project:
     """What every command that acts on runs starts from."""
 
     repo: GitRepo
-    settings: Settings
+    settings: Settings  # as they are on the cluster that this clone serves
     remote: str | None
+    serves: str | None = None  # the cluster, where the clone says another than the settings
 
     @cached_property
     def runs_root(self) -> Path:
@@ -34,6 +37,19 @@ class Project:
         root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
         main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
         return root if root.is_absolute() else (main or self.repo.root) / root
+
+    def settings_at(self, commit: CommitId) -> Settings:
+        """Return the settings at a commit, as they are on the cluster served here.
+
+        Raises:
+            SpecError: they hold mistakes.
+        """
+        settings = settings_at(self.repo, commit)
+        return settings.serving(self.serves or settings.cluster.name)
+
+    def with_settings(self, settings: Settings) -> Project:
+        """Return the project with the settings of another commit; the tracked branch stays."""
+        return replace(self, settings=settings.model_copy(update={"branch": self.settings.branch}))
 
     def store(self, *, publish: bool = True) -> LedgerStore:
         """Return the ledger's store."""
@@ -97,14 +113,37 @@ def project_in(repo: GitRepo) -> Project:
     with repo.reading():
         settings = settings_at(repo, repo.commit("HEAD"))
     remote = settings.remote
-    if remote is not None and repo.config(f"remote.{remote}.url") is None:
+    serves, url = _local_choices(repo, remote)
+    known = settings.known_clusters
+    if serves is not None and known is not None and serves not in known:
+        raise RepositoryError(
+            f"{CLUSTER} (or git config {_CLUSTER_KEY}) says that this clone serves cluster"
+            f" {serves!r}, which {SETTINGS} does not know: {', '.join(sorted(known))}"
+        )
+    if remote is not None and url is None:
         if "remote" in settings.model_fields_set:
             raise RepositoryError(
                 f"{SETTINGS}: remote {remote!r} is not a remote of this repository."
                 f" Add it (git remote add {remote} URL), or set `remote: null`"
             )
         remote = None
-    return Project(repo, settings, remote)
+    return Project(repo, settings.serving(serves or settings.cluster.name), remote, serves)
+
+
+def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str | None]:
+    """Return which cluster this clone serves, where it says so, and the remote's URL.
+
+    Raises:
+        RepositoryError: the cluster's name cannot be one.
+    """
+    from mtf.spec.words import name_problem
+
+    url = f"remote.{remote}.url"
+    values = repo.config_values((_CLUSTER_KEY, url))
+    serves = os.environ.get(CLUSTER) or values.get(_CLUSTER_KEY)
+    if serves is not None and (problem := name_problem(serves)):
+        raise RepositoryError(f"{CLUSTER} (or git config {_CLUSTER_KEY}): {serves!r} {problem}")
+    return serves, values.get(url)
 
 
 @lru_cache(maxsize=8)

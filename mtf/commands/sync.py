@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from mtf.errors import LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
     from mtf.core.records import RunRecord
 
 _PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
+WATCH = "mtf sync --watch"
 
 
 def sync_once(
     project: Project, options: Options, *, publish: bool, say: Callable[[str], None]
 ) -> Report:
     """Reconcile once; the caller holds the lock.
+
+    Mistakes in what is committed stop what is new, not the runs that are recorded: these are
+    observed and go on, and the report has the mistakes.
 
     Args:
         project: opened.
@@ -52,21 +58,24 @@ def sync_once(
         now = datetime.now(UTC)
         situation = gather(project, store, options, now)
         planned = plan(situation.world, situation.policy, now)
-        for note in planned.notes:
-            say(f"note     {note}")
         if planned.is_empty:
             store.publish()
-            return Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
-        executor = choose_executor(project, options.executor)
-        return Application(project, store, situation, executor, say).carry_out(planned)
+            done = Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
+        else:
+            here = project.with_settings(situation.settings)
+            executor = choose_executor(here, options.executor)
+            done = Application(here, store, situation, executor, say).carry_out(planned)
+        return replace(done, problems=situation.problems)
 
     with project.repo.reading():
         return with_retries(tick)
 
 
 @contextmanager
-def sync_lock(project: Project, wait_s: float = 0.0) -> Iterator[None]:
+def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") -> Iterator[None]:
     """Hold this clone's lock. Across clones and hosts the ledger's compare-and-swap is the guard.
+
+    A controller (``role`` says which command holds it) is waited for: its work is soon done.
 
     Raises:
         LockedError: another process holds it; the message says which.
@@ -74,17 +83,24 @@ def sync_lock(project: Project, wait_s: float = 0.0) -> Iterator[None]:
     folder = project.repo.common_dir / "mtf"
     folder.mkdir(exist_ok=True)
     holder = folder / "sync.holder"
-    lock = FileLock(folder / "sync.lock", timeout=wait_s, fallback_to_soft=False)
+    lock = FileLock(folder / "sync.lock", fallback_to_soft=False)
     try:
-        lock.acquire()
+        lock.acquire(timeout=wait_s)
     except Timeout:
-        who = (holder.read_text(encoding="utf-8") if holder.exists() else "") or "another process"
-        raise LockedError(f"{who} is syncing this clone. Wait for it, or run it later") from None
+        _wait_for_controller(lock, holder)
     try:
-        holder.write_text(f"{submitter()} (since {datetime.now(UTC):%H:%M:%S} UTC)")
+        holder.write_text(f"{submitter()} ({role}, since {datetime.now(UTC):%H:%M:%S} UTC)")
         yield
     finally:
         lock.release()
+
+
+def _wait_for_controller(lock: FileLock, holder: Path) -> None:
+    who = (holder.read_text(encoding="utf-8") if holder.exists() else "") or "another process"
+    try:
+        lock.acquire(timeout=_PATIENCE_S if WATCH in who else 0.0)
+    except Timeout:
+        raise LockedError(f"{who} is syncing this clone. Wait for it, or run it later") from None
 
 
 def sync_until_over(

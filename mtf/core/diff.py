@@ -52,22 +52,33 @@ class World:
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
     elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
     can_submit: bool = True
+    # False: what is committed has mistakes, ``desired`` is empty: nothing is new, nothing orphaned
+    specs_read: bool = True
 
 
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
     """Return the actions, in run-id order, that turn what exists into what is committed."""
     keys = {key for _, spec_keys in world.desired for key in spec_keys}
+    if not world.specs_read:
+        policy = replace(policy, prune=False)
     actions: list[Action] = []
     notes: list[str] = []
     for record in world.records.values():
         if record.cluster == policy.cluster and policy.wants(record.run.split("/", 1)[0]):
-            action, note = _recorded(record, world, policy, now, wanted=record.key in keys)
+            wanted = record.key in keys if world.specs_read else record.sync is Sync.SYNCED
+            action, note = _recorded(record, world, policy, now, wanted=wanted)
             actions += [action] if action else []
             notes += [note] if note else []
     seen = {action.run: action.record for action in actions if isinstance(action, Record)}
     new, waiting = _missing(world, {**world.records, **seen}, policy, now)
-    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - len(new) - len(waiting)
+    theirs = _of_others(world, policy)
+    missing = len(new) + len(waiting) + sum(theirs.values())
+    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - missing
     notes += waiting
+    notes += [
+        f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
+        for (name, cluster), n in theirs.items()
+    ]
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
         new = []
@@ -88,7 +99,7 @@ def _missing(
     actions: list[Action] = []
     waiting: list[str] = []
     for desired, spec_keys in world.desired:
-        if not policy.wants(desired.name) or (desired.cluster or policy.cluster) != policy.cluster:
+        if not policy.wants(desired.name) or not _is_ours(desired, policy):
             continue
         missing = [
             (e, k) for e, k in zip(desired.experiments, spec_keys, strict=True) if k not in recorded
@@ -107,6 +118,21 @@ def _missing(
             run = run_id(submission, experiment.member)
             actions.append(Submit(run, desired, experiment, key, origin=origin))
     return actions, waiting
+
+
+def _is_ours(desired: Desired, policy: Policy) -> bool:
+    return desired.cluster in (None, policy.cluster)
+
+
+def _of_others(world: World, policy: Policy) -> dict[tuple[str, str | None], int]:
+    """Return how many runs of which spec nobody has recorded for the cluster that it names."""
+    recorded = {record.key for record in world.records.values()}
+    counts = {
+        (desired.name, desired.cluster): sum(key not in recorded for key in keys)
+        for desired, keys in world.desired
+        if policy.wants(desired.name) and not _is_ours(desired, policy)
+    }
+    return {spec: n for spec, n in counts.items() if n}
 
 
 def _free_id(name: str, world: World, now: datetime) -> SubmissionId:

@@ -45,7 +45,7 @@ _SHUT = "shut"  # a start that must not happen any more
 
 @dataclass(frozen=True)
 class Process:
-    """A job's shell, which leads its session and its process group."""
+    """A process that is known again: a job's shell, mostly, which leads its session and group."""
 
     pid: int
     identity: str  # boot id and start time: another process with this pid has another
@@ -79,6 +79,12 @@ class Process:
         if boot != _boot() or _identity(self.pid) not in (None, self.identity):
             raise ProcessLookupError
         return self.pid
+
+
+def this_process() -> Process:
+    """Return the process that asks."""
+    pid = os.getpid()
+    return Process(pid, f"{_boot()} {_stat(str(pid))[-1]}")
 
 
 def launch(

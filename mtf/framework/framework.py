@@ -177,9 +177,17 @@ class ModelTrainingFramework:
         return self._submit([self._resolve(g.as_spec(base)) for g in grids], local=local)
 
     def sync(self) -> None:
-        """Reconcile the committed experiments once, as ``mtf sync`` does."""
+        """Reconcile the committed experiments once, as ``mtf sync`` does.
+
+        Raises:
+            SpecError: what is committed is wrong; recorded runs were observed, none is new.
+        """
         with sync_lock(self.project, wait_s=60):
-            sync_once(self.project, Options(), publish=True, say=_log.info)
+            report = sync_once(self.project, Options(), publish=True, say=_log.info)
+        for note in report.plan.notes:
+            _log.info("note: %s", note)
+        if report.problems:
+            raise SpecError(list(report.problems))
 
     def status(self) -> list[RunRecord]:
         """Return every run that the ledger knows."""

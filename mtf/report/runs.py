@@ -25,6 +25,7 @@ def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = Fa
     metric = monitored.pop() if len(monitored) == 1 else None
     columns = _wide_columns(now) if wide else {"RUN": lambda r: r.label}
     columns |= {
+        **({"CLUSTER": lambda r: r.cluster} if len({r.cluster for r in records}) > 1 else {}),
         "STATE": lambda r: str(r.state),
         "CAUSE": lambda r: (r.cause or "-") if r.cause != Cause.COMPLETED else "-",
         "SYNC": lambda r: str(r.sync),

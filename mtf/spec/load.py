@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtf.core.experiments import Desired
 from mtf.core.lineage import circles
@@ -96,8 +96,9 @@ class _Loader:
     ) -> None:
         self._files = files
         self._groups = groups
-        self._slurm_defaults = settings.slurm_defaults()
         self._policies = settings.policies
+        self._settings = settings
+        self._slurm_of: dict[str, dict[str, Any]] = {}  # defaults, by cluster
         self._stamp = stamp
         self._read: dict[str, SpecFile] = {}
         self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
@@ -108,6 +109,7 @@ class _Loader:
         try:
             file = self._file(path)
             self._note_name(file)
+            self._note_cluster(file)
             if file.kind == "grid":
                 return [self._grid(file)]
             if file.kind == "base":
@@ -141,6 +143,19 @@ class _Loader:
         if isinstance(name, str):
             self._names.setdefault(name, {})[file.path] = file.marks.value((key,))
 
+    def _note_cluster(self, file: SpecFile) -> None:
+        name, known = file.value.get("cluster"), self._settings.known_clusters
+        if isinstance(name, str) and known is not None and name not in known:
+            message = f"cluster: mtf.yaml knows no {name!r}. {nearest(name, known)}"
+            place = file.marks.value(("cluster",))
+            self.problems.append(file.marks.problem(place, message.rstrip()))
+
+    def _slurm_defaults(self, cluster: object) -> dict[str, Any]:
+        name = cluster if isinstance(cluster, str) else self._settings.cluster.name
+        if name not in self._slurm_of:
+            self._slurm_of[name] = self._settings.serving(name).slurm_defaults()
+        return self._slurm_of[name]
+
     def _file(self, path: str) -> SpecFile:
         if path not in self._read:
             self._read[path] = read_spec(self._files[path], path, self._groups)
@@ -163,7 +178,7 @@ class _Loader:
     def _experiment(self, file: SpecFile) -> ExperimentSpec:
         slurm = file.value.get("slurm", {})
         if isinstance(slurm, dict):
-            slurm = merged_slurm(self._slurm_defaults, slurm)
+            slurm = merged_slurm(self._slurm_defaults(file.value.get("cluster")), slurm)
         return validated(ExperimentSpec, {**file.value, "slurm": slurm}, file)
 
     def _grid(self, file: SpecFile) -> Desired:
@@ -184,7 +199,8 @@ class _Loader:
         problems += parts.problems
         if base is None:
             raise SpecError(problems)
-        resolver = Resolver(base, self._slurm_defaults, file.marks)
+        cluster = spec.cluster or base.value.get("cluster")
+        resolver = Resolver(base, self._slurm_defaults(cluster), file.marks)
         if problems:
             raise SpecError([*problems, *_wrong_values(parts, resolver)])
         return Desired(
@@ -192,7 +208,7 @@ class _Loader:
             path=file.path,
             experiments=expand(spec, parts, resolver, self._stamp),
             max_parallel=spec.max_parallel,
-            cluster=spec.cluster or base.value.get("cluster"),
+            cluster=cluster,
             named_at=named_in_grid(base, parts, file.marks),
             places=places_in_grid(base, parts, file.marks),
         )

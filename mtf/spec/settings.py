@@ -13,10 +13,11 @@ from mtf.spec.parse import read
 from mtf.spec.policies import Policies
 from mtf.spec.slurm import Environment, SLURMConfig
 from mtf.spec.strict import Strict
-from mtf.spec.words import Folder, RelativePath, Word, matching
+from mtf.spec.words import Folder, Name, RelativePath, Word, matching
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=0)]
+Executor = Literal["auto", "slurm", "local"]
 Cause = Literal["node-failure", "preempted", "time-limit", "host-oom", "cuda-oom", "code-error"]
 Branch = Annotated[
     str,
@@ -51,6 +52,16 @@ class Retry(Strict):
     """Seconds before the next attempt; after each further one without progress twice as many."""
 
 
+class ClusterSettings(Strict):
+    """What one cluster has of its own; what it does not say is as for all."""
+
+    runs_root: Folder | None = None
+    executor: Executor | None = None
+    local: LocalSettings | None = None
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    environment: Environment = Field(default_factory=Environment)
+
+
 class Settings(Strict):
     """The whole of ``mtf.yaml``."""
 
@@ -62,10 +73,13 @@ class Settings(Strict):
     """Folder of the specs."""
     runs_root: Folder = "runs"
     """Folder of the runs, in the repository or absolute, where the compute nodes see it."""
-    executor: Literal["auto", "slurm", "local"] = "auto"
+    executor: Executor = "auto"
     """What executes; auto: slurm where sbatch answers, else local."""
     cluster: Annotated[Cluster, BeforeValidator(named)] = Field(default_factory=Cluster)
-    """The cluster that this controller serves: its name, or what is known of it as well."""
+    """The cluster of specs that name none, and the one a clone serves unless it is told another:
+    its name, or what is known of it as well."""
+    clusters: dict[Name, ClusterSettings] = Field(default_factory=dict)
+    """What differs on which cluster. Where it is given, a spec may name no others."""
     local: LocalSettings = Field(default_factory=LocalSettings)
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
     """Defaults under every spec's own ``slurm``."""
@@ -79,10 +93,38 @@ class Settings(Strict):
 
     def slurm_defaults(self) -> dict[str, Any]:
         """Return the keys under every spec's ``slurm``: the environment, then ``slurm``."""
-        return merged_slurm(
-            self.environment.model_dump(mode="json", exclude_unset=True),
-            self.slurm.model_dump(mode="json", exclude_unset=True),
-        )
+        return _slurm_defaults(self)
+
+    def serving(self, cluster: str) -> Settings:
+        """Return the settings as they are on a cluster."""
+        own = self.clusters.get(cluster)
+        if own is None:
+            return self.model_copy(update={"cluster": self._named(cluster)})
+        slurm = merged_slurm(_slurm_defaults(self), _slurm_defaults(own))
+        changed = {
+            "cluster": self._named(cluster),
+            "runs_root": own.runs_root or self.runs_root,
+            "executor": own.executor or self.executor,
+            "local": own.local or self.local,
+            "slurm": SLURMConfig.model_validate(slurm),
+            "environment": Environment(),  # it is in ``slurm`` now
+        }
+        return self.model_copy(update=changed)
+
+    def _named(self, cluster: str) -> Cluster:
+        return self.cluster if cluster == self.cluster.name else Cluster(name=cluster)
+
+    @property
+    def known_clusters(self) -> frozenset[str] | None:
+        """Return the clusters there are, None where the settings do not say."""
+        return frozenset({self.cluster.name, *self.clusters}) if self.clusters else None
+
+
+def _slurm_defaults(of: Settings | ClusterSettings) -> dict[str, Any]:
+    return merged_slurm(
+        of.environment.model_dump(mode="json", exclude_unset=True),
+        of.slurm.model_dump(mode="json", exclude_unset=True),
+    )
 
 
 def merged_slurm(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

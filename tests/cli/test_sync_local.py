@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -277,3 +278,17 @@ def test_a_name_that_nobody_has_stops_plan_and_sync(tmp_path: Path) -> None:
         assert where in said
         assert "Did you mean first?" in said
     assert lab.git("for-each-ref", "refs/heads/mtf") == ""
+
+
+def test_a_broken_spec_stops_what_is_new_but_not_what_runs(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"a.yaml": spec("a", epochs=1), "long.yaml": spec("long", pause=0.05, epochs=500)})  # fmt: skip
+    mtf(lab.path, "sync")
+    lab.git("rm", "-q", "experiments/long.yaml")  # unread specs orphan nothing, so prune nothing
+    push(lab, {"experiments/b.yaml": spec("b"), "experiments/bad.yaml": "kind: experiment\n"})
+    sync_until(lab, lambda f: (f["a"]["state"], f["long"]["state"]) == ("completed", "running"))
+    done = mtf(lab.path, "sync", "--prune", "--json", code=1)
+    assert "experiments/bad.yaml:1:1" in done.stderr
+    assert "experiments/bad.yaml:1:1" in json.loads(done.stdout)["problems"][0]
+    found = runs(lab)
+    assert "b" not in found
+    assert (found["long"]["state"], found["long"]["sync"]) == ("running", "Synced")

@@ -458,3 +458,19 @@ def test_a_cancelled_grid_is_one_line() -> None:
         "members of search/20260101T110000Z/cccccccc were cancelled outside mtf and stay so:"
         " mtf retry runs one again (3 runs)",
     )
+
+
+def test_what_is_for_another_cluster_waits_for_its_controller() -> None:
+    theirs = replace(desired(TUNED), cluster="big")
+    made = decide(world(SPEC, theirs))
+    assert [a.run.split("/")[0] for a in made.actions] == ["alone"]
+    assert made.unchanged == 0
+    assert made.notes == (f"{theirs.name}: 1 of its runs wait for the controller of cluster big",)
+
+
+def test_specs_that_cannot_be_read_make_nothing_new_and_orphan_nothing() -> None:
+    running = record(ALONE, state=RunState.RUNNING)
+    unread = world(records=(running,), jobs=(job(JobState.RUNNING),), specs_read=False)
+    assert decide(unread, Policy(prune=True)).is_empty
+    over = replace(unread, live={"slurm": {(j.token, 0): j for j in (job(JobState.FAILED),)}})
+    assert kinds(decide(over)) == [Record]

@@ -75,7 +75,7 @@ def test_every_mistake_is_told_at_its_place() -> None:
         "mtf.yaml:7:8: lease: must be greater than or equal to 1, got 0",
         "mtf.yaml:8:14: environment: venv and conda exclude each other: keep one",
         "mtf.yaml:9:11: executor: must be 'auto', 'slurm' or 'local', got \"lokal\"",
-        "mtf.yaml:10:1: unknown key 'backoff'. Known: branch, cluster, environment, executor, "
+        "mtf.yaml:10:1: unknown key 'backoff'. Known: branch, cluster, clusters, environment, executor, "
         "experiments, lease, local, policies, remote, retry, runs_root, slurm",
     ]
 
