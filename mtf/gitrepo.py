@@ -79,7 +79,9 @@ class GitRepo:
         if not inherit:
             for name in _TIES:
                 os.environ.pop(name, None)  # GitPython hands os.environ on
-        self._git = Git(str(folder))
+        # told to git itself: GitPython would expand a $ in a path, and where that leads nowhere
+        # run git in whatever folder, so whatever repository, this process is in
+        self._git, self._folder = Git(), str(folder.absolute())
         self._local = threading.local()  # each thread has its own reader
         if not folder.is_dir():
             raise RepositoryError(f"{folder}: no such folder")
@@ -98,7 +100,9 @@ class GitRepo:
     def _start(self, *args: str) -> _Process:
         """Start git with pipes to all its ends; ``communicate`` ends it."""
         try:
-            wrapped = self._git.execute(["git", *args], istream=_PIPE, env=_QUIET, as_process=True)
+            wrapped = self._git.execute(
+                ["git", "-C", self._folder, *args], istream=_PIPE, env=_QUIET, as_process=True
+            )
         except GitCommandNotFound as e:
             raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
         process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes

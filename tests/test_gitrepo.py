@@ -226,3 +226,10 @@ def test_a_missing_tree_is_an_error_never_an_empty_folder(tmp_path: Path) -> Non
         repo.files(head, "experiments")
     with pytest.raises(RepositoryError, match="missing"):
         repo.files(CommitId("1" * 40), "experiments")
+
+
+def test_a_path_that_looks_like_a_variable_is_the_folder_of_that_name(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "$HOME's ${PATH} ~", {"a": "1"})
+    repo = GitRepo(made.path)
+    assert repo.root == made.path
+    assert repo.commit("HEAD") == made.git("rev-parse", "HEAD")

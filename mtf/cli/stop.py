@@ -36,7 +36,8 @@ def stoppable() -> Iterator[Callable[[float], bool]]:
             select.select([waker], [], [], seconds)  # a signal's number arrives there
         return asked
 
-    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, ask) for number in heard}
     woken = signal.set_wakeup_fd(wake)
     try:
         yield pause

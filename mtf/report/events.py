@@ -62,7 +62,7 @@ class Told:
         """Say why reconciling fails, unless that was the last thing said of it."""
         self._failing_since = self._failing_since or datetime.now(UTC)
         if why != self._trouble:
-            for line in [*why.splitlines(), *details.splitlines()]:
+            for line in filter(None, [*why.splitlines(), *details.splitlines()]):
                 self.say(f"failing  {line}")
             self.say("failing  it is tried again, and said when that goes well")
         self._trouble = why

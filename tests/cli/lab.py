@@ -99,6 +99,14 @@ def sync_until(lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], sec
     raise AssertionError(f"not within {seconds} s: {runs(lab)}")
 
 
+def wait_until(holds: Callable[[], bool], why: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for a condition; ``why`` is told where it does not come."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, why()
+        time.sleep(0.1)
+
+
 def states(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: run["state"] for name, run in found.items()}
 

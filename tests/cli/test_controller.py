@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.lab import make_lab
+from tests.cli.lab import make_lab, stop_jobs, wait_until
 from tests.cli.mtf import mtf, mtf_json
-from tests.cli.test_watch import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from tests.repos import Repo
+
+
+@pytest.fixture(autouse=True)
+def stop_everything(tmp_path: Path) -> Iterator[None]:
+    yield
+    stop_jobs(tmp_path)
 
 
 @pytest.fixture
@@ -31,7 +41,10 @@ def test_systemd_takes_the_unit(folder: Path) -> None:
     unit = folder.parent / "mtf-lab.service"
     assert f"user/{unit.name}" in done.stderr
     unit.write_text(done.stdout)
-    checked = subprocess.run(["systemd-analyze", "--user", "verify", str(unit)], capture_output=True, text=True)  # fmt: skip
+    checked = subprocess.run(
+        ["systemd-analyze", "--user", "verify", str(unit)], capture_output=True, text=True,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder.parent)},
+    )  # fmt: skip
     assert (checked.returncode, unit.name in checked.stderr) == (0, False), checked.stderr
     assert (
         f'"{str(lab.path).replace("%", "%%").replace("$", "$$")}" "sync" "--watch"' in done.stdout
@@ -59,3 +72,23 @@ def test_the_crontab_line_starts_one_controller_from_an_empty_environment(folder
         cron.kill()
     assert "none (stopped:" in mtf(lab.path, "controller", "status", code=1).stdout
     assert [line.split(" ", 1)[1][:8] for line in log.read_text().splitlines()] == ["watching", "stopped "]  # fmt: skip
+
+
+def test_the_doctor_sees_a_unit_that_keeps_nothing_running(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {})
+    assert controller_findings(lab) == []  # nobody has asked for one
+    units = Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user"
+    units.mkdir(parents=True)
+    unit = mtf(lab.path, "controller", "unit").stdout
+    (units / "mtf-lab.service").write_text(unit.replace(sys.executable, "/gone/bin/python"))
+    found = controller_findings(lab)
+    assert [f["severity"] for f in found] == ["error", "error", "warning", "warning"]
+    assert "no controller serves default" in found[0]["what"]
+    assert "/gone/bin/python, which is gone" in found[1]["what"]
+    assert found[2]["repair"] == "systemctl --user enable --now mtf-lab.service"
+    assert found[3]["repair"] == "loginctl enable-linger"
+
+
+def controller_findings(lab: Repo) -> list[dict[str, str]]:
+    found = mtf_json(lab.path, "doctor", "--json", code=None)["findings"]
+    return [f for f in found if f["theme"] == "controller"]

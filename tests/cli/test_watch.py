@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.lab import make_lab, push, runs, spec, stop_jobs
+from tests.cli.lab import make_lab, push, runs, spec, stop_jobs, wait_until
 from tests.cli.mtf import mtf
 from tests.repos import git
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -49,13 +49,6 @@ class Controller:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)
         return self.process.wait(60)
-
-
-def wait_until(holds: Callable[[], bool], why: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, why()
-        time.sleep(0.1)
 
 
 @contextmanager

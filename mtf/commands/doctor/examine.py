@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtf.commands.doctor import environment, executors, ledger, repository, runs, settings, storage
+from mtf.commands.doctor import (
+    controller,
+    environment,
+    executors,
+    ledger,
+    repository,
+    runs,
+    settings,
+    storage,
+)
 from mtf.commands.doctor.finding import Checkup, Finding
 from mtf.commands.project import open_project
 from mtf.errors import MtfError
@@ -24,6 +33,7 @@ THEMES: tuple[Theme, ...] = (
     environment.THEME,
     ledger.THEME,
     runs.THEME,
+    controller.THEME,
 )
 
 
