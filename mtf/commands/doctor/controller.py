@@ -25,7 +25,7 @@ _START = "systemctl --user restart {name}; journalctl --user -u {name}"
 def alive(checkup: Checkup) -> Iterator[Finding]:
     """Find that a controller of this cluster is to run, or did, and none does."""
     project = checkup.project
-    cluster = project.settings.cluster
+    cluster = project.settings.cluster.name
     try:
         found = [s for s in standings(project) if s.cluster == cluster]
     except RepositoryError:
