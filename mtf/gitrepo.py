@@ -21,7 +21,18 @@ from git.exc import GitCommandNotFound
 
 from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
-from mtf.gitwire import Entry, FileChange, Objects, changes_of, commit_stream, entries_of, there
+from mtf.gitwire import (
+    MOVED,
+    Entry,
+    FileChange,
+    Objects,
+    Step,
+    changes_of,
+    commit_stream,
+    entries_of,
+    steps_of,
+    there,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,11 +40,6 @@ if TYPE_CHECKING:
 
 _TREE = "040000"
 _PIPE = -1  # as subprocess spells it, which is proc's to import
-# What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
-_MOVED = re.compile(
-    r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
-    r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
-)
 _LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
 _STALE_S = 5.0  # git holds a ref's lock for milliseconds
 
@@ -249,9 +255,9 @@ class GitRepo:
             found[name] = Entry(mode, oid)
         return found
 
-    def refs(self, prefix: str) -> dict[str, CommitId]:
-        """Return all refs below ``prefix``."""
-        out = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
+    def refs(self, *prefixes: str) -> dict[str, CommitId]:
+        """Return all refs below these prefixes."""
+        out = self._run("for-each-ref", "--format=%(refname) %(objectname)", *prefixes)
         pairs = (line.split() for line in out.decode().splitlines())
         return {ref: CommitId(oid) for ref, oid in pairs}
 
@@ -301,6 +307,20 @@ class GitRepo:
             "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", old, new
         )
         return os.fsdecode(out).split("\0")[:-1]
+
+    def steps(self, old: CommitId | None, new: CommitId, folders: tuple[str, ...]) -> list[Step]:
+        """Return what happened to files between two commits, by first parents, the oldest first.
+
+        None stands for the beginning. Where ``new`` does not hold all of ``old``'s commits, what
+        the one has and the other has not comes as one change.
+        """
+        how = ("--raw", "-z", "--no-renames", "--no-abbrev", "--format=%m")
+        span = ("--left-right", f"{old}...{new}") if old else (new,)
+        out = self._run("log", "--first-parent", "-m", "--reverse", *how, *span, "--", *folders)
+        found = steps_of(out)
+        if old and any(change.side == "<" for change in found):
+            found = steps_of(self._run("diff-tree", "-r", *how[:-1], old, new, "--", *folders))
+        return found
 
     def config(self, key: str) -> str | None:
         """Return a configuration value, None when it is not set."""
@@ -389,7 +409,7 @@ class GitRepo:
         said = out.decode(errors="replace") + err
         if locked := _LOCKED.search(said):
             self._remove_if_stale(Path(locked[1]))
-        kind = RefMovedError if _MOVED.search(said) else RepositoryError
+        kind = RefMovedError if MOVED.search(said) else RepositoryError
         raise kind(f"git {what}: {said.strip()}")
 
     def _remove_if_stale(self, lock: Path) -> None:

@@ -6,6 +6,7 @@ Pure but for the pipes it is handed; ``mtf.gitrepo`` starts the processes.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from mtf.core.ids import CommitId
 
 SCRATCH = "refs/mtf/scratch/"
+# What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
+MOVED = re.compile(
+    r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
+    r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
+)
 _AT_ONCE = 500  # questions: they fit into a pipe's buffer, so that neither side waits for ever
 
 
@@ -29,6 +35,15 @@ class Entry(NamedTuple):
 
     mode: str
     oid: str
+
+
+class Step(NamedTuple):
+    """What one commit did to one file."""
+
+    side: str  # ">": on the way to the new commit, "<": only the old one has it
+    path: str
+    old: str | None  # blob ids; None: the file is not there
+    new: str | None
 
 
 class Object(NamedTuple):
@@ -87,8 +102,8 @@ def commit_stream(
     text = message.encode()
     yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
     yield text + b"\n"
-    for kind, parent in zip(("from", "merge"), parents, strict=False):
-        yield f"{kind} {parent}\n".encode()
+    for number, parent in enumerate(parents):
+        yield f"{'merge' if number else 'from'} {parent}\n".encode()
     for path, content in changes:
         name = os.fsencode(path)
         if content is None:
@@ -134,3 +149,21 @@ def changes_of(raw: bytes) -> tuple[FileChange, ...]:
             paths, heads, lines, strict=True
         )
     )
+
+
+def steps_of(raw: bytes) -> list[Step]:
+    """Return what ``git log --raw -z --format=%m`` prints. Source: git-diff(1), raw format."""
+    found, side = [], ">"
+    parts = iter(os.fsdecode(raw).split("\0"))
+    for part in parts:
+        meta = part.lstrip("\n")
+        if not meta.startswith(":"):
+            side = meta or side
+            continue
+        _, _, old, new, _ = meta.split(" ")
+        found.append(Step(side, next(parts), _blob(old), _blob(new)))
+    return found
+
+
+def _blob(oid: str) -> str | None:
+    return oid if oid.strip("0") else None

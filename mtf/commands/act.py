@@ -10,7 +10,7 @@ from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import CLUSTER
 from mtf.commands.retries import with_retries
 from mtf.commands.select import choose, find_runs
-from mtf.core.actions import Action, Cancel, Plan, Resume, Submit
+from mtf.core.actions import Action, Cancel, Plan, Resume
 from mtf.core.states import RunState
 from mtf.errors import MtfError
 from mtf.spec.changes import parse_changes
@@ -113,10 +113,10 @@ def _act(
 
     def once() -> Report:
         commit = project.tracked(store)
-        ledger = store.read()
+        ledger = store.read_whole()
         actions = sorted(decide(ledger), key=lambda a: a.run)
         here = project.with_settings(project.settings_at(commit))
-        _check_reachable(here, [a.record for a in actions if not isinstance(a, Submit)])
+        _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)

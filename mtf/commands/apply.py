@@ -25,10 +25,23 @@ from mtf.commands.claims import (
 )
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import submitter
+from mtf.commands.mend import put_back
 from mtf.commands.retries import with_retries
 from mtf.commands.summaries import write_summaries
-from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.actions import (
+    Action,
+    Adopt,
+    Cancel,
+    Plan,
+    Record,
+    Repair,
+    Restore,
+    Resume,
+    RunAction,
+    Submit,
+)
 from mtf.core.ids import JobId, job_branch, submission_of
+from mtf.core.records import RunRecord
 from mtf.errors import (
     EXIT_ERROR,
     EXIT_PARTIAL,
@@ -48,7 +61,7 @@ if TYPE_CHECKING:
     from mtf.commands.project import Project
     from mtf.core.ids import CommitId, RunId, SubmissionId
     from mtf.core.jobs import Submitted
-    from mtf.core.records import RunRecord, SubmissionRecord
+    from mtf.core.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore
@@ -110,7 +123,12 @@ class Application:
         commit = self.situation.world.commit
         if plan.is_empty:
             return Report(plan, commit)
-        actions = [self._fenced(action) for action in plan.actions]
+        for action in plan.actions:
+            if isinstance(action, Repair):
+                put_back(self.project, self.store, action, self.say)
+        actions = [self._fenced(a) for a in plan.actions if not isinstance(a, Repair)]
+        if not actions:
+            return Report(plan, commit, unreadable=self.situation.world.unreadable)
         starting = [a for a in actions if isinstance(a, Submit | Resume)]
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
         try:
@@ -124,7 +142,7 @@ class Application:
         for executor, batch, script in prepared:
             self._submit(executor, batch, script, outcome)
         final = self._record(claimed, outcome)
-        self._summarise(final, [a.run for a in actions])
+        self._summarise(final, [a.run for a in actions if a.run in final.runs])
         unreadable = self.situation.world.unreadable
         return Report(
             plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, outcome.put_off,
@@ -204,7 +222,12 @@ class Application:
             for index, start in batch.indices()
         }
         change = Change(
-            runs=tuple(changed_record(action, place.get(action.run), by) for action in actions),
+            runs=tuple(
+                changed_record(a, place.get(a.run), by)
+                for a in actions
+                if isinstance(a, RunAction)
+                or (isinstance(a, Restore) and isinstance(a.record, RunRecord))
+            ),
             submissions=submission_records(actions, by),
             branches={
                 job_branch(submission_of(a.run)): by.commit
@@ -213,9 +236,14 @@ class Application:
             },
         )
         message = _message(actions)
-        ledger = self.store.append(self.situation.ledger, change, message, pin=by.commit)
+        ledger = self.store.append(self.situation.ledger, change, message)
         for submission in change.submissions:
-            self.say(f"pinned   {submission.branch} ({count(len(submission.runs), 'run')} claimed)")
+            if f"refs/heads/{submission.branch}" in change.branches:
+                number = count(len(submission.runs), "run")
+                self.say(f"pinned   {submission.branch} ({number} claimed)")
+        for action in actions:
+            if isinstance(action, Restore):
+                self.say(f"put back {action.run}: {action.reason}")
         return ledger
 
     def _claimant(self) -> Claimant:
@@ -333,7 +361,14 @@ class Application:
 
 
 _ALL = None  # stands for every queue of the executor
-_WORDS = {Submit: "claim", Resume: "continue", Adopt: "adopt", Record: "record", Cancel: "cancel"}
+_WORDS: dict[type[Action], str] = {
+    Submit: "claim",
+    Resume: "continue",
+    Adopt: "adopt",
+    Record: "record",
+    Cancel: "cancel",
+    Restore: "put back",
+}
 
 
 def _message(actions: list[Action]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -13,8 +14,7 @@ from mtf.core.proof import EXECUTABLE, GITLINK, SYMLINK, Manifest
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from mtf.core.ids import CommitId
     from mtf.gitrepo import GitRepo
@@ -24,7 +24,7 @@ _WRITE, _READ = 0o222, 0o444
 
 
 def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
-    """Return the checkout of ``commit``, made now unless it is there.
+    """Return the checkout of ``commit``, made now unless it is there as it was made.
 
     The blobs are written as they are stored, byte for byte, without filters or line-end
     conversions: that is what makes the content provable. It appears whole or not at all.
@@ -34,7 +34,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     """
     target = rundir.code_dir(root, commit)
     manifest = rundir.code_manifest(root, commit)
-    if not (target.is_dir() and manifest.is_file()):
+    if not target.is_dir() or alteration(target, manifest) is not None:
         try:
             _make(repo, commit, target, manifest)
         except OSError as e:
@@ -48,6 +48,33 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     return target
 
 
+def alteration(folder: Path, manifest: Path) -> str | None:
+    """Return a file of a checkout that was changed since it was made; None when there is none.
+
+    By names, kinds and times alone, so that it costs little: the content is proved by the job.
+    """
+    try:
+        made = manifest.stat().st_mtime_ns
+        files = json.loads(manifest.read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return manifest.name
+    expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
+    found = dict(_times(folder))
+    odd = expected ^ found.keys()
+    odd |= {path for path, at in found.items() if at > made}
+    return min(odd, default=None)
+
+
+def _times(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the files and links of a checkout, but compiled ones, with the time of their change."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        for name in (*files, *links):
+            path = os.path.join(here, name)  # noqa: PTH118 -- many files
+            yield os.path.relpath(path, folder), os.lstat(path).st_mtime_ns
+
+
 def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
     new = rundir.beside(target)
     new.mkdir(parents=True)
@@ -58,6 +85,8 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
         proof = _manifest(commit, contents[commit], files)
         rundir.replace(manifest, json.dumps(proof).encode())
         _make_read_only(new)
+        if target.is_dir():  # changed: the same path holds the right content a moment later
+            target.rename(rundir.beside(target))
         new.rename(target)
     except BaseException:
         _remove(new)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
-from mtf.core.actions import Action, Adopt, Cancel, Record, Resume, Submit
+from mtf.core.actions import Action, Adopt, Cancel, Record, Restore, Resume, RunAction, Submit
 from mtf.core.causes import Cause
 from mtf.core.ids import SINGLE, job_branch, submission_of
 from mtf.core.records import Attempt, RunRecord, SubmissionRecord
@@ -39,7 +39,7 @@ class Claimant:
         return self.now.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def changed_record(action: Action, place: Place | None, by: Claimant) -> RunRecord:
+def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
     """Return the record an action leaves in the claiming commit."""
     match action:
         case Submit():
@@ -50,7 +50,8 @@ def changed_record(action: Action, place: Place | None, by: Claimant) -> RunReco
             return _next_attempt(action, place, by)
         case Adopt():
             return with_job(action.record, action.job_id, by.at)
-        case Record():
+        case Record() | Restore():
+            assert isinstance(action.record, RunRecord)
             return action.record
         case Cancel():
             return cancelled(action.record, action.reason, by.at)
@@ -185,12 +186,15 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
 
 
 def submission_records(actions: list[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
-    """Return the records of the submissions that these actions begin."""
+    """Return the records of the submissions that these actions begin, or put back."""
     groups: dict[str, list[Submit]] = {}
+    restored: list[SubmissionRecord] = []
     for action in actions:
         if isinstance(action, Submit):
             groups.setdefault(submission_of(action.run), []).append(action)
-    return tuple(_submission_record(group, by) for group in groups.values())
+        elif isinstance(action, Restore) and isinstance(action.record, SubmissionRecord):
+            restored.append(action.record)
+    return (*(_submission_record(group, by) for group in groups.values()), *restored)
 
 
 def _submission_record(group: list[Submit], by: Claimant) -> SubmissionRecord:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.desired import read_desired
+from mtf.commands.drift import fetched_branches, known_submissions, look_for_drift
 from mtf.commands.executors import read_live
 from mtf.commands.origins import check_origins
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
+from mtf.core.drift import Drift
 from mtf.core.fold import fold
 from mtf.core.observe import Retry
 from mtf.errors import SpecError
@@ -68,17 +70,19 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     commit = project.tracked(store)
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
-    ledger = store.read()
+    ledger = store.read_whole()
     settings, problems = _settings(project, commit)
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
-        looking = aside.submit(_look, project.with_settings(settings), ledger)
+        mine = project.with_settings(settings)
+        looking = aside.submit(_look, mine, ledger)
+        drift = _drift(mine, store, ledger)
         try:
             desired = () if problems else read_desired(project.repo, commit, now)[1]
             check_origins(desired, ledger.runs)
         except SpecError as e:
             desired, problems = (), tuple(e.problems)
         committed = Committed(commit, settings, desired, problems)
-        return _situation(ledger, committed, options, looking.result())
+        return _situation(ledger, committed, options, looking.result(), drift)
 
 
 def _settings(project: Project, commit: CommitId) -> tuple[Settings, tuple[Problem, ...]]:
@@ -87,6 +91,14 @@ def _settings(project: Project, commit: CommitId) -> tuple[Settings, tuple[Probl
         return project.settings_at(commit), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)
+
+
+def _drift(project: Project, store: LedgerStore, ledger: Ledger) -> Drift:
+    here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
+    drift = look_for_drift(project, ledger, here, fetched_branches(store))
+    if store.is_ahead:
+        drift = drift.saying(f"{project.remote} lacks commits of mtf/ledger: mtf sync pushes it")
+    return drift
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ def situation(
 ) -> Situation:
     """Return the world around what is committed."""
     seen = _look(project.with_settings(committed.settings), ledger)
-    return _situation(ledger, committed, options, seen)
+    return _situation(ledger, committed, options, seen, Drift())
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,10 @@ def _look(project: Project, ledger: Ledger) -> _Seen:
     return _Seen(live, unreadable, progress, elsewhere, abandoned(active))
 
 
-def _situation(ledger: Ledger, committed: Committed, options: Options, seen: _Seen) -> Situation:
+def _situation(
+    ledger: Ledger, committed: Committed, options: Options, seen: _Seen, drift: Drift
+) -> Situation:
+    known = known_submissions(ledger)
     world = World(
         commit=committed.commit,
         desired=committed.desired,
@@ -137,10 +152,12 @@ def _situation(ledger: Ledger, committed: Committed, options: Options, seen: _Se
         unreadable=seen.unreadable,
         progress=seen.progress,
         elsewhere=seen.elsewhere,
-        taken=ledger.submissions,
+        known=known,
+        taken=known | (drift.branches.submissions if drift.branches else frozenset()),
         abandoned=seen.abandoned,
         can_submit=not seen.unreadable,
         specs_read=not committed.problems,
+        drift=drift,
     )
     settings = committed.settings
     policy = policy_of(settings, options)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.commands.gather import read_progress
+from mtf.commands.drift import look_for_drift
+from mtf.commands.gather import is_elsewhere, read_progress
 from mtf.commands.project import SETTINGS
 from mtf.commands.select import find_run, find_runs, matching, with_journals
-from mtf.core.ids import record_path
+from mtf.core.drift import Branches, told
+from mtf.core.ids import JOB_BRANCH_PREFIX, record_path
 from mtf.core.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
@@ -34,8 +36,11 @@ class Status:
 
 def status_of(project: Project, globs: Sequence[str]) -> Status:
     """Return the runs that match, the newest submission first."""
-    ledger = project.ledger()
-    notes = [f"mtf/ledger:{path} is damaged ({why})" for path, why in ledger.damaged.items()]
+    ledger = project.whole_ledger()
+    with project.repo.reading():
+        here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
+        branches = Branches(project.repo.refs(JOB_BRANCH_PREFIX))
+        notes = told(look_for_drift(project, ledger, here, branches), ledger.runs)
     records = with_journals(matching(ledger, globs))
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
 

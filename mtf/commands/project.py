@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import LEDGER_REF
+from mtf.core.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Ledger, LedgerStore
@@ -59,6 +59,13 @@ class Project:
         """Return the newest ledger that this clone knows, without asking the remote."""
         with self.repo.reading():
             return self.store().read(self._newest_ledger_ref())
+
+    def whole_ledger(self) -> Ledger:
+        """Return the same, compared with its history where this clone has seen it before."""
+        with self.repo.reading():
+            if self.repo.find_commit(SEEN_REF) is None:
+                return self.ledger()  # all of its history would have to be read
+            return self.store().read_whole(self._newest_ledger_ref())
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)

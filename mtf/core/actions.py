@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.records import RunRecord, SubmissionRecord
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mtf.core.experiments import Desired, Experiment
-    from mtf.core.ids import JobId, RunId, RunKey
-    from mtf.core.records import Origin, RunRecord
+    from mtf.core.ids import CommitId, JobId, RunId, RunKey
+    from mtf.core.records import Origin
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,50 @@ class Cancel:
     reason: str
 
 
-Action = Submit | Resume | Adopt | Record | Cancel
+@dataclass(frozen=True)
+class Restore:
+    """Put a record of the ledger back as its history has it. ``run`` may be a submission's id."""
+
+    run: RunId
+    record: RunRecord | SubmissionRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class Repin:
+    """Put the job branch of a run's submission back at the pinned commit."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+    found: CommitId | None  # where the branch is now
+    on_remote: bool
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Make the checkout that a run's job uses once more."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+
+
+RunAction = Submit | Resume | Adopt | Record | Cancel  # each leaves a run's record
+Repair = Repin | Rebuild  # of things outside the ledger
+Action = RunAction | Restore | Repair
 
 
 def experiment_name(action: Action) -> str:
     """Return the name of the experiment an action is about."""
-    return action.experiment.name if isinstance(action, Submit) else action.record.experiment
+    match action:
+        case Submit():
+            return action.experiment.name
+        case Restore(record=SubmissionRecord()):
+            return owner_name(action)
+        case _:
+            assert isinstance(action.record, RunRecord)
+            return action.record.experiment
 
 
 def owner_name(action: Action) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
 from mtf.core.lineage import Lineage
@@ -48,12 +49,14 @@ class World:
     live: Mapping[str, Mapping[tuple[Token, int], JobView]]
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
     progress: Mapping[RunId, Progress] = field(default_factory=dict)
-    taken: frozenset[SubmissionId] = frozenset()  # ids that exist in the ledger or as a branch
+    known: frozenset[SubmissionId] = frozenset()  # to the ledger, if only by a damaged record
+    taken: frozenset[SubmissionId] = frozenset()  # those, and ids that exist as a branch
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
     elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
     can_submit: bool = True
     # False: what is committed has mistakes, ``desired`` is empty: nothing is new, nothing orphaned
     specs_read: bool = True
+    drift: Drift = field(default_factory=Drift)
 
 
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
@@ -61,20 +64,21 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     keys = {key for _, spec_keys in world.desired for key in spec_keys}
     if not world.specs_read:
         policy = replace(policy, prune=False)
-    actions: list[Action] = []
+    decided: dict[RunId, Action] = {}
     notes: list[str] = []
     for record in world.records.values():
         if record.cluster == policy.cluster and policy.wants(record.run.split("/", 1)[0]):
             wanted = record.key in keys if world.specs_read else record.sync is Sync.SYNCED
             action, note = _recorded(record, world, policy, now, wanted=wanted)
-            actions += [action] if action else []
-            notes += [note] if note else []
-    seen = {action.run: action.record for action in actions if isinstance(action, Record)}
-    new, waiting = _missing(world, {**world.records, **seen}, policy, now)
+            why_not = action and stopped(action, world.drift)
+            decided |= {record.run: action} if action and not why_not else {}
+            notes += [text for text in (note, why_not) if text]
+    seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
+    new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
     theirs = _of_others(world, policy)
-    missing = len(new) + len(waiting) + sum(theirs.values())
+    missing = len(new) + len(waiting) + len(left_out) + sum(theirs.values())
     unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - missing
-    notes += waiting
+    notes += [*waiting, *left_out]
     notes += [
         f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
         for (name, cluster), n in theirs.items()
@@ -82,22 +86,40 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
         new = []
-    actions += new
+    decided |= _replaced(new, decided, world, policy)
+    actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
+    notes += remarks(world.drift, world.records)
     in_order = tuple(sorted(actions, key=lambda a: a.run))
     return Plan(in_order, unchanged, _summed(notes), len(waiting))
 
 
+def _replaced(
+    new: list[Action], decided: Mapping[RunId, Action], world: World, policy: Policy
+) -> dict[RunId, Action]:
+    """Return the cancellation of each active run that a new one takes the place of."""
+    live = {r.run: r for r in world.records.values() if r.run not in world.elsewhere}
+    live |= {run: a.record for run, a in decided.items() if isinstance(a, Record | Adopt | Resume)}
+    return {
+        run: Cancel(run, live[run], f"its spec has changed to {successor} (on_change: cancel)")
+        for run, successor in superseded(new, live.values()).items()
+        if live[run].cluster == policy.cluster
+    }
+
+
 def _missing(
     world: World, records: Mapping[RunId, RunRecord], policy: Policy, now: datetime
-) -> tuple[list[Action], list[str]]:
-    """Return a submission for each desired run that no record stands for, and what waits.
+) -> tuple[list[Action], list[str], list[str]]:
+    """Return what is to be submitted, what waits for other runs, and what is left out.
 
+    A run is left out, though no record stands for it, where the ledger has lost something.
     ``records`` are as observed now.
     """
     recorded = {record.key for record in records.values()}
     lineage = Lineage(world.desired, records.values())
+    strange = strangers(world.drift, world.known)
     actions: list[Action] = []
     waiting: list[str] = []
+    left_out: list[str] = []
     for desired, spec_keys in world.desired:
         if not policy.wants(desired.name) or not _is_ours(desired, policy):
             continue
@@ -109,6 +131,9 @@ def _missing(
         submission = _free_id(desired.name, world, now)
         for experiment, key in missing:
             recorded.add(key)
+            if why := held(desired.name, experiment.member, world.drift, strange):
+                left_out.append(why)
+                continue
             origin = None
             if asked := experiment.config.get("init_from"):
                 origin = lineage.origin(asked)
@@ -117,7 +142,7 @@ def _missing(
                 continue
             run = run_id(submission, experiment.member)
             actions.append(Submit(run, desired, experiment, key, origin=origin))
-    return actions, waiting
+    return actions, waiting, left_out
 
 
 def _is_ours(desired: Desired, policy: Policy) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.core.ids import RunKey
 
@@ -56,6 +56,7 @@ class Desired:
     named_at: Mapping[str, Spot] = field(default_factory=dict)  # init_from: where it names a run
     # where what policies are about is said: by key, by key=JSON for a grid's values, "": the name
     places: Mapping[str, Spot] = field(default_factory=dict)
+    on_change: Literal["keep", "cancel"] = "keep"  # what becomes of a former configuration's runs
 
     @property
     def is_committed(self) -> bool:

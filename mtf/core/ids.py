@@ -16,6 +16,7 @@ Token = NewType("Token", str)  # one for each job submission, 16 hexadecimal dig
 
 JOB_BRANCH_PREFIX = "refs/heads/slurm-job/"
 LEDGER_REF = "refs/heads/mtf/ledger"
+SEEN_REF = "refs/mtf/seen"  # the ledger that this clone last found whole; never pushed
 SINGLE = "run"  # stands for the member in the record path of a single experiment
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -55,6 +56,23 @@ def record_path(run: RunId) -> str:
     """Return where a run's record stands in the ledger's tree."""
     name, stamp, short = run.split("/", 3)[:3]
     return f"runs/{name}/{stamp}-{short}/{member_of(run) or SINGLE}.json"
+
+
+def spec_and_member(path: str) -> tuple[str, str] | None:
+    """Return what a run's path in the ledger says: its spec's name, its member or ``SINGLE``."""
+    parts = path.split("/")
+    if len(parts) != 4 or parts[0] != "runs":
+        return None
+    return parts[1], parts[3].removesuffix(".json")
+
+
+def submission_at(path: str) -> SubmissionId | None:
+    """Return the submission whose record, or whose run's record, stands at a path of the ledger."""
+    parts = path.removesuffix(".json").split("/")
+    if len(parts) not in (3, 4) or parts[0] not in ("runs", "submissions"):
+        return None
+    stamp, _, short = parts[2].rpartition("-")
+    return SubmissionId(f"{parts[1]}/{stamp}/{short}")
 
 
 def submission_path(submission: SubmissionId) -> str:

@@ -26,6 +26,10 @@ class DamagedRecordError(ValueError):
     """The bytes are not a record that this version can read."""
 
 
+class NewerRecordError(DamagedRecordError):
+    """A later mtf has written them: they are left as they are."""
+
+
 def encode_run(record: RunRecord) -> bytes:
     """Return a run record as it stands in the ledger: a line a field, so that diffs are short."""
     value = {"format": FORMAT, **run_as_dict(record)}
@@ -85,7 +89,7 @@ def decode_run(raw: bytes) -> RunRecord:
 
 def _known_format(value: dict[str, Any]) -> dict[str, Any]:
     if value["format"] > FORMAT:
-        raise DamagedRecordError(f"format {value['format']}: written by a newer mtf, upgrade")
+        raise NewerRecordError(f"format {value['format']}: written by a newer mtf, upgrade")
     return value
 
 

@@ -6,26 +6,31 @@ anew; nobody merges, nobody overwrites.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import LEDGER_REF, RunId, SubmissionId, record_path, submission_path
+from mtf.core.drift import Branches
+from mtf.core.ids import (
+    JOB_BRANCH_PREFIX,
+    LEDGER_REF,
+    SEEN_REF,
+    RunId,
+    SubmissionId,
+    record_path,
+    submission_at,
+    submission_path,
+)
+from mtf.core.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
 from mtf.gitrepo import RefUpdate
-from mtf.ledger.codec import (
-    DamagedRecordError,
-    decode_run,
-    decode_submission,
-    encode_run,
-    encode_submission,
-)
+from mtf.ledger.audit import RUNS, SUBMISSIONS, Trouble, audit, decode_at
+from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
 from mtf.ledger.overview import render_overview
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from mtf.core.ids import CommitId
-    from mtf.core.records import RunRecord, SubmissionRecord
     from mtf.gitrepo import GitRepo
 
 _OVERVIEW = "README.md"
@@ -39,6 +44,14 @@ class Ledger:
     runs: Mapping[RunId, RunRecord]
     submissions: frozenset[SubmissionId]
     damaged: Mapping[str, str] = field(default_factory=dict)  # path -> what is wrong
+    # what is not as mtf has left it; None: nobody has compared it with its history
+    troubles: tuple[Trouble, ...] | None = None
+
+    def with_history(self, troubles: tuple[Trouble, ...]) -> Ledger:
+        """Return the ledger with the records that its history has and its tip has not."""
+        good = [t.good for t in troubles if isinstance(t.good, RunRecord)]
+        runs = {**self.runs, **{record.run: record for record in good}}
+        return replace(self, runs=runs, troubles=troubles)
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class LedgerStore:
         self._remote = remote
         self._publishes = publish and remote is not None
         self._remote_tip: CommitId | None = None
+        self._branches: Branches | None = None
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -73,20 +87,36 @@ class LedgerStore:
         if tip is None:
             return Ledger(None, {}, frozenset())
         files = self._repo.files(tip)
-        paths = {p: e.oid for p, e in files.items() if p.startswith("runs/")}
+        paths = {p: e.oid for p, e in files.items() if p.startswith(RUNS)}
         blobs = self._repo.blobs(paths.values())
         runs: dict[RunId, RunRecord] = {}
         damaged: dict[str, str] = {}
         for path, oid in paths.items():
             try:
-                record = decode_run(blobs[oid])
-                if record_path(record.run) != path:
-                    raise DamagedRecordError(f"it is the record of {record.run}")  # noqa: TRY301
+                record = decode_at(path, blobs[oid])
+                assert isinstance(record, RunRecord)
                 runs[record.run] = record
             except DamagedRecordError as e:
                 damaged[path] = str(e)
-        submissions = frozenset(map(_submission_at, (p for p in files if p[:12] == "submissions/")))
+        recorded = (submission_at(p) for p in files if p.startswith(SUBMISSIONS))
+        submissions = frozenset(s for s in recorded if s is not None)
         return Ledger(tip, runs, submissions, damaged)
+
+    def read_whole(self, ref: str = LEDGER_REF) -> Ledger:
+        """Return the ledger compared with its history since this clone last found it whole.
+
+        What is missing or wrong at its tip is in ``runs`` as the history has it, and in
+        ``troubles``. The next ``append`` that puts all of it back marks the ledger as whole.
+
+        Raises:
+            RepositoryError: git failed.
+        """
+        ledger = self.read(ref)
+        if ledger.tip is None:
+            return replace(ledger, troubles=())
+        seen = self._repo.find_commit(SEEN_REF)
+        troubles = () if seen == ledger.tip else audit(self._repo, seen, ledger.tip)
+        return ledger.with_history(troubles)
 
     def submission(self, ledger: Ledger, submission: SubmissionId) -> SubmissionRecord:
         """Return a submission's record.
@@ -95,6 +125,9 @@ class LedgerStore:
             RepositoryError: the ledger holds none, or a damaged one.
         """
         path = submission_path(submission)
+        kept = {t.path: t.good for t in ledger.troubles or ()}.get(path)
+        if isinstance(kept, SubmissionRecord):
+            return kept
         raw = self._repo.read(ledger.tip, path) if ledger.tip else None
         if raw is None:
             raise RepositoryError(f"mtf/ledger:{path}: missing. Run git log mtf/ledger -- {path}")
@@ -109,36 +142,61 @@ class LedgerStore:
         """Bring the tracked branch and the ledger here; return the branch's tip on the remote.
 
         Raises:
-            RepositoryError: the remote cannot be reached, or the two ledgers have parted.
+            RepositoryError: the remote cannot be reached.
         """
         if self._remote is None:
+            here = self._repo.refs(JOB_BRANCH_PREFIX)
+            self._branches = Branches(here)
+            self._follow(None)
             return None
         tracked = f"refs/heads/{branch}"
-        there = self._repo.remote_refs(self._remote, [tracked, LEDGER_REF])
-        known = self._repo.refs(f"refs/remotes/{self._remote}/")
+        there = self._repo.remote_refs(self._remote, [tracked, LEDGER_REF, f"{JOB_BRANCH_PREFIX}*"])
+        known = self._repo.refs(f"refs/remotes/{self._remote}/", JOB_BRANCH_PREFIX)
         stale = {
             ref: tip
-            for ref, tip in there.items()
-            if known.get(f"refs/remotes/{self._remote}/{ref.removeprefix('refs/heads/')}") != tip
+            for ref in (tracked, LEDGER_REF)
+            if (tip := there.get(ref)) and known.get(self._tracking(ref)) != tip
         }
         self._repo.fetch(self._remote, stale)
         self._remote_tip = there.get(LEDGER_REF)
         self._follow(self._remote_tip)
+        jobs = {ref: oid for ref, oid in there.items() if ref.startswith(JOB_BRANCH_PREFIX)}
+        here = {ref: oid for ref, oid in known.items() if ref.startswith(JOB_BRANCH_PREFIX)}
+        self._branches = Branches(here, jobs)
         return there.get(tracked)
 
+    def _tracking(self, ref: str) -> str:
+        return f"refs/remotes/{self._remote}/{ref.removeprefix('refs/heads/')}"
+
+    @property
+    def branches(self) -> Branches | None:
+        """Return the job branches as ``fetch`` has found them."""
+        return self._branches
+
+    @property
+    def is_ahead(self) -> bool:
+        """Return whether ``fetch`` has found that the remote lacks commits of this clone's."""
+        tip = self._repo.find_commit(LEDGER_REF)
+        return self._remote is not None and tip is not None and tip != self._remote_tip
+
     def _follow(self, theirs: CommitId | None) -> None:
-        """Move this clone's ledger on to the remote's, unless it is ahead already."""
+        """Move this clone's ledger on to the remote's, unless it is ahead already.
+
+        What a ledger that was deleted, set back or forced has lost is not lost here: the commit
+        that this clone has last found whole stays, and ``read_whole`` compares with it.
+        """
         ours = self._repo.find_commit(LEDGER_REF)
-        if theirs is None or ours == theirs:
+        if ours is None:
+            if (there := theirs or self._repo.find_commit(SEEN_REF)) is not None:
+                self._repo.update_refs([RefUpdate(LEDGER_REF, there, None)])
+        elif theirs is None or ours == theirs:
             return
-        if ours is None or self._repo.is_ancestor(ours, theirs):
+        elif self._repo.is_ancestor(ours, theirs):
             self._repo.update_refs([RefUpdate(LEDGER_REF, theirs, ours)])
-        elif not self._repo.is_ancestor(theirs, ours):
-            raise RepositoryError(
-                f"the ledger here (mtf/ledger) and on {self._remote} have parted: commits were made"
-                " here with --no-push, or the remote's was rewritten. Nothing was changed. To keep"
-                f" the remote's: git branch -f mtf/ledger {self._remote}/mtf/ledger"
-            )
+        elif not self._repo.is_ancestor(theirs, ours):  # they have parted
+            seen = self._repo.find_commit(SEEN_REF)
+            keep = RefUpdate(SEEN_REF, ours, seen)
+            self._repo.update_refs([RefUpdate(LEDGER_REF, theirs, ours), keep])
 
     def publish(self) -> bool:
         """Push what only this clone has; return whether there was anything."""
@@ -152,20 +210,35 @@ class LedgerStore:
         return True
 
     def _unpublished_branches(self) -> dict[str, CommitId]:
-        assert self._remote is not None
-        prefix = "refs/heads/slurm-job/"
-        there = self._repo.remote_refs(self._remote, [prefix + "*"])
-        return {r: oid for r, oid in self._repo.refs(prefix).items() if r not in there}
+        assert self._branches is not None
+        there = self._branches.there or {}
+        return {ref: oid for ref, oid in self._branches.here.items() if ref not in there}
+
+    def repin(self, branch: str, commit: CommitId, found: CommitId | None, *, remote: bool) -> None:
+        """Put a job branch back at its pin, from ``found`` (None: it is not there) and only then.
+
+        What a branch of the remote was moved to stays in this clone.
+
+        Raises:
+            RefMovedError: it is elsewhere by now.
+            RepositoryError: the remote cannot be reached or refuses.
+        """
+        update = RefUpdate(f"refs/heads/{branch}", commit, found)
+        if not remote:
+            self._repo.update_refs([update])
+        elif self._publishes:
+            assert self._remote is not None
+            if found is not None:
+                self._repo.fetch(self._remote, {update.ref: found})
+            self._repo.push(self._remote, [update])
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def append(
-        self, ledger: Ledger, change: Change, message: str, *, pin: CommitId | None = None
-    ) -> Ledger:
+    def append(self, ledger: Ledger, change: Change, message: str) -> Ledger:
         """Commit a change on top of ``ledger`` and return the ledger with it.
 
-        ``pin``, the commit that new submissions run from, becomes the second parent: as long as
-        the ledger lives, so does the code of every run.
+        The commits that its submissions run from become further parents: as long as the ledger
+        lives, so does the code of every run.
 
         Raises:
             RefMovedError: another writer was faster; nothing was written.
@@ -173,16 +246,18 @@ class LedgerStore:
         """
         runs = {**ledger.runs, **{record.run: record for record in change.runs}}
         base = ledger.tip or self._beginning()
-        parents = (base, pin) if pin and change.submissions else (base,)
+        pins = dict.fromkeys(s.commit for s in change.submissions)
         new = self._repo.write_commit(
             _files(change, runs.values()),
-            parents=parents,
+            parents=(base, *pins),
             message=message,
             committer=self._repo.identity,
         )
-        self._move(ledger.tip, new, change.branches)
+        left = _left(ledger.troubles, change)
+        self._move(ledger.tip, new, change.branches, whole=left == ())
         made = frozenset(s.submission for s in change.submissions)
-        return Ledger(new, runs, ledger.submissions | made, ledger.damaged)
+        damaged = {p: why for p, why in ledger.damaged.items() if p not in _paths(change)}
+        return Ledger(new, runs, ledger.submissions | made, damaged, left)
 
     def _beginning(self) -> CommitId:
         """Return the orphan commit a ledger starts from; code comes in as second parents only."""
@@ -193,13 +268,38 @@ class LedgerStore:
             committer=self._repo.identity,
         )
 
-    def _move(self, old: CommitId | None, new: CommitId, branches: Mapping[str, CommitId]) -> None:
+    def _move(
+        self,
+        old: CommitId | None,
+        new: CommitId,
+        branches: Mapping[str, CommitId],
+        *,
+        whole: bool,
+    ) -> None:
         pins = [RefUpdate(ref, oid, None) for ref, oid in branches.items()]
         if self._publishes:
             assert self._remote is not None
             self._repo.push(self._remote, [*pins, RefUpdate(LEDGER_REF, new, self._remote_tip)])
             self._remote_tip = new
-        self._repo.update_refs([*pins, RefUpdate(LEDGER_REF, new, old)])
+        moved = [*pins, RefUpdate(LEDGER_REF, new, old)]
+        if whole:
+            moved.append(RefUpdate(SEEN_REF, new, self._repo.find_commit(SEEN_REF)))
+        self._repo.update_refs(moved)
+
+
+def _left(troubles: tuple[Trouble, ...] | None, change: Change) -> tuple[Trouble, ...] | None:
+    """Return the troubles that a change leaves; None where they are not known."""
+    if not troubles:
+        return troubles
+    mended = _paths(change)
+    return tuple(t for t in troubles if t.path not in mended)
+
+
+def _paths(change: Change) -> set[str]:
+    return {
+        *(record_path(r.run) for r in change.runs),
+        *(submission_path(s.submission) for s in change.submissions),
+    }
 
 
 def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, bytes]]:
@@ -208,9 +308,3 @@ def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, byt
     for submission in change.submissions:
         yield submission_path(submission.submission), encode_submission(submission)
     yield _OVERVIEW, render_overview(runs).encode()
-
-
-def _submission_at(path: str) -> SubmissionId:
-    _, name, rest = path.split("/", 2)
-    stamp, _, short = rest.removesuffix(".json").rpartition("-")
-    return SubmissionId(f"{name}/{stamp}/{short}")

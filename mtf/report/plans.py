@@ -7,7 +7,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.actions import Adopt, Cancel, Record, Resume, Submit, experiment_name
+from mtf.core.actions import (
+    Action,
+    Adopt,
+    Cancel,
+    Rebuild,
+    Record,
+    Repin,
+    Restore,
+    Resume,
+    Submit,
+    experiment_name,
+)
 from mtf.core.costs import total_cost
 from mtf.core.experiments import axes_of
 from mtf.report.costs import cost_text, resources_text
@@ -21,7 +32,26 @@ if TYPE_CHECKING:
     from mtf.core.actions import Plan
     from mtf.core.experiments import Experiment
 
-_SYMBOLS = {Submit: "+", Resume: "~", Adopt: "=", Record: "*", Cancel: "-"}
+_SYMBOLS: dict[type[Action], str] = {
+    Submit: "+",
+    Resume: "~",
+    Adopt: "=",
+    Record: "*",
+    Cancel: "-",
+    Restore: "!",
+    Repin: "!",
+    Rebuild: "!",
+}
+_VERBS: dict[type[Action], str] = {
+    Submit: "submit",
+    Resume: "continue",
+    Adopt: "adopt",
+    Record: "record",
+    Cancel: "cancel",
+    Restore: "put back",
+    Repin: "put back",
+    Rebuild: "put back",
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +88,9 @@ def verdict(plan: Plan) -> str:
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     if plan.is_empty:
         return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed{waiting}."
-    counts = Counter(type(a) for a in plan.actions)
-    words = {
-        Submit: "submit",
-        Resume: "continue",
-        Adopt: "adopt",
-        Record: "record",
-        Cancel: "cancel",
-    }
-    todo = ", ".join(f"{counts[kind]} to {word}" for kind, word in words.items() if counts[kind])
+    counts = Counter(_VERBS[type(a)] for a in plan.actions)
+    verbs = dict.fromkeys(_VERBS.values())
+    todo = ", ".join(f"{counts[verb]} to {verb}" for verb in verbs if counts[verb])
     return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. mtf sync does it."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,8 +150,10 @@ def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
     assert states(runs(lab)) == {"a": "completed"}
     (code,) = (lab.path / "runs" / ".code").glob("[0-9a-f]*[0-9a-f]")
     model = code / "models.py"
+    times = model.stat()
     model.chmod(0o644)
     model.write_text(model.read_text() + "# tampered\n")
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))  # else it is made again
     found = sync_until(lab, lambda f: "b" in f and f["b"]["state"] == "failed")
     assert "models.py has another content" in found["b"]["reason"]
     assert found["b"]["attempts"][0]["outcome"] == "configuration"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf import rundir
-from mtf.commands.checkout import materialise
+from mtf.commands.checkout import alteration, materialise
 from mtf.core.proof import manifest_problem, object_id
 from mtf.gitrepo import GitRepo
 from tests.repos import make_repo
@@ -76,3 +76,34 @@ def test_config_yaml_reads_back_as_what_was_written(value: dict[str, object]) ->
     text = rundir.render_yaml(value)
     read = YAML(typ="safe", pure=True).load(text)
     assert (read or {}) == value
+
+
+def test_a_checkout_that_somebody_has_changed_is_made_again(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"train.py": "v1", "lib/x.py": "1", "lib/y.py": "2"})
+    root, repo = tmp_path / "runs", GitRepo(made.path)
+    commit = made.git("rev-parse", "HEAD")
+    code = materialise(repo, root, commit)
+    (code / "__pycache__").mkdir()  # what Python compiles is no change
+    assert alteration(code, rundir.code_manifest(root, commit)) is None
+
+    def edit() -> None:
+        (code / "train.py").chmod(0o644)
+        (code / "train.py").write_text("v2")
+
+    def remove() -> None:
+        (code / "lib").chmod(0o755)
+        (code / "lib/y.py").unlink()
+
+    def add() -> None:
+        (code / "more.py").write_text("")
+
+    def forget() -> None:
+        rundir.code_manifest(root, commit).unlink()
+
+    for change, name in ((edit, "train.py"), (remove, "lib/y.py"), (add, "more.py"), (forget, f"{commit}.json")):  # fmt: skip
+        change()
+        assert alteration(code, rundir.code_manifest(root, commit)) == name
+        assert materialise(repo, root, commit) == code
+        assert (code / "train.py").read_text() == "v1"
+        assert sorted(p.name for p in code.rglob("*.py")) == ["train.py", "x.py", "y.py"]
+        assert [p.name for p in (root / ".code").iterdir() if p.name.startswith(".")] == []

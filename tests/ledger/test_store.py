@@ -13,7 +13,6 @@ from mtf.commands.retries import with_retries
 from mtf.core.ids import CommitId, RunId, SubmissionId, record_path
 from mtf.core.records import Best, Checkpoint, SubmissionRecord
 from mtf.core.states import RunState
-from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo, RefMovedError
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.ledger.store import Change, LedgerStore
@@ -96,7 +95,7 @@ def test_the_pinned_code_survives_branch_deletion_and_gc(tmp_path: Path) -> None
     made.git("checkout", "-q", "-b", "feature")
     pinned = CommitId(made.commit({"train.py": "v2"}))
     store = open_store(made.path)
-    store.append(store.read(), Change(submissions=(submission(pinned),)), "m", pin=pinned)
+    store.append(store.read(), Change(submissions=(submission(pinned),)), "m")
     made.git("checkout", "-q", "main")
     made.git("branch", "-D", "feature")
     made.git("reflog", "expire", "--expire=now", "--all")
@@ -112,7 +111,7 @@ def test_job_branches_and_ledger_reach_the_remote_together(tmp_path: Path) -> No
     assert tip == made.git("rev-parse", "main")
     pin = submission(CommitId(tip))
     branches = {f"refs/heads/{pin.branch}": CommitId(tip)}
-    store.append(store.read(), Change(runs=(RUN,), submissions=(pin,), branches=branches), "m", pin=CommitId(tip))  # fmt: skip
+    store.append(store.read(), Change(runs=(RUN,), submissions=(pin,), branches=branches), "m")  # fmt: skip
     refs = git(bare, "for-each-ref", "--format=%(refname:short) %(objectname)").splitlines()
     assert f"{pin.branch} {tip}" in refs
     assert f"mtf/ledger {made.git('rev-parse', 'mtf/ledger')}" in refs
@@ -155,18 +154,3 @@ def test_commits_kept_back_are_published_by_the_next_sync_that_pushes(tmp_path: 
     loud.fetch("main")
     assert loud.publish()
     assert git(bare, "rev-parse", "mtf/ledger") == made.git("rev-parse", "mtf/ledger")
-
-
-def test_ledgers_that_have_parted_are_said_to_have_and_left_alone(tmp_path: Path) -> None:
-    made = make_repo(tmp_path / "r", {"a": "1"})
-    bare = make_remote(tmp_path / "bare.git", made)
-    git(tmp_path, "clone", "-q", str(bare), "other")
-    theirs = open_store(tmp_path / "other", "origin")
-    theirs.fetch("main")
-    theirs.append(theirs.read(), Change(runs=(run_record(1),)), "m")
-    mine = LedgerStore(GitRepo(made.path), "origin", publish=False)
-    mine.append(mine.read(), Change(runs=(run_record(2),)), "m")
-    before = made.git("rev-parse", "mtf/ledger")
-    with pytest.raises(RepositoryError, match="have parted"):
-        open_store(made.path, "origin").fetch("main")
-    assert made.git("rev-parse", "mtf/ledger") == before
