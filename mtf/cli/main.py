@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Who controls which cluster; a systemd unit or a crontab line for it.",
     ),
     "hooks": ("mtf.cli.hooks:hooks", "Install the git hooks."),
+    "comment": ("mtf.cli.forge:comment", "Post a plan to the pull request; for CI."),
 }
 
 
