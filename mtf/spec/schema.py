@@ -323,6 +323,7 @@ class Sample(Strict):
     """One randomly drawn key. Each distribution needs its own parameters."""
 
     distribution: Literal["uniform", "loguniform", "normal", "int", "choice"]
+    """How it is drawn."""
     low: float | None = None
     """Least value (uniform, loguniform, int)."""
     high: float | None = None
