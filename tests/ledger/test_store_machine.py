@@ -1,0 +1,119 @@
+"""The ledger under several writers that read, stop for a while, die, and write what they meant to.
+
+A model of it is a list: what was acknowledged is there for ever, in one order that all clones see.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from mtf.core.ids import RunId
+from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
+from mtf.ledger.store import Change, Ledger, LedgerStore
+from tests.core.worlds import experiment, record
+from tests.repos import git, make_remote, make_repo
+
+CLONES = 3
+RUN = record(experiment())
+CLONE = st.integers(0, CLONES - 1)
+
+
+class Writers(RuleBasedStateMachine):
+    """Three clones of one remote, each with one store."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        made = make_repo(self.folder / "0", {"a": "1"})
+        self.bare = make_remote(self.folder / "lab.git", made)
+        for number in range(1, CLONES):
+            git(self.folder, "clone", "-q", str(self.bare), str(number))
+        self.stores = [self.open(number) for number in range(CLONES)]
+        self.read: list[Ledger] = []
+        for store in self.stores:
+            store.fetch("main")
+            self.read.append(store.read())
+        self.told: dict[RunId, int] = {}  # the newest epoch that was acknowledged, by run
+        self.tips = ["", ""]
+
+    def open(self, number: int) -> LedgerStore:
+        return LedgerStore(GitRepo(self.folder / str(number)), "origin")
+
+    @rule(clone=CLONE)
+    def looks(self, clone: int) -> None:
+        self.stores[clone].fetch("main")
+        self.read[clone] = self.stores[clone].read()
+
+    @rule(clone=CLONE, run=st.integers(0, 2))
+    def writes_what_it_has_decided(self, clone: int, run: int) -> None:
+        """Append to what was read, however long ago; who is late must be told, not believed."""
+        before = self.read[clone]
+        name = RunId(f"e{run}/20260101T110000Z/cccccccc")
+        epoch = (before.runs[name].epoch or 0) + 1 if name in before.runs else 1
+        newest = git(self.bare, "rev-parse", "-q", "--verify", "mtf/ledger", check=False)
+        try:
+            change = Change(runs=(replace(RUN, run=name, epoch=epoch),))
+            self.read[clone] = self.stores[clone].append(before, change, "m")
+        except RefMovedError:
+            assert (before.tip or "") != newest, "only who is late is refused"
+        else:
+            assert (before.tip or "") == newest, "who is late must be refused"
+            self.told[name] = epoch
+
+    @rule(clone=CLONE, run=st.integers(0, 2))
+    def dies_after_its_push(self, clone: int, run: int) -> None:
+        """Leave the remote ahead of this clone, as a writer killed between the two does."""
+        self.looks(clone)
+        repo, ledger = GitRepo(self.folder / str(clone)), self.read[clone]
+        scratch = LedgerStore(repo, "origin", publish=False)
+        name = RunId(f"e{run}/20260101T110000Z/cccccccc")
+        epoch = (ledger.runs[name].epoch or 0) + 1 if name in ledger.runs else 1
+        new = scratch.append(ledger, Change(runs=(replace(RUN, run=name, epoch=epoch),)), "m").tip
+        assert new is not None
+        repo.push("origin", [RefUpdate("refs/heads/mtf/ledger", new, ledger.tip)])
+        back = ["update-ref", "refs/heads/mtf/ledger", ledger.tip] if ledger.tip else [
+            "update-ref", "-d", "refs/heads/mtf/ledger"]  # fmt: skip
+        git(self.folder / str(clone), *back)
+        self.told[name] = epoch
+        self.stores[clone] = self.open(clone)
+        self.looks(clone)
+
+    @rule(clone=CLONE)
+    def is_started_anew(self, clone: int) -> None:
+        self.stores[clone] = self.open(clone)
+        self.looks(clone)
+
+    @invariant()
+    def the_remote_only_ever_moves_on(self) -> None:
+        if not hasattr(self, "bare"):
+            return
+        tip = git(self.bare, "rev-parse", "-q", "--verify", "mtf/ledger", check=False)
+        self.tips = [self.tips[1], tip]
+        if self.tips[0]:
+            git(self.bare, "merge-base", "--is-ancestor", self.tips[0], tip)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "folder"):
+            return
+        seen = set()
+        for clone in range(CLONES):
+            self.looks(clone)
+            seen.add(self.read[clone].tip)
+            found = {run: r.epoch for run, r in self.read[clone].runs.items()}
+            assert found == self.told, "what was acknowledged is there, and nothing else"
+        assert len(seen) == 1
+        shutil.rmtree(self.folder)
+
+
+TestWriters = Writers.TestCase
+TestWriters.settings = settings(
+    max_examples=5, stateful_step_count=10, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
