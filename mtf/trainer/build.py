@@ -90,7 +90,7 @@ def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_si
             dataset, batch_size=training.batch_size, **_options(data)
         )
         return of_loader(loader, seed=training.seed, stream=stream, world_size=world_size)
-    plan = _plan(len(dataset), training, stream, world_size)
+    plan = _plan(_size(dataset, data.dataset_name), training, stream, world_size)
     if (tensors := in_memory(dataset)) is not None:
         return TensorBatches(tensors, plan)
     options = _options(data)
@@ -99,6 +99,15 @@ def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_si
     # workers of the training stay for the next epoch; those of the validation would wait idly
     options["persistent_workers"] = data.num_workers > 0 and stream.is_train
     return LoadedBatches(dataset, plan, seed=training.seed, stream=stream, **options)
+
+
+def _size(dataset: Any, name: str) -> int:
+    if not hasattr(dataset, "__len__"):
+        raise MtfError(
+            f"data.dataset_name: {name} has no length: give it a __len__ that says how many samples"
+            " an epoch has"
+        )
+    return len(dataset)
 
 
 def _plan(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> Plan:
@@ -173,7 +182,7 @@ def _found_in_zoo(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Mod
             return _from_zoo(zoo, config.type, config, facts)
     error = unknown("model.type", config.type, {*MODELS, *plugins("mtf.models")})
     missing = " or ".join(f"pip install {zoo}" for zoo in _ZOOS if zoo not in installed)
-    hint = f". If it is a model of timm or torchvision: {missing}" if missing else ""
+    hint = f" (a model of timm or torchvision: {missing})" if missing else ""
     raise UnknownNameError(f"{error}{hint}")
 
 

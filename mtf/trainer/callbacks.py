@@ -165,12 +165,18 @@ class EMA(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the average."""
         assert self._average is not None
-        return {"average": self._average.module.state_dict()}
+        module = self._average.module
+        held = module.state_dict()
+        further = {name: b for name, b in module.named_buffers() if name not in held}
+        return {"average": held, "buffers": further}  # the latter are not persistent in the module
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from it."""
         assert self._average is not None
-        self._average.module.load_state_dict(state["average"])
+        module = self._average.module
+        module.load_state_dict(state["average"])
+        for name, value in state.get("buffers", {}).items():
+            module.get_buffer(name).copy_(value)
 
     def evaluated(self) -> torch.nn.Module | None:
         """Return the averaged module."""

@@ -6,19 +6,23 @@ workers made the batches before.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
     Subset,
     TensorDataset,
+    default_collate,
     get_worker_info,
 )
 
@@ -76,16 +80,33 @@ class TensorBatches:
 
 
 class LoadedBatches:
-    """Batches of a map-style data set through torch's DataLoader and its workers."""
+    """Batches of a map-style data set through torch's DataLoader and its workers.
+
+    Args:
+        dataset: the data set.
+        order: which of its samples make which batch.
+        seed: of the training.
+        stream: tells these batches' random numbers from others.
+        collate_fn: makes a batch of samples; where the loader does not batch, of what is one.
+        is_batched: whether a batch is made of samples; False: each one of the order's is a batch.
+        options: further ones of torch's DataLoader.
+    """
 
     def __init__(
-        self, dataset: Any, order: Order, *, seed: int, stream: Stream, **options: Any
-    ) -> None:
+        self, dataset: Any, order: Order, *, seed: int, stream: Stream,
+        collate_fn: Callable[[Any], Any] = default_collate, is_batched: bool = True, **options: Any,
+    ) -> None:  # fmt: skip
         self._places = _Places(order, stream)
-        self._made_of = (dataset, order, seed, stream, options)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Seeded(dataset, seed), batch_sampler=self._places, **options
-        )
+        self._order = order
+        self._anew: Callable[..., LoadedBatches] = partial(
+            LoadedBatches, dataset, seed=seed, collate_fn=collate_fn, is_batched=is_batched,
+            **options,
+        )  # fmt: skip
+        how: Any = {"batch_sampler": self._places}
+        if not is_batched:
+            how = {"batch_size": None, "sampler": self._places}
+        made = _Seeded(dataset, seed, collate_fn, is_batched=is_batched)
+        self._loader: DataLoader[Any] = DataLoader(made, collate_fn=_as_it_is, **how, **options)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -98,32 +119,34 @@ class LoadedBatches:
 
     def samples(self, epoch: int, batch: int) -> Indices:
         """Return the indices of a batch's samples."""
-        return next(self._made_of[1].batches(epoch, batch))
+        return next(self._order.batches(epoch, batch))
 
     def taken(self, batches: int, world_size: int) -> int:
         """Return how many samples that many batches on each of the ranks have taken."""
-        return self._made_of[1].taken(batches, world_size)
+        return self._order.taken(batches, world_size)
 
     def rest(self, offset: int) -> LoadedBatches:
         """Return the batches after the first ``offset`` samples of an epoch."""
-        dataset, order, seed, stream, options = self._made_of
+        stream = self._places.stream
         stream = replace(stream, name=f"{stream.name}+{offset}")  # other batches, other numbers
-        return LoadedBatches(dataset, order.rest(offset), seed=seed, stream=stream, **options)
+        return self._anew(self._order.rest(offset), stream=stream)
 
 
 class ReplayedBatches:
     """Batches of a loader that cannot be sought, such as of an iterable data set.
 
     The epoch's generators are seeded at its start and earlier batches are made once more. Which
-    worker makes which sample is part of the order, so the number of workers must stay.
+    worker makes which sample is part of the order, so the number of workers must stay; each epoch
+    has new ones, since persistent ones would draw on from the epoch before.
 
     Attributes:
         fixed: what must be at a resume as it was, by its key in the configuration.
     """
 
-    def __init__(self, loader: DataLoader[Any], seed: int) -> None:
-        self._loader = loader
-        self._seed = seed
+    def __init__(self, loader: DataLoader[Any], seed: int, stream: Stream) -> None:
+        self._loader = copy.copy(loader)
+        vars(self._loader)["persistent_workers"] = False
+        self._place = (seed, stream.name, stream.rank)
         self.fixed = {"data.num_workers": loader.num_workers}
 
     def __len__(self) -> int:
@@ -134,10 +157,10 @@ class ReplayedBatches:
         """Yield the loader's batches after the first ``start``."""
         if hasattr(self._loader.dataset, "set_epoch"):
             self._loader.dataset.set_epoch(epoch)
-        with apart(seed_at("loader", self._seed, epoch)), _signals_held():
+        with apart(seed_at("loader", *self._place, epoch)), _signals_held():
             batches = iter(self._loader)
         for batch in itertools.count():
-            with apart(seed_at("data", self._seed, epoch, batch)):
+            with apart(seed_at("data", *self._place, epoch, batch)):
                 made = next(batches, _END)
             if made is _END:
                 return
@@ -193,10 +216,17 @@ def of_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Bat
         ) from None
     if length == 0:
         raise MtfError("the loader has no batch: the data set is empty, or drop_last drops it all")
-    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-        return ReplayedBatches(loader, seed)
-    order = order_of(loader.batch_sampler, seed, stream.rank, world_size)
-    return LoadedBatches(loader.dataset, order, seed=seed, stream=stream, **_options_of(loader))
+    if isinstance(loader.dataset, IterableDataset):
+        return ReplayedBatches(loader, seed, stream)
+    is_batched = loader.batch_sampler is not None
+    sampler = (
+        loader.batch_sampler if is_batched else BatchSampler(loader.sampler, 1, drop_last=False)
+    )
+    order = order_of(sampler, seed, stream.rank, world_size, even=stream.is_train)
+    return LoadedBatches(
+        loader.dataset, order, seed=seed, stream=stream, is_batched=is_batched,
+        **_options_of(loader),
+    )  # fmt: skip
 
 
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
@@ -208,7 +238,7 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a batch stands; it travels to the worker as the first of its indices."""
+    """Where a batch stands; it travels to the worker beside its indices."""
 
     stream: str
     epoch: int
@@ -221,46 +251,62 @@ class _Places:
 
     def __init__(self, order: Order, stream: Stream) -> None:
         self._order = order
-        self._stream = stream
+        self.stream = stream
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[_Placed]:
         epoch, start = self.epoch, self.start
         for batch, indices in enumerate(self._order.batches(epoch, start), start):
-            yield [_Place(self._stream.name, epoch, batch, self._stream.rank), *indices]
+            yield _Place(self.stream.name, epoch, batch, self.stream.rank), indices
+
+
+_Placed = tuple[_Place, "Indices"]
 
 
 class _Seeded(Dataset[Any]):
-    """Seeds python, numpy and torch for each batch from its place, in whatever process."""
+    """Makes whole batches, in whatever process: its generators are seeded from the batch's place.
 
-    def __init__(self, dataset: Any, seed: int) -> None:
+    Collating is part of it, for that may draw random numbers too, as mixing samples does.
+    """
+
+    def __init__(
+        self, dataset: Any, seed: int, collate: Callable[[Any], Any], *, is_batched: bool
+    ) -> None:
         self._dataset = dataset
         self._seed = seed
-        self._pure = in_memory(dataset) is not None
+        self._collate = collate
+        self._is_batched = is_batched
+        self._pure = in_memory(dataset) is not None and collate is default_collate
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Any:
-        return self._dataset[index]
-
-    def __getitems__(self, placed: list[Any]) -> Any:
-        place, *indices = placed
+    def __getitem__(self, placed: _Placed) -> Any:
+        place, indices = placed
         if self._pure:
-            return self._fetch(indices)
+            return self._made(indices)
         seed = seed_at("data", self._seed, place.stream, place.epoch, place.batch, place.rank)
         if get_worker_info() is None:
             with apart(seed):
-                return self._fetch(indices)
+                return self._made(indices)
         seed_cpu(seed)
-        return self._fetch(indices)
+        return self._made(indices)
 
-    def _fetch(self, indices: Indices) -> Any:
+    __getitems__ = __getitem__  # what torch asks a data set for where a loader makes batches
+
+    def _made(self, indices: Indices) -> Any:
+        if not self._is_batched:
+            return self._collate(self._dataset[indices[0]])
         whole: Callable[[Indices], Any] | None = getattr(self._dataset, "__getitems__", None)
-        return whole(indices) if whole else [self._dataset[index] for index in indices]
+        samples = whole(indices) if whole else [self._dataset[index] for index in indices]
+        return self._collate(samples)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _iter_unseen(loader: DataLoader[Any]) -> Iterator[Any]:

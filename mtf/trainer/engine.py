@@ -10,6 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from mtf.trainer.fabric import FabricModule, FabricOptimizer
@@ -17,7 +18,6 @@ from mtf.trainer.fabric import FabricModule, FabricOptimizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    import torch
     from lightning.fabric import Fabric
     from torch import nn
     from torch.optim import Optimizer
@@ -58,6 +58,7 @@ class Engine:
             self.forward, *wrapped = fabric.setup(model, *optimizers.values())
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.parameters = list(self.module.parameters())
+        self._as_built = {name: (b, b._version) for name, b in self.module.named_buffers()}  # noqa: SLF001 -- how torch itself tells that a tensor was written to
         self._moves = fabric.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
@@ -134,6 +135,51 @@ class Engine:
     def gradients(self) -> list[torch.Tensor | None]:
         """Return the gradients by parameter; None stays None, since an optimizer skips those."""
         return [parameter.grad for parameter in self.parameters]
+
+    def unsaved_buffers(self) -> dict[str, torch.Tensor]:
+        """Return the buffers that this process has changed and the module's state does not hold.
+
+        They are not persistent in torch's sense: no part of a trained model, but of a training.
+        """
+        held = self.module.state_dict().keys()
+        return {
+            name: buffer
+            for name, buffer in self.module.named_buffers()
+            if name not in held and self._is_changed(name, buffer)
+        }
+
+    def _is_changed(self, name: str, buffer: torch.Tensor) -> bool:
+        built, version = self._as_built.get(name, (None, 0))
+        return buffer is not built or buffer._version != version  # noqa: SLF001 -- as above
+
+    def replaced_buffers(self) -> list[str]:
+        """Return the names of those buffers that are no longer the tensors they were built with.
+
+        DDP gives the first rank's values to the tensors it was built with, and to no others.
+        """
+        return [
+            name
+            for name, buffer in self.module.named_buffers()
+            if buffer is not self._as_built.get(name, (None,))[0]
+        ]
+
+    def put_buffers(self, buffers: Mapping[str, torch.Tensor], replaced: Collection[str]) -> None:
+        """Put buffers back that are not in the module's state, or otherwise on this rank."""
+        with torch.no_grad():
+            for name, value in buffers.items():
+                owner, last = self._owner(name)
+                there = getattr(owner, last, None)
+                if isinstance(there, torch.Tensor) and there.shape == value.shape:
+                    there.copy_(value)
+                else:
+                    setattr(owner, last, value.to(self._fabric.device))
+            for name in replaced:
+                owner, last = self._owner(name)
+                setattr(owner, last, getattr(owner, last).clone())
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        path, _, last = name.rpartition(".")
+        return self.module.get_submodule(path), last
 
     def put_gradients(self, gradients: list[torch.Tensor | None]) -> None:
         """Put gradients back that ``gradients`` returned."""

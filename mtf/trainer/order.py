@@ -95,26 +95,53 @@ class Plan:
 
 
 class SampledOrder:
-    """The order of a user's own sampler, made repeatable: it draws from generators of the epoch."""
+    """The order of a user's own sampler, made repeatable: it draws from generators of the epoch.
 
-    def __init__(self, sampler: Any, seed: int) -> None:
+    Its batches are dealt out to the ranks in turn, unless it is made for ranks itself.
+
+    Args:
+        sampler: of batches.
+        seed: of the training.
+        rank: this one.
+        world_size: the number of ranks.
+        even: whether all ranks get the same number of batches, the first ones coming twice if need
+            be; else each batch comes once.
+
+    Raises:
+        MtfError: there are fewer batches than ranks.
+    """
+
+    def __init__(
+        self, sampler: Any, seed: int, rank: int = 0, world_size: int = 1, *, even: bool = True
+    ) -> None:
         self._sampler = sampler
         self._seed = seed
+        deals = any(hasattr(one, "num_replicas") for one in self._samplers())
+        self._rank, self._world_size = (0, 1) if deals else (rank, world_size)
+        count = len(sampler)
+        if count < self._world_size:
+            raise MtfError(f"{count} batches of a sampler are too few for {world_size} ranks")
+        up = self._world_size - 1 if even else self._world_size - 1 - self._rank
+        self._length = (count + up) // self._world_size
+
+    def _samplers(self) -> tuple[Any, Any]:
+        return self._sampler, getattr(self._sampler, "sampler", None)
 
     def __len__(self) -> int:
-        """Return the number of batches."""
-        return len(self._sampler)
+        """Return the number of batches of this rank."""
+        return self._length
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield lists of indices; a late start asks the sampler for the earlier ones again."""
-        for sampler in (self._sampler, getattr(self._sampler, "sampler", None)):
+        for sampler in self._samplers():
             if set_epoch := getattr(sampler, "set_epoch", None):
                 set_epoch(epoch)
             if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
                 generator.manual_seed(seed_at("order", self._seed, epoch))
         with apart(seed_at("order", self._seed, epoch)):
             batches = list(self._sampler)
-        return iter(batches[start:])
+        mine = range(self._rank, self._length * self._world_size, self._world_size)
+        return (batches[number % len(batches)] for number in mine[start:])
 
     def taken(self, batches: int, world_size: int) -> int:
         """Return 0 at an epoch's beginning.
@@ -137,13 +164,13 @@ class SampledOrder:
         return self
 
 
-def order_of(sampler: Any, seed: int, rank: int, world_size: int) -> Order:
-    """Return the order of a batch sampler of torch, or of the user's own."""
+def order_of(sampler: Any, seed: int, rank: int, world_size: int, *, even: bool) -> Order:
+    """Return the order of a batch sampler of torch, or of the user's own, see ``SampledOrder``."""
     inner: Any = getattr(sampler, "sampler", None)
     shuffled = type(inner) is RandomSampler and not inner.replacement
     if type(sampler) is not BatchSampler or not (shuffled or type(inner) is SequentialSampler):
-        return SampledOrder(sampler, seed)
+        return SampledOrder(sampler, seed, rank, world_size, even=even)
     size = len(inner.data_source)
     if len(inner) != size:  # RandomSampler(num_samples=...)
-        return SampledOrder(sampler, seed)
+        return SampledOrder(sampler, seed, rank, world_size, even=even)
     return Plan(size, sampler.batch_size, seed, shuffled, sampler.drop_last, rank, world_size)

@@ -89,8 +89,10 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
     rank = loop.fabric.global_rank
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
     gradients, buffers = mine.pop("gradients"), mine.pop("buffers")
+    replaced = mine.pop("replaced", [])
     loop.state = ResumeState.read(mine, loop.fabric.device)
-    _load(loop, {**content["model"], **buffers}, content)
+    _load(loop, content["model"], content)
+    loop.engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
     if gradients is not None:
         loop.engine.put_gradients(gradients)
     for name, callback in callbacks.items():
@@ -199,25 +201,38 @@ def _of_this_rank(loop: Loop) -> dict[str, Any]:
     """Return what only this rank knows.
 
     Gradients stay on a rank until the end of an accumulation window. Buffers, such as the running
-    means of BatchNorm, are the first rank's at each step, and one's own until the next.
+    means of BatchNorm, are the first rank's at each step, and one's own until the next. Those of
+    the first rank stand with the model, but for the ones that a model's state does not hold.
     """
     gradients = loop.engine.gradients() if loop.state.train.window else None
     if gradients and not loop.agreement.is_alone:
         gradients = [None if gradient is None else gradient.cpu() for gradient in gradients]
-    return {**loop.state.plain(), "gradients": gradients, "buffers": _own_buffers(loop)}
+    return {
+        **loop.state.plain(),
+        "gradients": gradients,
+        "buffers": _own_buffers(loop),
+        "replaced": loop.engine.replaced_buffers(),
+    }
 
 
 def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
+    unsaved = loop.engine.unsaved_buffers()
     if loop.agreement.is_alone:
-        return {}
+        return unsaved
     mine = {name: buffer.cpu() for name, buffer in loop.engine.module.named_buffers()}
-    sums = {name: _sum(buffer) for name, buffer in mine.items()}
+    sums = {name: sum_of(buffer) for name, buffer in mine.items()}
     first = loop.agreement.told(sums)
-    return {name: buffer for name, buffer in mine.items() if sums[name] != first[name]}
+    is_first = loop.fabric.is_global_zero
+    return {
+        name: buffer
+        for name, buffer in mine.items()
+        if sums[name] != first.get(name) or (is_first and name in unsaved)
+    }
 
 
-def _sum(tensor: torch.Tensor) -> str:
-    raw = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+def sum_of(tensor: torch.Tensor) -> str:
+    """Return a digest of a tensor's bits."""
+    raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return hashlib.sha256(raw.tobytes()).hexdigest()
 
 
@@ -246,6 +261,7 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "rng": ranks[rank]["rng"] if rank < len(ranks) else None,
         "gradients": _mean([one["gradients"] for one in ranks]),
         "buffers": {},
+        "replaced": [],
     }
 
 

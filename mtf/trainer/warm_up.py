@@ -7,12 +7,14 @@ tests; no state that could be saved makes up for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from mtf.errors import MtfError
 from mtf.trainer.rng import RNGState
+from mtf.trainer.snapshot import sum_of
 
 if TYPE_CHECKING:
     from mtf.trainer.loop import Loop
@@ -36,6 +38,7 @@ def warm_up(loop: Loop) -> None:
     rng, module = RNGState.capture(), loop.engine.module
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     batch = loop.engine.placed(next(loop.train.batches(0, 0)))
+    _say_if_all_are_alike(loop, batch)
     for _ in range(_PASSES):
         loop.engine.hold_back(held=False)
         loop.engine.backward(loop.engine.compute(loop.task.loss, batch))
@@ -45,3 +48,16 @@ def warm_up(loop: Loop) -> None:
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
     rng.restore()
+
+
+def _say_if_all_are_alike(loop: Loop, batch: Any) -> None:
+    """Say that data which cannot be sought, and so not be dealt out, are the same for each rank."""
+    if not getattr(loop.train, "fixed", {}):
+        return
+    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+    firsts = loop.agreement.gathered([sum_of(tensor) for tensor in tensors])
+    if firsts is not None and all(first == firsts[0] for first in firsts):
+        loop.say(
+            f"all {len(firsts)} ranks begin with the same batch: an iterable data set deals its"
+            " samples out itself, by torch.distributed.get_rank() and get_world_size()"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections import Counter
 from itertools import chain
@@ -13,10 +14,12 @@ import torch
 from torch.utils.data import (
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from mtf.errors import MtfError
@@ -131,6 +134,69 @@ def test_what_lies_in_memory_is_known_to_draw_nothing() -> None:
     assert tensors is not None
     assert tensors[0].tolist() == [4, 1]
     assert in_memory(Noisy(torch.arange(6))) is None
+
+
+def mixed(samples: Any) -> Any:
+    inputs, targets = default_collate(samples)
+    return inputs * torch.rand(1) + random.random(), targets
+
+
+@pytest.mark.parametrize(
+    "data", [Augmented("train"), TensorDataset(torch.ones(42, 6), torch.ones(42))]
+)
+def test_what_is_drawn_while_collating_depends_on_the_place_alone(data: Any) -> None:
+    """Mixing samples is the usual case."""
+    whole, other = (
+        batches(DataLoader(data, batch_size=4, collate_fn=mixed, num_workers=n)) for n in (0, 1)
+    )
+    assert same(whole, other)
+    assert not torch.equal(whole[0][0][0], whole[1][0][0])
+
+
+def test_a_loader_that_does_not_batch_is_sought_too() -> None:
+    asked = []
+
+    class Ready(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: Any) -> torch.Tensor:
+            asked.append(index)
+            return torch.as_tensor([index, random.random()])
+
+    whole = batches(DataLoader(Ready(), batch_size=None, shuffle=True))
+    assert sorted(int(batch[0]) for batch in whole) == list(range(9))
+    asked.clear()
+    assert torch.equal(torch.stack(batches(DataLoader(Ready(), batch_size=None, shuffle=True), start=7)), torch.stack(whole[7:]))  # fmt: skip
+    assert len(asked) == 2  # the batches of before are not made again
+
+
+def test_workers_of_iterable_data_draw_nothing_of_the_epoch_before() -> None:
+    def exact() -> Any:
+        kept = {"num_workers": 1, "persistent_workers": True}
+        return of_loader(DataLoader(Endless(), batch_size=2, **kept), seed=1, stream=TRAIN, world_size=1)  # fmt: skip
+
+    one = exact()
+    *_, second = (list(one.batches(epoch, 0)) for epoch in (0, 1))
+    assert torch.equal(torch.stack(list(exact().batches(1, 0))), torch.stack(second))
+
+
+def test_batches_of_a_users_own_sampler_are_dealt_out_to_ranks() -> None:
+    loader = DataLoader(TensorDataset(torch.arange(21)), batch_size=3, sampler=[*range(21)])
+    for name, numbers in (("train", 8), ("validation", 7)):
+        dealt = [
+            list(of_loader(loader, seed=1, stream=Stream(name, rank), world_size=2).batches(0, 0))
+            for rank in (0, 1)
+        ]
+        assert len(dealt[0]) + len(dealt[1]) == numbers
+        firsts = sorted(int(batch[0][0]) for batch in chain(*dealt))
+        assert sorted({*firsts}) == list(range(0, 21, 3))
+    own = DistributedSampler(TensorDataset(torch.arange(21)), num_replicas=2, rank=1, shuffle=False)
+    exact = of_loader(
+        DataLoader(TensorDataset(torch.arange(21)), batch_size=11, sampler=own),
+        seed=1, stream=Stream("train", 1), world_size=2,
+    )  # fmt: skip
+    assert [batch[0].tolist() for batch in exact.batches(0, 0)] == [[*range(1, 21, 2), 0]]
 
 
 class Unsized(IterableDataset[int]):

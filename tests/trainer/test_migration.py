@@ -9,17 +9,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.trainer.phases import Phase
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
+from tests.trainer.nasty import (
+    COMPLETE,
+    NASTY,
+    STOPPED,
+    Net,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
 from tests.trainer.runs import make_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+class Steady(Net):
+    """A net whose state is all in its ``state_dict``, as far as the first format went."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs)
+
+
 def as_version_1(content: dict[str, Any]) -> dict[str, Any]:
     """Return a content as the first format had it: its keys, and no others."""
     (rank,) = content["ranks"]
-    added = ("gradients", "buffers", "skipped", "ended_by", "best")
+    added = ("gradients", "buffers", "replaced", "skipped", "ended_by", "best")
     old = {key: value for key, value in rank.items() if key not in added}
     train = {key: value for key, value in rank["train"].items() if key != "offset"}
     return {
@@ -36,7 +52,8 @@ def as_version_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_checkpoint_of_the_first_format_is_resumed(tmp_path: Path) -> None:
-    whole, run = make_run(tmp_path, base=NASTY), make_run(tmp_path, base=NASTY)
+    model = {"type": "tests.trainer.test_migration:Steady"}
+    whole, run = (make_run(tmp_path, base=NASTY, model=model) for _ in range(2))
     assert in_child(whole) == COMPLETE
     stop = signal_at(Phase.TRAIN_BATCH_LOAD, 3, signal.SIGUSR1, after=False)  # inside a window
     assert in_child(run, stop) == STOPPED

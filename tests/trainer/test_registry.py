@@ -187,6 +187,13 @@ def test_synthetic_data_is_a_function_of_its_keys() -> None:
     assert not torch.equal(first.tensors[0], other.tensors[0])
 
 
+class Endless(torch.utils.data.Dataset[int]):
+    def __init__(self, split: str) -> None: ...
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -194,6 +201,7 @@ def test_synthetic_data_is_a_function_of_its_keys() -> None:
         ({"data": {"val_split": "test"}}, "no split 'test' in this data set: there are train and"),
         ({"data": {"size": 3}}, "data.size: digits takes no such key"),
         ({"training": {"batch_size": 9999}}, "9999 is more than the 1437 samples"),
+        ({"data": {"dataset_name": f"{__name__}:Endless"}}, "Endless has no length: give it a"),
     ],
 )
 def test_wrong_data_is_said(changes: dict[str, Any], said: str) -> None:

@@ -176,10 +176,6 @@ class _Walk:
         path = path or type(module).__name__
         if self._own.module(type(module).__module__):
             yield from self._attributes(module, path, depth)
-        inside = vars(module)
-        for name in sorted(inside.get("_non_persistent_buffers_set", ())):
-            if (said := summary(inside["_buffers"].get(name))) is not None:
-                yield f"{path}.{name} (a buffer with persistent=False)", said
         for name, child in module.named_children():
             yield from self._visit(child, f"{path}.{name}", depth)
 

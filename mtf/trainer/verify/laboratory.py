@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mtf.trainer.verify.recorder import Record
 
-_PATIENCE_S, _PATIENCE = 60.0, 20.0  # a trial may take so long, and so many times the whole one
+_PATIENCE_S, _PATIENCE = 600.0, 20.0  # a trial may take so long, and so many times the whole one
 _INTERRUPTED = frozenset({STOPPED, -signal.SIGKILL})
 
 

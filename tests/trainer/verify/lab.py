@@ -40,7 +40,7 @@ class Counting(Net):
 class Hidden(Net):
     def __init__(self, num_classes):
         super().__init__(num_classes)
-        self.register_buffer("mean", torch.zeros(6), persistent=False)
+        self.mean = torch.zeros(6)
     def training_step(self, batch):
         self.mean += batch[0].mean(0).detach()
         return self.loss((batch[0] - self.mean, batch[1]))
