@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import commands, review, saving, submit, trainer
+from benchmarks import commands, review, saving, submit, trainer, validate
 
 FIGURES = {
     "commands": commands.main,
@@ -12,6 +12,7 @@ FIGURES = {
     "trainer": trainer.main,
     "saving": saving.main,
     "review": review.main,
+    "validate": validate.main,
 }
 
 for name in sys.argv[1:] or FIGURES:

@@ -54,4 +54,4 @@ def refusal_of(needs: Resources) -> str | None:
     answer = ask("sbatch", "--test-only", "--wrap=true", *slurm_options(request))
     if answer.code == 0 or submission_error(answer.stderr) is not None:
         return None
-    return str(refusal(answer.stderr)).removeprefix("allocation failure: ")
+    return str(refusal(answer.stderr)).replace("allocation failure: ", "")

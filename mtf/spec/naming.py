@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 from urllib.parse import quote, unquote
 
@@ -81,6 +82,7 @@ def _counted(index: int, count: int) -> str:
     return f"{index + 1:0{max(4, len(str(count)))}}"
 
 
+@lru_cache(maxsize=4096)
 def _encode(text: str) -> str:
     return _REFUSED.sub(_percent, quote(text, safe="+"))
 
