@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SPECS, RUNS = 1000, 10_000
 SPEC = """\
 # experiment {i} of many
+# that differ in their seed
 kind: experiment
 experiment_name: exp_{i}
 description: one of many

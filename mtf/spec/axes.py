@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mtf.errors import Problem
-    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.marks import Loc, Marks
     from mtf.spec.schema import Conditional, GridSpec
 
 Axis = list[Combination]  # settings that are made together, one of them for each member

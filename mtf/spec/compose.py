@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtf.errors import SpecError
 from mtf.spec.explain import nearest
-from mtf.spec.parse import Elsewhere, Marks
+from mtf.spec.marks import Elsewhere, Marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mtf.spec.groups import Groups
     from mtf.spec.hydra_source import Tree
-    from mtf.spec.parse import Loc
+    from mtf.spec.marks import Loc
 
 KEY = "defaults"
 MISSING = "???"  # Hydra's word for a value that somebody else must give
@@ -138,11 +138,11 @@ class Composition:
         """Return where each value stands, be it in the spec or in a group's file."""
         from mtf.spec.hydra_source import PRIMARY
 
-        merged = Marks(self._marks.path, dict(self._marks.values), dict(self._marks.keys))
+        merged = Marks.merged(self._marks.path, dict(self._marks.values), dict(self._marks.keys))
         for name, package in tree.parts:
             if name == PRIMARY:
-                merged.values |= {k: v for k, v in self._marks.values.items() if k}
-                merged.keys |= self._marks.keys
+                merged.values.update({k: v for k, v in self._marks.values.items() if k})
+                merged.keys.update(self._marks.keys)
                 continue
             here, into = self._groups.marks(name), (*self._prefix, *package)
             for ours, theirs in ((merged.values, here.values), (merged.keys, here.keys)):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from mtf.errors import Problem
-    from mtf.spec.parse import Loc, Marks, Place
+    from mtf.spec.marks import Loc, Marks, Place
 
 _OR_INSTANCE = re.compile(r" or (an )?instance of \w+")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -146,8 +146,8 @@ def located(loc: Loc, marks: Marks) -> Loc:
     out: Loc = ()
     for i, part in enumerate(loc):
         spelled = SPELLINGS.get(str(part), part)
-        if (*out, spelled) in marks.values and (*out, part) not in marks.values:
+        if marks.find((*out, part)) is None and marks.find((*out, spelled)) is not None:
             out = (*out, spelled)
-        elif (*out, part) in marks.values or i == len(loc) - 1:
+        elif marks.find((*out, part)) is not None or i == len(loc) - 1:
             out = (*out, part)
     return out

@@ -19,7 +19,8 @@ from mtf.spec.strict import Open
 
 if TYPE_CHECKING:
     from mtf.spec.groups import Groups
-    from mtf.spec.parse import Document, Loc, Marks
+    from mtf.spec.marks import Loc, Marks
+    from mtf.spec.parse import Document
 
 NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
 KINDS = (*NAME_KEYS, "base")

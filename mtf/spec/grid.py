@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mtf.core.experiments import Experiment
     from mtf.errors import Problem
     from mtf.spec.axes import Axis, Condition, Match, Parts
-    from mtf.spec.parse import Loc, Marks, Place
+    from mtf.spec.marks import Loc, Marks, Place
     from mtf.spec.resolve import Base, Combination, Resolver
     from mtf.spec.schema import GridSpec
 

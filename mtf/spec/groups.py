@@ -14,7 +14,7 @@ from mtf.spec.parse import read
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtf.spec.parse import Marks
+    from mtf.spec.marks import Marks
 
 FOLDER = "conf"  # at the root of the repository
 _ENDING = ".yaml"  # Hydra's; it knows no other

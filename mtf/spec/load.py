@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mtf.spec.axes import Parts
     from mtf.spec.files import SpecFile
     from mtf.spec.groups import Groups
-    from mtf.spec.parse import Place
+    from mtf.spec.marks import Place
     from mtf.spec.resolve import Base
     from mtf.spec.settings import Settings
 
@@ -100,7 +100,7 @@ class _Loader:
         self._settings = settings
         self._slurm_of: dict[str, dict[str, Any]] = {}  # defaults, by cluster
         self._stamp = stamp
-        self._read: dict[str, SpecFile] = {}
+        self._bases: dict[str, SpecFile] = {}  # those that grids build on
         self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
         self.problems: list[Problem] = []
 
@@ -157,9 +157,8 @@ class _Loader:
         return self._slurm_of[name]
 
     def _file(self, path: str) -> SpecFile:
-        if path not in self._read:
-            self._read[path] = read_spec(self._files[path], path, self._groups)
-        return self._read[path]
+        """Read a file. Those that are read for themselves alone are not kept: memory is time."""
+        return self._bases.get(path) or read_spec(self._files[path], path, self._groups)
 
     def _single(self, file: SpecFile) -> Desired:
         spec = self._experiment(file)
@@ -231,7 +230,7 @@ class _Loader:
         if path not in self._files:
             raise SpecError([file.marks.problem(place, self._missing_base(file, base, path))])
         try:
-            other = self._file(path)
+            other = self._bases.setdefault(path, self._file(path))
             if other.kind != "grid":
                 return self._base_file(other)
         except SpecError as e:

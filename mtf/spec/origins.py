@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mtf.spec.axes import Parts
-    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.marks import Loc, Marks
     from mtf.spec.resolve import Base
 
 SECTION = "init_from"

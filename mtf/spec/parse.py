@@ -8,62 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mtf.errors import Problem, SpecError
+from mtf.errors import SpecError
 from mtf.spec.events import careful, differs, quick
+from mtf.spec.marks import Marks
 from mtf.spec.scalars import resolve
 
 if TYPE_CHECKING:
+    from mtf.errors import Problem
     from mtf.spec.events import Source
+    from mtf.spec.marks import Node, Place
 
 MAX_BYTES = 1 << 20
 MAX_CAREFUL_BYTES = 100_000  # of a file that only the slow parser may read
 MAX_NODES = 50_000
 MAX_DEPTH = 50
-
-Loc = tuple[str | int, ...]  # keys and indices from the root, as in a pydantic error
-Place = tuple[int, int]  # line, column, from 1
-
-
-class Elsewhere(tuple[int, int]):
-    """A place in another file than the one whose marks it stands in."""
-
-    path: str
-
-    def __new__(cls, place: Place, path: str) -> Self:
-        """Return the place in the file at ``path``."""
-        made = super().__new__(cls, place)
-        made.path = path
-        return made
-
-
-@dataclass
-class Marks:
-    """Where the values and the keys of one file stand."""
-
-    path: str
-    values: dict[Loc, Place] = field(default_factory=dict)
-    keys: dict[Loc, Place] = field(default_factory=dict)
-
-    def value(self, loc: Loc) -> Place:
-        """Return where the value at ``loc`` begins, or the nearest one around it."""
-        while loc and loc not in self.values:
-            loc = loc[:-1]
-        return self.values.get(loc, (1, 1))
-
-    def key(self, loc: Loc) -> Place:
-        """Return where the key that ends ``loc`` stands, or the value where there is no key."""
-        return self.keys.get(loc) or self.value(loc)
-
-    def problem(self, place: Place, message: str) -> Problem:
-        """Return a problem of this file, or of the one that the place is in."""
-        return Problem(self.path_of(place), *place, message)
-
-    def path_of(self, place: Place) -> str:
-        """Return the file that a place is in."""
-        return place.path if isinstance(place, Elsewhere) else self.path
 
 
 @dataclass(frozen=True)
@@ -117,22 +78,20 @@ def _read_quickly(text: str, path: str) -> Document | None:
     if source is None:
         return None
     events, error = source
-    reader = _Reader(Marks(path), events)
+    reader = _Reader(path, events)
     try:
         value = reader.document()
     except error as e:
         reader.note(*_syntax_error(e))
         value = None
-    return (
-        Document(value, reader.marks, tuple(reader.problems)) if value or reader.problems else None
-    )
+    return reader.read(value) if value or reader.problems else None
 
 
 def _read_carefully(text: str, path: str) -> Document:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError
 
-    reader = _Reader(Marks(path), careful(text))
+    reader = _Reader(path, careful(text))
     value = None
     try:
         value = reader.document()
@@ -143,7 +102,7 @@ def _read_carefully(text: str, path: str) -> Document:
         reader.note(*_syntax_error(e))
     except YAMLError as e:
         reader.note((1, 1), f"not YAML: {e}")
-    return Document(value, reader.marks, tuple(reader.problems))
+    return reader.read(value)
 
 
 def _place_of(text_before: str) -> Place:
@@ -156,14 +115,22 @@ class _StopReadingError(Exception):
 
 
 class _Reader:
-    """Builds values from parser events, so that each alias and tag is seen where it stands."""
+    """Builds values from parser events, so that each alias and tag is seen where it stands.
 
-    def __init__(self, marks: Marks, source: Source) -> None:
-        self.marks = marks
+    What it does for each value is most of what a large repository of specs costs.
+    """
+
+    def __init__(self, path: str, source: Source) -> None:
+        self._path = path
+        self._root: Node | None = None
         self.problems: list[Problem] = []
         self._nodes = 0
         self._next = source.next
         self._kinds = source.kinds
+
+    def read(self, value: Any) -> Document:
+        """Return the document of a value that was read."""
+        return Document(value, Marks(self._path, self._root), tuple(self.problems))
 
     def document(self) -> Any:
         """Return the document's value, None where there is none or it cannot be read to its end."""
@@ -179,78 +146,81 @@ class _Reader:
                         self._stop(
                             event, "%YAML and %TAG lines are not allowed: the file is YAML 1.2"
                         )
-                    value = self._value(self._next(), ())
+                    event = self._next()
+                    value, inside = self._value(event, 0)
+                    self._root = (None, event.start_mark, inside)
         except _StopReadingError:
             return None
         return value
 
     def note(self, place: Place, message: str) -> None:
         """Add a problem."""
-        self.problems.append(self.marks.problem(place, message))
+        self.problems.append(Marks(self._path).problem(place, message))
 
     def _note(self, event: Any, message: str) -> None:
-        self.note(_at(event), message)
+        mark = event.start_mark
+        self.note((mark.line + 1, mark.column + 1), message)
 
     def _stop(self, event: Any, message: str) -> None:
         self._note(event, message)
         raise _StopReadingError
 
-    def _value(self, event: Any, loc: Loc) -> Any:
-        self.marks.values.setdefault(loc, _at(event))
+    def _value(self, event: Any, depth: int) -> tuple[Any, Any]:
+        """Return a value, and the marks of what is inside it."""
         kind, kinds = type(event), self._kinds
+        if kind is kinds.scalar:
+            return self._scalar(event), None
         if kind is kinds.alias:
             self._note(event, f"the alias *{event.anchor} is not allowed: write the value again")
-            return None
+            return None, None
         if event.tag is not None:
             self._note(event, f"the tag {event.tag} is not allowed")
-        if kind is kinds.scalar:
-            return self._scalar(event)
-        if len(loc) > MAX_DEPTH:
+        if depth > MAX_DEPTH:
             self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
         self._count(event)
-        return self._mapping(loc) if kind is kinds.mapping_start else self._sequence(loc)
+        is_mapping = kind is kinds.mapping_start
+        return self._mapping(depth + 1) if is_mapping else self._sequence(depth + 1)
 
     def _count(self, event: Any) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self._stop(event, f"more than {MAX_NODES:,} values")
 
-    def _sequence(self, loc: Loc) -> list[Any]:
+    def _sequence(self, depth: int) -> tuple[list[Any], list[Node]]:
         out: list[Any] = []
+        marks: list[Node] = []
         end = self._kinds.sequence_end
         while type(event := self._next()) is not end:
-            out.append(self._value(event, (*loc, len(out))))
-        return out
+            value, inside = self._value(event, depth)
+            out.append(value)
+            marks.append((None, event.start_mark, inside))
+        return out, marks
 
-    def _mapping(self, loc: Loc) -> dict[str, Any]:
+    def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Node]]:
         out: dict[str, Any] = {}
-        end, marks = self._kinds.mapping_end, self.marks
+        marks: dict[str, Node] = {}
+        end = self._kinds.mapping_end
         while type(event := self._next()) is not end:
-            key = self._key(event, loc)
-            if key is None:
-                self._value(self._next(), (*loc, "?"))
-                continue
-            here = (*loc, key)
-            place = _at(event)
+            key, at = self._key(event, depth), event.start_mark
             if key in out:
-                line = marks.keys[here][0]
+                line = marks[key][0].line + 1
                 self._note(event, f"the key {key!r} stands twice, first in line {line}")
-            marks.keys.setdefault(here, place)
-            value = self._next()
-            if _is_nothing(value):
-                marks.values.setdefault(here, place)
-            out.setdefault(key, self._value(value, here))
-        return out
+            event = self._next()
+            value, inside = self._value(event, depth)
+            if key is None or key in out:
+                continue
+            out[key] = value
+            nothing = value is None and getattr(event, "value", None) == ""  # it stands nowhere
+            marks[key] = (at, at if nothing else event.start_mark, inside)
+        return out, marks
 
-    def _key(self, event: Any, loc: Loc) -> str | None:
+    def _key(self, event: Any, depth: int) -> str | None:
         """Return a key, None where it is none: the mapping is then read on without it."""
         if type(event) is not self._kinds.scalar:
-            self._value(event, (*loc, "?"))
+            self._value(event, depth)
             if type(event) is not self._kinds.alias:
                 self._note(event, "a list or a mapping cannot be a key")
             return None
-        if event.tag is not None:
-            self._note(event, f"the tag {event.tag} is not allowed")
         if event.value == "<<" and event.implicit[0]:
             self._note(event, "the merge key << is not allowed: write the keys out")
             return None
@@ -261,10 +231,14 @@ class _Reader:
         return None
 
     def _scalar(self, event: Any) -> Any:
-        self._count(event)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._stop(event, f"more than {MAX_NODES:,} values")
+        if event.tag is not None:
+            self._note(event, f"the tag {event.tag} is not allowed")
         text: str = event.value
         if not event.implicit[0]:
-            return self._text(event, text)
+            return text if text.isascii() else self._text(event, text)
         try:
             value = resolve(text)
         except ValueError:
@@ -273,11 +247,11 @@ class _Reader:
         if isinstance(value, float) and not math.isfinite(value):
             self._note(event, f"{text} is not a usable number: infinity and nan have no JSON")
             return 0.0
-        return self._text(event, value) if isinstance(value, str) else value
+        return value if text.isascii() else self._text(event, text)
 
     def _text(self, event: Any, text: str) -> str:
         """Return text with surrogate pairs joined: JSON, which is YAML, escapes emoji as pairs."""
-        if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
+        if not any("\ud800" <= letter <= "\udfff" for letter in text):
             return text
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
@@ -293,13 +267,3 @@ def _syntax_error(error: Any) -> tuple[Place, str]:
         begun = f" that begins in line {start.line + 1}" if start else ""
         message += f" ({error.context}{begun})"
     return (mark.line + 1, mark.column + 1) if mark else (1, 1), message
-
-
-def _at(event: Any) -> Place:
-    mark = event.start_mark
-    return mark.line + 1, mark.column + 1
-
-
-def _is_nothing(event: Any) -> bool:
-    """Return whether an event stands for the value that a key lacks."""
-    return getattr(event, "value", None) == "" and event.implicit[0]

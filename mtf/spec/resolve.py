@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtf.core.jobs import Resources
     from mtf.errors import Problem
     from mtf.spec.compose import Composition
-    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.marks import Loc, Marks
     from mtf.spec.strict import Strict
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtf.core.costs import Cost
     from mtf.core.experiments import Desired, Spot
     from mtf.spec.axes import Parts
-    from mtf.spec.parse import Loc, Marks
+    from mtf.spec.marks import Loc, Marks
     from mtf.spec.policies import Limits, Policies, PullRequestLimits
     from mtf.spec.resolve import Base
 
@@ -35,11 +35,7 @@ _FIELDS = {
     "callbacks": ("early_stopping",),
     "logging": ("use_wandb",),
 }  # fmt: skip
-_KEPT = (
-    *(("owner",), ("description",), ("max_parallel",)),
-    *((section,) for section in _FIELDS),
-    *((section, field) for section, fields in _FIELDS.items() for field in fields),
-)
+_SAID = ("owner", "description", "max_parallel")
 
 
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
@@ -150,6 +146,10 @@ def places_in_grid(base: Base, parts: Parts, marks: Marks) -> dict[str, Spot]:
 
 
 def _places(marks: Marks, prefix: Loc) -> dict[str, Spot]:
-    values, path = marks.values, marks.path
-    located_at = ((loc, located((*prefix, *loc), marks)) for loc in _KEPT)
-    return {".".join(loc): (path, *values[here]) for loc, here in located_at if here in values}
+    found = {key: marks.find((*prefix, key)) for key in _SAID}
+    for section, fields in _FIELDS.items():
+        here = located((*prefix, section), marks)
+        found[section] = marks.find(here)
+        if found[section] is not None:
+            found |= {f"{section}.{field}": marks.find((*here, field)) for field in fields}
+    return {key: (marks.path_of(at), *at) for key, at in found.items() if at is not None}
