@@ -126,7 +126,7 @@ def _program(words: list[str]) -> str:
     name = Path(words[0]).name
     rest = words[1:]
     if name == "git":
-        while rest[0] == "-c":
+        while rest[0] in ("-c", "-C"):
             rest = rest[2:]
         return f"git {rest[0]}"
     return rest[rest.index("-m") + 1] if "-m" in rest else name
