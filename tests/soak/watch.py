@@ -5,8 +5,8 @@
 The controller is the real one, in this process, over a real repository with a remote and jobs of
 the local executor (small shell programs, so that the ticks are what costs). It waits for nothing
 between two ticks. Meanwhile specs come and go, a broken one among them, the remote vanishes now and
-then, and the ledger moves under it. Printed: memory, open files, threads and children at the
-beginning and the end. Exit code 1 when one of them has grown.
+then, and the ledger moves under it. Printed: memory, open files, threads and children once it is
+warm, half-way and at the end. Exit code 1 when one of them has grown.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Soak:
             self._happen()
             if self.tick in (max(2, int(self.ticks * WARM)), self.ticks // 2, self.ticks):
                 self.held.append(Held.now())
+                print(f"after {self.tick} ticks: {self.held[-1]}", flush=True)
         return self.tick >= self.ticks
 
     def _happen(self) -> None:
@@ -123,11 +124,6 @@ class Soak:
         """Print the figures; return whether all is as flat as it is to be."""
         ended = self.tick / (time.monotonic() - self.began)
         print(f"{self.tick} ticks, {ended:.1f} a second; said: {dict(self.said)}")
-        print(f"{'':<12}{'RSS KiB':>10}{'files':>8}{'threads':>9}{'children':>10}")
-        for name, held in zip(("warm", "half-way", "end"), self.held, strict=True):
-            print(
-                f"{name:<12}{held.rss_kib:>10}{held.files:>8}{held.threads:>9}{held.children:>10}"
-            )
         first, last = self.held[0], self.held[-1]
         return (
             last.rss_kib - first.rss_kib <= _MORE_KIB
