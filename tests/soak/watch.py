@@ -137,6 +137,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--ticks", type=int, default=500)
     ticks = parser.parse_args().ticks
+    for role in ("AUTHOR", "COMMITTER"):
+        os.environ |= {f"GIT_{role}_NAME": "Soak", f"GIT_{role}_EMAIL": "soak@localhost"}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             soak = Soak(Path(folder), ticks)
