@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NODES, CPUS = 4, 4
 PACKAGES = {
@@ -95,6 +95,16 @@ class Cluster:
             raise ClusterError(f"{' '.join(args)}: {done.stderr.strip()}")
         return done.stdout
 
+    @contextmanager
+    def failed(self, node: str) -> Iterator[None]:
+        """Take a node down, with what runs on it; afterwards it serves again."""
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        try:
+            yield
+        finally:
+            with suppress(ClusterError):  # it has come back by itself
+                self.run("scontrol", "update", f"nodename={node}", "state=resume")
+
     # -- up ----------------------------------------------------------------------------------------
 
     def up(self) -> None:
@@ -116,12 +126,21 @@ class Cluster:
         self._start("slurmdbd")
         self._wait("slurmdbd", lambda: self.run("sacctmgr", "-n", "show", "cluster"))
         self.run("sacctmgr", "-i", "add", "cluster", "mtftest")
+        self._limit()
         self._start("slurmctld", "-c", "-i")
         for number in range(1, NODES + 1):
             self._start("slurmd", "-N", f"n{number}")
         self._wait("slurmctld", lambda: self.run("scontrol", "ping"))
         self._wait("nodes", self._all_idle)
         self.env.write_text(f"export SLURM_CONF={shlex.quote(str(self.conf))}\n")
+
+    def _limit(self) -> None:
+        """Make a QOS ``few`` that lets three jobs of a user into the queue, and ours a user."""
+        change = ("sacctmgr", "-i")
+        self.run(*change, "add", "qos", "few", "MaxSubmitJobsPerUser=3")
+        self.run(*change, "modify", "cluster", "mtftest", "set", "qos=normal,few")
+        if _user() != "root":  # who is one from the beginning
+            self.run(*change, "add", "user", _user(), "account=root")
 
     def _all_idle(self) -> None:
         idle = self.run("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N").split()
@@ -284,6 +303,7 @@ PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=5
 AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageEnforce=limits,qos
 AccountingStorageHost=127.0.0.1
 AccountingStoragePass={dir}/munge/sock
 AccountingStoragePort={dbd}

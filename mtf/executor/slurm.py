@@ -313,7 +313,7 @@ def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
 
 def _link_script(request: JobRequest, script: Path, jobs: Mapping[int, JobId]) -> None:
     """Show each run's script in its folder. The jobs are submitted: this may fail."""
-    for task in request.tasks:
+    for task in (t for t in request.tasks if t.index in jobs):
         link = rundir.job_script(Path(task.run_dir), jobs[task.index])
         with suppress(OSError):
             _link(link, script)

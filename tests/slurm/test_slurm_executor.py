@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,12 @@ import pytest
 
 from mtf.core.ids import JobId, Token, job_name
 from mtf.core.states import JobState
-from mtf.errors import ExecutorUnavailableError, MtfError, SubmissionRefusedError
+from mtf.errors import (
+    ExecutorUnavailableError,
+    MtfError,
+    SubmissionRefusedError,
+    SubmissionUncertainError,
+)
 from mtf.executor.slurm import SlurmExecutor, available
 from tests.executor.contract import ENDED, Bench, Contract
 
@@ -212,8 +219,82 @@ def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
     (Path(request.job_dir) / "0").unlink()
     bench.executor.submit(request, script)
     view = bench.wait_ended(request)[0]
-    assert view.state is JobState.FAILED
+    assert (view.state, view.signal) == (JobState.FAILED, 53)
     assert "may it write there" in view.reason
+
+
+def test_of_an_array_as_much_is_taken_as_a_limit_lets_in(make: Callable[[str], Bench]) -> None:
+    bench = make("exit 0")
+    request = bench.request(tuple(range(10)), qos="few", extra=["--hold"], throttle=2)
+    done = bench.executor.submit(request, bench.executor.script(request))
+    assert set(done.jobs) == {0, 1, 2}
+    assert "QOSMaxSubmitJobPerUserLimit" in done.put_off
+    found = bench.views(request)
+    assert {i: v.job_id for i, v in found.items()} == done.jobs
+    more = bench.request((0,), array=False, qos="few")
+    assert bench.executor.submit(more, bench.executor.script(more)).jobs == {}
+    bench.cancel(*done.jobs.values())
+    bench.wait(request, lambda f: {v.state for v in f.values()} == {JobState.CANCELLED})
+    assert set(bench.submit(more)) == {0}
+
+
+def test_what_an_administrator_does_to_a_job_is_seen(
+    cluster: Cluster, make: Callable[[str], Bench]
+) -> None:
+    bench = make('echo up >> "$MTF_RUN_DIR/up"; sleep 300')
+    stays, comes = bench.request(requeue=False), bench.request(requeue=True)
+    job, other = bench.submit(stays)[0], bench.submit(comes)[0]
+    for request in (stays, comes):
+        bench.wait_file(request, "up")
+    cluster.run("scontrol", "suspend", job)
+    bench.wait_for(stays, JobState.SUSPENDED)
+    cluster.run("scontrol", "resume", job)
+    bench.wait_for(stays, JobState.RUNNING)
+    cluster.run("scontrol", "requeuehold", other)
+    held = bench.wait_for(comes, JobState.HELD)[0]
+    assert held.restarts == 1
+    node = bench.views(stays)[0].node
+    assert node is not None
+    with cluster.failed(node):
+        view = bench.wait_ended(stays)[0]
+    assert (view.state, view.node, view.restarts) == (JobState.NODE_FAILURE, node, 0)
+
+
+def test_a_killed_training_leaves_the_signature_of_a_host_without_memory(
+    make: Callable[[str], Bench],
+) -> None:
+    bench = make("srun sh -c 'kill -9 $$'; exit $?")
+    request = bench.request()
+    bench.submit(request)
+    view = bench.wait_ended(request)[0]
+    assert (view.state, view.exit_code) == (JobState.FAILED, 137)
+
+
+def test_a_controller_that_hangs_makes_a_submission_unclear_and_its_job_is_found(
+    cluster: Cluster, make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = make("exit 0")
+    request = bench.request()
+    pid = int((cluster.folder / "slurmctld.pid").read_text())
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_CONF", altered(tmp_path, MessageTimeout="2"))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(SubmissionUncertainError, match="timed out"):
+                bench.submit(request)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert (
+        bench.wait_ended(request)[0].state is JobState.COMPLETED
+    )  # it had been taken all the same
+
+
+def test_it_is_told_who_has_cancelled(cluster: Cluster, make: Callable[[str], Bench]) -> None:
+    bench = make("exit 0")
+    request = bench.request(extra=["--hold"])
+    cluster.run("scancel", bench.submit(request)[0])
+    told = bench.wait(request, lambda f: f[0].cancelled_by is not None)[0]
+    assert told.cancelled_by == pwd.getpwuid(os.getuid()).pw_name
 
 
 def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,9 @@ def test_a_cancellation_by_hand_stays_and_is_shown_as_drift(
     cluster.run("scancel", found["endless"]["job_id"])
     found = sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
     assert found["endless"]["sync"] == "OutOfSync"
-    assert "outside mtf" in found["endless"]["reason"]
+    who = f"cancelled by {pwd.getpwuid(os.getuid()).pw_name} outside mtf"
+    assert found["endless"]["reason"].startswith(who)
+    assert found["endless"]["cause"] == "cancelled"
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
 
 
@@ -171,3 +174,64 @@ def test_every_run_is_executed_once_whatever_happens_at_its_submission(
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
     named = cluster.run("squeue", "-r", "-h", "-t", "all", "-o", "%j").split()
     assert len([n for n in named if n.startswith("noted+")]) % 4 == 0
+
+
+def test_a_grid_above_the_users_limit_is_topped_up_and_executed_once(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    few = NOTED.replace("slurm: {time", "slurm: {qos: few, time")
+    lab = make_lab(tmp_path, {"noted.yaml": few}, settings=ON_SLURM)
+    push(lab, {"note.py": NOTE})
+    said = mtf(lab.path, "sync", code=3).stderr
+    assert "3 runs -> slurm" in said
+    assert "put off  noted: 1 run: QOSMaxSubmitJobPerUserLimit" in said
+    waits = [r for r in runs(lab).values() if not r["job_id"]]
+    assert [r["state"] for r in waits] == ["pending"]
+    assert "slurm takes it later: QOSMaxSubmitJobPerUserLimit" in waits[0]["reason"]
+    found = sync_until(lab, lambda f: set(states(f).values()) == {"completed"})
+    assert {len(r["attempts"]) for r in found.values()} == {1}
+    assert lives(lab) == [1, 1, 1, 1]
+
+
+def test_a_refusal_for_now_is_no_end_and_the_others_are_not_tried_in_vain(
+    cluster: Cluster, tmp_path: Path, shims: Path
+) -> None:
+    names = ("a", "b", "c")
+    lab = make_lab(tmp_path, {f"{n}.yaml": spec(n) for n in names}, settings=ON_SLURM)
+    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"  # fmt: skip
+    broken = shim(shims, f'echo x >> {shims}/calls; echo "{said}" >&2; exit 1')
+    assert "put off" in mtf(lab.path, "sync", code=3).stderr
+    assert (shims / "calls").read_text() == "x\n"
+    mtf(lab.path, "sync", code=3)
+    found = runs(lab)
+    assert {r["state"] for r in found.values()} == {"pending"}
+    assert "(tried 2 times): Batch job submission failed" in found["a"]["reason"]
+    broken.unlink()
+    mtf(lab.path, "sync")
+    found = runs(lab)
+    assert all(r["job_id"] for r in found.values())
+    assert {len(r["attempts"]) for r in found.values()} == {1}
+    mtf(lab.path, "cancel", *names)
+
+
+def test_a_failed_node_is_followed_by_another_attempt_with_what_was_changed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    text = spec("endless", pause=0.1, epochs=500).replace("slurm: {", "slurm: {requeue: false, ")
+    lab = make_lab(tmp_path, {"endless.yaml": text}, settings=ON_SLURM)
+    mtf(lab.path, "sync")
+    mtf(lab.path, "cancel", "endless")
+    sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
+    mtf(lab.path, "retry", "--where", "cause=cancelled", "--set", "slurm.mem=321M")
+    found = sync_until(lab, lambda f: f["endless"]["state"] == "running")["endless"]
+    memory = ["squeue", "-h", "-o", "%m", "-j"]
+    assert cluster.run(*memory, found["job_id"]).strip() == "321M"
+    with cluster.failed(found["attempts"][-1]["node"]):
+        found = sync_until(lab, lambda f: len(f["endless"]["attempts"]) == 3)["endless"]
+    first, failed, after = found["attempts"]
+    assert (first["outcome"], failed["outcome"]) == ("cancelled", "node-failure")
+    assert "NodeDown" in failed["reason"]
+    assert (failed["changes"], after["changes"]) == ({"slurm.mem": "321M"},) * 2
+    assert cluster.run(*memory, found["job_id"]).strip() == "321M"
+    assert "slurm.mem=321M" in mtf(lab.path, "show", "endless").stdout
+    mtf(lab.path, "cancel", "endless")
