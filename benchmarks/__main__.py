@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import commands, review, saving, submit, trainer, validate
+from benchmarks import commands, hooks, review, saving, submit, trainer, validate
 
 FIGURES = {
     "commands": commands.main,
@@ -13,6 +13,7 @@ FIGURES = {
     "saving": saving.main,
     "review": review.main,
     "validate": validate.main,
+    "hooks": hooks.main,
 }
 
 for name in sys.argv[1:] or FIGURES:

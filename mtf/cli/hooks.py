@@ -66,6 +66,10 @@ def run(folder: str, name: str, words: tuple[str, ...]) -> None:
 
 
 def _pre_commit(where: Path, _: tuple[str, ...]) -> None:
+    from mtf.gitrepo import GitRepo
+
+    if not any(p.endswith((".yaml", ".yml")) for p in GitRepo(where, inherit=True).staged("")):
+        return  # most commits hold no spec: nothing else is imported for them
     from mtf.commands.validate import staged
 
     checked = staged(where)

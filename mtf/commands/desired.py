@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mtf.commands.project import settings_at
 from mtf.core.experiments import run_key
 from mtf.core.ids import timestamp
 from mtf.core.proof import GITLINK, SYMLINK
@@ -36,6 +35,7 @@ def read_desired(
     Raises:
         SpecError: something committed there is wrong; all of it is said.
     """
+    from mtf.commands.project import settings_at  # late: it takes the ledger along, hooks do not
     from mtf.spec.load import load_specs
 
     settings = settings_at(repo, commit)

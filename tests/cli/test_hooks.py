@@ -126,6 +126,19 @@ def test_the_hooks_work_in_linked_work_trees_and_submodules(repo: Repo, tmp_path
     assert run(outer.path, "commit", "-qm", "outer")[0] == 0
 
 
+def test_a_commit_of_no_spec_imports_no_schema(repo: Repo) -> None:
+    repo.write({"notes.txt": "x"})
+    repo.git("add", "-A")
+    code = """
+import sys
+sys.argv = ["mtf", "hooks", "run", "pre-commit"]
+from mtf.cli.main import cli
+cli.main(standalone_mode=False)
+assert not {"pydantic", "ruamel.yaml"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=repo.path, check=True)
+
+
 # -- installing ------------------------------------------------------------------------------------
 
 
