@@ -283,6 +283,13 @@ class GitRepo:
         )
         return changes_of(out)
 
+    def signature_problem(self, commit: CommitId) -> str | None:
+        """Return why git does not take a commit's signature for good, None where it does."""
+        code, _, err = self._try("verify-commit", "--", commit)
+        if code == 0:
+            return None
+        return " ".join(err.split()) or "it is not signed"
+
     def current_branch(self) -> str | None:
         """Return the branch that is checked out, None when HEAD is detached."""
         code, out, _ = self._try("symbolic-ref", "--quiet", "--short", "HEAD")

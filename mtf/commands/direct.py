@@ -10,6 +10,7 @@ from mtf.commands.desired import keys_of
 from mtf.commands.executors import choose_executor
 from mtf.commands.gather import Committed, Options, policy_of, situation
 from mtf.commands.retries import with_retries
+from mtf.commands.signatures import check_signed
 from mtf.core.actions import Submit
 from mtf.core.diff import plan
 from mtf.errors import MtfError
@@ -43,9 +44,11 @@ def submit(
     def once() -> tuple[Report, set[RunKey]]:
         store.fetch(project.settings.branch)
         commit = project.repo.commit("HEAD")
+        ledger = store.read()
+        check_signed(project, commit, ledger.runs.values())
         keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
         committed = Committed(commit, project.settings_at(commit), keyed)
-        found = situation(project, store.read(), committed, Options())
+        found = situation(project, ledger, committed, Options())
         now = datetime.now(UTC)
         planned = plan(found.world, policy_of(committed.settings, Options()), now)
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)

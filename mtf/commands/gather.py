@@ -16,6 +16,7 @@ from mtf.commands.desired import read_desired
 from mtf.commands.drift import fetched_branches, known_submissions, look_for_drift
 from mtf.commands.executors import read_live
 from mtf.commands.origins import check_origins
+from mtf.commands.signatures import check_signed
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
 from mtf.core.drift import Drift
@@ -71,7 +72,7 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
     ledger = store.read_whole()
-    settings, problems = _settings(project, commit)
+    settings, problems = _settings(project, commit, ledger)
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
         mine = project.with_settings(settings)
         looking = aside.submit(_look, mine, ledger)
@@ -85,9 +86,12 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
         return _situation(ledger, committed, options, looking.result(), drift)
 
 
-def _settings(project: Project, commit: CommitId) -> tuple[Settings, tuple[Problem, ...]]:
-    """Return the settings at a commit; where they hold mistakes, the last ones known, and those."""
+def _settings(
+    project: Project, commit: CommitId, ledger: Ledger
+) -> tuple[Settings, tuple[Problem, ...]]:
+    """Return the settings at a commit; where it must not be used, the last ones known, and why."""
     try:
+        check_signed(project, commit, ledger.runs.values())
         return project.settings_at(commit), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)

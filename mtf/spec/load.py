@@ -21,6 +21,7 @@ from mtf.spec.resolve import Resolver, experiment
 from mtf.spec.rules import places_in_grid, places_of, violations
 from mtf.spec.schema import ExperimentSpec, GridSpec
 from mtf.spec.settings import merged_slurm
+from mtf.spec.words import name_problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -151,7 +152,9 @@ class _Loader:
             self.problems.append(file.marks.problem(place, message.rstrip()))
 
     def _slurm_defaults(self, cluster: object) -> dict[str, Any]:
-        name = cluster if isinstance(cluster, str) else self._settings.cluster.name
+        name = self._settings.cluster.name
+        if isinstance(cluster, str) and name_problem(cluster) is None:  # else it is told elsewhere
+            name = cluster
         if name not in self._slurm_of:
             self._slurm_of[name] = self._settings.serving(name).slurm_defaults()
         return self._slurm_of[name]

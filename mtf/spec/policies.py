@@ -78,6 +78,8 @@ class Policies(Limits):
 
     exceptions: list[Exemption] = Field(default_factory=list)
     """Other rules by path; of several that match, the last that says something of a rule counts."""
+    require_signed: bool = False
+    """Whether only commits are submitted that an allowed signer has signed (git verifies)."""
     pull_request: PullRequestLimits = Field(default_factory=PullRequestLimits)
     """Limits for all that one pull request adds."""
 
