@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.commands.desired import groups_at, keys_of, spec_files
+from mtf.commands.facts import known_facts, remarks
 from mtf.commands.origins import check_origins
 from mtf.commands.project import settings_at
 from mtf.commands.touched import also_needed, touched
@@ -73,13 +74,15 @@ def compare_commits(
     are_changed = rules[0] != rules[1]
     in_force = rules[1] if are_changed else base
     broken = _broken(held, in_force)
+    settings = sides[1].settings
+    facts = known_facts(settings, live=False)  # a forge's runner has no cluster
     review = Review(
         head=new,
         base=old,
         specs=specs,
         has_policies=in_force != Policies(),
         untouched=found.untouched,
-        problems=tuple(sorted({*found.problems, *broken})),
+        problems=tuple(sorted({*found.problems, *broken, *remarks(held, settings, facts)})),
         settings=tuple(differences(_settings(sides[0]), _settings(sides[1]))),
         policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
         loosened=_loosened(_broken(held, base), broken) if are_changed else (),
