@@ -53,6 +53,8 @@ def plan(
             click.echo(plans.plan_json(found.plan, found.commit))
         case _:
             print_plan(plans.plan_text(found.plan, found.specs))
+    if found.plan.held:
+        sys.exit(EXIT_ERROR)
     if detailed_exitcode and not found.plan.is_empty:
         sys.exit(EXIT_CHANGES)
 
@@ -164,6 +166,7 @@ def _done(report: Report) -> str:
         "unclear": len(report.uncertain),
         "put off": len(report.put_off),
         "unchanged": report.plan.unchanged,
+        "held back": report.plan.held,
     }
     return "Synced: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
 
@@ -176,6 +179,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "uncertain": dict(report.uncertain),
         "put_off": dict(report.put_off),
         "unchanged": report.plan.unchanged,
+        "held": report.plan.held,
         "notes": list(report.plan.notes),
         "problems": [str(problem) for problem in report.problems],
     }

@@ -87,7 +87,7 @@ class Report:
         """Return 0 when all was seen and done that was to be, else the code for a part of it."""
         if self.problems:
             return EXIT_ERROR
-        bad = self.refused or self.uncertain or self.put_off or self.unreadable
+        bad = self.refused or self.uncertain or self.put_off or self.unreadable or self.plan.held
         return EXIT_PARTIAL if bad else 0
 
 

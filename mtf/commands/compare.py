@@ -68,13 +68,13 @@ def compare_commits(
     found = _both(*sides, ledger, certain=ledger.tip is not None or project.remote is None)
     specs = tuple(s for s in found.specs if not s.is_same or found.is_changed(s))
     names = {spec.name for spec in specs}
-    held = [d for d, _ in found.after if d.name in names]
-    rules = sides[0].settings.policies, sides[1].settings.policies
+    shown = [d for d, _ in found.after if d.name in names]
+    settings = sides[1].settings
+    rules = sides[0].settings.policies, settings.policies
     base = policies or rules[0]
     are_changed = rules[0] != rules[1]
     in_force = rules[1] if are_changed else base
-    broken = _broken(held, in_force)
-    settings = sides[1].settings
+    broken = _broken(shown, in_force)
     facts = known_facts(settings, live=False)  # a forge's runner has no cluster
     review = Review(
         head=new,
@@ -82,10 +82,10 @@ def compare_commits(
         specs=specs,
         has_policies=in_force != Policies(),
         untouched=found.untouched,
-        problems=tuple(sorted({*found.problems, *broken, *remarks(held, settings, facts)})),
+        problems=tuple(sorted({*found.problems, *broken, *remarks(shown, settings, facts)})),
         settings=tuple(differences(_settings(sides[0]), _settings(sides[1]))),
         policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
-        loosened=_loosened(_broken(held, base), broken) if are_changed else (),
+        loosened=_loosened(_broken(shown, base), broken) if are_changed else (),
     )
     runs = review.count("new") + review.count("changed")
     return replace(review, over_budget=over_budget(review.cost, runs, in_force.pull_request))

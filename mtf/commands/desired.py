@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
     from mtf.spec.groups import Groups
-    from mtf.spec.settings import Settings
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
 _REGULAR = ("100644", "100755")
@@ -27,8 +26,8 @@ _REGULAR = ("100644", "100755")
 
 def read_desired(
     repo: GitRepo, commit: CommitId, now: datetime
-) -> tuple[Settings, tuple[Keyed, ...]]:
-    """Return the settings, of no cluster yet, and all specs at a commit, each with its cluster.
+) -> tuple[tuple[Keyed, ...], Mapping[str, tuple[Problem, ...]]]:
+    """Return all specs at a commit, each with its cluster, and by name what policies they break.
 
     The work tree is never looked at.
 
@@ -41,10 +40,10 @@ def read_desired(
     settings = settings_at(repo, commit)
     files, problems = spec_files(repo, repo.files(commit, settings.experiments))
     loaded = load_specs(files, settings, timestamp(now), groups_at(repo, commit))
-    if problems or loaded.problems:
-        raise SpecError([*problems, *loaded.problems])
+    if wrong := [*problems, *(p for p in loaded.problems if p.is_error and not p.rule)]:
+        raise SpecError(wrong)
     named = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
-    return settings, tuple((d, keys_of(repo, commit, d)) for d in named)
+    return tuple((d, keys_of(repo, commit, d)) for d in named), loaded.refused
 
 
 def spec_files(

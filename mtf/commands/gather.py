@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -78,11 +78,13 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
         looking = aside.submit(_look, mine, ledger)
         drift = _drift(mine, store, ledger)
         try:
-            desired = () if problems else read_desired(project.repo, commit, now)[1]
+            if problems:
+                raise SpecError(list(problems))  # noqa: TRY301
+            desired, refused = read_desired(project.repo, commit, now)
             check_origins(desired, ledger.runs)
+            committed = Committed(commit, settings, desired, refused=refused)
         except SpecError as e:
-            desired, problems = (), tuple(e.problems)
-        committed = Committed(commit, settings, desired, problems)
+            committed = Committed(commit, settings, (), tuple(e.problems))
         return _situation(ledger, committed, options, looking.result(), drift)
 
 
@@ -113,6 +115,7 @@ class Committed:
     settings: Settings
     desired: tuple[Keyed, ...]
     problems: tuple[Problem, ...] = ()
+    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by policies
 
 
 def situation(
@@ -162,6 +165,7 @@ def _situation(
         can_submit=not seen.unreadable,
         specs_read=not committed.problems,
         drift=drift,
+        refused=committed.refused,
     )
     settings = committed.settings
     policy = policy_of(settings, options)

@@ -126,6 +126,7 @@ class Plan:
     unchanged: int  # desired runs that are already there
     notes: tuple[str, ...]  # drift, orphans, things waited for: in words, each with what to do
     waiting: int = 0  # desired runs that begin from others, which are not over
+    held: int = 0  # desired runs that are not submitted: their spec breaks a policy
 
     @property
     def is_empty(self) -> bool:

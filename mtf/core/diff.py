@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mtf.core.ids import CommitId, RunId, RunKey, SubmissionId, Token
     from mtf.core.jobs import JobView
     from mtf.core.records import RunRecord
+    from mtf.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class World:
     # False: what is committed has mistakes, ``desired`` is empty: nothing is new, nothing orphaned
     specs_read: bool = True
     drift: Drift = field(default_factory=Drift)
+    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by policies
 
 
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
@@ -76,9 +78,15 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
     new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
     theirs = _of_others(world, policy)
-    missing = len(new) + len(waiting) + len(left_out) + sum(theirs.values())
+    refused = _refused(world, policy)
+    missing = len(new) + len(waiting) + len(left_out) + sum(theirs.values()) + sum(refused.values())
     unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - missing
     notes += [*waiting, *left_out]
+    notes += [
+        f"{name}: {runs} of its runs are not submitted: {problem}"
+        for name, runs in refused.items()
+        for problem in world.refused[name]
+    ]
     notes += [
         f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
         for (name, cluster), n in theirs.items()
@@ -90,7 +98,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
     notes += remarks(world.drift, world.records)
     in_order = tuple(sorted(actions, key=lambda a: a.run))
-    return Plan(in_order, unchanged, _summed(notes), len(waiting))
+    return Plan(in_order, unchanged, _summed(notes), len(waiting), sum(refused.values()))
 
 
 def _replaced(
@@ -122,6 +130,8 @@ def _missing(
     left_out: list[str] = []
     for desired, spec_keys in world.desired:
         if not policy.wants(desired.name) or not _is_ours(desired, policy):
+            continue
+        if desired.name in world.refused:
             continue
         missing = [
             (e, k) for e, k in zip(desired.experiments, spec_keys, strict=True) if k not in recorded
@@ -158,6 +168,19 @@ def _of_others(world: World, policy: Policy) -> dict[tuple[str, str | None], int
         if policy.wants(desired.name) and not _is_ours(desired, policy)
     }
     return {spec: n for spec, n in counts.items() if n}
+
+
+def _refused(world: World, policy: Policy) -> dict[str, int]:
+    """Return how many runs are not submitted because their spec breaks a policy, by its name."""
+    recorded = {record.key for record in world.records.values()}
+    counts = {
+        desired.name: sum(key not in recorded for key in keys)
+        for desired, keys in world.desired
+        if desired.name in world.refused
+        and policy.wants(desired.name)
+        and _is_ours(desired, policy)
+    }
+    return {name: runs for name, runs in counts.items() if runs}
 
 
 def _free_id(name: str, world: World, now: datetime) -> SubmissionId:

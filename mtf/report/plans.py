@@ -86,6 +86,7 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
 def verdict(plan: Plan) -> str:
     """Return the one line that says what a sync would do."""
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
+    waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:
         return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed{waiting}."
     counts = Counter(_VERBS[type(a)] for a in plan.actions)
@@ -95,7 +96,7 @@ def verdict(plan: Plan) -> str:
 
 
 def plan_json(plan: Plan, commit: str) -> str:
-    """Return a plan as JSON: ``actions``, ``unchanged``, ``waiting``, ``notes``, ``commit``."""
+    """Return a plan as JSON; its keys are a contract, see docs/review.md."""
     actions = [
         {
             "action": type(a).__name__.lower(),
@@ -110,6 +111,7 @@ def plan_json(plan: Plan, commit: str) -> str:
         "actions": actions,
         "unchanged": plan.unchanged,
         "waiting": plan.waiting,
+        "held": plan.held,
         "notes": plan.notes,
     }
     return json.dumps(value, indent=2)

@@ -19,6 +19,7 @@ from mtf.core.fold import Progress
 from mtf.core.ids import JobId, Token
 from mtf.core.records import Best, Checkpoint, Origin, RunRecord
 from mtf.core.states import OVER, JobState, RunState, Sync
+from mtf.errors import Problem
 from tests.core.worlds import (
     COMMIT,
     NOW,
@@ -474,3 +475,21 @@ def test_specs_that_cannot_be_read_make_nothing_new_and_orphan_nothing() -> None
     assert decide(unread, Policy(prune=True)).is_empty
     over = replace(unread, live={"slurm": {(j.token, 0): j for j in (job(JobState.FAILED),)}})
     assert kinds(decide(over)) == [Record]
+
+
+def test_a_spec_that_breaks_a_policy_is_not_submitted_and_the_others_are() -> None:
+    problem = Problem("s.yaml", 3, 4, "search: 2 runs, 1 are allowed", rule="max_runs")
+    one, two = experiment("seed=1", "search", seed=1), experiment("seed=2", "search", seed=2)
+    there = record(one, "search/20260101T110000Z/cccccccc/seed=1", state=RunState.RUNNING)
+    state = world(
+        desired(one, two), desired(experiment()), records=(there,), jobs=(job(JobState.RUNNING),),
+        refused={"search": (problem,)},
+    )  # fmt: skip
+    found = plan(state, Policy(prune=True), NOW)
+    assert [a.run.split("/")[0] for a in found.actions if isinstance(a, Submit)] == ["alone"]
+    assert not [a for a in found.actions if isinstance(a, Cancel)]  # what runs is still wanted
+    assert (found.held, found.unchanged) == (1, 1)
+    assert found.notes == (
+        "search: 1 of its runs are not submitted: s.yaml:3:4: search: 2 runs, 1 are allowed"
+        " [max_runs]",
+    )
