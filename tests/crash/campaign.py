@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,39 @@ if TYPE_CHECKING:
 
 RUNS = 2  # of each world
 _VERBS = {"write", "read", "mkdir", "rename", "link", "symlink", "remove", "rmdir", "chmod", "truncate", "sql"}  # fmt: skip
+# what must be among the effects, so that a harness that has become blind is seen
+ON_ANY = {
+    "the ledger's first commit": r"store\._beginning: git fast-import",
+    "a ledger commit": r"store\.append: git fast-import",
+    "a ref update, and the job's branch": r"store\._move: git update-ref",
+    "the code that is checked out": r"checkout\._write_files: write <code>",
+    "the checkout put in place": r"checkout\.\w+: rename <id>",
+    "its proof": r"checkout\.\w+: rename <id>\.json",
+    "a run's configuration": r"batches\.prepare_folders: rename config\.yaml",
+    "a run's folder": r"batches\.prepare_folders: mkdir <run>",
+    "a claim that is given up": r"apply\._fenced: link <id>",
+    "a journal read": r"gather\.read_progress: read journal\.jsonl",
+    "the lock of the clone": r"sync\.sync_lock: write sync\.lock",
+    "a grid's summary": r"summaries\.\w+: rename results_summary\.json",
+}
+WITH_REMOTE = {
+    "a push": r"store\._move: git push",
+    "a look at the remote": r"store\.fetch: git ls-remote",
+    "a fetch": r"store\.fetch: git fetch",
+    "following the remote": r"store\._follow: git update-ref",
+}
+ON_SLURM = {
+    "a script": r"slurm\.submit: rename job\.sbatch",
+    "a submission": r"slurm\.submit: sbatch",
+    "a look at the queue": r"slurm\._ask: squeue",
+    "a script's name in the run's folder": r"slurm\._link: link <job>\.sbatch",
+}
+LOCAL = {
+    "a script": r"local\.submit: rename job\.sh",
+    "a submission": r"local_queue\.transaction: sql COMMIT",
+    "the queue": r"local_queue\.make: link queue\.sqlite",
+    "the worker": r"local\._start_worker: mtf\.executor\.local_worker",
+}
 SUBMITS = {"slurm": "slurm.submit: sbatch", "local": "local_queue.transaction: sql COMMIT"}
 
 
@@ -179,6 +213,27 @@ class Campaign:
             if planned.code or json.loads(planned.output)["actions"]:
                 world.faults.append(f"the plan is not empty: {planned.output}")
             world.faults += faults_of(world.lab)
+
+
+def kill_at_each(campaign: Campaign, expected: dict[str, str]) -> None:
+    found = campaign.effects()
+    names = {name for effects in found.values() for name in effects}
+    unseen = {
+        what: pattern
+        for what, pattern in expected.items()
+        if not any(re.fullmatch(pattern, name) for name in names)
+    }
+    assert not unseen, sorted(names)
+    seen: set[str] = set()
+    worlds = [
+        campaign.world(scenario, kill)
+        for scenario, effects in found.items()
+        for kill in each_once(effects, seen)
+    ]
+    campaign.crash(worlds)
+    campaign.recover(worlds)
+    assert [(w.title, w.faults) for w in worlds if w.faults] == []
+    assert seen == names
 
 
 def wait_for(true: Callable[[], bool], seconds: float) -> bool:

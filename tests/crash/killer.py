@@ -21,7 +21,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -170,7 +169,7 @@ class _Watch:
         self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
         self._busy = threading.local()
-        self.last: threading.Thread | None = None  # it is about to kill this process
+        self._last: int | None = None  # the program whose end this process is not to survive
 
     def install(self) -> None:
         sys.addaudithook(self._hook)
@@ -182,6 +181,13 @@ class _Watch:
             if self._busy.due:
                 self._after_start(popen.pid)
 
+        communicate = subprocess.Popen.communicate
+
+        def to_its_end(popen: subprocess.Popen[bytes], *args: Any, **kwargs: Any) -> Any:
+            said = communicate(popen, *args, **kwargs)
+            self.after_its_end(popen.pid)
+            return said
+
         connect = sqlite3.connect
 
         def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
@@ -190,6 +196,7 @@ class _Watch:
             return connection
 
         subprocess.Popen.__init__ = init  # type: ignore[method-assign]
+        subprocess.Popen.communicate = to_its_end  # type: ignore[method-assign]
         sqlite3.connect = traced  # type: ignore[assignment]
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
@@ -229,14 +236,14 @@ class _Watch:
         assert self._kill is not None
         if self._kill.when == "during":
             self._die()
+        else:
+            self._last = pid
 
-        def when_it_has_ended() -> None:
-            with suppress(ChildProcessError):  # it has been waited for already
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    def after_its_end(self, pid: int | None) -> None:
+        """Die if the program that was waited for (None: whatever it is) is the one to be the last."""
+        if self._last is not None and pid in {None, self._last}:
+            self._last = None
             self._die()
-
-        self.last = threading.Thread(target=when_it_has_ended, daemon=True)
-        self.last.start()
 
     def _die_after_this_call(self) -> None:
         """Die when the C function that has announced itself returns: at the next thing that happens."""
@@ -279,8 +286,7 @@ def _become(task: Task, log: int, output: int) -> NoReturn:
         main()
     except SystemExit as e:
         code = e.code
-        if watch.last is not None:
-            watch.last.join()
+        watch.after_its_end(None)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
