@@ -231,4 +231,13 @@ def _may_submit(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and nobody has waited for it, as in a container."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # not on Linux, or it is gone by now: the next sync sees that
+        return False
+    return stat.rpartition(") ")[2].startswith("Z")

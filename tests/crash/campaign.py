@@ -48,9 +48,9 @@ WITH_REMOTE = {
 }
 ON_SLURM = {
     "a script": r"slurm\.submit: rename job\.sbatch",
-    "a submission": r"slurm\.submit: sbatch",
-    "a look at the queue": r"slurm\._ask: squeue",
-    "a script's name in the run's folder": r"slurm\._link: link <job>\.sbatch",
+    "a submission": r"slurm\.\w+: sbatch",
+    "a look at the queue": r"slurm\.\w+: squeue",
+    "a script's name in the run's folder": r"slurm\.\w+: link <job>\.sbatch",
 }
 LOCAL = {
     "a script": r"local\.submit: rename job\.sh",
@@ -58,7 +58,7 @@ LOCAL = {
     "the queue": r"local_queue\.make: link queue\.sqlite",
     "the worker": r"local\._start_worker: mtf\.executor\.local_worker",
 }
-SUBMITS = {"slurm": "slurm.submit: sbatch", "local": "local_queue.transaction: sql COMMIT"}
+SUBMITS = {"slurm": "*: sbatch", "local": "local_queue.transaction: sql COMMIT"}
 
 
 @dataclass(frozen=True)

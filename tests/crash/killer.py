@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -41,7 +42,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass(frozen=True)
 class Kill:
-    """An effect to be killed at: the ``nth`` of this name, counted from 0.
+    """An effect to be killed at: the ``nth`` of a name that ``point`` is or matches, counted from 0.
 
     ``during`` is for programs: ours is killed when the program has been started, which then goes
     on as an orphan.
@@ -223,7 +224,7 @@ class _Watch:
             nth = self._counts[name] = self._counts.get(name, -1) + 1
             os.write(self._log, json.dumps([name, effect.target]).encode() + b"\n")
         kill = self._kill
-        if kill is None or (kill.point, kill.nth) != (name, nth):
+        if kill is None or nth != kill.nth or not fnmatchcase(name, kill.point):
             return
         if kill.when == "before":
             self._die()

@@ -4,7 +4,7 @@ First every effect of a sync in every way (before it, after it, while its progra
 of each name), then at random times, with several submitters of one remote at once, some killed with all
 their children. Each run must have been executed once.
 
-The options' defaults take a few minutes on two idle cores. Exit code 1: something was lost or done twice.
+The options' defaults take a few minutes on two idle cores. SLURM is a private one, or that of SLURM_CONF. Exit code 1: something was lost or done twice.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mtf-soak-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        cluster = Cluster(folder / "cluster") if options.executor == "slurm" else None
+        private = options.executor == "slurm" and "SLURM_CONF" not in os.environ
+        cluster = Cluster(folder / "cluster") if private else None
         try:
             if cluster is not None:
                 cluster.up()

@@ -1,0 +1,34 @@
+"""What a sync makes of the claims that it finds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+
+from mtf.commands.gather import abandoned
+from mtf.core.ids import Token
+from tests.core.worlds import experiment, record
+
+
+def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> None:
+    zombie = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it stays one
+    alive = subprocess.Popen(["sleep", "100"])
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    claims = {
+        "ended": f"me@{host}:{ended.pid}", "zombie": f"me@{host}:{zombie.pid}", "us": f"me@{host}:{os.getpid()}",
+        "alive": f"me@{host}:{alive.pid}", "elsewhere": f"me@x{host}:{ended.pid}",
+    }  # fmt: skip
+    records = [
+        record(experiment(), attempt={"token": Token(name), "claimed_by": who})
+        for name, who in claims.items()
+    ]
+    try:
+        assert abandoned(records) == {"ended", "zombie", "us"}
+    finally:
+        alive.kill()
+        alive.wait()
+        zombie.wait()
