@@ -60,7 +60,7 @@ def known_submissions(ledger: Ledger) -> frozenset[SubmissionId]:
     return frozenset({*ledger.submissions, *of_runs, *of_troubles, *of_damaged})
 
 
-def _beyond_repair(ledger: Ledger) -> dict[str, str]:
+def beyond_repair(ledger: Ledger) -> dict[str, str]:
     """Return the records that are not as they should be and cannot be put back, with the reason."""
     troubles = ledger.troubles or ()
     restored = {t.path for t in troubles if t.good is not None}
@@ -70,12 +70,12 @@ def _beyond_repair(ledger: Ledger) -> dict[str, str]:
 
 
 def _notes(ledger: Ledger) -> Iterator[str]:
-    for path, why in _beyond_repair(ledger).items():
+    for path, why in beyond_repair(ledger).items():
         yield f"mtf/ledger:{path} {why}: its run is left alone. See git log -p mtf/ledger -- {path}"
 
 
 def _unreadable(ledger: Ledger) -> Iterator[tuple[tuple[str, str | None], str]]:
-    for path, why in _beyond_repair(ledger).items():
+    for path, why in beyond_repair(ledger).items():
         found = spec_and_member(path)
         if found is not None:
             name, member = found

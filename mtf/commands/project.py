@@ -61,11 +61,20 @@ class Project:
             return self.store().read(self._newest_ledger_ref())
 
     def whole_ledger(self) -> Ledger:
-        """Return the same, compared with its history where this clone has seen it before."""
+        """Return the same, compared with its history since this clone has last found it whole.
+
+        A clone that has never synced has not: it takes the ledger as it is, for all of the history
+        would have to be read.
+        """
         with self.repo.reading():
             if self.repo.find_commit(SEEN_REF) is None:
-                return self.ledger()  # all of its history would have to be read
+                return self.ledger()
             return self.store().read_whole(self._newest_ledger_ref())
+
+    def proven_ledger(self) -> Ledger:
+        """Return the same, compared with all of its history."""
+        with self.repo.reading():
+            return self.store().read_whole(self._newest_ledger_ref(), since_beginning=True)
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)

@@ -96,6 +96,11 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         new = []
     decided |= _replaced(new, decided, world, policy)
     actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
+    notes += [
+        f"{run}: its record {why}; it is written as it should be"
+        for run, why in world.drift.records.items()
+        if run in decided
+    ]
     notes += remarks(world.drift, world.records)
     in_order = tuple(sorted(actions, key=lambda a: a.run))
     return Plan(in_order, unchanged, _summed(notes), len(waiting), sum(refused.values()))

@@ -102,7 +102,7 @@ class LedgerStore:
         submissions = frozenset(s for s in recorded if s is not None)
         return Ledger(tip, runs, submissions, damaged)
 
-    def read_whole(self, ref: str = LEDGER_REF) -> Ledger:
+    def read_whole(self, ref: str = LEDGER_REF, *, since_beginning: bool = False) -> Ledger:
         """Return the ledger compared with its history since this clone last found it whole.
 
         What is missing or wrong at its tip is in ``runs`` as the history has it, and in
@@ -116,6 +116,9 @@ class LedgerStore:
             return replace(ledger, troubles=())
         seen = self._repo.find_commit(SEEN_REF)
         troubles = () if seen == ledger.tip else audit(self._repo, seen, ledger.tip)
+        if since_beginning and seen is not None:
+            found = (*audit(self._repo, None, ledger.tip), *troubles)
+            troubles = tuple({trouble.path: trouble for trouble in found}.values())
         return ledger.with_history(troubles)
 
     def submission(self, ledger: Ledger, submission: SubmissionId) -> SubmissionRecord:

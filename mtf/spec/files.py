@@ -145,9 +145,10 @@ def as_base(
         ExperimentSpec.model_validate(value)
     except ValidationError as e:
         problems += problems_of(e, ExperimentSpec, marks, prefix, missing_is_fine=True)
-    if "generation" in value and value.get("kind") != "experiment":
-        place = marks.key((*prefix, "generation"))
-        problems.append(marks.problem(place, "a base does not run: generation belongs to the grid"))
+    for key in ("generation", "on_change"):
+        if key in value and value.get("kind") != "experiment":
+            place = marks.key((*prefix, key))
+            problems.append(marks.problem(place, f"a base does not run: {key} belongs to the grid"))
     if problems:
         raise SpecError(problems)
     return Base(spelled(value), marks, prefix, composition)

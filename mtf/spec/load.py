@@ -173,6 +173,7 @@ class _Loader:
             experiments=(experiment(spec.experiment_name, None, resolved, dict(spec), {}),),
             max_parallel=None,
             cluster=spec.cluster,
+            on_change=spec.on_change,
             named_at=named_in_file(file.value.get("init_from"), file.marks),
             places=places_of(file.marks, "experiment_name"),
         )
@@ -211,6 +212,7 @@ class _Loader:
             experiments=expand(spec, parts, resolver, self._stamp),
             max_parallel=spec.max_parallel,
             cluster=cluster,
+            on_change=spec.on_change,
             named_at=named_in_grid(base, parts, file.marks),
             places=places_in_grid(base, parts, file.marks),
         )

@@ -252,6 +252,8 @@ class _Control(Strict):
     """Paths of the repository whose change makes this run anew."""
     cluster: Name | None = None
     """Cluster that runs it; null: the one of the settings."""
+    on_change: Literal["keep", "cancel"] = "keep"
+    """What becomes of active runs of the former configuration when a changed one is submitted."""
 
 
 class ExperimentSpec(Sections, _Control):

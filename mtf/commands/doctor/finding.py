@@ -34,8 +34,8 @@ class Checkup:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Return the newest ledger that this clone knows."""
-        return self.project.ledger()
+        """Return the newest ledger that this clone knows, compared with all of its history."""
+        return self.project.proven_ledger()
 
     @cached_property
     def executor(self) -> str:

@@ -5,16 +5,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.core.ids import submission_path
+from mtf.commands.drift import beyond_repair, known_submissions, look_for_drift
+from mtf.commands.gather import is_elsewhere
+from mtf.core.actions import Repin
+from mtf.core.drift import Branches, repairs, strangers
+from mtf.core.ids import JOB_BRANCH_PREFIX, submission_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def records(checkup: Checkup) -> Iterator[Finding]:
-    """Find records that cannot be read."""
-    for path, why in checkup.ledger.damaged.items():
-        yield Finding("error", f"the record is damaged: {why}", f"mtf/ledger:{path}", "mtf sync")
+    """Find records that are not as mtf has left them: damaged, edited, removed."""
+    for path, why in beyond_repair(checkup.ledger).items():
+        look = f"git log -p mtf/ledger -- {path}"
+        yield Finding("error", f"the record {why}", f"mtf/ledger:{path}", look)
+    for trouble in checkup.ledger.troubles or ():
+        if trouble.good is not None:
+            where = f"mtf/ledger:{trouble.path}"
+            yield Finding("error", f"the record {trouble.why}", where, "mtf sync (puts it back)")
+
+
+def branches(checkup: Checkup) -> Iterator[Finding]:
+    """Find job branches that are gone, elsewhere, or unknown to the ledger."""
+    project, ledger = checkup.project, checkup.ledger
+    there = None
+    if project.remote:
+        there = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
+    found = Branches(project.repo.refs(JOB_BRANCH_PREFIX), there)
+    here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
+    drift = look_for_drift(project, ledger, here, found)
+    for action in repairs(drift, ledger.runs, ledger.runs):
+        if isinstance(action, Repin):
+            where = f"refs/heads/{action.record.branch}"
+            yield Finding("warning", action.reason, where, "mtf sync (puts it back)")
+    for submission in strangers(drift, known_submissions(ledger)):
+        yield Finding(
+            "error", "a job branch without a record in the ledger: its runs may have been submitted"
+            " all the same", f"slurm-job/{submission}",
+            "mtf sync in the clone that made it; if nothing ran from it, delete the branch",
+        )  # fmt: skip
 
 
 def submissions(checkup: Checkup) -> Iterator[Finding]:
@@ -40,4 +70,4 @@ def pins(checkup: Checkup) -> Iterator[Finding]:
             )
 
 
-THEME = Theme("ledger", (records, submissions, pins))
+THEME = Theme("ledger", (records, branches, submissions, pins))

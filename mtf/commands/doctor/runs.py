@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.commands.checkout import alteration
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.gather import abandoned, is_elsewhere
 from mtf.core.diff import parse_time
+from mtf.core.proof import GITLINK, SYMLINK, object_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,35 @@ def _wrong(pointer: Checkpoint, *, checksums: bool) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def checkouts(checkup: Checkup) -> Iterator[Finding]:
+    """Find checkouts that were changed: jobs that start from them refuse to."""
+    code = checkup.project.runs_root / rundir.CODE
+    for commit in sorted({r.commit for r in _here(checkup)}):
+        folder = rundir.code_dir(checkup.project.runs_root, commit)
+        manifest = rundir.code_manifest(checkup.project.runs_root, commit)
+        if not (code.is_dir() and folder.is_dir()):
+            continue
+        changed = alteration(folder, manifest)
+        if changed is None and checkup.checksums:
+            changed = _another_content(folder, manifest)
+        if changed is not None:
+            yield Finding(
+                "error", f"the checkout of {commit[:8]} was changed: {changed}", str(folder),
+                f"chmod -R u+w {folder} && rm -r {folder}; the next mtf sync makes it again",
+            )  # fmt: skip
+
+
+def _another_content(folder: Path, manifest: Path) -> str | None:
+    files = json.loads(manifest.read_bytes())["files"]
+    regular = {p: oid for p, (mode, oid) in files.items() if mode not in (GITLINK, SYMLINK)}
+    changed = (
+        path
+        for path, oid in regular.items()
+        if object_id("blob", (folder / path).read_bytes(), like=oid) != oid
+    )
+    return next(changed, None)
 
 
 def journals(checkup: Checkup) -> Iterator[Finding]:
@@ -124,4 +155,4 @@ def _here(checkup: Checkup) -> list[RunRecord]:
     return [r for r in records if not is_elsewhere(checkup.project, r)]
 
 
-THEME = Theme("runs", (folders, checkpoints, journals, claims, leftovers))
+THEME = Theme("runs", (folders, checkpoints, checkouts, journals, claims, leftovers))

@@ -1,0 +1,191 @@
+"""What somebody changes by hand is named by plan and status, and put back by sync.
+
+The jobs sleep: nothing here depends on what they would train.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until
+from tests.cli.mtf import mtf, mtf_json
+from tests.repos import Repo, git, make_repo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ASLEEP = {"templates/local.sh.j2": "#!/bin/bash\nexec sleep 600 # {{ command }}\n"}
+TWO = {"a.yaml": spec("a"), "b.yaml": spec("b")}
+
+
+@pytest.fixture(autouse=True)
+def stop_worker(tmp_path: Path) -> Iterator[None]:
+    yield
+    stop_jobs(tmp_path)
+
+
+def synced_lab(tmp_path: Path) -> Repo:
+    lab = make_lab(tmp_path, TWO, settings=SETTINGS)
+    push(lab, ASLEEP)
+    sync_until(lab, lambda found: {r["state"] for r in found.values()} == {"running"})
+    return lab
+
+
+def planned(lab: Repo) -> dict[str, Any]:
+    return dict(mtf_json(lab.path, "plan", "--format", "json"))
+
+
+def todo(lab: Repo) -> list[tuple[str, str]]:
+    return sorted((a["action"], a["experiment"]) for a in planned(lab)["actions"])
+
+
+def forge(tmp_path: Path, change: Any, *, force: bool = False) -> None:
+    """Commit to the ledger of the remote as somebody with git and no mtf would."""
+    git(tmp_path, "clone", "-q", "-b", "mtf/ledger", str(tmp_path / "lab.git"), "forger")
+    forger = tmp_path / "forger"
+    change(forger)
+    git(forger, "add", "-A")
+    git(forger, "commit", "-q", "--allow-empty", "-m", "tidy up")
+    git(forger, "push", "-q", *(["--force"] if force else []), "origin", "mtf/ledger")
+
+
+def record_of(folder: Path, name: str) -> Path:
+    (path,) = folder.glob(f"runs/{name}/*/run.json")
+    return path
+
+
+def test_job_branches_are_put_back_at_their_pins(tmp_path: Path) -> None:
+    lab = synced_lab(tmp_path)
+    pins = lab.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/slurm-job")
+    a, b = (runs(lab)[name]["branch"] for name in "ab")
+    stray = lab.commit({"x": "1"})
+    lab.git("branch", "-D", a)
+    lab.git("branch", "-f", b, stray)
+    lab.git("push", "-q", "origin", f":refs/heads/{a}", f"+{stray}:refs/heads/{b}")
+
+    said = mtf(lab.path, "status").stderr
+    assert f"note: {a} was deleted: mtf sync puts it back" in said
+    assert f"note: {b} was moved to {stray}: mtf sync puts it back" in said
+    assert todo(lab) == [("repin", name) for name in "aabb"]
+    assert f"{a} was deleted on the remote" in mtf(lab.path, "plan").stdout
+    mtf(lab.path, "sync")
+    for where in (lab.path, tmp_path / "lab.git"):
+        now = git(
+            where, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/slurm-job"
+        )
+        assert now == pins
+    assert lab.git("cat-file", "-t", stray) == "commit"
+    assert todo(lab) == []
+    # a clone that never had the branches is not asked to have them
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
+    assert todo(Repo(tmp_path / "other")) == []
+
+
+def test_a_record_changed_by_a_commit_on_top_is_put_back_and_nothing_runs_twice(
+    tmp_path: Path,
+) -> None:
+    lab = synced_lab(tmp_path)
+    before = runs(lab)
+
+    def change(folder: Path) -> None:
+        record_of(folder, "a").unlink()
+        other = record_of(folder, "b")
+        other.write_text(json.dumps({**json.loads(other.read_text()), "key": "0" * 64}))
+
+    forge(tmp_path, change)
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")  # knows the history alone
+    for clone in (lab, Repo(tmp_path / "new")):
+        assert todo(clone) == [("restore", "a"), ("restore", "b")]
+    lines = mtf(lab.path, "plan").stdout
+    assert f"! {before['a']['run']}: its record was removed" in lines
+    assert f"! {before['b']['run']}: its record was edited (key changed)" in lines
+    lab.git("fetch", "-q")
+    told = mtf(lab.path, "status").stderr
+    assert f"note: {before['a']['run']}: its record was removed: mtf sync puts it back" in told
+    mtf(lab.path, "sync")
+    after = runs(lab)
+    assert {n: (r["run"], r["key"], r["job_id"]) for n, r in after.items()} == {
+        n: (r["run"], r["key"], r["job_id"]) for n, r in before.items()
+    }
+    assert todo(lab) == todo(Repo(tmp_path / "new")) == []
+
+
+def test_a_ledger_forced_back_gets_back_what_it_lost(tmp_path: Path) -> None:
+    lab = synced_lab(tmp_path)
+    before = {name: (r["run"], r["job_id"]) for name, r in runs(lab).items()}
+    beginning = lab.git("rev-list", "--first-parent", "mtf/ledger").splitlines()[-1]
+    forge(tmp_path, lambda folder: git(folder, "reset", "-q", "--hard", beginning), force=True)
+
+    # a clone that knows only what the remote has left submits nothing that may have been
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")
+    new = planned(Repo(tmp_path / "new"))
+    assert new["actions"] == []
+    assert "and mtf/ledger has no record of it" in " ".join(new["notes"])
+    assert "a job branch without a record" in mtf(tmp_path / "new", "doctor", code=1).stdout
+
+    assert {kind for kind, _ in todo(lab)} == {"restore"}
+    mtf(lab.path, "sync")
+    assert {name: (r["run"], r["job_id"]) for name, r in runs(lab).items()} == before
+    assert todo(lab) == todo(Repo(tmp_path / "new")) == []
+
+
+def test_a_damaged_record_costs_the_others_nothing_and_its_run_is_not_submitted_again(
+    tmp_path: Path,
+) -> None:
+    lab = synced_lab(tmp_path)
+    forge(tmp_path, lambda folder: record_of(folder, "a").write_text("{torn"))
+    assert todo(lab) == [("restore", "a")]
+    # in a history that holds no good version either, it is told, and left alone
+    lab.git("update-ref", "-d", "refs/mtf/seen")
+    lab.git("fetch", "-q")
+    tree = lab.git("rev-parse", "origin/mtf/ledger^{tree}")
+    alone = lab.git("commit-tree", "-m", "no history", tree)
+    lab.git("push", "-q", "--force", "origin", f"{alone}:refs/heads/mtf/ledger")
+    lab.git("update-ref", "refs/heads/mtf/ledger", alone)
+    said = planned(lab)
+    assert said["actions"] == []
+    assert any("is damaged" in note and "its run is left alone" in note for note in said["notes"])
+    assert "a is not submitted: its record" in " ".join(said["notes"])
+    mtf(lab.path, "cancel", "b")  # others can be acted on
+    assert "the record is damaged" in mtf(lab.path, "doctor", code=1).stdout
+
+
+def test_a_lost_folder_is_said_and_never_made_anew(tmp_path: Path) -> None:
+    lab = synced_lab(tmp_path)
+    folder = Path(runs(lab)["a"]["run_dir"])
+    folder.rename(tmp_path / "moved away")
+    for command, stream in (("plan", "stdout"), ("status", "stderr")):
+        text = getattr(mtf(lab.path, command), stream)
+        assert f"the folder of {runs(lab)['a']['run']}" in text
+    mtf(lab.path, "sync")
+    assert not folder.exists()
+    assert "its folder is gone" in mtf(lab.path, "doctor", code=1).stdout
+
+
+def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:
+    lab = synced_lab(tmp_path)
+    old = {name: r["run"] for name, r in runs(lab).items()}
+    changed = spec("a", epochs=9) + "on_change: cancel\n"
+    push(lab, {"experiments/a.yaml": changed, "experiments/b.yaml": spec("b", epochs=9)})
+    assert todo(lab) == [("cancel", "a"), ("submit", "a"), ("submit", "b")]
+    text = mtf(lab.path, "plan").stdout
+    assert f"- {old['a']}: its spec has changed to a/" in text
+    assert "runs of changed or removed specs go on: mtf sync --prune cancels them" in text
+    mtf(lab.path, "sync")
+    found = {r["run"]: r for r in mtf_json(lab.path, "status", "--json")}
+    assert found[old["a"]]["reason"].startswith(("cancel requested", "cancelled"))
+    assert found[old["b"]]["state"] in ("pending", "running", "claimed")
+    assert {kind for kind, _ in todo(lab)} <= {"record"}
+
+
+def test_the_deleted_ledger_of_a_repository_without_a_remote_comes_back(tmp_path: Path) -> None:
+    files = {"mtf.yaml": SETTINGS, ".gitignore": "/runs/\n", "experiments/a.yaml": spec("a")}
+    lab = make_repo(tmp_path / "lab", {**files, **ASLEEP})
+    mtf(lab.path, "sync")
+    lab.git("branch", "-D", "mtf/ledger")
+    assert {kind for kind, _ in todo(lab)} <= {"record"}
+    assert lab.git("rev-parse", "mtf/ledger") == lab.git("rev-parse", "refs/mtf/seen")

@@ -1,0 +1,124 @@
+"""Drift, decided: what is put back, what is held back, what takes another run's place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from mtf.core.actions import Rebuild, Repin, Restore
+from mtf.core.diff import Policy, plan
+from mtf.core.drift import Branches, Drift, contradiction
+from mtf.core.ids import SubmissionId, Token
+from mtf.core.records import Checkpoint, RunRecord
+from mtf.core.states import JobState, RunState
+from tests.core.worlds import (
+    COMMIT,
+    NOW,
+    Cancel,
+    Resume,
+    Submit,
+    desired,
+    experiment,
+    iso,
+    job,
+    kinds,
+    record,
+    world,
+)
+
+ALONE = experiment(seed=1)
+RUN = record(ALONE, state=RunState.RUNNING)
+ALIVE = (job(JobState.RUNNING),)
+SAVED = Checkpoint("/runs/x.ckpt", 9, "f" * 64, 100, 3)
+
+
+def pinned(of: RunRecord) -> RunRecord:
+    return replace(of, branch=f"slurm-job/{of.submission}")
+
+
+def test_a_record_from_history_is_put_back_unless_it_is_written_anyway() -> None:
+    drift = Drift(records={RUN.run: "was removed"})
+    quiet = plan(world(desired(ALONE), records=(RUN,), jobs=ALIVE, drift=drift), Policy(), NOW)
+    assert kinds(quiet) == [Restore]
+    ended = world(desired(ALONE), records=(RUN,), jobs=(job(JobState.CANCELLED),), drift=drift)
+    (written,) = plan(ended, Policy(), NOW).actions
+    assert written.record.run == RUN.run
+    assert f"{RUN.run}: its record was removed; it is written as it should be" in plan(ended, Policy(), NOW).notes  # fmt: skip
+
+
+def test_a_branch_is_put_back_where_it_should_be() -> None:
+    run = pinned(RUN)
+    ref = f"refs/heads/{run.branch}"
+
+    def repins(branches: Branches, **more: frozenset[SubmissionId]) -> list[tuple[bool, object]]:
+        drift = Drift(branches=branches, **more)  # type: ignore[arg-type]
+        made = plan(world(desired(ALONE), records=(run,), jobs=ALIVE, drift=drift), Policy(), NOW)
+        return [(a.on_remote, a.found) for a in made.actions if isinstance(a, Repin)]
+
+    assert repins(Branches({ref: COMMIT}, {ref: COMMIT})) == []
+    assert repins(Branches({}, {ref: COMMIT})) == []  # another clone's
+    assert repins(Branches({}, {ref: COMMIT}), made_here=frozenset({run.submission})) == [(False, None)]  # fmt: skip
+    assert repins(Branches({ref: "d" * 40}, {})) == [(False, "d" * 40), (True, None)]  # type: ignore[dict-item]
+    assert repins(Branches({ref: COMMIT}, None)) == []  # the remote was not asked
+
+
+def test_what_the_ledger_has_lost_holds_new_runs_of_its_spec_alone() -> None:
+    other = experiment("other", seed=2)
+    stray = SubmissionId("alone/20260101T100000Z/cccccccc")
+    drift = Drift(branches=Branches({f"refs/heads/slurm-job/{stray}": COMMIT}, {}))
+    made = plan(world(desired(ALONE), desired(other), drift=drift), Policy(), NOW)
+    assert [a.run.split("/")[0] for a in made.actions] == ["other"]
+    assert f"the branch slurm-job/{stray} is there" in made.notes[0]
+    assert made.unchanged == 0
+    known = plan(world(desired(ALONE), drift=drift, known=frozenset({stray})), Policy(), NOW)
+    assert kinds(known) == [Submit]
+    damaged = Drift(unreadable={("alone", None): "its record is damaged"})
+    assert plan(world(desired(ALONE), drift=damaged), Policy(), NOW).is_empty
+
+
+def test_a_run_without_its_checkpoints_is_not_continued() -> None:
+    waits = replace(RUN, state=RunState.PENDING, retry_at=iso(-1), checkpoint=SAVED)
+    lost = Drift(folders=frozenset({RUN.run}))
+    go_on = world(desired(ALONE), records=(waits,))
+    assert kinds(plan(go_on, Policy(), NOW)) == [Resume]
+    held = plan(replace(go_on, drift=lost), Policy(), NOW)
+    assert held.is_empty
+    assert f"mtf cancel {RUN.run}, then mtf retry {RUN.run}" in held.notes[0]
+    fresh = replace(waits, checkpoint=None)  # nothing was there to be lost
+    assert kinds(plan(world(desired(ALONE), records=(fresh,), drift=lost), Policy(), NOW)) == [Resume]  # fmt: skip
+
+
+def test_a_checkout_is_made_again_once_for_all_its_runs() -> None:
+    two = [
+        record(experiment(f"m{i}", "g", seed=i), run=f"g/20260101T110000Z/cccccccc/m{i}", run_dir=f"/runs/g/20260101T110000Z/cccccccc/m{i}", state=RunState.COMPLETED)
+        for i in range(2)
+    ]  # fmt: skip
+    drift = Drift(checkouts=frozenset(r.run for r in two))
+    assert kinds(plan(world(records=tuple(two), drift=drift), Policy(), NOW)) == [Rebuild]
+
+
+def test_a_changed_configuration_takes_the_place_of_the_active_run_of_its_name_alone() -> None:
+    changed = replace(desired(experiment(seed=2)), on_change="cancel")
+    made = plan(world(changed, records=(RUN,), jobs=ALIVE), Policy(), NOW)
+    assert sorted(k.__name__ for k in kinds(made)) == ["Cancel", "Submit"]
+    kept = plan(
+        world(replace(changed, on_change="keep"), records=(RUN,), jobs=ALIVE), Policy(), NOW
+    )
+    assert Cancel not in kinds(kept)
+    over = replace(RUN, state=RunState.COMPLETED)
+    direct = replace(RUN, wanted=False)
+    elsewhere = replace(RUN, cluster="far away")
+    for left_alone in (over, direct, elsewhere):
+        assert Cancel not in kinds(plan(world(changed, records=(left_alone,), jobs=ALIVE), Policy(), NOW))  # fmt: skip
+
+
+def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
+    claim = replace(RUN, attempts=(replace(RUN.attempt, job_id=None),), state=RunState.CLAIMED)
+    again = replace(RUN.attempt, token=Token("b" * 16))
+    history = [claim, RUN, replace(RUN, state=RunState.TIMEOUT), replace(RUN, attempts=(RUN.attempt, again))]  # fmt: skip
+    for old, new in pairwise(history):
+        assert contradiction(old, new) is None
+        assert contradiction(old, old) is None
+    assert contradiction(RUN, claim) == "an attempt changed"
+    assert contradiction(history[3], RUN) == "an attempt is gone"
+    assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all
