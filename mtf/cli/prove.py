@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from mtf.errors import EXIT_ERROR, MtfError
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mtf.commands.verify_resume import Prepared
 
 
@@ -61,8 +65,9 @@ def verify_resume(
         say(f"  {note}")
     watcher, kept = _Watcher(prepared.gpus), keep
     try:
-        for event in proof.events(prepared):
-            watcher.see(event)
+        with _ended_as_by_hand():
+            for event in proof.events(prepared):
+                watcher.see(event)
         kept = keep or watcher.has_failure
     except MtfError:  # its text names files of the folder
         kept = True
@@ -75,6 +80,19 @@ def verify_resume(
     _print(watcher, prepared, as_json=as_json)
     if not watcher.verdict["exact"]:
         sys.exit(EXIT_ERROR)
+
+
+@contextmanager
+def _ended_as_by_hand() -> Iterator[None]:
+    """Let TERM and HUP do what Ctrl-C does: the trainings and their folder go with this process."""
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _phases(text: str) -> tuple[str, ...]:

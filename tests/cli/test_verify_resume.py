@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +56,25 @@ FINDING: dict[str, Any] = {
     "batch": "training batch 0 of epoch 1 (optimizer step 4)", "losses": [1.0, 2.0],
     "row": [{"step": 5}, None],
 }  # fmt: skip
+
+
+def test_a_proof_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": SPEC, "src/nets.py": NET})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "mtf.cli", "verify-resume", "alone"]
+    proof = subprocess.Popen(
+        command, cwd=repo.path, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE
+    )
+    assert proof.stderr is not None
+    while b"verifying" not in proof.stderr.readline():
+        assert proof.poll() is None
+    while not list(scratch.glob("*/verify.log")):  # the verifier has been started
+        time.sleep(0.02)
+    proof.terminate()
+    proof.communicate(timeout=120)
+    assert proof.returncode == 130
+    assert not list(scratch.iterdir())
 
 
 def test_a_spec_of_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
