@@ -93,7 +93,7 @@ def review_text(review: Review) -> str:
         if not spec.is_same:
             lines += [*_block(spec), ""]
     found = summarise(review.specs)
-    for title, reruns in (("Changed, runs anew:", True), ("Changed, runs not again:", False)):
+    for title, reruns in (("Other values:", True), ("Executed differently, not run again:", False)):
         if some := [s for s in found if s.change.reruns is reruns]:
             lines += [title, *map(_summed, some[:40]), *_more(len(some) - 40), ""]
     for title, changes in (("mtf.yaml:", review.settings), ("Policies:", review.policies)):
