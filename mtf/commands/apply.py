@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.commands.batches import Batch, Start, make_batches, prepare_folders
+from mtf.commands.batches import Batch, Start, make_batches
 from mtf.commands.checkout import materialise
 from mtf.commands.claims import (
     Claimant,
     changed_record,
-    put_off,
-    refused,
     submission_records,
-    unclear,
-    with_job,
 )
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import submitter
 from mtf.commands.mend import put_back
 from mtf.commands.retries import with_retries
+from mtf.commands.submissions import Handover
 from mtf.commands.summaries import write_summaries
 from mtf.core.actions import (
     Action,
@@ -45,10 +42,7 @@ from mtf.core.records import RunRecord
 from mtf.errors import (
     EXIT_ERROR,
     EXIT_PARTIAL,
-    ExecutorUnavailableError,
     MtfError,
-    SubmissionRefusedError,
-    SubmissionUncertainError,
 )
 from mtf.ledger.store import Change
 from mtf.report.tables import count
@@ -60,7 +54,6 @@ if TYPE_CHECKING:
     from mtf.commands.gather import Situation
     from mtf.commands.project import Project
     from mtf.core.ids import CommitId, RunId, SubmissionId
-    from mtf.core.jobs import Submitted
     from mtf.core.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
@@ -91,17 +84,6 @@ class Report:
         return EXIT_PARTIAL if bad else 0
 
 
-@dataclass
-class _Outcome:
-    """What became of the runs handed over."""
-
-    submitted: dict[RunId, JobId] = field(default_factory=dict)
-    refused: dict[RunId, str] = field(default_factory=dict)
-    uncertain: dict[RunId, str] = field(default_factory=dict)
-    put_off: dict[RunId, str] = field(default_factory=dict)
-    closed: dict[object, str] = field(default_factory=dict)  # queues not to be asked again now
-
-
 @dataclass(frozen=True)
 class Application:
     """One plan being carried out: what its steps share, and nothing that outlives it."""
@@ -117,8 +99,9 @@ class Application:
 
         Raises:
             RefMovedError: another writer was faster; nothing was submitted.
-            MtfError: nothing was submitted. Where only what starts is in the way (a template, a
-                checkout), all the rest of the plan has been done.
+            MtfError: nothing was submitted; or all was, and a job could not be ended, which a later
+                sync tries again. Where only what starts is in the way (a template, a checkout), all
+                the rest of the plan has been done.
         """
         commit = self.situation.world.commit
         if plan.is_empty:
@@ -137,12 +120,12 @@ class Application:
             self.carry_out(plan.only(tuple(a for a in actions if a not in starting)))
             raise
         claimed = self._claim(actions, prepared)
-        self._cancel(actions)
-        outcome = _Outcome()
+        outcome = Handover(self.project.repo.root, self.say)
         for executor, batch, script in prepared:
-            self._submit(executor, batch, script, outcome)
+            outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)
         self._summarise(final, [a.run for a in actions if a.run in final.runs])
+        self._cancel(actions)  # last: that one cannot be ended keeps nothing else from being done
         unreadable = self.situation.world.unreadable
         return Report(
             plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, outcome.put_off,
@@ -265,64 +248,14 @@ class Application:
         for name, (jobs, names) in jobs_of(cancelled).items():
             open_executor(self.project, name).cancel(jobs, names)
 
-    def _submit(self, executor: Executor, batch: Batch, script: str, outcome: _Outcome) -> None:
-        """Hand one batch over; every way it can end leaves what the next sync understands."""
-        runs = [s.run for s in batch.starts]
-        name = batch.request.name
-        needs = batch.request.resources
-        queue = (needs["partition"], needs["account"], needs["qos"])
-        if why := outcome.closed.get(_ALL) or outcome.closed.get(queue):
-            outcome.put_off |= dict.fromkeys(runs, why)
-            self.say(f"put off  {name}: {count(len(runs), 'run')}, for the same reason")
-            return
-        try:
-            prepare_folders(batch, self.project.repo.root)
-            done = executor.submit(batch.request, script)
-        except SubmissionRefusedError as e:
-            outcome.refused |= dict.fromkeys(runs, str(e))
-            self.say(f"refused  {name}: {e}")
-        except SubmissionUncertainError as e:
-            outcome.uncertain |= dict.fromkeys(runs, str(e))
-            outcome.closed[_ALL] = str(e)  # it may be stuck: the next would wait as long
-            self.say(f"unclear  {name}: {e}. The next mtf sync looks the jobs up")
-        except ExecutorUnavailableError as e:
-            outcome.put_off |= dict.fromkeys(runs, str(e))
-            outcome.closed[_ALL] = str(e)
-            self.say(f"put off  {name}: {e}. A later mtf sync submits it")
-        except OSError as e:
-            outcome.uncertain |= dict.fromkeys(runs, str(e))
-            self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync goes on")
-        else:
-            self._told(batch, done, outcome)
-            if done.put_off:
-                outcome.closed[queue] = done.put_off
-
-    def _told(self, batch: Batch, done: Submitted, outcome: _Outcome) -> None:
-        """Take in what the executor has taken of a batch."""
-        name = batch.request.name
-        taken = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
-        left = [s.run for s in batch.starts if s.run not in taken]
-        outcome.submitted |= taken
-        outcome.put_off |= dict.fromkeys(left, done.put_off)
-        ids = list(taken.values())
-        if ids:
-            shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
-            self.say(f"submit   {name}: {count(len(ids), 'run')} -> {self.executor} {shown}")
-        if left:
-            self.say(
-                f"put off  {name}: {count(len(left), 'run')}: {done.put_off}."
-                " Later mtf syncs submit them as others end"
-            )
-
     # -- record ------------------------------------------------------------------------------------
 
-    def _record(self, ledger: Ledger, outcome: _Outcome) -> Ledger:
+    def _record(self, ledger: Ledger, outcome: Handover) -> Ledger:
         """Write the jobs down. Others may have written in between: only our claims change."""
-        runs = [*outcome.submitted, *outcome.refused, *outcome.uncertain, *outcome.put_off]
-        if not runs:
+        if not outcome.runs:
             return ledger
-        tokens = {run: ledger.runs[run].attempt.token for run in runs}
-        message = _jobs_message(outcome)
+        tokens = {run: ledger.runs[run].attempt.token for run in outcome.runs}
+        retry = self.situation.policy.retry
         known: list[Ledger] = [ledger]
 
         def write() -> Ledger:
@@ -330,13 +263,13 @@ class Application:
                 self.store.fetch(self.situation.settings.branch)
             current = known.pop() if known else self.store.read()
             ours = [
-                self._settled(current.runs[run], outcome)
+                outcome.settled(current.runs[run], retry)
                 for run, token in tokens.items()
                 if run in current.runs and current.runs[run].attempt.token == token
             ]
             if not ours:
                 return current
-            return self.store.append(current, Change(runs=tuple(ours)), message)
+            return self.store.append(current, Change(runs=tuple(ours)), outcome.message)
 
         return with_retries(write)
 
@@ -346,21 +279,7 @@ class Application:
         except OSError as e:  # copies for the eye: the ledger has it all
             self.say(f"note     {e.filename}: {e.strerror}: the summary there is not new")
 
-    def _settled(self, record: RunRecord, outcome: _Outcome) -> RunRecord:
-        now = datetime.now(UTC)
-        at = now.isoformat(timespec="seconds")
-        if record.run in outcome.submitted:
-            return with_job(record, outcome.submitted[record.run], at)
-        if record.run in outcome.refused:
-            return refused(record, outcome.refused[record.run], at)
-        if record.run in outcome.uncertain:
-            return unclear(record, outcome.uncertain[record.run])
-        wait = self.situation.policy.retry.wait(record.attempt.put_off + 1)
-        retry_at = (now + wait).isoformat(timespec="seconds")
-        return put_off(record, outcome.put_off[record.run], at, retry_at)
 
-
-_ALL = None  # stands for every queue of the executor
 _WORDS: dict[type[Action], str] = {
     Submit: "claim",
     Resume: "continue",
@@ -378,15 +297,3 @@ def _message(actions: list[Action]) -> str:
     lines = [f"{a.run}: {a.reason}" for a in actions[:100]]
     more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
     return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"
-
-
-def _jobs_message(outcome: _Outcome) -> str:
-    counts = {
-        "submitted": len(outcome.submitted),
-        "refused": len(outcome.refused),
-        "unclear": len(outcome.uncertain),
-        "put off": len(outcome.put_off),
-    }
-    what = ", ".join(f"{count(n, 'job')} {word}" for word, n in counts.items() if n)
-    jobs = sorted({job.split("_")[0] for job in outcome.submitted.values()})
-    return f"mtf: {what}\n\n" + "".join(f"Mtf-Job: {job}\n" for job in jobs[:100])

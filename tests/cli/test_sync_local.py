@@ -106,6 +106,15 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     found = sync_until(lab, lambda f: f["slow"]["state"] == "completed" and f["broken"]["state"] == "failed")  # fmt: skip
     assert found["broken"]["reason"] == "ValueError: the flux is out of range"
     assert "the flux is out of range" in mtf(lab.path, "logs", "broken", "--err").stdout
+    assert (found["broken"]["cause"], found["slow"]["cause"]) == ("code-error", "completed")
+
+    # a class of ends is run again with other resources, and nothing else is
+    assert "name a RUN" in mtf(lab.path, "retry", code=64).stderr
+    assert "no such run" in mtf(lab.path, "retry", "--where", "cause=host-oom", code=1).stderr
+    mtf(lab.path, "retry", "--where", "cause=code-error", "--set", "slurm.mem=3G")
+    changed = runs(lab)["broken"]
+    assert [a["changes"] for a in changed["attempts"]] == [{}, {"slurm.mem": "3G"}]
+    assert '  mem: "3G"\n' in (Path(changed["run_dir"]) / rundir.CONFIG).read_text()
     events = [f["event"] for f in rundir.read_journal(Path(found["slow"]["run_dir"]))]
     assert events.count("started") == 2
     assert "stopped" in events

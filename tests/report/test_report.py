@@ -40,6 +40,17 @@ def test_the_status_table_names_the_metric_once_and_shortens_names() -> None:
     )
 
 
+def test_causes_are_shown_where_something_has_ended_badly_with_what_to_do() -> None:
+    attempt = replace(FAILED.attempt, outcome="host-oom", ended_at=iso(), changes={"slurm.mem": "8G"})  # fmt: skip
+    killed = replace(FAILED, attempts=(attempt,))
+    table = status_table([RUN, killed], NOW)
+    at = table.headings.index("CAUSE")
+    assert [row[at] for row in table.rows] == ["-", "host-oom"]
+    page = run_page(killed, "", [])
+    assert "cause      host-oom (mtf retry --where cause=host-oom --set slurm.mem=" in page
+    assert "  slurm.mem=8G\n" in page
+
+
 def test_reasons_are_shown_where_there_are_any_one_line_each() -> None:
     table = status_table([RUN, FAILED], NOW)
     assert table.headings[-1] == "REASON"
