@@ -42,7 +42,8 @@ def _is_news(said: str, cause: Cause) -> bool:
 def _who_cancelled(record: RunRecord, job: JobView | None, progress: Progress) -> str:
     if record.cancel_requested:
         return "cancelled by mtf cancel"
-    who = (job and job.cancelled_by) or progress.stopped
+    interrupted = job is not None and job.state is JobState.FAILED  # by a signal of somebody's
+    who = progress.stopped if interrupted else job and job.cancelled_by
     return f"cancelled{f' by {who}' if who else ''} outside mtf: mtf retry runs it again"
 
 

@@ -129,7 +129,8 @@ def test_it_is_said_who_has_cancelled_as_soon_as_the_accounts_know() -> None:
     new = over(JobState.CANCELLED, ended_at=fresh, cancelled_by="alice")
     assert new.reason == "cancelled by alice outside mtf: mtf retry runs it again"
     assert new.sync is Sync.OUT_OF_SYNC
-    late = over(JobState.CANCELLED, ended_at=NOW - timedelta(minutes=1))
+    stopped = Progress(stopped="SIGTERM")
+    late = over(JobState.CANCELLED, stopped, ended_at=NOW - timedelta(minutes=1))
     assert late.reason == "cancelled outside mtf: mtf retry runs it again"
     ours = over(JobState.CANCELLED, ended_at=fresh, asked=True)
     assert (ours.reason, ours.sync) == ("cancelled by mtf cancel", Sync.SYNCED)
