@@ -20,10 +20,15 @@ EXAMPLES = Path(__file__).parents[2] / "experiments"
 
 
 def test_a_single_experiment() -> None:
-    (one,) = load(one=EXPERIMENT + "cluster: big\ngeneration: 3\nrerun_on: [src/models]\n").desired
+    (one,) = load(
+        one=EXPERIMENT + "cluster: big\ngeneration: 3\nrerun_on: [src/models]\non_change: cancel\n"
+    ).desired
     (experiment,) = one.experiments
     assert (one.name, one.path) == ("one", "experiments/one.yaml")
-    assert (one.cluster, one.max_parallel) == ("big", None)
+    assert (one.cluster, one.max_parallel, one.on_change) == ("big", None, "cancel")
+    (kept,) = load(one=EXPERIMENT).desired
+    assert kept.on_change == "keep"
+    assert kept.experiments[0].config == experiment.config  # no part of a run's key
     assert (experiment.name, experiment.grid, experiment.parameters) == ("one", None, {})
     assert (experiment.generation, experiment.rerun_on) == (3, ("src/models",))
     assert experiment.resources == experiment.config["slurm"]
@@ -131,11 +136,12 @@ def test_what_cannot_be_a_base_is_told() -> None:
 
 
 def test_the_mistakes_of_a_base_are_told_where_they_are() -> None:
-    assert problems(base=BASE + "sedd: 1\ngeneration: 2\n", g=GRID) == [
+    assert problems(base=BASE + "sedd: 1\ngeneration: 2\non_change: cancel\n", g=GRID) == [
         "base.yaml:4:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
-        "entrypoint, experiment_name, generation, init_from, kind, logging, model, optimizer, owner, "
+        "entrypoint, experiment_name, generation, init_from, kind, logging, model, on_change, optimizer, owner, "
         "rerun_on, scheduler, slurm, training",
         "base.yaml:5:1: a base does not run: generation belongs to the grid",
+        "base.yaml:6:1: a base does not run: on_change belongs to the grid",
         "g.yaml:3:7: base: experiments/base.yaml has mistakes of its own",
     ]
 

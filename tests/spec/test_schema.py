@@ -197,7 +197,7 @@ def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
          "like src/models"),
         ("owner: 7", "5:8: owner: must be a valid string, got 7. Put it in quotes"),
         ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
-         "entrypoint, experiment_name, generation, init_from, kind, logging, model, optimizer, owner, "
+         "entrypoint, experiment_name, generation, init_from, kind, logging, model, on_change, optimizer, owner, "
          "rerun_on, scheduler, slurm, training"),
         ("defaults: [model: mlp]", "5:19: there is no conf/model/mlp.yaml, nor a folder conf/model"),
     ],
