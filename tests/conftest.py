@@ -6,10 +6,24 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# a busy machine is slow, not wrong
+settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mtf")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell two processes what to share out: the tests of the one SLURM, first, and whole files."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    for item in items:
+        group = "slurm" if item.get_closest_marker("slurm") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
 
