@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtf.errors import Problem
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
+_Known = dict[tuple[str, int, int], "tuple[Difference, ...]"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def _review(
     same = {key: left.pop(key) for key in _by_key(now) if key in left}
     counterparts = {_values(e): (key, e) for key, e in left.items()}
     found: defaultdict[str, list[Run]] = defaultdict(list)
+    known: _Known = {}
     for place, (key, experiment) in enumerate(_by_key(now).items()):
         record = records.get(key)
         if key in same:
@@ -176,7 +178,7 @@ def _review(
             found["done" if record else "new"].append(Run(experiment, record, place=place))
             continue
         del left[key_before]
-        why = tuple(_why(other, experiment, moved))
+        why = tuple(_why(other, experiment, moved, known))
         run = Run(experiment, record, other, records.get(key_before), why, place)
         found["done" if record else "changed"].append(run)
     gone = [Run(None, None, e, records.get(key)) for key, e in left.items()]
@@ -203,8 +205,17 @@ def _values(experiment: Experiment) -> str:
     return json.dumps(experiment.parameters, sort_keys=True)
 
 
-def _why(old: Experiment, new: Experiment, moved: Collection[str]) -> Iterator[Difference]:
-    yield from differences(old.config, new.config)
+def _why(
+    old: Experiment, new: Experiment, moved: Collection[str], known: _Known
+) -> Iterator[Difference]:
+    """Yield what makes a run another one; ``known``: sections that were compared already."""
+    for name in dict.fromkeys((*old.config, *new.config)):
+        one, other = old.config.get(name), new.config.get(name)
+        if name != "experiment_name":
+            pair = name, id(one), id(other)  # members of a grid share the sections that are equal
+            if pair not in known:
+                known[pair] = tuple(differences(one, other, name))
+            yield from known[pair]
     if old.generation != new.generation:
         yield Difference("generation", str(old.generation), str(new.generation))
     if old.rerun_on != new.rerun_on:

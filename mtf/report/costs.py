@@ -16,12 +16,16 @@ def cost_text(cost: Cost) -> str:
     """Return ``48 GPU-h, 96 CPU-h``, or why there is no bound."""
     if cost.gpu_hours is None:
         return "no bound: slurm.time is not set"
-    held = f"{cost.gpu_hours:,.4g} GPU-h" if cost.gpu_hours else ""
+    held = f"{_hours(cost.gpu_hours)} GPU-h" if cost.gpu_hours else ""
     if cost.cpu_hours is None:
         if held:
             return f"{held}, CPU-h without bound"
         return "no bound: slurm.time is not set, or slurm.extra takes whole nodes"
-    return ", ".join(filter(None, [held, f"{cost.cpu_hours:,.4g} CPU-h"]))
+    return ", ".join(filter(None, [held, f"{_hours(cost.cpu_hours)} CPU-h"]))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.4g}"
 
 
 def resources_text(needs: Resources) -> str:
