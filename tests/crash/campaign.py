@@ -50,7 +50,7 @@ ON_SLURM = {
     "a script": r"slurm\.submit: rename job\.sbatch",
     "a submission": r"slurm\.\w+: sbatch",
     "a look at the queue": r"slurm\.\w+: squeue",
-    "a script's name in the run's folder": r"slurm\.\w+: link <job>\.sbatch",
+    "a script's name in the run's folder": r"slurm\.\w+: link <n>\.sbatch",
 }
 LOCAL = {
     "a script": r"local\.submit: rename job\.sh",
@@ -165,6 +165,11 @@ class Campaign:
         for step in range(max(len(w.scenario.before) for w in worlds)):
             those = [w for w in worlds if len(w.scenario.before) > step]
             self._sync(those, [w.scenario.before[step] for w in those])
+        for world in worlds:
+            if (
+                world.scenario.needs_remote
+            ):  # as if another clone had pushed: git noted the push here
+                world.lab.git("update-ref", "-d", "refs/remotes/origin/mtf/ledger")
         late = [w for w in worlds if w.scenario.after_the_jobs]
         self._await_jobs(late)
         for world, outcome in zip(

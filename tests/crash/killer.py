@@ -139,7 +139,7 @@ def _shown(path: str) -> str:
     name = Path(path).name
     name = re.sub(r"^\.(.+)\.[0-9a-f]{8,16}$", r"\1~", name)
     name = re.sub(r"[0-9a-f]{16,40}", "<id>", name)
-    name = re.sub(r"^[0-9]+(?=Z|$|_|\.)|(?<=^local-)[0-9]+", "<n>", name)
+    name = re.sub(r"^[0-9]+(_[0-9]+)?(?=$|\.)|(?<=^local-)[0-9]+", "<n>", name)
     return re.sub(r"^[0-9]{8}T[0-9]{6}Z|^[0-9a-f]{8}$|^seed=.*|^training\..*", "<run>", name)
 
 

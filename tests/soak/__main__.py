@@ -112,7 +112,7 @@ def at_random(folder: Path, executor: str, most: int, end: float, totals: Totals
             lab.commit({"experiments/many.yaml": grid(seeds=asked)})
             lab.git("push", "-q", "origin", "main")
             tasks = [
-                Task(str(clone.path), delay_s=dice.uniform(0, mean_s),
+                Task(str(clone.path), delay_s=dice.uniform(0, 0.7 * mean_s),
                      with_children=dice.random() < _KILLED_WITH_CHILDREN)
                 for clone in clones * 2
             ]  # fmt: skip
