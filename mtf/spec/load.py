@@ -63,7 +63,7 @@ def load_specs(
     """
     loader = _Loader(files, settings, stamp, groups)
     desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
-    taken = loader.names_taken_twice()
+    taken = loader.names_taken_twice() | loader.names_alike()
     good = tuple(one for one in desired if one.name not in taken)
     loader.problems += circles(good)
     return loader.loaded(good)
@@ -80,7 +80,7 @@ def load_some(
     """Resolve these of the ``files``, whose bases may be any of them; the others are not read."""
     loader = _Loader(files, settings, stamp, groups)
     desired = [one for path in sorted(paths) for one in loader.load(path)]
-    taken = loader.names_taken_twice()
+    taken = loader.names_taken_twice() | loader.names_alike()
     return loader.loaded(tuple(one for one in desired if one.name not in taken))
 
 
@@ -137,6 +137,18 @@ class _Loader:
                 message = f"the name {name!r} is taken: {others} has it too. Rename one"
                 self.problems.append(Problem(path, *place, message))
         return set(taken)
+
+    def names_alike(self) -> set[str]:
+        """Return the names that differ in their case alone, each noted: some disks hold one."""
+        alike: dict[str, list[str]] = {}
+        for name in self._names:
+            alike.setdefault(name.casefold(), []).append(name)
+        several = [names for names in alike.values() if len(names) > 1]
+        for name, other in ((n, o) for names in several for n in names for o in names if o != n):
+            for path, place in self._names[name].items():
+                message = f"the name {name!r} differs from {other!r} in its case alone. Rename one"
+                self.problems.append(Problem(path, *place, message))
+        return {name for names in several for name in names}
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")

@@ -381,7 +381,7 @@ class GridSpec(_Control):
     """How members are named."""
     max_parallel: Count | None = None
     """How many members run at the same time; null: as many as the cluster gives."""
-    max_runs: Count = 10_000
+    max_runs: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Greatest number of members that is not a mistake."""
     description: str | None = None
     """What this is about, for people."""

@@ -264,3 +264,25 @@ def test_members_of_one_grid_may_begin_from_each_other_but_not_in_a_circle() -> 
 def test_a_run_that_begins_from_its_own_name_is_told() -> None:
     (problem,) = problems(one=EXPERIMENT + "init_from: one\n")
     assert problem.startswith("one.yaml:5:12: init_from: one waits for one, and")
+
+
+def test_names_that_differ_in_their_case_alone_are_told() -> None:
+    loaded = load(a=EXPERIMENT, b=EXPERIMENT.replace("one", "One"))
+    assert [str(p).removeprefix("experiments/") for p in loaded.problems] == [
+        "a.yaml:2:18: the name 'one' differs from 'One' in its case alone. Rename one",
+        "b.yaml:2:18: the name 'One' differs from 'one' in its case alone. Rename one",
+    ]
+    assert not loaded.desired
+
+
+def test_grids_that_are_certainly_a_mistake_are_refused_before_they_are_expanded() -> None:
+    thousand = ", ".join(map(str, range(1000)))
+    grid = GRID.replace(
+        "{optimizer.lr: [0.1, 0.2]}", f"{{training.seed: [{thousand}], model.x: [{thousand}]}}"
+    )
+    assert problems(base=BASE, g=grid) == [
+        "g.yaml:1:1: the grid has 1,000,000 members, more than max_runs, 10,000"
+    ]
+    assert problems(base=BASE, g=grid + "max_runs: 2000000\n") == [
+        "g.yaml:5:11: max_runs: must be less than or equal to 100000, got 2000000"
+    ]

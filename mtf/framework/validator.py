@@ -1,0 +1,80 @@
+"""`ConfigValidator`: what `mtf validate` says of a spec, for a configuration from Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtf.commands.facts import infeasible, known_facts
+from mtf.commands.worktree import stamp
+from mtf.spec.checks import warnings
+from mtf.spec.load import Loaded, load_some
+from mtf.spec.needs import shapes, unmet
+from mtf.spec.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtf.core.jobs import Resources
+    from mtf.errors import Problem
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """What is wrong with a configuration, and what is hardly meant."""
+
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Return whether it may be run; warnings stop nothing."""
+        return not self.errors
+
+
+@dataclass(frozen=True)
+class ResourceCheck:
+    """What a configuration asks of the cluster, and what that cannot give it."""
+
+    resources: tuple[Resources, ...]  # the different ones of its runs
+    problems: tuple[Problem, ...]
+    source: str | None  # who says what the cluster has; None: nothing is known, nothing was checked
+
+    @property
+    def is_feasible(self) -> bool:
+        """Return whether nothing is known that stands against it."""
+        return not any(problem.is_error for problem in self.problems)
+
+
+class ConfigValidator:
+    """Checks configurations as `mtf validate` checks committed specs: experiments and grids."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Take the settings whose defaults and policies count; none: mtf's own."""
+        self._settings = settings or Settings()
+
+    def validate_config(self, config: Mapping[str, Any]) -> ValidationResult:
+        """Return every error and warning; places are those in the configuration as JSON."""
+        loaded = self._load(config)
+        found = [*loaded.problems, *(p for one in loaded.desired for p in warnings(one))]
+        return ValidationResult(
+            tuple(sorted(p for p in found if p.is_error)),
+            tuple(sorted(p for p in found if not p.is_error)),
+        )
+
+    def check_resource_requirements(self, config: Mapping[str, Any]) -> ResourceCheck:
+        """Hold what a configuration asks for against the cluster, and ask SLURM where it is."""
+        desired = self._load(config).desired
+        facts = known_facts(self._settings, live=True)
+        found = [p for one in desired for p in unmet(one, facts)] if facts is not None else []
+        if facts is not None and facts.is_live:
+            found += infeasible(desired, self._settings)
+        needs = tuple(needs for one in desired for needs in shapes(one))
+        return ResourceCheck(needs, tuple(sorted(found)), facts.source if facts else None)
+
+    def _load(self, config: Mapping[str, Any]) -> Loaded:
+        value = {"kind": "grid" if "base" in config else "experiment", **config}
+        raw = json.dumps(value, indent=1).encode()  # JSON is YAML 1.2
+        files = {"configuration": raw}
+        return load_some(files, files, self._settings, stamp())
