@@ -171,7 +171,7 @@ def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:
     old = {name: r["run"] for name, r in runs(lab).items()}
     changed = spec("a", epochs=9) + "on_change: cancel\n"
     push(lab, {"experiments/a.yaml": changed, "experiments/b.yaml": spec("b", epochs=9)})
-    assert todo(lab) == [("cancel", "a"), ("submit", "a"), ("submit", "b")]
+    assert todo(lab) == [("cancel", "a"), ("record", "b"), ("submit", "a"), ("submit", "b")]
     text = mtf(lab.path, "plan").stdout
     assert f"- {old['a']}: its spec has changed to a/" in text
     assert "runs of changed or removed specs go on: mtf sync --prune cancels them" in text
