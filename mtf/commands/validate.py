@@ -15,6 +15,7 @@ from mtf.commands.touched import also_needed, touched
 from mtf.commands.worktree import (
     SETTINGS,
     groups_on_disk,
+    linked,
     parsed,
     project_root,
     read_folder,
@@ -73,7 +74,8 @@ def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
         number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
         unknown = unknown_names(loaded.desired, loaded, project)
         more = _beyond(loaded.desired, settings, asks)
-        return _checked(number, problems, loaded.problems, unknown, more)
+        links = linked(folder, where)
+        return _checked(number, problems, links, loaded.problems, unknown, more)
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     texts = read_folder(folder, where)
     for parent in {p.parent for p in paths}:

@@ -40,7 +40,7 @@ def read_folder(folder: Path, where: Path) -> dict[str, bytes]:
     """Return the specs in a folder, if it is there, by their paths as people expect them."""
     if not folder.is_dir():
         return {}
-    found = (p for p in folder.rglob("*") if is_spec(p.name) and p.is_file())
+    found = (p for p in folder.rglob("*") if is_spec(p.name) and p.is_file() and not p.is_symlink())
     return {shown(p, where): p.read_bytes() for p in found}
 
 
@@ -48,6 +48,13 @@ def groups_on_disk(root: Path, where: Path) -> Groups:
     """Return the config groups of a repository as they stand on disk."""
     folder = root / FOLDER
     return Groups(lambda: read_folder(folder, where), shown(folder, where))
+
+
+def linked(folder: Path, where: Path) -> list[Problem]:
+    """Return a problem for each spec in a folder that is a link: none is followed anywhere."""
+    links = (p for p in folder.rglob("*") if is_spec(p.name) and p.is_symlink())
+    message = "a symbolic link: a spec must be a file"
+    return [Problem(shown(p, where), 1, 1, message) for p in links]
 
 
 def shown(path: Path, where: Path) -> str:

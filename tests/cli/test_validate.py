@@ -108,3 +108,12 @@ def test_a_circle_is_told_before_it_is_committed(repo: Repo) -> None:
     said = mtf(repo.path, "validate", "--staged", code=1).stdout
     assert "init_from: alone waits for tuned waits for alone, and so none of them" in said
     assert "experiments/tuned.yaml" not in said
+
+
+def test_a_link_out_of_the_folder_is_told_and_not_followed(repo: Repo) -> None:
+    outside = repo.path.parent / "outside.yaml"
+    outside.write_text(BROKEN)
+    (repo.path / "experiments/link.yaml").symlink_to(outside)
+    assert mtf(repo.path, "validate", code=1).stdout == (
+        "experiments/link.yaml:1:1: a symbolic link: a spec must be a file\n"
+    )
