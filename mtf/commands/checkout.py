@@ -83,13 +83,26 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
         contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
         _write_files(files, contents, new)
         proof = _manifest(commit, contents[commit], files)
+        is_changed = target.is_dir() and alteration(target, manifest) is not None
         rundir.replace(manifest, json.dumps(proof).encode())
         _make_read_only(new)
-        if target.is_dir():  # changed: the same path holds the right content a moment later
-            target.rename(rundir.beside(target))
-        new.rename(target)
+        _put(new, target, over=is_changed)
     except BaseException:
         _remove(new)
+        raise
+
+
+def _put(new: Path, target: Path, *, over: bool) -> None:
+    """Put a checkout in place; only a changed one is made room for: jobs may run from it."""
+    if not over:
+        new.rename(target)
+        return
+    old = rundir.beside(target)
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:  # another sync has put its own in place just now, and swept ours away
+        old.rename(target)
         raise
 
 

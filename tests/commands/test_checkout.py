@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mtf import rundir
 from mtf.commands.checkout import alteration, materialise
+from mtf.core.ids import CommitId
 from mtf.core.proof import manifest_problem, object_id
 from mtf.gitrepo import GitRepo
 from tests.repos import make_repo
@@ -52,6 +54,22 @@ def test_a_manifest_that_was_tampered_with_proves_nothing(tmp_path: Path) -> Non
     assert manifest_problem(more, commit)
     assert manifest_problem(other, commit)
     assert manifest_problem(manifest, "f" * 40)
+
+
+def test_syncs_at_once_make_one_checkout_and_leave_it_in_place(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {f"f{n}.py": "v1" for n in range(40)})
+    commit = CommitId(made.git("rev-parse", "HEAD"))
+    target = rundir.code_dir(tmp_path / "runs", commit)
+    inodes = set()
+
+    def make(_: int) -> None:
+        assert materialise(GitRepo(made.path), tmp_path / "runs", commit) == target
+        inodes.add(target.stat().st_ino)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(16)))
+    assert len(inodes) == 1, "jobs may have begun to run from the first"
+    assert [p.name for p in target.parent.iterdir() if p.name.startswith(".")] == []
 
 
 def test_a_second_call_finds_the_checkout_made(tmp_path: Path) -> None:

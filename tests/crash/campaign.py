@@ -237,7 +237,8 @@ def kill_at_each(campaign: Campaign, expected: dict[str, str]) -> None:
     ]
     campaign.crash(worlds)
     campaign.recover(worlds)
-    assert [(w.title, w.faults) for w in worlds if w.faults] == []
+    faulty = [(w.title, w.faults) for w in worlds if w.faults]
+    assert not faulty, faulty
     assert seen == names
 
 
