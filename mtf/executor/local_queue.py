@@ -192,8 +192,11 @@ class LocalQueue:
         Raises:
             OSError: the run root cannot be written.
         """
-        if self.exists():
-            return
+        if not self.exists():
+            self._make()
+        rundir.sweep(self._door.path)  # of a client that was killed while it made the queue
+
+    def _make(self) -> None:
         lost = (self.folder / STARTS).exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         new = rundir.beside(self._door.path)
@@ -203,7 +206,6 @@ class LocalQueue:
         except (OSError, ExecutorUnavailableError):
             if not self.exists():  # else another client was faster, and has swept ours away
                 raise
-        rundir.sweep(self._door.path)
 
     def _write_empty(self, path: Path, *, lost: bool) -> None:
         path.touch()

@@ -55,7 +55,7 @@ ON_SLURM = {
 LOCAL = {
     "a script": r"local\.submit: rename job\.sh",
     "a submission": r"local_queue\.transaction: sql COMMIT",
-    "the queue": r"local_queue\.make: link queue\.sqlite",
+    "the queue": r"local_queue\.\w+: link queue\.sqlite",
     "the worker": r"local\._start_worker: mtf\.executor\.local_worker",
 }
 SUBMITS = {"slurm": "*: sbatch", "local": "local_queue.transaction: sql COMMIT"}
