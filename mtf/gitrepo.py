@@ -1,31 +1,27 @@
-"""The only door to git: objects at a commit, refs by compare-and-swap, fetch and push.
+"""What mtf asks of a repository: objects at a commit, refs by compare-and-swap, fetch and push.
 
-Nothing here reads or writes the work tree or the index (but for ``staged``), so a dirty or
-half-staged checkout neither matters nor is disturbed. GitPython starts the processes.
+Nothing here touches the work tree, and the index is only read (``staged``, ``index``): a dirty or
+half-staged checkout neither matters nor is disturbed. ``mtf.gitprocess`` starts the processes.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from git.cmd import Git
-from git.exc import GitCommandNotFound
+from typing import TYPE_CHECKING
 
 from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
+from mtf.gitprocess import GitProcesses
 from mtf.gitwire import (
     MOVED,
     Entry,
     FileChange,
-    Objects,
     Step,
     changes_of,
     commit_stream,
@@ -35,11 +31,12 @@ from mtf.gitwire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from typing import IO
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
+
+    from mtf.gitwire import Objects
 
 _TREE = "040000"
-_PIPE = -1  # as subprocess spells it, which is proc's to import
 _LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
 _STALE_S = 5.0  # git holds a ref's lock for milliseconds
 
@@ -57,18 +54,6 @@ class RefUpdate:
     old: CommitId | None
 
 
-class _Process(Protocol):
-    """What GitPython starts."""
-
-    stdin: IO[bytes] | None
-    stdout: IO[bytes] | None
-    returncode: int
-
-    def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
-        """Hand the rest over, read all that it says and wait for its end."""
-        ...
-
-
 class GitRepo:
     """One repository. All answers come from git itself; nothing is cached but what cannot change.
 
@@ -82,74 +67,22 @@ class GitRepo:
         Raises:
             RepositoryError: there is none, or git is not installed.
         """
-        if not inherit:
-            for name in _TIES:
-                os.environ.pop(name, None)  # GitPython hands os.environ on
-        # told to git itself: GitPython would expand a $ in a path, and where that leads nowhere
-        # run git in whatever folder, so whatever repository, this process is in
-        self._git, self._folder = Git(), str(folder.absolute())
-        self._local = threading.local()  # each thread has its own reader
-        if not folder.is_dir():
-            raise RepositoryError(f"{folder}: no such folder")
+        self._git = GitProcesses(folder, inherit=inherit)
         where = ["--show-toplevel", "--git-common-dir"]
-        code, out, err = self._try("rev-parse", "--path-format=absolute", *where)
+        code, out, err = self._git.attempt("rev-parse", "--path-format=absolute", *where)
         lines = os.fsdecode(out).splitlines()
         if code and "must be run in a work tree" not in err:
             raise RepositoryError(f"{folder}: not in a git repository. Create one: mtf init")
         if code:  # bare
-            code, out, _ = self._try("rev-parse", "--absolute-git-dir")
+            code, out, _ = self._git.attempt("rev-parse", "--absolute-git-dir")
             lines = [os.fsdecode(out).strip()] * 2
         self.root, self.common_dir = Path(lines[0]), Path(lines[1])
 
-    # -- processes ---------------------------------------------------------------------------------
-
-    def _start(self, *args: str) -> _Process:
-        """Start git with pipes to all its ends; ``communicate`` ends it."""
-        try:
-            wrapped = self._git.execute(
-                ["git", "-C", self._folder, *args], istream=_PIPE, env=_QUIET, as_process=True
-            )
-        except GitCommandNotFound as e:
-            raise RepositoryError("git: not found on PATH. Install git 2.30 or newer") from e
-        process, wrapped.proc = wrapped.proc, None  # else it is killed when the wrapper goes
-        assert process is not None
-        return process
-
-    def _try(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-        """Run git; return its exit code, standard output and standard error."""
-        process = self._start(*args)
-        out, err = process.communicate(stdin)
-        return process.returncode, out, err.decode(errors="replace")
-
-    def _run(self, *args: str, stdin: bytes = b"") -> bytes:
-        """Run git and return its standard output.
-
-        Raises:
-            RepositoryError: it failed; the message is git's own.
-        """
-        code, out, err = self._try(*args, stdin=stdin)
-        if code:
-            raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
-        return out
-
     # -- reading -----------------------------------------------------------------------------------
 
-    @contextmanager
-    def reading(self) -> Iterator[Objects]:
+    def reading(self) -> AbstractContextManager[Objects]:
         """Let one process answer all that this thread reads of objects meanwhile."""
-        there: Objects | None = getattr(self._local, "objects", None)
-        if there is not None:
-            yield there
-            return
-        process = self._start("cat-file", "--batch")
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._local.objects = Objects(process.stdin, process.stdout)
-        try:
-            yield self._local.objects
-        finally:
-            del self._local.objects
-            process.communicate()
+        return self._git.reading()
 
     def find_commit(self, rev: str) -> CommitId | None:
         """Return the commit that ``rev`` names, None when there is none."""
@@ -166,7 +99,7 @@ class GitRepo:
         found = self.find_commit(rev)
         if found is not None:
             return found
-        if self.find_commit("HEAD") is None and not self._run("for-each-ref", "--count=1"):
+        if self.find_commit("HEAD") is None and not self._git.run("for-each-ref", "--count=1"):
             raise RepositoryError(
                 "the repository has no commits yet. Commit your experiments first"
             )
@@ -220,7 +153,9 @@ class GitRepo:
         found = {}
         for path in dict.fromkeys(paths):
             rev = f"{commit}:{path.strip('/')}"
-            code, out, _ = self._try("rev-parse", "--verify", "--quiet", "--end-of-options", rev)
+            code, out, _ = self._git.attempt(
+                "rev-parse", "--verify", "--quiet", "--end-of-options", rev
+            )
             found[path] = out.decode().strip() if code == 0 else "absent"
         return found
 
@@ -229,10 +164,10 @@ class GitRepo:
 
         Source: git-diff-index(1), raw output format.
         """
-        head = self.find_commit("HEAD") or self._run(
+        head = self.find_commit("HEAD") or self._git.run(
             "hash-object", "-t", "tree", "--stdin", stdin=b""
         ).decode().strip()  # fmt: skip
-        out = self._run(
+        out = self._git.run(
             "diff-index", "--cached", "--raw", "-z", "--no-renames",
             "--abbrev=64", "--ita-invisible-in-index", head, "--",
             *[f":(top,literal){path}" for path in paths],
@@ -247,7 +182,7 @@ class GitRepo:
     def index(self, path: str) -> dict[str, Entry]:
         """Return all files at or below ``path`` as they stand in the index."""
         top = f":(top,literal){path}"
-        out = self._run("ls-files", "--stage", "-z", "--full-name", "--", top)
+        out = self._git.run("ls-files", "--stage", "-z", "--full-name", "--", top)
         found = {}
         for line in os.fsdecode(out).split("\0")[:-1]:
             meta, name = line.split("\t", 1)
@@ -257,17 +192,17 @@ class GitRepo:
 
     def refs(self, *prefixes: str) -> dict[str, CommitId]:
         """Return all refs below these prefixes."""
-        out = self._run("for-each-ref", "--format=%(refname) %(objectname)", *prefixes)
+        out = self._git.run("for-each-ref", "--format=%(refname) %(objectname)", *prefixes)
         pairs = (line.split() for line in out.decode().splitlines())
         return {ref: CommitId(oid) for ref, oid in pairs}
 
     def is_ancestor(self, older: CommitId, newer: CommitId) -> bool:
         """Return whether ``newer`` contains ``older``."""
-        return self._try("merge-base", "--is-ancestor", older, newer)[0] == 0
+        return self._git.attempt("merge-base", "--is-ancestor", older, newer)[0] == 0
 
     def merge_base(self, a: CommitId, b: CommitId) -> CommitId | None:
         """Return the best common ancestor, None where the histories do not meet."""
-        code, out, _ = self._try("merge-base", a, b)
+        code, out, _ = self._git.attempt("merge-base", a, b)
         return CommitId(out.decode().split()[0]) if code == 0 else None
 
     def changes(self, old: CommitId, new: CommitId) -> tuple[FileChange, ...]:
@@ -278,39 +213,39 @@ class GitRepo:
         Raises:
             RepositoryError: one of them is not here.
         """
-        out = self._run(
+        out = self._git.run(
             "diff-tree", "-r", "--no-renames", "--raw", "--numstat", "-z", "--no-abbrev", old, new
         )
         return changes_of(out)
 
     def signature_problem(self, commit: CommitId) -> str | None:
         """Return why git does not take a commit's signature for good, None where it does."""
-        code, _, err = self._try("verify-commit", "--", commit)
+        code, _, err = self._git.attempt("verify-commit", "--", commit)
         if code == 0:
             return None
         return " ".join(err.split()) or "it is not signed"
 
     def current_branch(self) -> str | None:
         """Return the branch that is checked out, None when HEAD is detached."""
-        code, out, _ = self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+        code, out, _ = self._git.attempt("symbolic-ref", "--quiet", "--short", "HEAD")
         return out.decode().strip() if code == 0 else None
 
     def history(self, commit: CommitId, path: str, most: int = 50) -> list[str]:
         """Return what happened to a file, the newest first: ``<id> <date> <subject>`` lines."""
-        out = self._run(
+        out = self._git.run(
             "log", "--first-parent", f"--max-count={most}", "--format=%h %cI %s", commit, "--", path
         )
         return out.decode(errors="replace").splitlines()
 
     def boundary(self, commit: CommitId, remote: str) -> list[CommitId]:
         """Return the newest commits up to ``commit`` that are known to be on ``remote``."""
-        out = self._run("rev-list", "--boundary", commit, "--not", f"--remotes={remote}")
+        out = self._git.run("rev-list", "--boundary", commit, "--not", f"--remotes={remote}")
         lines = out.decode().splitlines()
         return [CommitId(s[1:]) for s in lines if s[:1] == "-"] if lines else [commit]
 
     def deleted(self, old: CommitId, new: CommitId) -> list[str]:
         """Return the files of one commit that another does not have."""
-        out = self._run(
+        out = self._git.run(
             "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", old, new
         )
         return os.fsdecode(out).split("\0")[:-1]
@@ -323,34 +258,34 @@ class GitRepo:
         """
         how = ("--raw", "-z", "--no-renames", "--no-abbrev", "--format=%m")
         span = ("--left-right", f"{old}...{new}") if old else (new,)
-        out = self._run("log", "--first-parent", "-m", "--reverse", *how, *span, "--", *folders)
+        out = self._git.run("log", "--first-parent", "-m", "--reverse", *how, *span, "--", *folders)
         found = steps_of(out)
         if old and any(change.side == "<" for change in found):
-            found = steps_of(self._run("diff-tree", "-r", *how[:-1], old, new, "--", *folders))
+            found = steps_of(self._git.run("diff-tree", "-r", *how[:-1], old, new, "--", *folders))
         return found
 
     def config(self, key: str) -> str | None:
         """Return a configuration value, None when it is not set."""
-        code, out, _ = self._try("config", "--get", key)
+        code, out, _ = self._git.attempt("config", "--get", key)
         return out.decode().strip() if code == 0 else None
 
     def config_values(self, keys: Iterable[str]) -> dict[str, str]:
         """Return the values of those of these keys that are set."""
         pattern = "|".join(re.escape(key) for key in keys)
-        out = self._try("config", "-z", "--get-regexp", f"^({pattern})$")[1]
+        out = self._git.attempt("config", "-z", "--get-regexp", f"^({pattern})$")[1]
         pairs = (one.partition("\n") for one in os.fsdecode(out).split("\0")[:-1])
         return {key: value for key, _, value in pairs}
 
     @cached_property
     def identity(self) -> str:
         """Who commits here, as ``Name <mail>``."""
-        code, out, _ = self._try("var", "GIT_COMMITTER_IDENT")
+        code, out, _ = self._git.attempt("var", "GIT_COMMITTER_IDENT")
         return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
 
     @property
     def version(self) -> str:
         """What git calls itself: ``git version 2.39.5``."""
-        return self._run("version").decode().strip()
+        return self._git.run("version").decode().strip()
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -370,7 +305,7 @@ class GitRepo:
         Raises:
             RepositoryError: git failed; the message is its own.
         """
-        process = self._start(
+        process = self._git.start(
             "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
         )
         assert process.stdin is not None
@@ -410,7 +345,7 @@ class GitRepo:
 
     def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
         """Run a git that moves refs, and tell a lost race from other failures."""
-        code, out, err = self._try(*args, stdin=stdin)
+        code, out, err = self._git.attempt(*args, stdin=stdin)
         if not code:
             return
         said = out.decode(errors="replace") + err
@@ -434,7 +369,7 @@ class GitRepo:
         Raises:
             RepositoryError: it cannot be reached.
         """
-        out = self._run("ls-remote", remote, *refs)
+        out = self._git.run("ls-remote", remote, *refs)
         pairs = (line.split("\t") for line in out.decode().splitlines())
         return {ref: CommitId(oid) for oid, ref in pairs}
 
@@ -449,18 +384,3 @@ class GitRepo:
         options = ("--quiet", "--no-tags", "--no-write-fetch-head")
         if specs:
             self._write(f"fetch from {remote}", "fetch", *options, remote, *specs)
-
-
-# Of `git rev-parse --local-env-vars`, those that tie a process to one repository's files.
-_TIES = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_IMPLICIT_WORK_TREE",
-)  # fmt: skip
-_QUIET = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    # glibc hands memory back and takes it again for each object that fast-import packs: half its
-    # time goes into that
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 27),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 23),
-}

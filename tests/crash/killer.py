@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     When = Literal["before", "during", "after"]
 
-_DOORS = ("mtf.gitrepo", "mtf.gitwire", "mtf.proc", "mtf.rundir")  # who calls them is the cause
+_DOORS = ("mtf.git", "mtf.proc", "mtf.rundir")  # who calls them is the cause
 _NAMES = {  # events about paths -> the verb, and which argument is the name that appears or goes
     "os.mkdir": ("mkdir", 0), "os.rename": ("rename", 1), "os.link": ("link", 1), "os.symlink": ("symlink", 1),
     "os.remove": ("remove", 0), "os.rmdir": ("rmdir", 0), "os.chmod": ("chmod", 0), "os.truncate": ("truncate", 0),
