@@ -56,10 +56,15 @@ class ClusterSettings(Strict):
     """What one cluster has of its own; what it does not say is as for all."""
 
     runs_root: Folder | None = None
+    """Folder of the runs there; null: as for all."""
     executor: Executor | None = None
+    """What executes there; null: as for all."""
     local: LocalSettings | None = None
+    """The local executor there; null: as for all."""
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    """Over the defaults for all clusters, under every spec's own ``slurm``."""
     environment: Environment = Field(default_factory=Environment)
+    """Under those, for the environment of jobs there."""
 
 
 class Settings(Strict):
@@ -81,6 +86,7 @@ class Settings(Strict):
     clusters: dict[Name, ClusterSettings] = Field(default_factory=dict)
     """What differs on which cluster. Where it is given, a spec may name no others."""
     local: LocalSettings = Field(default_factory=LocalSettings)
+    """The local executor."""
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
     """Defaults under every spec's own ``slurm``."""
     environment: Environment = Field(default_factory=Environment)
