@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXIT_ERROR = 1
 EXIT_CHANGES = 2  # `plan --detailed-exitcode` only
 EXIT_PARTIAL = 3  # `sync` did a part of its plan
 EXIT_LOCKED = 4  # somebody else holds the lock
 EXIT_USAGE = 64  # click would say 2, which `--detailed-exitcode` needs
+
+_READABLE = 100  # problems of one file: nobody reads more
 
 
 class MtfError(Exception):
@@ -53,12 +59,33 @@ class Problem:
         return f"{self.path}:{self.line}:{self.column}: {kind}{self.message}{rule}"
 
 
+def foremost(problems: Iterable[Problem]) -> list[Problem]:
+    """Return what a person is to be told: of a file with very many problems the first ones.
+
+    Errors go before warnings there; the last one says how many more there are.
+    """
+    by_file: defaultdict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_file[problem.path].append(problem)
+    return [problem for of_file in by_file.values() for problem in _first(of_file)]
+
+
+def _first(of_file: list[Problem]) -> list[Problem]:
+    by_weight = sorted(of_file, key=lambda p: not p.is_error)
+    if len(by_weight) <= _READABLE:
+        return of_file
+    more = len(by_weight) - _READABLE
+    rest = f"and {more:,} more in this file: mtf validate --format json lists them all"
+    shown = sorted(by_weight[:_READABLE])
+    return [*shown, replace(by_weight[_READABLE], message=rest, rule="")]
+
+
 class SpecError(MtfError):
     """A spec or the settings hold mistakes: all of them, in file order."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems))
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__("\n".join(map(str, foremost(self.problems))))
 
 
 class RepositoryError(MtfError):

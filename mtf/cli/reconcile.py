@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.output import open_here, print_plan, say
-from mtf.errors import EXIT_CHANGES, EXIT_ERROR
+from mtf.errors import EXIT_CHANGES, EXIT_ERROR, foremost
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _told(report: Report) -> list[str]:
     done = [] if report.plan.is_empty else [_done(report)]
     problems = count(len(report.problems), "problem")
     why = f"Nothing new is submitted, what is recorded goes on: {problems} at {report.commit[:8]}"
-    return [*notes, *done, why, *map(str, report.problems)]
+    return [*notes, *done, why, *map(str, foremost(report.problems))]
 
 
 def _done(report: Report) -> str:

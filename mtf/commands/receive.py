@@ -11,6 +11,7 @@ from mtf.commands.validate import new_in
 from mtf.commands.worktree import SETTINGS, parsed
 from mtf.core.ids import JOB_BRANCH_PREFIX, LEDGER_REF
 from mtf.core.pushes import lost_records, refused_job_branch
+from mtf.errors import foremost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ def _refused(repo: GitRepo, update: Update) -> list[str]:
         return _of_ledger(repo, update.old, update.new)
     if update.new and update.ref in _tracked(repo, update.new):
         checked = new_in(repo, [update.old] if update.old else [], update.new)
-        return [str(p) for p in checked.problems if p.is_error]
+        return [str(p) for p in foremost(p for p in checked.problems if p.is_error)]
     return []
 
 

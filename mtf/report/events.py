@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtf.core.actions import Adopt, Cancel, Record, owner_name
 from mtf.core.times import duration
+from mtf.errors import foremost
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Told:
         for note in sorted(notes - self._notes):
             self.say(f"note     {note}")
         self._notes = notes
-        problems = frozenset(map(str, done.problems))
+        problems = frozenset(map(str, foremost(done.problems)))
         for problem in sorted(problems - self._problems):
             self.say(f"broken   {problem}")
         if problems and not self._problems:

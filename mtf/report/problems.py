@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mtf.errors import foremost
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,13 +17,15 @@ if TYPE_CHECKING:
 def render_problems(problems: Sequence[Problem], style: str) -> str:
     """Return the problems in the style ``text``, ``json`` or ``github``.
 
+    JSON has them all; to people a file with very many tells its first ones.
+
     Source: GitHub's workflow commands (``::error file=...``, ``::warning file=...``).
     """
     if style == "json":
         return json.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
     if style == "github":
-        return "\n".join(map(_annotation, problems))
-    return "\n".join(map(str, problems))
+        return "\n".join(map(_annotation, foremost(problems)))
+    return "\n".join(map(str, foremost(problems)))
 
 
 def _annotation(problem: Problem) -> str:

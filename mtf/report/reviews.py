@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.experiments import axes_of
 from mtf.core.records import best_run
 from mtf.core.review import summarise
+from mtf.errors import foremost
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import visible
 from mtf.report.runs import best_text
@@ -100,7 +101,7 @@ def review_text(review: Review) -> str:
         if changes:
             lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
     lines += [f"base's policies refuse: {problem}" for problem in review.loosened]
-    lines += [_wrong(str(p), is_error=p.is_error) for p in review.problems]
+    lines += [_wrong(str(p), is_error=p.is_error) for p in foremost(review.problems)]
     lines += [f"error: all changes together: {m} [{rule}]" for rule, m in review.over_budget]
     return "\n".join([*lines, _verdict(review)])
 

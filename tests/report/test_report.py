@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
@@ -12,7 +13,7 @@ from mtf.core.fold import Progress
 from mtf.core.ids import RunId
 from mtf.core.records import Best, Checkpoint
 from mtf.core.states import RunState
-from mtf.errors import Problem
+from mtf.errors import Problem, SpecError
 from mtf.report.plans import SpecChange, plan_text
 from mtf.report.problems import render_problems
 from mtf.report.runs import results_table, run_page, status_table, summary
@@ -123,6 +124,25 @@ def test_problems_for_forges_are_escaped() -> None:
         == "::error file=a%2Cb.yaml,line=3,col=7::50%25 of%0Ait"
     )
     assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\nit"
+
+
+def test_of_very_many_problems_in_a_file_people_get_the_first_and_machines_all() -> None:
+    unusual = [Problem("a.yaml", n, 1, "unusual", "warning") for n in range(1, 121)]
+    wrong = [Problem("a.yaml", n, 1, "wrong") for n in range(200, 261)]
+    problems = [*unusual, *wrong, Problem("b.yaml", 1, 1, "wrong")]
+    lines = render_problems(problems, "text").splitlines()
+    assert len(lines) == 102
+    assert lines[38:40] == ["a.yaml:39:1: warning: unusual", "a.yaml:200:1: wrong"]
+    assert lines[-2:] == [
+        "a.yaml:40:1: warning: and 81 more in this file: mtf validate --format json lists them all",
+        "b.yaml:1:1: wrong",
+    ]
+    assert len(render_problems(problems, "github").splitlines()) == 102
+    assert len(json.loads(render_problems(problems, "json"))) == 182
+    assert str(SpecError(wrong * 2)).count("wrong") == 61
+    assert "a.yaml:101:1: and 6,900 more" in str(
+        SpecError([Problem("a.yaml", n, 1, "wrong") for n in range(1, 7001)])
+    )
 
 
 def test_a_running_run_says_how_fast_it_goes_and_what_is_left() -> None:
