@@ -197,9 +197,12 @@ def is_elsewhere(project: Project, record: RunRecord) -> bool:
     """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
 
     Runs of another clone's local executor are that clone's to reconcile, and so are those whose
-    run root this host does not see: nothing is known of them here, so nothing is done.
+    run root this host does not see: nothing is known of them here, so nothing is done. Nor is it
+    where a record, edited by hand, names a folder that cannot be its run's.
     """
     folder = Path(record.run_dir)
+    if not (record.run_dir.startswith("/") and record.run_dir.endswith(f"/{record.run}")):
+        return True
     if folder.is_relative_to(project.runs_root):
         return False
     return record.executor == "local" or not rundir.root_of(folder, record.run).is_dir()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from pathlib import Path
 
-from mtf.commands.gather import abandoned
+import pytest
+
+from mtf.commands.gather import abandoned, is_elsewhere
+from mtf.commands.project import open_project
 from mtf.core.ids import Token
 from tests.core.worlds import experiment, record
+from tests.repos import make_repo
 
 
 def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> None:
@@ -32,3 +37,11 @@ def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> Non
         alive.kill()
         alive.wait()
         zombie.wait()
+
+
+@pytest.mark.parametrize("run_dir", ["", "runs/alone", "/", "/alone", "../alone/20260101T110000Z/cccccccc"])
+def test_a_folder_that_cannot_be_its_runs_is_out_of_reach(tmp_path: Path, run_dir: str) -> None:
+    project = open_project(make_repo(tmp_path, {"a": "1"}).path)
+    right = record(experiment())
+    assert not is_elsewhere(project, record(experiment(), run_dir=f"{project.runs_root}/{right.run}"))
+    assert is_elsewhere(project, record(experiment(), run_dir=run_dir))
