@@ -84,7 +84,7 @@ def add_run(
         {"run": dict(subject.config)},
     )
     store = LedgerStore(GitRepo(repo.path), None)
-    store.append(store.read(), Change((stored,), (submission,)), "a run", pin=commit)
+    store.append(store.read(), Change((stored,), (submission,)), "a run")
     return run
 
 

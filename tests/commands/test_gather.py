@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from mtf.commands.project import open_project
 from mtf.core.ids import Token
 from tests.core.worlds import experiment, record
 from tests.repos import make_repo
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> None:
@@ -39,9 +42,13 @@ def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> Non
         zombie.wait()
 
 
-@pytest.mark.parametrize("run_dir", ["", "runs/alone", "/", "/alone", "../alone/20260101T110000Z/cccccccc"])
+@pytest.mark.parametrize(
+    "run_dir", ["", "runs/alone", "/", "/alone", "../alone/20260101T110000Z/cccccccc"]
+)
 def test_a_folder_that_cannot_be_its_runs_is_out_of_reach(tmp_path: Path, run_dir: str) -> None:
     project = open_project(make_repo(tmp_path, {"a": "1"}).path)
     right = record(experiment())
-    assert not is_elsewhere(project, record(experiment(), run_dir=f"{project.runs_root}/{right.run}"))
+    assert not is_elsewhere(
+        project, record(experiment(), run_dir=f"{project.runs_root}/{right.run}")
+    )
     assert is_elsewhere(project, record(experiment(), run_dir=run_dir))
