@@ -48,12 +48,12 @@ def plan(
     found = plan_sync(open_here(folder), Options(rev=rev, only=only, prune=prune))
     match style:
         case "markdown":
-            click.echo(plans.plan_markdown(found.plan, found.specs), nl=False)
+            click.echo(plans.plan_markdown(found.plan, found.specs, found.problems), nl=False)
         case "json":
-            click.echo(plans.plan_json(found.plan, found.commit))
+            click.echo(plans.plan_json(found.plan, found.commit, found.problems))
         case _:
-            print_plan(plans.plan_text(found.plan, found.specs))
-    if found.plan.held:
+            print_plan(plans.plan_text(found.plan, found.specs, found.problems))
+    if found.is_doubtful:
         sys.exit(EXIT_ERROR)
     if detailed_exitcode and not found.plan.is_empty:
         sys.exit(EXIT_CHANGES)

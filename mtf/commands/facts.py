@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf.errors import ExecutorUnavailableError, Problem
@@ -54,12 +55,17 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
     Nothing, where this host has no SLURM or it does not answer now.
     """
     from mtf.executor.slurm import available
-    from mtf.executor.slurm_cluster import refusal_of
 
     if settings.executor == "local" or not available():
         return
+    with suppress(ExecutorUnavailableError):
+        yield from _refused(one for one in specs if _is_here(one, settings))
+
+
+def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
+    from mtf.executor.slurm_cluster import refusal_of
+
     answers: dict[str, str | None] = {}
-    here = (one for one in specs if _is_here(one, settings))
     for one, needs in itertools.chain.from_iterable(((d, s) for s in shapes(d)) for d in here):
         shape = json.dumps(needs, sort_keys=True)
         if shape not in answers:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.commands.facts import infeasible, known_facts, remarks
 from mtf.commands.gather import gather
 from mtf.core.actions import Plan, Submit
 from mtf.core.diff import plan
@@ -13,12 +14,15 @@ from mtf.errors import SpecError
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
     from mtf.core.diff import World
+    from mtf.core.experiments import Desired
     from mtf.core.ids import CommitId
+    from mtf.errors import Problem
+    from mtf.spec.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Planned:
     plan: Plan
     specs: tuple[SpecChange, ...]
     commit: CommitId
+    problems: tuple[Problem, ...]  # with what it submits: hardly meant, or not to be had here
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether a part of what is wanted is not submitted, or would be refused."""
+        return self.plan.held > 0 or any(p.is_error for p in self.problems)
 
 
 def plan_sync(project: Project, options: Options) -> Planned:
@@ -42,12 +52,26 @@ def plan_sync(project: Project, options: Options) -> Planned:
     if found.problems:
         raise SpecError(list(found.problems))
     planned = plan(found.world, found.policy, now)
-    return Planned(planned, tuple(_changes(planned, found.world)), found.world.commit)
+    new = tuple(_submitted(planned, found.world))
+    specs = tuple(SpecChange(one.name, one.path, one.experiments) for _, one in new)
+    problems = _doubts(new, found.settings)
+    return Planned(planned, specs, found.world.commit, problems)
 
 
-def _changes(planned: Plan, world: World) -> Iterator[SpecChange]:
+def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:
+    """Yield each spec that something is submitted of: the whole, and that part."""
     new = {action.key for action in planned.actions if isinstance(action, Submit)}
     for desired, keys in world.desired:
         runs = [e for e, key in zip(desired.experiments, keys, strict=True) if key in new]
         if runs:
-            yield SpecChange(desired.name, desired.path, tuple(runs))
+            yield desired, replace(desired, experiments=tuple(runs))
+
+
+def _doubts(new: Sequence[tuple[Desired, Desired]], settings: Settings) -> tuple[Problem, ...]:
+    """Return what is hardly meant in specs, and what the cluster does not give their new runs."""
+    if not new:
+        return ()
+    facts = known_facts(settings, live=True)
+    found = {*remarks((whole for whole, _ in new), settings, facts)}
+    found |= {*infeasible((part for _, part in new), settings)}
+    return tuple(sorted(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.actions import (
@@ -23,6 +23,7 @@ from mtf.core.costs import total_cost
 from mtf.core.experiments import axes_of
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import fenced
+from mtf.report.problems import problem_lines
 from mtf.report.reviews import shown_values
 from mtf.report.tables import count
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from mtf.core.actions import Plan
     from mtf.core.experiments import Experiment
+    from mtf.errors import Problem
 
 _SYMBOLS: dict[type[Action], str] = {
     Submit: "+",
@@ -63,7 +65,7 @@ class SpecChange:
     runs: tuple[Experiment, ...]
 
 
-def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
+def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
     """Return a plan for a terminal: a block a spec, the verdict last."""
     lines = []
     for spec in specs:
@@ -80,6 +82,7 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange]) -> str:
     if len(other) > 50:
         lines.append(f"  ... and {len(other) - 50} more (mtf plan --format json)")
     lines += [f"note: {note}" for note in plan.notes]
+    lines += problem_lines(problems)
     return "\n".join([*lines, verdict(plan)])
 
 
@@ -95,7 +98,7 @@ def verdict(plan: Plan) -> str:
     return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. mtf sync does it."
 
 
-def plan_json(plan: Plan, commit: str) -> str:
+def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
     """Return a plan as JSON; its keys are a contract, see docs/review.md."""
     actions = [
         {
@@ -113,13 +116,14 @@ def plan_json(plan: Plan, commit: str) -> str:
         "waiting": plan.waiting,
         "held": plan.held,
         "notes": plan.notes,
+        "problems": [asdict(problem) for problem in problems],
     }
-    return json.dumps(value, indent=2)
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def plan_markdown(plan: Plan, specs: Sequence[SpecChange]) -> str:
+def plan_markdown(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
     """Return a plan as Markdown."""
-    return f"### mtf plan\n\n{fenced(plan_text(plan, specs))}\n"
+    return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems))}\n"
 
 
 def _axes(spec: SpecChange) -> dict[str, list[Any]]:

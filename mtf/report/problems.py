@@ -28,6 +28,11 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
     return "\n".join(map(str, foremost(problems)))
 
 
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Return lines for a plan, where errors stand out."""
+    return [f"error: {p}" if p.is_error else str(p) for p in foremost(problems)]
+
+
 def _annotation(problem: Problem) -> str:
     text = problem.message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     text += f" [{problem.rule}]" if problem.rule else ""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.experiments import axes_of
 from mtf.core.records import best_run
 from mtf.core.review import summarise
-from mtf.errors import foremost
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import visible
+from mtf.report.problems import problem_lines
 from mtf.report.runs import best_text
 from mtf.report.tables import count
 
@@ -101,13 +101,9 @@ def review_text(review: Review) -> str:
         if changes:
             lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
     lines += [f"base's policies refuse: {problem}" for problem in review.loosened]
-    lines += [_wrong(str(p), is_error=p.is_error) for p in foremost(review.problems)]
+    lines += problem_lines(review.problems)
     lines += [f"error: all changes together: {m} [{rule}]" for rule, m in review.over_budget]
     return "\n".join([*lines, _verdict(review)])
-
-
-def _wrong(text: str, *, is_error: bool) -> str:
-    return f"error: {text}" if is_error else text
 
 
 def _verdict(review: Review) -> str:

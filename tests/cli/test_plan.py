@@ -63,6 +63,21 @@ def test_exit_codes_tell_nothing_from_changes(repo: Repo) -> None:
     mtf(repo.path, "plan", "--no-such-option", code=64)
 
 
+def test_what_is_hardly_meant_is_said_of_what_is_new(repo: Repo) -> None:
+    eager = "experiments/eager.yaml"
+    text = SINGLE.replace("slurm: {", "slurm: {cpus_per_task: 2, ").replace(
+        "workers: 0", "workers: 9"
+    )
+    repo.commit({eager: text.replace("alone", "eager")})
+    told = f"{eager}:4:43: warning: data.num_workers: 9"
+    said = mtf(repo.path, "plan").stdout.splitlines()
+    assert said[-2].startswith(told)
+    found = mtf_json(repo.path, "plan", "--format", "json")["problems"]
+    assert [(p["path"], p["line"], p["severity"]) for p in found] == [(eager, 4, "warning")]
+    assert mtf_json(repo.path, "plan", "--format", "json", "--only", "alone")["problems"] == []
+    assert told in mtf(repo.path, "plan", "--base", "HEAD~1").stdout
+
+
 def test_a_plan_writes_nothing(repo: Repo) -> None:
     before = repo.git("for-each-ref"), repo.git("status", "--porcelain", "--ignored")
     mtf(repo.path, "plan")

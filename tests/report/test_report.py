@@ -102,7 +102,9 @@ def test_the_plans_verdict_comes_last() -> None:
     asks = SLURMConfig(time="02:00:00", gpus_per_node=2).model_dump()
     change = SpecChange("search", "s.yaml", (replace(MEMBER, resources=cast("Resources", asks)),))
     text = plan_text(
-        Plan((submit, Record(RUN.run, RUN, "pending -> running")), 4, ("drift",)), [change]
+        Plan((submit, Record(RUN.run, RUN, "pending -> running")), 4, ("drift",)),
+        [change],
+        [Problem("s.yaml", 2, 1, "unusual", "warning"), Problem("s.yaml", 3, 1, "too much")],
     )
     assert text.splitlines() == [
         "search  s.yaml",
@@ -113,6 +115,8 @@ def test_the_plans_verdict_comes_last() -> None:
         "",
         f"* {RUN.run}: pending -> running",
         "note: drift",
+        "s.yaml:2:1: warning: unusual",
+        "error: s.yaml:3:1: too much",
         "Plan: 1 to submit, 1 to record, 4 unchanged. mtf sync does it.",
     ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from mtf.core.cluster import NodeShape
 from mtf.executor.slurm_cluster import read_facts
-from tests.cli.mtf import mtf
+from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import SINGLE
 from tests.repos import make_repo
 
@@ -49,3 +49,19 @@ def test_specs_are_held_against_the_cluster_live_and_as_written_down(
     assert mtf(repo.path, "validate", code=1).stdout == f"{told} (cluster: in mtf.yaml)\n"
     repo.write({"experiments/alone.yaml": spec.replace("hihg", "high")})
     assert mtf(repo.path, "validate", "--feasibility").stdout == ""
+
+
+def test_a_plan_says_what_slurm_would_refuse_of_what_is_new(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    assert cluster.conf.exists()
+    huge = SINGLE.replace("slurm: {", "slurm: {mem: 9T, ").replace("alone", "huge")
+    files = {"experiments/alone.yaml": SINGLE, "experiments/huge.yaml": huge}
+    repo = make_repo(tmp_path / "r", {"mtf.yaml": "executor: slurm\n", **files})
+    found = mtf_json(repo.path, "plan", "--format", "json", code=1)
+    assert [a["experiment"] for a in found["actions"]] == ["alone", "huge"]
+    told = [(p["path"], p["line"], p["severity"]) for p in found["problems"]]
+    assert told == [("experiments/huge.yaml", 7, "error")] * 2
+    assert "SLURM would refuse huge: " in found["problems"][0]["message"]
+    assert "error: experiments/huge.yaml:7:" in mtf(repo.path, "plan", code=1).stdout
+    assert mtf_json(repo.path, "plan", "--format", "json", "--only", "alone")["problems"] == []
