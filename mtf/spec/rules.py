@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.costs import total_cost
@@ -12,7 +14,7 @@ from mtf.errors import Problem
 from mtf.spec.explain import located
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from mtf.core.costs import Cost
     from mtf.core.experiments import Desired, Spot
@@ -125,14 +127,46 @@ def spot(places: Mapping[str, Spot], key: str) -> Spot:
     return "", 1, 1
 
 
-def places_of(marks: Marks, name_key: str) -> dict[str, Spot]:
+class Places(Mapping[str, "Spot"]):
+    """Places that are looked up when the first is asked for: most specs break no rule."""
+
+    def __init__(self, look: Callable[[], dict[str, Spot]]) -> None:
+        """Take what looks all of them up."""
+        self._look = look
+
+    @cached_property
+    def _found(self) -> dict[str, Spot]:
+        return self._look()
+
+    def __getitem__(self, key: str) -> Spot:
+        """Return the place of a key."""
+        return self._found[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the keys that stand somewhere."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._found)
+
+
+def places_of(marks: Marks, name_key: str) -> Places:
     """Return where a file says what policies may be about; "" is its name."""
+    return Places(lambda: _in_file(marks, name_key))
+
+
+def places_in_grid(base: Base, parts: Parts, marks: Marks) -> Places:
+    """Return the same for a grid: its own keys and values before those of its base."""
+    return Places(lambda: _in_grid(base, parts, marks))
+
+
+def _in_file(marks: Marks, name_key: str) -> dict[str, Spot]:
     return {"": (marks.path, *marks.value((name_key,))), **_places(marks, ())}
 
 
-def places_in_grid(base: Base, parts: Parts, marks: Marks) -> dict[str, Spot]:
-    """Return the same for a grid: its own keys and values before those of its base."""
-    found = _places(base.marks, base.prefix) | places_of(marks, "name")
+def _in_grid(base: Base, parts: Parts, marks: Marks) -> dict[str, Spot]:
+    found = _places(base.marks, base.prefix) | _in_file(marks, "name")
     for setting in parts.settings():
         if setting.path[0] not in _FIELDS:
             continue
