@@ -87,7 +87,6 @@ def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
 def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
     """Return the record with one attempt more; one that was put off gives way to it."""
     record, last = action.record, action.record.attempt
-    was_put_off = record.retry_at is not None and last.job_id is None
     attempt = replace(
         _attempt(place, by),
         start_step=record.checkpoint.step if record.checkpoint else 0,
@@ -95,8 +94,8 @@ def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
         changes={**last.changes, **action.changes},
         put_off=0 if action.asked or last.job_id else last.put_off,
     )
-    kept = record.attempts[:-1] if was_put_off else record.attempts
-    goes_on = record.retry_at is not None and not was_put_off
+    kept = record.attempts[:-1] if record.is_put_off else record.attempts
+    goes_on = record.retry_at is not None and not record.is_put_off
     return replace(
         record,
         state=record.state if goes_on else RunState.CLAIMED,

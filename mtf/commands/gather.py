@@ -200,12 +200,12 @@ def is_elsewhere(project: Project, record: RunRecord) -> bool:
     run root this host does not see: nothing is known of them here, so nothing is done. Nor is it
     where a record, edited by hand, names a folder that cannot be its run's.
     """
-    folder = Path(record.run_dir)
-    if not (record.run_dir.startswith("/") and record.run_dir.endswith(f"/{record.run}")):
+    root = record.run_dir.removesuffix(f"/{record.run}")
+    if root == record.run_dir or not root.startswith("/"):
         return True
-    if folder.is_relative_to(project.runs_root):
+    if f"{root}/".startswith(f"{project.runs_root}/"):
         return False
-    return record.executor == "local" or not rundir.root_of(folder, record.run).is_dir()
+    return record.executor == "local" or not Path(root).is_dir()
 
 
 def submitter() -> str:

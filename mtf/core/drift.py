@@ -66,7 +66,8 @@ def contradiction(old: RunRecord, new: RunRecord) -> str | None:
         return f"{', '.join(changed)} changed"
     if len(new.attempts) < len(old.attempts):
         return "an attempt is gone"
-    if not all(map(_continues, old.attempts, new.attempts)):
+    lasting = old.attempts[:-1] if old.is_put_off else old.attempts  # that one gives way
+    if not all(map(_continues, lasting, new.attempts)):
         return "an attempt changed"
     again = len(new.attempts) > len(old.attempts)
     settled = old.is_over and old.state is not RunState.LOST

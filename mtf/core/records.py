@@ -147,6 +147,11 @@ class RunRecord:
         return self.attempt.outcome if self.attempt.ended_at else None
 
     @property
+    def is_put_off(self) -> bool:
+        """Return whether the newest attempt has surely no job, and gives way to the next one."""
+        return self.retry_at is not None and self.job_id is None
+
+    @property
     def is_over(self) -> bool:
         """Return whether the recorded state is final."""
         return self.state in OVER

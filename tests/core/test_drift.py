@@ -119,6 +119,8 @@ def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
     for old, new in pairwise(history):
         assert contradiction(old, new) is None
         assert contradiction(old, old) is None
+    waits = replace(claim, state=RunState.PENDING, retry_at=iso(1))  # gives way to the next one
+    assert contradiction(waits, replace(claim, attempts=(again,))) is None
     assert contradiction(RUN, claim) == "an attempt changed"
     assert contradiction(history[3], RUN) == "an attempt is gone"
     assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mtf.commands.claims import Claimant, changed_record, put_off, refused, unclear, with_job
 from mtf.core.actions import Adopt, Cancel, Resume, Submit
 from mtf.core.diff import Policy, World, plan
+from mtf.core.drift import contradiction
 from mtf.core.experiments import run_key
 from mtf.core.fold import fold
 from mtf.core.ids import JobId, RunId, Token, submission_of
@@ -213,7 +214,7 @@ class Clusters(RuleBasedStateMachine):
                 self.serial += 1
                 place = Token(f"{self.serial:016x}"), 0
                 starts.append((action.run, *place))
-            self.records[action.run] = changed_record(action, place, by)
+            self.write(changed_record(action, place, by))
         for action in actions:
             if isinstance(action, Cancel) and action.record.job_id:
                 for job in self.jobs:
@@ -249,7 +250,13 @@ class Clusters(RuleBasedStateMachine):
     ) -> None:
         for run, token, _ in starts:
             if self.records[run].attempt.token == token:
-                self.records[run] = change(self.records[run])
+                self.write(change(self.records[run]))
+
+    def write(self, new: RunRecord) -> None:
+        """Put a record down; whoever compares the ledger with its history must believe it."""
+        old = self.records.get(new.run)
+        assert old is None or contradiction(old, new) is None
+        self.records[new.run] = new
 
     def fenced(self, action: Action) -> Action:
         claim = isinstance(action, Cancel) and action.record.job_id is None
