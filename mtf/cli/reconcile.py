@@ -155,7 +155,8 @@ def _told(report: Report) -> list[str]:
         return [*notes, verdict(report.plan) if report.plan.is_empty else _done(report)]
     done = [] if report.plan.is_empty else [_done(report)]
     problems = count(len(report.problems), "problem")
-    why = f"Nothing new is submitted, what is recorded goes on: {problems} at {report.commit[:8]}"
+    what = "What has mistakes is left out" if report.is_usable else "Nothing new is submitted"
+    why = f"{what}, all else goes on: {problems} at {report.commit[:8]}"
     return [*notes, *done, why, *map(str, foremost(report.problems))]
 
 

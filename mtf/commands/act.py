@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.commands.apply import Application, Report
+from mtf.commands.desired import Specs
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import CLUSTER
@@ -120,7 +121,7 @@ def _act(
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
-        committed = Committed(commit, here.settings, ())
+        committed = Committed(commit, here.settings, Specs())
         found = situation(here, ledger, committed, Options())
         executor = _executor_of(actions)
         return Application(here, store, found, executor, say).carry_out(plan)

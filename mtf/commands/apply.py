@@ -73,7 +73,8 @@ class Report:
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
     put_off: Mapping[RunId, str] = field(default_factory=dict)  # a later sync submits them
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
-    problems: tuple[Problem, ...] = ()  # with what is committed: nothing new was submitted
+    problems: tuple[Problem, ...] = ()  # with what is committed: nothing of that was submitted
+    is_usable: bool = True  # False: they are of the commit as a whole, so nothing new was at all
 
     @property
     def exit_code(self) -> int:

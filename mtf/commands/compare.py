@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.desired import groups_at, keys_of, spec_files
 from mtf.commands.facts import known_facts, remarks
-from mtf.commands.origins import check_origins
+from mtf.commands.origins import unknown_origins_of
 from mtf.commands.project import settings_at
 from mtf.commands.touched import also_needed, touched
 from mtf.core.ids import timestamp
 from mtf.core.lineage import circles
 from mtf.core.review import Review, differences, review_specs
-from mtf.errors import RepositoryError, SpecError
+from mtf.errors import RepositoryError
 from mtf.spec.groups import FOLDER
 from mtf.spec.load import is_spec, load_some
 from mtf.spec.policies import Policies
@@ -153,7 +153,7 @@ def _both(old: _Side, new: _Side, ledger: Ledger, *, certain: bool) -> _Found:
     problems = [p for p in after.problems if not p.rule]
     problems += [*new.irregular, *circles(after.desired)]
     if certain:
-        problems += _unknown_origins(keyed[1], ledger)
+        problems += unknown_origins_of(keyed[1], ledger.runs)
     theirs = {s.path for s in specs if not s.is_same} | changed
     shown = tuple(p for p in problems if p.is_error or p.path in theirs)
     return _Found(keyed[1], specs, shown, len(others), changed)
@@ -185,14 +185,6 @@ def _moved(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:
     paths = {path for one in desired for e in one.experiments for path in e.rerun_on}
     before = old.repo.object_ids(old.commit, paths)
     return {p for p, oid in new.repo.object_ids(new.commit, paths).items() if oid != before[p]}
-
-
-def _unknown_origins(keyed: Sequence[Keyed], ledger: Ledger) -> list[Problem]:
-    try:
-        check_origins(keyed, ledger.runs)
-    except SpecError as e:
-        return e.problems
-    return []
 
 
 def _settings(side: _Side) -> dict[str, object]:

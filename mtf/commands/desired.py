@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mtf.commands.origins import unknown_origins_of
+from mtf.commands.touched import defining
 from mtf.core.experiments import run_key
 from mtf.core.ids import timestamp
 from mtf.core.proof import GITLINK, SYMLINK
-from mtf.errors import Problem, SpecError
+from mtf.errors import Problem
+from mtf.spec.rules import spot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId, RunKey
+    from mtf.core.ids import CommitId, RunId, RunKey
+    from mtf.core.records import RunRecord
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
     from mtf.spec.groups import Groups
@@ -24,15 +28,25 @@ Keyed = tuple["Desired", tuple["RunKey", ...]]
 _REGULAR = ("100644", "100755")
 
 
-def read_desired(
-    repo: GitRepo, commit: CommitId, now: datetime
-) -> tuple[tuple[Keyed, ...], Mapping[str, tuple[Problem, ...]]]:
-    """Return all specs at a commit, each with its cluster, and by name what policies they break.
+@dataclass(frozen=True)
+class Specs:
+    """The specs of a commit that may be acted on, and what is wrong with the others.
 
-    The work tree is never looked at.
+    Those are not gone: nobody knows what they ask for, until they are mended.
+    """
+
+    desired: tuple[Keyed, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by name: policies
+
+
+def read_specs(
+    repo: GitRepo, commit: CommitId, records: Mapping[RunId, RunRecord], now: datetime
+) -> Specs:
+    """Return all specs at a commit, each with its cluster; the work tree is never looked at.
 
     Raises:
-        SpecError: something committed there is wrong; all of it is said.
+        SpecError: the settings there are wrong.
     """
     from mtf.commands.project import settings_at  # late: it takes the ledger along, hooks do not
     from mtf.spec.load import load_specs
@@ -40,10 +54,34 @@ def read_desired(
     settings = settings_at(repo, commit)
     files, problems = spec_files(repo, repo.files(commit, settings.experiments))
     loaded = load_specs(files, settings, timestamp(now), groups_at(repo, commit))
-    if wrong := [*problems, *(p for p in loaded.problems if p.is_error and not p.rule)]:
-        raise SpecError(wrong)
+    problems += (p for p in loaded.problems if p.is_error and not p.rule)
+    problems += _names_in_doubt(loaded.desired, {path: files[path] for path in loaded.unread})
     named = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
-    return tuple((d, keys_of(repo, commit, d)) for d in named), loaded.refused
+    keyed = tuple((d, keys_of(repo, commit, d)) for d in named)
+    if not problems:  # else the name may be that of a spec with mistakes
+        problems += unknown_origins_of(keyed, records)
+    return Specs(_without(keyed, problems), tuple(sorted(set(problems))), loaded.refused)
+
+
+def _names_in_doubt(desired: Sequence[Desired], unread: Mapping[str, bytes]) -> Iterator[Problem]:
+    """Yield a problem for each spec whose name a file that cannot be read seems to have as well."""
+    if not defining({one.name for one in desired}, unread):
+        return
+    for one in desired:
+        for path in sorted(defining({one.name}, unread)):
+            message = f"the name {one.name!r} may be taken: {path} cannot be read. Mend that one"
+            yield Problem(*spot(one.places, ""), message)
+
+
+def _without(keyed: Sequence[Keyed], problems: Collection[Problem]) -> tuple[Keyed, ...]:
+    """Return the specs without those that the problems are about."""
+    paths = {p.path for p in problems}
+    places = {(p.path, p.line, p.column) for p in problems}  # of init_from, also in a base
+    return tuple(
+        (one, keys)
+        for one, keys in keyed
+        if one.path not in paths and places.isdisjoint(one.named_at.values())
+    )
 
 
 def spec_files(

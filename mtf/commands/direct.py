@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.commands.apply import Application, Report
-from mtf.commands.desired import keys_of
+from mtf.commands.desired import Specs, keys_of
 from mtf.commands.executors import choose_executor
 from mtf.commands.gather import Committed, Options, policy_of, situation
 from mtf.commands.retries import with_retries
@@ -47,7 +47,7 @@ def submit(
         ledger = store.read()
         check_signed(project, commit, ledger.runs.values())
         keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
-        committed = Committed(commit, project.settings_at(commit), keyed)
+        committed = Committed(commit, project.settings_at(commit), Specs(keyed))
         found = situation(project, ledger, committed, Options())
         now = datetime.now(UTC)
         planned = plan(found.world, policy_of(committed.settings, Options()), now)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.commands.desired import read_desired
+from mtf.commands.desired import Specs, read_specs
 from mtf.commands.drift import fetched_branches, known_submissions, look_for_drift
 from mtf.commands.executors import read_live
-from mtf.commands.origins import check_origins
 from mtf.commands.signatures import check_signed
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from mtf.commands.desired import Keyed
     from mtf.commands.executors import Live
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
@@ -57,7 +55,8 @@ class Situation:
     policy: Policy
     settings: Settings
     ledger: Ledger
-    problems: tuple[Problem, ...] = ()  # with what is committed: nothing new can be wanted
+    problems: tuple[Problem, ...] = ()  # with what is committed
+    is_usable: bool = True  # False: they are of the commit as a whole, nothing new can be wanted
 
 
 def gather(project: Project, store: LedgerStore, options: Options, now: datetime) -> Situation:
@@ -77,14 +76,10 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
         mine = project.with_settings(settings)
         looking = aside.submit(_look, mine, ledger)
         drift = _drift(mine, store, ledger)
-        try:
-            if problems:
-                raise SpecError(list(problems))  # noqa: TRY301
-            desired, refused = read_desired(project.repo, commit, now)
-            check_origins(desired, ledger.runs)
-            committed = Committed(commit, settings, desired, refused=refused)
-        except SpecError as e:
-            committed = Committed(commit, settings, (), tuple(e.problems))
+        specs = Specs(problems=problems)
+        if not problems:
+            specs = read_specs(project.repo, commit, ledger.runs, now)
+        committed = Committed(commit, settings, specs, is_usable=not problems)
         return _situation(ledger, committed, options, looking.result(), drift)
 
 
@@ -113,9 +108,8 @@ class Committed:
 
     commit: CommitId
     settings: Settings
-    desired: tuple[Keyed, ...]
-    problems: tuple[Problem, ...] = ()
-    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by policies
+    specs: Specs
+    is_usable: bool = True
 
 
 def situation(
@@ -150,10 +144,10 @@ def _look(project: Project, ledger: Ledger) -> _Seen:
 def _situation(
     ledger: Ledger, committed: Committed, options: Options, seen: _Seen, drift: Drift
 ) -> Situation:
-    known = known_submissions(ledger)
+    known, specs = known_submissions(ledger), committed.specs
     world = World(
         commit=committed.commit,
-        desired=committed.desired,
+        desired=specs.desired,
         records=ledger.runs,
         live=seen.live,
         unreadable=seen.unreadable,
@@ -163,13 +157,13 @@ def _situation(
         taken=known | (drift.branches.submissions if drift.branches else frozenset()),
         abandoned=seen.abandoned,
         can_submit=not seen.unreadable,
-        specs_read=not committed.problems,
+        specs_read=not specs.problems,
         drift=drift,
-        refused=committed.refused,
+        refused=specs.refused,
     )
     settings = committed.settings
     policy = policy_of(settings, options)
-    return Situation(world, policy, settings, ledger, committed.problems)
+    return Situation(world, policy, settings, ledger, specs.problems, committed.is_usable)
 
 
 def policy_of(settings: Settings, options: Options) -> Policy:

@@ -18,18 +18,15 @@ if TYPE_CHECKING:
     from mtf.spec.load import Loaded
 
 
-def check_origins(desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]) -> None:
-    """Refuse specs that ask for runs, not yet recorded, from what neither specs nor ledger know.
-
-    Raises:
-        SpecError: there are such; all of them are said.
-    """
+def unknown_origins_of(
+    desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]
+) -> list[Problem]:
+    """Return where specs ask for runs, not yet recorded, from what neither they nor ledger know."""
     if not any(one.named_at for one, _ in desired):
-        return
+        return []
     runs = records.values()
     recorded = {record.key for record in runs}
-    if problems := unknown_origins(desired, Lineage(desired, runs), recorded):
-        raise SpecError(problems)
+    return unknown_origins(desired, Lineage(desired, runs), recorded)
 
 
 def unknown_names(

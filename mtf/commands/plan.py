@@ -32,7 +32,8 @@ class Planned:
     plan: Plan
     specs: tuple[SpecChange, ...]
     commit: CommitId
-    problems: tuple[Problem, ...]  # with what it submits: hardly meant, or not to be had here
+    # with what it leaves out, and with what it submits: hardly meant, or not to be had here
+    problems: tuple[Problem, ...]
 
     @property
     def is_doubtful(self) -> bool:
@@ -44,18 +45,18 @@ def plan_sync(project: Project, options: Options) -> Planned:
     """Return what ``mtf sync`` with these options would do now.
 
     Raises:
-        SpecError: what is committed is wrong; a sync would only observe what is recorded.
+        SpecError: the settings are wrong; a sync would only observe what is recorded.
     """
     now = datetime.now(UTC)
     with project.repo.reading():
         found = gather(project, project.store(publish=False), options, now)
-    if found.problems:
+    if not found.is_usable:
         raise SpecError(list(found.problems))
     planned = plan(found.world, found.policy, now)
     new = tuple(_submitted(planned, found.world))
     specs = tuple(SpecChange(one.name, one.path, one.experiments) for _, one in new)
-    problems = _doubts(new, found.settings)
-    return Planned(planned, specs, found.world.commit, problems)
+    problems = sorted({*found.problems, *_doubts(new, found.settings)})
+    return Planned(planned, specs, found.world.commit, tuple(problems))
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:
@@ -67,11 +68,9 @@ def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]
             yield desired, replace(desired, experiments=tuple(runs))
 
 
-def _doubts(new: Sequence[tuple[Desired, Desired]], settings: Settings) -> tuple[Problem, ...]:
-    """Return what is hardly meant in specs, and what the cluster does not give their new runs."""
-    if not new:
-        return ()
-    facts = known_facts(settings, live=True)
-    found = {*remarks((whole for whole, _ in new), settings, facts)}
-    found |= {*infeasible((part for _, part in new), settings)}
-    return tuple(sorted(found))
+def _doubts(new: Sequence[tuple[Desired, Desired]], settings: Settings) -> Iterator[Problem]:
+    """Yield what is hardly meant in specs, and what the cluster does not give their new runs."""
+    if new:
+        facts = known_facts(settings, live=True)
+        yield from remarks((whole for whole, _ in new), settings, facts)
+        yield from infeasible((part for _, part in new), settings)

@@ -40,8 +40,8 @@ def sync_once(
 ) -> Report:
     """Reconcile once; the caller holds the lock.
 
-    Mistakes in what is committed stop what is new, not the runs that are recorded: these are
-    observed and go on, and the report has the mistakes.
+    Mistakes in specs stop what is new of them, mistakes in the settings all that is new. The runs
+    that are recorded are observed and go on, and the report has the mistakes.
 
     Args:
         project: opened.
@@ -65,7 +65,7 @@ def sync_once(
             here = project.with_settings(situation.settings)
             executor = choose_executor(here, options.executor)
             done = Application(here, store, situation, executor, say).carry_out(planned)
-        return replace(done, problems=situation.problems)
+        return replace(done, problems=situation.problems, is_usable=situation.is_usable)
 
     with project.repo.reading():
         return with_retries(tick)

@@ -55,7 +55,7 @@ class World:
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
     elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
     can_submit: bool = True
-    # False: what is committed has mistakes, ``desired`` is empty: nothing is new, nothing orphaned
+    # False: some of what is committed has mistakes and is not in ``desired``: nothing is orphaned
     specs_read: bool = True
     drift: Drift = field(default_factory=Drift)
     refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by policies
@@ -64,13 +64,14 @@ class World:
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
     """Return the actions, in run-id order, that turn what exists into what is committed."""
     keys = {key for _, spec_keys in world.desired for key in spec_keys}
-    if not world.specs_read:
-        policy = replace(policy, prune=False)
-    decided: dict[RunId, Action] = {}
     notes: list[str] = []
+    if policy.prune and not world.specs_read:
+        policy = replace(policy, prune=False)
+        notes.append("nothing is pruned while something committed has mistakes")
+    decided: dict[RunId, Action] = {}
     for record in world.records.values():
         if record.cluster == policy.cluster and policy.wants(record.run.split("/", 1)[0]):
-            wanted = record.key in keys if world.specs_read else record.sync is Sync.SYNCED
+            wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
             action, note = _recorded(record, world, policy, now, wanted=wanted)
             why_not = action and stopped(action, world.drift)
             decided |= {record.run: action} if action and not why_not else {}
@@ -128,7 +129,7 @@ def _missing(
     ``records`` are as observed now.
     """
     recorded = {record.key for record in records.values()}
-    lineage = Lineage(world.desired, records.values())
+    lineage = Lineage(world.desired, records.values(), is_whole=world.specs_read)
     strange = strangers(world.drift, world.known)
     actions: list[Action] = []
     waiting: list[str] = []

@@ -28,9 +28,15 @@ class Lineage:
     A name of a committed spec means the runs of just what is committed, so that what begins from a
     changed experiment waits for the changed one. Another name means the newest runs that had it, a
     run's or a submission's id that very run or submission.
+
+    Where not all specs could be read (``is_whole`` is False) another name is waited for: it may be
+    that of a changed experiment.
     """
 
-    def __init__(self, desired: Iterable[Keyed], records: Collection[RunRecord]) -> None:
+    def __init__(
+        self, desired: Iterable[Keyed], records: Collection[RunRecord], *, is_whole: bool = True
+    ) -> None:
+        self._is_whole = is_whole
         self._desired = desired
         self._records = records
         self._found: dict[tuple[str, str], Origin | str] = {}
@@ -54,6 +60,8 @@ class Lineage:
             if len(there) < len(keys):
                 return f"waits for {name}, {_not_yet(len(keys) - len(there), len(keys))}"
             return _begun(there, checkpoint)
+        if not self._is_whole:
+            return f"waits for {name}, which may be a spec that has mistakes"
         if name in self._named:
             return _begun(list(self._named[name].values()), checkpoint)
         return f"has {unknown(name, self.names)}"

@@ -180,7 +180,7 @@ class ModelTrainingFramework:
         """Reconcile the committed experiments once, as ``mtf sync`` does.
 
         Raises:
-            SpecError: what is committed is wrong; recorded runs were observed, none is new.
+            SpecError: some of what is committed is wrong and was left out; all else was done.
         """
         with sync_lock(self.project, wait_s=60):
             report = sync_once(self.project, Options(), publish=True, say=_log.info)

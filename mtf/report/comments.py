@@ -84,7 +84,7 @@ def _verdicts(review: Review) -> list[str]:
     warnings = [p for p in review.problems if not p.is_error]
     lines = []
     if mistakes:
-        lines += [f"**❌ {count(len(mistakes), 'mistake')}**: nothing new is submitted with them"]
+        lines += [f"**❌ {count(len(mistakes), 'mistake')}**. What has one is not submitted"]
         lines += [*_listed(map(_problem, mistakes)), ""]
     if broken or review.over_budget:
         number = len(broken) + len(review.over_budget)

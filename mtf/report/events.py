@@ -28,6 +28,8 @@ class Reconciled(Protocol):
     @property
     def problems(self) -> tuple[Problem, ...]: ...
     @property
+    def is_usable(self) -> bool: ...
+    @property
     def commit(self) -> str: ...
 
 
@@ -39,6 +41,7 @@ class Told:
         self.say = say
         self._notes: frozenset[str] = frozenset()
         self._problems: frozenset[str] = frozenset()
+        self._stopped = ""
         self._trouble = ""
         self._failing_since: datetime | None = None
 
@@ -53,8 +56,10 @@ class Told:
         problems = frozenset(map(str, foremost(done.problems)))
         for problem in sorted(problems - self._problems):
             self.say(f"broken   {problem}")
-        if problems and not self._problems:
-            self.say("broken   nothing new is submitted until that is mended; runs go on")
+        stopped = "what has mistakes is left out" if done.is_usable else "nothing new is submitted"
+        if problems and (not self._problems or stopped != self._stopped):
+            self.say(f"broken   {stopped} until that is mended; all else goes on")
+        self._stopped = stopped
         if self._problems and not problems:
             self.say(f"mended   what is committed is in order again ({done.commit[:8]})")
         self._problems = problems

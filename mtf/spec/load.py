@@ -47,6 +47,7 @@ class Loaded:
     problems: tuple[Problem, ...]
     names: frozenset[str]  # of all specs that were looked at, those with mistakes too
     refused: Mapping[str, tuple[Problem, ...]]  # by name of the spec: the policies it breaks
+    unread: frozenset[str]  # paths of files with mistakes of which not even the name is known
 
 
 def load_specs(
@@ -103,13 +104,16 @@ class _Loader:
         self._stamp = stamp
         self._bases: dict[str, SpecFile] = {}  # those that grids build on
         self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
+        self._unread: set[str] = set()
         self.problems: list[Problem] = []
 
     def load(self, path: str) -> list[Desired]:
         """Return what a file asks for: one, or nothing where it is a base or has mistakes."""
+        self._unread.add(path)
         try:
             file = self._file(path)
             self._note_name(file)
+            self._unread.discard(path)
             self._note_cluster(file)
             if file.kind == "grid":
                 return [self._grid(file)]
@@ -126,7 +130,8 @@ class _Loader:
         broken = {one.name: violations(one, self._policies) for one in desired}
         problems = {*self.problems, *itertools.chain.from_iterable(broken.values())}
         refused = {name: found for name, found in broken.items() if found}
-        return Loaded(desired, tuple(sorted(problems)), frozenset(self._names), refused)
+        names, unread = frozenset(self._names), frozenset(self._unread)
+        return Loaded(desired, tuple(sorted(problems)), names, refused, unread)
 
     def names_taken_twice(self) -> set[str]:
         """Return the names that several specs have, each use noted as a problem."""

@@ -112,7 +112,9 @@ class TestErrors:
             "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast").replace("hidden_size", "hidden_siz"),
             "experiments/second.yaml": "kind: experiment\nkind: grid\n",
         })  # fmt: skip
-        lines = mtf(repo.path, command, code=1).stderr.splitlines()
+        done = mtf(repo.path, command, code=1)
+        told = done.stdout if command == "plan" else done.stderr
+        lines = [line.removeprefix("error: ") for line in told.splitlines() if ".yaml:" in line]
         assert [line.split(": ")[0] for line in lines] == sorted(
             line.split(": ")[0] for line in lines
         )

@@ -281,26 +281,36 @@ def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
     assert found["longer"]["metrics"] == found["whole"]["metrics"]
 
 
-def test_a_name_that_nobody_has_stops_plan_and_sync(tmp_path: Path) -> None:
+def test_a_name_that_nobody_has_stops_what_asks_for_it(tmp_path: Path) -> None:
     text = spec("tuned") + "init_from: frist\n"
     lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": text})
     where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: frist, and no run or spec"
-    for command in ("plan", "sync"):
-        said = mtf(lab.path, command, code=1).stderr
+    for said in (mtf(lab.path, "plan", code=1).stdout, mtf(lab.path, "sync", code=1).stderr):
         assert where in said
         assert "Did you mean first?" in said
-    assert lab.git("for-each-ref", "refs/heads/mtf") == ""
+    assert set(runs(lab)) == {"first"}
 
 
-def test_a_broken_spec_stops_what_is_new_but_not_what_runs(tmp_path: Path) -> None:
+def test_a_broken_spec_stops_what_is_new_of_it_and_nothing_else(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a", epochs=1), "long.yaml": spec("long", pause=0.05, epochs=500)})  # fmt: skip
     mtf(lab.path, "sync")
-    lab.git("rm", "-q", "experiments/long.yaml")  # unread specs orphan nothing, so prune nothing
-    push(lab, {"experiments/b.yaml": spec("b"), "experiments/bad.yaml": "kind: experiment\n"})
     sync_until(lab, lambda f: (f["a"]["state"], f["long"]["state"]) == ("completed", "running"))
+    lab.git("rm", "-q", "experiments/long.yaml")  # unread specs orphan nothing, so prune nothing
+    push(lab, {
+        "experiments/a.yaml": spec("a").replace("lr: 1e-2", "lr: fast"),
+        "experiments/tuned.yaml": spec("tuned") + "init_from: a\n",  # the changed one
+        "experiments/b.yaml": spec("b", epochs=1),
+        "experiments/search.yaml": "kind: grid\nname: search\nbase: a.yaml\nparameters: {training.seed: [1]}\n",
+        "experiments/unread.yaml": "kind: [\nname: c\n",
+        "experiments/c.yaml": spec("c"),
+    })  # fmt: skip
     done = mtf(lab.path, "sync", "--prune", "--json", code=1)
-    assert "experiments/bad.yaml:1:1" in done.stderr
-    assert "experiments/bad.yaml:1:1" in json.loads(done.stdout)["problems"][0]
+    said = json.loads(done.stdout)
+    assert [run.split("/")[0] for run in said["submitted"]] == ["b"]
+    files = [problem.split(":")[0].removeprefix("experiments/") for problem in said["problems"]]
+    assert files == ["a.yaml", "c.yaml", "search.yaml", "unread.yaml"]
+    assert "experiments/unread.yaml:" in done.stderr
+    assert any(note.startswith("tuned waits for a, which may be") for note in said["notes"])
     found = runs(lab)
-    assert "b" not in found
     assert (found["long"]["state"], found["long"]["sync"]) == ("running", "Synced")
+    assert found["a"]["sync"] == "Synced"

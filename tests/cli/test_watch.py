@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.lab import make_lab, push, runs, spec, stop_jobs, wait_until
+from tests.cli.lab import SETTINGS, make_lab, push, spec, stop_jobs, wait_until
 from tests.cli.mtf import mtf
 from tests.repos import git
 
@@ -72,11 +72,13 @@ def test_it_acts_at_once_when_the_branch_moves_and_says_each_thing_once(tmp_path
         wait_until(lambda: _lease(tmp_path)["released"] is False, lambda: controller.said)
         push(lab, {"experiments/b.yaml": spec("b", pause=0.1, epochs=500)})
         controller.wait_for("submit   b: 1 run")
-        push(lab, {"experiments/bad.yaml": "kind: experiment\n", "experiments/c.yaml": spec("c")})
+        push(lab, {"experiments/bad.yaml": "kind: experiment\n"})
         controller.wait_for("broken   experiments/bad.yaml:1:1")
-        assert "c" not in runs(lab)
+        push(lab, {"mtf.yaml": "exekutor: local\n", "experiments/c.yaml": spec("c")})
+        controller.wait_for("broken   nothing new is submitted")
+        assert "submit   c" not in controller.said
         lab.git("rm", "-q", "experiments/bad.yaml")
-        push(lab, {})
+        push(lab, {"mtf.yaml": SETTINGS})
         controller.wait_for("submit   c: 1 run")
         assert controller.stop() == 0
         said = controller.said.splitlines()

@@ -469,10 +469,14 @@ def test_what_is_for_another_cluster_waits_for_its_controller() -> None:
     assert made.notes == (f"{theirs.name}: 1 of its runs wait for the controller of cluster big",)
 
 
-def test_specs_that_cannot_be_read_make_nothing_new_and_orphan_nothing() -> None:
+def test_while_a_spec_cannot_be_read_nothing_is_orphaned_and_the_others_go_on() -> None:
     running = record(ALONE, state=RunState.RUNNING)
     unread = world(records=(running,), jobs=(job(JobState.RUNNING),), specs_read=False)
-    assert decide(unread, Policy(prune=True)).is_empty
+    found = decide(unread, Policy(prune=True))
+    assert found.is_empty
+    assert found.notes == ("nothing is pruned while something committed has mistakes",)
+    more = replace(unread, desired=world(desired(experiment("seed=1", "search", seed=1))).desired)
+    assert kinds(decide(more, Policy(prune=True))) == [Submit]
     over = replace(unread, live={"slurm": {(j.token, 0): j for j in (job(JobState.FAILED),)}})
     assert kinds(decide(over)) == [Record]
 

@@ -49,6 +49,14 @@ def test_a_name_that_is_no_longer_committed_means_its_newest_run() -> None:
     assert origin("alone", (), runs) == f"/{runs[1].run}"
 
 
+def test_while_a_spec_cannot_be_read_another_name_may_be_its() -> None:
+    run = done(ALONE, f"alone/{DAY}")
+    lineage = Lineage((), [run], is_whole=False)
+    words = lineage.origin({"run": "alone", "checkpoint": "latest"})
+    assert words == "waits for alone, which may be a spec that has mistakes"
+    assert isinstance(lineage.origin({"run": run.run, "checkpoint": "latest"}), Origin)
+
+
 def test_the_best_of_a_grid_is_sought_among_all_its_members_whenever_they_ran() -> None:
     runs = [
         done(e, f"search/2026010{day}T000000Z/cccccccc/{e.name}", loss)
