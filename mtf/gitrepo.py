@@ -254,14 +254,15 @@ class GitRepo:
         """Return what happened to files between two commits, by first parents, the oldest first.
 
         None stands for the beginning. Where ``new`` does not hold all of ``old``'s commits, what
-        the one has and the other has not comes as one change.
+        the one has and the other has not comes as one change, of side "<>".
         """
         how = ("--raw", "-z", "--no-renames", "--no-abbrev", "--format=%m")
         span = ("--left-right", f"{old}...{new}") if old else (new,)
         out = self._git.run("log", "--first-parent", "-m", "--reverse", *how, *span, "--", *folders)
         found = steps_of(out)
         if old and any(change.side == "<" for change in found):
-            found = steps_of(self._git.run("diff-tree", "-r", *how[:-1], old, new, "--", *folders))
+            out = self._git.run("diff-tree", "-r", *how[:-1], old, new, "--", *folders)
+            found = [step._replace(side="<>") for step in steps_of(out)]
         return found
 
     def config(self, key: str) -> str | None:

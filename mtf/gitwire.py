@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 class Step(NamedTuple):
     """What one commit did to one file."""
 
-    side: str  # ">": on the way to the new commit, "<": only the old one has it
+    side: str  # ">": on the way to the new commit, "<": only the old one has it, "<>": see steps
     path: str
     old: str | None  # blob ids; None: the file is not there
     new: str | None

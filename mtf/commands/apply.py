@@ -23,6 +23,7 @@ from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import submitter
 from mtf.commands.mend import put_back
 from mtf.commands.retries import with_retries
+from mtf.commands.rivals import end_rivals
 from mtf.commands.submissions import Handover
 from mtf.commands.summaries import write_summaries
 from mtf.core.actions import (
@@ -37,7 +38,7 @@ from mtf.core.actions import (
     RunAction,
     Submit,
 )
-from mtf.core.ids import JobId, job_branch, submission_of
+from mtf.core.ids import JobId, job_branch, record_path, submission_of
 from mtf.core.records import RunRecord
 from mtf.errors import (
     EXIT_ERROR,
@@ -110,7 +111,7 @@ class Application:
         for action in plan.actions:
             if isinstance(action, Repair):
                 put_back(self.project, self.store, action, self.say)
-        actions = [self._fenced(a) for a in plan.actions if not isinstance(a, Repair)]
+        actions = [self._fenced(a) for a in self._without_rivals(plan)]
         if not actions:
             return Report(plan, commit, unreadable=self.situation.world.unreadable)
         starting = [a for a in actions if isinstance(a, Submit | Resume)]
@@ -134,6 +135,28 @@ class Application:
         )  # fmt: skip
 
     # -- before anything is written to the ledger --------------------------------------------------
+
+    def _without_rivals(self, plan: Plan) -> list[RunAction | Restore]:
+        """End what other ledgers have started of the plan's runs; return what is to be written.
+
+        Where that fails, the run's record stays as it is, which tells the next sync to try again.
+        """
+        rivals = {t.path: t.rivals for t in self.situation.ledger.troubles or () if t.rivals}
+        kept: list[RunAction | Restore] = []
+        for action in plan.actions:
+            if isinstance(action, Repair):
+                continue
+            found = rivals.get(record_path(action.run))
+            if found and not isinstance(action, Submit):
+                assert isinstance(action.record, RunRecord)
+                try:
+                    end_rivals(self.project, action.record, found)
+                except MtfError as e:
+                    self.say(f"failed   {action.run}: other attempts of it may run, and {e}")
+                    continue
+                self.say(f"ended    {action.run}: {count(len(found), 'attempt')} of another ledger")
+            kept.append(action)
+        return kept
 
     def _fenced(self, action: Action) -> Action:
         """Shut out the job of a claim that is given up; adopt it if it has started after all."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mtf.core.actions import Action, Rebuild, Repin, Restore, Resume, Submit
+from mtf.core.causes import Cause
 from mtf.core.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId
 from mtf.core.states import RunState
 
@@ -79,6 +80,28 @@ def contradiction(old: RunRecord, new: RunRecord) -> str | None:
 def _continues(old: Attempt, new: Attempt) -> bool:
     same = (old.token, old.index, old.claimed_at) == (new.token, new.index, new.claimed_at)
     return same and old.job_id in (None, new.job_id)
+
+
+def united(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt, ...]] | None:
+    """Return one record of a run that two ledgers have continued, and the attempts to be ended.
+
+    No attempt is forgotten. Theirs come first, so that the record continues theirs too and nobody
+    takes it for an edit; the newest is ours, so the others that may have a job are given up. None:
+    the two are not the same run.
+    """
+    if any(getattr(ours, name) != getattr(theirs, name) for name in _LASTING):
+        return None
+    mine, known = ({a.token for a in r.attempts} for r in (ours, theirs))
+    if known <= mine:
+        return ours, ()
+    if mine <= known:
+        return theirs, ()
+    rivals = tuple(a for a in theirs.attempts if a.token not in mine and a.ended_at is None)
+    why = "given up: two ledgers had parted, and the other has continued the run as well"
+    before = [replace(a, outcome=Cause.CANCELLED, reason=why) if a in rivals else a
+              for a in theirs.attempts]  # fmt: skip
+    after = [a for a in ours.attempts if a.token not in known]
+    return replace(ours, attempts=(*before, *after)), rivals
 
 
 def held(

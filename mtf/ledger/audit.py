@@ -6,10 +6,11 @@ last version of the record that mtf has written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.drift import contradiction
+from mtf.core.drift import contradiction, united
 from mtf.core.ids import record_path
 from mtf.core.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mtf.core.ids import CommitId
+    from mtf.core.records import Attempt
     from mtf.gitrepo import GitRepo
 
 RUNS, SUBMISSIONS = "runs/", "submissions/"
@@ -36,19 +38,23 @@ class Trouble:
     path: str
     why: str  # "was removed", "is damaged (...)", "was edited (key changed)"
     good: RunRecord | SubmissionRecord | None  # to be put back; None: it cannot be
+    rivals: tuple[Attempt, ...] = ()  # to be ended before that: another ledger's, beside ours
 
 
 def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[Trouble, ...]:
     """Return what is wrong with the records at ``tip``.
 
     ``seen`` was whole. Where it is no part of ``tip``'s history (a branch that was set back or
-    forced), what it has and ``tip`` has not is taken for removed.
+    forced), what it has and ``tip`` has not is taken for removed, and a run that both have given
+    another attempt has them all.
 
     Raises:
         RepositoryError: git failed.
     """
     versions: dict[str, list[str | None]] = {}
-    for change in repo.steps(seen, tip, (RUNS, SUBMISSIONS)):
+    steps = repo.steps(seen, tip, (RUNS, SUBMISSIONS))
+    parted = any(step.side == "<>" for step in steps)
+    for change in steps:
         versions.setdefault(change.path, [change.old]).append(change.new)
     changed = [path for path, oids in versions.items() if oids[0] or len(oids) > 2]
     troubles: list[Trouble] = []
@@ -56,8 +62,9 @@ def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[Trouble,
         some = changed[at : at + _AT_ONCE]
         blobs = repo.blobs(oid for path in some for oid in versions[path] if oid)
         for path in some:
-            raws = [oid and blobs[oid] for oid in versions[path]]
-            troubles += _judged(path, raws)  # type: ignore[arg-type]
+            raws = [blobs[oid] if oid else None for oid in versions[path]]
+            found = list(_judged(path, raws))
+            troubles += [_united(t, raws[-1]) for t in found] if parted else found
     return tuple(troubles)
 
 
@@ -78,6 +85,21 @@ def _judged(path: str, versions: Sequence[bytes | None]) -> Iterator[Trouble]:
             why = f"is damaged ({e})"
     if why is not None:
         yield Trouble(path, why, good if may_restore else None)
+
+
+def _united(trouble: Trouble, theirs: bytes | None) -> Trouble:
+    """Return the trouble with what the other of two parted ledgers has of the run joined in."""
+    ours = trouble.good
+    if theirs is None or not isinstance(ours, RunRecord):
+        return trouble
+    with suppress(DamagedRecordError):
+        other = decode_at(trouble.path, theirs)
+        assert isinstance(other, RunRecord)
+        if both := united(ours, other):
+            good, rivals = both
+            why = "was continued in two ledgers that have parted" if good != ours else trouble.why
+            return replace(trouble, why=why, good=good, rivals=rivals)
+    return trouble
 
 
 def decode_at(path: str, raw: bytes) -> RunRecord | SubmissionRecord:

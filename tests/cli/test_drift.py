@@ -6,12 +6,15 @@ The jobs sleep: nothing here depends on what they would train.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until
+from mtf.core.ids import Token, job_name
+from mtf.executor.local import LocalExecutor
+from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until, wait_until
 from tests.cli.mtf import mtf, mtf_json
 from tests.repos import Repo, git, make_repo
 
@@ -131,6 +134,45 @@ def test_a_ledger_forced_back_gets_back_what_it_lost(tmp_path: Path) -> None:
     mtf(lab.path, "sync")
     assert {name: (r["run"], r["job_id"]) for name, r in runs(lab).items()} == before
     assert todo(lab) == todo(Repo(tmp_path / "new")) == []
+
+
+def job_states(root: Path, tokens: list[str]) -> list[str]:
+    """Return what the local executor says of the jobs of these attempts."""
+    names = {Token(token): job_name("a", Token(token)) for token in tokens}
+    views = LocalExecutor(root, 2).jobs(names, datetime(2000, 1, 1, tzinfo=UTC))
+    by_token = {view.token: str(view.state) for view in views}
+    return [by_token[Token(token)] for token in tokens]
+
+
+def test_of_the_attempts_that_two_parted_ledgers_have_started_one_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    settings = SETTINGS.replace("runs_root: runs", f"runs_root: {root}")
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")}, settings=settings)
+    push(lab, ASLEEP)
+    sync_until(lab, lambda found: found["a"]["state"] == "running")
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
+    other = Repo(tmp_path / "other")
+    mtf(lab.path, "cancel", "a")
+    sync_until(lab, lambda found: found["a"]["state"] == "cancelled")
+    mtf(lab.path, "retry", "a", "--no-push")
+    mtf(other.path, "retry", "a")
+    theirs = runs(other)["a"]["attempts"][-1]
+    ours = runs(lab)["a"]["attempts"][-1]
+    assert theirs["token"] != ours["token"]
+
+    said = mtf(lab.path, "sync").stderr
+    assert "1 attempt of another ledger" in said
+    found = sync_until(lab, lambda found: found["a"]["state"] == "running")["a"]
+    assert [a["token"] for a in found["attempts"]][1:] == [theirs["token"], ours["token"]]
+    assert (Path(found["run_dir"]) / ".claims" / theirs["token"]).read_text() in (
+        "fenced",
+        theirs["job_id"],
+    )
+    tokens = [theirs["token"], ours["token"]]
+    wait_until(
+        lambda: job_states(root, tokens) == ["cancelled", "running"],
+        lambda: job_states(root, tokens),
+    )
 
 
 def test_a_damaged_record_costs_the_others_nothing_and_its_run_is_not_submitted_again(

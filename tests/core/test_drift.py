@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from mtf.core.actions import Rebuild, Repin, Restore
 from mtf.core.diff import Policy, plan
-from mtf.core.drift import Branches, Drift, contradiction
-from mtf.core.ids import SubmissionId, Token
-from mtf.core.records import Checkpoint, RunRecord
+from mtf.core.drift import Branches, Drift, contradiction, united
+from mtf.core.ids import JobId, SubmissionId, Token
+from mtf.core.records import Attempt, Checkpoint, RunRecord
 from mtf.core.states import JobState, RunState
 from tests.core.worlds import (
     COMMIT,
@@ -124,3 +124,30 @@ def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
     assert contradiction(RUN, claim) == "an attempt changed"
     assert contradiction(history[3], RUN) == "an attempt is gone"
     assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all
+
+
+def tried(name: str, **changes: object) -> Attempt:
+    return replace(RUN.attempt, token=Token(name * 16), **changes)  # type: ignore[arg-type]
+
+
+def test_a_run_that_two_ledgers_have_continued_keeps_all_attempts_and_one_goes_on() -> None:
+    first = tried("a", ended_at=iso(-40), outcome="time-limit")
+    ours = replace(RUN, attempts=(first, tried("b", job_id=JobId("5"))))
+    theirs = replace(RUN, attempts=(first, tried("c", ended_at=iso(-30)), tried("d")), epoch=7)
+    both = united(ours, theirs)
+    assert both is not None
+    record, rivals = both
+    assert [a.token[0] for a in record.attempts] == ["a", "c", "d", "b"]
+    assert [a.token[0] for a in rivals] == ["d"]
+    assert record.attempts[2].outcome == "cancelled"
+    assert (record.job_id, record.epoch) == ("5", ours.epoch)
+    for side in (theirs, record):  # they take it for their own; it is united with nothing again
+        assert contradiction(side, record) is None
+        assert united(side, record) == (record, ())
+    assert united(record, theirs) == (record, ())
+
+
+def test_where_one_ledger_alone_has_continued_a_run_nothing_is_given_up() -> None:
+    longer = replace(RUN, attempts=(RUN.attempt, tried("b")))
+    assert united(longer, RUN) == united(RUN, longer) == (longer, ())
+    assert united(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]

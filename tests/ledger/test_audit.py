@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.ids import CommitId, JobId, RunId, record_path, submission_path
+from mtf.core.ids import CommitId, JobId, RunId, Token, record_path, submission_path
 from mtf.core.records import Attempt
 from mtf.core.states import RunState
 from mtf.gitrepo import GitRepo
@@ -180,6 +180,33 @@ def test_two_ledgers_that_have_parted_become_one_with_all_of_both(tmp_path: Path
     mine.append(found, Change(runs=(found.runs[TWO.run],)), "back")
     theirs.fetch("main")
     assert theirs.read_whole().runs == found.runs
+
+
+def test_a_run_that_two_parted_ledgers_have_continued_is_one_again_for_both(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {"a": "1"})
+    bare = make_remote(tmp_path / "bare.git", made)
+    mine = open_store(made.path, "origin")
+    mine.fetch("main")
+    whole(mine, ONE)
+    git(tmp_path, "clone", "-q", str(bare), "other")
+    theirs = open_store(tmp_path / "other", "origin")
+    theirs.fetch("main")
+    ours, others = (replace(ONE.attempt, token=Token(name * 16)) for name in "bc")
+    whole(theirs, replace(ONE, attempts=(*ONE.attempts, others)))
+    kept_back = LedgerStore(GitRepo(made.path), "origin", publish=False)
+    whole(kept_back, replace(ONE, attempts=(*ONE.attempts, ours)))
+
+    mine.fetch("main")
+    found = mine.read_whole()
+    (trouble,) = found.troubles or ()
+    assert trouble.why == "was continued in two ledgers that have parted"
+    assert trouble.rivals == (others,)
+    assert [a.token[0] for a in found.runs[ONE.run].attempts] == ["a", "c", "b"]
+    mine.append(found, Change(runs=(found.runs[ONE.run],)), "united")
+    theirs.fetch("main")
+    for store in (mine, theirs):
+        assert store.read_whole().troubles == ()
+        assert store.read().runs == found.runs
 
 
 def test_a_claim_that_was_given_a_job_elsewhere_is_no_contradiction(tmp_path: Path) -> None:
