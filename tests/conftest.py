@@ -17,6 +17,7 @@ settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("mtf")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell two processes what to share out: the tests of the one SLURM, first, and whole files."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
