@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mtf.spec.resolve import Base, Combination, Resolver
     from mtf.spec.schema import GridSpec
 
+_LOOKED_AT = 1000  # members of a grid that is too large
+
 
 def expand(spec: GridSpec, parts: Parts, resolver: Resolver, stamp: str) -> tuple[Experiment, ...]:
     """Return a grid's members in the order in which its values are written.
@@ -31,10 +33,11 @@ def expand(spec: GridSpec, parts: Parts, resolver: Resolver, stamp: str) -> tupl
         SpecError: every mistake that was found, each at the value that causes it.
     """
     marks = resolver.marks
-    members = _Members(spec, resolver).members(parts)
+    multiplied = _Members(spec, resolver)
+    members = multiplied.members(parts)
     sections = [resolver.sections(member) for member in members]
-    if resolver.problems:
-        raise SpecError(list(resolver.problems))
+    if multiplied.problems or resolver.problems:
+        raise SpecError([*multiplied.problems, *resolver.problems])
     common = _common(spec, resolver.base)
     experiments, problems = [], []
     for i, (member, resolved) in enumerate(zip(members, sections, strict=True)):
@@ -72,46 +75,52 @@ class _Members:
         self._spec = spec
         self._marks = resolver.marks
         self._resolver = resolver
+        self.problems: list[Problem] = []
 
     def members(self, parts: Parts) -> list[Combination]:
-        """Return the settings of each member."""
-        self._check_count(math.prod(map(len, parts.axes)), ())
+        """Return the settings of each member; of far too many some, that mistakes are found in."""
+        if not self._is_within(math.prod(map(len, parts.axes)), ()):
+            return [] if parts.conditions else _some(parts.axes)
         members = _product([()], parts.axes)
         for i, condition in enumerate(parts.conditions):
             members = self._conditional(members, condition, ("conditional", i))
-        return self._without(members, parts.excluded)
+        return self._without(members, parts.excluded) if members else []
 
     def _conditional(
         self, members: list[Combination], condition: Condition, loc: Loc
     ) -> list[Combination]:
         matches = [self._has(member, condition.when) for member in members]
         factor = math.prod(map(len, condition.axes))
-        self._check_count(len(members) + sum(matches) * (factor - 1), loc)
+        if not self._is_within(len(members) + sum(matches) * (factor - 1), loc):
+            return []
         out: list[Combination] = []
         for member, match in zip(members, matches, strict=True):
+            if match and self._clashes(member, condition, loc):
+                return []
             if match:
-                self._check_disjoint(member, condition, loc)
                 out += _product([member], condition.axes)
             else:
                 out.append(member)
         return out
 
-    def _check_disjoint(self, member: Combination, condition: Condition, loc: Loc) -> None:
+    def _clashes(self, member: Combination, condition: Condition, loc: Loc) -> bool:
         here = {axis[0][0].key for axis in condition.axes}
         both = next((setting for setting in member if setting.key in here), None)
         if both:
             other = f"conditional[{both.loc[1]}]"
-            self._fail(loc, f"{both.key} is set by {other} as well, and a member matches both")
+            self._add(loc, f"{both.key} is set by {other} as well, and a member matches both")
+        return both is not None
 
     def _without(self, members: list[Combination], excluded: list[Match]) -> list[Combination]:
         for i, match in enumerate(excluded):
             kept = [member for member in members if not self._has(member, match)]
             if len(kept) == len(members):
                 text = ", ".join(f"{'.'.join(k)}={shown(v)}" for k, v in match.items())
-                self._fail(("exclude", i), f"no member has {text}: nothing is left out")
+                self._add(("exclude", i), f"no member has {text}: nothing is left out")
             members = kept
-        if not members:
-            self._fail(("exclude",), "the grid is empty: every member is excluded")
+            if not members:
+                self._add(("exclude",), "the grid is empty: every member is excluded")
+                break
         return members
 
     def _has(self, member: Combination, match: Match) -> bool:
@@ -125,19 +134,29 @@ class _Members:
         section = self._resolver.section(path[0], member)
         return _same(find(section, path[1:]), value)
 
-    def _check_count(self, count: int, loc: Loc) -> None:
+    def _is_within(self, count: int, loc: Loc) -> bool:
         most = self._spec.max_runs
         if count > most:
-            self._fail(loc, f"the grid has {count:,} members, more than max_runs, {most:,}")
+            self._add(loc, f"the grid has {count:,} members, more than max_runs, {most:,}")
+        return count <= most
 
-    def _fail(self, loc: Loc, message: str) -> None:
-        raise SpecError([self._marks.problem(self._marks.value(loc), message)])
+    def _add(self, loc: Loc, message: str) -> None:
+        self.problems.append(self._marks.problem(self._marks.value(loc), message))
 
 
 def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
     options = list(itertools.product(*axes))
     flat = [tuple(itertools.chain.from_iterable(chosen)) for chosen in options]
     return [member + more for member in members for more in flat]
+
+
+def _some(axes: list[Axis]) -> list[Combination]:
+    """Return members that have, together, each of the first values of each axis."""
+    number = min(max(map(len, axes)), _LOOKED_AT)
+    return [
+        tuple(itertools.chain.from_iterable(axis[i % len(axis)] for axis in axes))
+        for i in range(number)
+    ]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -246,6 +246,11 @@ def test_conditions_are_counted_before_they_are_multiplied() -> None:
          ["5:21: conditional[0].set: has no values", "5:31: conditional[0].when: has no values"]),
         ("parameters: {model.x: [1]}\nexclude: [{model.x: 2}]", ["5:11: no member has model.x=2: "
          "nothing is left out"]),
+        ("parameters: {model.x: [1], optimizer.lr: [fast, 1]}\nexclude: [{model.x: 2}, {model.x: 3}]",
+         ["4:43: optimizer.lr: must be a valid number, got \"fast\"", "5:11: no member has model.x=2: "
+          "nothing is left out", "5:25: no member has model.x=3: nothing is left out"]),
+        ("parameters: {model.x: [1, 2], optimizer.lr: [1, fast]}\nmax_runs: 3", ["1:1: the grid has "
+         "4 members, more than max_runs, 3", "4:49: optimizer.lr: must be a valid number, got \"fast\""]),
         ("parameters: {model.x: [1]}\nexclude: [{model.x: 1}]", ["5:10: the grid is empty: every "
          "member is excluded"]),
         ("sample: {model.x: {distribution: int, low: 1, high: 2}}", ["4:10: n, the number of "
