@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtf.commands.apply import Application, Report
 from mtf.commands.desired import Specs
+from mtf.commands.drift import has_checkpoints
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.gather import Committed, Options, is_elsewhere, situation
 from mtf.commands.project import CLUSTER
@@ -61,6 +63,8 @@ def retry(
 ) -> Report:
     """Give these runs another attempt, which resumes from their newest checkpoint.
 
+    One whose checkpoints are gone starts from the beginning, which is said.
+
     ``changes`` of their configuration, each like ``slurm.mem=16G``, stay for later attempts too.
 
     Raises:
@@ -77,7 +81,8 @@ def retry(
                 say(f"active   {record.run} is {record.state}: mtf cancel it first")
             else:
                 why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
-                actions.append(Resume(record.run, record, why, asked=True, changes=new))
+                begins = _as_it_begins(project, record, say)
+                actions.append(Resume(record.run, begins, why, asked=True, changes=new))
         return actions
 
     return _act(project, decide, publish=publish, say=say)
@@ -86,6 +91,19 @@ def retry(
 def may_be_retried(record: RunRecord) -> bool:
     """Return whether a run is over and has something left to do."""
     return record.is_over and record.state is not RunState.COMPLETED
+
+
+def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
+    """Return a run's record without what its next attempt cannot begin from any more."""
+    if record.checkpoint is None or is_elsewhere(project, record) or has_checkpoints(record):
+        return record
+    say(
+        f"anew     {record.run}: its checkpoints are gone from {record.run_dir}: it starts from the"
+        " beginning"
+    )
+    return replace(
+        record, checkpoint=None, best=None, best_checkpoint=None, metrics={}, epoch=None, step=None
+    )
 
 
 def _chosen(

@@ -136,8 +136,13 @@ def _has_lost_checkpoints(record: RunRecord) -> bool:
     """Return whether a run that is to go on has nothing left to go on from."""
     if record.is_over or record.retry_at is None or record.checkpoint is None:
         return False
+    return not has_checkpoints(record)
+
+
+def has_checkpoints(record: RunRecord) -> bool:
+    """Return whether there is anything in a run's folder that it could go on from."""
     names = _names(Path(record.run_dir) / rundir.CHECKPOINTS)
-    return not any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
+    return any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
 
 
 def _lost_checkouts(records: Iterable[RunRecord]) -> frozenset[RunId]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtf import rundir
 from mtf.core.ids import Token, job_name
 from mtf.executor.local import LocalExecutor
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until, wait_until
@@ -206,6 +207,36 @@ def test_a_lost_folder_is_said_and_never_made_anew(tmp_path: Path) -> None:
     mtf(lab.path, "sync")
     assert not folder.exists()
     assert "its folder is gone" in mtf(lab.path, "doctor", code=1).stdout
+
+
+def save(folder: Path, step: int) -> None:
+    """Write what a job writes when it has saved a checkpoint."""
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / f"{step}.ckpt").write_bytes(b"x")
+    rundir.append_journal(folder, "checkpoint", {"path": f"checkpoints/{step}.ckpt", "step": step})
+
+
+def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
+    tmp_path: Path,
+) -> None:
+    lab = synced_lab(tmp_path)
+    folder = Path(runs(lab)["a"]["run_dir"])
+    save(folder, 1)
+    with (folder / rundir.JOURNAL).open("ab") as journal:
+        journal.write(
+            b'{"event": "checkpoint", "path": "\xff\xfe'
+        )  # the disk was full, or the node died
+    save(folder, 2)
+    mtf(lab.path, "cancel", "a")
+    found = sync_until(lab, lambda found: found["a"]["state"] == "cancelled")
+    assert found["a"]["checkpoint"]["step"] == 2
+    assert "1 torn lines" in mtf(lab.path, "doctor", code=None).stdout
+
+    folder.rename(tmp_path / "moved away")
+    assert "it starts from the beginning" in mtf(lab.path, "retry", "a").stderr
+    again = runs(lab)["a"]
+    assert (again["checkpoint"], again["attempts"][-1]["start_step"]) == (None, 0)
+    assert (folder / rundir.CONFIG).is_file()
 
 
 def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:
