@@ -112,12 +112,14 @@ def _size(dataset: Any, name: str) -> int:
 
 def _plan(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> Plan:
     is_train = stream.is_train
-    if is_train and size < training.batch_size:
-        raise MtfError(
-            f"training.batch_size: {training.batch_size} is more than the {size} samples there are"
-        )
     if size < world_size:
         raise MtfError(f"{size} samples to {stream.name} on are too few for {world_size} ranks")
+    share = -(-size // world_size)
+    if is_train and share < training.batch_size:
+        there = f"{size} samples there are"
+        if world_size > 1:
+            there = f"{share} samples that each of {world_size} ranks has of {size}"
+        raise MtfError(f"training.batch_size: {training.batch_size} is more than the {there}")
     return Plan(
         size, training.batch_size, training.seed, shuffled=is_train, rank=stream.rank,
         world_size=world_size,

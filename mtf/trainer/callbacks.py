@@ -51,7 +51,12 @@ class Callback:
         """Act after a phase was executed, before the training may stop."""
 
     def on_checkpoint(self, training: Loop, saved: Saved) -> None:
-        """Act on a checkpoint that is durable; called on the first rank."""
+        """Act on a checkpoint that is durable; called on the first rank, between two phases.
+
+        One that is written in the background is told at the next save, or at the end or stop of
+        the training: ``saved`` says which epoch and step it is of, ``training`` is further on. The
+        last one before a process is killed may never be told.
+        """
 
     def on_exception(self, training: Loop, error: BaseException) -> None:
         """Act on what ends the training unasked; the error goes on."""

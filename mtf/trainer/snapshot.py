@@ -81,10 +81,11 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
     """Put a loop into the state that ``take`` returned.
 
     Raises:
-        MtfError: it is of another model or optimizer, or cannot be continued by so many ranks.
+        MtfError: it is of another configuration, model or optimizer, or cannot be continued by so
+            many ranks.
     """
     ranks, here = content["ranks"], loop.fabric.world_size
-    _check_config(content.get("config"), deciding(loop.config))
+    _check_same(loop, content)
     _check_fixed(content["fixed"], getattr(loop.train, "fixed", {}))
     rank = loop.fabric.global_rank
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
@@ -116,9 +117,6 @@ def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) ->
                 f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, and now there"
                 f" are {', '.join(there) or 'none'}"
             )
-    fit = fit_of(engine.module, weights)
-    if not fit.is_whole:
-        raise MtfError(f"the checkpoint is of another model: {fit}")
     for name, optimizer in engine.optimizers.items():
         if problem := misfit_of(optimizer, content["optimizers"][name]):
             raise MtfError(f"the checkpoint is of another {name}{problem}")
@@ -146,19 +144,23 @@ def deciding(config: ExperimentConfig) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _HARMLESS}
 
 
-def _check_config(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with what another configuration has begun.
+def _check_same(loop: Loop, content: Mapping[str, Any]) -> None:
+    """Refuse to go on with what another configuration or another model has begun.
 
     Raises:
         MtfError: they differ.
     """
-    if then is None:
-        return
-    if found := differing(then, now):
+    now = deciding(loop.config)
+    found = differing(content.get("config") or now, now)
+    fit = fit_of(loop.engine.module, content["model"])
+    if found:
+        shapes = "" if fit.is_whole else f" (its model is another one: {fit})"
         raise MtfError(
-            f"the checkpoint is of another configuration: {'; '.join(found.values())}. Put it back,"
-            " or start a run of its own"
+            f"the checkpoint is of another configuration: {'; '.join(found.values())}{shapes}. Put"
+            " it back, or start a run of its own"
         )
+    if not fit.is_whole:
+        raise MtfError(f"the checkpoint is of another model: {fit}")
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

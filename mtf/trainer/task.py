@@ -47,13 +47,13 @@ class Classification:
     def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:  # noqa: ARG002
         """Return the mean cross entropy."""
         inputs, targets = _pair(batch)
-        return functional.cross_entropy(self._forward(inputs), targets)
+        return _cross_entropy(self._forward(inputs), targets, "mean")
 
     def totals(self, batch: Any) -> Totals:
         """Return the sums behind ``val_loss`` and ``val_accuracy``."""
         inputs, targets = _pair(batch)
         logits = self._forward(inputs)
-        loss = functional.cross_entropy(logits, targets, reduction="sum")
+        loss = _cross_entropy(logits, targets, "sum")
         right = (logits.argmax(dim=1) == targets).sum()
         count = float(targets.numel())
         return {"val_loss": (loss, count), "val_accuracy": (right, count)}
@@ -125,6 +125,23 @@ def num_samples(batch: Any) -> int:
         return len(batch) if batch.dim() else 1
     parts = batch.values() if isinstance(batch, dict) else batch
     return num_samples(next(iter(parts)))
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Return torch's cross entropy.
+
+    Raises:
+        MtfError: a target is no class of the model; known at once on the CPU only.
+    """
+    try:
+        return functional.cross_entropy(logits, targets, reduction=reduction)
+    except IndexError as e:
+        classes = logits.shape[1]
+        wrong = targets[(targets < 0) | (targets >= classes)].unique().tolist()
+        raise MtfError(
+            f"targets {', '.join(map(str, wrong[:10]))} in a batch, and the model tells {classes}"
+            f" classes apart, 0 to {classes - 1}: does the data set's num_classes count them all?"
+        ) from e
 
 
 def _total(value: Any, samples: int) -> tuple[torch.Tensor, float]:

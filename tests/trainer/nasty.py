@@ -7,6 +7,7 @@ accumulation with a smaller last window, a smaller last batch, clipping, a sched
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import random
 import signal
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from mtf.trainer.loop import Loop
+
+for _name in ("mtf.spec.parse", "mtf.spec.schema", "mtf.trainer.models", "yaml"):
+    importlib.import_module(_name)  # now: each forked child would import it anew
 
 __all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]
 EPOCHS = 2
@@ -229,7 +233,6 @@ def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)
     torch.set_num_threads(1)
-    fabric = build_fabric(config, os.environ)
     if precision == "16-mixed":  # with so great a scale that steps are left out at first
         from lightning.fabric.plugins.precision import MixedPrecision
 
@@ -238,7 +241,11 @@ def train(run: Path, precision: Any = "32-true") -> None:
             accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]
         )
     elif precision != "32-true":
-        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        ranks = int(os.environ.get("SLURM_NTASKS", "1"))
+        fabric = Fabric(accelerator="cpu", devices=ranks, precision=precision)
+        fabric.launch()
+    else:
+        fabric = build_fabric(config, os.environ)
     context = RunContext(config, run, fabric)
     data = context.data()
     seed_all(seed_at("init", config.training.seed))

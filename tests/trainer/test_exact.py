@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf.trainer.phases import CUTS, Phase
+from tests.trainer.kinds import BESIDES, KINDS
 from tests.trainer.nasty import (
     COMPLETE,
     EPOCHS,
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
-BESIDES: dict[str, Any] = {
-    "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 9}, "own": OWN}
-}
-TWO_SETS: dict[str, Any] = {
-    "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
-    "model": {"type": "tests.trainer.nasty:OnTwoSets"},
-}
 SOFT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # how often a phase comes: in the whole training, in its first epoch
 TIMES = {
@@ -117,42 +110,7 @@ def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
         assert place["batch"] == nth, phase
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"data": {"num_workers": 1}},
-        {"data": {"num_workers": 2}},
-        {"scheduler": {"type": "plateau", "patience": 0}},
-        {"scheduler": {"type": "step", "step_size": 1}, "optimizer": {"type": "sgd"}},
-        {"training": {"gradient_accumulation_steps": 1, "max_grad_norm": None}},
-        {"data": {"val_split": None}, "scheduler": None},
-        {"callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 1}, "own": OWN}},
-        {"data": {"dataset_name": "tests.trainer.nasty:Streamed"}},
-        {"data": {"dataset_name": "tests.trainer.nasty:Streamed", "num_workers": 2}},
-        TWO_SETS,
-        {**TWO_SETS, "training": {"combine": "in_turn"}},
-        {"model": {"type": "tests.trainer.nasty:Rivals"}},
-        {
-            "model": {"type": "tests.trainer.nasty:SometimesInfinite"},
-            "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
-        },
-    ],
-    ids=[
-        "worker",
-        "workers",
-        "plateau",
-        "by epoch",
-        "no accumulation",
-        "no validation",
-        "callbacks",
-        "iterable",
-        "iterable, workers",
-        "two sets",
-        "two sets in turn",
-        "two optimizers",
-        "steps left out",
-    ],
-)
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 def test_other_trainings_are_exact_too(
     changes: dict[str, Any], tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:

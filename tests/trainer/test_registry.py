@@ -210,6 +210,11 @@ def test_wrong_data_is_said(changes: dict[str, Any], said: str) -> None:
     assert said in str(wrong.value)
 
 
+def test_a_batch_is_compared_with_the_share_of_a_rank() -> None:
+    with pytest.raises(MtfError, match="800 is more than the 719 samples that each of 2 ranks"):
+        build_data(config(training={"batch_size": 800}), world_size=2)
+
+
 # -- optimizers and schedulers ---------------------------------------------------------------------
 
 

@@ -134,6 +134,31 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path
     )
 
 
+def test_keys_and_shapes_are_told_where_both_differ(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path), make_run(tmp_path, model={"hidden_size": 32})
+    for at in (run, other):
+        parts = context(at)
+        data = parts.data()
+        model = parts.model(data)
+        training = parts.trainer(model, parts.optimizer(model))
+        if at is run:
+            training.fit(data.train, data.validation)
+            shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
+    with pytest.raises(MtfError) as raised:
+        training.fit(data.train, data.validation)
+    said = str(raised.value)
+    assert "another configuration: model.hidden_size was 64 and is 32 (its model is" in said
+    assert "[64, 64] in the checkpoint, [32, 64] in the model" in said
+
+
+def test_a_label_that_is_no_class_of_the_model_is_told(tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(4, 2), torch.tensor([0, 1, 5, 2]))
+    parts = context(make_run(tmp_path))
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(MtfError, match="targets 2, 5 in a batch, and the model tells 2 classes"):
+        parts.trainer(model, parts.optimizer(model)).fit(DataLoader(data, batch_size=4))
+
+
 def test_keys_that_only_one_configuration_has_differ_unless_they_are_unset() -> None:
     then = {"model.type": "mlp", "scheduler": None, "training.max_grad_value": None, "data.root": 3}
     now = {"model.type": "mlp", "scheduler.type": "cosine", "callbacks.ema": None, "model.deep": 0}

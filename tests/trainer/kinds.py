@@ -1,0 +1,36 @@
+"""The kinds of trainings that must be exact, as changes of ``nasty.NASTY``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
+BESIDES: dict[str, Any] = {
+    "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 9}, "own": OWN}
+}
+TWO_SETS: dict[str, Any] = {
+    "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
+    "model": {"type": "tests.trainer.nasty:OnTwoSets"},
+}
+STREAMED = "tests.trainer.nasty:Streamed"
+
+KINDS: dict[str, dict[str, Any]] = {
+    "worker": {"data": {"num_workers": 1}},
+    "workers": {"data": {"num_workers": 2}},
+    "plateau": {"scheduler": {"type": "plateau", "patience": 0}},
+    "by epoch": {"scheduler": {"type": "step", "step_size": 1}, "optimizer": {"type": "sgd"}},
+    "no accumulation": {"training": {"gradient_accumulation_steps": 1, "max_grad_norm": None}},
+    "no validation": {"data": {"val_split": None}, "scheduler": None},
+    "callbacks": {
+        "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 1}, "own": OWN}
+    },
+    "iterable": {"data": {"dataset_name": STREAMED}},
+    "iterable, workers": {"data": {"dataset_name": STREAMED, "num_workers": 2}},
+    "two sets": TWO_SETS,
+    "two sets in turn": {**TWO_SETS, "training": {"combine": "in_turn"}},
+    "two optimizers": {"model": {"type": "tests.trainer.nasty:Rivals"}},
+    "steps left out": {
+        "model": {"type": "tests.trainer.nasty:SometimesInfinite"},
+        "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
+    },
+}
