@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def _part(order: torch.Tensor, split: str) -> torch.Tensor:
     return order[:border] if split == "train" else order[border:]
 
 
+@functools.cache  # for both splits
 def _read_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Return images [N, 64] and targets [N] from the file in scikit-learn's wheel.
 

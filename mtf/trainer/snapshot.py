@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
@@ -12,6 +11,7 @@ from mtf.errors import MtfError
 from mtf.trainer.fitting import fit_of, misfit_of
 from mtf.trainer.phases import Phase
 from mtf.trainer.rng import RNGState, seed_all, seed_at
+from mtf.trainer.shares import completed, own_share, sum_of, sums_of
 from mtf.trainer.state import FORMAT, ResumeState, ValMicroState
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
     The values still share memory with the training: copy or write them before it goes on.
     """
     loop.state.rng = RNGState.capture()
-    ranks = loop.agreement.gathered(_of_this_rank(loop))
+    states = {name: callback.state_dict() for name, callback in callbacks.items()}
+    mine = {**_of_this_rank(loop), "callbacks": _own_callbacks(loop, states)}
+    ranks = loop.agreement.gathered(mine)
     if ranks is None:
         return None
     scaler = loop.engine.scaler
@@ -42,7 +44,7 @@ def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
         "optimizers": {name: one.state_dict() for name, one in loop.engine.optimizers.items()},
         "schedulers": {name: one.scheduler.state_dict() for name, one in loop.schedules.items()},
         "scaler": scaler.state_dict() if scaler else None,
-        "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
+        "callbacks": states,
         "fixed": getattr(loop.train, "fixed", {}),
         "config": deciding(loop.config),
         "scalars_bytes": loop.scalars.durable_size() if loop.scalars else 0,
@@ -90,15 +92,16 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
     rank = loop.fabric.global_rank
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
     gradients, buffers = mine.pop("gradients"), mine.pop("buffers")
-    replaced = mine.pop("replaced", [])
+    replaced, own = mine.pop("replaced", []), mine.pop("callbacks", None)
     loop.state = ResumeState.read(mine, loop.fabric.device)
     _load(loop, content["model"], content)
     loop.engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
     if gradients is not None:
         loop.engine.put_gradients(gradients)
+    states = content["callbacks"] if own is None else completed(own, content["callbacks"])
     for name, callback in callbacks.items():
-        if name in content["callbacks"]:
-            callback.load_state_dict(content["callbacks"][name])
+        if name in states:
+            callback.load_state_dict(states[name])
     if loop.scalars is not None:
         loop.scalars.cut_to(content["scalars_bytes"])
     loop.take_up()
@@ -129,6 +132,8 @@ def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) ->
         vars(engine.optimizers[name])["_opt_called"] = True
     if engine.scaler is not None and content["scaler"] is not None:
         engine.scaler.load_state_dict(content["scaler"])
+        # it takes a scale up at its first loss, and the next phase may be the optimizer's step
+        engine.scaler.scale(torch.zeros((), device=loop.fabric.device))
 
 
 def deciding(config: ExperimentConfig) -> dict[str, Any]:
@@ -232,10 +237,12 @@ def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
     }
 
 
-def sum_of(tensor: torch.Tensor) -> str:
-    """Return a digest of a tensor's bits."""
-    raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(raw.tobytes()).hexdigest()
+def _own_callbacks(loop: Loop, states: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the callbacks' states have on this rank alone, say averages of its buffers."""
+    if loop.agreement.is_alone:
+        return None
+    firsts = loop.agreement.told(dict(sums_of(states)) if loop.fabric.is_global_zero else None)
+    return None if loop.fabric.is_global_zero else own_share(states, firsts)
 
 
 def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,6 +271,7 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "gradients": _mean([one["gradients"] for one in ranks]),
         "buffers": {},
         "replaced": [],
+        "callbacks": None,
     }
 
 

@@ -137,7 +137,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
         return functional.cross_entropy(logits, targets, reduction=reduction)
     except IndexError as e:
         classes = logits.shape[1]
-        wrong = targets[(targets < 0) | (targets >= classes)].unique().tolist()
+        wrong = sorted(set(targets[(targets < 0) | (targets >= classes)].tolist()))
         raise MtfError(
             f"targets {', '.join(map(str, wrong[:10]))} in a batch, and the model tells {classes}"
             f" classes apart, 0 to {classes - 1}: does the data set's num_classes count them all?"

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from mtf.errors import MtfError
 from mtf.trainer.rng import RNGState
-from mtf.trainer.snapshot import sum_of
+from mtf.trainer.shares import sum_of
 
 if TYPE_CHECKING:
     from mtf.trainer.loop import Loop

@@ -31,7 +31,7 @@ from mtf.trainer.verify import trials
 from mtf.trainer.verify.places import SOFT, chain
 from mtf.trainer.verify.recorder import Recorder
 from mtf.trainer.verify.trials import COMPLETE, OUTPUT, STOPPED, Interruption
-from tests.trainer.kinds import BESIDES, KINDS
+from tests.trainer.kinds import ALIKE, BESIDES, KINDS
 from tests.trainer.nasty import NASTY, difference, result, train
 from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import config_with, make_run, read_config
@@ -56,7 +56,7 @@ def _ranks(number: int, precision: str = "32-true", **changes: Any) -> Kind:
     # no last batch of one sample, which BatchNorm refuses
     training = {"batch_size": 3, "gradient_accumulation_steps": 3}
     several = {"slurm": {"ntasks_per_node": number}, "training": training}
-    return Kind({**BESIDES, **several, **changes}, number, precision)
+    return Kind({**ALIKE, **several, **changes}, number, precision)
 
 
 ALL = {

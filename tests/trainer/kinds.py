@@ -8,6 +8,8 @@ OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
 BESIDES: dict[str, Any] = {
     "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 9}, "own": OWN}
 }
+# for several ranks: each draws numbers of its own, and their weights must stay the same
+ALIKE: dict[str, Any] = {"callbacks": {**BESIDES["callbacks"], "own": {**OWN, "strength": 0.0}}}
 TWO_SETS: dict[str, Any] = {
     "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
     "model": {"type": "tests.trainer.nasty:OnTwoSets"},

@@ -1,0 +1,81 @@
+"""What a rank has of its own, beside what it has in common with the first: that is kept once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SAME = ("as the first rank",)
+
+Path = tuple[Any, ...]  # of keys and indices
+
+
+def sum_of(tensor: torch.Tensor) -> str:
+    """Return a digest of a tensor's bits."""
+    raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(raw.tobytes()).hexdigest()
+
+
+def sums_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield where containers hold what is none, and a digest of it."""
+    parts = _parts(value)
+    if parts is None:
+        yield path, _digest(value)
+        return
+    for key, part in parts:
+        yield from sums_of(part, (*path, key))
+
+
+def own_share(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
+    """Return containers without what the first rank has alike, its tensors on the CPU.
+
+    Args:
+        value: of this rank.
+        firsts: the digests of what the first rank has.
+        path: of the value in them.
+    """
+    parts = _parts(value)
+    if parts is None:
+        if firsts.get(path) == _digest(value):
+            return _SAME
+        return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    shares = {key: own_share(part, firsts, (*path, key)) for key, part in parts}
+    return _with(value, shares)
+
+
+def completed(share: Any, first: Any) -> Any:
+    """Return what ``own_share`` was given, from its result and the first rank's value."""
+    if share == _SAME:
+        return first
+    parts = _parts(share)
+    if parts is None:
+        return share
+    there = dict(_parts(first) or ())
+    return _with(share, {key: completed(part, there.get(key)) for key, part in parts})
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]] | None:
+    """Return what a container holds by key or index; None: it is none."""
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if type(value) in (list, tuple) else None
+
+
+def _with(container: Any, parts: Mapping[Any, Any]) -> Any:
+    if not isinstance(container, dict):
+        return type(container)(parts.values())
+    other = copy.copy(container)  # a state_dict has attributes of its own: its modules' versions
+    other.update(parts)
+    return other
+
+
+def _digest(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)} {sum_of(value)}"
+    return f"{type(value).__name__} {value!r}"
