@@ -17,13 +17,15 @@ settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("mtf")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tell two processes what to share out: the tests of the one SLURM, and else whole files."""
+    of_slurm = item.get_closest_marker("slurm") is not None
+    item.add_marker(pytest.mark.xdist_group("slurm" if of_slurm else item.path.name))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell two processes what to share out: the tests of the one SLURM, first, and whole files."""
+    """Begin with those of SLURM, which take longest and mostly wait."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
-    for item in items:
-        group = "slurm" if item.get_closest_marker("slurm") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
