@@ -132,6 +132,19 @@ class Engine:
         """Return the gradient scaler of 16-bit mixed precision, else None."""
         return getattr(self._fabric.strategy.precision, "scaler", None)
 
+    @property
+    def spreads_buffers(self) -> bool | None:
+        """Return whether the next forward pass begins with the first rank's buffers; None: alone.
+
+        DDP hands them out where the pass before was one that exchanged gradients.
+        """
+        ddp = getattr(self.forward, "_forward_module", None)
+        return getattr(ddp, "require_forward_param_sync", None)
+
+    @spreads_buffers.setter
+    def spreads_buffers(self, value: bool) -> None:
+        vars(self.forward._forward_module)["require_forward_param_sync"] = value  # noqa: SLF001
+
     def gradients(self) -> list[torch.Tensor | None]:
         """Return the gradients by parameter; None stays None, since an optimizer skips those."""
         return [parameter.grad for parameter in self.parameters]

@@ -93,11 +93,14 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
     mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
     gradients, buffers = mine.pop("gradients"), mine.pop("buffers")
     replaced, own = mine.pop("replaced", []), mine.pop("callbacks", None)
+    spreads = mine.pop("spreads_buffers", None)
     loop.state = ResumeState.read(mine, loop.fabric.device)
     _load(loop, content["model"], content)
     loop.engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
     if gradients is not None:
         loop.engine.put_gradients(gradients)
+    if spreads is not None:
+        loop.engine.spreads_buffers = spreads
     states = content["callbacks"] if own is None else completed(own, content["callbacks"])
     for name, callback in callbacks.items():
         if name in states:
@@ -219,6 +222,7 @@ def _of_this_rank(loop: Loop) -> dict[str, Any]:
         "gradients": gradients,
         "buffers": _own_buffers(loop),
         "replaced": loop.engine.replaced_buffers(),
+        "spreads_buffers": loop.engine.spreads_buffers,
     }
 
 
@@ -272,6 +276,7 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "buffers": {},
         "replaced": [],
         "callbacks": None,
+        "spreads_buffers": None,
     }
 
 
