@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.records import Best, Checkpoint
@@ -101,7 +102,18 @@ _TYPES: Mapping[str, type] = {
 
 def _sound(fact: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a fact without the fields that are not what they should be."""
-    return {k: v for k, v in fact.items() if isinstance(v, _TYPES.get(k, object))}
+    sound = {k: v for k, v in fact.items() if isinstance(v, _TYPES.get(k, object))}
+    if not _is_time(str(sound.get("at"))):
+        sound.pop("at", None)
+    return sound
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a text is a time that can be told from others: one with its zone."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _some(fact: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from mtf import rundir
 from mtf.core.fold import Progress, fold
 from mtf.core.ids import Token
+from tests.core.worlds import iso
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STARTED = {"event": "started", "at": "t1", "token": "a", "job_id": "7", "monitor": "val_accuracy", "mode": "max", "max_epochs": 5}  # fmt: skip
+STARTED = {"event": "started", "at": iso(1), "token": "a", "job_id": "7", "monitor": "val_accuracy", "mode": "max", "max_epochs": 5}  # fmt: skip
 
 
 def metrics(epoch: int, value: float) -> dict[str, Any]:
@@ -50,9 +51,9 @@ def test_nan_is_never_the_best() -> None:
 def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() -> None:
     checkpoint = {"event": "checkpoint", "path": "checkpoints/a.ckpt", "step": 3, "epoch": 1, "sha256": "s", "bytes": 9}  # fmt: skip
     failed = {"event": "failed", "reason": "ValueError: x"}
-    found = fold([STARTED, checkpoint, failed, {**STARTED, "at": "t2", "token": "b"}], "/r")
+    found = fold([STARTED, checkpoint, failed, {**STARTED, "at": iso(2), "token": "b"}], "/r")
     assert (found.failed, found.token, found.starts) == (None, "b", 2)
-    assert (found.first_started_at, found.started_at) == ("t1", "t2")
+    assert (found.first_started_at, found.started_at) == (iso(1), iso(2))
     assert found.checkpoint is not None
     assert found.checkpoint.path == "/r/checkpoints/a.ckpt"
 
@@ -66,7 +67,7 @@ def test_a_checkpoint_that_failed_is_told_until_the_next_one_is_there() -> None:
 
 
 def test_facts_of_a_later_version_are_passed_over() -> None:
-    assert fold([{"event": "danced", "at": "t"}], "/r") == Progress(last_at="t")
+    assert fold([{"event": "danced", "at": iso()}], "/r") == Progress(last_at=iso())
 
 
 _FACTS = st.dictionaries(
@@ -79,6 +80,12 @@ _EVENTS = st.sampled_from(["started", "proof", "progress", "metrics", "checkpoin
 @given(st.lists(st.builds(lambda event, fact: {**fact, "event": event}, _EVENTS, _FACTS)))
 def test_no_fact_is_fatal(facts: list[dict[str, Any]]) -> None:
     fold(facts, "/r")
+
+
+def test_a_time_that_is_none_is_no_time() -> None:
+    for wrong in ("yesterday", "2026-01-01T12:00:00", ""):  # without its zone it is no moment
+        found = fold([{**STARTED, "at": wrong}], "/r")
+        assert (found.started_at, found.last_at, found.job_id) == (None, None, "7")
 
 
 def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
