@@ -182,13 +182,14 @@ def test_mixed_precision_is_exact_too(amp: str, tmp_path: Path) -> None:
     """On the CPU, through Fabric's wrappers as on a GPU; 16 bits with a gradient scaler."""
     whole = make_run(tmp_path, base=NASTY)
     assert in_child(whole, precision=amp) == COMPLETE
-    for phase, signum in (
-        (Phase.TRAIN_BATCH_BACKWARD, signal.SIGUSR1),
-        (Phase.VAL_BATCH_LOAD, signal.SIGTERM),
-        (Phase.TRAIN_BATCH_OPTIM_STEP, signal.SIGKILL),
+    for phase, nth, signum in (
+        (Phase.TRAIN_BATCH_BACKWARD, 3, signal.SIGUSR1),
+        (Phase.TRAIN_BATCH_FORWARD, 4, signal.SIGINT),  # it resumes at the optimizer's step
+        (Phase.VAL_BATCH_LOAD, 3, signal.SIGTERM),
+        (Phase.TRAIN_BATCH_OPTIM_STEP, 3, signal.SIGKILL),
     ):
         run = make_run(tmp_path, base=NASTY)
-        assert in_child(run, signal_at(phase, 3, signum, after=True), amp) in (STOPPED, -signum)
+        assert in_child(run, signal_at(phase, nth, signum, after=True), amp) in (STOPPED, -signum)
         assert in_child(run, precision=amp) == COMPLETE
-        assert difference(result(run), result(whole)) is None, phase
+        assert difference(result(run), result(whole)) is None, (phase, nth)
     assert (result(whole)["content"]["scaler"] is not None) == (amp == "16-mixed")

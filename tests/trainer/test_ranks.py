@@ -12,6 +12,7 @@ import torch
 
 from mtf.trainer import Callback
 from mtf.trainer.phases import Phase
+from tests.trainer.kinds import ALIKE
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, result, signal_at
 from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import events, make_run
@@ -27,8 +28,9 @@ def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:
     # windows of 3 and 1 micro-batches; no last batch of one sample, which BatchNorm refuses
     training = {"batch_size": 3, "gradient_accumulation_steps": 3, **changes.pop("training", {})}
     return make_run(
-        tmp_path, base=NASTY, slurm={"ntasks_per_node": ranks}, training=training, **changes
-    )
+        tmp_path, base=NASTY, slurm={"ntasks_per_node": ranks}, training=training,
+        **{**ALIKE, **changes},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
