@@ -27,7 +27,7 @@ demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EXECUTOR=$(EXECUTOR) bash docs/demo.sh
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -17,14 +17,8 @@ settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("mtf")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tell two processes what to share out: the tests of the one SLURM, and else whole files."""
-    of_slurm = item.get_closest_marker("slurm") is not None
-    item.add_marker(pytest.mark.xdist_group("slurm" if of_slurm else item.path.name))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with those of SLURM, which take longest and mostly wait."""
+    """Begin with the tests on SLURM, which take longest and mostly wait."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
