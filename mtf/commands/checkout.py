@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtf.gitwire import Entry
 
 _WRITE, _READ = 0o222, 0o444
+_MADE_AT = 1_000_000_000  # the time of every file: who changes one changes that, whoever made it
 
 
 def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
@@ -54,25 +55,24 @@ def alteration(folder: Path, manifest: Path) -> str | None:
     By names, kinds and times alone, so that it costs little: the content is proved by the job.
     """
     try:
-        made = manifest.stat().st_mtime_ns
         files = json.loads(manifest.read_bytes())["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return manifest.name
     expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
     found = dict(_times(folder))
     odd = expected ^ found.keys()
-    odd |= {path for path, at in found.items() if at > made}
+    odd |= {path for path, at in found.items() if at != _MADE_AT}
     return min(odd, default=None)
 
 
-def _times(folder: Path) -> Iterator[tuple[str, int]]:
+def _times(folder: Path) -> Iterator[tuple[str, float]]:
     """Yield the files and links of a checkout, but compiled ones, with the time of their change."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
         links = [name for name in folders if Path(here, name).is_symlink()]
         for name in (*files, *links):
             path = os.path.join(here, name)  # noqa: PTH118 -- many files
-            yield os.path.relpath(path, folder), os.lstat(path).st_mtime_ns
+            yield os.path.relpath(path, folder), os.lstat(path).st_mtime
 
 
 def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
@@ -120,6 +120,8 @@ def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], fold
             mode = place.stat().st_mode & ~_WRITE
             # as git does: executable for whoever may read
             place.chmod(mode | (mode & _READ) >> 2 if entry.mode == EXECUTABLE else mode)
+        if entry.mode != GITLINK:
+            os.utime(place, (_MADE_AT, _MADE_AT), follow_symlinks=False)
 
 
 def _manifest(commit: CommitId, raw: bytes, files: Mapping[str, Entry]) -> Manifest:
