@@ -137,11 +137,18 @@ def _make_read_only(folder: Path) -> None:
 
 def _remove(place: Path) -> None:
     """Remove a read-only folder, or a file; what others remove at the same time is fine."""
-    for folder in [place, *place.rglob("*")]:
-        with suppress(FileNotFoundError):
-            if folder.is_dir() and not folder.is_symlink():
-                folder.chmod(folder.stat().st_mode | 0o200)
-    if place.is_dir():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
+    if not place.is_dir() or place.is_symlink():
         place.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        _make_writable(place)
+    shutil.rmtree(place, ignore_errors=True)  # who still writes into it removes it, too
+
+
+def _make_writable(folder: Path) -> None:
+    folder.chmod(folder.stat().st_mode | 0o200)
+    for here, folders, _ in os.walk(folder):  # what is gone by now is passed over
+        for inside in (Path(here, name) for name in folders):
+            if not inside.is_symlink():
+                with suppress(FileNotFoundError):
+                    inside.chmod(inside.stat().st_mode | 0o200)
