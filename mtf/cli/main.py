@@ -87,6 +87,8 @@ def cli(ctx: click.Context, folder: str) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    # pydantic would look through all installed packages for plugins: a tenth of a short command
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(100_000)  # most commands end before they leave that many cycles
     atexit.register(gc.freeze)  # else the interpreter looks through all modules before it ends
     try:
