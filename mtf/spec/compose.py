@@ -64,6 +64,10 @@ class Composition:
         Raises:
             SpecError: every mistake that was found, where it stands.
         """
+        if referring := [key for key, value in settings if any(_references(value, ()))]:
+            self._fail(
+                f"a grid over it sets {referring[0]} to a reference ${{...}}: write the value"
+            )
         tree, plain, refers = self._tree(choices)
         if not (settings and refers):
             return plain

@@ -159,3 +159,14 @@ def test_the_environment_is_no_part_of_a_commit(monkeypatch: Any) -> None:
     (said,) = problems(ONE, conf)
     assert said.startswith("conf/model/small.yaml:2:7: ${oc.env:...} is not part of the commit")
     assert "hunter2" not in said
+
+
+def test_no_value_of_a_grid_brings_the_environment_in(monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    text = (
+        GRID + "  logging: {wandb_project: '${model.type}'}\n"
+        "parameters: {model.type: ['${oc.env:WANDB_API_KEY}']}\n"
+    )
+    (said,) = problems(text)
+    assert "a grid over it sets model.type to a reference" in said
+    assert "hunter2" not in said
