@@ -12,7 +12,7 @@ from mtf.commands.origins import unknown_origins_of
 from mtf.commands.project import settings_at
 from mtf.commands.touched import also_needed, touched
 from mtf.core.ids import timestamp
-from mtf.core.lineage import circles
+from mtf.core.init_from import circles
 from mtf.core.review import Review, differences, review_specs
 from mtf.errors import RepositoryError
 from mtf.spec.groups import FOLDER

@@ -14,8 +14,7 @@ from mtf.commands.project import settings_at
 from mtf.commands.select import find_run, names_of, newest_first, with_journals
 from mtf.commands.touched import defining
 from mtf.core.contrast import Contrast, Environment, Side, Subject, contrast
-from mtf.core.ids import timestamp
-from mtf.core.records import label_of
+from mtf.core.ids import label_of, timestamp
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.spec.load import is_spec, load_some
 

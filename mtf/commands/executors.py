@@ -26,7 +26,7 @@ def choose_executor(project: Project, wish: str | None) -> str:
     name = wish or project.settings.executor
     if name != "auto":
         return name
-    from mtf.executor.slurm import available
+    from mtf.executor.slurm_programs import available
 
     return "slurm" if available() else "local"
 

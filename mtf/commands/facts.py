@@ -28,11 +28,12 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
     if settings.executor == "local":
         return None
     if live:
-        from mtf.executor.slurm import available
-        from mtf.executor.slurm_cluster import read_facts
+        from mtf.executor.slurm_programs import available
 
         try:
             if available():
+                from mtf.executor.slurm_cluster import read_facts
+
                 return read_facts()
         except ExecutorUnavailableError:
             pass  # what is written down is the second best
@@ -54,7 +55,7 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
 
     Nothing, where this host has no SLURM or it does not answer now.
     """
-    from mtf.executor.slurm import available
+    from mtf.executor.slurm_programs import available
 
     if settings.executor == "local" or not available():
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.lineage import Lineage, names_of_desired, not_among, unknown_origins
+from mtf.core.init_from import names_of_desired, not_among
 from mtf.errors import Problem, RepositoryError, SpecError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def unknown_origins_of(
     """Return where specs ask for runs, not yet recorded, from what neither they nor ledger know."""
     if not any(one.named_at for one, _ in desired):
         return []
+    from mtf.core.lineage import Lineage, unknown_origins  # late: few specs name a run
+
     runs = records.values()
     recorded = {record.key for record in runs}
     return unknown_origins(desired, Lineage(desired, runs), recorded)
@@ -61,4 +63,6 @@ def _names_of_runs(project: Callable[[], Project]) -> set[str] | None:
         return None
     if ledger.tip is None:
         return None if opened.remote else set()
+    from mtf.core.lineage import Lineage
+
     return Lineage((), ledger.runs.values()).names

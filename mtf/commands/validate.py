@@ -23,7 +23,7 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
-from mtf.core.lineage import circles
+from mtf.core.init_from import circles
 from mtf.errors import MtfError, Problem
 from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_some, load_specs

@@ -47,6 +47,18 @@ def member_of(run: RunId) -> str | None:
     return parts[3] if len(parts) > 3 else None
 
 
+def label_of(grid: str | None, experiment: str) -> str:
+    """Return the short name of a run, see ``RunRecord.label``."""
+    if grid is None:
+        return experiment
+    parts = [part.partition("=") for part in experiment.split(",")]
+    short = [key.rpartition(".")[2] for key, _, _ in parts]
+    if len(set(short)) < len(short) or any(not equals for _, equals, _ in parts):
+        return f"{grid}/{experiment}"
+    values = (f"{key}={value}" for key, (_, _, value) in zip(short, parts, strict=True))
+    return f"{grid}/{','.join(values)}"
+
+
 def job_branch(submission: SubmissionId) -> str:
     """Return the full ref name of the branch that pins a submission."""
     return JOB_BRANCH_PREFIX + submission

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.ids import SINGLE, submission_of
+from mtf.core.ids import SINGLE, label_of, submission_of
 from mtf.core.states import OVER, RunState, Sync
 
 if TYPE_CHECKING:
@@ -179,15 +179,3 @@ def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
         (r.best.value if r.best.mode == "min" else -r.best.value, r) for r in records if r.best
     ]
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
-
-
-def label_of(grid: str | None, experiment: str) -> str:
-    """Return the short name of a run, see ``RunRecord.label``."""
-    if grid is None:
-        return experiment
-    parts = [part.partition("=") for part in experiment.split(",")]
-    short = [key.rpartition(".")[2] for key, _, _ in parts]
-    if len(set(short)) < len(short) or any(not equals for _, equals, _ in parts):
-        return f"{grid}/{experiment}"
-    values = (f"{key}={value}" for key, (_, _, value) in zip(short, parts, strict=True))
-    return f"{grid}/{','.join(values)}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pwd
-import shutil
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
@@ -19,13 +17,13 @@ from mtf.core.jobs import JobView, Limits, Submitted
 from mtf.core.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
-    MtfError,
     QueueFullError,
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
 from mtf.executor import slurm_text
 from mtf.executor.script import render
+from mtf.executor.slurm_programs import ASK_S, environment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -33,70 +31,11 @@ if TYPE_CHECKING:
     from mtf.core.ids import Token
     from mtf.core.jobs import JobRequest
 
-_SUBMIT_S, _ASK_S = 60.0, 60.0  # slurmctld's own time-outs are 10 s a try
+_SUBMIT_S = 60.0
 # squeue forgets MinJobAge (300 s by default) after its end each task on its own, while others of
 # the same array go on: what was submitted longer ago than this may have lost some.
 _LONG_AGO = timedelta(minutes=2)
 _MOST_BYTES = 100_000  # of names: Linux takes 128 KiB in one argument; with more, all jobs are read
-# What SLURM's programs, and by sbatch the jobs, get of our environment: no secrets, and nothing
-# like SBATCH_PARTITION, SQUEUE_USERS or an outer job's SLURM_*, which would change their answers.
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
-         "SLURM_CONF", "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG",
-         "BASH_ENV")  # fmt: skip
-
-
-def available() -> bool:
-    """Return whether this host belongs to a cluster: sbatch is there, and knows a controller.
-
-    A controller that does not answer now still counts: jobs of a cluster do not become local ones.
-    """
-    named = os.environ.get("SLURM_CONF")
-    if shutil.which("sbatch") is None or (named and not Path(named).exists()):
-        return False
-    try:
-        answer = proc.run(("scontrol", "ping"), timeout_s=_ASK_S, env=_environment())
-    except MtfError:
-        return False
-    lacking = ("configuration source", "No such file")
-    return answer.code == 0 or not any(words in answer.stderr for words in lacking)
-
-
-def ask(*command: str) -> proc.Output:
-    """Return what one of SLURM's programs answers, whatever that is.
-
-    Raises:
-        ExecutorUnavailableError: it is not there, or takes too long.
-    """
-    try:
-        return proc.run(command, timeout_s=_ASK_S, env=_environment())
-    except MtfError as e:
-        raise ExecutorUnavailableError(str(e)) from e
-
-
-def query(*command: str) -> str:
-    """Return what one of SLURM's programs prints.
-
-    Raises:
-        ExecutorUnavailableError: it does not answer.
-    """
-    answer = ask(*command)
-    if answer.code:
-        raise ExecutorUnavailableError(answer.stderr.strip() or f"{' '.join(command)} failed")
-    return answer.stdout
-
-
-def configuration() -> dict[str, str]:
-    """Return the cluster's configuration, as ``scontrol show config`` prints it.
-
-    Raises:
-        ExecutorUnavailableError: it does not answer.
-    """
-    pairs = (line.partition("=") for line in query("scontrol", "show", "config").splitlines())
-    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
-
-
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 class SlurmExecutor:
@@ -145,7 +84,7 @@ class SlurmExecutor:
             part = (f"--array={slurm_text.render_indices(indices)}{throttle}",)
         try:
             answer = proc.run(
-                ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=_environment()
+                ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=environment()
             )
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
@@ -275,9 +214,9 @@ class SlurmExecutor:
         return Limits(max_array_size=size)
 
     def _ask(self, command: tuple[str, ...]) -> proc.Output:
-        env = {**_environment(), **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
+        env = {**environment(), **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
         try:
-            return proc.run(command, timeout_s=_ASK_S, env=env)
+            return proc.run(command, timeout_s=ASK_S, env=env)
         except proc.ProgramTimeoutError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramMissingError as e:

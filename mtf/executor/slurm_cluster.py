@@ -9,7 +9,7 @@ from mtf.core.ids import RunId, Token
 from mtf.core.jobs import JobRequest, Task
 from mtf.executor import slurm_facts
 from mtf.executor.script import slurm_options
-from mtf.executor.slurm import ask, configuration, query
+from mtf.executor.slurm_programs import ask, configuration, query
 from mtf.executor.slurm_text import refusal, submission_error
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.experiments import axes_of
-from mtf.core.records import best_run, label_of
+from mtf.core.ids import label_of
+from mtf.core.records import best_run
 from mtf.core.review import summarise
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import code, collapsed, fenced, html_code

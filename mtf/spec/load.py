@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.experiments import Desired
-from mtf.core.lineage import circles
+from mtf.core.init_from import circles
 from mtf.errors import Problem, SpecError
 from mtf.spec.axes import key_problems, no_choice, read_grid
 from mtf.spec.explain import nearest, shown

@@ -13,6 +13,7 @@ class Strict(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
+        defer_build=True,
     )
 
 
