@@ -18,6 +18,8 @@ from mtf.core.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 
+# pydantic imports its parts when they are used
+MODELS = "from pydantic import BaseModel, Field, field_validator; import click"
 SPEC = """\
 kind: experiment
 experiment_name: alone
@@ -70,11 +72,11 @@ def main() -> None:
         figures = {
             "mtf validate, one spec": (
                 [python, "-m", "mtf.cli", "validate", "experiments/alone.yaml"],
-                [python, "-c", "import click, pydantic, ruamel.yaml"],
+                [python, "-c", f"{MODELS}, yaml"],
             ),
             "mtf status, 100 runs": (
                 [python, "-m", "mtf.cli", "status"],
-                [python, "-c", "import click, git"],
+                [python, "-c", f"{MODELS}, yaml, git"],
             ),
         }
         for title, (command, floor) in figures.items():

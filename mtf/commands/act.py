@@ -9,8 +9,9 @@ from mtf.commands.apply import Application, Report
 from mtf.commands.desired import Specs
 from mtf.commands.drift import has_checkpoints
 from mtf.commands.executors import jobs_of, open_executor
-from mtf.commands.gather import Committed, Options, is_elsewhere, situation
+from mtf.commands.gather import Committed, Options, situation
 from mtf.commands.project import CLUSTER
+from mtf.commands.reach import is_elsewhere
 from mtf.commands.retries import with_retries
 from mtf.commands.select import choose, find_runs
 from mtf.core.actions import Action, Cancel, Plan, Resume

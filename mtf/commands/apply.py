@@ -20,8 +20,8 @@ from mtf.commands.claims import (
     submission_records,
 )
 from mtf.commands.executors import jobs_of, open_executor
-from mtf.commands.gather import submitter
 from mtf.commands.mend import put_back
+from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
 from mtf.commands.rivals import end_rivals
 from mtf.commands.submissions import Handover

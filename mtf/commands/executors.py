@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from mtf.core.diff import parse_time
 from mtf.core.ids import job_name
+from mtf.core.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
 
 if TYPE_CHECKING:

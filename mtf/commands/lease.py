@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.commands.gather import submitter
+from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
-from mtf.core.diff import parse_time
+from mtf.core.times import parse_time
 from mtf.errors import LockedError
 from mtf.executor.local_process import Process, this_process
 from mtf.gitrepo import RefMovedError, RefUpdate

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.drift import look_for_drift
-from mtf.commands.gather import is_elsewhere, read_progress
 from mtf.commands.project import SETTINGS
+from mtf.commands.reach import is_elsewhere, read_progress
 from mtf.commands.select import find_run, find_runs, matching, with_journals
 from mtf.core.drift import Branches, told
 from mtf.core.ids import JOB_BRANCH_PREFIX, record_path

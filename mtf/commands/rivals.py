@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.executors import open_executor
-from mtf.commands.gather import is_elsewhere
+from mtf.commands.reach import is_elsewhere
 from mtf.core.ids import JobId, job_name
 from mtf.errors import MtfError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from mtf.commands.gather import read_progress
+from mtf.commands.reach import read_progress
 from mtf.core.causes import Cause
-from mtf.core.diff import bring_up_to_date
+from mtf.core.fold import with_progress
 from mtf.core.states import RunState
 from mtf.errors import MtfError, UsageError
 from mtf.spec.explain import nearest
@@ -126,4 +126,4 @@ def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:
 
 def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return the records with what the journals of active runs have said since the last sync."""
-    return [r if r.is_over else bring_up_to_date(r, read_progress(r)) for r in records]
+    return [r if r.is_over else with_progress(r, read_progress(r)) for r in records]

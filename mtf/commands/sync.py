@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from mtf.commands.apply import Application, Report
 from mtf.commands.executors import choose_executor
-from mtf.commands.gather import gather, submitter
+from mtf.commands.gather import gather
+from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
 from mtf.commands.select import newest_first, with_journals
 from mtf.core.diff import plan

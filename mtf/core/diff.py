@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
@@ -15,8 +15,9 @@ from mtf.core.drift import Drift, held, remarks, repairs, stopped, strangers, su
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
 from mtf.core.lineage import Lineage
-from mtf.core.observe import Retry, doomed, observe, with_progress
-from mtf.core.states import OVER, JobState, RunState, Sync
+from mtf.core.observe import Retry, doomed, observe
+from mtf.core.states import JobState, RunState, Sync
+from mtf.core.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -333,13 +334,3 @@ def _summed(notes: Iterable[str]) -> tuple[str, ...]:
     """Return each note once, with how often it was made."""
     counts = Counter(notes)
     return tuple(f"{text} ({n} runs)" if n > 1 else text for text, n in counts.items())
-
-
-def bring_up_to_date(record: RunRecord, progress: Progress) -> RunRecord:
-    """Return the record with its journal's progress, for showing; states come from sync alone."""
-    return record if record.state in OVER else with_progress(record, progress)
-
-
-def parse_time(text: str) -> datetime:
-    """Return a recorded time (ISO 8601) as an aware datetime in UTC."""
-    return datetime.fromisoformat(text).astimezone(UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from mtf.core.records import Best, Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from mtf.core.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -165,3 +167,28 @@ def _checkpoint(fact: Mapping[str, Any], run_dir: str) -> Checkpoint:
         bytes=int(fact.get("bytes") or 0),
         epoch=int(fact.get("epoch") or 0),
     )
+
+
+NOTHING = Progress()
+
+
+def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
+    """Return the record with what its journal says: epoch, step, checkpoint, metrics."""
+    if progress == NOTHING:
+        return record
+    return replace(
+        record,
+        started_at=record.started_at or progress.first_started_at,
+        epoch=_or(progress.epoch, record.epoch),
+        max_epochs=_or(progress.max_epochs, record.max_epochs),
+        step=_or(progress.step, record.step),
+        checkpoint=progress.checkpoint or record.checkpoint,
+        metrics=progress.metrics or record.metrics,
+        best=progress.best or record.best,
+        best_checkpoint=progress.best_checkpoint or record.best_checkpoint,
+        packages=progress.packages or record.packages,
+    )
+
+
+def _or(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new

@@ -16,7 +16,7 @@ from mtf.core.causes import (
     Cause,
     cause_of_error,
 )
-from mtf.core.fold import Progress
+from mtf.core.fold import NOTHING, Progress, with_progress
 from mtf.core.reasons import reason_of
 from mtf.core.states import JobState, RunState, Sync
 
@@ -53,7 +53,7 @@ def observe(
     record = replace(with_progress(record, progress), observed_at=_iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
-    if progress != _NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
+    if progress != NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
         progress = replace(
             progress,
             starts=0,
@@ -69,31 +69,6 @@ def observe(
     if cause is None:
         return _alive(record, job, progress)
     return _ended(record, job, progress, cause, retry=retry, now=now)
-
-
-def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
-    """Return the record with what its journal says: epoch, step, checkpoint, metrics."""
-    if progress == _NOTHING:
-        return record
-    return replace(
-        record,
-        started_at=record.started_at or progress.first_started_at,
-        epoch=_or(progress.epoch, record.epoch),
-        max_epochs=_or(progress.max_epochs, record.max_epochs),
-        step=_or(progress.step, record.step),
-        checkpoint=progress.checkpoint or record.checkpoint,
-        metrics=progress.metrics or record.metrics,
-        best=progress.best or record.best,
-        best_checkpoint=progress.best_checkpoint or record.best_checkpoint,
-        packages=progress.packages or record.packages,
-    )
-
-
-_NOTHING = Progress()
-
-
-def _or(new: int | None, old: int | None) -> int | None:
-    return old if new is None else new
 
 
 def _cause(

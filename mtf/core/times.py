@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
@@ -34,3 +35,8 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
     return f"{int(seconds // 60)} min" if seconds >= 60 else f"{int(seconds)} s"
+
+
+def parse_time(text: str) -> datetime:
+    """Return a recorded time (ISO 8601) as an aware datetime in UTC."""
+    return datetime.fromisoformat(text).astimezone(UTC)

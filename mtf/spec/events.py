@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Tabs, escapes; what begins anchors, aliases, tags, directives and keys with ?
+_PLAIN = r"\n\x20\x22-\x24\x27-\x29\x2b-\x3e\x40-\x5b\x5d-\x7e"
+# ... and breaks of lines that only one of them knows
+_LETTERS = r"\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
 # Each begins with a character or a set of them, which is what makes the search fast.
 _DIFFER = tuple(map(re.compile, (
-    # tabs, escapes, breaks of lines that only one of them knows; what begins anchors, aliases,
-    # tags, directives and keys with ?
-    r"[^\n\x20\x22-\x24\x27-\x29\x2b-\x3e\x40-\x5b\x5d-\x7e"
-    r"\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]",
+    rf"[^{_PLAIN}\x80-\U0010ffff]",
     # block scalars with more in their first line than how they end, or that begin with none
     r"[|>](?![+-]?\n *[^ \n])",
     r":[\[\]{},:#]",  # colons, number signs and dashes close to brackets, quotes and each other
@@ -55,7 +56,9 @@ class Source:
 
 def differs(text: str) -> int | None:
     """Return where something stands that the two parsers may read differently, None for nowhere."""
-    found = (pattern.search(text) for pattern in (_MARKER, *_DIFFER))
+    # the set of all letters takes long to compile, and few files need it
+    beyond = () if text.isascii() else (re.compile(rf"[^\0-\x7f{_LETTERS}]"),)
+    found = (pattern.search(text) for pattern in (_MARKER, *_DIFFER, *beyond))
     return next((match.start() for match in found if match), None)
 
 

@@ -199,14 +199,17 @@ class _Reader:
     def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Node]]:
         out: dict[str, Any] = {}
         marks: dict[str, Node] = {}
-        end = self._kinds.mapping_end
+        end, scalar = self._kinds.mapping_end, self._kinds.scalar
         while type(event := self._next()) is not end:
             key, at = self._key(event, depth), event.start_mark
             if key in out:
                 line = marks[key][0].line + 1
                 self._note(event, f"the key {key!r} stands twice, first in line {line}")
-            event = self._next()
-            value, inside = self._value(event, depth)
+            event, inside = self._next(), None
+            if type(event) is scalar:
+                value = self._scalar(event)
+            else:
+                value, inside = self._value(event, depth)
             if key is None or key in out:
                 continue
             out[key] = value
@@ -221,14 +224,14 @@ class _Reader:
             if type(event) is not self._kinds.alias:
                 self._note(event, "a list or a mapping cannot be a key")
             return None
-        if event.value == "<<" and event.implicit[0]:
+        key = self._scalar(event)
+        if not isinstance(key, str):
+            self._note(event, f"the key {event.value} is not text: put it in quotes")
+            return None
+        if key == "<<" and event.implicit[0]:
             self._note(event, "the merge key << is not allowed: write the keys out")
             return None
-        key = self._scalar(event)
-        if isinstance(key, str):
-            return key
-        self._note(event, f"the key {event.value} is not text: put it in quotes")
-        return None
+        return key
 
     def _scalar(self, event: Any) -> Any:
         self._nodes += 1
@@ -244,10 +247,12 @@ class _Reader:
         except ValueError:
             self._note(event, f"{json.dumps(text[:40])} is not a usable number")
             return text
-        if isinstance(value, float) and not math.isfinite(value):
+        if type(value) is str:
+            return value if value.isascii() else self._text(event, value)
+        if type(value) is float and not math.isfinite(value):
             self._note(event, f"{text} is not a usable number: infinity and nan have no JSON")
             return 0.0
-        return value if text.isascii() else self._text(event, text)
+        return value
 
     def _text(self, event: Any, text: str) -> str:
         """Return text with surrogate pairs joined: JSON, which is YAML, escapes emoji as pairs."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.drift import beyond_repair, known_submissions, look_for_drift
-from mtf.commands.gather import is_elsewhere
+from mtf.commands.reach import is_elsewhere
 from mtf.core.actions import Repin
 from mtf.core.drift import Branches, repairs, strangers
 from mtf.core.ids import JOB_BRANCH_PREFIX, submission_path

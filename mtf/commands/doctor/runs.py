@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.checkout import alteration
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.commands.gather import abandoned, is_elsewhere
-from mtf.core.diff import parse_time
+from mtf.commands.reach import abandoned, is_elsewhere
 from mtf.core.proof import GITLINK, SYMLINK, object_id
+from mtf.core.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

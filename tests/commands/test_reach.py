@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands.gather import abandoned, is_elsewhere
 from mtf.commands.project import open_project
+from mtf.commands.reach import abandoned, is_elsewhere
 from mtf.core.ids import Token
 from tests.core.worlds import experiment, record
 from tests.repos import make_repo

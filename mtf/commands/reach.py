@@ -1,0 +1,77 @@
+"""What this host sees of a run: its folder, its journal, whether who claimed it is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.core.fold import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.commands.project import Project
+    from mtf.core.fold import Progress
+    from mtf.core.ids import Token
+    from mtf.core.records import RunRecord
+
+
+def read_progress(record: RunRecord) -> Progress:
+    """Return what a run's journal says."""
+    return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+
+
+def is_elsewhere(project: Project, record: RunRecord) -> bool:
+    """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
+
+    Runs of another clone's local executor are that clone's to reconcile, and so are those whose
+    run root this host does not see: nothing is known of them here, so nothing is done. Nor is it
+    where a record, edited by hand, names a folder that cannot be its run's.
+    """
+    root = record.run_dir.removesuffix(f"/{record.run}")
+    if root == record.run_dir or not root.startswith("/"):
+        return True
+    if f"{root}/".startswith(f"{project.runs_root}/"):
+        return False
+    return record.executor == "local" or not Path(root).is_dir()
+
+
+def submitter() -> str:
+    """Return who claims here: ``user@host:pid``."""
+    user = os.environ.get("USER") or str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
+    """Return the claims made on this host by processes that are no more."""
+    host = socket.gethostname()
+    gone = set()
+    for record in records:
+        where, _, pid = record.attempt.claimed_by.rpartition(":")
+        if where.endswith(f"@{host}") and pid.isdigit() and not _may_submit(int(pid)):
+            gone.add(record.attempt.token)
+    return frozenset(gone)
+
+
+def _may_submit(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # our own earlier tick is over
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and nobody has waited for it, as in a container."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # not on Linux, or it is gone by now: the next sync sees that
+        return False
+    return stat.rpartition(") ")[2].startswith("Z")
