@@ -143,7 +143,7 @@ def _specs() -> None:
     files = {f"experiments/e{i}.yaml": SPEC.format(i=i).encode() for i in range(SPECS)}
     values = [read(raw, path).value for path, raw in files.items()]
     ours, events, parsed, checked = in_turn(
-        5,
+        7,
         lambda: _cpu_s(lambda: _validate(files)),
         lambda: _cpu_s(lambda: _parse(files)),
         lambda: _cpu_s(lambda: _compose(files)),

@@ -181,18 +181,21 @@ class _Loader:
         return self._bases.get(path) or read_spec(self._files[path], path, self._groups)
 
     def _single(self, file: SpecFile) -> Desired:
+        path = file.path
         spec = self._experiment(file)
         sections = {name: getattr(spec, name) for name in SECTIONS}
         resolved = {k: v and v.model_dump(mode="json") for k, v in sections.items()}
         return Desired(
             name=spec.experiment_name,
-            path=file.path,
+            path=path,
             experiments=(experiment(spec.experiment_name, None, resolved, dict(spec), {}),),
             max_parallel=None,
             cluster=spec.cluster,
             on_change=spec.on_change,
             named_at=named_in_file(file.value.get("init_from"), file.marks),
-            places=places_of(file.marks, "experiment_name"),
+            # read once more where something is to be said of it: to keep the marks of a thousand
+            # files takes longer than to read them
+            places=places_of(lambda: self._file(path).marks),
         )
 
     def _experiment(self, file: SpecFile) -> ExperimentSpec:

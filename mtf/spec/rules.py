@@ -151,9 +151,9 @@ class Places(Mapping[str, "Spot"]):
         return len(self._found)
 
 
-def places_of(marks: Marks, name_key: str) -> Places:
-    """Return where a file says what policies may be about; "" is its name."""
-    return Places(lambda: _in_file(marks, name_key))
+def places_of(marks: Callable[[], Marks]) -> Places:
+    """Return where an experiment's file says what policies may be about; "" is its name."""
+    return Places(lambda: _in_file(marks(), "experiment_name"))
 
 
 def places_in_grid(base: Base, parts: Parts, marks: Marks) -> Places:
