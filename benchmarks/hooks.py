@@ -28,6 +28,7 @@ def make_repository(folder: Path) -> None:
         (folder / "experiments" / f"spec_{number}.yaml").write_text(text)
     _git(folder, "add", "-A")
     _git(folder, "commit", "-qm", "first")
+    _git(folder, "gc", "-q")  # packed, as a clone is: git itself reads loose objects one by one
     install(GitRepo(folder))
 
 
