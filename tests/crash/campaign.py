@@ -36,7 +36,7 @@ ON_ANY = {
     "a run's configuration": r"batches\.prepare_folders: rename config\.yaml",
     "a run's folder": r"batches\.prepare_folders: mkdir <run>",
     "a claim that is given up": r"apply\._fenced: link <id>",
-    "a journal read": r"gather\.read_progress: read journal\.jsonl",
+    "a journal read": r"reach\.read_progress: read journal\.jsonl",
     "the lock of the clone": r"sync\.sync_lock: write sync\.lock",
     "a grid's summary": r"summaries\.\w+: rename results_summary\.json",
 }

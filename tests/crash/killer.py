@@ -306,6 +306,7 @@ def _import_all() -> None:
     import mtf.commands.executors
     import mtf.commands.gather
     import mtf.commands.project
+    import mtf.commands.reach
     import mtf.commands.sync
     import mtf.executor.local
     import mtf.executor.slurm
