@@ -28,10 +28,10 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
     if settings.executor == "local":
         return None
     if live:
-        from mtf.executor.slurm_programs import available
+        from mtf.executor.slurm_programs import answers
 
         try:
-            if available():
+            if answers():
                 from mtf.executor.slurm_cluster import read_facts
 
                 return read_facts()
@@ -55,9 +55,9 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
 
     Nothing, where this host has no SLURM or it does not answer now.
     """
-    from mtf.executor.slurm_programs import available
+    from mtf.executor.slurm_programs import answers
 
-    if settings.executor == "local" or not available():
+    if settings.executor == "local" or not answers():
         return
     with suppress(ExecutorUnavailableError):
         yield from _refused(one for one in specs if _is_here(one, settings))

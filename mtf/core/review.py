@@ -68,6 +68,7 @@ class SpecReview:
     done: tuple[Run, ...] = ()  # new or changed, but recorded already: nothing runs
     unchanged: tuple[Run, ...] = ()  # may differ in how they are executed
     removed: tuple[Run, ...] = ()
+    on_change: str = "keep"  # or "cancel": what becomes of active runs that changed ones replace
 
     @property
     def to_submit(self) -> tuple[Run, ...]:
@@ -82,10 +83,23 @@ class SpecReview:
 
     @property
     def going_on(self) -> tuple[RunRecord, ...]:
-        """Return the runs that are active and no longer asked for."""
+        """Return the runs that are active, no longer asked for, and left alone."""
+        return tuple(record for record in self._active_before if not self._gives_way(record))
+
+    @property
+    def giving_way(self) -> tuple[RunRecord, ...]:
+        """Return the active runs that are cancelled for their changed ones (``on_change``)."""
+        return tuple(record for record in self._active_before if self._gives_way(record))
+
+    @property
+    def _active_before(self) -> list[RunRecord]:
         runs = (*self.changed, *self.done, *self.removed)
         records = [r.record_before for r in runs if r.record_before is not None]
-        return tuple(r for r in records if not r.is_over)
+        return [record for record in records if not record.is_over]
+
+    def _gives_way(self, record: RunRecord) -> bool:
+        successors = {run.name for run in self.to_submit}
+        return self.on_change == "cancel" and record.experiment in successors
 
     @property
     def cost(self) -> Cost:
@@ -186,7 +200,9 @@ def _review(
     assert of is not None
     kinds = {kind: tuple(runs) for kind, runs in (*found.items(), ("removed", gone))}
     path_before = old[0].path if old else None
-    return SpecReview(of.name, of.path, path_before, of.max_parallel, **kinds)
+    return SpecReview(
+        of.name, of.path, path_before, of.max_parallel, **kinds, on_change=of.on_change
+    )
 
 
 def _by_key(keyed: Keyed | None) -> dict[RunKey, Experiment]:

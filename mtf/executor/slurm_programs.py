@@ -10,6 +10,7 @@ from mtf import proc
 from mtf.errors import ExecutorUnavailableError, MtfError
 
 ASK_S = 60.0  # slurmctld's own time-outs are 10 s a try
+_AT_ONCE_S = 3.0
 # What SLURM's programs, and by sbatch the jobs, get of our environment: no secrets, and nothing
 # like SBATCH_PARTITION, SQUEUE_USERS or an outer job's SLURM_*, which would change their answers.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
@@ -22,15 +23,27 @@ def available() -> bool:
 
     A controller that does not answer now still counts: jobs of a cluster do not become local ones.
     """
+    answer = _ping(ASK_S)
+    lacking = ("configuration source", "No such file")
+    if answer is None:
+        return False
+    return answer.code == 0 or not any(words in answer.stderr for words in lacking)
+
+
+def answers() -> bool:
+    """Return whether this host's cluster answers now, and at once: for what can do without."""
+    answer = _ping(_AT_ONCE_S)
+    return answer is not None and answer.code == 0
+
+
+def _ping(timeout_s: float) -> proc.Output | None:
     named = os.environ.get("SLURM_CONF")
     if shutil.which("sbatch") is None or (named and not Path(named).exists()):
-        return False
+        return None
     try:
-        answer = proc.run(("scontrol", "ping"), timeout_s=ASK_S, env=environment())
+        return proc.run(("scontrol", "ping"), timeout_s=timeout_s, env=environment())
     except MtfError:
-        return False
-    lacking = ("configuration source", "No such file")
-    return answer.code == 0 or not any(words in answer.stderr for words in lacking)
+        return None
 
 
 def ask(*command: str) -> proc.Output:

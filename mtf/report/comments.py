@@ -201,17 +201,25 @@ def _settings(review: Review) -> list[str]:
 
 
 def _going_on(review: Review) -> list[str]:
+    ended = [record for spec in review.specs for record in spec.giving_way]
     active = [record for spec in review.specs for record in spec.going_on]
-    if not active:
-        return []
-    lines = [f"- {code(r.run)} is {r.state}" for r in active]
-    go_on = "goes on" if len(active) == 1 else "go on"
-    return [
-        f"**⚠️ {count(len(active), 'run')} of what is changed or removed {go_on}**"
-        " until `mtf sync --prune` or `mtf cancel`",
-        *_listed(lines),
-        "",
-    ]
+    are, go_on = "is" if len(ended) == 1 else "are", "goes on" if len(active) == 1 else "go on"
+    lines = []
+    if ended:
+        lines += [
+            f"**⚠️ {count(len(ended), 'run')} {are} cancelled**: changed ones take their place"
+            " (`on_change: cancel`)",
+            *_listed(f"- {code(r.run)} is {r.state}" for r in ended),
+            "",
+        ]
+    if active:
+        lines += [
+            f"**⚠️ {count(len(active), 'run')} of what is changed or removed {go_on}**"
+            " until `mtf sync --prune` or `mtf cancel`",
+            *_listed(f"- {code(r.run)} is {r.state}" for r in active),
+            "",
+        ]
+    return lines
 
 
 # -- details ---------------------------------------------------------------------------------------

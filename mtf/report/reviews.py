@@ -132,9 +132,14 @@ def _block(spec: SpecReview) -> Iterator[str]:
         yield f"      so far: {outcomes(spec.recorded)}{top}"
     if spec.removed:
         yield f"  - {len(spec.removed)} removed"
-    for record in spec.going_on[:10]:
-        yield f"  ! {record.run} is {record.state} and goes on until mtf sync --prune"
-    yield from _more(len(spec.going_on) - 10)
+    yield from _becomes(spec.giving_way, "is cancelled (on_change: cancel)")
+    yield from _becomes(spec.going_on, "goes on until mtf sync --prune")
+
+
+def _becomes(records: Sequence[RunRecord], what: str) -> Iterator[str]:
+    for record in records[:10]:
+        yield f"  ! {record.run} is {record.state} and {what}"
+    yield from _more(len(records) - 10)
 
 
 def _more(number: int) -> list[str]:
@@ -195,4 +200,5 @@ def _spec_json(spec: SpecReview) -> dict[str, Any]:
         "states": Counter(str(r.state) for r in spec.recorded),
         "best": {"run": best.run, **vars(best.best)} if best and best.best else None,
         "going_on": [r.run for r in spec.going_on],
+        "giving_way": [r.run for r in spec.giving_way],
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtf.spec.marks import Node, Place
 
 MAX_BYTES = 1 << 20
-MAX_CAREFUL_BYTES = 100_000  # of a file that only the slow parser may read
+MAX_CAREFUL_BYTES = 50_000  # of a file that only the slow parser may read
 MAX_NODES = 50_000
 MAX_DEPTH = 50
 

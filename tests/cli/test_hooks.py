@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -94,6 +95,15 @@ def test_what_builds_on_a_changed_file_is_checked_with_it(repo: Repo) -> None:
     code, said = run(repo.path, "commit", "-qm", "no base")
     assert code == 1
     assert "there is no file experiments/base.yaml" in said
+
+
+def test_a_config_group_is_checked_with_the_specs_that_are_composed_of_it(repo: Repo) -> None:
+    pytest.importorskip("hydra")
+    composed = "defaults: [{model: small}, _self_]\n" + re.sub(r"model: .*\n", "", SINGLE)
+    repo.commit({"conf/model/small.yaml": "type: mlp\nhidden_size: 16\n", ALONE: composed})
+    repo.write({"conf/model/small.yaml": "type: mlp\nhidden_size: none\n"})
+    code, said = run(repo.path, "commit", "-qam", "the group alone")
+    assert (code, "conf/model/small.yaml:2:" in said) == (1, True), said
 
 
 def test_a_name_is_taken_by_an_untouched_spec_and_settings_concern_all(repo: Repo) -> None:

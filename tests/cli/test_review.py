@@ -16,6 +16,8 @@ from mtf.core.states import RunState
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
+from mtf.report.comments import comment
+from mtf.report.reviews import review_text
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import BASE, GRID, SINGLE
 from tests.core.worlds import record
@@ -109,6 +111,26 @@ def test_what_ran_already_does_not_run_again_and_shows_its_result(
     [spec] = found.specs
     assert [r.run for r in spec.recorded] == [now.run]
     assert [r.run for r in spec.going_on] == [RunId("alone/20260101T100000Z/cccccccc")]
+
+
+def test_a_review_says_which_active_runs_are_cancelled(repo: Repo) -> None:
+    repo.git("checkout", "-q", "main")
+    repo.commit({"experiments/alone.yaml": SINGLE + "on_change: cancel\n"})
+    repo.git("checkout", "-q", "-B", "feature")
+    changed = SINGLE.replace("hidden_size: 16", "hidden_size: 32")
+    repo.commit({"experiments/alone.yaml": changed + "on_change: cancel\n"})
+    [spec] = review(repo).specs
+    before = spec.changed[0].before
+    assert before
+    running = record(before, "alone/20260101T100000Z/cccccccc", state=RunState.RUNNING)
+    store = LedgerStore(GitRepo(repo.path), None)
+    store.append(store.read(), Change(runs=(running,)), "runs")
+    found = review(repo)
+    assert [r.run for r in found.specs[0].giving_way] == [running.run]
+    assert not found.specs[0].going_on
+    told = "**⚠️ 1 run is cancelled**: changed ones take their place (`on_change: cancel`)"
+    assert f"{told}\n- `{running.run}` is running\n" in comment(found)
+    assert f"! {running.run} is running and is cancelled (on_change: cancel)" in review_text(found)
 
 
 def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:

@@ -18,7 +18,8 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
-from mtf.executor.slurm import SlurmExecutor, available
+from mtf.executor.slurm import SlurmExecutor
+from mtf.executor.slurm_programs import answers, available
 from tests.executor.contract import ENDED, Bench, Contract
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class TestContract(Contract):
 
 def test_this_cluster_is_available(cluster: Cluster) -> None:
     assert available()
+    assert answers()
 
 
 def test_no_configuration_means_no_cluster(
@@ -141,6 +143,8 @@ def test_a_controller_that_is_down_means_unavailable(
     bench = make("exit 0")
     request = bench.request()
     monkeypatch.setenv("SLURM_CONF", altered(tmp_path, SlurmctldPort="9", MessageTimeout="2"))
+    assert available()  # its jobs are this cluster's, and no other executor's
+    assert not answers()
     with pytest.raises(ExecutorUnavailableError, match="controller"):
         bench.submit(request)
     with pytest.raises(ExecutorUnavailableError):
