@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from mtf.spec.patterns import matches, matches_path
 from mtf.spec.strict import Strict
 from mtf.spec.words import OneLine, Word
 
@@ -17,10 +16,7 @@ Required = Literal["owner", "description", "slurm.account", "slurm.partition", "
 
 
 def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as e:
-        raise ValueError(f"{text[:60]!r} is not a regular expression: {e}") from None
+    matches(text, "")  # says what is wrong with it
     return text
 
 
@@ -52,7 +48,8 @@ class Limits(Strict):
     require: list[Required] | None = None
     """What every spec must say."""
     names: Regex | None = None
-    """Regular expression that the whole name of every experiment and grid matches."""
+    """Regular expression (as Rust has them: no look-around) that the whole name of every experiment
+    and grid matches."""
 
 
 class Exemption(Limits):
@@ -87,25 +84,6 @@ class Policies(Limits):
         """Return the rules for the spec at a path."""
         rules: dict[str, Any] = {name: getattr(self, name) for name in Limits.model_fields}
         for one in self.exceptions:
-            if any(_translated(pattern).match(path) for pattern in one.paths):
+            if any(matches_path(pattern, path) for pattern in one.paths):
                 rules |= {n: getattr(one, n) for n in one.model_fields_set if n in rules}
         return Limits.model_construct(**rules)
-
-
-@lru_cache(maxsize=256)
-def _translated(pattern: str) -> re.Pattern[str]:
-    """Return a path pattern as a regular expression; a folder's name means all that is in it."""
-    out = ""
-    for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern.rstrip("/")):
-        match part:
-            case "**/":
-                out += "(?:.*/)?"
-            case "**":
-                out += ".*"
-            case "*":
-                out += "[^/]*"
-            case "?":
-                out += "[^/]"
-            case _:
-                out += re.escape(part)
-    return re.compile(rf"{out}(?:/.*)?\Z")

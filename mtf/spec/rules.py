@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.costs import total_cost
 from mtf.errors import Problem
 from mtf.spec.explain import located
+from mtf.spec.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
 
 
 def _findings(desired: Desired, limits: Limits) -> Iterator[Finding]:
-    if limits.names is not None and not re.fullmatch(limits.names, desired.name):
+    if limits.names is not None and not matches(limits.names, desired.name):
         yield "names", "", f"the name does not match {limits.names}"
     for key in limits.require or ():
         if not all(_said(e.config, key) for e in desired.experiments):

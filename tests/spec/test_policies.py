@@ -6,6 +6,7 @@ import pytest
 
 from mtf.core.costs import Cost, cost_of, total_cost
 from mtf.errors import SpecError
+from mtf.spec.patterns import matches
 from mtf.spec.policies import PullRequestLimits
 from mtf.spec.rules import over_budget
 from mtf.spec.settings import parse_settings
@@ -120,6 +121,14 @@ def test_mistakes_in_policies_are_told() -> None:
     assert "not a regular expression" in told[0]
     assert "Did you mean" in told[1]
     assert "Did you mean 'max_runs'?" in told[4]
+
+
+def test_a_pattern_that_would_search_for_ever_answers_at_once() -> None:
+    policies = parse_settings(b"policies: {names: '(a|a|aa)+b', exceptions: [{paths: ['" + b"**/a/" * 40 + b"b'], max_runs: 2}]}\n").policies  # fmt: skip
+    assert not matches(policies.names or "", "a" * 100)
+    assert policies.at("a/" * 60 + "c").max_runs is None
+    with pytest.raises(SpecError, match="look-around"):
+        parse_settings(b"policies: {names: '(?!x).*'}\n")
 
 
 def needs(**slurm: object) -> Cost:
