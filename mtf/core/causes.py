@@ -78,8 +78,9 @@ ENDS: Mapping[Cause, End] = {
     ),
     Cause.CONFIGURATION: End(
         RunState.FAILED,
-        "it was refused before it trained: its environment, or a checkout that is not the commit",
-        "mtf logs --err, then mtf retry",
+        "it was refused before it trained: what its spec names is not there or does not fit, its"
+        " environment, or a checkout that is not the commit",
+        "a changed spec, or mtf retry once its environment is as it should be",
     ),
     Cause.SUBMISSION: End(
         RunState.FAILED,

@@ -102,21 +102,19 @@ def _run(job: Job, journal: Journal) -> int:
     except Stopped as stopped:
         say(f"stopped by {stopped.signal.name}")
         return end_after(stopped)
-    except RefusedError as e:
-        say(f"refused: {e}")
-        journal.refused(str(e))
-        return EXIT_ERROR
     except BaseException as e:  # noqa: BLE001 -- whatever ends a job is journaled
         return _failed(e, journal)
     return 0
 
 
 def _failed(error: BaseException, journal: Journal) -> int:
-    text = traceback.format_exc()
-    reason = str(error) if isinstance(error, MtfError) else _last_line(error)
-    say(reason if isinstance(error, MtfError) else text.rstrip())
+    """Say why the job ends: refused, where mtf knows what is wrong before anything is trained."""
+    text, is_told = traceback.format_exc(), isinstance(error, MtfError)
+    refuses = isinstance(error, RefusedError) or (is_told and not journal.has_advanced)
+    reason = str(error) if is_told else _last_line(error)
+    say(f"{'refused: ' if refuses else ''}{reason}" if is_told else text.rstrip())
     try:
-        journal.failed(reason, text)
+        (journal.refused if refuses else journal.failed)(reason, text)
     except OSError as e:
         say(f"and the journal cannot be written: {e}")
     return EXIT_ERROR

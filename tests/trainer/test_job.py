@@ -177,8 +177,8 @@ def test_a_wrong_configuration_is_journaled_without_a_traceback_on_screen(tmp_pa
     run = make_run(tmp_path, training={"max_epochs": 0})
     code, output = Job(run).end()
     assert code == 1
-    (failed,) = events(run, "failed")
-    assert "max_epochs" in failed["reason"]
+    (refused,) = events(run, "refused")
+    assert "max_epochs" in refused["reason"]
     assert "Traceback" not in output
 
 
