@@ -24,6 +24,10 @@ class MtfError(Exception):
     exit_code = EXIT_ERROR
 
 
+class TrainingError(MtfError):
+    """A training that had begun has come to a bad end."""
+
+
 class UsageError(MtfError):
     """The command line says something that no command can do."""
 

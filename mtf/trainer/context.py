@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
-from mtf.errors import MtfError
+from mtf.errors import TrainingError
 from mtf.trainer import snapshot
 from mtf.trainer.best import best_of, ranked
 from mtf.trainer.build import build_data, build_model
@@ -151,12 +151,12 @@ class RunContext:
         Those whose ``epoch`` and ``step`` were logged with the best metrics are kept.
 
         Raises:
-            MtfError: it cannot be saved, and ``checkpoint.on_error`` is stop.
+            TrainingError: it cannot be saved, and ``checkpoint.on_error`` is stop.
         """
         is_saved = not self.fabric.is_global_zero or self._is_saved(dict(content), (epoch, step))
         is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
         if not is_saved and self.config.checkpoint.on_error == "stop":
-            raise MtfError("the state cannot be saved, and checkpoint.on_error is stop")
+            raise TrainingError("the state cannot be saved, and checkpoint.on_error is stop")
 
     def _is_saved(self, content: dict[str, Any], place: Place) -> bool:
         policy, name = self.config.checkpoint, monitored(self.config)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.core.fold import fold
 from mtf.core.ids import Token
-from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError
+from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
 from mtf.trainer import preemption
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.journal import Journal, monitored
 from mtf.trainer.preemption import Stopped, end_after
-from mtf.trainer.proof import RefusedError, facts, prove_checkout, prove_modules, put_first
+from mtf.trainer.proof import facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.say import say
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def _run(job: Job, journal: Journal) -> int:
 
 
 def _failed(error: BaseException, journal: Journal) -> int:
-    """Say why the job ends: refused, where mtf knows what is wrong before anything is trained."""
+    """Say why the job ends: refused, where mtf knows what is wrong with what was asked for."""
     text, is_told = traceback.format_exc(), isinstance(error, MtfError)
-    refuses = isinstance(error, RefusedError) or (is_told and not journal.has_advanced)
+    refuses = is_told and not isinstance(error, TrainingError)
     reason = str(error) if is_told else _last_line(error)
     say(f"{'refused: ' if refuses else ''}{reason}" if is_told else text.rstrip())
     try:

@@ -31,7 +31,6 @@ class Journal:
         self._next_progress = 0.0
         self._lock = threading.Lock()  # checkpoints are journaled by the thread that writes them
         self._kept: list[tuple[str, Mapping[str, Any]]] = []  # facts that the disk did not take
-        self.has_advanced = False  # whether this job has trained
 
     def started(self, **facts: Any) -> None:
         """Say that a job has started on this run, and from where."""
@@ -50,7 +49,6 @@ class Journal:
         self, epoch: int, step: int, total_steps: int | None, **pace: float | None
     ) -> None:
         """Say how far the training is, and its ``pace`` where it is known."""
-        self.has_advanced = True
         self._next_progress = time.monotonic() + PROGRESS_EVERY_S
         known = {name: round(value, 3) for name, value in pace.items() if value is not None}
         where = {"epoch": epoch, "step": step, "total_steps": total_steps}
@@ -62,19 +60,16 @@ class Journal:
 
     def metrics(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Say what an epoch has come to."""
-        self.has_advanced = True
         self._append("metrics", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
 
     def checkpoint(self, saved: Saved) -> None:
         """Say that a checkpoint is durable."""
-        self.has_advanced = True
         path = saved.path.relative_to(self._run_dir).as_posix()
         where = {"path": path, "epoch": saved.epoch, "step": saved.step}
         self._append("checkpoint", {**where, "sha256": saved.sha256, "bytes": saved.bytes})
 
     def unsaved(self, epoch: int, step: int, reason: str) -> None:
         """Say that a checkpoint could not be written."""
-        self.has_advanced = True
         self._append("unsaved", {"epoch": epoch, "step": step, "reason": reason})
 
     def stopped(self, reason: str, epoch: int, step: int) -> None:

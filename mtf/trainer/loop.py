@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf.errors import MtfError
+from mtf.errors import TrainingError
 from mtf.trainer.best import with_value
 from mtf.trainer.journal import monitored
 from mtf.trainer.phases import Phase
@@ -288,10 +288,10 @@ class Loop:
         """Fail where nothing else is said; else the window's commit decides.
 
         Raises:
-            MtfError: the configuration says nothing of it.
+            TrainingError: the configuration says nothing of it.
         """
         if not self._tolerant:
-            raise MtfError(
+            raise TrainingError(
                 f"{what} at {self._where()}. Lower optimizer.lr, look at the data, or say"
                 " training.on_nonfinite: skip or stop"
             )

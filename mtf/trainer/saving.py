@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
-from mtf.errors import MtfError
+from mtf.errors import TrainingError
 from mtf.trainer import snapshot
 from mtf.trainer.best import ranked
 from mtf.trainer.checkpoint import CheckpointStore, GivenUpError, UnderWay
@@ -103,7 +103,7 @@ class Saving:
             complete: whether it is at its end.
 
         Raises:
-            MtfError: it is not saved, and it was the result, or ``checkpoint.on_error`` is stop.
+            TrainingError: it is not saved, and was the result, or ``checkpoint.on_error`` is stop.
         """
         loop.save_is_due = False
         self._end_write(loop)
@@ -195,17 +195,19 @@ class Saving:
         """Say what is lost.
 
         Raises:
-            MtfError: a retry must be asked for.
+            TrainingError: a retry must be asked for.
         """
         newest = self._newest
         kept = f"the newest checkpoint is {newest.path.name}" if newest else "there is none"
         if complete:
-            raise MtfError(
+            raise TrainingError(
                 "the training is complete, but its last state is not durable (see the reason"
                 f" above): {kept}; mtf retry resumes from there"
             )
         if self._config.on_error == "stop":
-            raise MtfError(f"the state cannot be saved, and checkpoint.on_error is stop: {kept}")
+            raise TrainingError(
+                f"the state cannot be saved, and checkpoint.on_error is stop: {kept}"
+            )
         say(f"stopped without a checkpoint: {kept}; what was trained since is trained again")
 
     def _say_wait(self, waited_s: float) -> None:
