@@ -124,6 +124,7 @@ STANDINGS: Mapping[JobState, Standing] = {
 }
 
 CONTINUE_EXIT_CODE = 85  # the job's own "time limit ahead, continue me"
+EXIT_TERMINATED = 143  # as a shell says it of what has obeyed SIGTERM
 CONFIGURATION_EXIT_CODE = 78  # of the job script, when its environment cannot be set up
 _KILLED, _BUS_ERROR = 9, 7
 # What the exit code or the signal of a FAILED job tells, where its journal has no word of an error.

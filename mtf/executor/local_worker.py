@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.causes import CONTINUE_EXIT_CODE
+from mtf.core.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor import local_process
@@ -145,6 +145,7 @@ class Worker:
             ),
             env=json.loads(job.environment)
             | {
+                "MTF_EXECUTOR": "local",
                 "MTF_RUN_DIR": job.run_dir,
                 "MTF_TOKEN": job.token,
                 "MTF_JOB_ID": job.job_id,
@@ -245,7 +246,9 @@ class Worker:
 
     def _ended(self, job: QueuedJob, code: int, at: float) -> None:
         """Write down the end of a job that left its exit code."""
-        told = job.wish if job.wished_at is not None else None  # else it ended of itself
+        # obeyed; wished_at is missing where a worker was killed between the signal and its note
+        obeyed = job.wished_at is not None or code == EXIT_TERMINATED
+        told = job.wish if obeyed else None  # else it ended of itself
         values = {"exit_code": code, "ended": at}
         match told:
             case "cancel":

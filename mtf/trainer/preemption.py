@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from types import FrameType
 
-from mtf.core.causes import CONTINUE_EXIT_CODE
+from mtf.core.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_INTERRUPTED = 130
@@ -63,13 +63,16 @@ def install() -> StopRequest:
 
 
 def end_after(stopped: Stopped) -> int:
-    """Return the exit code that tells the job script what to do; after TERM, do not return.
+    """Return the exit code that tells the job script what to do; after SLURM's TERM, do not return.
 
-    Exit 0 in a grace period would be recorded as COMPLETED and never requeued, and a requeue of
-    our own would undo a cancellation: only SLURM may end the process then.
+    An exit in SLURM's grace period would be recorded as COMPLETED or FAILED and never requeued, and
+    a requeue of our own would undo a cancellation: only SLURM may end the process then. The local
+    executor knows what it has sent TERM for.
     """
     now = STOP.signal or stopped.signal  # TERM may have come during the save
     if now is signal.SIGTERM:
+        if os.environ.get("MTF_EXECUTOR") == "local":
+            return EXIT_TERMINATED
         _wait_to_be_killed()
     return CONTINUE_EXIT_CODE if now is signal.SIGUSR1 else EXIT_INTERRUPTED
 
@@ -78,4 +81,4 @@ def _wait_to_be_killed() -> NoReturn:
     parent = os.getppid()
     while os.getppid() == parent:  # without its parent nobody is left to kill it
         time.sleep(0.5)
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(EXIT_TERMINATED)
