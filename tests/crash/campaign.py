@@ -17,7 +17,7 @@ from tests.crash.killer import Kill, Outcome, Task, run
 from tests.crash.laboratory import copy_world, make_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mtf.core.records import RunRecord
     from tests.crash.killer import When
@@ -87,17 +87,30 @@ def is_program(name: str) -> bool:
     return name.split(": ", 1)[1].split(maxsplit=1)[0] not in _VERBS
 
 
-def each_once(effects: Iterable[str], seen: set[str]) -> list[Kill]:
-    """Return one kill for each name that was not seen, before, during and after in turns."""
-    kills = []
-    for name in dict.fromkeys(effects):
-        if name not in seen:
-            whens: tuple[When, ...] = ("after", "before")
-            if is_program(name):
-                whens = ("after", "during", "before")
-            kills.append(Kill(name, 0, whens[len(seen) % len(whens)]))
-            seen.add(name)
+def each_once(effects: Sequence[str], seen: set[str]) -> list[Kill]:
+    """Return kills so that each name that was not seen has one at its side, or during it.
+
+    What an effect leaves is what the next one finds: the kill between them is of both. A file that
+    has just been opened is empty still, and a program has just begun: every other one of these is
+    killed there.
+    """
+    kills: list[Kill] = []
+    for name, following in zip(effects, [*effects[1:], ""], strict=True):
+        if name in seen:
+            continue
+        seen.add(name)
+        if len(kills) % 2 and is_program(name):
+            kills.append(Kill(name, 0, "during"))
+        elif following in seen or not following or (len(kills) % 2 and _only_opens(name)):
+            kills.append(Kill(name, 0, "after"))
+        else:
+            kills.append(Kill(following, 0, "before"))
+            seen.add(following)
     return kills
+
+
+def _only_opens(name: str) -> bool:
+    return ": write " in name
 
 
 def each_way(effects: Sequence[str]) -> list[Kill]:
