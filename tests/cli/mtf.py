@@ -1,28 +1,62 @@
-"""The real command line in a process of its own."""
+"""The real command line, each time in a process of its own.
+
+They are forked from one that has imported mtf already and has done nothing else: the imports take
+longer than most commands.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pytest", "tests.cli.imported"])
 
 
 def mtf(
     folder: Path, *args: str, code: int | None = 0, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run `mtf` in a folder; ``code`` is the exit code expected, None for any."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mtf.cli", *args], cwd=folder, capture_output=True, text=True, timeout=timeout
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        output = (Path(place, "stdout"), Path(place, "stderr"))
+        process = _FORKS.Process(target=_become, args=(folder, args, dict(os.environ), output))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(["mtf", *args], timeout)
+        said = [path.read_text() for path in output]
+        done = subprocess.CompletedProcess(["mtf", *args], process.exitcode, *said)
     assert code is None or done.returncode == code, (
         f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def _become(folder: Path, args: tuple[str, ...], env: Mapping[str, str], output: tuple[Path, Path]) -> None:  # fmt: skip
+    """Turn this process into `python -m mtf.cli` as a shell in the folder starts it."""
+    for number, (path, how) in enumerate([(os.devnull, os.O_RDONLY), *((p, os.O_WRONLY | os.O_CREAT) for p in output)]):  # fmt: skip
+        os.dup2(os.open(path, how), number)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.chdir(folder)
+    sys.path[0] = str(folder)
+    sys.argv = ["mtf", *args]
+    from mtf.cli.main import main
+
+    main()
 
 
 def mtf_json(folder: Path, *args: str, code: int | None = 0) -> Any:

@@ -32,7 +32,10 @@ def notes(repo: Repo) -> list[str]:
 
 
 def test_each_cluster_has_its_own_runs_and_leaves_the_others_alone(tmp_path: Path) -> None:
-    specs = {"a.yaml": spec("a", epochs=500), "b.yaml": spec("b", epochs=500) + "cluster: big\n"}
+    specs = {
+        "a.yaml": spec("a", pause=0.1, epochs=500),
+        "b.yaml": spec("b", pause=0.1, epochs=500) + "cluster: big\n",
+    }
     lab = make_lab(tmp_path, specs, settings=SETTINGS + CLUSTERS)
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "big")
     big = Repo(tmp_path / "big")
