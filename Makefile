@@ -4,6 +4,7 @@ EXECUTOR ?= local
 BIN := .venv/bin
 READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONDONTWRITEBYTECODE =  # whoever has set it: compiling mtf again takes longer than most commands
 
 .PHONY: help setup demo test lint bench clean
 help:
@@ -27,7 +28,7 @@ demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EXECUTOR=$(EXECUTOR) bash docs/demo.sh
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile  # two cores are enough: those on SLURM mostly wait
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,19 +7,40 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from xdist.remote import Producer
 
 # a busy machine is slow, not wrong
 settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mtf")
 
 
+# Begun first, so that no process is left alone with a long file at the end.
+_LONG = ("tests/slurm/", "tests/crash/", "tests/trainer/", "tests/cli/", "tests/executor/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests on SLURM, which take longest and mostly wait."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Begin with the folders that take long."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in _LONG])
+
+
+class _ByFile(LoadFileScheduling):
+    """Deals out files, and the tests on SLURM as if they were one file: they share a cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    """Deal out files in the order above, not those with most tests first."""
+    config.option.loadscopereorder = False
+    return _ByFile(config, log)
 
 
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
