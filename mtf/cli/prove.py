@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(1), help="Epochs to train for; 2 by default.")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps an epoch; 4 by default.")
 @click.option("--workers", type=click.IntRange(0), help="In place of data.num_workers.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Trainings at once; by default what cores allow."
+)
 @click.option("--keep", is_flag=True, help="Keep the scratch folder and say where it is.")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @click.pass_obj
@@ -45,6 +48,7 @@ def verify_resume(
     epochs: int | None,
     steps: int | None,
     workers: int | None,
+    jobs: int | None,
     keep: bool,
     as_json: bool,
 ) -> None:
@@ -58,7 +62,7 @@ def verify_resume(
     """
     from mtf.commands import verify_resume as proof
 
-    wishes = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops)
+    wishes = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops, jobs)
     prepared = proof.prepare(Path(folder), spec, wishes)
     say(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:
@@ -112,6 +116,7 @@ class _Watcher:
 
     def __init__(self, gpus: int) -> None:
         self._gpus = gpus
+        self.started: dict[str, Any] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.chain: dict[str, Any] | None = None
         self.verdict: dict[str, Any] = {}
@@ -127,6 +132,7 @@ class _Watcher:
         """Take in one event."""
         match str(event["verify"]):
             case "started":
+                self.started = {k: event[k] for k in ("device", "torch", "python")}
                 if event["device"] != "cpu" or self._gpus:
                     no_gpu = "the CPU, for there is no GPU: its kernels are not proved"
                     say(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
@@ -135,6 +141,8 @@ class _Watcher:
                 say(f"trained without interruption, {again}{event['seconds']:.1f} s")
             case "plan":
                 self._planned.update(event["phases"])
+                for phase in event["phases"]:
+                    self.rows[phase] = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
                 loop = " at moments, for it is a loop of its own: neither shortened nor with phases"
                 say(f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}")
             case "interrupted":
@@ -148,11 +156,12 @@ class _Watcher:
                 say(f"looking for the cause: {event['what']}")
             case _:
                 self.verdict = event
+                if (event["finding"] or {}).get("stage") == "repetition":
+                    self.rows, self.chain = {}, None  # what nobody interrupts differs as well
 
     def _interrupted(self, event: dict[str, Any]) -> None:
         phase = event["phase"]
-        empty = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
-        row = self.rows.setdefault(phase, empty)
+        row = self.rows[phase]
         row["kills" if event["kill"] else "stops"] += 1
         row["exact"] += event["exact"]
         total = row["stops"] + row["kills"]
@@ -162,14 +171,15 @@ class _Watcher:
 
 
 def _print(watcher: _Watcher, prepared: Prepared, *, as_json: bool) -> None:
-    from mtf.report.proofs import table_of, verdict_text
+    from mtf.report.proofs import Proved, table_of, verdict_text
 
     verdict, rows = watcher.verdict, list(watcher.rows.values())
+    proved = Proved(prepared.name, watcher.started, rows, watcher.chain)
     if as_json:
         said = {k: v for k, v in verdict.items() if k != "verify"}
-        facts = {"experiment": prepared.name, "notes": list(prepared.notes), "phases": rows}
-        click.echo(json.dumps({**facts, "chain": watcher.chain, **said}, indent=2))
+        facts = {"experiment": prepared.name, "notes": list(prepared.notes), **watcher.started}
+        click.echo(json.dumps({**facts, "phases": rows, "chain": watcher.chain, **said}, indent=2))
         return
     if rows:
         print_table(table_of(rows))
-    click.echo(verdict_text(verdict))
+    click.echo(verdict_text(verdict, proved))

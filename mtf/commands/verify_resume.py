@@ -66,6 +66,7 @@ class Wishes:
     workers: int | None = None
     phases: tuple[str, ...] = ()  # none: all
     stops: int = 10
+    jobs: int | None = None  # trainings at once
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes:
     config = {**short.config, "mtf": _place(experiment, prepared.root)}
     order = {
         "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
-        "stops": wishes.stops,
+        "stops": wishes.stops, "jobs": wishes.jobs,
     }  # fmt: skip
     texts = {
         rundir.CONFIG: rundir.render_yaml(config),

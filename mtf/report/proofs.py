@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.report.tables import Columns, count
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
 
 _NAMES = {"repetition": ("first", "second")}
 _NO_PHASE = "(at moments: a loop of its own)"
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What a verdict is about."""
+
+    name: str  # of the experiment
+    started: Mapping[str, Any]  # on what: device, versions
+    rows: Sequence[Mapping[str, Any]]  # a phase each
+    chain: Mapping[str, Any] | None
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
@@ -28,14 +39,11 @@ def _exact(row: Mapping[str, Any]) -> str:
     return "all" if row["exact"] == total else f"{row['exact']} of {total}"
 
 
-def verdict_text(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict in words: what differs, since when, and why."""
+def verdict_text(verdict: Mapping[str, Any], proved: Proved) -> str:
+    """Return the verdict in words: what was proved, or what differs, since when, and why."""
     seconds = f"{verdict['seconds']:.0f} s"
     if verdict["exact"]:
-        return (
-            f"exact: {count(verdict['trainings'] - 1, 'other training')} ended in the very bits of"
-            f" the first, whatever interrupted them ({seconds})"
-        )
+        return "\n".join(_proved(verdict, proved))
     finding, cause = verdict["finding"], verdict["cause"]
     names = _NAMES.get(finding["stage"], ("whole", "resumed"))
     lines = [f"NOT exact: {_what(finding)} ({seconds})"]
@@ -49,6 +57,29 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
     return "\n".join(
         [*lines, f"  cause         {cause['text']}", f"  cure          {cause['cure']}"]
     )
+
+
+def _proved(verdict: Mapping[str, Any], proved: Proved) -> list[str]:
+    """Return lines to be shown to others: what was proved, on what, in what time."""
+    stops, kills = (sum(row[kind] for row in proved.rows) for kind in ("stops", "kills"))
+    where = f"in {count(len(proved.rows), 'phase')}"
+    if [row["phase"] for row in proved.rows] == [""]:
+        where = "at moments"
+    chain = proved.chain
+    more = f", then {count(chain['interruptions'], 'time')} in chains" if chain else ""
+    device = "the CPU" if proved.started["device"] == "cpu" else proved.started["device"]
+    versions = f"torch {proved.started['torch']}, Python {proved.started['python']}"
+    tensors = f"{count(verdict['tensors'], 'tensor')} ({verdict['bytes'] / 1e6:.3g} MB)"
+    return [
+        f"exact: {proved.name} ends in the same bits, whatever interrupts it",
+        f"  interrupted  {count(stops + kills, 'time')} {where} ({stops} by TERM, USR1 or INT,"
+        f" {kills} by KILL){more}; resumed in a new process each time",
+        f"  compared     every bit of {tensors}: weights, buffers, optimizer, generators; and of"
+        " counters, metrics and scalars",
+        f"  on           {device}, {versions}",
+        f"  took         {verdict['seconds']:.0f} s: {count(verdict['trainings'], 'training')} in"
+        f" {verdict['processes']} processes, {verdict['at_once']} at once",
+    ]
 
 
 def _what(finding: Mapping[str, Any]) -> str:

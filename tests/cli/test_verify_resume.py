@@ -13,7 +13,7 @@ import pytest
 
 from mtf.commands import verify_resume
 from mtf.commands.verify_resume import Wishes, shortened
-from mtf.report.proofs import table_of, verdict_text
+from mtf.report.proofs import Proved, table_of, verdict_text
 from mtf.trainer.phases import Phase
 from mtf.trainer.verify.laboratory import Order
 from tests.cli.mtf import mtf
@@ -56,6 +56,9 @@ FINDING: dict[str, Any] = {
     "batch": "training batch 0 of epoch 1 (optimizer step 4)", "losses": [1.0, 2.0],
     "row": [{"step": 5}, None],
 }  # fmt: skip
+
+
+STARTED = {"device": "cpu", "torch": "2.13.0", "python": "3.11.7"}
 
 
 def test_a_proof_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_both_sides_know_the_same_phases_and_order(tmp_path: Path) -> None:
 def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
     cause = {"kind": "state-outside", "text": "Net.calls", "cure": "register_buffer"}
     verdict = {"exact": False, "seconds": 3.2, "finding": FINDING, "cause": cause}
-    assert verdict_text(verdict) == (
+    assert verdict_text(verdict, Proved("alone", STARTED, [], None)) == (
         "NOT exact: a training differs that got SIGKILL after EPOCH_END number 1 (3 s)\n"
         "  first step    training batch 0 of epoch 1 (optimizer step 4), the first after the resume:"
         " loss 1 whole, 2 resumed\n"
@@ -167,3 +170,22 @@ def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
     rows = [{"phase": "INIT", "stops": 2, "kills": 1, "exact": 3}]
     rows += [{"phase": "EPOCH_END", "stops": 2, "kills": 1, "exact": 1}]
     assert [row[3] for row in table_of(rows).rows] == ["all", "1 of 3"]
+
+
+def test_a_verdict_to_be_shown_says_what_was_proved_on_what_in_what_time() -> None:
+    rows = [{"phase": "INIT", "stops": 2, "kills": 1, "exact": 3}]
+    rows += [{"phase": "EPOCH_END", "stops": 2, "kills": 2, "exact": 4}]
+    chain = {"interruptions": 10, "trainings": 2, "exact": True}
+    verdict = {
+        "exact": True, "seconds": 9.4, "trainings": 11, "processes": 29, "at_once": 2,
+        "tensors": 27, "bytes": 329_000,
+    }  # fmt: skip
+    assert verdict_text(verdict, Proved("alone", STARTED, rows, chain)).splitlines() == [
+        "exact: alone ends in the same bits, whatever interrupts it",
+        "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times in"
+        " chains; resumed in a new process each time",
+        "  compared     every bit of 27 tensors (0.329 MB): weights, buffers, optimizer, generators;"
+        " and of counters, metrics and scalars",
+        "  on           the CPU, torch 2.13.0, Python 3.11.7",
+        "  took         9 s: 11 trainings in 29 processes, 2 at once",
+    ]

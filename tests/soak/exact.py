@@ -84,6 +84,7 @@ class Tally:
     stops: int = 0
     kills: int = 0
     too_late: int = 0  # signals in the very last instructions: the training was complete
+    left_out: int = 0  # places that the time did not suffice for
     faults: list[str] = field(default_factory=list)
 
     def count(self, code: int) -> None:
@@ -142,7 +143,7 @@ class Campaign:
                 prepare()
                 body(run)
 
-            return trials.in_child(alone, log=run / OUTPUT)
+            return trials.fork(alone, log=run / OUTPUT).wait()
         rank = next(self._turns) % self._kind.ranks
         codes = train_ranks(run, self._kind.ranks, {rank: prepare}, body)
         is_kill = interruption is not None and interruption.is_kill
@@ -179,12 +180,16 @@ def places(counts: Mapping[str, int], parts: int) -> Iterator[Interruption]:
             yield Interruption(signal.SIGKILL, phase, nth, next(after))
 
 
-def campaign(folder: Path, name: str, parts: int, stops: int) -> Tally:
-    """Interrupt one kind of training everywhere, and again and again."""
+def campaign(folder: Path, name: str, parts: int, stops: int, limit_s: float) -> Tally:
+    """Interrupt one kind of training everywhere, then again and again, for as long as there is."""
+    ends_s = time.monotonic() + limit_s
     work = Campaign(folder, ALL[name])
     chosen = list(places(work.counts, parts))
     random.Random(0).shuffle(chosen)  # if it is cut short, all phases have been seen
-    for interruption in chosen:
+    for number, interruption in enumerate(chosen):
+        if time.monotonic() > ends_s:
+            work.tally.left_out = len(chosen) - number + stops
+            return work.tally
         work.interrupt(interruption)
     left = chain(work.counts, stops)
     while left and not work.tally.faults:
@@ -203,6 +208,9 @@ def main() -> None:
         "--parts", type=int, default=2, help="of a training, to interrupt at the ends of"
     )
     parser.add_argument("--stops", type=int, default=20, help="interruptions in a chain")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="for each kind; what is left is said"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     failed = False
@@ -210,9 +218,12 @@ def main() -> None:
     for name in options.only or ALL:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="mtf-exact-") as folder:
-            tally = campaign(Path(folder), name, options.parts, options.stops)
+            limit_s = options.minutes * 60
+            tally = campaign(Path(folder), name, options.parts, options.stops, limit_s)
         failed |= bool(tally.faults)
         exact = f"no: {len(tally.faults)} differ" if tally.faults else "all"
+        if tally.left_out:
+            exact += f", {tally.left_out} left out for want of time"
         spent = f"{time.monotonic() - began:.0f}"
         print(f"{name:<20}{tally.stops:>7}{tally.kills:>7}{tally.too_late:>10}{spent:>9}  {exact}")
         for fault in tally.faults[:5]:

@@ -265,7 +265,7 @@ def in_child(
         prepare()
         train(run, precision)
 
-    return trials.in_child(body)
+    return trials.fork(body).wait()
 
 
 def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> Callable[[], None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
     torch.set_num_threads(1)  # a pool of threads would be lost in the forks
     order = Order.read(scratch / ORDER)
     forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
-    say("started", device="cpu" if forks else torch.cuda.get_device_name())
+    facts = {"torch": torch.__version__, "python": platform.python_version()}
+    say("started", device="cpu" if forks else torch.cuda.get_device_name(), **facts)
     verdict = prove(Laboratory(scratch, order, forks=forks), order, say)
     say("verdict", **verdict.plain())
     return 0 if verdict.exact else EXIT_ERROR

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import json
+import os
 import shutil
 import signal
 import sys
@@ -17,14 +19,17 @@ from mtf import rundir
 from mtf.errors import MtfError
 from mtf.trainer import job
 from mtf.trainer.verify import process, trials
+from mtf.trainer.verify.beside import at_once, places_for
 from mtf.trainer.verify.compare import result
 from mtf.trainer.verify.recorder import read_records
-from mtf.trainer.verify.trials import COMPLETE, OUTPUT, STOPPED, Interruption, Trial
+from mtf.trainer.verify.trials import COMPLETE, OUTPUT, OVERDUE, STOPPED, Interruption, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mtf.trainer.verify.beside import Steps
     from mtf.trainer.verify.recorder import Record
+    from mtf.trainer.verify.trials import Child
 
 _PATIENCE_S, _PATIENCE = 600.0, 20.0  # a trial may take so long, and so many times the whole one
 _INTERRUPTED = frozenset({STOPPED, -signal.SIGKILL})
@@ -38,6 +43,7 @@ class Order:
     val_batches: int
     phases: tuple[str, ...]  # none: all of them
     stops: int
+    jobs: int | None  # trainings at once; None: as many as there is room for
 
     @classmethod
     def read(cls, path: Path) -> Order:
@@ -69,12 +75,18 @@ class Laboratory:
         self._numbers = itertools.count(1)
         self.num_workers = job.read_config(scratch).data.num_workers
         self.forks = forks
+        self.processes = 0  # that have been started
+        self.at_once = 1  # trainings
         self._limit_s: float | None = None
 
-    def train(
+    def train(self, interruptions: Sequence[Interruption] = (), **how: Any) -> Training:
+        """Train to the end; as ``steps``, with nothing beside it."""
+        return next(at_once(1, [self.steps(interruptions, **how)]))
+
+    def steps(
         self, interruptions: Sequence[Interruption] = (), *, fresh: bool = False, env: Any = None,
         **changes: Any,
-    ) -> Training:  # fmt: skip
+    ) -> Steps[Training]:  # fmt: skip
         """Train to the end through all interruptions.
 
         Args:
@@ -93,7 +105,8 @@ class Laboratory:
             str(folder), batches=self._order.batches, val_batches=self._order.val_batches, **changes
         )
         for interruption in (*interruptions, None):
-            code = self._run(trial.interrupted(interruption), fresh=fresh, env=env or {})
+            self.processes += 1
+            code = yield self._start(trial.interrupted(interruption), fresh=fresh, env=env or {})
             if code == COMPLETE:
                 break
             if interruption is None or code not in _INTERRUPTED:
@@ -107,20 +120,21 @@ class Laboratory:
     def settle(self, seconds: float, modules: Sequence[str]) -> None:
         """Take the measure of a whole training, and import what each would import."""
         self._limit_s = _PATIENCE_S + _PATIENCE * seconds
-        if self.forks:
-            for name in modules:
-                with suppress(Exception):  # a plug-in that is not for us
-                    importlib.import_module(name)
+        if not self.forks:  # but on a GPU, which one training has for itself
+            return
+        for name in modules:
+            with suppress(Exception):  # a plug-in that is not for us
+                importlib.import_module(name)
+        gc.freeze()  # or each fork's collector would touch, and thereby copy, all of it
+        threads = int(os.environ.get("MTF_CPUS") or 1)
+        self.at_once = self._order.jobs or places_for(max(threads, 1 + self.num_workers))
 
-    def _run(self, trial: Trial, *, fresh: bool, env: Mapping[str, str]) -> int:
+    def _start(self, trial: Trial, *, fresh: bool, env: Mapping[str, str]) -> Child:
         log = Path(trial.run_dir) / OUTPUT
-        try:
-            if self.forks and not fresh:
-                return trials.in_child(lambda: process.run(trial), log=log, limit_s=self._limit_s)
-            command = [sys.executable, "-m", "mtf.trainer.verify", "--trial", trial.dumps()]
-            return trials.in_new_interpreter(command, log=log, limit_s=self._limit_s, **env)
-        except TimeoutError as e:
-            raise FailedError(f"{e} ({trial.interruption or 'uninterrupted'})") from e
+        if self.forks and not fresh:
+            return trials.fork(lambda: process.run(trial), log=log, limit_s=self._limit_s)
+        command = [sys.executable, "-m", "mtf.trainer.verify", "--trial", trial.dumps()]
+        return trials.spawn(command, log=log, limit_s=self._limit_s, **env)
 
 
 def _last_words(folder: Path, code: int, interruption: Interruption | None) -> str:
@@ -129,5 +143,7 @@ def _last_words(folder: Path, code: int, interruption: Interruption | None) -> s
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else "failed"
+    if code == OVERDUE:
+        how = "did not end and was killed"
     when = f" that was to get {interruption}" if interruption else ""
     return f"a training{when} {how}: {said.strip()} (all of it: {path})"

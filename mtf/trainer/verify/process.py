@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+import mtf
 from mtf.trainer import job, preemption
 from mtf.trainer.context import RunContext
 from mtf.trainer.fabric import build_fabric
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mtf.trainer.phases import Phase
     from mtf.trainer.verify.trials import Trial
 
+_INSTALLED = (f"{Path(os.__file__).parent}/", f"{Path(mtf.__file__).parent}/")
 LIVES, HIDDEN, END = "lives", "hidden.jsonl", "end.json"
 
 
@@ -41,9 +43,11 @@ def run(trial: Trial) -> None:
     folder = Path(trial.run_dir)
     config = _config_of(trial)
     os.environ["MTF_RUN_DIR"] = str(folder)
+    known = frozenset(sys.modules)
     own = Own(Path(config.mtf.code_dir))
     put_first(Path(config.mtf.code_dir))
     sys.dont_write_bytecode = True
+    os.fsync = _left_out  # type: ignore[assignment]
     life = _next_life(folder)
     probe = None
     if trial.probed_to is not None:
@@ -63,11 +67,13 @@ def run(trial: Trial) -> None:
     try:
         job.train(context, lambda: None)
     finally:
-        _write_end(folder, recorder, time.monotonic() - started)
+        imported = [name for name in sys.modules if name not in known and _is_installed(name)]
+        end = {"phases": recorder.counts, "seconds": time.monotonic() - started}
+        (folder / END).write_text(json.dumps({**end, "modules": imported}))
 
 
 def read_end(folder: Path) -> tuple[dict[str, int], float, list[str]]:
-    """Return of the last process that ended by itself: its phases, its seconds, its modules."""
+    """Return phases, seconds and imports of the last process that ended by itself."""
     value = json.loads((folder / END).read_text())
     return value["phases"], value["seconds"], value["modules"]
 
@@ -131,8 +137,11 @@ def _next_life(folder: Path) -> int:
         return file.tell()
 
 
-def _write_end(folder: Path, recorder: Recorder, seconds: float) -> None:
-    files = ((name, getattr(module, "__file__", None)) for name, module in sys.modules.items())
-    installed = [name for name, file in files if file and "-packages/" in file]
-    end = {"phases": recorder.counts, "seconds": seconds, "modules": installed}
-    (folder / END).write_text(json.dumps(end))
+def _is_installed(module: str) -> bool:
+    """Return whether a module is nothing that a user works on."""
+    file = getattr(sys.modules[module], "__file__", None) or ""
+    return "-packages/" in file or file.startswith(_INSTALLED)
+
+
+def _left_out(_fd: int) -> None:
+    """Stand in for ``os.fsync``: a process that dies loses nothing written, a machine does."""

@@ -6,8 +6,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils._pytree import tree_leaves
+
 from mtf.errors import MtfError
 from mtf.trainer.verify import places
+from mtf.trainer.verify.beside import T, at_once
 from mtf.trainer.verify.compare import differences, first_row
 from mtf.trainer.verify.inquiry import Inquiry
 from mtf.trainer.verify.laboratory import FailedError
@@ -17,6 +21,7 @@ from mtf.trainer.verify.recorder import first_difference
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mtf.trainer.verify.beside import Steps
     from mtf.trainer.verify.diagnose import Cause
     from mtf.trainer.verify.laboratory import Laboratory, Order, Training
     from mtf.trainer.verify.trials import Interruption
@@ -41,12 +46,24 @@ class Finding:
     row: tuple[Any, Any] | None  # the first scalars that differ
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What an interruption, or chance, has left in a training."""
+
+    finding: Finding
+    ask: Callable[[Inquiry], Cause]  # why
+
+
 @dataclass
 class Verdict:
     """What a proof has come to."""
 
     exact: bool = True
     trainings: int = 0
+    processes: int = 0
+    at_once: int = 1  # trainings
+    tensors: int = 0  # that were compared of each
+    bytes: int = 0  # of these
     finding: Finding | None = None
     cause: Cause | None = None
     seconds: float = field(default_factory=time.monotonic)  # the time of the start, till the end
@@ -68,9 +85,13 @@ def prove(lab: Laboratory, order: Order, say: Say) -> Verdict:
         MtfError: a training fails by itself, so that there is nothing to compare.
     """
     proof = _Proof(lab, order, say)
-    if proof.repeats():
-        proof.interrupt()
-    return proof.verdict
+    trace = proof.search()
+    verdict = proof.verdict
+    if trace is not None:
+        verdict.exact, verdict.finding = False, trace.finding
+        verdict.cause = trace.ask(Inquiry(lab, say))
+    verdict.processes, verdict.at_once = lab.processes, lab.at_once
+    return verdict
 
 
 class _Proof:
@@ -81,33 +102,33 @@ class _Proof:
         self._order = order
         self._say = say
         self.verdict = Verdict()
-        self._suffered = 0
         started = time.monotonic()
-        self._whole = self._train()
+        self._whole = self._lab.train()
         self._phases, self._seconds, modules = read_end(self._whole.folder)
         lab.settle(time.monotonic() - started, modules)
+        tensors = [leaf for leaf in tree_leaves(self._whole.result) if torch.is_tensor(leaf)]
+        self.verdict.trainings = 1
+        self.verdict.tensors = len(tensors)
+        self.verdict.bytes = sum(t.numel() * t.element_size() for t in tensors)
         say("whole", number=1, seconds=self._seconds, records=len(self._whole.records))
 
-    def repeats(self) -> bool:
-        """Return whether a second training, in an interpreter of its own, equals the first."""
-        again = self._train(fresh=True)
-        self._say("whole", number=2, seconds=read_end(again.folder)[1])
-        finding = self._compare(again, REPETITION)
-        if finding is None:
-            self._lab.discard(again)
-            return True
-        self._blame(finding, Inquiry(self._lab, self._say).of_repetition(self._whole, again))
-        return False
+    def search(self) -> Trace | None:
+        """Train in every way that should make no difference; return the first trace of any.
 
-    def interrupt(self) -> None:
-        """Interrupt at each place in turn, then again and again; ask why after the first trace."""
+        Where a training is not even the same when nobody interrupts it, the others say nothing.
+        """
         chosen = self._chosen()
         self._say("plan", phases={name: len(found) for name, found in chosen.items()})
-        for phase, found in chosen.items():
-            for interruption in found:
-                self._one(phase, interruption)
-        if self._phases and self._order.stops:
-            self._chain()
+        chain = [self._chain()] if self._phases and self._order.stops else []
+        ones = [self._one(phase, each) for phase, found in chosen.items() for each in found]
+        found: dict[int, Trace] = {}
+        works = [self._again(), *chain, *ones]
+        for number, trace in at_once(self._lab.at_once, map(_numbered, enumerate(works))):
+            if trace is not None and number == 0:
+                return trace
+            if trace is not None and number <= min(found, default=number):
+                found = {number: trace}
+        return next(iter(found.values()), None)
 
     def _chosen(self) -> dict[str, list[Interruption]]:
         wanted = self._order.phases
@@ -119,54 +140,62 @@ class _Proof:
         there = ", ".join(self._phases) or "none: it is a loop of its own"
         raise MtfError(f"the training never comes to {', '.join(wanted)}. Its phases: {there}")
 
-    def _one(self, phase: str, interruption: Interruption) -> None:
-        exact = self._is_exact([interruption], INTERRUPTION)
-        facts = {"kill": interruption.is_kill, "exact": exact}
+    def _again(self) -> Steps[Trace | None]:
+        """Train once more without an interruption, in an interpreter of its own."""
+        again = yield from self._train(fresh=True)
+        self._say("whole", number=2, seconds=read_end(again.folder)[1])
+        return self._trace(again, REPETITION, ())
+
+    def _one(self, phase: str, interruption: Interruption) -> Steps[Trace | None]:
+        trace, _ = yield from self._interrupted([interruption], INTERRUPTION)
+        facts = {"kill": interruption.is_kill, "exact": trace is None}
         self._say("interrupted", phase=phase, where=str(interruption), **facts)
+        return trace
 
-    def _chain(self) -> None:
+    def _chain(self) -> Steps[Trace | None]:
         """Interrupt again and again; a training that is complete too soon makes way for another."""
-        left, exact, trainings = places.chain(self._phases, self._order.stops), True, 0
+        left, trainings, trace = places.chain(self._phases, self._order.stops), 0, None
         asked = len(left)
-        while left and exact:
-            self._suffered = 0
-            exact = self._is_exact(left, CHAIN)
+        while left and trace is None:
+            trace, suffered = yield from self._interrupted(left, CHAIN)
             trainings += 1
-            if not self._suffered:
+            if not suffered:
                 break
-            left = left[self._suffered :]
-        self._say("chain", interruptions=asked - len(left), trainings=trainings, exact=exact)
+            left = left[suffered:]
+        facts = {"trainings": trainings, "exact": trace is None}
+        self._say("chain", interruptions=asked - len(left), **facts)
+        return trace
 
-    def _is_exact(self, interruptions: Sequence[Interruption], stage: str) -> bool:
-        other = self._resumed(interruptions, stage)
-        if other is None:
-            return False
-        self._suffered = read_lives(other.folder) - 1
+    def _interrupted(
+        self, interruptions: Sequence[Interruption], stage: str
+    ) -> Steps[tuple[Trace | None, int]]:
+        """Train through interruptions; return the trace that they leave, and how many came."""
+        try:
+            other = yield from self._train(interruptions)
+        except FailedError as e:
+            cause = Inquiry.of_failure(str(e))
+            finding = Finding(stage, _all_of(interruptions), 0, "", "", (), None, None)
+            return Trace(finding, lambda _inquiry: cause), 0
+        suffered = read_lives(other.folder) - 1
+        return self._trace(other, stage, interruptions), suffered
+
+    def _train(self, interruptions: Sequence[Interruption] = (), **how: Any) -> Steps[Training]:
+        self.verdict.trainings += 1
+        return self._lab.steps(interruptions, **how)
+
+    def _trace(
+        self, other: Training, stage: str, interruptions: Sequence[Interruption]
+    ) -> Trace | None:
         finding = self._compare(other, stage, interruptions)
         if finding is None:
             self._lab.discard(other)
-            return True
-        if self.verdict.exact:
-            inquiry = Inquiry(self._lab, self._say)
-            self._blame(finding, inquiry.of_resume(self._whole, other, interruptions))
-        return False
-
-    def _resumed(self, interruptions: Sequence[Interruption], stage: str) -> Training | None:
-        try:
-            return self._train(interruptions)
-        except FailedError as e:
-            if self.verdict.exact:
-                where = ", ".join(map(str, interruptions))
-                finding = Finding(stage, where, 0, "", "", (), None, None)
-                self._blame(finding, Inquiry.of_failure(str(e)))
             return None
-
-    def _train(self, interruptions: Sequence[Interruption] = (), **how: Any) -> Training:
-        self.verdict.trainings += 1
-        return self._lab.train(interruptions, **how)
+        if stage == REPETITION:
+            return Trace(finding, lambda inquiry: inquiry.of_repetition(self._whole, other))
+        return Trace(finding, lambda inquiry: inquiry.of_resume(self._whole, other, interruptions))
 
     def _compare(
-        self, other: Training, stage: str, interruptions: Sequence[Interruption] = ()
+        self, other: Training, stage: str, interruptions: Sequence[Interruption]
     ) -> Finding | None:
         found = list(differences(self._whole.result, other.result))
         if not found:
@@ -174,7 +203,7 @@ class _Proof:
         batch = first_difference(self._whole.records, other.records)
         return Finding(
             stage=stage,
-            interruption=", ".join(map(str, interruptions)),
+            interruption=_all_of(interruptions),
             places=len(found),
             first=str(found[0]).removeprefix("/content/"),
             batch=str(batch[0].place) if batch else "",
@@ -183,10 +212,13 @@ class _Proof:
             row=first_row(self._whole.result["scalars"], other.result["scalars"]),
         )
 
-    def _blame(self, finding: Finding, cause: Cause) -> None:
-        self.verdict.exact = False
-        self.verdict.finding = finding
-        self.verdict.cause = cause
+
+def _numbered(work: tuple[int, Steps[T]]) -> Steps[tuple[int, T]]:
+    return work[0], (yield from work[1])
+
+
+def _all_of(interruptions: Sequence[Interruption]) -> str:
+    return ", ".join(map(str, interruptions))
 
 
 def _is_at_resume(training: Training, key: tuple[int, bool, int]) -> bool | None:

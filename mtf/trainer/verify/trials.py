@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop import Loop
 
-COMPLETE, FAILED, STOPPED = 0, 1, 7
+COMPLETE, FAILED, STOPPED, OVERDUE = 0, 1, 7, 124
 OUTPUT = "output.txt"
-_POLL_S = 0.005
+POLL_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -125,17 +125,44 @@ def outcome(body: Callable[[], None]) -> int:
     return COMPLETE
 
 
-def in_child(
+class Child:
+    """A process that trains."""
+
+    def __init__(self, pid: int, limit_s: float | None) -> None:
+        """``limit_s``: how long it may take."""
+        self._pid = pid
+        self._ends_by_s = None if limit_s is None else time.monotonic() + limit_s
+
+    def poll(self) -> int | None:
+        """Return how it has ended, None while it runs. One that takes too long is killed.
+
+        Returns:
+            COMPLETE, STOPPED, FAILED, OVERDUE, or minus the signal that it died of.
+        """
+        ended, status = os.waitpid(self._pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if self._ends_by_s is not None and time.monotonic() > self._ends_by_s:
+            self.kill()
+            return OVERDUE
+        return None
+
+    def wait(self) -> int:
+        """Return how it ends."""
+        while (code := self.poll()) is None:
+            time.sleep(POLL_S)
+        return code
+
+    def kill(self) -> None:
+        """End it at once."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def fork(
     body: Callable[[], None], *, log: Path | None = None, limit_s: float | None = None
-) -> int:
-    """Train in a fork of this process, whose output goes to ``log``.
-
-    Returns:
-        COMPLETE, STOPPED, FAILED, or minus the signal that it died of.
-
-    Raises:
-        TimeoutError: it was killed after ``limit_s`` seconds.
-    """
+) -> Child:
+    """Train in a fork of this process, whose output goes to ``log``."""
     sys.stdout.flush()
     sys.stderr.flush()
     if (pid := os.fork()) == 0:
@@ -148,24 +175,18 @@ def in_child(
             sys.stderr.flush()
         finally:
             os._exit(code)
-    return _wait(pid, limit_s)
+    return Child(pid, limit_s)
 
 
-def in_new_interpreter(
-    command: list[str], *, log: Path, limit_s: float | None = None, **env: str
-) -> int:
-    """Run a command that answers as ``in_child`` does, with other variables if any are given.
-
-    Raises:
-        TimeoutError: it was killed after ``limit_s`` seconds.
-    """
+def spawn(command: list[str], *, log: Path, limit_s: float | None = None, **env: str) -> Child:
+    """Run a command that ends as a fork does, with other variables if any are given."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     pid = os.posix_spawn(command[0], command, {**os.environ, **env}, file_actions=actions)
-    return _wait(pid, limit_s)
+    return Child(pid, limit_s)
 
 
 def _write_to(log: Path) -> None:
@@ -176,18 +197,3 @@ def _write_to(log: Path) -> None:
     # whatever the parent has put in their place, say a test's capture
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _wait(pid: int, limit_s: float | None) -> int:
-    if limit_s is None:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    end = time.monotonic() + limit_s
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise TimeoutError(f"a training did not end within {limit_s:.0f} s")
-        time.sleep(_POLL_S)

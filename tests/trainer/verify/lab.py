@@ -13,6 +13,8 @@ from tests.trainer.runs import config_with
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mtf.trainer.verify.beside import Steps
+
 CODE = """\
 import random, time
 import numpy as np
@@ -156,9 +158,9 @@ CONFIG: dict[str, Any] = {
 class ForkingLaboratory(Laboratory):
     """Forks where a new interpreter is asked for, which would take seconds to import torch."""
 
-    def train(self, *args: Any, **how: Any) -> Training:
+    def steps(self, *args: Any, **how: Any) -> Steps[Training]:
         how["fresh"] = False
-        return super().train(*args, **how)
+        return super().steps(*args, **how)
 
 
 def scratch(tmp: Path, **changes: Any) -> Path:
@@ -173,7 +175,13 @@ def scratch(tmp: Path, **changes: Any) -> Path:
         "grid": None, "code_dir": str(root), "repository": str(root),
     }  # fmt: skip
     (folder / rundir.CONFIG).write_text(rundir.render_yaml(config))
-    order = {"batches": 5, "val_batches": 2, "phases": ["TRAIN_BATCH_END"], "stops": 0}
+    order = {
+        "batches": 5,
+        "val_batches": 2,
+        "phases": ["TRAIN_BATCH_END"],
+        "stops": 0,
+        "jobs": None,
+    }
     (folder / "order.json").write_text(json.dumps(order))
     return folder
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from mtf.trainer.phases import Phase
 from mtf.trainer.verify import trials
+from mtf.trainer.verify.beside import at_once
 from mtf.trainer.verify.hidden import Own, summary, unequal
 from mtf.trainer.verify.places import chain, interruptions
 from mtf.trainer.verify.recorder import First
@@ -20,6 +23,8 @@ from mtf.trainer.verify.trials import Interruption, Trial
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mtf.trainer.verify.beside import Steps
 
 PHASES = {"INIT": 1, "TRAIN_BATCH_LOAD": 10, "EPOCH_END": 2}
 USER = """\
@@ -76,7 +81,7 @@ def test_lines_of_the_users_that_read_the_clock_or_draw_unseeded_are_noted(tmp_p
         names["seeded"]()
         names["read"]()
 
-    assert trials.in_child(body) == trials.COMPLETE
+    assert trials.fork(body).wait() == trials.COMPLETE
     found = read_sources(tmp_path)
     assert [(s.kind, s.file, s.line) for s in found] == [
         (CLOCK, "user.py", 5),
@@ -111,10 +116,7 @@ def test_a_trial_survives_its_way_to_another_interpreter() -> None:
 
 
 def test_a_training_that_hangs_is_ended() -> None:
-    import time
-
-    with pytest.raises(TimeoutError, match="did not end"):
-        trials.in_child(lambda: time.sleep(60), limit_s=0.1)
+    assert trials.fork(lambda: time.sleep(60), limit_s=0.1).wait() == trials.OVERDUE
 
 
 def test_an_epoch_is_shortened_from_wherever_it_is_opened() -> None:
@@ -129,3 +131,20 @@ def test_an_epoch_is_shortened_from_wherever_it_is_opened() -> None:
     assert list(First(Ten(), 4).batches(0, 0)) == [0, 1, 2, 3]
     assert list(First(Ten(), 4).batches(0, 3)) == [3]
     assert len(First(Ten(), 40)) == 10
+
+
+def test_works_are_done_beside_each_other_and_their_processes_end_with_them() -> None:
+    def work(name: str, *seconds: float) -> Steps[tuple[str, list[int]]]:
+        codes = [0 for _ in seconds]
+        for number, each in enumerate(seconds):
+            codes[number] = yield trials.fork(lambda s=each: time.sleep(s))
+        return name, codes
+
+    begun = time.monotonic()
+    works = [work("late", 600), work("twice", 0.01, 0.01), work("idle"), work("once", 0.01)]
+    done = at_once(2, works)
+    assert [next(done) for _ in range(3)] == [("twice", [0, 0]), ("idle", []), ("once", [0])]
+    done.close()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # nor has any been left
+    assert time.monotonic() - begun < 300
