@@ -344,6 +344,16 @@ class GitRepo:
         options = ("--porcelain", "--atomic", "--no-verify")
         self._write(f"push to {remote}", "push", *options, *leases, remote, *specs)
 
+    def tidy(self) -> None:
+        """Let git pack what has gathered, as it does itself after a commit.
+
+        It looks whether it is much, and then goes on in the background. It runs as its settings
+        say (``maintenance.auto``, ``gc.auto``); what it cannot do now, it does later.
+        Source: git-gc(1), gc.autoDetach; git-maintenance(1).
+        """
+        if self.config("maintenance.auto") != "false":
+            self._git.attempt("gc", "--auto", "--quiet")
+
     def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
         """Run a git that moves refs, and tell a lost race from other failures."""
         code, out, err = self._git.attempt(*args, stdin=stdin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,12 @@ from mtf.commands.claims import (
     Claimant,
     changed_record,
     submission_records,
+    with_job,
 )
 from mtf.commands.executors import jobs_of, open_executor
 from mtf.commands.mend import put_back
 from mtf.commands.reach import submitter
+from mtf.commands.requests import sweep_requests
 from mtf.commands.retries import with_retries
 from mtf.commands.rivals import end_rivals
 from mtf.commands.submissions import Handover
@@ -121,18 +123,27 @@ class Application:
         except MtfError:
             self.carry_out(plan.only(tuple(a for a in actions if a not in starting)))
             raise
+        self._sweep(actions)
         claimed = self._claim(actions, prepared)
         outcome = Handover(self.project.repo.root, self.say)
         for executor, batch, script in prepared:
             outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)
         self._summarise(final, [a.run for a in actions if a.run in final.runs])
+        self.project.repo.tidy()
         self._cancel(actions)  # last: that one cannot be ended keeps nothing else from being done
         unreadable = self.situation.world.unreadable
         return Report(
             plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, outcome.put_off,
             unreadable,
         )  # fmt: skip
+
+    def _sweep(self, actions: list[Action]) -> None:
+        """Clear up after submissions that are about to be over: whoever dies here does it again."""
+        ended = {a.run: a.record for a in actions if isinstance(a, Record) and a.record.is_over}
+        touched = {submission_of(run) for run in ended}
+        records = {**self.situation.ledger.runs, **ended}.values()
+        sweep_requests(self.project, [r for r in records if r.submission in touched])
 
     # -- before anything is written to the ledger --------------------------------------------------
 
@@ -159,7 +170,11 @@ class Application:
         return kept
 
     def _fenced(self, action: Action) -> Action:
-        """Shut out the job of a claim that is given up; adopt it if it has started after all."""
+        """Shut out the job of a claim that is given up.
+
+        One that has started after all is adopted; where the run is to end, it is cancelled, and so
+        is one that waits.
+        """
         match action:
             case Resume(fence=True):
                 pass
@@ -167,11 +182,20 @@ class Application:
                 pass
             case _:
                 return action
-        folder = Path(action.record.run_dir)
-        holder = rundir.claim(folder, action.record.attempt.token, rundir.FENCED)
-        if holder == rundir.FENCED:
+        token = action.record.attempt.token
+        job = self._job_of(action.record) if isinstance(action, Cancel) else None
+        job = job or JobId(rundir.claim(Path(action.record.run_dir), token, rundir.FENCED))
+        if job == rundir.FENCED:
             return action
-        return Adopt(action.run, action.record, JobId(holder), "its job has started")
+        if isinstance(action, Cancel):
+            return replace(action, record=with_job(action.record, job, self._claimant().at))
+        return Adopt(action.run, action.record, job, "its job has started")
+
+    def _job_of(self, record: RunRecord) -> JobId | None:
+        """Return the job that the executor knows by the newest attempt's token."""
+        live = self.situation.world.live.get(record.executor, {})
+        view = live.get((record.attempt.token, record.attempt.index))
+        return view.job_id or None if view else None
 
     def _start(
         self, action: Submit | Resume, submission_of_run: Callable[[SubmissionId], SubmissionRecord]

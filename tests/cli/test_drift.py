@@ -230,7 +230,7 @@ def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
     mtf(lab.path, "cancel", "a")
     found = sync_until(lab, lambda found: found["a"]["state"] == "cancelled")
     assert found["a"]["checkpoint"]["step"] == 2
-    assert "1 torn lines" in mtf(lab.path, "doctor", code=None).stdout
+    assert "1 torn line (" in mtf(lab.path, "doctor", code=None).stdout
 
     folder.rename(tmp_path / "moved away")
     assert "it starts from the beginning" in mtf(lab.path, "retry", "a").stderr

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.controllers import lease, watching
 from tests.cli.lab import SETTINGS, make_lab, push, spec, stop_jobs, wait_until
 from tests.cli.mtf import mtf
 from tests.repos import git
@@ -30,46 +26,13 @@ def stop_worker(tmp_path: Path) -> Iterator[None]:
     stop_jobs(tmp_path)
 
 
-class Controller:
-    """A running `mtf sync --watch`."""
-
-    def __init__(self, folder: Path, *args: str) -> None:
-        self.log = folder.parent / f"watch-{time.monotonic_ns()}.log"
-        with self.log.open("w") as log:
-            command = [sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
-            self.process = subprocess.Popen(command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL)  # fmt: skip
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.said, lambda: self.said)
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
-        return self.process.wait(60)
-
-
-@contextmanager
-def watching(folder: Path, *args: str) -> Iterator[Controller]:
-    controller = Controller(folder, *args)
-    try:
-        yield controller
-    finally:
-        if controller.process.poll() is None:
-            controller.process.kill()
-            controller.process.wait()
-    assert "Traceback" not in controller.said, controller.said
-
-
 def test_it_acts_at_once_when_the_branch_moves_and_says_each_thing_once(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a", epochs=1)})
     with watching(lab.path, "--interval", "0.5") as controller:
         controller.wait_for("submit   a: 1 run")
         controller.wait_for("record   a: running -> completed")
     with watching(lab.path, "--interval", NEVER) as controller:
-        wait_until(lambda: _lease(tmp_path)["released"] is False, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path)["released"] is False, lambda: controller.said)
         push(lab, {"experiments/b.yaml": spec("b", pause=0.1, epochs=500)})
         controller.wait_for("submit   b: 1 run")
         push(lab, {"experiments/bad.yaml": "kind: experiment\n"})
@@ -86,14 +49,14 @@ def test_it_acts_at_once_when_the_branch_moves_and_says_each_thing_once(tmp_path
     assert len(broken) == len(set(broken))
     assert "mended" in controller.said
     assert said[-1].endswith("stopped  the jobs go on")
-    assert _lease(tmp_path)["released"]
+    assert lease(tmp_path)["released"]
 
 
 def test_one_controller_holds_a_cluster_whatever_clone_it_is_in(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     with watching(lab.path, "--interval", NEVER) as controller:
-        wait_until(lambda: _lease(tmp_path) != {}, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)
         second = mtf(tmp_path / "other", "sync", "--watch", code=4)
         assert f":{controller.process.pid} controls cluster default" in second.stderr
         assert str(lab.path) in second.stderr
@@ -104,17 +67,17 @@ def test_one_controller_holds_a_cluster_whatever_clone_it_is_in(tmp_path: Path) 
     with watching(
         tmp_path / "other", "--interval", NEVER
     ) as heir:  # a dead holder is known at once
-        wait_until(lambda: _lease(tmp_path)["folder"] == str(tmp_path / "other"), lambda: heir.said)
+        wait_until(lambda: lease(tmp_path)["folder"] == str(tmp_path / "other"), lambda: heir.said)
         assert heir.stop(signal.SIGINT) == 0
     with watching(lab.path, "--interval", NEVER) as last:
-        wait_until(lambda: _lease(tmp_path)["folder"] == str(lab.path), lambda: last.said)
+        wait_until(lambda: lease(tmp_path)["folder"] == str(lab.path), lambda: last.said)
         assert last.stop(signal.SIGHUP) == 0
 
 
 def test_trouble_is_said_once_and_when_it_is_over(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     with watching(lab.path, "--interval", "0.2") as controller:
-        wait_until(lambda: _lease(tmp_path) != {}, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)
         (tmp_path / "lab.git").rename(tmp_path / "away.git")
         controller.wait_for("failing")
         lab.commit({"experiments/a.yaml": spec("a", epochs=1)})  # moves a branch: it tries again
@@ -125,9 +88,3 @@ def test_trouble_is_said_once_and_when_it_is_over(tmp_path: Path) -> None:
     said = controller.said
     assert said.count("does not appear to be a git repository") == 1
     assert said.count("it is tried again") == said.count("again    it goes well again")
-
-
-def _lease(folder: Path, cluster: str = "default") -> dict[str, object]:
-    text = git(folder / "lab.git", "show", f"refs/mtf/controller/{cluster}:holder.json", check=False)  # fmt: skip
-    found: dict[str, object] = json.loads(text) if text else {}
-    return found

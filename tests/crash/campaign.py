@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.commands.requests import idle_requests
 from mtf.core.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import LedgerStore
@@ -36,6 +37,7 @@ ON_ANY = {
     "a run's configuration": r"batches\.prepare_folders: rename config\.yaml",
     "a run's folder": r"batches\.prepare_folders: mkdir <run>",
     "a claim that is given up": r"apply\._fenced: link <id>",
+    "a request that came to nothing": r"requests\.sweep_requests: rmdir <id>",
     "a journal read": r"reach\.read_progress: read journal\.jsonl",
     "the lock of the clone": r"sync\.sync_lock: write sync\.lock",
     "a grid's summary": r"summaries\.\w+: rename results_summary\.json",
@@ -78,7 +80,7 @@ def scenarios(executor: str, *, remote: bool) -> list[Scenario]:
         Scenario("claimed, and no more", (Kill(submits),)),
         Scenario("submitted, not recorded", (Kill(submits, 0, "after"),)),
         Scenario("pushed, and no more", (Kill("store._move: git push", 0, "after"),), needs_remote=True),
-        Scenario("the jobs are over", (None,), after_the_jobs=True),
+        Scenario("the jobs are over", (Kill(submits), None), after_the_jobs=True),
     ]  # fmt: skip
     return [s for s in found if remote or not s.needs_remote]
 
@@ -231,6 +233,9 @@ class Campaign:
             if planned.code or json.loads(planned.output)["actions"]:
                 world.faults.append(f"the plan is not empty: {planned.output}")
             world.faults += faults_of(world.lab)
+            if self.executor == "local":  # of SLURM's, an orphaned sbatch's job may still have come
+                idle = idle_requests(world.records())
+                world.faults += [f"a request without a job is left: {f}" for f in idle.values()]
 
 
 def kill_at_each(campaign: Campaign, expected: dict[str, str]) -> None:

@@ -1,12 +1,15 @@
 """The job of these tests: claims its run as every job does, notes that it lived, and is done.
 
 It is committed to the test repositories, and their job scripts start it instead of the trainer:
-torch takes seconds to import, and nothing here is about training.
+torch takes seconds to import, and nothing here is about training. While there is a file `hold` in
+the run root it goes on living.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from mtf.trainer import job
@@ -20,6 +23,12 @@ def live(this: job.Job, journal: Journal) -> None:
     with (this.run_dir / "lives").open("a") as lives:
         lives.write(f"{this.job_id}\n")
     journal.started(token=this.token, job_id=this.job_id, restarts=this.restarts)
+    hold = (
+        this.run_dir.parents[3] / "hold"
+    )  # it is a grid's: <root>/<name>/<time>/<commit>/<member>
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while hold.exists():
+        time.sleep(0.05)
     journal.finished(0, 0, {})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtf import rundir
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.drift import beyond_repair, known_submissions, look_for_drift
 from mtf.commands.reach import is_elsewhere
@@ -13,6 +14,8 @@ from mtf.core.ids import JOB_BRANCH_PREFIX, submission_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mtf.core.ids import SubmissionId
 
 
 def records(checkup: Checkup) -> Iterator[Finding]:
@@ -40,11 +43,26 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
             where = f"refs/heads/{action.record.branch}"
             yield Finding("warning", action.reason, where, "mtf sync (puts it back)")
     for submission in strangers(drift, known_submissions(ledger)):
-        yield Finding(
-            "error", "a job branch without a record in the ledger: its runs may have been submitted"
-            " all the same", f"slurm-job/{submission}",
-            "mtf sync in the clone that made it; if nothing ran from it, delete the branch",
-        )  # fmt: skip
+        yield _stranger(checkup, submission, found)
+
+
+def _stranger(checkup: Checkup, submission: SubmissionId, branches: Branches) -> Finding:
+    """Return what is said of a job branch that no record explains."""
+    ref = f"{JOB_BRANCH_PREFIX}{submission}"
+    folder = rundir.submission_dir(checkup.project.runs_root, submission)
+    if folder.is_dir():
+        ran = f"its run folder is there ({folder}): its runs may have been submitted"
+    else:
+        ran = "it has no run folder here; its runs may have been submitted from elsewhere"
+    short = ref.removeprefix("refs/heads/")
+    removals = [f"git branch -D {short}"] if ref in branches.here else []
+    if ref in (branches.there or {}):
+        removals.append(f"git push {checkup.project.remote} :{ref}")
+    return Finding(
+        "error", f"a job branch without a record in the ledger: {ran}", short,
+        "mtf sync in the clone that made it brings the record back; if nothing ran from it: "
+        + "; ".join(removals),
+    )  # fmt: skip
 
 
 def submissions(checkup: Checkup) -> Iterator[Finding]:

@@ -12,8 +12,11 @@ from mtf import rundir
 from mtf.commands.checkout import alteration
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.reach import abandoned, is_elsewhere
+from mtf.commands.requests import idle_requests
+from mtf.core.ids import Token, job_name
 from mtf.core.proof import GITLINK, SYMLINK, object_id
 from mtf.core.times import parse_time
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +113,8 @@ def journals(checkup: Checkup) -> Iterator[Finding]:
         ]
         if torn:
             yield Finding(
-                "warning", f"{len(torn)} torn lines (a full disk, a dead node): passed over",
+                "warning",
+                f"{count(len(torn), 'torn line')} (a full disk, a dead node): passed over",
                 f"{journal}:{torn[0]}", "none needed: what the other lines say is taken in",
             )  # fmt: skip
 
@@ -149,10 +153,21 @@ def leftovers(checkup: Checkup) -> Iterator[Finding]:
         yield Finding("warning", "left by a killed writer", ref, f"git update-ref -d {ref}")
 
 
+def requests(checkup: Checkup) -> Iterator[Finding]:
+    """Find requests that came to nothing, of submissions that are over."""
+    for submission, folders in idle_requests(_here(checkup)).items():
+        for folder in folders:
+            name = job_name(submission.split("/", 1)[0], Token(folder.name))
+            yield Finding(
+                "warning", f"left by a claim of {submission} that was given up", str(folder),
+                f"rm -r {folder}, when there is no job of the name {name}",
+            )  # fmt: skip
+
+
 def _here(checkup: Checkup) -> list[RunRecord]:
     """Return the runs whose folders this host can see."""
     records = checkup.ledger.runs.values()
     return [r for r in records if not is_elsewhere(checkup.project, r)]
 
 
-THEME = Theme("runs", (folders, checkpoints, checkouts, journals, claims, leftovers))
+THEME = Theme("runs", (folders, checkpoints, checkouts, journals, claims, requests, leftovers))

@@ -1,0 +1,75 @@
+"""Removes what requests that came to nothing have left: a script, and links to run folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.commands.executors import open_executor
+from mtf.core.causes import STANDINGS
+from mtf.core.ids import Token, job_name
+from mtf.core.times import parse_time
+from mtf.errors import MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.commands.project import Project
+    from mtf.core.ids import SubmissionId
+    from mtf.core.records import RunRecord
+
+
+def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:
+    """Return the folders of requests that gave no run a job, of submissions that are over."""
+    groups: dict[SubmissionId, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.submission, []).append(record)
+    found = {s: _idle(s, group) for s, group in groups.items() if all(r.is_over for r in group)}
+    return {submission: folders for submission, folders in found.items() if folders}
+
+
+def _idle(submission: SubmissionId, records: list[RunRecord]) -> list[Path]:
+    root = rundir.root_of(Path(records[0].run_dir), records[0].run)
+    folder = rundir.submission_dir(root, submission) / rundir.JOBS
+    with_job = {a.token for r in records for a in r.attempts if a.job_id}
+    try:
+        return sorted(p for p in folder.iterdir() if p.name not in with_job)
+    except OSError:
+        return []
+
+
+def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
+    """Remove the folders of requests that came to nothing, of submissions that are over by now.
+
+    No job of theirs may start any more: each run's claim is shut to it first. Where one is known
+    all the same, or the executor does not answer, they stay, which ``mtf doctor`` tells.
+    """
+    by_submission = {r.submission: r for r in records}
+    for submission, folders in idle_requests(records).items():
+        with suppress(MtfError, OSError):
+            for folder in _without_jobs(project, by_submission[submission], folders):
+                if all(_is_shut(run, Token(folder.name)) for run in _runs(folder)):
+                    shutil.rmtree(folder)
+
+
+def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> list[Path]:
+    name = record.run.split("/", 1)[0]
+    names = {Token(p.name): job_name(name, Token(p.name)) for p in folders}
+    since = parse_time(record.claimed_at)
+    views = open_executor(project, record.executor).jobs(names, since)
+    busy = {view.token for view in views if STANDINGS[view.state].cause is None}
+    return [folder for folder in folders if folder.name not in busy]
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Return the run folders that a request's jobs would have had."""
+    links = (path for path in folder.iterdir() if path.is_symlink())
+    return [Path(os.path.normpath(folder / link.readlink())) for link in links]
+
+
+def _is_shut(run: Path, token: Token) -> bool:
+    return run.is_dir() and rundir.claim(run, token, rundir.FENCED) == rundir.FENCED

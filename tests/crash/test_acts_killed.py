@@ -1,0 +1,229 @@
+"""`mtf cancel`, `mtf retry` and `mtf sync --prune` are killed at each of their effects, once each.
+
+Then comes `mtf sync`, and the same command again where a user would give it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf import rundir
+from mtf.core.ids import job_name
+from mtf.core.states import RunState
+from mtf.executor.local import LocalExecutor
+from mtf.gitrepo import GitRepo
+from mtf.ledger.store import Change, LedgerStore
+from tests.crash.campaign import SUBMITS, each_once, is_program, rubbish, wait_for
+from tests.crash.clones import records
+from tests.crash.killer import Kill, Outcome, Task, run
+from tests.crash.laboratory import copy_world, make_world
+from tests.executor.local_bench import end_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mtf.core.records import RunRecord
+    from tests.repos import Repo
+
+PRUNE, CANCEL = ("sync", "--prune"), ("cancel", "many")
+RETRY = ("retry", "many", "--set", "slurm.mem=200M")
+NO_JOB = Kill(SUBMITS["local"])
+NO_START = Kill(SUBMITS["local"], 0, "after")
+NO_RECORD = Kill("local._start_worker: mtf.executor.local_worker", 0, "during")
+LONG_AGO = "2026-01-01T00:00:00+00:00"
+# what `mtf sync` does as well, and is killed at in test_killed.py
+_SYNCS = {"sync", "summaries", "reach", "local_process"}
+_ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "var"}
+# what must be among the effects of each command
+EXPECTED = {
+    CANCEL: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
+    PRUNE: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
+    RETRY: {"store.append: git fast-import", "batches.prepare_folders: rename config.yaml", "local.submit: rename job.sh",
+            "local_queue.transaction: sql COMMIT"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and the syncs and commands that come before it, each with its kill."""
+
+    command: tuple[str, ...]
+    before: tuple[tuple[tuple[str, ...], Kill | None], ...]
+    lives: bool = True  # whether there is a job that lives when the command comes
+
+
+SYNC = ("sync",)
+CASES = {
+    "cancel what runs": Case(CANCEL, ((SYNC, None),)),
+    "cancel a claim": Case(CANCEL, ((SYNC, NO_JOB),), lives=False),
+    "cancel what runs and is not recorded": Case(CANCEL, ((SYNC, NO_RECORD),)),
+    "cancel what waits and is not recorded": Case(CANCEL, ((SYNC, NO_START),), lives=False),
+    "prune what runs": Case(PRUNE, ((SYNC, None),)),
+    "prune a claim": Case(PRUNE, ((SYNC, NO_JOB),), lives=False),
+    "retry": Case(RETRY, ((SYNC, NO_JOB), (CANCEL, None)), lives=False),
+}
+
+
+@dataclass
+class World:
+    """One repository with one run, and the command on it that is killed."""
+
+    lab: Repo
+    case: Case
+    kill: Kill | None = None
+    outcome: Outcome | None = None
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def record(self) -> RunRecord:
+        (record,) = records(self.lab)
+        return record
+
+    @property
+    def lives(self) -> list[str]:
+        path = Path(self.record.run_dir) / "lives"
+        return path.read_text().split() if path.exists() else []
+
+    @property
+    def title(self) -> str:
+        name = next(name for name, case in CASES.items() if case == self.case)
+        kill = self.kill
+        return f"{name}: {kill.when} {kill.point}" if kill else name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    make_world(tmp_path / "base", executor="local", remote=False, seeds=1)
+    (tmp_path / "base" / "lab" / "runs").mkdir()
+    (tmp_path / "base" / "lab" / "runs" / "hold").touch()
+    yield tmp_path
+    end_all(tmp_path)
+
+
+def test_what_is_killed_while_it_ends_or_retries_runs_leaves_nothing_undone(folder: Path) -> None:
+    whole = [World(copy_world(folder / "base", folder / f"whole{n}"), c) for n, c in enumerate(CASES.values())]  # fmt: skip
+    crash(whole)
+    settle(whole)
+    worlds = []
+    seen: set[str] = set()
+    for command, expected in EXPECTED.items():
+        seen -= expected  # each command is killed there
+        for world in (w for w in whole if w.case.command == command and w.outcome):
+            effects = [e for e in world.outcome.effects if _matters(e)]
+            for kill in each_once(effects, seen):
+                lab = copy_world(folder / "base", folder / str(len(worlds)))
+                worlds.append(World(lab, world.case, kill))
+        assert expected <= seen, (command, sorted(seen))
+    crash(worlds)
+    settle(worlds)
+    faulty = [(w.title, w.faults) for w in [*whole, *worlds] if w.faults]
+    assert not faulty, faulty
+
+
+def _matters(effect: str) -> bool:
+    if effect.partition(".")[0] in _SYNCS:
+        return False
+    return not (is_program(effect) and effect.rpartition(" ")[2] in _ASKING)
+
+
+def each(steps: Iterable[tuple[World, Sequence[str], Kill | None]]) -> list[Outcome]:
+    """Run a command in each world; one that fails unless it is killed is a fault."""
+    given = list(steps)
+    outcomes = run(Task(str(w.lab.path), args, kill=kill) for w, args, kill in given)
+    for (world, args, kill), outcome in zip(given, outcomes, strict=True):
+        if outcome.code != (-9 if kill else 0):
+            world.faults.append(f"{' '.join(args)}: {outcome.code} {outcome.output}")
+    return outcomes
+
+
+def crash(worlds: list[World]) -> None:
+    """Bring each world to where its command comes, and kill that."""
+    for step in range(2):
+        each((w, *w.case.before[step]) for w in worlds if len(w.case.before) > step)
+    live = [w for w in worlds if w.case.lives]
+    assert wait_for(lambda: all(w.lives for w in live), 120), [w.lives for w in live]
+    for world in worlds:
+        if world.case.command == PRUNE:
+            world.lab.git("rm", "-q", "experiments/many.yaml")
+            world.lab.git("commit", "-q", "-m", "no more")
+        if world.case.command == RETRY:
+            (world.lab.path / "runs" / "hold").unlink()
+    outcomes = each((w, w.case.command, w.kill) for w in worlds)
+    for world, outcome in zip(worlds, outcomes, strict=True):
+        world.outcome = outcome
+
+
+def settle(worlds: list[World]) -> None:
+    """Sync, give the command again where it has not come to be recorded, and sync until all is over."""
+    each((w, SYNC, None) for w in worlds)
+    each((w, w.case.command, None) for w in worlds if not _is_recorded(w))
+    for world in worlds:
+        _as_if_long_ago(world.lab)  # a cancellation that had no effect is repeated after a minute
+
+    def are_over() -> bool:
+        each((w, SYNC, None) for w in worlds if not w.record.is_over)
+        return all(w.record.is_over or w.faults for w in worlds)
+
+    assert wait_for(are_over, 120), [(w.title, w.record) for w in worlds if not w.record.is_over]
+    for world in worlds:
+        (world.lab.path / "runs" / "hold").unlink(missing_ok=True)
+    each((w, SYNC, None) for w in worlds)
+    plans = each((w, ("plan", "--format", "json"), None) for w in worlds)
+    for world, plan in zip(worlds, plans, strict=True):
+        world.faults += faults_of(world, json.loads(plan.output)["actions"])
+
+
+def _is_recorded(world: World) -> bool:
+    if world.case.command == RETRY:
+        return len(world.record.attempts) > 1
+    return world.record.cancel_requested or world.record.is_over
+
+
+def _as_if_long_ago(lab: Repo) -> None:
+    store = LedgerStore(GitRepo(lab.path), None)
+    ledger = store.read()
+    old = tuple(replace(r, observed_at=LONG_AGO) for r in ledger.runs.values() if not r.is_over)
+    if old:
+        store.append(ledger, Change(runs=old), "as if a minute had passed")
+
+
+def faults_of(world: World, actions: list[object]) -> Iterator[str]:
+    record, lives = world.record, world.lives
+    if actions:
+        yield f"the plan is not empty: {actions}"
+    if twice := [job for job, n in Counter(lives).items() if n > 1]:
+        yield f"lived twice: {twice}"
+    if strange := set(lives) - {a.job_id for a in record.attempts}:
+        yield f"lived, and is not recorded: {strange}"
+    yield from _faults_of_ends(world, record)
+    for attempt in record.attempts:
+        claim = Path(record.run_dir) / rundir.CLAIMS / attempt.token
+        holder = claim.read_text() if claim.exists() else None
+        if attempt.job_id is None and holder != rundir.FENCED:
+            yield f"the claim {attempt.token} is held by {holder}, and it was given up"
+        if attempt.job_id in lives and holder != attempt.job_id:
+            yield f"the claim {attempt.token} is held by {holder}, and {attempt.job_id} has lived"
+    names = {a.token: job_name("many", a.token) for a in record.attempts}
+    executor = LocalExecutor(world.lab.path / "runs", 2)
+    if alive := [v for v in executor.jobs(names, None) if v.state in ("pending", "running")]:  # type: ignore[arg-type]
+        yield f"jobs go on: {alive}"
+    yield from (f"left behind: {path}" for path in rubbish(world.lab.path))
+
+
+def _faults_of_ends(world: World, record: RunRecord) -> Iterator[str]:
+    if world.case.command == RETRY:
+        if (record.state, world.lives) != (RunState.COMPLETED, [record.job_id]):
+            yield f"{record.state} ({record.reason}), lived {world.lives}"
+        if dict(record.attempt.changes) != {"slurm.mem": "200M"}:
+            yield f"it runs with {record.attempt.changes}"
+        config = (Path(record.run_dir) / rundir.CONFIG).read_text()
+        if "200M" not in config:
+            yield f"its configuration is {config}"
+    elif record.state is not RunState.CANCELLED or not record.cancel_requested:
+        yield f"{record.state} ({record.reason})"
