@@ -89,6 +89,18 @@ def claim(folder: Path, token: Token, holder: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def claim_holder(folder: Path, token: Token) -> str | None:
+    """Return who holds a run folder for an attempt, None while nobody does.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        return (folder / CLAIMS / token).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 # -- journal ---------------------------------------------------------------------------------------
 
 

@@ -96,10 +96,14 @@ def _by_task(
 ) -> dict[tuple[Token, int], JobView]:
     """Return the view of each record's task: its own, else the one of all its token's tasks."""
     found = {(v.token, v.index): v for v in views}
+    # a token may have come to bear two jobs
+    by_job: dict[tuple[Token | None, JobId | None], JobView]
+    by_job = {(v.token, v.job_id): v for v in views}
     out = {}
     for record in records:
         token, index = record.attempt.token, record.attempt.index
-        view = found.get((token, index)) or found.get((token, None))
+        view = by_job.get((token, record.job_id)) or found.get((token, index))
+        view = view or found.get((token, None))
         if view is not None:
             out[token, index] = view
     return out

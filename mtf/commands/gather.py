@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mtf.commands.desired import Specs, read_specs
 from mtf.commands.drift import fetched_branches, known_submissions, look_for_drift
 from mtf.commands.executors import read_live
-from mtf.commands.reach import abandoned, is_elsewhere, read_progress
+from mtf.commands.reach import abandoned, is_elsewhere, read_progress, shut_out
 from mtf.commands.signatures import check_signed
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mtf.commands.executors import Live
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
-    from mtf.core.ids import CommitId, RunId, Token
+    from mtf.core.ids import CommitId, JobId, RunId, Token
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.settings import Settings
@@ -124,6 +124,7 @@ class _Seen:
     progress: Mapping[RunId, Progress]
     elsewhere: frozenset[RunId]
     abandoned: frozenset[Token]
+    shut_out: Mapping[RunId, JobId | None]
 
 
 def _look(project: Project, ledger: Ledger) -> _Seen:
@@ -133,7 +134,8 @@ def _look(project: Project, ledger: Ledger) -> _Seen:
     active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(project, active)
     progress = {r.run: read_progress(r) for r in active}
-    return _Seen(live, unreadable, progress, elsewhere, abandoned(active))
+    gone, late = abandoned(active), shut_out(active, live)
+    return _Seen(live, unreadable, progress, elsewhere, gone, late)
 
 
 def _situation(
@@ -151,6 +153,7 @@ def _situation(
         known=known,
         taken=known | (drift.branches.submissions if drift.branches else frozenset()),
         abandoned=seen.abandoned,
+        shut_out=seen.shut_out,
         can_submit=not seen.unreadable,
         specs_read=not specs.problems,
         drift=drift,

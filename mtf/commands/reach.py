@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.causes import STANDINGS
 from mtf.core.fold import fold
+from mtf.core.ids import JobId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mtf.commands.executors import Live
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
-    from mtf.core.ids import Token
+    from mtf.core.ids import RunId, Token
     from mtf.core.records import RunRecord
 
 
@@ -37,6 +40,24 @@ def is_elsewhere(project: Project, record: RunRecord) -> bool:
     if f"{root}/".startswith(f"{project.runs_root}/"):
         return False
     return record.executor == "local" or not Path(root).is_dir()
+
+
+def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
+    """Return the runs whose newest job is over because it was not to run, and the job that does.
+
+    None: no job does, the claim was given up. Whoever gave it up died before it was recorded, and
+    its submitter was not dead, only slow. Only a job that is over is asked after.
+    """
+    found: dict[RunId, JobId | None] = {}
+    for record in records:
+        attempt = record.attempt
+        job = live.get(record.executor, {}).get((attempt.token, attempt.index))
+        if record.job_id is None or job is None or STANDINGS[job.state].cause is None:
+            continue
+        holder = rundir.claim_holder(Path(record.run_dir), attempt.token)
+        if holder is not None and holder != record.job_id:
+            found[record.run] = None if holder == rundir.FENCED else JobId(holder)
+    return found
 
 
 def submitter() -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.causes import Cause
 from mtf.core.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
 from mtf.core.fold import Progress
 from mtf.core.ids import run_id, submission_id, timestamp
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId, RunId, RunKey, SubmissionId, Token
+    from mtf.core.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
     from mtf.core.jobs import JobView
     from mtf.core.records import RunRecord
     from mtf.errors import Problem
@@ -54,6 +55,8 @@ class World:
     known: frozenset[SubmissionId] = frozenset()  # to the ledger, if only by a damaged record
     taken: frozenset[SubmissionId] = frozenset()  # those, and ids that exist as a branch
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
+    # runs whose newest job was not to run -> the job that does; None: their claim was given up
+    shut_out: Mapping[RunId, JobId | None] = field(default_factory=dict)
     elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
     can_submit: bool = True
     # False: some of what is committed has mistakes and is not in ``desired``: nothing is orphaned
@@ -226,6 +229,23 @@ def _recorded(
     return action, note
 
 
+def _shut_out(
+    record: RunRecord, holder: JobId | None, world: World, now: datetime
+) -> tuple[Action | None, str | None]:
+    """Decide about a run whose job has left at once: the folder's claim says who executes it."""
+    if holder is None and not world.can_submit:
+        return None, "claims without a job wait for the executor"
+    why = f"job {holder} executes it" if holder else "its claim was given up before it began"
+    at = now.astimezone(UTC).isoformat(timespec="seconds")
+    left = replace(record.attempt, ended_at=at, outcome=Cause.CANCELLED, reason=f"left: {why}")
+    if holder is None:
+        record = replace(record, attempts=(*record.attempts[:-1], left))
+        return Resume(record.run, record, f"job {record.job_id} has left: {why}", fence=True), None
+    other = replace(record.attempt, job_id=holder)
+    record = replace(record, attempts=(*record.attempts[:-1], left, other))
+    return Record(record.run, record, f"job {left.job_id} has left: {why}"), None
+
+
 def _known(
     record: RunRecord,
     job: JobView | None,
@@ -236,6 +256,8 @@ def _known(
     orphan: bool,
 ) -> tuple[Action | None, str | None]:
     """Decide about a run whose job is known, or that waits for its next one."""
+    if record.run in world.shut_out and record.retry_at is None and not record.cancel_requested:
+        return _shut_out(record, world.shut_out[record.run], world, now)
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:

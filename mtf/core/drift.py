@@ -92,7 +92,10 @@ def united(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt
     if any(getattr(ours, name) != getattr(theirs, name) for name in _LASTING):
         return None
     mine, known = ({a.token for a in r.attempts} for r in (ours, theirs))
-    if known <= mine:
+    # two jobs of one attempt: the claim in the run's folder lets one of them execute it, so theirs
+    # may stand; where it is the other, the planner finds that when theirs has left
+    disputed = any(not _agree(a, b) for a in ours.attempts for b in theirs.attempts)
+    if known <= mine and not disputed:
         return ours, ()
     if mine <= known:
         return theirs, ()
@@ -102,6 +105,10 @@ def united(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt
               for a in theirs.attempts]  # fmt: skip
     after = [a for a in ours.attempts if a.token not in known]
     return replace(ours, attempts=(*before, *after)), rivals
+
+
+def _agree(a: Attempt, b: Attempt) -> bool:
+    return a.token != b.token or None in (a.job_id, b.job_id) or a.job_id == b.job_id
 
 
 def held(

@@ -123,7 +123,7 @@ class SlurmExecutor:
         squeue goes first: it knows a job within milliseconds, sacct after seconds; for what squeue
         may have forgotten sacct is asked too. squeue's word wins.
         """
-        views = {(v.token, v.index): v for v in self._squeue(names) if v.token in names}
+        views = {(v.token, v.job_id): v for v in self._squeue(names) if v.token in names}
         missing = names.keys() - {token for token, _ in views}
         vague = any(v.state is JobState.CANCELLED for v in views.values())  # by whom?
         forgets = missing or datetime.now(UTC) - since > _LONG_AGO
@@ -134,7 +134,7 @@ class SlurmExecutor:
         except ExecutorUnavailableError as e:
             accounted = [_unknown(token, str(e)) for token in names] if forgets else []
         for view in accounted:
-            key = view.token, view.index
+            key = view.token, view.job_id
             if view.token in names and (key not in views or _says_more(view, views[key])):
                 views[key] = view
         return list(views.values())

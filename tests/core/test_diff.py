@@ -15,6 +15,7 @@ from mtf.commands.claims import Claimant, changed_record, with_job
 from mtf.core.actions import Resume, Submit
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World, plan
+from mtf.core.drift import contradiction
 from mtf.core.fold import Progress
 from mtf.core.ids import JobId, Token
 from mtf.core.records import Best, Checkpoint, Origin, RunRecord
@@ -192,6 +193,20 @@ def test_a_claim_without_a_job_is_fenced_and_claimed_anew(why: str) -> None:
     (action,) = decide(world(SPEC, records=(claim,), abandoned=gone)).actions
     assert isinstance(action, Resume)
     assert action.fence
+
+
+def test_a_run_whose_job_has_left_is_given_another_or_has_the_one_that_executes_it() -> None:
+    run = record(ALONE)
+    over = world(SPEC, records=(run,), jobs=(job(JobState.COMPLETED),))
+    (action,) = decide(replace(over, shut_out={run.run: None})).actions
+    assert isinstance(action, Resume)
+    assert action.fence
+    assert decide(replace(over, shut_out={run.run: None}, can_submit=False)).is_empty
+    (action,) = decide(replace(over, shut_out={run.run: JobId("78")})).actions
+    assert isinstance(action, Record)
+    assert [a.job_id for a in action.record.attempts] == ["77", "78"]
+    assert contradiction(run, action.record) is None
+    assert not action.record.is_over
 
 
 def test_a_running_job_makes_a_running_run() -> None:

@@ -126,6 +126,16 @@ def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
     assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all
 
 
+def test_of_two_jobs_that_parted_ledgers_know_of_one_attempt_theirs_stands_in_the_record() -> None:
+    theirs = replace(RUN, attempts=(replace(RUN.attempt, job_id=JobId("78")),))
+    assert united(RUN, theirs) == (theirs, ())
+    longer = replace(RUN, attempts=(*RUN.attempts, tried("b")))
+    both = united(longer, theirs)
+    assert both is not None
+    assert [(a.token[0], a.job_id) for a in both[0].attempts] == [("a", "78"), ("b", "77")]
+    assert contradiction(theirs, both[0]) is None
+
+
 def tried(name: str, **changes: object) -> Attempt:
     return replace(RUN.attempt, token=Token(name * 16), **changes)  # type: ignore[arg-type]
 
