@@ -295,7 +295,7 @@ SlurmctldTimeout=10
 SlurmdTimeout=30
 InactiveLimit=0
 JobRequeue=1
-KillWait=5
+KillWait=3
 MaxArraySize=1001
 MaxJobCount=20000
 PreemptType=preempt/partition_prio
@@ -309,7 +309,7 @@ AccountingStoragePass={dir}/munge/sock
 AccountingStoragePort={dbd}
 """
 _PARTITIONS = """\
-PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=6
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 _SLURMDBD_CONF = """\

@@ -24,7 +24,9 @@ class Controller:
     def __init__(self, folder: Path, *args: str) -> None:
         self.log = folder.parent / f"watch-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
-            command = [sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
+            # a shell makes what it runs in the background deaf to INT
+            hears = ("env", "--default-signal=INT")
+            command = [*hears, sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
             self.process = subprocess.Popen(command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL)  # fmt: skip
 
     @property
