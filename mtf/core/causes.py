@@ -128,10 +128,12 @@ EXIT_TERMINATED = 143  # as a shell says it of what has obeyed SIGTERM
 CONFIGURATION_EXIT_CODE = 78  # of the job script, when its environment cannot be set up
 _KILLED, _BUS_ERROR = 9, 7
 # What the exit code or the signal of a FAILED job tells, where its journal has no word of an error.
-# A shell adds 128 to a signal's number. 53 stands for "the output files cannot be opened".
+# A shell adds 128 to a signal's number; srun may give the number itself where SLURM has killed the
+# step (JobAcctGatherParams=OverMemoryKill). 53 stands for "the output files cannot be opened".
 EXIT_CODES: Mapping[int, Cause] = {
     CONTINUE_EXIT_CODE: Cause.TIME_LIMIT,
     CONFIGURATION_EXIT_CODE: Cause.CONFIGURATION,
+    _KILLED: Cause.HOST_OOM,
     128 + _KILLED: Cause.HOST_OOM,
     128 + _BUS_ERROR: Cause.HOST_OOM,
 }
