@@ -10,6 +10,7 @@ import pytest
 from mtf.core.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
+from tests.cli.lab import wait_until
 from tests.repos import git, make_remote, make_repo
 
 if TYPE_CHECKING:
@@ -233,3 +234,18 @@ def test_a_path_that_looks_like_a_variable_is_the_folder_of_that_name(tmp_path: 
     repo = GitRepo(made.path)
     assert repo.root == made.path
     assert repo.commit("HEAD") == made.git("rev-parse", "HEAD")
+
+
+def test_git_packs_what_has_gathered_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "r", {str(n): str(n) for n in range(600)})
+    made.git("config", "gc.auto", "1")
+    made.git("config", "maintenance.auto", "false")
+    repo = GitRepo(made.path)
+    repo.tidy()
+    assert "packs: 0" in made.git("count-objects", "-v")
+    made.git("config", "maintenance.auto", "true")
+    repo.tidy()
+    wait_until(
+        lambda: "count: 0" in made.git("count-objects", "-v"),
+        lambda: made.git("count-objects", "-v"),
+    )

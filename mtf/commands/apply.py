@@ -140,9 +140,10 @@ class Application:
 
     def _sweep(self, actions: list[Action]) -> None:
         """Clear up after submissions that are about to be over: whoever dies here does it again."""
-        ended = {a.run: a.record for a in actions if isinstance(a, Record) and a.record.is_over}
-        touched = {submission_of(run) for run in ended}
-        records = {**self.situation.ledger.runs, **ended}.values()
+        by = self._claimant()
+        new = [changed_record(a, None, by) for a in actions if isinstance(a, Record | Cancel)]
+        touched = {r.submission for r in new if r.is_over}
+        records = {**self.situation.ledger.runs, **{r.run: r for r in new}}.values()
         sweep_requests(self.project, [r for r in records if r.submission in touched])
 
     # -- before anything is written to the ledger --------------------------------------------------

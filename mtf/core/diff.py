@@ -256,8 +256,11 @@ def _known(
     orphan: bool,
 ) -> tuple[Action | None, str | None]:
     """Decide about a run whose job is known, or that waits for its next one."""
-    if record.run in world.shut_out and record.retry_at is None and not record.cancel_requested:
-        return _shut_out(record, world.shut_out[record.run], world, now)
+    holder = world.shut_out.get(record.run, record.job_id)
+    if holder != record.job_id and record.retry_at is None:
+        if holder or not record.cancel_requested:
+            return _shut_out(record, holder, world, now)
+        job = None  # it has left, and none is to come
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:

@@ -207,6 +207,9 @@ def test_a_run_whose_job_has_left_is_given_another_or_has_the_one_that_executes_
     assert [a.job_id for a in action.record.attempts] == ["77", "78"]
     assert contradiction(run, action.record) is None
     assert not action.record.is_over
+    ended = replace(run, cancel_requested=True)
+    left = replace(over, records={run.run: ended}, shut_out={run.run: None})
+    assert [a.record.state for a in decide(left).actions if isinstance(a, Record)] == ["cancelled"]
 
 
 def test_a_running_job_makes_a_running_run() -> None:

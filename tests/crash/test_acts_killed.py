@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
+from mtf.commands.requests import idle_requests
 from mtf.core.ids import job_name
 from mtf.core.states import RunState
 from mtf.executor.local import LocalExecutor
@@ -213,6 +214,7 @@ def faults_of(world: World, actions: list[object]) -> Iterator[str]:
     executor = LocalExecutor(world.lab.path / "runs", 2)
     if alive := [v for v in executor.jobs(names, None) if v.state in ("pending", "running")]:  # type: ignore[arg-type]
         yield f"jobs go on: {alive}"
+    yield from (f"a request without a job is left: {f}" for f in idle_requests([record]).values())
     yield from (f"left behind: {path}" for path in rubbish(world.lab.path))
 
 

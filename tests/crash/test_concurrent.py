@@ -6,10 +6,17 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.commands.claims import with_job
+from mtf.core.ids import JobId
+from mtf.core.states import RunState
+from mtf.gitrepo import GitRepo
+from mtf.ledger.store import Change, LedgerStore
+from tests.crash.campaign import SUBMITS, wait_for
 from tests.crash.clones import clones, records, settle, start_and_stop
 from tests.crash.killer import Kill, Task, run
 from tests.crash.laboratory import make_world
@@ -17,7 +24,8 @@ from tests.executor.local_bench import end_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from tests.repos import Repo
 
 AT_ONCE = 8
 
@@ -43,6 +51,41 @@ def test_who_gives_a_claim_up_and_dies_of_it_loses_no_run_though_its_submitter_o
     assert [r.job_id for r in records(sleeper)] == ["local-1"]  # which leaves at once
     settle([other, sleeper], 1)
     assert [len(r.attempts) for r in records(other)] == [2]
+
+
+def test_of_two_jobs_that_parted_ledgers_know_of_one_attempt_the_claim_names_the_right_one(
+    folder: Path,
+) -> None:
+    labs = clones(folder, 2, executor="local", seeds=1)
+    submitted = Kill(SUBMITS["local"], 0, "after")
+    assert run([Task(str(labs[0].path), kill=submitted)])[0].code == -9  # claimed, and pushed
+    for lab, job in zip(reversed(labs), ("local-99", "local-1"), strict=True):  # without contact
+        note_job(lab, job, publish=job == "local-99")
+
+    def is_over() -> bool:
+        assert {o.code for o in run([Task(str(lab.path)) for lab in labs])} == {0}
+        return all(r.is_over for r in records(labs[0]))
+
+    assert wait_for(is_over, 240), records(labs[0])
+    assert run([Task(str(labs[1].path))])[0].code == 0
+    assert records(labs[0]) == records(labs[1])
+    (record,) = records(labs[0])
+    assert [a.job_id for a in record.attempts] == ["local-99", "local-1"]
+    assert record.state is RunState.COMPLETED
+    assert (Path(record.run_dir) / "lives").read_text() == "local-1\n"
+    plans = run([Task(str(lab.path), ("plan", "--format", "json")) for lab in labs])
+    assert [json.loads(p.output)["actions"] for p in plans] == [[], []]
+
+
+def note_job(lab: Repo, job: str, *, publish: bool) -> None:
+    """Give the one claim of a clone's ledger a job."""
+    store = LedgerStore(GitRepo(lab.path), "origin", publish=publish)
+    if publish:
+        store.fetch("main")
+    ledger = store.read()
+    noted = tuple(with_job(r, JobId(job), r.claimed_at) for r in ledger.runs.values())
+    assert len(noted) == 1
+    store.append(ledger, Change(runs=noted), f"job {job}")
 
 
 def test_syncs_at_once_in_one_clone_submit_each_run_once(folder: Path) -> None:
