@@ -1,15 +1,19 @@
-"""The loops that are timed against each other: `python -m benchmarks.loops NAME STEPS FOLDER`.
+"""The loops that are timed against each other: `python -m benchmarks.loops ROUNDS STEPS NAME...`.
 
-Each trains the same MLP 64-64-10 by plain descent on the same ready batches of 32, on one thread,
-and prints the microseconds of a step in each block of 100, taken between two batches that its
-loader is asked for.
+Each trains the same MLP 64-64-10 by plain descent on the same ready batches of 32, on one thread.
+One process does all of them in turn, round by round, and prints as JSON for each loop and round the
+microseconds of a step, of the process's time on its core, in each block of 100, taken between two
+batches that its loader is asked for: what code costs, however busy the machine is.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
+import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +52,7 @@ class Ready(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index >= WARM_UP and index % BLOCK == 0:
-            self._asked_s.append(time.perf_counter())
+            self._asked_s.append(time.process_time())
         return self._batches[index % 64]
 
     def loader(self) -> DataLoader[Any]:
@@ -198,8 +202,20 @@ LOOPS: dict[str, Callable[[Ready, Path], None]] = {
 }
 RANKS = {"ddp": ddp, "mtf_alone": mtf_alone}
 
-if __name__ == "__main__":
+
+def main(rounds: int, steps: int, names: list[str]) -> None:
+    """Do the loops in turn and print what they took."""
     torch.set_num_threads(1)
-    _ready = Ready(int(sys.argv[2]))
-    {**LOOPS, **RANKS}[sys.argv[1]](_ready, Path(sys.argv[3]))
-    print(*_ready.steps_us())
+    spent: dict[str, list[list[float]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, blocks in spent.items():
+            ready = Ready(steps)
+            with tempfile.TemporaryDirectory() as folder:
+                {**LOOPS, **RANKS}[name](ready, Path(folder))
+            blocks.append(ready.steps_us())
+            gc.collect()  # no loop pays for what another has left
+    print(json.dumps(spent))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -1,14 +1,14 @@
 """The trainer against raw PyTorch and its peers: time of a step, of a start, of a resume.
 
-A step is the least decile of blocks of 100, over several processes of each loop in turn: on a busy
-machine that is what the code costs. Peers that are not installed are left out and said.
+All figures are minima of rounds in turn: what disturbs a measure only ever adds to it. Peers that
+are not installed are left out and said.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,62 +19,73 @@ from benchmarks.loops import LOOPS, RANKS
 from benchmarks.timing import in_turn
 
 ROOT = Path(__file__).parents[1]
-STEPS, ROUNDS = 3000, 5
+STEPS, ROUNDS = 1000, 5
+STEPS_OF_RANKS, ROUNDS_OF_RANKS = 500, 3
 LIMITS = {"mtf_alone": 1.10, "mtf_whole": 1.20}
 
+Blocks = dict[str, list[list[float]]]  # of each loop: rounds of blocks, microseconds a step
 
-def _steps_us(name: str) -> list[float]:
-    with tempfile.TemporaryDirectory() as folder:
-        args = [sys.executable, "-W", "ignore", "-m", "benchmarks.loops", name, str(STEPS), folder]
-        done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [float(word) for word in done.stdout.splitlines()[-1].split()]
+
+def _command(rounds: int, steps: int, *names: str) -> list[str]:
+    words = ("benchmarks.loops", str(rounds), str(steps), *names)
+    return [sys.executable, "-W", "ignore", "-m", *words]
+
+
+def _read(output: str) -> Blocks:
+    blocks: Blocks = json.loads(output.splitlines()[-1])
+    return blocks
+
+
+def _print(blocks: Blocks, floor: str) -> None:
+    """Print of each loop its least block, and its least round, checkpoints and all."""
+    least = {name: min(us for r in rounds for us in r) for name, rounds in blocks.items()}
+    whole = {name: min(sum(r) / len(r) for r in rounds) for name, rounds in blocks.items()}
+    for name, us in least.items():
+        limit = f"   (limit {LIMITS[name]:.2f})" if floor == "raw" and name in LIMITS else ""
+        print(
+            f"  {name:<12} {us:7.0f} µs   {us / least[floor]:5.2f} x {floor}{limit or ' ' * 15}"
+            f"   whole rounds {whole[name]:7.0f} µs   {whole[name] / whole[floor]:5.2f} x"
+        )
 
 
 def steps() -> None:
     """Print the time of a step of each loop, and its ratio to the raw one."""
-    print(f"a step of an MLP 64-64-10, batch 32, one thread; {ROUNDS} processes each")
+    print(
+        f"CPU time of a step, MLP 64-64-10, batch 32, one thread: least of {ROUNDS} rounds in turn"
+    )
     names = [name for name in LOOPS if name != "accelerate" or importlib.util.find_spec(name)]
     if "accelerate" not in names:
         print("  accelerate is not installed here: pip install accelerate")
-    blocks: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
-        for name in names:
-            blocks[name] += _steps_us(name)
-    least = {name: statistics.quantiles(us, n=10)[0] for name, us in blocks.items()}
-    for name, us in least.items():
-        limit = f"   (limit {LIMITS[name]:.2f})" if name in LIMITS else ""
-        print(f"  {name:<12} {us:7.0f} µs   {us / least['raw']:5.2f} x raw{limit}")
+    command = _command(ROUNDS, STEPS, *names)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    _print(_read(done.stdout), "raw")
 
 
 def ranks() -> None:
     """Print the time of a step of two ranks that exchange gradients, without and with mtf."""
-    print(f"the same on two ranks (gloo, one host); {ROUNDS} processes each")
-    blocks: dict[str, list[float]] = {name: [] for name in RANKS}
-    for _ in range(ROUNDS):
-        for name in blocks:
-            blocks[name] += _steps_of_ranks_us(name)
-    least = {name: statistics.quantiles(us, n=10)[0] for name, us in blocks.items()}
-    for name, us in least.items():
-        print(f"  {name:<12} {us:7.0f} µs   {us / least['ddp']:5.2f} x DDP alone")
+    print(f"the same on two ranks (gloo, one host): the least of {ROUNDS_OF_RANKS} rounds in turn")
+    rounds = [
+        {k: v for name in RANKS for k, v in _of_ranks(name).items()} for _ in range(ROUNDS_OF_RANKS)
+    ]
+    _print({name: [blocks for each in rounds for blocks in each[name]] for name in RANKS}, "ddp")
 
 
-def _steps_of_ranks_us(name: str) -> list[float]:
+def _of_ranks(name: str) -> Blocks:
     from tests.trainer.ranks import environment, free_port
 
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        args = [sys.executable, "-W", "ignore", "-m", "benchmarks.loops", name, "1000", folder]
-        both = [
-            subprocess.Popen(
-                args, cwd=ROOT, env={**os.environ, **environment(rank, 2, port)},
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            )
-            for rank in range(2)
-        ]  # fmt: skip
-        said = [rank.communicate()[0] for rank in both]
-    return [float(word) for word in said[0].splitlines()[-1].split()]
+    both = [
+        subprocess.Popen(
+            _command(1, STEPS_OF_RANKS, name), cwd=ROOT, stdout=subprocess.PIPE,
+            env={**os.environ, **environment(rank, 2, port)}, stderr=subprocess.DEVNULL, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [rank.communicate()[0] for rank in both]
+    return _read(said[0])
 
 
+_STARTS = 4
 _FLOOR = "import os, torch; import mtf.trainer.fabric; os._exit(0)"  # ends as ours does
 # a model that ends the process at its first step, as the pinned code of a run
 _MODEL = """\
@@ -101,20 +112,25 @@ def start() -> None:
         code = read_config(run)["mtf"]["code_dir"]
         env = {**environment(run, "1", "t", {}), "PYTHONPATH": f"{code}:{ROOT}"}
 
-        def process_s(*args: str) -> float:
-            begun = time.perf_counter()
-            subprocess.run(
-                [sys.executable, *args], cwd=code, env=env, capture_output=True, check=True
-            )
+        cpu: tuple[list[float], list[float]] = ([], [])
+
+        def process_s(spent: list[float], *args: str) -> float:
+            begun, before = time.perf_counter(), os.times()
+            command = [sys.executable, *args]
+            subprocess.run(command, cwd=code, env=env, capture_output=True, check=True)
+            after = os.times()
+            spent.append(sum(after[2:4]) - sum(before[2:4]))
             return time.perf_counter() - begun
 
-        def job() -> float:
-            return process_s("-m", "mtf.trainer", str(run))
-
-        floor, ours = in_turn(7, lambda: process_s("-c", _FLOOR), job)
-    print("to the first step, whole process; medians")
-    print(f"  import torch and Fabric alone   {floor:5.2f} s")
-    print(f"  python -m mtf.trainer           {ours:5.2f} s   {ours / floor:.2f} x   (limit 1.15)")
+        wall = in_turn(
+            _STARTS, lambda: process_s(cpu[0], "-c", _FLOOR),
+            lambda: process_s(cpu[1], "-m", "mtf.trainer", str(run)),
+        )  # fmt: skip
+    print(f"to the first step, whole process; the least of {_STARTS} rounds in turn")
+    cpu_s = [min(spent) for spent in cpu]
+    for title, i in (("import torch and Fabric alone", 0), ("python -m mtf.trainer", 1)):
+        times = f"{wall[i]:6.2f} s {wall[i] / wall[0]:5.2f} x   CPU time {cpu_s[i]:5.2f} s"
+        print(f"  {title:<30}{times} {cpu_s[i] / cpu_s[0]:5.2f} x{'   (limit 1.15)' * i}")
 
 
 def seek() -> None:
@@ -143,14 +159,15 @@ def seek() -> None:
         return time.perf_counter() - begun
 
     early, late = in_turn(7, lambda: first_batch_s(10), lambda: first_batch_s(100_000))
-    print("the first batch of a resume, 3.5 million shuffled samples; medians")
+    print("the first batch of a resume, 3.5 million shuffled samples; the least of 7 in turn")
     print(f"  at step 10        {early * 1e3:6.1f} ms")
     print(f"  at step 100,000   {late * 1e3:6.1f} ms   {late / early:.2f} x")
 
 
+PARTS = {"steps": steps, "ranks": ranks, "startup": start, "resume": seek}
+
+
 def main() -> None:
     """Print all figures of the trainer."""
-    steps()
-    ranks()
-    start()
-    seek()
+    for part in PARTS.values():
+        part()

@@ -54,8 +54,8 @@ class Job:
         """
         if missing := [name for name in ("MTF_TOKEN", "MTF_JOB_ID") if not env.get(name)]:
             raise MtfError(
-                f"{' and '.join(missing)} not set: a run is started by its job script. mtf run"
-                " starts one by hand"
+                f"{' and '.join(missing)} not set: a run is started by its job script, which"
+                " mtf sync submits"
             )
         return cls(
             run_dir=run_dir,
@@ -111,7 +111,7 @@ def _failed(error: BaseException, journal: Journal) -> int:
     """Say why the job ends: refused, where mtf knows what is wrong with what was asked for."""
     text, is_told = traceback.format_exc(), isinstance(error, MtfError)
     refuses = is_told and not isinstance(error, TrainingError)
-    reason = str(error) if is_told else _last_line(error)
+    reason = str(error) if is_told else _last_line(error) + _place(error)
     say(f"{'refused: ' if refuses else ''}{reason}" if is_told else text.rstrip())
     try:
         (journal.refused if refuses else journal.failed)(reason, text)
@@ -129,6 +129,15 @@ def _last_line(error: BaseException) -> str:
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
     told_behind = isinstance(error, SyntaxError) or any("Traceback (most" in x for x in lines)
     return lines[-1 if told_behind else 0]
+
+
+def _place(error: BaseException) -> str:
+    """Return the line of the pinned code that an error comes from, in brackets; empty: none."""
+    root, ours = f"{Path.cwd()}/", f"{Path(__file__).parent}/"  # the job script has gone there
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename.startswith(root) and not f.filename.startswith(ours)]
+    own = [f for f in own if "-packages/" not in f.filename]
+    return f" ({own[-1].filename.removeprefix(root)}:{own[-1].lineno})" if own else ""
 
 
 def _train(job: Job, journal: Journal) -> None:

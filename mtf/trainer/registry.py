@@ -87,7 +87,7 @@ def call(
     Raises:
         MtfError: it does not take a key that was asked for, or needs one that is not there.
     """
-    parameters = inspect.signature(factory).parameters.values()
+    parameters = _parameters(factory)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     name = getattr(factory, "__name__", repr(factory))
@@ -99,3 +99,15 @@ def call(
     if missing := sorted(required - set(given)):
         raise MtfError(f"{key}: {name} needs {', '.join(missing)}: add it to the section")
     return factory(**given)
+
+
+def _parameters(factory: Factory) -> list[inspect.Parameter]:
+    """Return what a factory takes.
+
+    A model without an ``__init__`` of its own takes nothing: torch's has ``**kwargs``, and refuses
+    them.
+    """
+    inherited = getattr(getattr(factory, "__init__", None), "__module__", None)
+    if isinstance(factory, type) and inherited == "torch.nn.modules.module":
+        return []
+    return list(inspect.signature(factory).parameters.values())

@@ -198,11 +198,13 @@ class Saving:
             TrainingError: a retry must be asked for.
         """
         newest = self._newest
-        kept = f"the newest checkpoint is {newest.path.name}" if newest else "there is none"
+        kept = (
+            f"the newest checkpoint is {newest.path.name}" if newest else "there is no checkpoint"
+        )
         if complete:
             raise TrainingError(
                 "the training is complete, but its last state is not durable (see the reason"
-                f" above): {kept}; mtf retry resumes from there"
+                f" above): {kept}; mtf retry {'resumes from there' if newest else 'begins anew'}"
             )
         if self._config.on_error == "stop":
             raise TrainingError(

@@ -14,7 +14,7 @@ from mtf import rundir
 from mtf.core.fold import fold
 from mtf.trainer.job import _last_line
 from tests.trainer.nasty import difference, result
-from tests.trainer.runs import Job, config_with, events, execute, make_run, wait_for
+from tests.trainer.runs import Job, config_with, events, execute, make_run, read_config, wait_for
 
 # A model that signals its process group in its nth forward pass, once for each line of a file that
 # the test puts beside the run; the data has a worker process, which gets the signal too.
@@ -152,6 +152,23 @@ def test_a_failure_is_journaled_with_its_last_line_and_traceback(tmp_path: Path)
     assert failed["reason"] == "ValueError: no such disk"
     assert 'task.py", line' in failed["traceback"]
     assert failed["traceback"].rstrip() in output
+
+
+def test_a_failure_names_the_users_own_line(tmp_path: Path) -> None:
+    model = (
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x.flatten(1)) + self.no_such\n"
+    )
+    run = make_run(tmp_path, {"src/own.py": model})
+    config = {**read_config(run), "model": {"type": "own:Net"}}
+    (run / rundir.CONFIG).write_text(rundir.render_yaml(config))
+    assert execute(run)[0] == 1
+    (failed,) = events(run, "failed")
+    assert failed["reason"].endswith(" has no attribute 'no_such' (src/own.py:6)")
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,13 @@ def test_a_model_of_the_checkout_gets_what_it_takes(checkout: Path) -> None:
         "    def __init__(self, num_classes, width):\n"
         "        super().__init__()\n"
         "        self.layer = torch.nn.Linear(width, num_classes)\n"
+        "class Bare(torch.nn.Module):\n"
+        "    layer = torch.nn.Linear(6, 2)\n"
         "def number(**keys):\n"
         "    return 3\n"
     )
     assert model("mine:Net", width=6).layer.weight.shape == (10, 6)
+    assert model("mine:Bare").layer.weight.shape == (2, 6)  # which takes nothing at all
     with pytest.raises(MtfError, match="mine:number returned a int"):
         model("mine:number")
 
