@@ -74,7 +74,7 @@ class _Memory:
         self._before = _resident()
         self._most = self._before
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
@@ -122,7 +122,7 @@ def ours(folder: Path) -> dict[str, Any]:
     alone = [step() for _ in range(2000)]
     saver = Saver(CheckpointStore(folder / "checkpoints", keep_last=1), Journal(folder))
     copies, memory = Copies(), _Memory()
-    copies.reserve(expected_size(model, optimizer))  # beside the first steps of a training
+    copies.reserve(expected_size(model, [optimizer]))  # beside the first steps of a training
     blocked, durable, beside = [], [], []
     for number in range(SAVES):
         start = time.perf_counter()
