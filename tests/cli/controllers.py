@@ -24,8 +24,8 @@ class Controller:
     def __init__(self, folder: Path, *args: str) -> None:
         self.log = folder.parent / f"watch-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
-            # a shell makes what it runs in the background deaf to INT
-            hears = ("env", "--default-signal=INT")
+            # a shell makes what it runs in the background deaf to INT, nohup to HUP
+            hears = ("env", "--default-signal=INT,HUP")
             command = [*hears, sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
             self.process = subprocess.Popen(command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL)  # fmt: skip
 

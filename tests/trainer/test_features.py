@@ -196,7 +196,7 @@ def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
         trainer.build_callbacks = lambda *_, **__: {"diary": Diary(run)}  # type: ignore[assignment]
 
     assert in_child(run, prepare) == 1
-    assert (run / "diary").read_text().endswith("MtfError at TRAIN_BATCH_BACKWARD\n")
+    assert (run / "diary").read_text().endswith("TrainingError at TRAIN_BATCH_BACKWARD\n")
 
 
 @pytest.mark.parametrize(
