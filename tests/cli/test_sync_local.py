@@ -95,7 +95,7 @@ def test_a_committed_grid_is_trained_once_and_read_back_from_git(tmp_path: Path)
 
 def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {
-        "slow.yaml": spec("slow", pause=0.08, epochs=4),
+        "slow.yaml": spec("slow", pause=0.06, epochs=3),
         "broken.yaml": spec("broken", model="Broken"),
     })  # fmt: skip
     found = sync_until(
@@ -120,7 +120,7 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     assert "stopped" in events
 
     # the interrupted training is bit for bit what an uninterrupted one is
-    push(lab, {"experiments/twin.yaml": spec("twin", pause=0.0, epochs=4),
+    push(lab, {"experiments/twin.yaml": spec("twin", pause=0.0, epochs=3),
                "experiments/endless.yaml": spec("endless", pause=0.05, epochs=500)})  # fmt: skip
     found = sync_until(lab, lambda f: "twin" in f and f["twin"]["state"] == "completed" and f["endless"]["state"] == "running")  # fmt: skip
     assert found["twin"]["metrics"] == found["slow"]["metrics"]
