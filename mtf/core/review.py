@@ -82,24 +82,24 @@ class SpecReview:
         return tuple(run.record for run in runs if run.record is not None)
 
     @property
-    def going_on(self) -> tuple[RunRecord, ...]:
-        """Return the runs that are active, no longer asked for, and left alone."""
-        return tuple(record for record in self._active_before if not self._gives_way(record))
-
-    @property
     def giving_way(self) -> tuple[RunRecord, ...]:
         """Return the active runs that are cancelled for their changed ones (``on_change``)."""
-        return tuple(record for record in self._active_before if self._gives_way(record))
+        if self.on_change != "cancel":
+            return ()
+        successors = {run.name for run in self.to_submit}
+        return tuple(r for r in self._active_before if r.experiment in successors)
+
+    @property
+    def going_on(self) -> tuple[RunRecord, ...]:
+        """Return the runs that are active, no longer asked for, and left alone."""
+        ending = {record.run for record in self.giving_way}
+        return tuple(record for record in self._active_before if record.run not in ending)
 
     @property
     def _active_before(self) -> list[RunRecord]:
         runs = (*self.changed, *self.done, *self.removed)
         records = [r.record_before for r in runs if r.record_before is not None]
         return [record for record in records if not record.is_over]
-
-    def _gives_way(self, record: RunRecord) -> bool:
-        successors = {run.name for run in self.to_submit}
-        return self.on_change == "cancel" and record.experiment in successors
 
     @property
     def cost(self) -> Cost:
