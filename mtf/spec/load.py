@@ -7,6 +7,8 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from mtf.core.experiments import Desired
 from mtf.core.init_from import circles
 from mtf.errors import Problem, SpecError
@@ -211,15 +213,17 @@ class _Loader:
             base = self._base(file)
         except SpecError as e:
             problems += e.problems
+        is_whole = True
         try:
             spec = validated(GridSpec, file.value, file)
         except SpecError as e:
             problems += e.problems
+            is_whole, spec = False, _without_unknown_keys(file.value)
         if spec is None:
             raise SpecError(problems)
         chooses = base.composition.chooses if base and base.composition else no_choice
         parts = read_grid(spec, file.marks, chooses)
-        problems += parts.problems
+        problems += parts.problems if is_whole else []  # a misspelt key may be what it lacks
         if base is None:
             raise SpecError(problems)
         cluster = spec.cluster or base.value.get("cluster")
@@ -281,3 +285,12 @@ def _wrong_values(parts: Parts, resolver: Resolver) -> set[Problem]:
         if key_problem(setting.path) is None:
             resolver.check_alone(setting)
     return resolver.problems
+
+
+def _without_unknown_keys(value: Mapping[str, Any]) -> GridSpec | None:
+    """Return a grid with mistakes as its known keys have it, None where they are no grid."""
+    known = {key: item for key, item in value.items() if key in GridSpec.model_fields}
+    try:
+        return GridSpec.model_validate(known)
+    except ValidationError:
+        return None

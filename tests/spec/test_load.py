@@ -286,3 +286,9 @@ def test_grids_that_are_certainly_a_mistake_are_refused_before_they_are_expanded
     assert problems(base=BASE, g=grid + "max_runs: 2000000\n") == [
         "g.yaml:5:11: max_runs: must be less than or equal to 100000, got 2000000"
     ]
+
+
+def test_an_unknown_key_of_a_grid_hides_no_wrong_value() -> None:
+    grid = "kind: grid\nname: g\nbase: base.yaml\nslurm: {}\nparameters: {optimizer.lr: [1e-3, fast], model.hiden: [4]}\n"  # fmt: skip
+    told = problems(base=BASE, g=grid)
+    assert [one.split(": ", 1)[0] for one in told] == ["g.yaml:4:1", "g.yaml:5:35"]
