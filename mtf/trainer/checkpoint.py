@@ -113,7 +113,7 @@ class CheckpointStore:
     def __init__(self, folder: Path, *, keep_last: int) -> None:
         self.folder = folder
         self._keep_last = keep_last
-        self._passed_over: list[Path] = []
+        self._passed_over: list[tuple[Path, str]] = []  # and what is wrong with each
 
     def save(
         self,
@@ -178,30 +178,30 @@ class CheckpointStore:
     def newest_intact(self) -> Saved | None:
         """Return the newest checkpoint that holds what was written, None when there is none.
 
-        A damaged one is left where it is, said, and the one before it is taken.
+        A damaged one is left where it is, and the one before it is taken.
         """
-        there = self._all()
         self._passed_over = []
-        for path in reversed(there):
+        for path in reversed(self._all()):
             problem, saved = _examine(path)
             if saved is not None:
                 return saved
-            self._passed_over.append(path)
-            say(f"checkpoint {path.name} is damaged ({problem}): trying the one before it")
-        if there:
-            say(f"no checkpoint in {self.folder} is intact: the training starts anew")
+            self._passed_over.append((path, problem))
         return None
 
     def set_damaged_aside(self) -> None:
-        """Take what ``newest_intact`` has passed over out of the row, under another name.
+        """Say what ``newest_intact`` has passed over, and take it out of the row.
 
-        They are ahead of where the training now is: as the newest by their names they would make
-        whole ones be pruned in their stead.
+        It stays, under another name. It is ahead of where the training now is: as the newest by its
+        name it would make whole ones be pruned in its stead.
         """
-        for path in self._passed_over:
+        is_all = len(self._passed_over) == len(self._all())
+        for path, problem in self._passed_over:
+            say(f"checkpoint {path.name} is damaged ({problem}): trying the one before it")
             with suppress(OSError):  # gone, or on a disk that cannot be written either
                 path.rename(path.with_name(path.name + _DAMAGED))
                 _sum_of(path).unlink(missing_ok=True)
+        if self._passed_over and is_all:
+            say(f"no checkpoint in {self.folder} is intact: the training starts anew")
         self._passed_over = []
 
     def sweep(self) -> None:

@@ -74,7 +74,6 @@ class Saving:
             self._newest = resumed_from
             self._taken_at = self._durable_at = loop.state.position()
         if self._fabric.is_global_zero:
-            self.store.set_damaged_aside()
             self._watch.begin(_batches_done(loop))
             size = expected_size(loop.engine.module, loop.engine.optimizers.values())
             if size >= _WORTH_PREPARING:

@@ -159,6 +159,8 @@ class GenericTrainer:
     def _resume(self, loop: Loop) -> None:
         zero, store = self._fabric.is_global_zero, self._saving.store
         newest = loop.agreement.told(store.newest_intact() if zero else None)
+        if zero:
+            store.set_damaged_aside()
         if newest is None:
             if loop.scalars is not None:
                 loop.scalars.cut_to(0)

@@ -135,6 +135,17 @@ def test_every_signal_ends_a_job_its_own_way_and_the_run_ends_in_the_same_bits(
     assert difference(result(run), result(whole)) is None
 
 
+def test_a_damaged_checkpoint_is_said_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {"task.py": TASK}, SMALL)
+    (run / "signals.json").write_text(json.dumps([(7, signal.SIGUSR1)]))
+    assert Job(run).end()[0] == 85
+    newest = (run / "checkpoints" / "latest.ckpt").resolve()
+    newest.write_bytes(newest.read_bytes()[:-1])
+    code, said = Job(run, job_id="2", token="u").end()
+    assert code == 0
+    assert said.count(f"checkpoint {newest.name} is damaged") == 1
+
+
 def test_a_second_starter_touches_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     rundir.claim(run, "t", "7")
