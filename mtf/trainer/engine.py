@@ -65,6 +65,7 @@ class Engine:
         self._guards = skips and self.scaler is None  # the scaler leaves such steps out itself
         clips = training.max_grad_norm is not None or training.max_grad_value is not None
         self._looks = clips or self._guards  # at the gradients, before a step
+        self._noted: dict[str, torch.Tensor] = {}  # values of buffers, see ``note_buffers``
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
@@ -87,6 +88,13 @@ class Engine:
             self._unsynced = self._fabric.no_backward_sync(self.forward, enabled=True)  # type: ignore[arg-type]
         self._unsynced.__enter__()
 
+    def note_buffers(self) -> None:
+        """Say, before a forward pass, that its loss may turn out to be no finite number.
+
+        What it has then made of the buffers, such as running means, is taken back.
+        """
+        self._noted = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
     def backward(self, loss: torch.Tensor) -> None:
         """Add the loss's gradients."""
         if self._is_wrapped:
@@ -94,6 +102,8 @@ class Engine:
             self._unsynced.__exit__(None, None, None)
         else:
             loss.backward()  # type: ignore[no-untyped-call]
+        if self._noted and not loss.isfinite():
+            self.put_buffers(self._noted, ())
 
     def commit(self, active: Collection[str]) -> bool:
         """Unscale, clip, step, update the scaler, and drop all gradients: all or nothing.

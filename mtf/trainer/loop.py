@@ -150,6 +150,8 @@ class Loop:
         """Compute the loss."""
         if self._is_several:
             self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
+        if self._tolerant:
+            self.engine.note_buffers()
         compute_loss = self._losses[self._active()[0]] if self._turns else self.task.loss
         self.loss = self.engine.compute(compute_loss, self.batch)
         return Phase.TRAIN_BATCH_BACKWARD

@@ -229,6 +229,22 @@ class SometimesInfinite(Net):
         return loss / 0 if float(batch[0][0, 0].detach()) > 1.2 else loss
 
 
+class SometimesNotANumber(Net):
+    """Sees what is not a number in some batches, and its running means with it."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        """Return the loss."""
+        inputs, targets = batch
+        is_broken = float(inputs[0, 0].detach()) > 1.2
+        return functional.cross_entropy(
+            self(inputs * float("nan") if is_broken else inputs), targets
+        )
+
+    def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the loss; validation sees numbers."""
+        return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
+
+
 def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)

@@ -248,6 +248,23 @@ def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> No
     assert all(torch.isfinite(value).all() for value in content["model"].values())
 
 
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_a_batch_that_is_no_number_leaves_no_trace_in_running_means(
+    policy: str, tmp_path: Path
+) -> None:
+    model = {"type": "tests.trainer.nasty:SometimesNotANumber"}
+    run = make_run(tmp_path, base=NASTY, model=model, training={"on_nonfinite": policy})
+    assert in_child(run) == COMPLETE
+    content = result(run)["content"]
+    (rank,) = content["ranks"]
+    assert rank["skipped"] > 0
+    held = [*content["model"].values(), *rank["buffers"].values()]
+    assert all(torch.isfinite(value).all() for value in held)
+    losses = [row["val_loss"] for row in rows(run) if "val_loss" in row]
+    assert all(loss < float("inf") for loss in losses)
+    assert losses or policy == "stop"
+
+
 def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
     """One step of plain descent moves a weight by at most the rate times that value."""
     sgd = {"optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0}, "scheduler": None}
