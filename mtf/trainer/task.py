@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -71,16 +72,20 @@ class OwnSteps:
 
     def __init__(self, module: nn.Module, forward: nn.Module) -> None:
         self.takes_turns = _takes_optimizer(module)
-        self._training_step: Callable[..., torch.Tensor] = forward.training_step  # type: ignore[assignment]
+        self._name = type(module).__name__
+        self._training_step: Callable[..., Any] = forward.training_step  # type: ignore[assignment]
         self._validation_step: Callable[[Any], Mapping[str, Any]] | None = getattr(
             forward, "validation_step", None
         )
 
     def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
         """Return what ``training_step`` returns."""
-        if self.takes_turns:
-            return self._training_step(batch, turn)
-        return self._training_step(batch)
+        returned: Any = (
+            self._training_step(batch, turn) if self.takes_turns else self._training_step(batch)
+        )
+        if isinstance(returned, torch.Tensor) and returned.requires_grad and returned.numel() == 1:
+            return returned
+        raise MtfError(f"{self._name}.training_step returns {_no_loss(returned)}")
 
     def totals(self, batch: Any) -> Totals:
         """Return what ``validation_step`` returns, as sums and counts."""
@@ -93,9 +98,14 @@ class OwnSteps:
             values: Mapping[str, Any] = {"loss": self._training_step(batch)}
         else:
             values = self._validation_step(batch)
+        if not isinstance(values, Mapping):
+            raise MtfError(
+                f"{self._name}.validation_step returns a {type(values).__name__}: return a dict of"
+                " metrics by name, each the batch's mean or a pair (sum, count)"
+            )
         samples = num_samples(batch)
         return {
-            name if name.startswith("val_") else f"val_{name}": _total(value, samples)
+            name if name.startswith("val_") else f"val_{name}": _total(name, value, samples)
             for name, value in values.items()
         }
 
@@ -144,11 +154,27 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
         ) from e
 
 
-def _total(value: Any, samples: int) -> tuple[torch.Tensor, float]:
-    if isinstance(value, tuple):
-        total, count = value
-        return torch.as_tensor(total), float(count)
-    return torch.as_tensor(value).double() * samples, float(samples)
+def _no_loss(returned: Any) -> str:
+    """Return what a value that is no loss is instead, and what to return."""
+    if not isinstance(returned, torch.Tensor):
+        return f"{type(returned).__name__}: return the loss, a tensor"
+    if returned.numel() != 1:
+        return f"a tensor of shape {list(returned.shape)}: return one number, such as its mean"
+    return (
+        "a loss that depends on no parameter: leave out what cuts its graph (detach, no_grad, item)"
+    )
+
+
+def _total(name: str, value: Any, samples: int) -> tuple[torch.Tensor, float]:
+    is_pair = isinstance(value, tuple)
+    try:
+        if is_pair:
+            return torch.as_tensor(value[0]).reshape(()), float(value[1])
+        return torch.as_tensor(value).reshape(()).double() * samples, float(samples)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise MtfError(
+            f"the metric {name!r} is neither a number nor a pair (sum, count): {value!r}"
+        ) from e
 
 
 def _pair(batch: Any) -> tuple[Any, torch.Tensor]:

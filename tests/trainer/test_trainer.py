@@ -309,6 +309,45 @@ def test_a_batch_that_is_no_pair_says_what_to_define() -> None:
         task_of(model, model).loss({"x": torch.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"Returning\.training_step returns NoneType: return the loss"),
+        (torch.zeros(3, requires_grad=True), r"of shape \[3\]: return one number"),
+        (torch.zeros(()), "depends on no parameter"),
+    ],
+)
+def test_a_training_step_that_returns_no_loss_is_told_apart(returned: Any, message: str) -> None:
+    class Returning(Stepping):
+        def training_step(self, batch: Any) -> Any:
+            del batch
+            return returned
+
+    model = Returning()
+    with pytest.raises(MtfError, match=message):
+        task_of(model, model).loss({"x": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"Returning\.validation_step returns a NoneType: return a dict of metrics"),
+        ({"f1": torch.zeros(3)}, "the metric 'f1' is neither a number nor a pair"),
+        ({"f1": "good"}, "the metric 'f1' is neither"),
+        ({"f1": (None, 3)}, "the metric 'f1' is neither"),
+    ],
+)
+def test_a_validation_step_that_returns_no_metrics_is_told(returned: Any, message: str) -> None:
+    class Returning(Stepping):
+        def validation_step(self, batch: Any) -> Any:
+            del batch
+            return returned
+
+    model = Returning()
+    with pytest.raises(MtfError, match=message):
+        task_of(model, model).totals({"x": torch.zeros(1)})
+
+
 def test_samples_are_counted_in_nested_batches() -> None:
     assert num_samples({"a": [torch.zeros(5, 2), torch.zeros(9)]}) == 5
 
