@@ -18,12 +18,13 @@ import mtf
 from mtf.trainer.verify.recorder import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
     from mtf.trainer.loop import Loop
 
 _DEPTH, _MOST = 6, 20_000
+_SHORT = 40  # characters: what is shown as it is
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TORCH_OWN = frozenset({"_parameters", "_buffers", "_modules", "training"})
 _ABSENT = "not there"
@@ -92,11 +93,19 @@ def unequal(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tupl
     return {name: (ours, theirs) for name, ours, theirs in both if ours != theirs}
 
 
+def idle_generators(seen: Sequence[Mapping[str, str]]) -> set[str]:
+    """Return the generators that are the same before each batch of a training."""
+    if len(seen) < 2:  # before one batch, nothing can be told
+        return set()
+    always = set.intersection(*(set(each.items()) for each in seen))
+    return {name for name, value in always if value.startswith(GENERATOR)}
+
+
 def summary(value: Any) -> str | None:
     """Return a value in short, or its digest; None for what holds no state of its own."""
     if isinstance(value, _PLAIN):
         text = repr(value)
-        return text if len(text) <= 40 else f"{type(value).__name__} {digest(text)}"
+        return text if len(text) <= _SHORT else f"{type(value).__name__} {digest(text)}"
     if (state := _generator_state(value)) is not None:
         return f"{GENERATOR} {digest(state)}"
     if isinstance(value, torch.Tensor):
@@ -115,6 +124,9 @@ def _of_container(value: Any) -> str | None:
     parts = [summary(item) for item in items]
     if any(part is None for part in parts):
         return None
+    text = "" if isinstance(value, set | frozenset) else repr(value)
+    if 0 < len(text) <= _SHORT and "\n" not in text:
+        return text
     return f"{type(value).__name__} of {len(value)}, {digest(parts)}"
 
 

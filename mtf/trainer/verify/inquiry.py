@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.trainer.verify import diagnose
 from mtf.trainer.verify.compare import difference
 from mtf.trainer.verify.diagnose import Cause, Evidence
-from mtf.trainer.verify.hidden import unequal
+from mtf.trainer.verify.hidden import idle_generators, unequal
 from mtf.trainer.verify.laboratory import FailedError
 from mtf.trainer.verify.ops import first_op, read_ops
 from mtf.trainer.verify.process import read_hidden
@@ -115,12 +115,16 @@ def _evidence(one: Training, two: Training) -> Evidence:
 
 
 def _hidden(one: Training, two: Training) -> dict[str, tuple[str, str]]:
-    """Return the unsaved state that is unequal before the first batch before which any is."""
+    """Return the unsaved state that is unequal before the first batch before which any is.
+
+    A generator that nobody draws from counts only where there is nothing else: one without a seed
+    is unequal in any two processes.
+    """
     ours, theirs = read_hidden(one.folder), read_hidden(two.folder)
-    for place in sorted(ours.keys() & theirs.keys()):
-        if found := unequal(ours[place], theirs[place]):
-            return found
-    return {}
+    found = [unequal(ours[place], theirs[place]) for place in sorted(ours.keys() & theirs.keys())]
+    idle = idle_generators(list(ours.values()))
+    moving = [{n: values for n, values in each.items() if n not in idle} for each in found]
+    return next(filter(None, (*moving, *found)), {})
 
 
 def _first_key(one: Training, two: Training) -> Key:

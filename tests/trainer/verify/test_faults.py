@@ -42,6 +42,11 @@ def test_a_clean_training_is_exact(tmp_path: Path) -> None:
             {"model": {"type": "lab:Counting"}},
             ["Counting.calls (6 without the interruption, not there after it)", "/ self.calls`"],
         ),
+        # and not the generator beside it, which nobody draws from
+        (
+            {"model": {"type": "lab:CountingBeside"}},
+            ["lab.SEEN ({'n': 8} without the interruption, {'n': 0} after it)"],
+        ),
         ({"model": {"type": "lab:Hidden"}}, ["Hidden.mean (tensor [6] "]),
     ],
 )
