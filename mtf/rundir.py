@@ -1,7 +1,8 @@
 """The one owner of paths and files in a run folder: names, claims and the journal.
 
-Both sides use it: ``mtf sync`` prepares the folder and reads the journal, the job claims the
-folder and appends to the journal. A run folder mirrors the run id under the run root.
+Both sides use it: ``mtf sync`` writes down, once for all the jobs of a request, what each is to
+run, and reads the journals; a job makes and claims its run's folder and appends to the journal. A
+run folder mirrors the run id under the run root.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from mtf.core.ids import CommitId, JobId, RunId, SubmissionId, Token
@@ -30,6 +32,8 @@ LATEST = "latest.ckpt"
 BEST = "best.ckpt"
 CLAIMS = ".claims"
 JOBS = ".jobs"
+CONFIGS = "configs.jsonl"  # of a job request: the configuration of each of its runs, a line each
+SCRIPT = "job.sbatch"  # of a job request
 CODE = ".code"
 FENCED = "fenced"  # holder of a claim that no job may have any more
 
@@ -50,7 +54,7 @@ def submission_dir(root: Path, submission: SubmissionId) -> Path:
 
 
 def job_dir(root: Path, submission: SubmissionId, token: Token) -> Path:
-    """Return the folder of one job request: its script and the links to its tasks' run folders."""
+    """Return the folder of one job request: its script, its runs' configurations, its output."""
     return submission_dir(root, submission) / JOBS / token
 
 
@@ -144,6 +148,73 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(facts)
 
 
+# -- what a job finds, and what it shows -----------------------------------------------------------
+
+
+def put_configs(job_dir: Path, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Write down what the tasks of a job request are to run, in the order of their indices.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    put(job_dir / CONFIGS, "".join(f"{json.dumps(config)}\n" for config in configs).encode())
+
+
+def read_configs(job_dir: Path) -> list[dict[str, Any]]:
+    """Return what ``put_configs`` has written.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    return [json.loads(line) for line in (job_dir / CONFIGS).read_bytes().splitlines()]
+
+
+def read_config(job_dir: Path, index: int) -> dict[str, Any]:
+    """Return the configuration of one task of a job request.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or has no such task.
+    """
+    with (job_dir / CONFIGS).open("rb") as file:
+        config: dict[str, Any] = json.loads(next(islice(file, index, None), b""))
+    return config
+
+
+def show(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> None:
+    """Put into a run's folder what people look for there: configuration, script and output.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    text = render_yaml(config).encode()
+    path = folder / CONFIG
+    if not path.exists() or path.read_bytes() != text:  # a retry may change its resources
+        put(path, text)
+    _link(folder / f"{job}.sbatch", job_dir / SCRIPT)
+    for err in (False, True):
+        output = job_output(job_dir, job, err=err)
+        _link(folder / output.name, output)
+
+
+def _link(name: Path, file: Path) -> None:
+    """Give a file another name: as one more entry of a folder, or else as a file that points to it.
+
+    Some parallel file systems have the first within one folder only.
+    """
+    with suppress(FileExistsError):
+        try:
+            name.hardlink_to(file)
+        except FileExistsError:
+            raise
+        except OSError:
+            name.symlink_to(file)
+
+
+def job_output(job_dir: Path, job: JobId, *, err: bool = False) -> Path:
+    """Return the file that an executor writes a job's output to."""
+    return job_dir / f"{job}.{'err' if err else 'out'}"
+
+
 # -- config.yaml -----------------------------------------------------------------------------------
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -227,13 +298,3 @@ def sweep(path: Path) -> None:
     """
     for left in left_beside(path):
         left.unlink(missing_ok=True)
-
-
-def job_script(folder: Path, job: JobId) -> Path:
-    """Return the script that a job of this run was started with."""
-    return folder / f"{job}.sbatch"
-
-
-def job_output(folder: Path, job: JobId, *, err: bool = False) -> Path:
-    """Return the file that holds a job's output."""
-    return folder / f"{job}.{'err' if err else 'out'}"

@@ -1,10 +1,8 @@
-"""Turns the runs to start into job requests, and their folders into what a job finds."""
+"""Turns the runs to start into job requests, and writes down what their jobs find."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -86,33 +84,19 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
     return Batch(request, starts)
 
 
-def prepare_folders(batch: Batch, repository: Path) -> None:
-    """Make the run folders of a batch and what the jobs find there. Idempotent.
+def prepare(batch: Batch, repository: Path) -> None:
+    """Write down what the jobs of a batch find: one file, however many they are. Idempotent.
 
     Raises:
         OSError: the run root cannot be written.
     """
     job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
-    first = batch.starts[0]
-    submission = submission_of(first.run)
-    here = os.path.relpath(rundir.submission_dir(first.root, submission), job_dir)
-    for index, start in batch.indices():
-        folder = rundir.run_dir(start.root, start.run)
-        config = folder / rundir.CONFIG
-        text = rundir.render_yaml(job_config(start, repository)).encode()
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            rundir.sweep(config)  # a submitter that still writes it has lost its claim
-        if not config.exists() or config.read_bytes() != text:  # a retry may change its resources
-            rundir.put(config, text)
-        with contextlib.suppress(FileExistsError):
-            (job_dir / str(index)).symlink_to(here + start.run.removeprefix(submission))
+    rundir.put_configs(job_dir, (job_config(start, repository) for start in batch.starts))
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:
-    """Return what stands in a run's config.yaml: its configuration, and where its code is."""
+    """Return what a job gets of its run: its configuration, and where its code is."""
     where = {
         "run": start.run,
         "submission": submission_of(start.run),

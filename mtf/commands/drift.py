@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.commands.reach import job_dir_of, needed_folder
 from mtf.core.drift import Branches, Drift
 from mtf.core.ids import SINGLE, spec_and_member, submission_at
 from mtf.core.records import RunRecord, SubmissionRecord
@@ -100,24 +100,24 @@ def _made_here(
 
 def _is_ours(project: Project, record: RunRecord) -> bool:
     """Return whether a run's configuration says that it was submitted from this repository."""
-    line = f"repository: {json.dumps(str(project.repo.root), ensure_ascii=False)}\n"
     try:
-        return line in (Path(record.run_dir) / rundir.CONFIG).read_text(encoding="utf-8")
-    except OSError:
+        config = rundir.read_config(job_dir_of(record, record.attempts[0]), 0)
+        return bool(config["mtf"]["repository"] == str(project.repo.root))
+    except (OSError, ValueError, KeyError):
         return False
 
 
 def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
-    """Return the runs that had a job and whose folder, or every checkpoint, is gone.
+    """Return the runs whose folder, or that of their job, or every checkpoint, is gone.
 
     One look at the folder of each submission, not one at each run's.
     """
     listed: dict[Path, frozenset[str]] = {}
     lost = set()
     for record in records:
-        if record.submitted_at is None:
+        folder = needed_folder(record)
+        if folder is None:
             continue
-        folder = Path(record.run_dir)
         if folder.parent not in listed:
             listed[folder.parent] = _names(folder.parent)
         if folder.name not in listed[folder.parent] or _has_lost_checkpoints(record):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.drift import look_for_drift
 from mtf.commands.project import SETTINGS
-from mtf.commands.reach import is_elsewhere, read_progress
+from mtf.commands.reach import is_elsewhere, job_dir_of, read_progress
 from mtf.commands.select import find_run, find_runs, matching, with_journals
 from mtf.core.drift import Branches, told
 from mtf.core.ids import JOB_BRANCH_PREFIX, record_path
@@ -21,6 +20,7 @@ from mtf.ledger.codec import run_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from mtf.commands.project import Project
     from mtf.core.records import RunRecord
@@ -117,10 +117,10 @@ def _why(record: RunRecord) -> str:
 
 
 def _output_path(record: RunRecord, *, err: bool) -> Path | None:
-    started = [a.job_id for a in record.attempts if a.job_id]
-    if not started:
-        return None
-    return rundir.job_output(Path(record.run_dir), started[-1], err=err)
+    for attempt in reversed(record.attempts):
+        if attempt.job_id:
+            return rundir.job_output(job_dir_of(record, attempt), attempt.job_id, err=err)
+    return None
 
 
 def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:

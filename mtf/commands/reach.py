@@ -19,12 +19,25 @@ if TYPE_CHECKING:
     from mtf.commands.project import Project
     from mtf.core.fold import Progress
     from mtf.core.ids import RunId, Token
-    from mtf.core.records import RunRecord
+    from mtf.core.records import Attempt, RunRecord
 
 
 def read_progress(record: RunRecord) -> Progress:
     """Return what a run's journal says."""
     return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+
+
+def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
+    """Return the folder of the job request that an attempt of a run is part of."""
+    root = rundir.root_of(Path(record.run_dir), record.run)
+    return rundir.job_dir(root, record.submission, attempt.token)
+
+
+def needed_folder(record: RunRecord) -> Path | None:
+    """Return the folder that a run cannot do without: its own, or its job's before that begins."""
+    if record.has_begun:
+        return Path(record.run_dir)
+    return job_dir_of(record, record.attempt) if record.job_id else None
 
 
 def is_elsewhere(project: Project, record: RunRecord) -> bool:

@@ -1,8 +1,7 @@
-"""Removes what requests that came to nothing have left: a script, and links to run folders."""
+"""Removes what requests that came to nothing have left: a script, and what it was to run."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.executors import open_executor
 from mtf.core.causes import STANDINGS
-from mtf.core.ids import Token, job_name
+from mtf.core.ids import RunId, Token, job_name
 from mtf.core.times import parse_time
 from mtf.errors import MtfError
 
@@ -50,9 +49,12 @@ def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
     """
     by_submission = {r.submission: r for r in records}
     for submission, folders in idle_requests(records).items():
+        record = by_submission[submission]
+        root = rundir.root_of(Path(record.run_dir), record.run)
         with suppress(MtfError, OSError):
-            for folder in _without_jobs(project, by_submission[submission], folders):
-                if all(_is_shut(run, Token(folder.name)) for run in _runs(folder)):
+            for folder in _without_jobs(project, record, folders):
+                runs = _runs(folder)
+                if all(_is_shut(rundir.run_dir(root, r), Token(folder.name)) for r in runs):
                     shutil.rmtree(folder)
 
 
@@ -65,11 +67,13 @@ def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> l
     return [folder for folder in folders if folder.name not in busy]
 
 
-def _runs(folder: Path) -> list[Path]:
-    """Return the run folders that a request's jobs would have had."""
-    links = (path for path in folder.iterdir() if path.is_symlink())
-    return [Path(os.path.normpath(folder / link.readlink())) for link in links]
+def _runs(folder: Path) -> list[RunId]:
+    """Return the runs that a request's jobs were to be of."""
+    try:
+        return [RunId(config["mtf"]["run"]) for config in rundir.read_configs(folder)]
+    except FileNotFoundError:  # whoever made it died at once: no job can begin without it
+        return []
 
 
 def _is_shut(run: Path, token: Token) -> bool:
-    return run.is_dir() and rundir.claim(run, token, rundir.FENCED) == rundir.FENCED
+    return rundir.claim(run, token, rundir.FENCED) == rundir.FENCED

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.batches import prepare_folders
+from mtf.commands.batches import prepare
 from mtf.commands.claims import put_off, refused, unclear, with_job
 from mtf.errors import (
     ExecutorUnavailableError,
@@ -49,7 +49,7 @@ class Handover:
         if self._is_closed(batch):
             return
         try:
-            prepare_folders(batch, self.repository)
+            prepare(batch, self.repository)
             done = executor.submit(batch.request, script)
         except SubmissionRefusedError as e:
             self.refused |= dict.fromkeys(runs, str(e))

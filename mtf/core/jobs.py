@@ -54,7 +54,7 @@ class JobRequest:
     """One submission to an executor: runs of one spec that need equal resources.
 
     ``job_dir`` is a folder of its own for this request (``<submission>/.jobs/<token>``); it holds
-    the script and, for each task, the link ``<index>`` to its run folder.
+    the script, what each task is to run, and what the tasks print. A task makes its run's folder.
     """
 
     token: Token

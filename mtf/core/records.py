@@ -152,6 +152,11 @@ class RunRecord:
         return self.retry_at is not None and self.job_id is None
 
     @property
+    def has_begun(self) -> bool:
+        """Return whether a trainer of this run has told of itself: there is a folder of its own."""
+        return self.max_epochs is not None
+
+    @property
     def is_over(self) -> bool:
         """Return whether the recorded state is final."""
         return self.state in OVER

@@ -71,7 +71,7 @@ class LocalExecutor:
         Raises:
             MtfError: the run root cannot be written.
         """
-        path = Path(request.job_dir) / "job.sh"
+        path = Path(request.job_dir) / rundir.SCRIPT
         limit = request.resources["time"] or "0"  # no limit
         try:
             self._queue.make()

@@ -131,21 +131,20 @@ class Worker:
         return True
 
     def _launch(self, job: QueuedJob) -> Process:
-        folder = Path(job.run_dir)
-        link = rundir.job_script(folder, job.job_id)
-        if not link.is_symlink():
-            link.symlink_to(job.script)
+        job_dir = Path(job.script).parent
         return local_process.launch(
             self._base(job),
             job.script,
-            cwd=folder,
+            cwd=job_dir,
             output=(
-                rundir.job_output(folder, job.job_id),
-                rundir.job_output(folder, job.job_id, err=True),
+                rundir.job_output(job_dir, job.job_id),
+                rundir.job_output(job_dir, job.job_id, err=True),
             ),
             env=json.loads(job.environment)
             | {
                 "MTF_EXECUTOR": "local",
+                "MTF_JOB_DIR": str(job_dir),
+                "MTF_INDEX": str(job.task),
                 "MTF_RUN_DIR": job.run_dir,
                 "MTF_TOKEN": job.token,
                 "MTF_JOB_ID": job.job_id,

@@ -28,7 +28,7 @@ class Executor(Protocol):
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit and return which tasks were taken, as which jobs.
 
-        ``request.job_dir`` exists and holds the links to the run folders.
+        ``request.job_dir`` exists and holds what the tasks are to run.
 
         Raises:
             SubmissionRefusedError: final; nothing was submitted.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtf.core.jobs import JobRequest, Resources
 
 Kind = Literal["slurm", "local"]
+FOLDERS = "folders"  # beside a script: a line for each task of an array, its index and run folder
 TEMPLATES: Mapping[Kind, str] = {"slurm": "job.sbatch.j2", "local": "local.sh.j2"}
 
 
@@ -81,6 +82,8 @@ def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:
         "srun_options": _srun_options(request),
         "array": request.array,
         "job_dir": request.job_dir,
+        "folders": FOLDERS,
+        "index": request.tasks[0].index,
         "run_dir": request.tasks[0].run_dir,
         "code_dir": request.code_dir,
         "nodes": request.resources["nodes"],
@@ -159,17 +162,13 @@ def slurm_options(request: JobRequest) -> list[str]:
 
 
 def _outputs(request: JobRequest) -> list[str]:
+    base = f"{_path(request.job_dir)}/{'%A_%a' if request.array else '%j'}"
+    outputs = [f"--output={directive(base + '.out')}", f"--error={directive(base + '.err')}"]
     if not request.array:
-        base = f"{_path(request.tasks[0].run_dir)}/%j"
-        return [f"--output={directive(base + '.out')}", f"--error={directive(base + '.err')}"]
-    base = f"{_path(request.job_dir)}/%a/%A_%a"
+        return outputs
     array = render_indices(task.index for task in request.tasks)
     throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-    return [
-        f"--array={array}{throttle}",
-        f"--output={directive(base + '.out')}",
-        f"--error={directive(base + '.err')}",
-    ]
+    return [f"--array={array}{throttle}", *outputs]
 
 
 def _path(path: str) -> str:

@@ -22,7 +22,7 @@ from mtf.errors import (
     SubmissionUncertainError,
 )
 from mtf.executor import slurm_text
-from mtf.executor.script import render
+from mtf.executor.script import FOLDERS, render
 from mtf.executor.slurm_programs import ASK_S, environment
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class SlurmExecutor:
         Where a limit of jobs in the queue does not let all of an array in, a half is tried, then a
         half of that: they fill what room there is in as many calls as the array's size has digits.
         """
-        path = Path(request.job_dir) / "job.sbatch"
+        path = Path(request.job_dir) / rundir.SCRIPT
+        folders = "".join(f"{task.index} {task.run_dir}\n" for task in request.tasks)
+        rundir.put(path.with_name(FOLDERS), folders.encode())
         rundir.put(path, script.encode())
         left = [task.index for task in request.tasks]
         size, jobs, put_off = len(left), dict[int, JobId](), ""
@@ -73,7 +75,6 @@ class SlurmExecutor:
                 put_off = str(e)
                 break
             size = (size + 1) // 2 if size > 1 else 0
-        _link_script(request, path, jobs)
         return Submitted(jobs, put_off)
 
     def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
@@ -248,25 +249,6 @@ def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
     """Return the option that selects jobs by name; nobody's jobs but ours bear a token."""
     listed = ",".join(names.values())
     return (f"--name={listed}",) if len(listed) <= _MOST_BYTES else ()
-
-
-def _link_script(request: JobRequest, script: Path, jobs: Mapping[int, JobId]) -> None:
-    """Show each run's script in its folder. The jobs are submitted: this may fail."""
-    for task in (t for t in request.tasks if t.index in jobs):
-        link = rundir.job_script(Path(task.run_dir), jobs[task.index])
-        with suppress(OSError):
-            _link(link, script)
-
-
-def _link(name: Path, script: Path) -> None:
-    """Give a file another name: as one more entry of a folder, or else as a file that points to it.
-
-    The first is 10 times faster; some parallel file systems have it within one folder only.
-    """
-    try:
-        name.hardlink_to(script)
-    except OSError:
-        name.symlink_to(script)
 
 
 def _by_array(jobs: Collection[JobId]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.fold import fold
-from mtf.core.ids import Token
+from mtf.core.ids import JobId, Token
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
 from mtf.trainer import preemption
 from mtf.trainer.checkpoint import CheckpointStore
@@ -40,10 +40,11 @@ class Job:
 
     run_dir: Path
     token: Token
-    job_id: str
+    job_id: JobId
     restarts: int
     rank: int
     world_size: int
+    request: tuple[Path, int] | None  # the folder of the job request, and its index there
 
     @classmethod
     def of(cls, run_dir: Path, env: Mapping[str, str]) -> Job:
@@ -57,13 +58,15 @@ class Job:
                 f"{' and '.join(missing)} not set: a run is started by its job script, which"
                 " mtf sync submits"
             )
+        folder = env.get("MTF_JOB_DIR")
         return cls(
             run_dir=run_dir,
             token=Token(env["MTF_TOKEN"]),
-            job_id=env["MTF_JOB_ID"],
+            job_id=JobId(env["MTF_JOB_ID"]),
             restarts=int(env.get("MTF_RESTARTS") or 0),
             rank=int(env.get("SLURM_PROCID") or env.get("RANK") or 0),
             world_size=int(env.get("SLURM_NTASKS") or env.get("WORLD_SIZE") or 1),
+            request=(Path(folder), int(env["MTF_INDEX"])) if folder else None,
         )
 
 
@@ -141,7 +144,7 @@ def _place(error: BaseException) -> str:
 
 
 def _train(job: Job, journal: Journal) -> None:
-    config = read_config(job.run_dir)
+    config = _config_of(job)
     _say_started(job, config, journal)
     sys.dont_write_bytecode = True  # nothing may appear in the checkout
     pinned = prove_checkout(config.mtf)
@@ -241,22 +244,49 @@ def _note_unread_origin(config: ExperimentConfig, run_dir: Path, journal: Journa
         journal.noted(text)  # a training that is complete is not thrown away for it
 
 
+def _config_of(job: Job) -> ExperimentConfig:
+    """Return the configuration that a job was submitted with, now to be seen in its run's folder.
+
+    Raises:
+        MtfError: it is not there or not valid.
+        OSError: the run's folder cannot be written.
+    """
+    if job.request is None:
+        return read_config(job.run_dir)
+    job_dir, index = job.request
+    try:
+        value = rundir.read_config(job_dir, index)
+    except (OSError, ValueError) as e:
+        raise MtfError(f"{job_dir / rundir.CONFIGS}: line {index + 1}: {e}") from e
+    if job.rank == 0:
+        rundir.show(job.run_dir, job_dir, job.job_id, value)
+    return _validated(value, job_dir / rundir.CONFIGS)
+
+
 def read_config(run_dir: Path) -> ExperimentConfig:
     """Return the resolved configuration of a run.
 
     Raises:
         MtfError: it is not there or not valid.
     """
-    from pydantic import ValidationError
-
     from mtf.spec.parse import load_yaml
-    from mtf.spec.schema import ExperimentConfig
 
     path = run_dir / rundir.CONFIG
     try:
         value, _ = load_yaml(path.read_bytes(), str(path))
+    except (OSError, SpecError) as e:
+        raise MtfError(f"{path}: not a run's configuration: {e}") from e
+    return _validated(value, path)
+
+
+def _validated(value: object, path: Path) -> ExperimentConfig:
+    from pydantic import ValidationError
+
+    from mtf.spec.schema import ExperimentConfig
+
+    try:
         return ExperimentConfig.model_validate(value)
-    except (OSError, SpecError, ValidationError) as e:
+    except ValidationError as e:
         raise MtfError(f"{path}: not a run's configuration: {e}") from e
 
 

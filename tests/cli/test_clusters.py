@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf import rundir
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs
 from tests.cli.mtf import mtf, mtf_json
 from tests.repos import Repo, git
@@ -50,7 +51,7 @@ def test_each_cluster_has_its_own_runs_and_leaves_the_others_alone(tmp_path: Pat
     found = runs(big)
     assert {name: run["cluster"] for name, run in found.items()} == {"a": "default", "b": "big"}
     assert Path(found["b"]["run_dir"]).is_relative_to(big.path / "elsewhere")
-    (script,) = Path(found["b"]["run_dir"]).glob("*.sbatch")
+    (script,) = Path(found["b"]["run_dir"]).glob(f"{rundir.JOBS}/*/{rundir.SCRIPT}")
     assert "WHERE=big" in script.read_text().replace("'", "").replace('"', "")
     assert "CLUSTER" in mtf(big.path, "status").stdout
 

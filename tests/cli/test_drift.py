@@ -242,7 +242,7 @@ def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
     assert "it starts from the beginning" in mtf(lab.path, "retry", "a").stderr
     again = runs(lab)["a"]
     assert (again["checkpoint"], again["attempts"][-1]["start_step"]) == (None, 0)
-    assert (folder / rundir.CONFIG).is_file()
+    assert (folder / rundir.JOBS / again["attempts"][-1]["token"] / rundir.CONFIGS).is_file()
 
 
 def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:

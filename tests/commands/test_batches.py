@@ -1,12 +1,15 @@
-"""Job requests: grouped by resources, split at the cluster's limit; folders that jobs find."""
+"""Job requests: grouped by resources, split at the cluster's limit; what their jobs find."""
 
 from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING
 
-from mtf.commands.batches import Start, make_batches, prepare_folders
-from mtf.core.ids import CommitId, RunId, RunKey
+import pytest
+
+from mtf import rundir
+from mtf.commands.batches import Start, make_batches, prepare
+from mtf.core.ids import CommitId, JobId, RunId, RunKey
 from tests.executor.contract import resources
 
 if TYPE_CHECKING:
@@ -44,19 +47,37 @@ def test_a_group_above_the_array_limit_is_split(tmp_path: Path) -> None:
     assert all(t.index < 10 for b in made for t in b.request.tasks)
 
 
-def test_a_task_finds_its_run_folder_and_configuration_by_its_index(tmp_path: Path) -> None:
+def test_a_task_finds_its_configuration_by_its_index(tmp_path: Path) -> None:
     (batch,) = make_batches([start(tmp_path, 7), start(tmp_path, 8)], 10, tokens())  # type: ignore[arg-type]
-    prepare_folders(batch, tmp_path / "repo")
+    prepare(batch, tmp_path / "repo")
+    job_dir = tmp_path / "grid/20260101T120000Z/cccccccc/.jobs" / batch.request.token
     for index, one in batch.indices():
-        found = tmp_path / "grid/20260101T120000Z/cccccccc/.jobs" / batch.request.token / str(index)
-        assert found.resolve() == tmp_path / one.run
-        assert f'run: "{one.run}"' in (found / "config.yaml").read_text()
+        config = rundir.read_config(job_dir, index)
+        assert config["training"] == one.config["training"]
+        assert config["mtf"]["run"] == one.run
+    with pytest.raises(ValueError, match="Expecting value"):
+        rundir.read_config(job_dir, 2)
 
 
-def test_preparing_again_keeps_what_is_there(tmp_path: Path) -> None:
-    (batch,) = make_batches([start(tmp_path, 7)], 10, tokens())  # type: ignore[arg-type]
-    prepare_folders(batch, tmp_path / "repo")
-    config = tmp_path / batch.starts[0].run / "config.yaml"
-    inode = config.stat().st_ino
-    prepare_folders(batch, tmp_path / "repo")
-    assert config.stat().st_ino == inode
+def test_what_is_written_for_the_jobs_does_not_grow_with_their_number(tmp_path: Path) -> None:
+    (batch,) = make_batches([start(tmp_path, n) for n in range(30)], 100, tokens())  # type: ignore[arg-type]
+    prepare(batch, tmp_path / "repo")
+    prepare(batch, tmp_path / "repo")
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [rundir.CONFIGS]
+
+
+def test_a_job_shows_configuration_script_and_output_in_its_runs_folder(tmp_path: Path) -> None:
+    folder, job_dir, job = tmp_path / "run", tmp_path / "job", JobId("7_0")
+    folder.mkdir()
+    job_dir.mkdir()
+    (job_dir / rundir.SCRIPT).write_text("#!/bin/sh")
+    for err in (False, True):
+        rundir.job_output(job_dir, job, err=err).write_text("said")
+    for seed in (1, 1, 2):  # begun, requeued, retried with another configuration
+        rundir.show(folder, job_dir, job, {"training": {"seed": seed}})
+        assert (folder / "config.yaml").read_text() == f"training:\n  seed: {seed}\n"
+    with rundir.job_output(job_dir, job).open("a") as output:
+        output.write(" more")
+    assert (folder / "7_0.out").read_text() == "said more"
+    assert (folder / "7_0.err").read_text() == "said"
+    assert (folder / "7_0.sbatch").read_text() == "#!/bin/sh"

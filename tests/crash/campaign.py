@@ -34,8 +34,8 @@ ON_ANY = {
     "the code that is checked out": r"checkout\._write_files: write <code>",
     "the checkout put in place": r"checkout\.\w+: rename <id>",
     "its proof": r"checkout\.\w+: rename <id>\.json",
-    "a run's configuration": r"batches\.prepare_folders: rename config\.yaml",
-    "a run's folder": r"batches\.prepare_folders: mkdir <run>",
+    "the runs' configurations": r"batches\.prepare: rename configs\.jsonl",
+    "the request's folder": r"batches\.prepare: mkdir <id>",
     "a claim that is given up": r"apply\._fenced: link <id>",
     "a request that came to nothing": r"requests\.sweep_requests: rmdir <id>",
     "a journal read": r"reach\.read_progress: read journal\.jsonl",
@@ -52,10 +52,10 @@ ON_SLURM = {
     "a script": r"slurm\.submit: rename job\.sbatch",
     "a submission": r"slurm\.\w+: sbatch",
     "a look at the queue": r"slurm\.\w+: squeue",
-    "a script's name in the run's folder": r"slurm\.\w+: link <n>\.sbatch",
+    "where the runs' folders are": r"slurm\.submit: rename folders",
 }
 LOCAL = {
-    "a script": r"local\.submit: rename job\.sh",
+    "a script": r"local\.submit: rename job\.sbatch",
     "a submission": r"local_queue\.transaction: sql COMMIT",
     "the queue": r"local_queue\.\w+: link queue\.sqlite",
     "the worker": r"local\._start_worker: mtf\.executor\.local_worker",

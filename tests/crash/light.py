@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 def live(this: job.Job, journal: Journal) -> None:
     """Append to ``lives``, which the tests count, and journal a complete training."""
+    job._config_of(this)
     with (this.run_dir / "lives").open("a") as lives:
         lives.write(f"{this.job_id}\n")
-    journal.started(token=this.token, job_id=this.job_id, restarts=this.restarts)
+    journal.started(token=this.token, job_id=this.job_id, restarts=this.restarts, max_epochs=1)
     hold = (
         this.run_dir.parents[3] / "hold"
     )  # it is a grid's: <root>/<name>/<time>/<commit>/<member>

@@ -48,7 +48,7 @@ _ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse"
 EXPECTED = {
     CANCEL: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
     PRUNE: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
-    RETRY: {"store.append: git fast-import", "batches.prepare_folders: rename config.yaml", "local.submit: rename job.sh",
+    RETRY: {"store.append: git fast-import", "batches.prepare: rename configs.jsonl", "local.submit: rename job.sbatch",
             "local_queue.transaction: sql COMMIT"},
 }  # fmt: skip
 

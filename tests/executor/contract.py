@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from mtf import rundir
 from mtf.core.ids import JobId, RunId, Token, job_name
 from mtf.core.jobs import JobRequest, JobView, Resources, Task
 from mtf.core.states import JobState
@@ -65,8 +66,6 @@ class Bench:
         tasks = []
         for index in indices:
             folder = self.root / "sub" / f"{token}-{index}"
-            folder.mkdir()
-            (job_dir / str(index)).symlink_to(folder)
             tasks.append(Task(RunId(f"r/t/c/{index}"), index, str(folder)))
         return JobRequest(
             token=token, name="contract", tasks=tuple(tasks), resources=resources(**needs),
@@ -145,10 +144,10 @@ class Contract:
         assert (view.state, view.exit_code, view.token) == (JobState.COMPLETED, 0, request.token)
         assert view.started_at is not None
         assert view.ended_at is not None
-        folder = Path(request.tasks[0].run_dir)
-        assert (folder / f"{jobs[0]}.out").read_text() == "out\n"
-        assert (folder / f"{jobs[0]}.err").read_text().endswith("err\n")
-        assert (folder / f"{jobs[0]}.sbatch").read_text().startswith("#!")
+        job_dir = Path(request.job_dir)
+        assert rundir.job_output(job_dir, jobs[0]).read_text() == "out\n"
+        assert rundir.job_output(job_dir, jobs[0], err=True).read_text().endswith("err\n")
+        assert (job_dir / rundir.SCRIPT).read_text().startswith("#!")
 
     def test_a_plain_job_is_no_array(self, make: Callable[[str], Bench]) -> None:
         bench = make('[ "$MTF_JOB_ID" ] && echo "$MTF_JOB_ID" > "$MTF_RUN_DIR/id"')

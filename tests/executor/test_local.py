@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf import rundir
 from mtf.core.ids import JobId
 from mtf.core.states import JobState
 from mtf.errors import MtfError
@@ -322,19 +324,21 @@ def test_each_life_of_a_job_adds_to_its_output(local: MakeBench) -> None:
     bench.wait_file(request, "lives")
     bench.preempt(job)
     bench.wait_ended(request)
-    folder = folder_of(request)
-    assert (folder / f"{job}.out").read_text() == "life 0\nlife 1\n"
-    assert (folder / f"{job}.sbatch").resolve() == Path(request.job_dir, "job.sh").resolve()
+    output = rundir.job_output(Path(request.job_dir), job)
+    assert output.read_text() == "life 0\nlife 1\n"
 
 
-def test_a_job_whose_run_folder_is_gone_says_so(local: MakeBench) -> None:
-    bench = local("exit 0")
-    request = bench.request()
-    folder_of(request).rmdir()
-    bench.submit(request)
-    view = bench.wait_ended(request)[0]
+def test_a_job_whose_folder_is_gone_says_so(local: MakeBench) -> None:
+    bench = local('while [ ! -e "$MTF_RUN_DIR/../go" ]; do sleep 0.02; done', max_parallel=1)
+    first, lost = bench.request(), bench.request()
+    bench.submit(first)
+    bench.submit(lost)
+    shutil.rmtree(lost.job_dir)
+    (folder_of(first).parent / "go").touch()
+    view = bench.wait_ended(lost)[0]
     assert view.state is JobState.NODE_FAILURE
-    assert request.tasks[0].run_dir in view.reason
+    assert lost.job_dir in view.reason
+    assert not folder_of(lost).exists()
 
 
 def test_a_run_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf import rundir
 from mtf.core.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor import local_process, local_queue
@@ -132,7 +133,7 @@ def test_a_start_that_was_meant_but_never_made_is_made_again(local: MakeBench) -
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
     assert bench.wait_file(request, "lives") == "1\n"
     # and the one that was meant first, should it come late, does nothing
-    late(bench, job.job_id, starts(bench) / f"{job.id}.0", folder_of(request))
+    late(request, starts(bench) / f"{job.id}.0")
     assert bench.wait_file(request, "lives") == "1\n"
 
 
@@ -176,8 +177,9 @@ def submitted_without_worker(bench: Bench) -> JobRequest:
     return request
 
 
-def late(bench: Bench, job: str, base: Path, folder: Path) -> None:
-    script = (folder / f"{job}.sbatch").resolve()
+def late(request: JobRequest, base: Path) -> None:
+    script = Path(request.job_dir, rundir.SCRIPT)
+    folder = folder_of(request)
     env = {"MTF_RUN_DIR": str(folder), "MTF_RESTARTS": "0", "PATH": os.environ["PATH"]}
     process = local_process.launch(base, str(script), folder, (base, base), env)
     until(lambda: not process.is_alive(), "it has ended")
@@ -365,6 +367,7 @@ def test_a_lost_queue_gives_no_id_twice(local: MakeBench) -> None:
     (second,) = bench.submit(other).values()
     assert int(second.removeprefix("local-")) > int(first.removeprefix("local-"))
     go(request)
+    folder_of(other).mkdir(exist_ok=True)
     go(other)
     assert bench.wait_ended(other)[0].exit_code == 9
 

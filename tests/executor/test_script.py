@@ -103,7 +103,7 @@ def test_no_value_becomes_a_command(tmp_path: Path, text: str, place: str) -> No
     if place not in ("code_dir", "venv", "conda", "modules"):  # these end the script, as they must
         script = script.replace("/data/runs/.code/abc", str(tmp_path))
     # what the script would start is not there: all that counts is what it does before
-    env = {"PATH": "/usr/bin:/bin", "MTF_RUN_DIR": "/nowhere"}
+    env = {"PATH": "/usr/bin:/bin", "MTF_RUN_DIR": "/"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, env=env)
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_no_value_becomes_another_option(text: str, place: str) -> None:
 @pytest.mark.parametrize("text", ["a #b", "a;b", "$(b)", "a 'b'", "ü"])
 def test_what_a_directive_may_hold_is_quoted(text: str) -> None:
     options = slurm_options(replace(FULL, job_dir=f"/runs/{text}"))
-    assert f'--output="/runs/{text}/%a/%A_%a.out"' in options
+    assert f'--output="/runs/{text}/%A_%a.out"' in options
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_variables_name_is_a_name(name: str) -> None:
 
 def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
     request = replace(FULL, job_dir="/runs/100%j/s")
-    assert "--output=/runs/100%%j/s/%a/%A_%a.out" in slurm_options(request)
+    assert "--output=/runs/100%%j/s/%A_%a.out" in slurm_options(request)
 
 
 @pytest.mark.parametrize(

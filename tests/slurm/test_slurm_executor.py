@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,10 +220,10 @@ def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
     make: Callable[[str], Bench],
 ) -> None:
     bench = make("exit 0")
-    request = bench.request()
-    script = bench.executor.script(request)
-    (Path(request.job_dir) / "0").unlink()
-    bench.executor.submit(request, script)
+    request = bench.request(extra=["--hold"])
+    (job,) = bench.submit(request).values()
+    shutil.rmtree(request.job_dir)
+    subprocess.run(["scontrol", "release", job], check=True)
     view = bench.wait_ended(request)[0]
     assert (view.state, view.signal) == (JobState.FAILED, 53)
     assert "may it write there" in view.reason

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.checkout import alteration
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.commands.reach import abandoned, is_elsewhere
+from mtf.commands.reach import abandoned, is_elsewhere, needed_folder
 from mtf.commands.requests import idle_requests
 from mtf.core.ids import Token, job_name
 from mtf.core.proof import GITLINK, SYMLINK, object_id
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 def folders(checkup: Checkup) -> Iterator[Finding]:
     """Find run folders that are gone."""
     for record in _here(checkup):
-        if record.job_id is not None and not Path(record.run_dir).is_dir():
+        folder = needed_folder(record)
+        if folder is not None and not folder.is_dir():
             again = "raise generation in its spec"
             if not record.is_over:
                 again = f"mtf cancel {record.run}; mtf retry {record.run}"
             yield Finding(
-                "error", f"{record.run} is {record.state}, and its folder is gone", record.run_dir,
+                "error", f"{record.run} is {record.state}, and its folder is gone", str(folder),
                 f"put it back from a copy; to run it again: {again}",
             )  # fmt: skip
 

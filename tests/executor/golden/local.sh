@@ -1,5 +1,5 @@
 #!/bin/bash
-# The local executor gives MTF_RUN_DIR, MTF_JOB_ID and MTF_RESTARTS.
+# The local executor gives MTF_JOB_DIR, MTF_INDEX, MTF_RUN_DIR, MTF_JOB_ID and MTF_RESTARTS.
 if ! command -v module >/dev/null 2>&1; then
   for init in /etc/profile.d/modules.sh /etc/profile.d/lmod.sh; do [ -r "$init" ] && . "$init"; done
 fi
@@ -11,6 +11,7 @@ export MTF_SIGNAL_LEAD=120
 export MTF_CPUS=8
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 export PYTHONPATH=/data/runs/.code/abc:/data/runs/.code/abc/src${PYTHONPATH:+:$PYTHONPATH}
+mkdir -p "$MTF_RUN_DIR" || exit 78
 cd /data/runs/.code/abc || exit 78
 
 exec python -m mtf.trainer "$MTF_RUN_DIR"
