@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf import rundir
 from mtf.core.ids import JobId, Token, job_name
 from mtf.core.states import JobState
 from mtf.errors import (
@@ -360,7 +361,8 @@ def test_any_folder_can_hold_runs(cluster: Cluster, tmp_path: Path) -> None:
     requests = [bench.request(array=array) for array in (True, False)]
     for request, job in [(r, bench.submit(r)[0]) for r in requests]:
         assert bench.wait_ended(request)[0].state is JobState.COMPLETED
-        assert bench.wait_file(request, f"{job}.out").strip() == request.tasks[0].run_dir
+        output = rundir.job_output(Path(request.job_dir), job)
+        assert output.read_text().strip() == request.tasks[0].run_dir
 
 
 def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
