@@ -1,5 +1,7 @@
 """`mtf sync` of a 100-run grid on SLURM, against the floor that any tool with a record has.
 
+The clone has synced before: its ledger has begun, its templates are compiled.
+
 The floor: one `sbatch --array` of 100 held tasks, one `git fast-import` of 100 records, one
 `git update-ref` transaction of two refs. Both sides hold their jobs, so that nothing runs.
 """
@@ -12,8 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.timing import in_turn, init_repository, process_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RUNS = 100
 _GRID = """\
@@ -61,25 +67,36 @@ def _floor(folder: Path, number: int) -> float:
 def _sync(folder: Path, number: int) -> float:
     """Return the time of a sync in a repository of its own, nothing of the rounds before active."""
     folder = folder / str(number)
-    folder.mkdir()
+    (folder / "experiments").mkdir(parents=True)
     init_repository(folder)
-    seeds = ", ".join(str(number * RUNS + i) for i in range(RUNS))
-    (folder / "experiments").mkdir()
     (folder / "experiments" / "base.yaml").write_text(_BASE)
-    (folder / "experiments" / "grid.yaml").write_text(_GRID.format(name="grid", seeds=seeds))
-    (folder / "mtf.yaml").write_text("runs_root: runs\n")
+    (folder / "mtf.yaml").write_text("runs_root: runs\nexecutor: slurm\n")
     (folder / ".gitignore").write_text("/runs/\n")
-    _git(folder, "add", "-A")
-    _git(folder, "commit", "-qm", "a grid")
-    done = subprocess.run(
-        [sys.executable, "-c", _START + _SYNC],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    _commit_grid(folder, "first", [number * RUNS - 1])
+    _mtf(folder, "sync")
+    _mtf(folder, "cancel", "first")
+    _mtf(folder, "sync")
+    _commit_grid(folder, "grid", range(number * RUNS, number * RUNS + RUNS))
+    spent = float(_python(folder, _START + _SYNC).splitlines()[-1])
     subprocess.run(["scancel", "--me"], check=False)
-    return float(done.stdout.splitlines()[-1])
+    return spent
+
+
+def _commit_grid(folder: Path, name: str, seeds: Iterable[int]) -> None:
+    text = _GRID.format(name=name, seeds=", ".join(map(str, seeds)))
+    (folder / "experiments" / f"{name}.yaml").write_text(text)
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", name)
+
+
+def _python(folder: Path, text: str) -> str:
+    command = [sys.executable, "-c", text]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def _mtf(folder: Path, *args: str) -> None:
+    command = [str(Path(sys.executable).with_name("mtf")), *args]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def main() -> None:
@@ -110,16 +127,16 @@ def main() -> None:
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
 import mtf.cli.main, mtf.cli.reconcile, mtf.commands.sync, mtf.executor.slurm, mtf.report.plans
-from mtf.spec import schema, settings
+from mtf.spec import keys, schema, settings
 settings.Settings()
-schema.GridSpec.model_rebuild()
-schema.Sections.model_rebuild()
+for model in (schema.ExperimentSpec, schema.GridSpec, *keys.SECTIONS.values()):
+    model.model_rebuild()
 """
 _SYNC = """
 import time
 start = time.perf_counter()
 try:
-    mtf.cli.main.cli.main(["sync", "--executor", "slurm"], standalone_mode=False)
+    mtf.cli.main.cli.main(["sync"], standalone_mode=False)
 except SystemExit as e:
     assert not e.code
 print(time.perf_counter() - start)

@@ -129,8 +129,9 @@ class Application:
         for executor, batch, script in prepared:
             outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)
-        self._summarise(final, [a.run for a in actions if a.run in final.runs])
-        self.project.repo.tidy()
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(self.project.repo.tidy)
+            self._summarise(final, [a.run for a in actions if a.run in final.runs])
         self._cancel(actions)  # last: that one cannot be ended keeps nothing else from being done
         unreadable = self.situation.world.unreadable
         return Report(

@@ -84,7 +84,7 @@ def crontab_line(project: Project) -> str:
     Raises:
         MtfError: a path holds what cannot be written there.
     """
-    own = project.repo.common_dir / "mtf"
+    own = project.folder
     own.mkdir(exist_ok=True)
     folder = str(project.repo.root)
     words = ["flock", "-n", str(own / "watch.lock"), "env"]

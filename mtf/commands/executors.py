@@ -42,11 +42,12 @@ def open_executor(
     if name == "slurm":
         from mtf.executor.slurm import SlurmExecutor
 
-        return SlurmExecutor(templates)
+        return SlurmExecutor(templates, project.folder)
     if name == "local":
         from mtf.executor.local import LocalExecutor
 
-        return LocalExecutor(project.runs_root, project.settings.local.max_parallel, templates)
+        most = project.settings.local.max_parallel
+        return LocalExecutor(project.runs_root, most, templates, project.folder)
     raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
 
 

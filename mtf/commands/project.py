@@ -38,6 +38,11 @@ class Project:
         main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
         return root if root.is_absolute() else (main or self.repo.root) / root
 
+    @property
+    def folder(self) -> Path:
+        """Return the folder of what mtf keeps for this clone alone; ``mtf sync`` makes it."""
+        return self.repo.common_dir / "mtf"
+
     def settings_at(self, commit: CommitId) -> Settings:
         """Return the settings at a commit, as they are on the cluster served here.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SEARCH = "search_config.yaml"
 RESULTS = "results_summary.json"
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> None:
@@ -39,9 +40,8 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
     for submission, records in groups.items():
         folder = rundir.submission_dir(root, submission)
         if folder.is_dir():  # else: submitted from a host with another run root
-            text = json.dumps(_results(records), indent=2, ensure_ascii=False)
             _put(folder / SEARCH, rundir.render_yaml(_search(records)))
-            _put(folder / RESULTS, f"{text}\n")
+            _put(folder / RESULTS, _results(records))
 
 
 def _put(path: Path, text: str) -> None:
@@ -57,17 +57,20 @@ def _search(records: list[RunRecord]) -> dict[str, Any]:
     return {**about, "spec": first.spec, "parameters": parameters, "members": members}
 
 
-def _results(records: list[RunRecord]) -> dict[str, Any]:
+def _results(records: list[RunRecord]) -> str:
+    """Return how a grid's runs stand, as JSON with a line for each."""
     best = best_run(records)
     states: dict[str, int] = {}
     for record in records:
         states[record.state] = states.get(record.state, 0) + 1
-    return {
+    about = {
         "submission": records[0].submission,
         "states": states,
         "best": _result(best) if best else None,
-        "runs": [_result(r) for r in sorted(records, key=rank)],
     }
+    lines = [f"{_json(key)}: {_json(value)}" for key, value in about.items()]
+    runs = ",\n  ".join(_json(_result(r)) for r in sorted(records, key=rank))
+    return "{\n " + ",\n ".join([*lines, f'"runs": [\n  {runs}\n ]']) + "\n}\n"
 
 
 def _result(record: RunRecord) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") 
     Raises:
         LockedError: another process holds it; the message says which.
     """
-    folder = project.repo.common_dir / "mtf"
+    folder = project.folder
     folder.mkdir(exist_ok=True)
     holder = folder / "sync.holder"
     lock = FileLock(folder / "sync.lock", fallback_to_soft=False)

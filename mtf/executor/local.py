@@ -49,6 +49,7 @@ class LocalExecutor:
         runs_root: Path,
         max_parallel: int,
         templates: Mapping[str, str] | None = None,
+        cache: Path | None = None,
         *,
         grace_s: float = GRACE_S,
         kill_wait_s: float = KILL_WAIT_S,
@@ -57,13 +58,14 @@ class LocalExecutor:
         """Name the run root; nothing is started before there is work."""
         self._root = runs_root.absolute()
         self._templates = templates
+        self._cache = cache
         self._queue = LocalQueue(self._root)
         self._settings = Settings(max_parallel, grace_s, kill_wait_s, idle_s)
         self._log = self._queue.folder / "worker.log"
 
     def script(self, request: JobRequest) -> str:
         """Return the script that ``submit`` queues."""
-        return render(request, "local", self._templates)
+        return render(request, "local", self._templates, self._cache)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Queue a request; the same token again gives the same jobs.

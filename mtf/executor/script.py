@@ -1,4 +1,4 @@
-"""Renders job scripts from templates, and refuses those that a job could not run from: pure text.
+"""Renders job scripts from templates, and refuses those that a job could not run from.
 
 The templates that mtf ships are in ``templates/``; the user's repository may replace each.
 """
@@ -19,6 +19,7 @@ from mtf.resources import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from mtf.core.jobs import JobRequest, Resources
 
@@ -27,18 +28,26 @@ FOLDERS = "folders"  # beside a script: a line for each task of an array, its in
 TEMPLATES: Mapping[Kind, str] = {"slurm": "job.sbatch.j2", "local": "local.sh.j2"}
 
 
-def render(request: JobRequest, kind: Kind, own: Mapping[str, str] | None = None) -> str:
+def render(
+    request: JobRequest,
+    kind: Kind,
+    own: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> str:
     """Return the script of a job request.
 
     Args:
         request: what is submitted.
         kind: for which executor.
         own: texts of the user's templates by their names; each replaces the one of mtf.
+        cache: folder where templates are kept as they are compiled, and that is nobody else's.
 
     Raises:
         MtfError: a template is broken, or its script could not work; name and line are said.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError
+
+    from mtf.executor.compiled import CompiledTemplates
 
     def source(name: str) -> tuple[str, str, None] | None:
         shipped = data_dir("templates") / name
@@ -49,6 +58,7 @@ def render(request: JobRequest, kind: Kind, own: Mapping[str, str] | None = None
     jinja = Environment(
         loader=FunctionLoader(source), undefined=StrictUndefined, autoescape=False,  # noqa: S701
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        bytecode_cache=CompiledTemplates(cache) if cache else None,
     )  # fmt: skip
     jinja.filters |= {"quote": lambda value: shlex.quote(str(value)), "directive": directive}
     try:

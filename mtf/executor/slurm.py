@@ -43,13 +43,16 @@ class SlurmExecutor:
 
     name = "slurm"
 
-    def __init__(self, templates: Mapping[str, str] | None = None) -> None:
-        """Take the user's templates, by name; SLURM is asked when it is needed."""
+    def __init__(
+        self, templates: Mapping[str, str] | None = None, cache: Path | None = None
+    ) -> None:
+        """Take the user's templates, by name, and a folder for them once they are compiled."""
         self._templates = templates
+        self._cache = cache
 
     def script(self, request: JobRequest) -> str:
         """Return the script that ``submit`` hands over."""
-        return render(request, "slurm", self._templates)
+        return render(request, "slurm", self._templates, self._cache)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit a request with one `sbatch`; see ``Executor.submit``.

@@ -20,6 +20,7 @@ from mtf.core.states import RunState, Sync
 _ATTEMPT = {f.name for f in fields(Attempt)}
 _RUN = {f.name for f in fields(RunRecord)}
 _json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one at each call
+_json_lines = json.JSONEncoder(ensure_ascii=False, separators=(",\n ", ": ")).encode
 
 
 class DamagedRecordError(ValueError):
@@ -31,12 +32,9 @@ class NewerRecordError(DamagedRecordError):
 
 
 def encode_run(record: RunRecord) -> bytes:
-    """Return a run record as it stands in the ledger: a line a field, so that diffs are short."""
-    value = {"format": FORMAT, **run_as_dict(record)}
-    lines = (
-        f' "{name}": {"null" if field is None else _json(field)}' for name, field in value.items()
-    )
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+    """Return a run record as it stands in the ledger: a line a value, so that diffs are short."""
+    text = _json_lines({"format": FORMAT, **run_as_dict(record)})
+    return f"{{\n {text[1:-1]}\n}}\n".encode()
 
 
 def run_as_dict(record: RunRecord) -> dict[str, Any]:

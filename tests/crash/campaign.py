@@ -222,7 +222,8 @@ class Campaign:
 
     def _await_jobs(self, worlds: list[World], seconds: float = 120) -> None:
         def lived() -> bool:
-            return all(rundir.read_journal(f)[-1:] for w in worlds for f in w.folders())
+            ends = [rundir.read_journal(f)[-1:] for w in worlds for f in w.folders()]
+            return all(facts and facts[0]["event"] == "finished" for facts in ends)
 
         wait_for(lived, seconds)
         time.sleep(0.5)  # the jobs' ends follow their journals' last lines

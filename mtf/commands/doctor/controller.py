@@ -74,7 +74,7 @@ def _crontab_lines(project: Project) -> list[str]:
         found = proc.run(("crontab", "-l"), timeout_s=10)
     except MtfError:  # there is no cron
         return []
-    folder = str(project.repo.common_dir / "mtf").replace("%", r"\%")
+    folder = str(project.folder).replace("%", r"\%")
     lines = (line for line in found.stdout.splitlines() if not line.lstrip().startswith("#"))
     return [line for line in lines if _starts(line, folder)]
 
