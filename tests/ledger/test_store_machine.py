@@ -42,6 +42,12 @@ class Writers(RuleBasedStateMachine):
             self.read.append(store.read())
         self.told: dict[RunId, int] = {}  # the newest epoch that was acknowledged, by run
         self.tips = ["", ""]
+        self.writes = 0
+
+    def change(self, run: RunId, epoch: int) -> Change:
+        """Return a change unlike any other: git gives equal commits of one second the same id."""
+        self.writes += 1
+        return Change(runs=(replace(RUN, run=run, epoch=epoch, reason=f"write {self.writes}"),))
 
     def open(self, number: int) -> LedgerStore:
         return LedgerStore(GitRepo(self.folder / str(number)), "origin")
@@ -59,7 +65,7 @@ class Writers(RuleBasedStateMachine):
         epoch = (before.runs[name].epoch or 0) + 1 if name in before.runs else 1
         newest = git(self.bare, "rev-parse", "-q", "--verify", "mtf/ledger", check=False)
         try:
-            change = Change(runs=(replace(RUN, run=name, epoch=epoch),))
+            change = self.change(name, epoch)
             self.read[clone] = self.stores[clone].append(before, change, "m")
         except RefMovedError:
             assert (before.tip or "") != newest, "only who is late is refused"
@@ -75,7 +81,7 @@ class Writers(RuleBasedStateMachine):
         scratch = LedgerStore(repo, "origin", publish=False)
         name = RunId(f"e{run}/20260101T110000Z/cccccccc")
         epoch = (ledger.runs[name].epoch or 0) + 1 if name in ledger.runs else 1
-        new = scratch.append(ledger, Change(runs=(replace(RUN, run=name, epoch=epoch),)), "m").tip
+        new = scratch.append(ledger, self.change(name, epoch), "m").tip
         assert new is not None
         repo.push("origin", [RefUpdate("refs/heads/mtf/ledger", new, ledger.tip)])
         back = ["update-ref", "refs/heads/mtf/ledger", ledger.tip] if ledger.tip else [

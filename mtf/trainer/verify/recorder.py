@@ -114,7 +114,7 @@ class Recorder:
             **vars(place),
             "life": self.life,
             "inputs": digest(self._inputs),
-            "values": [float(v) for v in self._values if v.numel() == 1],
+            "values": [float(v.item()) for v in self._values if v.numel() == 1],
             "loss": digest(self._values),
         }
         with (self.folder / RECORDS).open("a") as file:
