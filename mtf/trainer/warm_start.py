@@ -59,7 +59,8 @@ def read_origin(origin: Origin) -> snapshot.Content:
         ) from e
     raise MtfError(
         f"init_from: {path} is not the checkpoint that the ledger has recorded for"
-        f" {origin.run}: its sha256 is {found[:12]}..., recorded is {origin.sha256[:12]}..."
+        f" {origin.run}: its sha256 is {found[:12]}..., recorded is {origin.sha256[:12]}...."
+        " Put it back, or let init_from name another run"
     )
 
 
