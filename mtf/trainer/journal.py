@@ -42,8 +42,7 @@ class Journal:
 
     def refused(self, reason: str, traceback: str) -> None:
         """Say that nothing could be trained, and what to change."""
-        said = {"reason": reason, "traceback": traceback}
-        rundir.append_journal(self._run_dir, "refused", said)
+        self._append_end("refused", reason, traceback)
 
     def progress(
         self, epoch: int, step: int, total_steps: int | None, **pace: float | None
@@ -78,8 +77,7 @@ class Journal:
 
     def failed(self, reason: str, traceback: str) -> None:
         """Say that the job has failed."""
-        said = {"reason": reason, "traceback": traceback}
-        rundir.append_journal(self._run_dir, "failed", said)
+        self._append_end("failed", reason, traceback)
 
     def initialised(self, facts: Mapping[str, Any]) -> None:
         """Say which run's checkpoint this one has begun from, and what was left out of it."""
@@ -98,6 +96,11 @@ class Journal:
         self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
         with self._lock:
             self._flush()
+
+    def _append_end(self, event: str, reason: str, traceback: str) -> None:
+        """Say a bad end, of whichever rank; a full disk is the caller's care."""
+        said = {"reason": reason, "traceback": traceback}
+        rundir.append_journal(self._run_dir, event, said)
 
     def _append(self, event: str, facts: Mapping[str, Any]) -> None:
         if not self._speaks:

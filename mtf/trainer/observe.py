@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema import LoggingConfig
     from mtf.trainer.engine import Engine
 
-IMAGES = "images"
+IMAGES, GRADIENTS, PARAMETERS = "images", "gradients", "parameters"
 MOST_IMAGES = 8
 BINS = 32
 _LEAST_SIDE = 4  # pixels; what is smaller is no image to look at
@@ -39,61 +39,62 @@ class Observer:
 
     def __init__(self, config: LoggingConfig, run_dir: Path, engine: Engine) -> None:
         self._run_dir, self._engine = run_dir, engine
-        self._images_every = config.log_images_every_n_steps if _shows_images(config) else None
-        every = config.log_histograms_every_n_steps
-        self._gradients_every = every if config.log_gradients else None
-        self._parameters_every = every if config.log_model_parameters else None
+        histograms = config.log_histograms_every_n_steps
+        every = {
+            IMAGES: config.log_images_every_n_steps if _shows_images(config) else None,
+            GRADIENTS: histograms if config.log_gradients else None,
+            PARAMETERS: histograms if config.log_model_parameters else None,
+        }
+        self._every = {what: steps for what, steps in every.items() if steps is not None}
 
     @property
     def is_needed(self) -> bool:
         """Return whether there is anything to look at."""
-        return any((self._images_every, self._gradients_every, self._parameters_every))
+        return bool(self._every)
 
     def of_batch(self, batch: Any, step: int) -> dict[str, Any]:
         """Return the row's part for the first batch of a step: its images, where they are due."""
-        if not self._images_every or step % self._images_every:
-            return {}
-        try:
-            return self._images(batch, step)
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._images_every = None
-            return _given_up("images", e)
+        return self._looked(IMAGES, step, lambda: self._images(batch, step))
 
     def of_gradients(self, step: int) -> dict[str, Any]:
         """Return the row's part for the gradients that a step is about to commit, where due."""
-        if not self._gradients_every or step % self._gradients_every:
-            return {}
-        scaler = self._engine.scaler
-        scale = scaler.get_scale() if scaler is not None else 1.0
-        gradients = (
-            (name, parameter.grad / scale if scale != 1 else parameter.grad)
-            for name, parameter in self._engine.module.named_parameters()
-            if parameter.grad is not None
-        )
-        try:
-            return {"gradients": _histograms(gradients)}
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._gradients_every = None
-            return _given_up("gradients", e)
+        return self._looked(GRADIENTS, step, lambda: _histograms(self._gradients()))
 
     def of_parameters(self, step: int) -> dict[str, Any]:
         """Return the row's part for the parameters after a step, where due."""
-        if not self._parameters_every or step % self._parameters_every:
+        named = self._engine.module.named_parameters
+        return self._looked(PARAMETERS, step, lambda: _histograms(named()))
+
+    def _looked(self, what: str, step: int, look: Callable[[], Any]) -> dict[str, Any]:
+        """Return what there is to see where it is due; what fails once is not looked at again."""
+        every = self._every.get(what)
+        if every is None or step % every:
             return {}
         try:
-            return {"parameters": _histograms(self._engine.module.named_parameters())}
+            seen = look()
         except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
-            self._parameters_every = None
-            return _given_up("parameters", e)
+            del self._every[what]
+            why = f"{type(e).__name__}: {e}"
+            say(f"{what} are not logged any more: {why}. The training goes on")
+            return {}
+        return {} if seen is None else {what: seen}
 
-    def _images(self, batch: Any, step: int) -> dict[str, Any]:
+    def _gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        scaler = self._engine.scaler
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        for name, parameter in self._engine.module.named_parameters():
+            if parameter.grad is not None:
+                yield name, parameter.grad / scale if scale != 1 else parameter.grad
+
+    def _images(self, batch: Any, step: int) -> str | None:
+        """Write a batch's images, if it has any; return the file's path in the run folder."""
         images = self._seen(batch)
         if images is None:
-            return {}
+            return None
         path = self._run_dir / IMAGES / f"{step:08}.png"
         path.parent.mkdir(exist_ok=True)
         _write(path, images[:MOST_IMAGES])
-        return {IMAGES: path.relative_to(self._run_dir).as_posix()}
+        return path.relative_to(self._run_dir).as_posix()
 
     def _seen(self, batch: Any) -> torch.Tensor | None:
         own: Callable[[Any], torch.Tensor] | None = getattr(self._engine.module, IMAGES, None)
@@ -176,8 +177,3 @@ def _unnoticed(module: torch.nn.Module) -> Iterator[None]:
         for part in training:
             part.training = True
         rng.restore()
-
-
-def _given_up(what: str, error: Exception) -> dict[str, Any]:
-    say(f"{what} are not logged any more: {type(error).__name__}: {error}. The training goes on")
-    return {}
