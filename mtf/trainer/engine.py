@@ -14,9 +14,10 @@ import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from mtf.trainer.fabric import FabricModule, FabricOptimizer
+from mtf.trainer.shares import sum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from lightning.fabric import Fabric
     from torch import nn
@@ -58,7 +59,7 @@ class Engine:
             self.forward, *wrapped = fabric.setup(model, *optimizers.values())
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.parameters = list(self.module.parameters())
-        self._as_built = {name: (b, b._version) for name, b in self.module.named_buffers()}  # noqa: SLF001 -- how torch itself tells that a tensor was written to
+        self._as_built = dict(self._built(self.module.state_dict().keys()))
         self._moves = fabric.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
@@ -66,6 +67,15 @@ class Engine:
         clips = training.max_grad_norm is not None or training.max_grad_value is not None
         self._looks = clips or self._guards  # at the gradients, before a step
         self._noted: dict[str, torch.Tensor] = {}  # values of buffers, see ``note_buffers``
+
+    def _built(self, held: Collection[str]) -> Iterator[tuple[str, tuple[torch.Tensor, int, str]]]:
+        """Yield each buffer with its version, and a digest of those that no state holds.
+
+        Torch tells by the version that a tensor was written to, but for the kernels of BatchNorm.
+        """
+        for name, buffer in self.module.named_buffers():
+            digest = "" if name in held else sum_of(buffer)
+            yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- how torch tells itself
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
@@ -172,8 +182,9 @@ class Engine:
         }
 
     def _is_changed(self, name: str, buffer: torch.Tensor) -> bool:
-        built, version = self._as_built.get(name, (None, 0))
-        return buffer is not built or buffer._version != version  # noqa: SLF001 -- as above
+        built, version, digest = self._as_built.get(name, (None, 0, ""))
+        is_same = buffer is built and buffer._version == version  # noqa: SLF001 -- as above
+        return not is_same or sum_of(buffer) != digest
 
     def replaced_buffers(self) -> list[str]:
         """Return the names of those buffers that are no longer the tensors they were built with.

@@ -82,6 +82,20 @@ class Net(nn.Module):
         return self.layers(inputs - self.shift)
 
 
+class Forgetful(Net):
+    """Running means that its state does not hold."""
+
+    def __init__(self, hidden_size: int, num_classes: int) -> None:
+        super().__init__(hidden_size, num_classes)
+        self.register_buffer("mean", torch.zeros(6), persistent=False)
+        self.register_buffer("var", torch.ones(6), persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        means = (self.mean, self.var)
+        return super().forward(functional.batch_norm(inputs, *means, training=self.training))
+
+
 class Wider(Net):
     """A net with one part more."""
 

@@ -265,6 +265,17 @@ def test_a_batch_that_is_no_number_leaves_no_trace_in_running_means(
     assert losses or policy == "stop"
 
 
+def test_running_means_that_no_state_holds_survive_a_stop(tmp_path: Path) -> None:
+    """The kernels of BatchNorm write to them without telling torch."""
+    model = {"type": "tests.trainer.nasty:Forgetful"}
+    whole, run = (make_run(tmp_path, base=NASTY, model=model) for _ in range(2))
+    assert in_child(whole) == COMPLETE
+    stop = signal_at(Phase.TRAIN_BATCH_END, 7, signal.SIGUSR1, after=True)
+    assert in_child(run, stop) == STOPPED
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), result(whole)) is None
+
+
 def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
     """One step of plain descent moves a weight by at most the rate times that value."""
     sgd = {"optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0}, "scheduler": None}
