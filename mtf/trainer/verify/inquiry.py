@@ -117,14 +117,13 @@ def _evidence(one: Training, two: Training) -> Evidence:
 def _hidden(one: Training, two: Training) -> dict[str, tuple[str, str]]:
     """Return the unsaved state that is unequal before the first batch before which any is.
 
-    A generator that nobody draws from counts only where there is nothing else: one without a seed
-    is unequal in any two processes.
+    A generator that nobody draws from is left out: without a seed, no two processes have it equal.
     """
     ours, theirs = read_hidden(one.folder), read_hidden(two.folder)
     found = [unequal(ours[place], theirs[place]) for place in sorted(ours.keys() & theirs.keys())]
     idle = idle_generators(list(ours.values()))
     moving = [{n: values for n, values in each.items() if n not in idle} for each in found]
-    return next(filter(None, (*moving, *found)), {})
+    return next(filter(None, moving), {})
 
 
 def _first_key(one: Training, two: Training) -> Key:
