@@ -188,6 +188,7 @@ def show(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> 
     """
     text = render_yaml(config).encode()
     path = folder / CONFIG
+    sweep(path)
     if not path.exists() or path.read_bytes() != text:  # a retry may change its resources
         put(path, text)
     _link(folder / f"{job}.sbatch", job_dir / SCRIPT)
@@ -197,14 +198,14 @@ def show(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> 
 
 
 def _link(name: Path, file: Path) -> None:
-    """Give a file another name: as one more entry of a folder, or else as a file that points to it.
+    """Give a file, if it is there, another name: as one more entry of a folder, or else by a link.
 
     Some parallel file systems have the first within one folder only.
     """
-    with suppress(FileExistsError):
+    with suppress(FileExistsError, FileNotFoundError):
         try:
             name.hardlink_to(file)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             raise
         except OSError:
             name.symlink_to(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,11 @@ def _made_here(
 
 def _is_ours(project: Project, record: RunRecord) -> bool:
     """Return whether a run's configuration says that it was submitted from this repository."""
-    try:
-        config = rundir.read_config(job_dir_of(record, record.attempts[0]), 0)
-        return bool(config["mtf"]["repository"] == str(project.repo.root))
-    except (OSError, ValueError, KeyError):
-        return False
+    for attempt in record.attempts:
+        with suppress(OSError, ValueError, KeyError):
+            config = rundir.read_config(job_dir_of(record, attempt), 0)
+            return bool(config["mtf"]["repository"] == str(project.repo.root))
+    return False
 
 
 def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -20,7 +21,6 @@ from mtf.ledger.codec import run_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from mtf.commands.project import Project
     from mtf.core.records import RunRecord
@@ -117,10 +117,12 @@ def _why(record: RunRecord) -> str:
 
 
 def _output_path(record: RunRecord, *, err: bool) -> Path | None:
-    for attempt in reversed(record.attempts):
-        if attempt.job_id:
-            return rundir.job_output(job_dir_of(record, attempt), attempt.job_id, err=err)
-    return None
+    """Return the newest job's output: in its own folder, or as the run's folder shows it."""
+    newest = next((a for a in reversed(record.attempts) if a.job_id), None)
+    if newest is None or newest.job_id is None:
+        return None
+    path = rundir.job_output(job_dir_of(record, newest), newest.job_id, err=err)
+    return path if path.exists() else Path(record.run_dir, path.name)
 
 
 def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
