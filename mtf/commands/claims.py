@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
@@ -33,10 +34,16 @@ class Claimant:
     lease_s: float
     root: Path
 
-    @property
+    @cached_property
     def at(self) -> str:
-        """Return the time as it stands in records."""
+        """The time as it stands in records."""
         return self.now.astimezone(UTC).isoformat(timespec="seconds")
+
+    @cached_property
+    def lease_until(self) -> str:
+        """From when on others may give these claims up."""
+        until = self.now + timedelta(seconds=self.lease_s)
+        return until.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
@@ -109,13 +116,12 @@ def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
 
 
 def _attempt(place: Place, by: Claimant) -> Attempt:
-    lease_until = by.now + timedelta(seconds=by.lease_s)
     return Attempt(
         token=place[0],
         index=place[1],
         claimed_at=by.at,
         claimed_by=by.who,
-        lease_until=lease_until.astimezone(UTC).isoformat(timespec="seconds"),
+        lease_until=by.lease_until,
     )
 
 

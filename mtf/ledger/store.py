@@ -306,8 +306,8 @@ def _paths(change: Change) -> set[str]:
 
 
 def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, bytes]]:
+    for submission in change.submissions:  # the large ones: git packs them while others are made
+        yield submission_path(submission.submission), encode_submission(submission)
     for record in change.runs:
         yield record_path(record.run), encode_run(record)
-    for submission in change.submissions:
-        yield submission_path(submission.submission), encode_submission(submission)
     yield _OVERVIEW, render_overview(runs).encode()
