@@ -1,26 +1,19 @@
-"""The real command line, each time in a process of its own.
-
-They are forked from one that has imported mtf already and has done nothing else: the imports take
-longer than most commands.
-"""
+"""The real command line, each time in a process of its own: the imports take longer than most."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.forks import FORKS, take_environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["pytest", "tests.cli.imported"])
 
 
 def mtf(
@@ -29,7 +22,7 @@ def mtf(
     """Run `mtf` in a folder; ``code`` is the exit code expected, None for any."""
     with tempfile.TemporaryDirectory() as place:
         output = (Path(place, "stdout"), Path(place, "stderr"))
-        process = _FORKS.Process(target=_become, args=(folder, args, dict(os.environ), output))
+        process = FORKS.Process(target=_become, args=(folder, args, dict(os.environ), output))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -48,9 +41,7 @@ def _become(folder: Path, args: tuple[str, ...], env: Mapping[str, str], output:
     """Turn this process into `python -m mtf.cli` as a shell in the folder starts it."""
     for number, (path, how) in enumerate([(os.devnull, os.O_RDONLY), *((p, os.O_WRONLY | os.O_CREAT) for p in output)]):  # fmt: skip
         os.dup2(os.open(path, how), number)
-    os.environ.clear()
-    os.environ.update(env)
-    time.tzset()
+    take_environment(env)
     os.chdir(folder)
     sys.path[0] = str(folder)
     sys.argv = ["mtf", *args]

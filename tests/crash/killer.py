@@ -6,8 +6,8 @@ it after mtf's function that causes it (``store._move: git push``). An effect th
 so in the list by itself. Reading a journal, and programs that only answer, count too: a sync may die
 there as well.
 
-``python -m tests.crash.killer`` reads tasks as JSON, forks a process for each (mtf is imported
-once) and prints how they ended.
+``python -m tests.crash.killer`` reads tasks as JSON, forks a process for each and prints how they
+ended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,8 +27,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from tests.forks import FORKS, take_environment
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import CodeType, FrameType
 
     When = Literal["before", "during", "after"]
@@ -78,13 +81,14 @@ class Outcome:
 
 def run(tasks: Iterable[Task], *, parallel: int = 2, timeout_s: float = 600) -> list[Outcome]:
     """Run tasks, ``parallel`` at a time; return how they ended, in their order."""
-    wish = json.dumps({"parallel": parallel, "tasks": [asdict(task) for task in tasks]})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.killer"], input=wish, capture_output=True, text=True,
-        timeout=timeout_s, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [Outcome(**outcome) for outcome in json.loads(done.stdout)]
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "outcomes.json")
+        given = (list(tasks), parallel, dict(os.environ), answer)
+        process = FORKS.Process(target=_serve, args=given)
+        process.start()
+        process.join(timeout_s)
+        assert process.exitcode == 0, f"the killer has ended with {process.exitcode}"
+        return [Outcome(**outcome) for outcome in json.loads(answer.read_text())]
 
 
 # -- what happens, by name -------------------------------------------------------------------------
@@ -297,24 +301,6 @@ def _become(task: Task, log: int, output: int) -> NoReturn:
 # -- the server ------------------------------------------------------------------------------------
 
 
-def _import_all() -> None:
-    """Import what a sync imports, so that each fork has it."""
-    import mtf.cli.main
-    import mtf.cli.reconcile
-    import mtf.commands.apply
-    import mtf.commands.desired
-    import mtf.commands.executors
-    import mtf.commands.gather
-    import mtf.commands.project
-    import mtf.commands.reach
-    import mtf.commands.sync
-    import mtf.executor.local
-    import mtf.executor.slurm
-    import mtf.report.plans
-    import mtf.spec.load
-    import mtf.spec.settings  # noqa: F401
-
-
 @dataclass
 class _Child:
     task: Task
@@ -357,18 +343,18 @@ class _Child:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def _serve() -> None:
-    import tempfile
+def _serve(tasks: list[Task], parallel: int, env: Mapping[str, str], answer: Path) -> None:
+    take_environment(env)
+    answer.write_text(json.dumps([asdict(outcome) for outcome in _outcomes(tasks, parallel)]))
 
-    wish = json.load(sys.stdin)
-    tasks = [Task(**{**t, "kill": Kill(**t["kill"]) if t["kill"] else None}) for t in wish["tasks"]]
-    _import_all()
+
+def _outcomes(tasks: list[Task], parallel: int) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
         waiting = list(enumerate(tasks))
         children: dict[int, _Child] = {}
         while waiting or children:
-            while waiting and len(children) < wish["parallel"]:
+            while waiting and len(children) < parallel:
                 number, task = waiting.pop(0)
                 place = Path(folder, str(number))
                 place.mkdir()
@@ -378,8 +364,16 @@ def _serve() -> None:
                     outcomes[number] = outcome
                     del children[number]
             time.sleep(0.005)
-    print(json.dumps([asdict(outcomes[n]) for n in range(len(tasks))]))
+    return [outcomes[number] for number in range(len(tasks))]
+
+
+def _main() -> None:
+    import tests.cli.imported  # noqa: F401 -- else the children do, under the hook
+
+    wish = json.load(sys.stdin)
+    tasks = [Task(**{**t, "kill": Kill(**t["kill"]) if t["kill"] else None}) for t in wish["tasks"]]
+    print(json.dumps([asdict(outcome) for outcome in _outcomes(tasks, wish["parallel"])]))
 
 
 if __name__ == "__main__":
-    _serve()
+    _main()

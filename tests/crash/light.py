@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from mtf import rundir
 from mtf.trainer import job
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 def live(this: job.Job, journal: Journal) -> None:
     """Append to ``lives``, which the tests count, and journal a complete training."""
-    job._config_of(this)
+    assert this.request is not None
+    job_dir, index = this.request
+    rundir.show(this.run_dir, job_dir, this.job_id, rundir.read_config(job_dir, index))
     with (this.run_dir / "lives").open("a") as lives:
         lives.write(f"{this.job_id}\n")
     journal.started(token=this.token, job_id=this.job_id, restarts=this.restarts, max_epochs=1)
