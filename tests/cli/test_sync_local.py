@@ -114,7 +114,8 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     mtf(lab.path, "retry", "--where", "cause=code-error", "--set", "slurm.mem=3G")
     changed = runs(lab)["broken"]
     assert [a["changes"] for a in changed["attempts"]] == [{}, {"slurm.mem": "3G"}]
-    assert '  mem: "3G"\n' in (Path(changed["run_dir"]) / rundir.CONFIG).read_text()
+    request = Path(changed["run_dir"]) / rundir.JOBS / changed["attempts"][-1]["token"]
+    assert rundir.read_config(request, 0)["slurm"]["mem"] == "3G"
     events = [f["event"] for f in rundir.read_journal(Path(found["slow"]["run_dir"]))]
     assert events.count("started") == 2
     assert "stopped" in events
