@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +228,8 @@ class Campaign:
 
         wait_for(lived, seconds)
         time.sleep(0.5)  # the jobs' ends follow their journals' last lines
+        if self.executor == "slurm":  # ... and SLURM hears of them when it has the time
+            wait_for(lambda: not _squeue(), seconds)
 
     def _judge(self, worlds: list[World]) -> None:
         tasks = [Task(str(w.lab.path), ("plan", "--format", "json")) for w in worlds]
@@ -259,6 +262,12 @@ def kill_at_each(campaign: Campaign, expected: dict[str, str]) -> None:
     faulty = [(w.title, w.faults) for w in worlds if w.faults]
     assert not faulty, faulty
     assert seen == names
+
+
+def _squeue() -> str:
+    """Return the ids of the jobs that are not over."""
+    command = ["squeue", "--noheader", "--format=%i"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def wait_for(true: Callable[[], bool], seconds: float) -> bool:
