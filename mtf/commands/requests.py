@@ -51,7 +51,7 @@ def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
     for submission, folders in idle_requests(records).items():
         record = by_submission[submission]
         root = rundir.root_of(Path(record.run_dir), record.run)
-        with suppress(MtfError, OSError):
+        with suppress(MtfError, OSError, ValueError, KeyError):  # what it was to run may be torn
             for folder in _without_jobs(project, record, folders):
                 runs = _runs(folder)
                 if all(_is_shut(rundir.run_dir(root, r), Token(folder.name)) for r in runs):
