@@ -6,15 +6,18 @@ import os
 import select
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DYING_S = 10.0  # a killed process ends what it asked of the kernel first
 
 
 class ProgramMissingError(MtfError):
@@ -76,22 +79,59 @@ def lines(
         ProgramMissingError: it is not installed.
         ProgramTimeoutError: it was killed after ``silence_s`` seconds without a line.
     """
-    with log.open("ab") as err:
+    with _mortal(args, log, env, cwd) as stream:
+        yield from _lines_of(stream, args[0], silence_s)
+
+
+@contextmanager
+def _mortal(
+    args: Sequence[str], log: Path, env: Mapping[str, str] | None, cwd: Path | None
+) -> Iterator[IO[bytes]]:
+    """Yield a program's output; with the block, the program and all that it has started end."""
+    # whoever is interrupted before he knows the program could not end it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        child, alive = _started(args, log, env, cwd, mask)
+        assert child.stdout is not None
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield child.stdout
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.stdout.close()
+            child.wait()
+            select.select([alive], [], [], _DYING_S)
+            os.close(alive)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _started(
+    args: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    mask: Iterable[int],
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Return a program in a session of its own, with that mask of signals, and a pipe to it.
+
+    The pipe ends when the program and all that it has started have ended.
+    """
+    alive, held = os.pipe()
+    try:
+        with log.open("ab") as err:
             child = subprocess.Popen(
                 list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=env,
-                cwd=cwd, start_new_session=True,
+                cwd=cwd, start_new_session=True, pass_fds=(held,),
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509
             )  # fmt: skip
-        except FileNotFoundError as e:
-            raise ProgramMissingError(f"{args[0]}: not found on PATH") from e
-    assert child.stdout is not None
-    try:
-        yield from _lines_of(child.stdout, args[0], silence_s)
+    except FileNotFoundError as e:
+        os.close(alive)
+        raise ProgramMissingError(f"{args[0]}: not found on PATH") from e
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.stdout.close()
-        child.wait()
+        os.close(held)
+    return child, alive
 
 
 def _lines_of(stream: IO[bytes], name: str, silence_s: float) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +36,49 @@ def test_whoever_gives_up_leaves_nothing_running(tmp_path: Path) -> None:
     else:
         os.kill(pid, 9)
         raise AssertionError("it runs on")
+
+
+def test_what_was_started_is_gone_when_the_iteration_is(tmp_path: Path) -> None:
+    """Else whoever removes the folder then finds new files in it."""
+    writer = f"while :; do : > {tmp_path}/$RANDOM.$i; i=$((i + 1)); done"
+    for _ in range(20):
+        running = proc.lines(
+            ("bash", "-c", f"for n in 1 2 3; do ({writer}) >&2 & done; echo up; wait"),
+            silence_s=30,
+            log=tmp_path / "log",
+        )
+        next(running)
+        running.close()
+        before = set(tmp_path.iterdir())
+        time.sleep(0.01)
+        assert set(tmp_path.iterdir()) == before
+
+
+def test_an_interrupt_while_a_program_starts_waits_until_it_can_be_ended(tmp_path: Path) -> None:
+    """It raises KeyboardInterrupt, and the program, which hears signals, is gone."""
+    code = f"""
+import os, pathlib, signal, subprocess, sys
+from mtf import proc
+begin = subprocess.Popen.__init__
+def interrupted(self, *args, **kwargs):
+    begin(self, *args, **kwargs)
+    pathlib.Path({str(tmp_path)!r}, "pid").write_text(str(self.pid))
+    os.kill(os.getpid(), signal.SIGINT)
+subprocess.Popen.__init__ = interrupted
+try:
+    next(proc.lines(("cat", "/proc/self/status", "/dev/zero"), silence_s=30, log=pathlib.Path({str(tmp_path)!r}, "log")))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", done.stderr
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+
+
+def test_a_program_hears_what_its_caller_hears(tmp_path: Path) -> None:
+    lines = proc.lines(("cat", "/proc/self/status"), silence_s=30, log=tmp_path / "log")
+    said = dict(line.split(":", 1) for line in lines)
+    assert int(said["SigBlk"], 16) == 0
 
 
 def test_a_silent_program_is_ended(tmp_path: Path) -> None:

@@ -35,7 +35,15 @@ TRAINER = """\
 import os, signal, sys, time
 folder = sys.argv[1]
 if "LATE" in os.environ:
-    open(os.path.join(folder, "starting"), "w").write("1")
+    if os.fork() == 0:  # the training is deaf: another process of the task hears what it gets
+        early = set()
+        for s in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(s, lambda number, frame: early.add(number))
+        open(os.path.join(folder, "starting"), "w").write("1")
+        while len(early) < 2:
+            time.sleep(0.05)
+        open(os.path.join(folder, "missed"), "w").write("both")
+        os._exit(0)
     while not os.path.exists(os.path.join(folder, "go")):
         time.sleep(0.05)
 if "RANKS" in os.environ:
@@ -397,6 +405,7 @@ def test_signals_before_the_trainer_listens_do_not_end_its_job(
     real.wait_file(request, "starting")
     cluster.run("scancel", "--signal=TERM", job)
     cluster.run("scancel", "--signal=USR1", job)
+    real.wait_file(request, "missed")
     (Path(request.tasks[0].run_dir) / "go").touch()
     assert real.wait_file(request, "heard") == "life 0\n"
     cluster.run("scancel", "--signal=USR1", "--full", job)  # to the batch shell as well
