@@ -51,10 +51,10 @@ def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
     for submission, folders in idle_requests(records).items():
         record = by_submission[submission]
         root = rundir.root_of(Path(record.run_dir), record.run)
-        with suppress(MtfError, OSError, ValueError, KeyError):  # what it was to run may be torn
+        with suppress(MtfError, OSError):
             for folder in _without_jobs(project, record, folders):
                 runs = _runs(folder)
-                if all(_is_shut(rundir.run_dir(root, r), Token(folder.name)) for r in runs):
+                if runs is not None and all(_is_shut(root, r, Token(folder.name)) for r in runs):
                     shutil.rmtree(folder)
 
 
@@ -67,13 +67,15 @@ def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> l
     return [folder for folder in folders if folder.name not in busy]
 
 
-def _runs(folder: Path) -> list[RunId]:
-    """Return the runs that a request's jobs were to be of."""
+def _runs(folder: Path) -> list[RunId] | None:
+    """Return the runs that a request's jobs were to be of; None: what is there is torn."""
     try:
         return [RunId(config["mtf"]["run"]) for config in rundir.read_configs(folder)]
     except FileNotFoundError:  # whoever made it died at once: no job can begin without it
         return []
+    except (ValueError, KeyError):
+        return None
 
 
-def _is_shut(run: Path, token: Token) -> bool:
-    return rundir.claim(run, token, rundir.FENCED) == rundir.FENCED
+def _is_shut(root: Path, run: RunId, token: Token) -> bool:
+    return rundir.claim(rundir.run_dir(root, run), token, rundir.FENCED) == rundir.FENCED

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,9 +126,12 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     found = sync_until(lab, lambda f: "twin" in f and f["twin"]["state"] == "completed" and f["endless"]["state"] == "running")  # fmt: skip
     assert found["twin"]["metrics"] == found["slow"]["metrics"]
 
+    torn, whole = _idle_requests(found["endless"])
     mtf(lab.path, "cancel", "endless")
     found = sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
     assert found["endless"]["sync"] == "Synced"
+    assert not whole.exists()
+    assert f"rm -r {torn}" in mtf(lab.path, "doctor", code=None).stdout
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []  # it stays cancelled
 
     # a retry goes on from the checkpoint, as a new attempt of the same run
@@ -148,6 +151,17 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     mtf(lab.path, "sync", "--prune")
     sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
     assert mtf(lab.path, "retry", "slow").stderr.startswith("complete ")
+
+
+def _idle_requests(run: dict[str, Any]) -> tuple[Path, Path]:
+    """Return folders of requests without jobs, as killed syncs leave them: a torn and a whole."""
+    torn, whole = (Path(run["run_dir"]) / rundir.JOBS / token for token in ("1" * 8, "2" * 8))
+    for folder in (torn, whole):
+        folder.mkdir()
+        rundir.put_configs(folder, [{"mtf": {"run": run["run"]}}])
+    configs = next(torn.iterdir())
+    configs.write_bytes(configs.read_bytes()[:-5])
+    return torn, whole
 
 
 def _starts(run: dict[str, object]) -> int:
