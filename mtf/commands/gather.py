@@ -71,6 +71,9 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
         mine = project.with_settings(settings)
         looking = aside.submit(_look, mine, ledger)
         drift = _drift(mine, store, ledger)
+        if options.rev is None and _is_unpushed(project, commit):
+            branch, remote = project.settings.branch, project.remote
+            drift = drift.saying(f"{branch} here has commits that {remote} lacks: git push")
         specs = Specs(problems=problems)
         if not problems:
             specs = read_specs(project.repo, commit, ledger.runs, now)
@@ -87,6 +90,12 @@ def _settings(
         return project.settings_at(commit), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)
+
+
+def _is_unpushed(project: Project, commit: CommitId) -> bool:
+    """Return whether the tracked branch has commits here that are not in what is gone by."""
+    here = project.repo.find_commit(f"refs/heads/{project.settings.branch}")
+    return here is not None and here != commit and not project.repo.is_ancestor(here, commit)
 
 
 def _drift(project: Project, store: LedgerStore, ledger: Ledger) -> Drift:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from mtf.commands.gather import Options
 from mtf.commands.project import Project, open_project
 from mtf.commands.select import find_run, with_journals
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
-from mtf.core.experiments import DIRECT
+from mtf.core.experiments import DIRECT, Desired, Experiment
 from mtf.core.ids import timestamp
 from mtf.core.records import best_run
 from mtf.errors import MtfError, SpecError
@@ -24,7 +24,6 @@ from mtf.spec.load import load_some
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mtf.core.experiments import Desired, Experiment
     from mtf.core.ids import RunId
     from mtf.core.records import RunRecord
 
@@ -65,7 +64,7 @@ class ParameterGrid:
 class Run:
     """A handle on one run; every answer is read anew."""
 
-    project: Project
+    project: Project = field(repr=False)
     id: RunId
 
     @property
@@ -97,7 +96,7 @@ class Run:
 class Submission:
     """A handle on runs that were asked for together."""
 
-    project: Project
+    project: Project = field(repr=False)
     ids: tuple[RunId, ...]
 
     def __iter__(self) -> Iterator[Run]:
@@ -149,18 +148,23 @@ class ModelTrainingFramework:
         """
         return self._resolve({"kind": "experiment", **config}).experiments[0]
 
-    def run_experiment(self, config: Mapping[str, Any], *, local: bool | None = None) -> Run:
+    def run_experiment(
+        self, config: Mapping[str, Any] | Experiment, *, local: bool | None = None
+    ) -> Run:
         """Submit one experiment, pinned to HEAD, unless the same one has been.
 
         Args:
-            config: like an experiment spec.
+            config: like an experiment spec, or what ``create_experiment`` has made of one.
             local: True runs it here, False on SLURM, None where mtf.yaml says.
 
         Raises:
             MtfError: it was not submitted.
         """
-        submission = self._submit([self._resolve({"kind": "experiment", **config})], local=local)
-        return next(iter(submission))
+        if isinstance(config, Experiment):
+            wanted = Desired(config.owner_name, DIRECT, (config,), max_parallel=None, cluster=None)
+        else:
+            wanted = self._resolve({"kind": "experiment", **config})
+        return next(iter(self._submit([wanted], local=local)))
 
     def run_grid_search(
         self,

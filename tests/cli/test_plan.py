@@ -46,10 +46,15 @@ def test_the_tracked_branch_counts_not_the_one_checked_out(repo: Repo) -> None:
 
 def test_with_a_remote_its_branch_counts(repo: Repo, tmp_path: Path) -> None:
     make_remote(tmp_path / "bare.git", repo)
+    unpushed = "note: main here has commits that origin lacks: git push\n"
+    assert unpushed not in mtf(repo.path, "plan").stdout
     repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
     assert planned(repo) == ["alone"]
+    assert unpushed in mtf(repo.path, "plan").stdout
     repo.git("push", "-q", "origin", "main")
+    repo.git("reset", "-q", "--hard", "HEAD~")
     assert planned(repo) == ["alone", "new"]
+    assert unpushed not in mtf(repo.path, "plan").stdout, "it only lags behind"
 
 
 def test_a_detached_head_does_not_matter(repo: Repo) -> None:

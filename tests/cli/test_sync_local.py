@@ -234,6 +234,7 @@ assert len(runs) == 2
 assert [r.state for r in runs.wait(0.3)] == ["completed"] * 2
 assert lab.run_grid_search(base, [grid], local=True).ids == runs.ids
 run = lab.run_experiment({"experiment_name": "one", **base}, local=True)
+assert lab.run_experiment(made, local=True) == run, (made, run)
 print(run.wait(0.3).state, runs.best().best.name)
 try:
     lab.run_experiment({"experiment_name": "tuned", "init_from": "widht", **base}, local=True)
