@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
+from mtf.core import reasons
 from mtf.core.actions import Action, Adopt, Cancel, Record, Restore, Resume, RunAction, Submit
 from mtf.core.causes import Cause
 from mtf.core.ids import SINGLE, job_branch, submission_of
@@ -174,7 +175,8 @@ def unclear(record: RunRecord, why: str) -> RunRecord:
 
 def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     """Return the record of a run to be cancelled; over at once when it has no live job."""
-    record = replace(record, cancel_requested=True, reason=f"cancel requested: {why}")
+    reason = reasons.cancel_requested(record, why)
+    record = replace(record, cancel_requested=True, reason=reason)
     if record.job_id is not None and record.retry_at is None:
         return record
     attempt = replace(
@@ -183,7 +185,7 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     return replace(
         record,
         state=RunState.CANCELLED,
-        reason="cancelled by mtf cancel",
+        reason=reasons.cancelled(record),
         finished_at=at,
         retry_at=None,
         attempts=(*record.attempts[:-1], attempt),

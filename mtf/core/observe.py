@@ -140,6 +140,8 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
         node=job.node or record.attempt.node,
     )
     state, reason = _standing(job, progress)
+    if record.cancel_requested:
+        reason = record.reason  # until it has ended
     return replace(record, state=state, reason=reason, attempts=(*record.attempts[:-1], attempt))
 
 

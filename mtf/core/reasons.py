@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from mtf.core.records import RunRecord
 
 
+_REQUESTED = "cancel requested: "
+
+
+def cancel_requested(record: RunRecord, why: str) -> str:
+    """Return why a run is to end, ahead of which it goes on; who asked first is kept."""
+    return record.reason if record.reason.startswith(_REQUESTED) else f"{_REQUESTED}{why}"
+
+
+def cancelled(record: RunRecord) -> str:
+    """Return why a run has ended whose cancellation was asked for."""
+    why = record.reason.removeprefix(_REQUESTED)
+    return f"cancelled: {why}" if why != record.reason else "cancelled by mtf"
+
+
 def reason_of(cause: Cause, record: RunRecord, job: JobView | None, progress: Progress) -> str:
     """Return how a run's newest attempt came to its end."""
     said = f" ({job.reason})" if job and _is_news(job.reason, cause) else ""
@@ -41,7 +55,7 @@ def _is_news(said: str, cause: Cause) -> bool:
 
 def _who_cancelled(record: RunRecord, job: JobView | None, progress: Progress) -> str:
     if record.cancel_requested:
-        return "cancelled by mtf cancel"
+        return cancelled(record)
     interrupted = job is not None and job.state is JobState.FAILED  # by a signal of somebody's
     who = progress.stopped if interrupted else job and job.cancelled_by
     return f"cancelled{f' by {who}' if who else ''} outside mtf: mtf retry runs it again"

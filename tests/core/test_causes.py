@@ -133,7 +133,7 @@ def test_it_is_said_who_has_cancelled_as_soon_as_the_accounts_know() -> None:
     late = over(JobState.CANCELLED, stopped, ended_at=NOW - timedelta(minutes=1))
     assert late.reason == "cancelled outside mtf: mtf retry runs it again"
     ours = over(JobState.CANCELLED, ended_at=fresh, asked=True)
-    assert (ours.reason, ours.sync) == ("cancelled by mtf cancel", Sync.SYNCED)
+    assert (ours.reason, ours.sync) == ("cancelled by mtf", Sync.SYNCED)
 
 
 # -- crash loops -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.commands.claims import Claimant, changed_record, with_job
+from mtf.commands.claims import Claimant, cancelled, changed_record, with_job
 from mtf.core.actions import Resume, Submit
 from mtf.core.causes import Cause
 from mtf.core.diff import Policy, World, plan
@@ -260,6 +260,17 @@ def test_a_cancellation_without_effect_is_asked_for_again_in_time() -> None:
     assert kinds(decide(world(SPEC, records=(start,), jobs=alive))) == [Cancel]
     fresh = replace(start, observed_at=iso(-0.5))
     assert decide(world(SPEC, records=(fresh,), jobs=alive)).is_empty
+
+
+def test_why_a_run_is_cancelled_is_said_until_it_has_ended_and_then() -> None:
+    start = record(ALONE, state=RunState.PENDING)
+    asked = cancelled(start, "its spec is gone (--prune)", iso(0))
+    again = cancelled(asked, "its cancellation has had no effect yet", iso(0))
+    assert asked.reason == again.reason == "cancel requested: its spec is gone (--prune)"
+    (action,) = decide(world(SPEC, records=(asked,), jobs=(job(JobState.RUNNING),))).actions
+    assert (action.record.state, action.record.reason) == (RunState.RUNNING, asked.reason)
+    (action,) = decide(world(SPEC, records=(action.record,), jobs=(job(JobState.CANCELLED),))).actions  # fmt: skip
+    assert action.record.reason == "cancelled: its spec is gone (--prune)"
 
 
 def test_our_own_cancellation_is_not_drift() -> None:
