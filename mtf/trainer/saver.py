@@ -68,6 +68,7 @@ class Saver:
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
         self._s_per_byte = 0.0  # not known
+        self._failures = 0  # in a row
 
     @property
     def is_busy(self) -> bool:
@@ -146,7 +147,7 @@ class Saver:
             )
             self.learn(saved.bytes, time.monotonic() - self._started_s)
             self._journal.checkpoint(saved)
-            self._outcome = saved
+            self._outcome, self._failures = saved, 0
         except GivenUpError:
             self._outcome = Unsaved(order.place, "given up for a newer one", was_given_up=True)
         except OSError as e:
@@ -155,10 +156,13 @@ class Saver:
             self._error = e
 
     def failed(self, order: Order, error: OSError) -> Unsaved:
-        """Say and journal that a checkpoint could not be written."""
+        """Say and journal that a checkpoint could not be written; of many, ever fewer are said."""
         epoch, step = order.place
         reason = why(error, self._store.folder, order.size)
-        say(f"the checkpoint of epoch {epoch}, step {step} is not saved: {reason}")
+        self._failures += 1
+        if self._failures.bit_count() == 1:
+            again = f" ({self._failures} in a row)" if self._failures > 1 else ""
+            say(f"the checkpoint of epoch {epoch}, step {step} is not saved: {reason}{again}")
         self._journal.unsaved(epoch, step, reason)
         return Unsaved(order.place, reason)
 
