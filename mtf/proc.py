@@ -88,7 +88,7 @@ def _mortal(
     args: Sequence[str], log: Path, env: Mapping[str, str] | None, cwd: Path | None
 ) -> Iterator[IO[bytes]]:
     """Yield a program's output; with the block, the program and all that it has started end."""
-    # whoever is interrupted before he knows the program could not end it
+    # an interrupt before the program is known here would leave nobody to end it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         child, alive = _started(args, log, env, cwd, mask)

@@ -11,11 +11,13 @@ import hashlib
 import netrc
 import os
 import shutil
+import signal
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +85,7 @@ class WandbMirror:
         finish = run.finish if end.complete else partial(run.finish, exit_code=1)
         if not _within(finish, STOP_S if end.stopped else FINISH_S, stopping_s=STOP_S):
             say("wandb: it takes too long to send the last rows; they are in the run folder")
+            _end_service()
 
     def _opened(self) -> Any:
         mode = _mode()
@@ -176,6 +179,27 @@ def _has_key() -> bool:
         return netrc.netrc().authenticators(_host().split("//")[-1].rstrip("/")) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _end_service() -> None:
+    """End wandb's own process: this one would wait for it at its exit, for however long."""
+    import wandb
+
+    for pid in service_pids():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with suppress(Exception, SystemExit):  # for it is gone; at the exit nothing is left to do
+        wandb.teardown()
+
+
+def service_pids() -> list[int]:
+    """Return the processes that wandb has started in this one."""
+    children = [
+        int(pid)
+        for thread in Path("/proc/self/task").iterdir()
+        for pid in (thread / "children").read_text().split()
+    ]
+    return [p for p in children if Path(f"/proc/{p}/comm").read_text() == "wandb-core\n"]
 
 
 def _within(act: Callable[[], object], most_s: float, *, stopping_s: float) -> bool:

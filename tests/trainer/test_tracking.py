@@ -273,6 +273,35 @@ def test_a_stop_does_not_wait_for_a_network(
     assert "wandb: it takes too long" in capsys.readouterr().err
 
 
+def test_a_wandb_that_stands_still_holds_up_no_job(tmp_path: Path) -> None:
+    """Its process, stopped here, is one that wandb waits for at the exit of a program."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from mtf.trainer import mirror_wandb
+from mtf.trainer.job import read_config
+from mtf.trainer.mirrors import End
+run = Path(sys.argv[1])
+mirror_wandb.FINISH_S = 0.5
+mirror = mirror_wandb.WandbMirror(read_config(run), run)
+mirror.open()
+(service,) = mirror_wandb.service_pids()
+os.kill(service, signal.SIGSTOP)
+mirror.close(End(complete=True))
+"""
+    run = make_run(tmp_path, base=NASTY, logging={"use_wandb": True})
+    command = [sys.executable, "-c", code, str(run)]
+    env = {**os.environ, "WANDB_MODE": "offline"}
+    ended = subprocess.Popen(command, env=env, text=True, stderr=subprocess.PIPE)
+    try:
+        _, err = ended.communicate(timeout=120)
+    finally:
+        ended.kill()
+    assert ended.returncode == 0
+    assert "wandb: it takes too long" in err
+    assert "Traceback" not in err
+
+
 def test_a_failing_mirror_is_said_once_and_given_up_alone(
     config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
