@@ -185,21 +185,26 @@ def _end_service() -> None:
     """End wandb's own process: this one would wait for it at its exit, for however long."""
     import wandb
 
-    for pid in service_pids():
+    pids = service_pids()
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with suppress(Exception, SystemExit):  # for it is gone; at the exit nothing is left to do
-        wandb.teardown()
+    if pids:
+        with suppress(Exception, SystemExit):  # for it is gone; at the exit nothing is left to do
+            wandb.teardown()
 
 
 def service_pids() -> list[int]:
-    """Return the processes that wandb has started in this one."""
-    children = [
-        int(pid)
-        for thread in Path("/proc/self/task").iterdir()
-        for pid in (thread / "children").read_text().split()
-    ]
-    return [p for p in children if Path(f"/proc/{p}/comm").read_text() == "wandb-core\n"]
+    """Return the processes that wandb has started in this one; others may end meanwhile."""
+    children = " ".join(_read(f) for f in Path("/proc/self/task").glob("*/children")).split()
+    return [int(c) for c in children if _read(Path(f"/proc/{c}/comm")) == "wandb-core\n"]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _within(act: Callable[[], object], most_s: float, *, stopping_s: float) -> bool:
