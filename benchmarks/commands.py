@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.timing import in_turn, init_repository, process_s
-from mtf.core.ids import CommitId, JobId, RunId, RunKey, Token
-from mtf.core.records import Attempt, Best, Checkpoint, RunRecord
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, Token
+from mtf.core.vocabulary.records import Attempt, Best, Checkpoint, RunRecord
+from mtf.core.vocabulary.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 

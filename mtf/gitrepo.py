@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import CommitId
+from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.gitprocess import GitProcesses
 from mtf.gitwire import (

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtf.core.proof import GITLINK
+from mtf.core.vocabulary.git_tree_ids import GITLINK
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
 
 SCRATCH = "refs/mtf/scratch/"
 # What git says when another writer was faster (measured with git 2.39; see also git-push(1)).

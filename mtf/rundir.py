@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from mtf.core.ids import CommitId, JobId, RunId, SubmissionId, Token
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId, Token
 
 CONFIG = "config.yaml"
 JOURNAL = "journal.jsonl"
@@ -64,7 +64,7 @@ def code_dir(root: Path, commit: CommitId) -> Path:
 
 
 def code_manifest(root: Path, commit: CommitId) -> Path:
-    """Return the file, beside the checkout, that proves its content (see ``mtf.core.proof``)."""
+    """Return the manifest beside the checkout that proves its content (see ``git_tree_ids``)."""
     return root / CODE / f"{commit}.json"
 
 
@@ -109,7 +109,7 @@ def claim_holder(folder: Path, token: Token) -> str | None:
 
 
 def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
-    """Append one fact, durably. ``event`` is one of those that ``mtf.core.fold`` knows.
+    """Append one event durably; ``journal_reader`` in ``mtf.core.planner`` lists the events.
 
     One ``write`` of one line to a file opened for appending: a torn line costs that line only.
 

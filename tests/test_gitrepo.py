@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.ids import CommitId
+from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
 from tests.cli.lab import wait_until

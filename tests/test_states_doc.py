@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtf.core.causes import ENDS, EXIT_CODES, SIGNALS, STANDINGS, STOPS, Cause
+from mtf.core.vocabulary.causes import ENDS, EXIT_CODES, SIGNALS, STANDINGS, STOPS, Cause
 from mtf.executor.slurm_text import STATES
 from mtf.spec.settings import Settings
 

@@ -17,7 +17,7 @@ from mtf.report.problems import render_problems
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtf.core.pushes import Update
+    from mtf.core.planner.push_rules import Update
     from mtf.gitrepo import GitRepo
 
 
@@ -79,7 +79,7 @@ def _pre_commit(where: Path, _: tuple[str, ...]) -> None:
 
 def _pre_push(where: Path, words: tuple[str, ...]) -> None:
     from mtf.commands.push import check_push
-    from mtf.core.pushes import read_pre_push
+    from mtf.core.planner.push_rules import read_pre_push
     from mtf.gitrepo import GitRepo
     from mtf.report.costs import cost_text
     from mtf.report.reviews import headline
@@ -108,7 +108,7 @@ def _told_by_framework(repo: GitRepo) -> Update | None:
 
     It tells of the first ref alone, and of no commits where the remote has none of the history.
     """
-    from mtf.core.pushes import Update
+    from mtf.core.planner.push_rules import Update
 
     told = os.environ
     if "PRE_COMMIT_REMOTE_BRANCH" not in told:
@@ -120,7 +120,7 @@ def _told_by_framework(repo: GitRepo) -> Update | None:
 
 def _pre_receive(where: Path, _: tuple[str, ...]) -> None:
     from mtf.commands.receive import refusals
-    from mtf.core.pushes import read_pre_receive
+    from mtf.core.planner.push_rules import read_pre_receive
     from mtf.gitrepo import GitRepo
 
     refused = refusals(GitRepo(where, inherit=True), read_pre_receive(sys.stdin))

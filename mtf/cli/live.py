@@ -13,7 +13,7 @@ from mtf.report.runs import status_table, summary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 _MOST = 40  # rows; a taller display would scroll the terminal
 

@@ -14,7 +14,7 @@ from mtf.cli.output import open_here, print_plan, print_table, say
 
 if TYPE_CHECKING:
     from mtf.commands.project import Project
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 
 @click.command()

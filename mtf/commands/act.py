@@ -14,8 +14,8 @@ from mtf.commands.project import CLUSTER
 from mtf.commands.reach import is_elsewhere
 from mtf.commands.retries import with_retries
 from mtf.commands.select import choose, find_runs
-from mtf.core.actions import Action, Cancel, Plan, Resume
-from mtf.core.states import RunState
+from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.spec.changes import parse_changes
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mtf.commands.project import Project
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
 
 

@@ -28,7 +28,7 @@ from mtf.commands.retries import with_retries
 from mtf.commands.rivals import end_rivals
 from mtf.commands.submissions import Handover
 from mtf.commands.summaries import write_summaries
-from mtf.core.actions import (
+from mtf.core.vocabulary.actions import (
     Action,
     Adopt,
     Cancel,
@@ -40,8 +40,8 @@ from mtf.core.actions import (
     RunAction,
     Submit,
 )
-from mtf.core.ids import JobId, job_branch, record_path, submission_of
-from mtf.core.records import RunRecord
+from mtf.core.vocabulary.ids import JobId, job_branch, record_path, submission_of
+from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import (
     EXIT_ERROR,
     EXIT_PARTIAL,
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
     from mtf.commands.gather import Situation
     from mtf.commands.project import Project
-    from mtf.core.ids import CommitId, RunId, SubmissionId
-    from mtf.core.records import SubmissionRecord
+    from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId
+    from mtf.core.vocabulary.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.ledger.store import Ledger, LedgerStore

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.ids import CommitId, Token, member_of, submission_of
-from mtf.core.jobs import JobRequest, Task
+from mtf.core.vocabulary.ids import CommitId, Token, member_of, submission_of
+from mtf.core.vocabulary.jobs import JobRequest, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from mtf.core.ids import RunId, RunKey
-    from mtf.core.jobs import Resources
-    from mtf.core.records import Origin
+    from mtf.core.vocabulary.ids import RunId, RunKey
+    from mtf.core.vocabulary.jobs import Resources
+    from mtf.core.vocabulary.records import Origin
 
 
 @dataclass(frozen=True)

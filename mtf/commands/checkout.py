@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.proof import EXECUTABLE, GITLINK, SYMLINK, Manifest
+from mtf.core.vocabulary.git_tree_ids import EXECUTABLE, GITLINK, SYMLINK, Manifest
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
 

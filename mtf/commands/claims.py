@@ -8,17 +8,26 @@ from functools import cached_property
 from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
-from mtf.core import reasons
-from mtf.core.actions import Action, Adopt, Cancel, Record, Restore, Resume, RunAction, Submit
-from mtf.core.causes import Cause
-from mtf.core.ids import SINGLE, job_branch, submission_of
-from mtf.core.records import Attempt, RunRecord, SubmissionRecord
-from mtf.core.states import RunState
+from mtf.core.planner import reasons
+from mtf.core.vocabulary.actions import (
+    Action,
+    Adopt,
+    Cancel,
+    Record,
+    Restore,
+    Resume,
+    RunAction,
+    Submit,
+)
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
+from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
+from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtf.core.ids import CommitId, JobId, Token
+    from mtf.core.vocabulary.ids import CommitId, JobId, Token
 
 Place = tuple["Token", int]  # a run's job request and its index there
 

@@ -11,9 +11,9 @@ from mtf.commands.facts import known_facts, remarks
 from mtf.commands.origins import unknown_origins_of
 from mtf.commands.project import settings_at
 from mtf.commands.touched import also_needed, touched
-from mtf.core.ids import timestamp
-from mtf.core.init_from import circles
-from mtf.core.review import Review, differences, review_specs
+from mtf.core.planner.init_from_names import circles
+from mtf.core.review.changed_runs import Review, differences, review_specs
+from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import RepositoryError
 from mtf.spec.groups import FOLDER
 from mtf.spec.load import is_spec, load_some
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from mtf.commands.desired import Keyed
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId
-    from mtf.core.review import SpecReview
+    from mtf.core.review.changed_runs import SpecReview
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
     from mtf.gitrepo import GitRepo
     from mtf.ledger.store import Ledger

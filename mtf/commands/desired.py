@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.origins import unknown_origins_of
 from mtf.commands.touched import defining
-from mtf.core.experiments import run_key
-from mtf.core.ids import timestamp
-from mtf.core.proof import GITLINK, SYMLINK
+from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
+from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem
 from mtf.spec.rules import spot
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId, RunId, RunKey
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId, RunId, RunKey
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
     from mtf.spec.groups import Groups

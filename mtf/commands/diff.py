@@ -13,17 +13,17 @@ from mtf.commands.desired import groups_at, spec_files
 from mtf.commands.project import settings_at
 from mtf.commands.select import find_run, names_of, newest_first, with_journals
 from mtf.commands.touched import defining
-from mtf.core.contrast import Contrast, Environment, Side, Subject, contrast
-from mtf.core.ids import label_of, timestamp
+from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, contrast
+from mtf.core.vocabulary.ids import label_of, timestamp
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.spec.load import is_spec, load_some
 
 if TYPE_CHECKING:
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired, Experiment
-    from mtf.core.ids import CommitId
-    from mtf.core.records import RunRecord
-    from mtf.core.review import Review
+    from mtf.core.review.changed_runs import Review
+    from mtf.core.vocabulary.experiments import Desired, Experiment
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.gitwire import FileChange
     from mtf.ledger.store import Ledger
 

@@ -11,16 +11,16 @@ from mtf.commands.executors import choose_executor
 from mtf.commands.gather import Committed, Options, policy_of, situation
 from mtf.commands.retries import with_retries
 from mtf.commands.signatures import check_signed
-from mtf.core.actions import Submit
-from mtf.core.diff import plan
+from mtf.core.planner.plan import plan
+from mtf.core.vocabulary.actions import Submit
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import RunKey
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import RunKey
 
 
 def submit(

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.reach import job_dir_of, needed_folder
-from mtf.core.drift import Branches, Drift
-from mtf.core.ids import SINGLE, spec_and_member, submission_at
-from mtf.core.records import RunRecord, SubmissionRecord
+from mtf.core.planner.drift import Branches, Drift
+from mtf.core.vocabulary.ids import SINGLE, spec_and_member, submission_at
+from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mtf.commands.project import Project
-    from mtf.core.ids import RunId, SubmissionId
+    from mtf.core.vocabulary.ids import RunId, SubmissionId
     from mtf.ledger.store import Ledger, LedgerStore
 
 

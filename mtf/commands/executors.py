@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import job_name
-from mtf.core.times import parse_time
+from mtf.core.vocabulary.ids import job_name
+from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mtf.commands.project import Project
-    from mtf.core.ids import JobId, Token
-    from mtf.core.jobs import JobView
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import JobId, Token
+    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.executor.protocol import Executor
 
 Live = dict[str, dict[tuple["Token", int], "JobView"]]

@@ -15,8 +15,8 @@ from mtf.spec.rules import spot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mtf.core.cluster import ClusterFacts
-    from mtf.core.experiments import Desired
+    from mtf.core.vocabulary.cluster import ClusterFacts
+    from mtf.core.vocabulary.experiments import Desired
     from mtf.spec.settings import Settings
 
 

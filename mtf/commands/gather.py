@@ -13,10 +13,10 @@ from mtf.commands.drift import fetched_branches, known_submissions, look_for_dri
 from mtf.commands.executors import read_live
 from mtf.commands.reach import abandoned, is_elsewhere, read_progress, shut_out
 from mtf.commands.signatures import check_signed
-from mtf.core.causes import Cause
-from mtf.core.diff import Policy, World
-from mtf.core.drift import Drift
-from mtf.core.observe import Retry
+from mtf.core.planner.drift import Drift
+from mtf.core.planner.plan import Policy, World
+from mtf.core.planner.run_update import Retry
+from mtf.core.vocabulary.causes import Cause
 from mtf.errors import SpecError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from mtf.commands.executors import Live
     from mtf.commands.project import Project
-    from mtf.core.fold import Progress
-    from mtf.core.ids import CommitId, JobId, RunId, Token
+    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.settings import Settings

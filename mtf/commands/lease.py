@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
-from mtf.core.times import parse_time
+from mtf.core.vocabulary.times import parse_time
 from mtf.errors import LockedError
 from mtf.executor.local_process import Process, this_process
 from mtf.gitrepo import RefMovedError, RefUpdate
 
 if TYPE_CHECKING:
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
 
 REFS = "refs/mtf/controller/"  # one below it for each cluster

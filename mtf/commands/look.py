@@ -13,9 +13,9 @@ from mtf.commands.drift import look_for_drift
 from mtf.commands.project import SETTINGS
 from mtf.commands.reach import is_elsewhere, job_dir_of, read_progress
 from mtf.commands.select import find_run, find_runs, matching, with_journals
-from mtf.core.drift import Branches, told
-from mtf.core.ids import JOB_BRANCH_PREFIX, record_path
-from mtf.core.states import RunState
+from mtf.core.planner.drift import Branches, told
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from mtf.commands.project import Project
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.checkout import materialise
-from mtf.core.actions import Repin
+from mtf.core.vocabulary.actions import Repin
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtf.commands.project import Project
-    from mtf.core.actions import Repair
+    from mtf.core.vocabulary.actions import Repair
     from mtf.ledger.store import LedgerStore
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.init_from import names_of_desired, not_among
+from mtf.core.planner.init_from_names import names_of_desired, not_among
 from mtf.errors import Problem, RepositoryError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import RunId
-    from mtf.core.lineage import Keyed
-    from mtf.core.records import RunRecord
+    from mtf.core.planner.init_from_resolve import Keyed
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.spec.load import Loaded
 
 
@@ -24,7 +24,10 @@ def unknown_origins_of(
     """Return where specs ask for runs, not yet recorded, from what neither they nor ledger know."""
     if not any(one.named_at for one, _ in desired):
         return []
-    from mtf.core.lineage import Lineage, unknown_origins  # late: few specs name a run
+    from mtf.core.planner.init_from_resolve import (  # late: few specs name a run
+        Lineage,
+        unknown_origins,
+    )
 
     runs = records.values()
     recorded = {record.key for record in runs}
@@ -63,6 +66,6 @@ def _names_of_runs(project: Callable[[], Project]) -> set[str] | None:
         return None
     if ledger.tip is None:
         return None if opened.remote else set()
-    from mtf.core.lineage import Lineage
+    from mtf.core.planner.init_from_resolve import Lineage
 
     return Lineage((), ledger.runs.values()).names

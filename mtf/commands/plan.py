@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.facts import infeasible, known_facts, remarks
 from mtf.commands.gather import gather
-from mtf.core.actions import Plan, Submit
-from mtf.core.diff import plan
+from mtf.core.planner.plan import plan
+from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
 from mtf.report.plans import SpecChange
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
-    from mtf.core.diff import World
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId
+    from mtf.core.planner.plan import World
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
     from mtf.spec.settings import Settings
 

@@ -8,13 +8,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import LEDGER_REF, SEEN_REF
+from mtf.core.vocabulary.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Ledger, LedgerStore
 
 if TYPE_CHECKING:
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.spec.settings import Settings
 
 SETTINGS = "mtf.yaml"

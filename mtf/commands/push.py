@@ -14,8 +14,8 @@ from mtf.errors import RepositoryError, SpecError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mtf.core.pushes import Update
-    from mtf.core.review import Review
+    from mtf.core.planner.push_rules import Update
+    from mtf.core.review.changed_runs import Review
     from mtf.gitrepo import GitRepo
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.causes import STANDINGS
-from mtf.core.fold import fold
-from mtf.core.ids import JobId
+from mtf.core.planner.journal_reader import fold
+from mtf.core.vocabulary.causes import STANDINGS
+from mtf.core.vocabulary.ids import JobId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.commands.executors import Live
     from mtf.commands.project import Project
-    from mtf.core.fold import Progress
-    from mtf.core.ids import RunId, Token
-    from mtf.core.records import Attempt, RunRecord
+    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.ids import RunId, Token
+    from mtf.core.vocabulary.records import Attempt, RunRecord
 
 
 def read_progress(record: RunRecord) -> Progress:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.validate import new_in
 from mtf.commands.worktree import SETTINGS, parsed
-from mtf.core.ids import JOB_BRANCH_PREFIX, LEDGER_REF
-from mtf.core.pushes import lost_records, refused_job_branch
+from mtf.core.planner.push_rules import lost_records, refused_job_branch
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF
 from mtf.errors import foremost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mtf.core.ids import CommitId
-    from mtf.core.pushes import Update
+    from mtf.core.planner.push_rules import Update
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.executors import open_executor
-from mtf.core.causes import STANDINGS
-from mtf.core.ids import RunId, Token, job_name
-from mtf.core.times import parse_time
+from mtf.core.vocabulary.causes import STANDINGS
+from mtf.core.vocabulary.ids import RunId, Token, job_name
+from mtf.core.vocabulary.times import parse_time
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.commands.project import Project
-    from mtf.core.ids import SubmissionId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import SubmissionId
+    from mtf.core.vocabulary.records import RunRecord
 
 
 def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:

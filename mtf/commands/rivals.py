@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.executors import open_executor
 from mtf.commands.reach import is_elsewhere
-from mtf.core.ids import JobId, job_name
+from mtf.core.vocabulary.ids import JobId, job_name
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.commands.project import Project
-    from mtf.core.records import Attempt, RunRecord
+    from mtf.core.vocabulary.records import Attempt, RunRecord
 
 
 def end_rivals(project: Project, record: RunRecord, rivals: Iterable[Attempt]) -> None:

@@ -6,16 +6,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.commands.reach import read_progress
-from mtf.core.causes import Cause
-from mtf.core.fold import with_progress
-from mtf.core.states import RunState
+from mtf.core.planner.journal_reader import with_progress
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError, UsageError
 from mtf.spec.explain import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
 
 

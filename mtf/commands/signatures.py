@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.commands.project import Project
-    from mtf.core.ids import CommitId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import RunRecord
 
 RULE = "require_signed"
 CONFIG = "mtf.requireSigned"  # in git's configuration: for this clone, whatever is committed

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.commands.batches import Batch
-    from mtf.core.ids import JobId, RunId
-    from mtf.core.jobs import Submitted
-    from mtf.core.observe import Retry
-    from mtf.core.records import RunRecord
+    from mtf.core.planner.run_update import Retry
+    from mtf.core.vocabulary.ids import JobId, RunId
+    from mtf.core.vocabulary.jobs import Submitted
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.executor.protocol import Executor
 
 _ALL = None  # stands for every queue of the executor

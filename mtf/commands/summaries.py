@@ -9,16 +9,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.experiments import axes_of
-from mtf.core.records import best_run
+from mtf.core.vocabulary.experiments import axes_of
+from mtf.core.vocabulary.records import best_run
 from mtf.report.runs import rank
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from mtf.core.ids import RunId, SubmissionId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import RunId, SubmissionId
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
 
 SEARCH = "search_config.yaml"

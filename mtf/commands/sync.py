@@ -20,7 +20,7 @@ from mtf.commands.gather import gather
 from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
 from mtf.commands.select import newest_first, with_journals
-from mtf.core.diff import plan
+from mtf.core.planner.plan import plan
 from mtf.errors import LockedError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
-    from mtf.core.ids import RunId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.vocabulary.records import RunRecord
 
 _PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
 WATCH = "mtf sync --watch"

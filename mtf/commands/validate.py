@@ -23,7 +23,7 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
-from mtf.core.init_from import circles
+from mtf.core.planner.init_from_names import circles
 from mtf.errors import MtfError, Problem
 from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.commands.project import Project
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
     from mtf.spec.load import Loaded
     from mtf.spec.settings import Settings

@@ -25,8 +25,8 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
-from mtf.core.ids import RunId, Token
-from mtf.core.jobs import JobRequest, Task
+from mtf.core.vocabulary.ids import RunId, Token
+from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
 from mtf.report.tables import count
@@ -36,7 +36,7 @@ from mtf.spec.load import is_spec, load_specs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.spec.load import Loaded
 
 PHASES = (

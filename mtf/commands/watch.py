@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mtf import proc
 from mtf.commands.lease import Lease, LeaseHeldError
 from mtf.commands.sync import WATCH, sync_lock, sync_once
-from mtf.core.ids import LEDGER_REF
+from mtf.core.vocabulary.ids import LEDGER_REF
 from mtf.errors import MtfError
 from mtf.report.events import Told
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mtf.commands.gather import Options
     from mtf.commands.project import Project
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
 
 INTERVAL_S = 30.0
 _POLL_S = 1.0  # between looks at the refs' files

@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mtf.core.ids import timestamp
+from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
 from mtf.spec.groups import FOLDER, Groups
 from mtf.spec.load import is_spec

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
-from mtf.core.jobs import JobView, Limits, Submitted
-from mtf.core.states import JobState
-from mtf.core.times import time_limit_s
+from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
+from mtf.core.vocabulary.states import JobState
+from mtf.core.vocabulary.times import time_limit_s
 from mtf.errors import MtfError
 from mtf.executor.local_process import WorkerLock
 from mtf.executor.local_queue import LocalQueue, QueuedJob, Settings
@@ -22,8 +22,8 @@ from mtf.executor.script import render
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from mtf.core.ids import JobId, Token
-    from mtf.core.jobs import JobRequest
+    from mtf.core.vocabulary.ids import JobId, Token
+    from mtf.core.vocabulary.jobs import JobRequest
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)

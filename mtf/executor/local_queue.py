@@ -17,15 +17,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.ids import JobId, Token
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId, Token
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from mtf.core.jobs import JobRequest
+    from mtf.core.vocabulary.jobs import JobRequest
 
 FOLDER = ".local"  # in the run root: queue, starts, the worker's lock and log
 STARTS = "starts"  # in it: the files of local_process

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
-from mtf.core.states import JobState
+from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor import local_process
 from mtf.executor.local_process import Process, WorkerLock
 from mtf.executor.local_queue import FOLDER, STARTS, LocalQueue, QueuedJob, Settings, WorkerQueue
 
 if TYPE_CHECKING:
-    from mtf.core.ids import Token
+    from mtf.core.vocabulary.ids import Token
 
 _POLL_S = (
     0.03  # between two looks for wishes, new jobs, and ends of jobs that an earlier worker began

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from mtf.core.ids import JobId, Token
-    from mtf.core.jobs import JobRequest, JobView, Limits, Submitted
+    from mtf.core.vocabulary.ids import JobId, Token
+    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Submitted
 
 
 class Executor(Protocol):

@@ -11,8 +11,8 @@ import traceback
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtf.core.causes import CONTINUE_EXIT_CODE
-from mtf.core.ids import job_name
+from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
+from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
 from mtf.executor.slurm_text import render_indices
 from mtf.resources import data_dir
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mtf.core.jobs import JobRequest, Resources
+    from mtf.core.vocabulary.jobs import JobRequest, Resources
 
 Kind = Literal["slurm", "local"]
 FOLDERS = "folders"  # beside a script: a line for each task of an array, its index and run folder

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
-from mtf.core.ids import JobId, job_name
-from mtf.core.jobs import JobView, Limits, Submitted
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId, job_name
+from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
     QueueFullError,
@@ -28,8 +28,8 @@ from mtf.executor.slurm_programs import ASK_S, environment
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from mtf.core.ids import Token
-    from mtf.core.jobs import JobRequest
+    from mtf.core.vocabulary.ids import Token
+    from mtf.core.vocabulary.jobs import JobRequest
 
 _SUBMIT_S = 60.0
 # squeue forgets MinJobAge (300 s by default) after its end each task on its own, while others of

@@ -5,16 +5,16 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import RunId, Token
-from mtf.core.jobs import JobRequest, Task
+from mtf.core.vocabulary.ids import RunId, Token
+from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.executor import slurm_facts
 from mtf.executor.script import slurm_options
 from mtf.executor.slurm_programs import ask, configuration, query
 from mtf.executor.slurm_text import refusal, submission_error
 
 if TYPE_CHECKING:
-    from mtf.core.cluster import ClusterFacts
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.cluster import ClusterFacts
+    from mtf.core.vocabulary.jobs import Resources
 
 
 def read_facts() -> ClusterFacts:

@@ -6,8 +6,8 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from mtf.core.cluster import ClusterFacts, NodeShape, Partition
-from mtf.core.times import time_limit_s
+from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
+from mtf.core.vocabulary.times import time_limit_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import JobId, token_of
-from mtf.core.jobs import JobView
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId, token_of
+from mtf.core.vocabulary.jobs import JobView
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
     MtfError,

@@ -15,17 +15,17 @@ from mtf.commands.gather import Options
 from mtf.commands.project import Project, open_project
 from mtf.commands.select import find_run, with_journals
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
-from mtf.core.experiments import DIRECT, Desired, Experiment
-from mtf.core.ids import timestamp
-from mtf.core.records import best_run
+from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
+from mtf.core.vocabulary.ids import timestamp
+from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError, SpecError
 from mtf.spec.load import load_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mtf.core.ids import RunId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.vocabulary.records import RunRecord
 
 _log = logging.getLogger("mtf")
 
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Return the run's state, one of ``mtf.core.states.RunState``."""
+        """Return the run's state, one of ``mtf.core.vocabulary.states.RunState``."""
         return self.record.state
 
     @property

@@ -16,7 +16,7 @@ from mtf.spec.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
 
 

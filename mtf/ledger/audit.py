@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.drift import contradiction, united
-from mtf.core.ids import record_path
-from mtf.core.records import RunRecord, SubmissionRecord
+from mtf.core.planner.drift import contradiction, united
+from mtf.core.vocabulary.ids import record_path
+from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
     DamagedRecordError,
     NewerRecordError,
@@ -23,8 +23,8 @@ from mtf.ledger.codec import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtf.core.ids import CommitId
-    from mtf.core.records import Attempt
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import Attempt
     from mtf.gitrepo import GitRepo
 
 RUNS, SUBMISSIONS = "runs/", "submissions/"

@@ -7,7 +7,7 @@ from dataclasses import fields
 from json.encoder import encode_basestring
 from typing import Any
 
-from mtf.core.records import (
+from mtf.core.vocabulary.records import (
     FORMAT,
     Attempt,
     Best,
@@ -16,7 +16,7 @@ from mtf.core.records import (
     RunRecord,
     SubmissionRecord,
 )
-from mtf.core.states import RunState, Sync
+from mtf.core.vocabulary.states import RunState, Sync
 
 _ATTEMPT = {f.name for f in fields(Attempt)}
 _RUN = {f.name for f in fields(RunRecord)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mtf.core.records import best_run
-from mtf.core.states import RunState
+from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mtf.core.ids import SubmissionId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import SubmissionId
+    from mtf.core.vocabulary.records import RunRecord
 
 _MOST = 200  # submissions shown, the newest
 

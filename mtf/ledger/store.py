@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.drift import Branches
-from mtf.core.ids import (
+from mtf.core.planner.drift import Branches
+from mtf.core.vocabulary.ids import (
     JOB_BRANCH_PREFIX,
     LEDGER_REF,
     SEEN_REF,
@@ -20,7 +20,7 @@ from mtf.core.ids import (
     submission_at,
     submission_path,
 )
-from mtf.core.records import RunRecord, SubmissionRecord
+from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
 from mtf.gitrepo import RefUpdate
 from mtf.ledger.audit import RUNS, SUBMISSIONS, Trouble, audit, decode_at
@@ -30,7 +30,7 @@ from mtf.ledger.overview import render_overview
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from mtf.core.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
 
 _OVERVIEW = "README.md"

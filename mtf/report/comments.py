@@ -9,10 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.experiments import axes_of
-from mtf.core.ids import label_of
-from mtf.core.records import best_run
-from mtf.core.review import summarise
+from mtf.core.review.changed_runs import summarise
+from mtf.core.vocabulary.experiments import axes_of
+from mtf.core.vocabulary.ids import label_of
+from mtf.core.vocabulary.records import best_run
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import code, collapsed, fenced, html_code
 from mtf.report.reviews import (
@@ -30,7 +30,7 @@ from mtf.report.tables import Columns, count, render_plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mtf.core.review import Difference, Review, SpecReview, Summary
+    from mtf.core.review.changed_runs import Difference, Review, SpecReview, Summary
     from mtf.errors import Problem
 
 BUDGET = 60_000  # characters; GitHub takes 65,536

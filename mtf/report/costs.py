@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.costs import cpus, gpus
+from mtf.core.review.costs import cpus, gpus
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from mtf.core.costs import Cost
-    from mtf.core.jobs import Resources
+    from mtf.core.review.costs import Cost
+    from mtf.core.vocabulary.jobs import Resources
 
 
 def cost_text(cost: Cost) -> str:

@@ -13,9 +13,9 @@ from mtf.report.tables import Columns, count, render_plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtf.core.contrast import Contrast, Side, Subject
-    from mtf.core.ids import CommitId
-    from mtf.core.review import Review
+    from mtf.core.review.changed_runs import Review
+    from mtf.core.review.compare_runs import Contrast, Side, Subject
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.gitwire import FileChange
 
 _MOST = 60  # lines of one list

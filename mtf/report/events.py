@@ -6,15 +6,15 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from mtf.core.actions import Adopt, Cancel, Record, owner_name
-from mtf.core.times import duration
+from mtf.core.vocabulary.actions import Adopt, Cancel, Record, owner_name
+from mtf.core.vocabulary.times import duration
 from mtf.errors import foremost
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mtf.core.actions import Action, Plan
+    from mtf.core.vocabulary.actions import Action, Plan
     from mtf.errors import Problem
 
 _WORDS = {Record: "record", Adopt: "adopt", Cancel: "cancel"}

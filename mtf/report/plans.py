@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.actions import (
+from mtf.core.review.costs import total_cost
+from mtf.core.vocabulary.actions import (
     Action,
     Adopt,
     Cancel,
@@ -19,8 +20,7 @@ from mtf.core.actions import (
     Submit,
     experiment_name,
 )
-from mtf.core.costs import total_cost
-from mtf.core.experiments import axes_of
+from mtf.core.vocabulary.experiments import axes_of
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import fenced
 from mtf.report.problems import problem_lines
@@ -30,8 +30,8 @@ from mtf.report.tables import count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mtf.core.actions import Plan
-    from mtf.core.experiments import Experiment
+    from mtf.core.vocabulary.actions import Plan
+    from mtf.core.vocabulary.experiments import Experiment
     from mtf.errors import Problem
 
 _SYMBOLS: dict[type[Action], str] = {

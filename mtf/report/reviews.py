@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.experiments import axes_of
-from mtf.core.records import best_run
-from mtf.core.review import summarise
+from mtf.core.review.changed_runs import summarise
+from mtf.core.vocabulary.experiments import axes_of
+from mtf.core.vocabulary.records import best_run
 from mtf.report.costs import cost_text, resources_text
 from mtf.report.markup import visible
 from mtf.report.problems import problem_lines
@@ -19,8 +19,8 @@ from mtf.report.tables import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from mtf.core.records import RunRecord
-    from mtf.core.review import Difference, Review, SpecReview, Summary
+    from mtf.core.review.changed_runs import Difference, Review, SpecReview, Summary
+    from mtf.core.vocabulary.records import RunRecord
 
 FORMAT = 1  # of the JSON
 KINDS = ("new", "changed", "done", "unchanged", "removed")

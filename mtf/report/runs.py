@@ -6,17 +6,17 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.core.causes import ENDS, Cause
-from mtf.core.records import best_run
-from mtf.core.states import RunState
-from mtf.core.times import duration
+from mtf.core.vocabulary.causes import ENDS, Cause
+from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.states import RunState
+from mtf.core.vocabulary.times import duration
 from mtf.report.tables import Columns, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mtf.core.fold import Progress
-    from mtf.core.records import RunRecord
+    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.records import RunRecord
 
 
 def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = False) -> Columns:

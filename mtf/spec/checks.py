@@ -11,16 +11,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.costs import hours_of
-from mtf.core.times import duration
+from mtf.core.review.costs import hours_of
+from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.rules import spot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mtf.core.experiments import Desired, Experiment
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.experiments import Desired, Experiment
+    from mtf.core.vocabulary.jobs import Resources
 
 Finding = tuple[str, Any, str]  # a key, its value, and what about it
 _DIGITS = 1797 * 4 // 5  # images that the built-in data set trains on

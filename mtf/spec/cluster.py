@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mtf.core.cluster import ClusterFacts, NodeShape, Partition
-from mtf.core.times import time_limit_s
+from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
+from mtf.core.vocabulary.times import time_limit_s
 from mtf.spec.slurm import Memory, Time
 from mtf.spec.strict import Strict
 from mtf.spec.words import Name, Word

@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.experiments import EXECUTION, run_key
+from mtf.core.vocabulary.experiments import EXECUTION, run_key
 from mtf.errors import SpecError
 from mtf.spec.explain import shown
 from mtf.spec.keys import find
@@ -16,7 +16,7 @@ from mtf.spec.resolve import experiment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mtf.core.experiments import Experiment
+    from mtf.core.vocabulary.experiments import Experiment
     from mtf.errors import Problem
     from mtf.spec.axes import Axis, Condition, Match, Parts
     from mtf.spec.marks import Loc, Marks, Place

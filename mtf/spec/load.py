@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mtf.core.experiments import Desired
-from mtf.core.init_from import circles
+from mtf.core.planner.init_from_names import circles
+from mtf.core.vocabulary.experiments import Desired
 from mtf.errors import Problem, SpecError
 from mtf.spec.axes import key_problems, no_choice, read_grid
 from mtf.spec.explain import nearest, shown

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal
 
-from mtf.core.costs import cpus, gpus, hours_of
-from mtf.core.times import duration
+from mtf.core.review.costs import cpus, gpus, hours_of
+from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.cluster import memory_mb
 from mtf.spec.explain import nearest
@@ -15,9 +15,9 @@ from mtf.spec.rules import spot
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.core.cluster import ClusterFacts, NodeShape, Partition
-    from mtf.core.experiments import Desired
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.jobs import Resources
 
 Finding = tuple[str, str]  # a field of the slurm section, and what about it
 

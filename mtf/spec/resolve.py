@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from mtf.core.experiments import Experiment
+from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
 from mtf.spec.explain import SPELLINGS, explain, located
 from mtf.spec.keys import OPTIONAL, SECTIONS, put
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
     from mtf.spec.compose import Composition
     from mtf.spec.marks import Loc, Marks

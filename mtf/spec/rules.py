@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.costs import total_cost
+from mtf.core.review.costs import total_cost
 from mtf.errors import Problem
 from mtf.spec.explain import located
 from mtf.spec.patterns import matches
@@ -16,8 +16,8 @@ from mtf.spec.patterns import matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mtf.core.costs import Cost
-    from mtf.core.experiments import Desired, Spot
+    from mtf.core.review.costs import Cost
+    from mtf.core.vocabulary.experiments import Desired, Spot
     from mtf.spec.axes import Parts
     from mtf.spec.marks import Loc, Marks
     from mtf.spec.policies import Limits, Policies, PullRequestLimits

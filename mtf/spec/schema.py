@@ -284,7 +284,7 @@ class RunInfo(Strict):
     commit: str
     code_dir: str
     manifest: str
-    """The file that proves the content of ``code_dir``, see ``mtf.core.proof``."""
+    """The manifest that proves the content of ``code_dir`` (``mtf.core.vocabulary.git_tree_ids``)."""
     repository: str
     """Root of the live repository, which nothing may be imported from."""
     origin: Origin | None = None

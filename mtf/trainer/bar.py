@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.times import duration
+from mtf.core.vocabulary.times import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

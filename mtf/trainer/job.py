@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.fold import fold
-from mtf.core.ids import JobId, Token
+from mtf.core.planner.journal_reader import fold
+from mtf.core.vocabulary.ids import JobId, Token
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
 from mtf.trainer import preemption
 from mtf.trainer.checkpoint import CheckpointStore

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from types import FrameType
 
-from mtf.core.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
+from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_INTERRUPTED = 130

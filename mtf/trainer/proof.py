@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mtf.core import proof
+from mtf.core.vocabulary import git_tree_ids
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def prove_checkout(info: RunInfo) -> Pinned:
     """
     folder = Path(info.code_dir)
     manifest = _manifest(Path(info.manifest))
-    if problem := proof.manifest_problem(manifest, info.commit):
+    if problem := git_tree_ids.manifest_problem(manifest, info.commit):
         raise RefusedError(f"{problem} ({info.manifest}): {_CURE}")
-    expected = {p: e for p, e in manifest["files"].items() if e[0] != proof.GITLINK}
+    expected = {p: e for p, e in manifest["files"].items() if e[0] != git_tree_ids.GITLINK}
     for path, (mode, oid) in expected.items():
         if problem := _file_problem(folder / path, mode, oid):
             raise RefusedError(f"{folder / path} {problem} at commit {info.commit[:8]}: {_CURE}")
@@ -108,9 +108,9 @@ def facts(pinned: Pinned, modules: int) -> dict[str, Any]:
     }
 
 
-def _manifest(path: Path) -> proof.Manifest:
+def _manifest(path: Path) -> git_tree_ids.Manifest:
     try:
-        return cast("proof.Manifest", json.loads(path.read_bytes()))
+        return cast("git_tree_ids.Manifest", json.loads(path.read_bytes()))
     except (OSError, ValueError) as e:
         raise RefusedError(
             f"{path}: the proof of the checkout cannot be read ({e}): {_CURE}"
@@ -119,17 +119,17 @@ def _manifest(path: Path) -> proof.Manifest:
 
 def _file_problem(path: Path, mode: str, oid: str) -> str | None:
     try:
-        if mode == proof.SYMLINK:
+        if mode == git_tree_ids.SYMLINK:
             content = os.fsencode(path.readlink())
         elif path.is_symlink():
             return "is a link and should be a file, as"
         else:
             content = path.read_bytes()
-            if bool(path.stat().st_mode & 0o100) != (mode == proof.EXECUTABLE):
+            if bool(path.stat().st_mode & 0o100) != (mode == git_tree_ids.EXECUTABLE):
                 return "has another mode than"
     except OSError as e:
         return f"cannot be read ({e.strerror}), unlike"
-    same = proof.object_id("blob", content, like=oid) == oid
+    same = git_tree_ids.object_id("blob", content, like=oid) == oid
     return None if same else "has another content than"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from mtf.core.experiments import EXECUTION
+from mtf.core.vocabulary.experiments import EXECUTION
 from mtf.errors import MtfError
 from mtf.trainer.fitting import fit_of, misfit_of
 from mtf.trainer.phases import Phase

@@ -9,16 +9,16 @@ import pytest
 from mtf import rundir
 from mtf.commands.diff import Diff, diff
 from mtf.commands.project import open_project
-from mtf.core.ids import CommitId, RunId, submission_of
-from mtf.core.records import Best, SubmissionRecord
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import CommitId, RunId, submission_of
+from mtf.core.vocabulary.records import Best, SubmissionRecord
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from mtf.report.diffs import contrast_text
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import BASE, GRID, SINGLE
-from tests.core.worlds import experiment, record
+from tests.core.planner.worlds import experiment, record
 from tests.repos import Repo, git, make_repo
 
 if TYPE_CHECKING:

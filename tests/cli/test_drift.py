@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf import rundir
-from mtf.core.ids import Token, job_name
+from mtf.core.vocabulary.ids import Token, job_name
 from mtf.executor.local import LocalExecutor
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until, wait_until
 from tests.cli.mtf import mtf, mtf_json

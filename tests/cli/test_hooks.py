@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.commands.hooks import install, uninstall
-from mtf.core.ids import CommitId
+from mtf.core.vocabulary.ids import CommitId
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.cli.mtf import mtf
 from tests.cli.specs import BASE, GRID, SINGLE
-from tests.core.worlds import experiment, record
+from tests.core.planner.worlds import experiment, record
 from tests.repos import Repo, make_remote, make_repo
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from mtf.commands import compare as comparing
 from mtf.commands.compare import compare
 from mtf.commands.project import open_project
 from mtf.commands.touched import touched
-from mtf.core.ids import RunId
-from mtf.core.review import summarise
-from mtf.core.states import RunState
+from mtf.core.review.changed_runs import summarise
+from mtf.core.vocabulary.ids import RunId
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import RepositoryError
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
@@ -20,13 +20,13 @@ from mtf.report.comments import comment
 from mtf.report.reviews import review_text
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import BASE, GRID, SINGLE
-from tests.core.worlds import record
+from tests.core.planner.worlds import record
 from tests.repos import Repo, make_remote, make_repo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtf.core.review import Review
+    from mtf.core.review.changed_runs import Review
 
 OTHERS = {f"experiments/x{n}.yaml": SINGLE.replace("alone", f"x{n}") for n in range(5)}
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtf import rundir
 from mtf.commands.batches import Start, make_batches, prepare
-from mtf.core.ids import CommitId, JobId, RunId, RunKey
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey
 from tests.executor.contract import resources
 
 if TYPE_CHECKING:

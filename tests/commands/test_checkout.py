@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mtf import rundir
 from mtf.commands.checkout import alteration, materialise
-from mtf.core.ids import CommitId
-from mtf.core.proof import manifest_problem, object_id
+from mtf.core.vocabulary.git_tree_ids import manifest_problem, object_id
+from mtf.core.vocabulary.ids import CommitId
 from mtf.gitrepo import GitRepo
 from tests.repos import make_repo
 

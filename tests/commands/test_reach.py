@@ -11,8 +11,8 @@ import pytest
 
 from mtf.commands.project import open_project
 from mtf.commands.reach import abandoned, is_elsewhere
-from mtf.core.ids import Token
-from tests.core.worlds import experiment, record
+from mtf.core.vocabulary.ids import Token
+from tests.core.planner.worlds import experiment, record
 from tests.repos import make_repo
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.commands.select import choose
-from mtf.core.states import RunState
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import UsageError
 from mtf.ledger.store import Ledger
-from tests.core.worlds import experiment, iso, record
+from tests.core.planner.worlds import experiment, iso, record
 
 if TYPE_CHECKING:
-    from mtf.core.ids import RunId
+    from mtf.core.vocabulary.ids import RunId
 
 
 def ended(name: str, state: RunState, cause: str, *, at: str = "20260101T110000Z") -> tuple[RunId, object]:  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.requests import idle_requests
-from mtf.core.states import RunState
+from mtf.core.vocabulary.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.killer import Kill, Outcome, Task, run
@@ -21,7 +21,7 @@ from tests.crash.laboratory import copy_world, make_world
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
     from tests.crash.killer import When
     from tests.repos import Repo
 

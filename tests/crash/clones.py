@@ -15,7 +15,7 @@ from tests.crash.killer import Kill, Task, run
 from tests.crash.laboratory import copy_world, make_world
 
 if TYPE_CHECKING:
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
     from tests.repos import Repo
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from mtf import rundir
 from mtf.commands.requests import idle_requests
-from mtf.core.ids import job_name
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import job_name
+from mtf.core.vocabulary.states import RunState
 from mtf.executor.local import LocalExecutor
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
@@ -29,7 +29,7 @@ from tests.executor.local_bench import end_all
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
     from tests.repos import Repo
 
 PRUNE, CANCEL = ("sync", "--prune"), ("cancel", "many")

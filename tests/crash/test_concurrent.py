@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.commands.claims import with_job
-from mtf.core.ids import JobId
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import JobId
+from mtf.core.vocabulary.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.crash.campaign import SUBMITS, wait_for

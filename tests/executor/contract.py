@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from mtf import rundir
-from mtf.core.ids import JobId, RunId, Token, job_name
-from mtf.core.jobs import JobRequest, JobView, Resources, Task
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId, RunId, Token, job_name
+from mtf.core.vocabulary.jobs import JobRequest, JobView, Resources, Task
+from mtf.core.vocabulary.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from tests.executor.contract import Bench
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mtf.core.jobs import JobRequest
+    from mtf.core.vocabulary.jobs import JobRequest
 
 WORKER = "mtf.executor.local_worker"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from mtf.core.ids import JobId
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
 from mtf.executor.local import LocalExecutor
 from tests.executor.contract import HEARS_TERM, Bench, Contract

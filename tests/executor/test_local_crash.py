@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from mtf.core.states import JobState
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor import local_process, local_queue
 from mtf.executor.local_queue import LocalQueue, WorkerQueue
@@ -27,7 +27,7 @@ from tests.executor.contract import HEARS_TERM, Bench
 from tests.executor.local_bench import WORKER, folder_of, kill_worker, processes, until
 
 if TYPE_CHECKING:
-    from mtf.core.jobs import JobRequest
+    from mtf.core.vocabulary.jobs import JobRequest
     from tests.executor.local_bench import MakeBench
 
 UNTIL_GO = """

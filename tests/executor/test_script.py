@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mtf.core.ids import RunId, Token
-from mtf.core.jobs import JobRequest, Task
+from mtf.core.vocabulary.ids import RunId, Token
+from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError
 from mtf.executor.script import check_script, render, slurm_options
 from tests.executor.contract import resources

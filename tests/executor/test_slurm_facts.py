@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtf.core.cluster import ClusterFacts, NodeShape, Partition
+from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.executor.slurm_facts import parse_facts
 
 PARTITIONS = (

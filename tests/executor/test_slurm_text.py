@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.core.states import JobState
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
     MtfError,

@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.ids import CommitId, JobId, RunId, Token, record_path, submission_path
-from mtf.core.records import Attempt
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token, record_path, submission_path
+from mtf.core.vocabulary.records import Attempt
+from mtf.core.vocabulary.states import RunState
 from mtf.gitrepo import GitRepo
 from mtf.ledger.codec import encode_run
 from mtf.ledger.store import Change, Ledger, LedgerStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 ONE, TWO = run_record(1), run_record(2)
 PATH = record_path(ONE.run)

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.commands.retries import with_retries
-from mtf.core.ids import CommitId, RunId, SubmissionId, record_path
-from mtf.core.records import Best, Checkpoint, SubmissionRecord
-from mtf.core.states import RunState
+from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId, record_path
+from mtf.core.vocabulary.records import Best, Checkpoint, SubmissionRecord
+from mtf.core.vocabulary.states import RunState
 from mtf.gitrepo import GitRepo, RefMovedError
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.ledger.store import Change, LedgerStore
-from tests.core.worlds import experiment, record
+from tests.core.planner.worlds import experiment, record
 from tests.repos import git, make_remote, make_repo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 RUN = record(experiment())
 

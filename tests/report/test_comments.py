@@ -8,21 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.core.experiments import run_key
-from mtf.core.ids import CommitId
-from mtf.core.records import Best
-from mtf.core.review import Review, differences, review_specs
-from mtf.core.states import RunState
+from mtf.core.review.changed_runs import Review, differences, review_specs
+from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.ids import CommitId
+from mtf.core.vocabulary.records import Best
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import Problem
 from mtf.report.comments import BUDGET, comment
 from mtf.report.markup import code, fenced
 from mtf.report.reviews import review_json, review_text
-from tests.core.worlds import record
+from tests.core.planner.worlds import record
 from tests.spec.samples import BASE, EXPERIMENT, load
 
 if TYPE_CHECKING:
-    from mtf.core.experiments import Desired
-    from mtf.core.review import Keyed
+    from mtf.core.review.changed_runs import Keyed
+    from mtf.core.vocabulary.experiments import Desired
 
 GOLDEN = Path(__file__).parent / "golden"
 HEAD, FORK = CommitId("a" * 40), CommitId("b" * 40)

@@ -7,22 +7,22 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from mtf.core.actions import Plan, Record, Submit
-from mtf.core.experiments import run_key
-from mtf.core.fold import Progress
-from mtf.core.ids import RunId
-from mtf.core.records import Best, Checkpoint
-from mtf.core.states import RunState
+from mtf.core.planner.journal_reader import Progress
+from mtf.core.vocabulary.actions import Plan, Record, Submit
+from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.ids import RunId
+from mtf.core.vocabulary.records import Best, Checkpoint
+from mtf.core.vocabulary.states import RunState
 from mtf.errors import Problem, SpecError
 from mtf.report.plans import SpecChange, plan_text
 from mtf.report.problems import render_problems
 from mtf.report.runs import results_table, run_page, status_table, summary
 from mtf.report.tables import Columns, count, render_csv, render_markdown, render_plain
 from mtf.spec.slurm import SLURMConfig
-from tests.core.worlds import NOW, desired, experiment, iso, record
+from tests.core.planner.worlds import NOW, desired, experiment, iso, record
 
 if TYPE_CHECKING:
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.jobs import Resources
 
 MEMBER = experiment("optimizer.lr=0.1,training.seed=1", "search", **{"optimizer.lr": 0.1, "training.seed": 1})  # fmt: skip
 RUN = replace(

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf import rundir
-from mtf.core.ids import CommitId, RunId, Token, run_id, submission_id
-from mtf.core.jobs import JobRequest, Task
+from mtf.core.vocabulary.ids import CommitId, RunId, Token, run_id, submission_id
+from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError
 from mtf.executor.script import render
 from mtf.spec.load import load_specs
 from mtf.spec.settings import Settings
 
 if TYPE_CHECKING:
-    from mtf.core.experiments import Experiment
+    from mtf.core.vocabulary.experiments import Experiment
 
 ATTACKS = [
     "$(touch CANARY)", "`touch CANARY`", "x; touch CANARY", "x && touch CANARY", "x | tee CANARY",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.cluster import NodeShape
+from mtf.core.vocabulary.cluster import NodeShape
 from mtf.executor.slurm_cluster import read_facts
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import SINGLE

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from mtf.core.ids import JobId, Token, job_name
-from mtf.core.states import JobState
+from mtf.core.vocabulary.ids import JobId, Token, job_name
+from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
     MtfError,

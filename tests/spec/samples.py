@@ -8,7 +8,7 @@ from mtf.spec.load import Loaded, load_specs
 from mtf.spec.settings import parse_settings
 
 if TYPE_CHECKING:
-    from mtf.core.experiments import Experiment
+    from mtf.core.vocabulary.experiments import Experiment
 
 STAMP = "20250101T120000Z"
 BASE = "kind: base\nmodel: {type: mlp}\ndata: {dataset_name: digits}\n"

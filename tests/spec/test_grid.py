@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.core.experiments import run_key
+from mtf.core.vocabulary.experiments import run_key
 from mtf.spec.sample import draw
 from mtf.spec.schema import Sample
 from tests.spec.samples import STAMP, grid_problems, load, members, parameters

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mtf.core.cluster import ClusterFacts, NodeShape, Partition
+from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.spec.cluster import Cluster, as_section
 from mtf.spec.needs import unmet
 from tests.spec.samples import BASE, EXPERIMENT, load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtf.core.costs import Cost, cost_of, total_cost
+from mtf.core.review.costs import Cost, cost_of, total_cost
 from mtf.errors import SpecError
 from mtf.spec.patterns import matches
 from mtf.spec.policies import PullRequestLimits

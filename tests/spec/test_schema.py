@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from mtf import rundir
-from mtf.core.jobs import Resources
+from mtf.core.vocabulary.jobs import Resources
 from mtf.spec import schema
 from mtf.spec.parse import load_yaml
 from mtf.spec.schema import ExperimentConfig

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
-from mtf.core.proof import Manifest, object_id, tree_id
+from mtf.core.vocabulary.git_tree_ids import Manifest, object_id, tree_id
 from mtf.trainer import job
 from mtf.trainer.preemption import STOP
 

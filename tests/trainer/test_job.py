@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mtf import rundir
-from mtf.core.fold import fold
+from mtf.core.planner.journal_reader import fold
 from mtf.trainer.job import _last_line
 from tests.trainer.nasty import difference, result
 from tests.trainer.runs import Job, config_with, events, execute, make_run, read_config, wait_for

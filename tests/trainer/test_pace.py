@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtf.core.times import duration
+from mtf.core.vocabulary.times import duration
 from mtf.trainer.bar import Standing
 from mtf.trainer.pace import Mark, Pace
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf import rundir
-from mtf.core.fold import fold
+from mtf.core.planner.journal_reader import fold
 from mtf.trainer import checkpoint
 from mtf.trainer.checkpoint import CheckpointStore
 from mtf.trainer.context import RunContext

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.executors import open_executor
-from mtf.core.ids import Token, job_name
+from mtf.core.vocabulary.ids import Token, job_name
 from mtf.errors import ExecutorUnavailableError
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from mtf import rundir
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.drift import beyond_repair, known_submissions, look_for_drift
 from mtf.commands.reach import is_elsewhere
-from mtf.core.actions import Repin
-from mtf.core.drift import Branches, repairs, strangers
-from mtf.core.ids import JOB_BRANCH_PREFIX, submission_path
+from mtf.core.planner.drift import Branches, repairs, strangers
+from mtf.core.vocabulary.actions import Repin
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, submission_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.core.ids import SubmissionId
+    from mtf.core.vocabulary.ids import SubmissionId
 
 
 def records(checkup: Checkup) -> Iterator[Finding]:

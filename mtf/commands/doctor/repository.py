@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.hooks import has_hooks
-from mtf.core.ids import JOB_BRANCH_PREFIX, LEDGER_REF
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from mtf.commands.checkout import alteration
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.reach import abandoned, is_elsewhere, needed_folder
 from mtf.commands.requests import idle_requests
-from mtf.core.ids import Token, job_name
-from mtf.core.proof import GITLINK, SYMLINK, object_id
-from mtf.core.times import parse_time
+from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK, object_id
+from mtf.core.vocabulary.ids import Token, job_name
+from mtf.core.vocabulary.times import parse_time
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.core.records import Checkpoint, RunRecord
+    from mtf.core.vocabulary.records import Checkpoint, RunRecord
 
 
 def folders(checkup: Checkup) -> Iterator[Finding]:

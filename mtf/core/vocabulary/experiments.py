@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtf.core.ids import RunKey
+from mtf.core.vocabulary.ids import RunKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.jobs import Resources
 
 # Sections that say how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})

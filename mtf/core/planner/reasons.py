@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.causes import Cause
-from mtf.core.states import JobState
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.states import JobState
 
 if TYPE_CHECKING:
-    from mtf.core.fold import Progress
-    from mtf.core.jobs import JobView
-    from mtf.core.records import RunRecord
+    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.records import RunRecord
 
 
 _REQUESTED = "cancel requested: "

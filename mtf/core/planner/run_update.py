@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.core.causes import (
+from mtf.core.planner.journal_reader import NOTHING, Progress, with_progress
+from mtf.core.planner.reasons import reason_of
+from mtf.core.vocabulary.causes import (
     CONTINUE_EXIT_CODE,
     ENDS,
     EXIT_CODES,
@@ -16,13 +18,11 @@ from mtf.core.causes import (
     Cause,
     cause_of_error,
 )
-from mtf.core.fold import NOTHING, Progress, with_progress
-from mtf.core.reasons import reason_of
-from mtf.core.states import JobState, RunState, Sync
+from mtf.core.vocabulary.states import JobState, RunState, Sync
 
 if TYPE_CHECKING:
-    from mtf.core.jobs import JobView
-    from mtf.core.records import Attempt, RunRecord
+    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.records import Attempt, RunRecord
 
 
 @dataclass(frozen=True)

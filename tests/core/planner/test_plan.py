@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.commands.claims import Claimant, cancelled, changed_record, with_job
-from mtf.core.actions import Resume, Submit
-from mtf.core.causes import Cause
-from mtf.core.diff import Policy, World, plan
-from mtf.core.drift import contradiction
-from mtf.core.fold import Progress
-from mtf.core.ids import JobId, Token
-from mtf.core.records import Best, Checkpoint, Origin, RunRecord
-from mtf.core.states import OVER, JobState, RunState, Sync
+from mtf.core.planner.drift import contradiction
+from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.plan import Policy, World, plan
+from mtf.core.vocabulary.actions import Resume, Submit
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.ids import JobId, Token
+from mtf.core.vocabulary.records import Best, Checkpoint, Origin, RunRecord
+from mtf.core.vocabulary.states import OVER, JobState, RunState, Sync
 from mtf.errors import Problem
-from tests.core.worlds import (
+from tests.core.planner.worlds import (
     COMMIT,
     NOW,
     Adopt,

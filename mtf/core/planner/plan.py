@@ -10,23 +10,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.core.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
-from mtf.core.causes import Cause
-from mtf.core.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
-from mtf.core.fold import Progress
-from mtf.core.ids import run_id, submission_id, timestamp
-from mtf.core.lineage import Lineage
-from mtf.core.observe import Retry, doomed, observe
-from mtf.core.states import JobState, RunState, Sync
-from mtf.core.times import parse_time
+from mtf.core.planner.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
+from mtf.core.planner.init_from_resolve import Lineage
+from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.run_update import Retry, doomed, observe
+from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.ids import run_id, submission_id, timestamp
+from mtf.core.vocabulary.states import JobState, RunState, Sync
+from mtf.core.vocabulary.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
-    from mtf.core.jobs import JobView
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
+    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
 
 

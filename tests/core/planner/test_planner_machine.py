@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mtf.commands.claims import Claimant, changed_record, put_off, refused, unclear, with_job
-from mtf.core.actions import Adopt, Cancel, Resume, Submit
-from mtf.core.diff import Policy, World, plan
-from mtf.core.drift import contradiction
-from mtf.core.experiments import run_key
-from mtf.core.fold import fold
-from mtf.core.ids import JobId, RunId, Token, submission_of
-from mtf.core.jobs import JobView
-from mtf.core.states import JobState
-from tests.core.worlds import COMMIT, NOW, desired, experiment
+from mtf.core.planner.drift import contradiction
+from mtf.core.planner.journal_reader import fold
+from mtf.core.planner.plan import Policy, World, plan
+from mtf.core.vocabulary.actions import Adopt, Cancel, Resume, Submit
+from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.ids import JobId, RunId, Token, submission_of
+from mtf.core.vocabulary.jobs import JobView
+from mtf.core.vocabulary.states import JobState
+from tests.core.planner.worlds import COMMIT, NOW, desired, experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from mtf.core.actions import Action
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.actions import Action
+    from mtf.core.vocabulary.records import RunRecord
 
 NAMES = ("a", "b", "grid")
 FENCED = "fenced"

@@ -7,15 +7,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.costs import Cost, total_cost
-from mtf.core.experiments import EXECUTION
+from mtf.core.review.costs import Cost, total_cost
+from mtf.core.vocabulary.experiments import EXECUTION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from mtf.core.experiments import Desired, Experiment
-    from mtf.core.ids import CommitId, RunKey
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.experiments import Desired, Experiment
+    from mtf.core.vocabulary.ids import CommitId, RunKey
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mtf.core import ids
-from mtf.core.ids import CommitId, RunId, SubmissionId, Token
-from mtf.core.times import time_limit_s
+from mtf.core.vocabulary import ids
+from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId, Token
+from mtf.core.vocabulary.times import time_limit_s
 
 COMMIT = CommitId("e8a4d464" + "0" * 32)
 SUBMISSION = SubmissionId("digits/20250101T120000Z/e8a4d464")

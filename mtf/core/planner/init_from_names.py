@@ -7,13 +7,13 @@ from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import label_of
+from mtf.core.vocabulary.ids import label_of
 from mtf.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from mtf.core.experiments import Desired, Experiment
+    from mtf.core.vocabulary.experiments import Desired, Experiment
 
 
 def names_of(grid: str | None, experiment: str) -> set[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.records import RunRecord, SubmissionRecord
+from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtf.core.experiments import Desired, Experiment
-    from mtf.core.ids import CommitId, JobId, RunId, RunKey
-    from mtf.core.records import Origin
+    from mtf.core.vocabulary.experiments import Desired, Experiment
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey
+    from mtf.core.vocabulary.records import Origin
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf import rundir
-from mtf.core.fold import Progress, fold
-from mtf.core.ids import Token
-from tests.core.worlds import iso
+from mtf.core.planner.journal_reader import Progress, fold
+from mtf.core.vocabulary.ids import Token
+from tests.core.planner.worlds import iso
 
 if TYPE_CHECKING:
     from pathlib import Path

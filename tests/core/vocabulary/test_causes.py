@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf.commands.claims import Claimant, changed_record, put_off, unclear, with_job
-from mtf.core.actions import Resume
-from mtf.core.causes import Cause, cause_of_error
-from mtf.core.diff import Policy, plan
-from mtf.core.fold import Progress, fold
-from mtf.core.ids import JobId, Token
-from mtf.core.observe import LONGEST_WAIT, Retry
-from mtf.core.records import Checkpoint
-from mtf.core.states import JobState, RunState, Sync
-from tests.core.worlds import (
+from mtf.core.planner.journal_reader import Progress, fold
+from mtf.core.planner.plan import Policy, plan
+from mtf.core.planner.run_update import LONGEST_WAIT, Retry
+from mtf.core.vocabulary.actions import Resume
+from mtf.core.vocabulary.causes import Cause, cause_of_error
+from mtf.core.vocabulary.ids import JobId, Token
+from mtf.core.vocabulary.records import Checkpoint
+from mtf.core.vocabulary.states import JobState, RunState, Sync
+from tests.core.planner.worlds import (
     COMMIT,
     NOW,
     Cancel,
@@ -32,7 +32,7 @@ from tests.core.worlds import (
 )
 
 if TYPE_CHECKING:
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 ALONE = experiment(seed=1)
 SPEC = desired(ALONE)

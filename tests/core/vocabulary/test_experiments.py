@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mtf.core.experiments import run_key
-from tests.core.worlds import experiment
+from mtf.core.vocabulary.experiments import run_key
+from tests.core.planner.worlds import experiment
 
 
 def test_a_key_that_a_later_version_adds_unset_runs_nothing_anew() -> None:

@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.review import Difference, differences
+from mtf.core.review.changed_runs import Difference, differences
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtf.core.ids import CommitId
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import RunRecord
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mtf.core.actions import Adopt, Cancel, Plan, Record, Resume, Submit
-from mtf.core.diff import World
-from mtf.core.experiments import Desired, Experiment, run_key
-from mtf.core.ids import CommitId, JobId, RunId, Token
-from mtf.core.jobs import JobView
-from mtf.core.records import Attempt, RunRecord
-from mtf.core.states import JobState, RunState
+from mtf.core.planner.plan import World
+from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.vocabulary.experiments import Desired, Experiment, run_key
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
+from mtf.core.vocabulary.jobs import JobView
+from mtf.core.vocabulary.records import Attempt, RunRecord
+from mtf.core.vocabulary.states import JobState, RunState
 
 COMMIT = CommitId("c" * 40)
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

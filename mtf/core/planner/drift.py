@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.actions import Action, Rebuild, Repin, Restore, Resume, Submit
-from mtf.core.causes import Cause
-from mtf.core.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId
-from mtf.core.states import RunState
+from mtf.core.vocabulary.actions import Action, Rebuild, Repin, Restore, Resume, Submit
+from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId
+from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from mtf.core.ids import CommitId
-    from mtf.core.records import Attempt, RunRecord, SubmissionRecord
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 
 # What a run is: written with its claim, never changed.
 _LASTING = (

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.ids import SINGLE, label_of, submission_of
-from mtf.core.states import OVER, RunState, Sync
+from mtf.core.vocabulary.ids import SINGLE, label_of, submission_of
+from mtf.core.vocabulary.states import OVER, RunState, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mtf.core.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
 
 FORMAT = 1  # of the records; a reader refuses a greater one
 
@@ -64,7 +64,7 @@ class Attempt:
     submitted_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
-    outcome: str | None = None  # how it ended: a cause of mtf.core.causes
+    outcome: str | None = None  # how it ended: a cause of mtf.core.vocabulary.causes
     reason: str = ""
     node: str | None = None
     exit_code: int | None = None

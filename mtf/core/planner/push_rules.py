@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtf.core.ids import JOB_BRANCH_PREFIX, LEDGER_REF, CommitId
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF, CommitId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

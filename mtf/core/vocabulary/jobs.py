@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from mtf.core.ids import JobId, RunId, Token
-    from mtf.core.states import JobState
+    from mtf.core.vocabulary.ids import JobId, RunId, Token
+    from mtf.core.vocabulary.states import JobState
 
 
 class Resources(TypedDict):

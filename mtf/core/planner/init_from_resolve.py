@@ -6,16 +6,16 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.init_from import asked_of, names_of, not_among, unknown
-from mtf.core.records import Origin, best_run
-from mtf.core.states import RunState
+from mtf.core.planner.init_from_names import asked_of, names_of, not_among, unknown
+from mtf.core.vocabulary.records import Origin, best_run
+from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from mtf.core.experiments import Desired
-    from mtf.core.ids import RunKey
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import RunKey
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtf.core.times import time_limit_s
+from mtf.core.vocabulary.times import time_limit_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mtf.core.jobs import Resources
+    from mtf.core.vocabulary.jobs import Resources
 
 _GRES = re.compile(r"gpu(?::[A-Za-z][^:,]*)?(?::(\d+))?(?:\([^)]*\))?")
 _GPUS = re.compile(r"(?:[^:,]+:)?(\d+)")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from mtf.core.actions import Rebuild, Repin, Restore
-from mtf.core.diff import Policy, plan
-from mtf.core.drift import Branches, Drift, contradiction, united
-from mtf.core.ids import JobId, SubmissionId, Token
-from mtf.core.records import Attempt, Checkpoint, RunRecord
-from mtf.core.states import JobState, RunState
-from tests.core.worlds import (
+from mtf.core.planner.drift import Branches, Drift, contradiction, united
+from mtf.core.planner.plan import Policy, plan
+from mtf.core.vocabulary.actions import Rebuild, Repin, Restore
+from mtf.core.vocabulary.ids import JobId, SubmissionId, Token
+from mtf.core.vocabulary.records import Attempt, Checkpoint, RunRecord
+from mtf.core.vocabulary.states import JobState, RunState
+from tests.core.planner.worlds import (
     COMMIT,
     NOW,
     Cancel,

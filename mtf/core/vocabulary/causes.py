@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from mtf.core.states import JobState, RunState
+from mtf.core.vocabulary.states import JobState, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

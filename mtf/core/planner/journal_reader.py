@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.records import Best, Checkpoint
+from mtf.core.vocabulary.records import Best, Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mtf.core.records import RunRecord
+    from mtf.core.vocabulary.records import RunRecord
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mtf.core.experiments import run_key
-from mtf.core.lineage import Lineage, unknown_origins
-from mtf.core.records import Best, Checkpoint, Origin, RunRecord
-from mtf.core.states import RunState
-from tests.core.worlds import desired, experiment, record
+from mtf.core.planner.init_from_resolve import Lineage, unknown_origins
+from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.records import Best, Checkpoint, Origin, RunRecord
+from mtf.core.vocabulary.states import RunState
+from tests.core.planner.worlds import desired, experiment, record
 
 CKPT = Checkpoint("/runs/last.ckpt", 9, "f" * 64, 100, 3)
 ALONE = experiment(seed=1)

@@ -1,0 +1,1 @@
+"""Decisions about runs: what to do next, and why. Pure."""

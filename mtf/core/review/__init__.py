@@ -1,0 +1,1 @@
+"""What a proposed change would do to the runs, and how two runs differ. Pure."""
