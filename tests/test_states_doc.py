@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtf.core.vocabulary.causes import ENDS, EXIT_CODES, SIGNALS, STANDINGS, STOPS, Cause
 from mtf.executor.slurm_text import STATES
-from mtf.spec.settings import Settings
+from mtf.spec.schema.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "states.md"
 

@@ -17,7 +17,7 @@ from mtf.commands.select import choose, find_runs
 from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
-from mtf.spec.changes import parse_changes
+from mtf.spec.set_overrides import parse_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -49,7 +49,7 @@ from mtf.errors import (
 )
 from mtf.ledger.store import Change
 from mtf.report.tables import count
-from mtf.spec.changes import changed
+from mtf.spec.set_overrides import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

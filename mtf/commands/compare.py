@@ -15,10 +15,10 @@ from mtf.core.planner.init_from_names import circles
 from mtf.core.review.changed_runs import Review, differences, review_specs
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import RepositoryError
-from mtf.spec.groups import FOLDER
+from mtf.spec.compose.groups import FOLDER
+from mtf.spec.lint.policy_rules import over_budget, violations
 from mtf.spec.load import is_spec, load_some
-from mtf.spec.policies import Policies
-from mtf.spec.rules import over_budget, violations
+from mtf.spec.schema.policies import Policies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mtf.gitrepo import GitRepo
     from mtf.ledger.store import Ledger
     from mtf.spec.load import Loaded
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 
 def compare(project: Project, base: str, rev: str) -> Review:

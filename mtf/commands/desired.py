@@ -11,7 +11,7 @@ from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem
-from mtf.spec.rules import spot
+from mtf.spec.lint.policy_rules import spot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
     from mtf.gitrepo import GitRepo
     from mtf.gitwire import Entry
-    from mtf.spec.groups import Groups
+    from mtf.spec.compose.groups import Groups
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
 _REGULAR = ("100644", "100755")
@@ -105,7 +105,7 @@ def spec_files(
 
 def groups_at(repo: GitRepo, commit: CommitId) -> Groups:
     """Return the config groups that the specs of a commit may name."""
-    from mtf.spec.groups import FOLDER, Groups
+    from mtf.spec.compose.groups import FOLDER, Groups
 
     def files() -> dict[str, bytes]:
         return spec_files(repo, repo.files(commit, FOLDER))[0]

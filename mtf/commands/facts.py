@@ -8,16 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf.errors import ExecutorUnavailableError, Problem
-from mtf.spec.checks import warnings
-from mtf.spec.needs import shapes, unmet
-from mtf.spec.rules import spot
+from mtf.spec.lint.checks import warnings
+from mtf.spec.lint.cluster_fit import shapes, unmet
+from mtf.spec.lint.policy_rules import spot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mtf.core.vocabulary.cluster import ClusterFacts
     from mtf.core.vocabulary.experiments import Desired
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 
 def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 
 @dataclass(frozen=True)

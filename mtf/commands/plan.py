@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mtf.ledger.store import Ledger, LedgerStore
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 SETTINGS = "mtf.yaml"
 CLUSTER = "MTF_CLUSTER"  # which cluster is served, for a clone that several share
@@ -157,7 +157,7 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
     Raises:
         RepositoryError: the cluster's name cannot be one.
     """
-    from mtf.spec.words import name_problem
+    from mtf.spec.schema.words import name_problem
 
     url = f"remote.{remote}.url"
     values = repo.config_values((_CLUSTER_KEY, url))
@@ -170,6 +170,6 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
 @lru_cache(maxsize=8)
 def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
     """Return the settings committed at ``commit``, which never change; the defaults for none."""
-    from mtf.spec.settings import parse_settings
+    from mtf.spec.schema.settings import parse_settings
 
     return parse_settings(repo.read(commit, SETTINGS), SETTINGS)

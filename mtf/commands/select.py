@@ -10,7 +10,7 @@ from mtf.core.planner.journal_reader import with_progress
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError, UsageError
-from mtf.spec.explain import nearest
+from mtf.spec.schema.explain import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -25,7 +25,7 @@ from mtf.commands.worktree import (
 )
 from mtf.core.planner.init_from_names import circles
 from mtf.errors import MtfError, Problem
-from mtf.spec.groups import FOLDER, Groups
+from mtf.spec.compose.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.gitrepo import GitRepo
     from mtf.spec.load import Loaded
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
 
 
 class Asks(Enum):

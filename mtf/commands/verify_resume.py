@@ -30,8 +30,8 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
 from mtf.report.tables import count
-from mtf.spec.explain import nearest
 from mtf.spec.load import is_spec, load_specs
+from mtf.spec.schema.explain import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.commands.facts import infeasible, known_facts
 from mtf.commands.worktree import stamp
-from mtf.spec.checks import warnings
+from mtf.spec.lint.checks import warnings
+from mtf.spec.lint.cluster_fit import shapes, unmet
 from mtf.spec.load import Loaded, load_some
-from mtf.spec.needs import shapes, unmet
-from mtf.spec.settings import Settings
+from mtf.spec.schema.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

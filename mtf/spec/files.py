@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mtf.errors import Problem, SpecError
-from mtf.spec.compose import KEY as DEFAULTS
-from mtf.spec.compose import Composition
-from mtf.spec.explain import nearest, problems_of, shown
-from mtf.spec.keys import SECTIONS, slip
-from mtf.spec.parse import read
+from mtf.spec.compose.compose import KEY as DEFAULTS
+from mtf.spec.compose.compose import Composition
 from mtf.spec.resolve import Base, spelled
-from mtf.spec.schema import ExperimentSpec
-from mtf.spec.strict import Open
+from mtf.spec.schema.explain import nearest, problems_of, shown
+from mtf.spec.schema.keys import SECTIONS, slip
+from mtf.spec.schema.schema import ExperimentSpec
+from mtf.spec.schema.strict import Open
+from mtf.spec.yaml.parse import read
 
 if TYPE_CHECKING:
-    from mtf.spec.groups import Groups
-    from mtf.spec.marks import Loc, Marks
-    from mtf.spec.parse import Document
+    from mtf.spec.compose.groups import Groups
+    from mtf.spec.yaml.marks import Loc, Marks
+    from mtf.spec.yaml.parse import Document
 
 NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
 KINDS = (*NAME_KEYS, "base")

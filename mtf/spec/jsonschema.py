@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from mtf.spec.keys import SECTIONS
-from mtf.spec.schema import ExperimentSpec, GridSpec, Sections
-from mtf.spec.settings import Settings
+from mtf.spec.schema.keys import SECTIONS
+from mtf.spec.schema.schema import ExperimentSpec, GridSpec, Sections
+from mtf.spec.schema.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,28 +12,28 @@ from pydantic import ValidationError
 from mtf.core.planner.init_from_names import circles
 from mtf.core.vocabulary.experiments import Desired
 from mtf.errors import Problem, SpecError
-from mtf.spec.axes import key_problems, no_choice, read_grid
-from mtf.spec.explain import nearest, shown
+from mtf.spec.compose.groups import NO_GROUPS
 from mtf.spec.files import NAME_KEYS, as_base, inline_base, read_spec, validated
-from mtf.spec.grid import expand
-from mtf.spec.groups import NO_GROUPS
-from mtf.spec.keys import SECTIONS, key_problem
-from mtf.spec.origins import named_in_file, named_in_grid
+from mtf.spec.grid.axes import key_problems, no_choice, read_grid
+from mtf.spec.grid.grid import expand
+from mtf.spec.init_from_refs import named_in_file, named_in_grid
+from mtf.spec.lint.policy_rules import places_in_grid, places_of, violations
 from mtf.spec.resolve import Resolver, experiment
-from mtf.spec.rules import places_in_grid, places_of, violations
-from mtf.spec.schema import ExperimentSpec, GridSpec
-from mtf.spec.settings import merged_slurm
-from mtf.spec.words import name_problem
+from mtf.spec.schema.explain import nearest, shown
+from mtf.spec.schema.keys import SECTIONS, key_problem
+from mtf.spec.schema.schema import ExperimentSpec, GridSpec
+from mtf.spec.schema.settings import merged_slurm
+from mtf.spec.schema.words import name_problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from mtf.spec.axes import Parts
+    from mtf.spec.compose.groups import Groups
     from mtf.spec.files import SpecFile
-    from mtf.spec.groups import Groups
-    from mtf.spec.marks import Place
+    from mtf.spec.grid.axes import Parts
     from mtf.spec.resolve import Base
-    from mtf.spec.settings import Settings
+    from mtf.spec.schema.settings import Settings
+    from mtf.spec.yaml.marks import Place
 
 ENDINGS = (".yaml", ".yml")
 

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
-from mtf.spec.explain import SPELLINGS, explain, located
-from mtf.spec.keys import OPTIONAL, SECTIONS, put
-from mtf.spec.origins import SECTION as INIT_FROM
-from mtf.spec.origins import spelled_out
-from mtf.spec.settings import merged_slurm
+from mtf.spec.init_from_refs import SECTION as INIT_FROM
+from mtf.spec.init_from_refs import spelled_out
+from mtf.spec.schema.explain import SPELLINGS, explain, located
+from mtf.spec.schema.keys import OPTIONAL, SECTIONS, put
+from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
-    from mtf.spec.compose import Composition
-    from mtf.spec.marks import Loc, Marks
-    from mtf.spec.strict import Strict
+    from mtf.spec.compose.compose import Composition
+    from mtf.spec.schema.strict import Strict
+    from mtf.spec.yaml.marks import Loc, Marks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from mtf.trainer.rng import apart, seed_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtf.spec.schema import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+    from mtf.spec.schema.schema import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
     from mtf.trainer.data import Batches
 
 MODELS = {"mlp": "mtf.trainer.models:MLP", "transformer": "mtf.trainer.models:Transformer"}

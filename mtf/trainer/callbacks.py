@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.checkpoint import Saved
     from mtf.trainer.loop import Loop
 

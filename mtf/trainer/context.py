@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.build import Data
     from mtf.trainer.callbacks import Callback
     from mtf.trainer.checkpoint import Place

@@ -18,7 +18,7 @@ from mtf.trainer.say import say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
 
 
 class _Unexecuted(ModuleType):

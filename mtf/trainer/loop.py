@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.agreement import Agreement
     from mtf.trainer.bar import Standing
     from mtf.trainer.data import Batches

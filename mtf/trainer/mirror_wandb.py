@@ -29,7 +29,7 @@ from mtf.trainer.say import say
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.mirrors import End
 
 HOST = "https://api.wandb.ai"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.bar import Standing
     from mtf.trainer.engine import Engine
     from mtf.trainer.mirrors import Mirror

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.data import DataLoader
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.callbacks import Callback
     from mtf.trainer.data import Batches
     from mtf.trainer.schedulers import Schedulers

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from mtf.spec.schema import ExperimentConfig, Origin
+    from mtf.spec.schema.schema import ExperimentConfig, Origin
     from mtf.trainer.callbacks import Callback
     from mtf.trainer.loop import Loop
     from mtf.trainer.schedulers import Schedule

@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 import mtf
-from mtf.spec.strict import Strict
+from mtf.spec.schema.strict import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

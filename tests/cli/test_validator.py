@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtf.framework import ConfigValidator
-from mtf.spec.settings import parse_settings
+from mtf.spec.schema.settings import parse_settings
 
 CONFIG = {
     "experiment_name": "one",

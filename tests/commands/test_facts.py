@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtf.commands.doctor.facts import with_section
-from mtf.spec.settings import parse_settings
+from mtf.spec.schema.settings import parse_settings
 
 SECTION = {
     "name": "big",

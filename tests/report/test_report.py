@@ -18,7 +18,7 @@ from mtf.report.plans import SpecChange, plan_text
 from mtf.report.problems import render_problems
 from mtf.report.runs import results_table, run_page, status_table, summary
 from mtf.report.tables import Columns, count, render_csv, render_markdown, render_plain
-from mtf.spec.slurm import SLURMConfig
+from mtf.spec.schema.slurm_section import SLURMConfig
 from tests.core.planner.worlds import NOW, desired, experiment, iso, record
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError
 from mtf.executor.script import render
 from mtf.spec.load import load_specs
-from mtf.spec.settings import Settings
+from mtf.spec.schema.settings import Settings
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Experiment

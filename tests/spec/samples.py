@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtf.spec.load import Loaded, load_specs
-from mtf.spec.settings import parse_settings
+from mtf.spec.schema.settings import parse_settings
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Experiment

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from mtf.spec.jsonschema import settings_schema, spec_schema
-from mtf.spec.parse import load_yaml
+from mtf.spec.yaml.parse import load_yaml
 from tests.spec.samples import BASE, EXPERIMENT
 
 HERE = Path(__file__).parents[2]

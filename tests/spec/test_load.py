@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtf.spec.grid.naming import parse_experiment_name
 from mtf.spec.load import load_some, load_specs
-from mtf.spec.naming import parse_experiment_name
-from mtf.spec.settings import Settings, parse_settings
+from mtf.spec.schema.settings import Settings, parse_settings
 from tests.spec.samples import BASE, EXPERIMENT, STAMP, load, problems
 
 GRID = "kind: grid\nname: g\nbase: base.yaml\nparameters: {optimizer.lr: [0.1, 0.2]}\n"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop import Loop
 
-for _name in ("mtf.spec.parse", "mtf.spec.schema", "mtf.trainer.models", "yaml"):
+for _name in ("mtf.spec.yaml.parse", "mtf.spec.schema.schema", "mtf.trainer.models", "yaml"):
     importlib.import_module(_name)  # now: each forked child would import it anew
 
 __all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]

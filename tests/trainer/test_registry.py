@@ -10,7 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from mtf.errors import MtfError
-from mtf.spec.schema import ExperimentConfig, ModelConfig, OptimizerConfig, SchedulerConfig
+from mtf.spec.schema.schema import ExperimentConfig, ModelConfig, OptimizerConfig, SchedulerConfig
 from mtf.trainer.build import build_data, build_model
 from mtf.trainer.datasets import digits, synthetic
 from mtf.trainer.optimizers import OPTIMIZERS, build_optimizer

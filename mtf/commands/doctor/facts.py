@@ -10,7 +10,7 @@ from mtf.commands.worktree import SETTINGS, project_root, read_settings
 from mtf.errors import MtfError, SpecError
 from mtf.executor.slurm_cluster import read_facts
 from mtf.executor.slurm_programs import available
-from mtf.spec.cluster import as_section
+from mtf.spec.schema.cluster_section import as_section
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from mtf.trainer.verify.sources import Watcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.spec.schema import ExperimentConfig
+    from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer.loop import Loop
     from mtf.trainer.phases import Phase
     from mtf.trainer.verify.trials import Trial

@@ -1,0 +1,1 @@
+"""Specs with a Hydra ``defaults`` list, composed from the groups of the same commit."""

@@ -1,0 +1,103 @@
+"""Hydra's config groups: the files under ``conf/`` that specs with a ``defaults`` list name.
+
+They come from where the specs come from, a commit mostly, and are read only when a spec asks.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mtf.errors import SpecError
+from mtf.spec.yaml.parse import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtf.spec.yaml.marks import Marks
+
+FOLDER = "conf"  # at the root of the repository
+_ENDING = ".yaml"  # Hydra's; it knows no other
+
+
+class Groups:
+    """All groups of one commit, each file read once. A configuration is called ``group/option``."""
+
+    def __init__(self, files: Callable[[], Mapping[str, bytes]], folder: str = FOLDER) -> None:
+        """Take what returns all files below the folder by path; it is asked when it is needed."""
+        self._ask = files
+        self.folder = folder
+        self._read: dict[str, tuple[dict[str, Any], Marks]] = {}
+
+    @cached_property
+    def _files(self) -> Mapping[str, bytes]:
+        inside = f"{self.folder}/"
+        return {
+            path.removeprefix(inside).removesuffix(_ENDING): raw
+            for path, raw in self._ask().items()
+            if path.startswith(inside) and path.endswith(_ENDING)
+        }
+
+    def is_group(self, name: str) -> bool:
+        """Return whether some configuration lies below ``name``."""
+        below = f"{name.strip('/')}/".removeprefix("/")
+        return any(path.startswith(below) for path in self._files)
+
+    def is_option(self, name: str) -> bool:
+        """Return whether there is such a configuration."""
+        return _bare(name) in self._files
+
+    def options(self, group: str) -> list[str]:
+        """Return what may be chosen in a group."""
+        below = f"{group.strip('/')}/".removeprefix("/")
+        names = (path.removeprefix(below) for path in self._files if path.startswith(below))
+        return sorted(name for name in names if "/" not in name)
+
+    def path(self, name: str) -> str:
+        """Return the path of a configuration's file, there or not."""
+        return f"{self.folder}/{_bare(name)}{_ENDING}"
+
+    def value(self, name: str) -> dict[str, Any]:
+        """Return what stands in a configuration's file.
+
+        Raises:
+            SpecError: every mistake in it.
+        """
+        return self._document(name)[0]
+
+    def marks(self, name: str) -> Marks:
+        """Return where that stands."""
+        return self._document(name)[1]
+
+    def _document(self, name: str) -> tuple[dict[str, Any], Marks]:
+        bare = _bare(name)
+        if bare not in self._read:
+            document = read(self._files[bare], self.path(bare))
+            problems = list(document.problems)
+            value = {} if document.value is None else document.value
+            if not problems and not isinstance(value, dict):
+                place = document.marks.value(())
+                problems = [document.marks.problem(place, "a configuration is a mapping of keys")]
+            if problems:
+                raise SpecError(problems)
+            self._read[bare] = value, document.marks
+        return self._read[bare]
+
+    def header(self, name: str) -> dict[str, str | None]:
+        """Return what the comments at a file's head say: ``# @package _global_``."""
+        found: dict[str, str | None] = {"package": None}
+        for line in self._files[_bare(name)].decode("utf-8", "replace").splitlines():
+            text = line.strip()
+            if text and not text.startswith("#"):
+                break
+            words = text.lstrip("# ").split()
+            if len(words) == 2 and words[0].startswith("@"):
+                found[words[0][1:]] = words[1]
+        return found
+
+
+NO_GROUPS = Groups(dict)
+
+
+def _bare(name: str) -> str:
+    return name.strip("/").removesuffix(_ENDING)

@@ -1,0 +1,134 @@
+"""The only place that imports hydra-core: a defaults list and groups in memory to one tree.
+
+Hydra reads nothing itself. It is given the committed files as values that the one YAML reader has
+made, and its own configuration (logging, launchers: 50 ms a composition) is left out. What is used
+is internal to hydra-core 1.3, hence the pin.
+
+Source: hydra.cc/docs/1.3/advanced/defaults_list
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mtf.spec.compose.groups import Groups
+
+version.setbase("1.3")
+_SCHEME = "mtf"
+PRIMARY = "(the spec)"  # no file of a group may be called so
+
+
+class _Source(ConfigSource):
+    """The groups of one commit and the spec, as Hydra's sources are."""
+
+    def __init__(self, groups: Groups, primary: Mapping[str, Any]) -> None:
+        super().__init__(provider="main", path=f"{_SCHEME}://conf")
+        self._groups = groups
+        self._primary = primary
+
+    @staticmethod
+    def scheme() -> str:
+        return _SCHEME
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return self._groups.is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path == PRIMARY or self._groups.is_option(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        names = self._groups.options(config_path)
+        return names if results_filter in (None, ObjectType.CONFIG) else []
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        header: dict[str, str | None] = {"package": None}
+        value = self._primary
+        if config_path != PRIMARY:
+            value, header = self._groups.value(config_path), self._groups.header(config_path)
+        config = OmegaConf.create(dict(value))
+        return ConfigResult(self.provider, config_path, config, header)
+
+
+class _Repository(ConfigRepository):
+    """Hydra's repository over one source that needs no search path."""
+
+    def __init__(self, source: _Source) -> None:
+        self.sources = [source]
+
+
+class Tree:
+    """A composed configuration whose interpolations are not resolved yet.
+
+    ``parts``: the configurations it is merged from, in order, each by its name (``PRIMARY`` or
+    ``group/option``) with the package it goes into.
+    """
+
+    def __init__(
+        self, groups: Groups, primary: Mapping[str, Any], choices: Sequence[tuple[str, str]]
+    ) -> None:
+        """Compose.
+
+        Raises:
+            HydraException, OmegaConfBaseException, ValueError: as Hydra says it.
+        """
+        repository = _Repository(_Source(groups, primary))
+        overrides = [f"{group}={option}" for group, option in choices]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            defaults = create_defaults_list(
+                repo=repository,
+                config_name=PRIMARY,
+                overrides_list=OverridesParser.create().parse_overrides(overrides),
+                prepend_hydra=False,
+                skip_missing=False,
+            )
+        self.chosen = frozenset(defaults.overrides.known_choices)  # groups
+        self.parts: list[tuple[str, tuple[str, ...]]] = []
+        self._config = OmegaConf.create()
+        for default in defaults.defaults:
+            assert default.config_path is not None
+            loaded = repository.load_config(default.config_path)
+            assert loaded is not None
+            package = default.package or ""
+            embedded = ConfigLoaderImpl._embed_result_config(loaded, package)  # noqa: SLF001
+            self._config.merge_with(embedded.config)
+            self.parts.append((default.config_path, tuple(filter(None, package.split(".")))))
+
+    def raw(self) -> dict[str, Any]:
+        """Return the tree with its interpolations as they are written."""
+        return _plain(self._config, resolve=False)
+
+    def resolved(self, settings: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:
+        """Return the tree with these values set by their dotted keys, everything resolved.
+
+        Raises:
+            OmegaConfBaseException: an interpolation leads nowhere; ``full_key`` says which.
+        """
+        config = self._config
+        if settings:
+            config = config.copy()
+            for key, value in settings:
+                OmegaConf.update(config, key, value, merge=False, force_add=True)
+        return _plain(config, resolve=True)
+
+
+def _plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    value: Any = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(value, dict)
+    return value

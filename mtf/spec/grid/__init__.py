@@ -1,0 +1,1 @@
+"""A grid expanded into its named members."""

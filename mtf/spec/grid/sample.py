@@ -1,0 +1,70 @@
+"""Random search, fixed by its seed: the same draws on every machine, now and later."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtf.spec.schema.schema import Sample
+
+DIGITS = 6  # that a drawn number keeps: libm differs between machines in the last ones
+MAX_MISSES = 1000  # repeated draws in a row before there count as being no others
+
+
+def draw(sample: Mapping[str, Sample], n: int) -> list[tuple[Any, ...]]:
+    """Return ``n`` different joint draws of all keys, fewer where no more can be found.
+
+    Each key draws from a stream of its own, made of its seed and its name; a draw that was there
+    before is passed over. So a greater ``n`` keeps the draws there are.
+    """
+    streams = [_stream(key, one) for key, one in sample.items()]
+    out: list[tuple[Any, ...]] = []
+    seen: set[str] = set()
+    misses = 0
+    while len(out) < n and misses < MAX_MISSES:
+        values = tuple(stream() for stream in streams)
+        text = json.dumps(values)
+        misses = misses + 1 if text in seen else 0
+        if not misses:
+            seen.add(text)
+            out.append(values)
+    return out
+
+
+def _stream(key: str, sample: Sample) -> Callable[[], Any]:
+    # only random() is promised to stay the same in later versions of Python
+    rng = random.Random(f"{sample.seed}:{key}")  # noqa: S311
+    low, high = sample.low or 0.0, sample.high or 0.0
+    match sample.distribution:
+        case "uniform":
+            return lambda: _between(low, low + (high - low) * rng.random(), high)
+        case "loguniform":
+            ratio = math.log(high / low)
+            return lambda: _between(low, low * math.exp(ratio * rng.random()), high)
+        case "normal":
+            mean, std = sample.mean or 0.0, sample.std or 0.0
+            return lambda: _rounded(mean + std * _normal(rng))
+        case "int":
+            return lambda: int(low) + int((high - low + 1) * rng.random())
+        case "choice":
+            values = sample.values or []
+            return lambda: values[int(len(values) * rng.random())]
+
+
+def _normal(rng: random.Random) -> float:
+    # Box-Muller: two uniform numbers a draw, whatever they are
+    radius = math.sqrt(-2 * math.log(1 - rng.random()))
+    return radius * math.cos(2 * math.pi * rng.random())
+
+
+def _between(low: float, number: float, high: float) -> float:
+    return min(max(_rounded(number), low), high)
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")

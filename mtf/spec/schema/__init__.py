@@ -1,0 +1,1 @@
+"""What specs and ``mtf.yaml`` may say: every key with its type, default and checks."""

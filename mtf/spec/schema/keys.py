@@ -1,0 +1,108 @@
+"""Dotted keys like ``optimizer.lr``: which there are, and setting and reading by them."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from functools import lru_cache
+from typing import Any
+
+from mtf.spec.schema import schema
+from mtf.spec.schema.explain import SPELLINGS, known_keys
+from mtf.spec.schema.strict import Open, Strict
+
+SECTIONS: dict[str, type[Strict]] = {
+    "model": schema.ModelConfig,
+    "data": schema.DataConfig,
+    "training": schema.TrainingConfig,
+    "optimizer": schema.OptimizerConfig,
+    "scheduler": schema.SchedulerConfig,
+    "init_from": schema.InitFromConfig,
+    "callbacks": schema.CallbacksConfig,
+    "checkpoint": schema.CheckpointConfig,
+    "logging": schema.LoggingConfig,
+    "slurm": schema.SLURMConfig,
+}
+OPTIONAL = {"scheduler", "init_from"}  # sections that may be null
+_MAPPINGS = {("slurm", "variables")}  # closed sections' fields that have keys of their own
+_SPELLED = {other: name for name, other in SPELLINGS.items()}
+
+
+def path_of(key: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key, ``trainer`` read as ``training``."""
+    head, *rest = key.split(".")
+    return (_SPELLED.get(head, head), *rest)
+
+
+def key_problem(path: tuple[str, ...]) -> str | None:
+    """Return why no configuration has this key, None when one may."""
+    key = ".".join(path)
+    if path[0] in SECTIONS and "" not in path:
+        section = SECTIONS[path[0]]
+        known = len(path) == 1 or path[1] in section.model_fields
+        further = issubclass(section, Open) and not known and not slip(section, path[1])
+        if further or (known and len(path) <= 2) or _is_inside(path):
+            return None
+    near = _nearest(path)
+    return f"unknown key {key!r}. {near}".rstrip()
+
+
+def _is_inside(path: tuple[str, ...]) -> bool:
+    """Return whether a path names a key of a closed section's field that has keys of its own."""
+    if len(path) != 3 or path[1] not in SECTIONS[path[0]].model_fields:
+        return False
+    return path[:2] in _MAPPINGS or path[2] in known_keys(SECTIONS[path[0]], path[1:2])
+
+
+def _nearest(path: tuple[str, ...]) -> str:
+    known = [f"{name}.{field}" for name, model in SECTIONS.items() for field in model.model_fields]
+    near = difflib.get_close_matches(".".join(path), known, n=1, cutoff=0.75)
+    same = [key for key in known if key.endswith(f".{path[-1]}")]
+    if near or same:
+        return f"Did you mean {(near or same)[0]!r}?"
+    return f"A key begins with one of: {', '.join(SECTIONS)}"
+
+
+@lru_cache(maxsize=4096)
+def slip(section: type[Strict], key: str) -> str | None:
+    """Return the known key that a further key of an open section is a misspelling of.
+
+    One letter inside a long word, or two swapped ones: what differs by more, by its end or by a
+    digit may well be a key of the model's own.
+    """
+    return next((known for known in section.model_fields if _is_slip(key, known)), None)
+
+
+def _is_slip(key: str, known: str) -> bool:
+    if min(len(key), len(known)) < 4 or key.startswith(known) or known.startswith(key):
+        return False
+    same = len(posixpath.commonprefix([key, known]))
+    key, known = key[same:][::-1], known[same:][::-1]
+    same = len(posixpath.commonprefix([key, known]))
+    key, known = key[same:], known[same:]
+    if any(letter.isdigit() for letter in key + known):
+        return False
+    return max(len(key), len(known)) <= 1 or (len(key) == 2 and key == known[::-1])
+
+
+def put(into: Any, path: tuple[str, ...], value: Any) -> Any:
+    """Return ``into`` with ``value`` at ``path``; nothing given is changed.
+
+    Raises:
+        ValueError: something on the way is no mapping.
+    """
+    if not path:
+        return value
+    if into is not None and not isinstance(into, dict):
+        raise ValueError(f"the base has {into!r} there, not a mapping")
+    inside = (into or {}).get(path[0])
+    return {**(into or {}), path[0]: put(inside, path[1:], value)}
+
+
+def find(value: Any, path: tuple[str, ...]) -> Any:
+    """Return what stands at ``path``, None where nothing does."""
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value

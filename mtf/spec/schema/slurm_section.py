@@ -1,0 +1,113 @@
+"""The ``slurm`` section: what a job asks of the cluster, so strict that no text can inject more."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mtf.spec.schema.strict import Strict
+from mtf.spec.schema.words import Image, Prefix, Variables, Word, matching
+
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?")
+# what mtf itself writes into the script; sbatch also accepts every unambiguous beginning of these
+_OURS = (
+    "array", "chdir", "comment", "error", "export", "export-file", "input", "job-name",
+    "no-requeue", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait",
+    "wrap",
+)  # fmt: skip
+_FIELDS = (
+    "partition", "account", "qos", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task",
+    "mem", "time", "constraint", "reservation",
+)  # fmt: skip
+
+
+def _minutes(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _option(text: str) -> str:
+    match = _OPTION.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text[:60]!r} is not one sbatch option like --exclusive or --gres=gpu:1")
+    for field in _FIELDS:
+        if field.startswith(match[1]):
+            raise ValueError(f"{text!r}: write slurm.{field.replace('-', '_')} instead")
+    if any(ours.startswith(match[1]) for ours in _OURS):
+        raise ValueError(f"{text!r}: mtf sets this option itself")
+    return text
+
+
+Time = Annotated[
+    str,
+    BeforeValidator(_minutes),
+    matching(
+        r"(?i:[1-9][0-9]*|[0-9]+:[0-9]{2}(:[0-9]{2})?|[0-9]+-[0-9]{1,2}(:[0-9]{2}){0,2}|UNLIMITED)",
+        "a time limit: minutes, or text like '00:10:00' or '1-12:00:00'",
+    ),
+]
+Memory = Annotated[
+    str,
+    BeforeValidator(_minutes),
+    matching(r"[0-9]+[KMGT]?", "an amount of memory like 2G or 800M"),
+]
+Constraint = Annotated[
+    str,
+    matching(r"[A-Za-z0-9_(\[][A-Za-z0-9_.:/+,=&|*()\[\]-]*", "a node constraint like a100&nvlink"),
+]
+Option = Annotated[str, AfterValidator(_option)]
+
+
+class Environment(Strict):
+    """What a job's environment is made of."""
+
+    modules: list[Word] = Field(default_factory=list)
+    """Environment modules that jobs load."""
+    venv: Prefix | None = None
+    """Virtual environment that jobs activate."""
+    conda: Prefix | None = None
+    """Conda environment, name or path, that jobs activate."""
+    container: Image | None = None
+    """Container image that jobs run in."""
+    variables: Variables = Field(default_factory=dict)
+    """Environment variables of jobs."""
+
+    @model_validator(mode="after")
+    def _one_environment(self) -> Self:
+        if self.venv and self.conda:
+            raise ValueError("venv and conda exclude each other: keep one")
+        return self
+
+
+class SLURMConfig(Environment):
+    """Resources, job settings and environment of a run's job. None: the cluster's default."""
+
+    partition: Word | None = None
+    """Partition, or several separated by commas."""
+    account: Word | None = None
+    """Account that is charged."""
+    qos: Word | None = None
+    """Quality of service."""
+    nodes: int = Field(default=1, ge=1)
+    """Number of nodes."""
+    ntasks_per_node: int = Field(default=1, ge=1)
+    """Processes on each node, one for each rank of the training."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs on each node."""
+    cpus_per_task: int = Field(default=1, ge=1)
+    """CPU cores for each process."""
+    mem: Memory | None = None
+    """Memory on each node, like 2G; a bare number means MiB."""
+    time: Time | None = None
+    """Time limit: minutes, or SLURM's spelling ("00:10:00", "1-12:00:00")."""
+    constraint: Constraint | None = None
+    """Features that the nodes must have."""
+    reservation: Word | None = None
+    """Reservation to use."""
+    signal_lead: int = Field(default=90, ge=1, le=65535)
+    """Seconds before the time limit at which the training is told to save and stop."""
+    requeue: bool = True
+    """Whether the job goes back into the queue after preemption and before its time limit."""
+    extra: list[Option] = Field(default_factory=list)
+    """Further sbatch options, each like "--exclusive"."""

@@ -1,0 +1,172 @@
+"""Specs with a defaults list: what Hydra makes of them, and where it says that something is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtf.spec.compose.groups import Groups
+from mtf.spec.load import Loaded, load_specs
+from mtf.spec.schema.settings import Settings
+
+STAMP = "20250101T120000Z"
+CONF = {
+    "model/small.yaml": "type: mlp\nhidden_size: 64\nnum_layers: 2\n",
+    "model/big.yaml": "defaults: [small]\nhidden_size: 1024\nactivation: gelu\n",
+    "optimizer/adam.yaml": "type: adamw\nlr: 1e-3\n",
+    "optimizer/sgd.yaml": "type: sgd\nlr: 1e-1\nmomentum: 0.9\n",
+    "data/digits.yaml": "dataset_name: digits\nnum_workers: 0\n",
+    "slurm/short.yaml": "time: 1:30\n",
+    "quick.yaml": "# @package _global_\ntraining: {max_epochs: 2, use_amp: false}\n",
+}
+DEFAULTS = "defaults: [{model: small}, {optimizer: adam}, {data: digits}, quick]\n"
+ONE = f"kind: experiment\nexperiment_name: one\n{DEFAULTS}"
+GRID = """\
+kind: grid
+name: g
+base:
+  defaults: [{model: small}, {optimizer: adam}, {data: digits}, quick]
+"""
+
+
+def load(text: str, conf: dict[str, str] | None = None) -> Loaded:
+    files = {f"conf/{k}": v.encode() for k, v in {**CONF, **(conf or {})}.items()}
+    return load_specs(
+        {"experiments/s.yaml": text.encode()}, Settings(), STAMP, Groups(lambda: files)
+    )
+
+
+def configs(text: str, conf: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    loaded = load(text, conf)
+    assert not loaded.problems, "\n".join(map(str, loaded.problems))
+    return [dict(e.config) for e in loaded.desired[0].experiments]
+
+
+def problems(text: str, conf: dict[str, str] | None = None) -> list[str]:
+    return [str(p) for p in load(text, conf).problems]
+
+
+def test_groups_make_sections_and_the_specs_own_values_win() -> None:
+    (config,) = configs(ONE + "model: {hidden_size: 32}\n")
+    assert (config["model"]["hidden_size"], config["model"]["num_layers"]) == (32, 2)
+    assert config["optimizer"]["lr"] == 1e-3
+    assert (config["training"]["max_epochs"], config["training"]["use_amp"]) == (2, False)
+    assert "defaults" not in config
+
+
+def test_a_group_builds_on_another_and_a_choice_may_be_overridden() -> None:
+    conf = {"stack.yaml": "# @package _global_\ndefaults: [{model: small}, {optimizer: adam}]\n"}
+    text = "defaults: [stack, {data: digits}, {override model: big}, {override optimizer: sgd}]\n"
+    (config,) = configs(f"kind: experiment\nexperiment_name: one\n{text}", conf)
+    assert config["model"]["hidden_size"] == 1024
+    assert (config["model"]["num_layers"], config["model"]["activation"]) == (2, "gelu")
+    assert config["optimizer"]["momentum"] == 0.9
+
+
+def test_numbers_and_times_are_yaml_1_2_in_groups_too() -> None:
+    (config,) = configs(ONE.replace("quick]", "quick, {slurm: short}]"))
+    assert config["slurm"]["time"] == "1:30"
+    assert config["optimizer"]["lr"] == 0.001
+
+
+def test_interpolations_are_resolved() -> None:
+    (config,) = configs(
+        ONE + "logging: {use_wandb: true, wandb_project: '${experiment_name}-${model.type}'}\n"
+    )
+    assert config["logging"]["wandb_project"] == "one-mlp"
+
+
+def test_a_grid_chooses_groups_and_sets_values_on_top() -> None:
+    text = GRID + "parameters: {model: [small, big], model.dropout: [0.0, 0.5], optimizer: [sgd]}\n"
+    found = [(c["model"]["hidden_size"], c["model"]["dropout"]) for c in configs(text)]
+    assert found == [(64, 0.0), (64, 0.5), (1024, 0.0), (1024, 0.5)]
+    assert {c["optimizer"]["type"] for c in configs(text)} == {"sgd"}
+    names = [e.name for e in load(text).desired[0].experiments]
+    assert names[2] == "model=big,model.dropout=0.0,optimizer=sgd"
+
+
+def test_a_grid_may_choose_in_a_group_that_its_base_leaves_out() -> None:
+    conf = {"scheduler/cosine.yaml": "type: cosine\n"}
+    text = GRID + "parameters: {scheduler: [null, cosine]}\n"
+    found = [c["scheduler"] and c["scheduler"]["type"] for c in configs(text, conf)]
+    assert found == [None, "cosine"]
+
+
+def test_interpolations_follow_what_a_grid_sets() -> None:
+    text = (
+        GRID + "  model: {num_layers: '${training.max_epochs}'}\n"
+        "parameters: {training.max_epochs: [1, 3], optimizer.lr: [0.1, 0.2]}\n"
+    )
+    found = [(c["model"]["num_layers"], c["optimizer"]["lr"]) for c in configs(text)]
+    assert found == [(1, 0.1), (1, 0.2), (3, 0.1), (3, 0.2)]
+
+
+def test_conditions_and_exclusions_see_what_was_composed() -> None:
+    text = GRID + (
+        "parameters: {model: [small, big], optimizer.lr: [0.1, 0.2]}\n"
+        "conditional: [{set: {model.dropout: [0.7]}, when: {model.activation: gelu}}]\n"
+        "exclude: [{model: small, optimizer.lr: 0.2}]\n"
+    )
+    found = [
+        (c["model"]["hidden_size"], c["model"]["dropout"], c["optimizer"]["lr"])
+        for c in configs(text)
+    ]
+    assert found == [(64, 0.1, 0.1), (1024, 0.7, 0.1), (1024, 0.7, 0.2)]
+
+
+def test_a_value_that_is_still_missing_may_come_from_the_grid_but_must_come() -> None:
+    conf = {"model/open.yaml": "type: mlp\nhidden_size: ???\n"}
+    base = GRID.replace("model: small", "model: open")
+    found = configs(base + "parameters: {model.hidden_size: [8, 16]}\n", conf)
+    assert [c["model"]["hidden_size"] for c in found] == [8, 16]
+    conf = {"model/open.yaml": "type: ???\n"}
+    said = problems(ONE.replace("model: small", "model: open"), conf)
+    assert [s.split(": ", 1)[1] for s in said] == ["model.type is missing"]
+
+
+def test_a_wrong_value_is_told_in_the_file_where_it_stands() -> None:
+    conf = {"model/small.yaml": "type: mlp\nhidden_size: many\n"}
+    (said,) = problems(ONE, conf)
+    assert said.startswith("conf/model/small.yaml:2:14: model.hidden_size: must be a valid integer")
+    (said,) = problems(ONE, {"optimizer/adam.yaml": "type: adamw\nlearning_rate: 1\nlr_: 1\nweigth_decay: 1\n"})  # fmt: skip
+    assert said.startswith("conf/optimizer/adam.yaml:4:1: unknown key 'weigth_decay' in optimizer")
+    (said,) = problems(GRID + "parameters: {model.dropout: [0.1, 2.0]}\n")
+    assert said.startswith("experiments/s.yaml:5:35: model.dropout")
+
+
+def test_what_is_not_there_is_told_with_the_nearest_name() -> None:
+    (said,) = problems(ONE.replace("model: small", "model: smal"))
+    assert said == (
+        "experiments/s.yaml:3:20: there is no conf/model/smal.yaml. Did you mean 'small'?"
+    )
+    (said,) = problems(ONE.replace("model: small", "network: small"))
+    assert said == (
+        "experiments/s.yaml:3:22: there is no conf/network/small.yaml, nor a folder conf/network"
+    )
+    (said,) = problems(ONE + "model: {hidden_size: '${model.width}'}\n")
+    assert said.startswith("experiments/s.yaml:4:22: model.hidden_size: Interpolation key")
+    (said,) = problems(GRID.replace("base:", "defaults: []\nbase:"))
+    assert said.startswith("experiments/s.yaml:3:1: defaults belongs to what the grid builds on")
+
+
+def test_a_broken_group_is_told_in_its_own_file() -> None:
+    (said,) = problems(ONE, {"model/small.yaml": "type: mlp\ntype: transformer\n"})
+    assert said.startswith("conf/model/small.yaml:2:1: the key 'type' stands twice")
+
+
+def test_the_environment_is_no_part_of_a_commit(monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    conf = {"model/small.yaml": "type: mlp\nname: ${oc.env:WANDB_API_KEY}\n"}
+    (said,) = problems(ONE, conf)
+    assert said.startswith("conf/model/small.yaml:2:7: ${oc.env:...} is not part of the commit")
+    assert "hunter2" not in said
+
+
+def test_no_value_of_a_grid_brings_the_environment_in(monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    text = (
+        GRID + "  logging: {wandb_project: '${model.type}'}\n"
+        "parameters: {model.type: ['${oc.env:WANDB_API_KEY}']}\n"
+    )
+    (said,) = problems(text)
+    assert "a grid over it sets model.type to a reference" in said
+    assert "hunter2" not in said

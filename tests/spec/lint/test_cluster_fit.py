@@ -1,0 +1,93 @@
+"""What specs ask of a cluster, against what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
+from mtf.spec.lint.cluster_fit import unmet
+from mtf.spec.schema.cluster_section import Cluster, as_section
+from tests.spec.samples import BASE, EXPERIMENT, load
+
+FACTS = ClusterFacts(
+    partitions=(
+        Partition("low", (NodeShape(3, 4, 8000), NodeShape(1, 16, 64_000)), True, 86400, 3),
+        Partition("gpu", (NodeShape(2, 32, 256_000, 4),), accounts=frozenset({"lab"}),
+                  qos=frozenset({"normal"})),
+    ),
+    accounts=frozenset({"lab", "class"}),
+    qos=frozenset({"normal", "high"}),
+    max_array_size=1001,
+    max_submit_jobs=10,
+    is_live=True,
+)  # fmt: skip
+
+
+def told(slurm: str, facts: ClusterFacts = FACTS) -> list[str]:
+    (one,) = load(one=EXPERIMENT + f"slurm: {{{slurm}}}\n").desired
+    return [str(p).removeprefix("experiments/") for p in unmet(one, facts)]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "problem"),
+    [
+        ("partition: lwo", "5:20: slurm.partition: there is no partition 'lwo'. Did you mean 'low'? (SLURM)"),
+        ("partition: 'gpu,lwo'", "5:20: slurm.partition: there is no partition 'lwo'. Did you mean 'low'? (SLURM)"),
+        ("cpus_per_task: 17", "5:24: slurm.cpus_per_task: 17 CPU on one node, the largest that fits in low has 16 (SLURM)"),
+        ("ntasks_per_node: 5, cpus_per_task: 4", "5:26: slurm.ntasks_per_node: 20 CPU on one node, the largest that fits in low has 16 (SLURM)"),
+        ("mem: 100G", "5:14: slurm.mem: 102,400 MiB on one node, the largest that fits in low has 64,000 (SLURM)"),
+        ("gpus_per_node: 1", "5:24: slurm.gpus_per_node: 1 GPU on one node, the largest that fits in low has 0 (SLURM)"),
+        ("gpus_per_node: 8, partition: gpu", "5:24: slurm.gpus_per_node: 8 GPU on one node, the largest that fits in gpu has 4 (SLURM)"),
+        ("nodes: 2, mem: 32G", "5:16: slurm.nodes: 2, low has 1 that are large enough (SLURM)"),
+        ("nodes: 4", "5:16: slurm.nodes: 4, low gives a job at most 3 (SLURM)"),
+        ("time: 2-00:00:00", "5:15: slurm.time: 2 d 0 h, low gives at most 1 d 0 h (SLURM)"),
+        ("time: UNLIMITED", "5:15: slurm.time: no limit, low gives at most 1 d 0 h (SLURM)"),
+        ("account: lap", "5:18: slurm.account: you may not charge 'lap'. Did you mean 'lab'? (SLURM)"),
+        ("account: class, partition: gpu", "5:18: slurm.account: 'class' may not use gpu. Known: lab (SLURM)"),
+        ("qos: hihg", "5:14: slurm.qos: there is no 'hihg' for you. Did you mean 'high'? (SLURM)"),
+    ],
+)  # fmt: skip
+def test_what_the_cluster_cannot_give_is_told_at_its_value(slurm: str, problem: str) -> None:
+    assert told(slurm) == [f"one.yaml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    "slurm",
+    [
+        "cpus_per_task: 16, mem: 64000, time: 1-00:00:00",
+        "partition: 'low,gpu', gpus_per_node: 4",
+        "partition: gpu, time: UNLIMITED, account: lab, qos: normal, nodes: 2",
+        "nodes: 3",
+    ],
+)
+def test_what_fits_into_one_of_the_partitions_is_fine(slurm: str) -> None:
+    assert told(slurm) == []
+
+
+def test_accounts_that_were_written_down_are_those_of_somebody_else() -> None:
+    assert told("account: lap", replace(FACTS, is_live=False)) == [
+        "one.yaml:5:18: warning: slurm.account: you may not charge 'lap'. Did you mean 'lab'? "
+        "(cluster: in mtf.yaml)"
+    ]
+
+
+def test_a_grid_goes_in_parts_and_each_value_that_does_not_fit_is_told_once() -> None:
+    grid = (
+        "kind: grid\nname: g\nbase: base.yaml\nparameters:\n"
+        "  training.seed: [1, 2, 3, 4]\n"
+        "linked: [[{slurm.mem: 1G, model.x: 1}, {slurm.mem: 65G, model.x: 2}, {slurm.mem: 2G, model.x: 3}]]\n"
+    )
+    (one,) = load(base=BASE, g=grid).desired
+    assert [str(p).removeprefix("experiments/") for p in unmet(one, FACTS)] == [
+        "g.yaml:6:52: slurm.mem: 66,560 MiB on one node, the largest that fits in low has 64,000 (SLURM)",
+        "g.yaml:2:7: warning: g has 12 runs, the cluster takes 10 jobs of a user at a time (SLURM): "
+        "later syncs submit the rest",
+    ]  # fmt: skip
+
+
+def test_what_is_written_down_reads_back_as_it_was() -> None:
+    section = Cluster.model_validate(as_section("big", FACTS))
+    assert section.name == "big"
+    assert section.facts() == replace(FACTS, is_live=False)

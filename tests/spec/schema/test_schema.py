@@ -1,0 +1,214 @@
+"""The sections: their defaults, what they keep, what they refuse, and what the job loads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from mtf import rundir
+from mtf.core.vocabulary.jobs import Resources
+from mtf.spec.schema import schema
+from mtf.spec.schema.schema import ExperimentConfig
+from mtf.spec.yaml.parse import load_yaml
+from tests.spec.samples import EXPERIMENT, load, problems
+
+RUN = {
+    "run": "one/20250101T120000Z/01234567", "submission": "one/20250101T120000Z/01234567",
+    "experiment": "one", "grid": None, "key": "k", "commit": "c", "code_dir": "/c",
+    "manifest": "/c.json", "repository": "/r",
+}  # fmt: skip
+
+
+def resolved(text: str = "") -> dict[str, object]:
+    loaded = load(one=EXPERIMENT + text)
+    assert not loaded.problems, loaded.problems
+    return dict(loaded.desired[0].experiments[0].config)
+
+
+def slurm_problem(text: str) -> str:
+    (problem,) = problems(one=f"{EXPERIMENT}slurm: {{{text}}}\n")
+    return problem
+
+
+def test_every_default_is_the_documented_one() -> None:
+    assert resolved() == {
+        "experiment_name": "one",
+        "model": {
+            "type": "mlp", "hidden_size": 512, "num_layers": 6, "dropout": 0.1,
+            "activation": "relu",
+        },
+        "data": {
+            "dataset_name": "digits", "train_split": "train", "val_split": "validation",
+            "num_workers": 4, "pin_memory": True,
+        },
+        "training": {
+            "max_epochs": 100, "batch_size": 32, "gradient_accumulation_steps": 1,
+            "max_grad_norm": 1.0, "use_amp": True, "seed": 0, "max_grad_value": None,
+            "on_nonfinite": None, "compile": False, "combine": None,
+        },
+        "optimizer": {"type": "adamw", "lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
+        "scheduler": None,
+        "init_from": None,
+        "callbacks": {"early_stopping": None, "ema": None},
+        "checkpoint": {
+            "every_n_epochs": 1, "every_n_steps": None, "every_n_minutes": None, "keep_last": 3,
+            "monitor": None, "mode": "min", "keep_best": 1, "on_error": "continue",
+        },
+        "logging": {
+            "use_wandb": False, "wandb_project": None, "wandb_entity": None,
+            "log_scalars_every_n_steps": 50, "tensorboard": False, "csv": False,
+            "log_images_every_n_steps": 500, "log_gradients": False, "log_model_parameters": False,
+            "log_histograms_every_n_steps": 500,
+        },
+        "slurm": {
+            "partition": None, "account": None, "qos": None, "nodes": 1, "ntasks_per_node": 1,
+            "gpus_per_node": 0, "cpus_per_task": 1, "mem": None, "time": None,
+            "constraint": None, "reservation": None, "signal_lead": 90, "requeue": True,
+            "modules": [], "venv": None, "conda": None, "container": None, "variables": {},
+            "extra": [],
+        },
+        "entrypoint": None,
+    }  # fmt: skip
+
+
+def test_the_slurm_section_is_what_executors_expect() -> None:
+    section = resolved()["slurm"]
+    assert isinstance(section, dict)
+    assert section.keys() == Resources.__annotations__.keys()
+
+
+def test_numbers_stay_what_they_are() -> None:
+    config = resolved("optimizer: {lr: 1e-3, momentum: 1, eps: 1e-8, betas: [0, 0.5]}\n")
+    text = '{"type": "adamw", "lr": 0.001, "weight_decay": 0.01, "betas": [0.0, 0.5], '
+    assert json.dumps(config["optimizer"]) == text + '"momentum": 1, "eps": 1e-08}'
+
+
+def test_further_keys_of_open_sections_are_kept() -> None:
+    config = resolved("scheduler: {type: cosine, t_max: 5, nested: {a: [1, null]}}\n")
+    assert config["scheduler"] == {"type": "cosine", "t_max": 5, "nested": {"a": [1, None]}}
+    model = schema.ModelConfig.model_validate({"type": "x:Y", "heads": 4})
+    assert model.further == {"heads": 4}
+
+
+def test_trainer_is_another_spelling_of_training() -> None:
+    assert resolved("trainer: {max_epochs: 3}\n")["training"]["max_epochs"] == 3  # type: ignore[index]
+
+
+def test_the_job_loads_what_was_resolved() -> None:
+    config = resolved(
+        "description: |\n  two\n  lines\nowner: me\nscheduler: {type: cosine, t: 1}\n"
+    )
+    text = rundir.render_yaml({**config, "mtf": RUN})
+    value, _ = load_yaml(text.encode(), "config.yaml")
+    loaded = ExperimentConfig.model_validate(value)
+    assert loaded.mtf.code_dir == "/c"
+    assert loaded.optimizer.betas == (0.9, 0.999)
+    assert loaded.model_dump(mode="json", exclude={"mtf"}) == config
+
+
+def test_a_config_without_its_run_is_refused() -> None:
+    with pytest.raises(ValidationError, match="mtf"):
+        ExperimentConfig.model_validate(resolved())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", "90"), ("'90'", "90"), ("00:10:00", "00:10:00"), ("'1-12:00:00'", "1-12:00:00"),
+     ("1-12", "1-12"), ("10:00", "10:00"), ("UNLIMITED", "UNLIMITED")],
+)  # fmt: skip
+def test_time_limits_in_the_spellings_of_slurm(text: str, value: str) -> None:
+    assert resolved(f"slurm: {{time: {text}}}\n")["slurm"]["time"] == value  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partition: 'low\\n#SBATCH --wrap=x'", 'partition: "low\\n#SBATCH --array=1-9"',
+        "partition: -low", "partition: 'low; rm -rf x'", "partition: ''", "account: '$(id)'",
+        "qos: 'a b'", "time: 1h", "time: 0", "time: -5", "time: 1.5", "time: '10:0'", "mem: 2GB",
+        "mem: -1", "mem: lots", "constraint: 'a; b'", "constraint: '--x'", "reservation: '`x`'",
+        "venv: '~/venv'", "venv: '/a b'", "venv: '$HOME/x'", "conda: 'x;y'", "modules: ['a b']",
+        "modules: ['-x']", "container: \"a'b\"", "extra: [exclusive]", "extra: ['-N 3']",
+        "extra: ['--gres=gpu:1 --wrap=x']", 'extra: ["--exclusive\\n#SBATCH --array=1"]',
+        "extra: ['--comment=x']", "extra: ['--arr=1-3']", "extra: ['--partition=x']",
+        "extra: ['--err=x']", "variables: {'A B': x}", "variables: {MTF_TOKEN: x}",
+        'variables: {A: "x\\ny"}', "variables: {A: true}", "variables: {A: null}", "nodes: 0",
+        "cpus_per_task: -1", "gpus_per_node: -1", "signal_lead: 0", "requeue: yes",
+    ],
+)  # fmt: skip
+def test_nothing_can_be_smuggled_into_a_job_script(text: str) -> None:
+    assert slurm_problem(text).startswith("one.yaml:5:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partition: 'low,high'", "account: proj_1@site", "constraint: '[rack1|rack2]&a100*2'",
+        "mem: 800M", "mem: 2048", "venv: .venv", "venv: /opt/venvs/x", "conda: torch-2.6",
+        "container: 'docker://nvcr.io#nvidia/pytorch:24.01-py3'", "modules: [cuda/12.1, gcc]",
+        "extra: ['--exclusive', '--gres=gpu:a100:2', '--exclude=node[1-3,5]', '--mem-per-cpu=1G']",
+        "variables: {OMP_NUM_THREADS: 1, X: 'a b; $c', Y: ''}",
+    ],
+)  # fmt: skip
+def test_what_clusters_need_is_taken(text: str) -> None:
+    assert problems(one=f"{EXPERIMENT}slurm: {{{text}}}\n") == []
+
+
+def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
+    assert slurm_problem("extra: ['--cpus=3']") == (
+        "one.yaml:5:17: slurm.extra[0]: '--cpus=3': write slurm.cpus_per_task instead"
+    )
+    assert slurm_problem("extra: ['--output=x']") == (
+        "one.yaml:5:17: slurm.extra[0]: '--output=x': mtf sets this option itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("training: {batch_size: 0}", "5:24: training.batch_size: must be greater than or equal to "
+         "1, got 0"),
+        ("training: {batch_size: '32'}", '5:24: training.batch_size: must be a valid integer, got '
+         '"32". Remove the quotes'),
+        ("training: {max_epochs: 1e2}", "5:24: training.max_epochs: must be a valid integer, got "
+         "100.0. Write 100"),
+        ("training: {use_amp: yes}", '5:21: training.use_amp: must be a valid boolean, got "yes"'),
+        ("training: {max_epochs: true}", "5:24: training.max_epochs: must be a valid integer, got "
+         "true"),
+        ("training: {seed: -1}", "5:18: training.seed: must be greater than or equal to 0, got -1"),
+        ("training: [1]", "5:11: training: must be a mapping, got [1]"),
+        ("training:", "5:1: training: must be a mapping, got null"),
+        ("optimizer: {lr: 0}", "5:17: optimizer.lr: must be greater than 0, got 0"),
+        ("optimizer: {lr: fast}", '5:17: optimizer.lr: must be a valid number, got "fast"'),
+        ("optimizer: {betas: [0.9, 1]}", "5:26: optimizer.betas[1]: must be less than 1, got 1"),
+        ("optimizer: {weigth_decay: 0.1}", "5:13: unknown key 'weigth_decay' in optimizer. Did you "
+         "mean 'weight_decay'?"),
+        ("scheduler: {t_max: 3}", "5:1: scheduler.type is missing"),
+        ("scheduler: cosine", '5:12: scheduler: must be a mapping, got "cosine"'),
+        ("checkpoint: {mode: least}", "5:20: checkpoint.mode: must be 'min' or 'max', got "
+         '"least"'),
+        ("entrypoint: train.py", "5:13: entrypoint: 'train.py' is not an entry point like "
+         "package.module:function"),
+        ("generation: 0", "5:13: generation: must be greater than or equal to 1, got 0"),
+        ("rerun_on: src", '5:11: rerun_on: must be a valid list, got "src". Write ["src"]'),
+        ("rerun_on: [../src]", "5:12: rerun_on[0]: '../src' is not a path inside the repository, "
+         "like src/models"),
+        ("owner: 7", "5:8: owner: must be a valid string, got 7. Put it in quotes"),
+        ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
+         "entrypoint, experiment_name, generation, init_from, kind, logging, model, on_change, optimizer, owner, "
+         "rerun_on, scheduler, slurm, training"),
+        ("defaults: [model: mlp]", "5:19: there is no conf/model/mlp.yaml, nor a folder conf/model"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_where_it_stands(text: str, problem: str) -> None:
+    assert problems(one=f"{EXPERIMENT}{text}\n") == [f"one.yaml:{problem}"]
+
+
+def test_keys_that_are_not_misspellings_go_to_the_model() -> None:
+    text = EXPERIMENT.replace(
+        "{type: mlp}",
+        "{type: my.net:Net, hidden_sizes: [8], dropout2: 0.1, activations: gelu, heads: 2}",
+    )
+    assert problems(one=text) == []
