@@ -15,7 +15,7 @@ from benchmarks.timing import in_turn, init_repository, process_s
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, Token
 from mtf.core.vocabulary.records import Attempt, Best, Checkpoint, RunRecord
 from mtf.core.vocabulary.states import RunState
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 
 # pydantic imports its parts when they are used

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.commands import SPEC
 from benchmarks.timing import in_turn, init_repository, process_s
 from mtf.commands.hooks import install
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 
 SPECS = 1000
 

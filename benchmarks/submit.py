@@ -126,8 +126,9 @@ def main() -> None:
 # all that a sync imports, and the compilation of the sections, which pydantic puts off until then
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
-import mtf.cli.main, mtf.cli.reconcile, mtf.commands.sync, mtf.executor.slurm, mtf.report.plans
-from mtf.spec import keys, schema, settings
+import mtf.cli.main, mtf.cli.reconcile, mtf.commands.sync
+import mtf.executor.slurm.executor, mtf.report.plans
+from mtf.spec.schema import keys, schema, settings
 settings.Settings()
 for model in (schema.ExperimentSpec, schema.GridSpec, *keys.SECTIONS.values()):
     model.model_rebuild()

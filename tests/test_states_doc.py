@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtf.core.vocabulary.causes import ENDS, EXIT_CODES, SIGNALS, STANDINGS, STOPS, Cause
-from mtf.executor.slurm_text import STATES
+from mtf.executor.slurm.job_text import STATES
 from mtf.spec.schema.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "states.md"

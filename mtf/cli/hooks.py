@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtf.core.planner.push_rules import Update
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 
 @click.group()
@@ -34,7 +34,7 @@ def install(folder: str) -> None:
     A clone gets pre-commit and pre-push, a bare repository (a server) pre-receive.
     """
     from mtf.commands.hooks import install as install_hooks
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     for path in install_hooks(GitRepo(Path(folder))):
         say(f"installed {path}")
@@ -45,7 +45,7 @@ def install(folder: str) -> None:
 def uninstall(folder: str) -> None:
     """Remove the hooks and put back those that were there before."""
     from mtf.commands.hooks import uninstall as uninstall_hooks
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     for path in uninstall_hooks(GitRepo(Path(folder))):
         say(f"removed {path}")
@@ -66,7 +66,7 @@ def run(folder: str, name: str, words: tuple[str, ...]) -> None:
 
 
 def _pre_commit(where: Path, _: tuple[str, ...]) -> None:
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     if not any(p.endswith((".yaml", ".yml")) for p in GitRepo(where, inherit=True).staged("")):
         return  # most commits hold no spec: nothing else is imported for them
@@ -80,8 +80,8 @@ def _pre_commit(where: Path, _: tuple[str, ...]) -> None:
 def _pre_push(where: Path, words: tuple[str, ...]) -> None:
     from mtf.commands.push import check_push
     from mtf.core.planner.push_rules import read_pre_push
-    from mtf.gitrepo import GitRepo
-    from mtf.report.costs import cost_text
+    from mtf.git.repo import GitRepo
+    from mtf.report.cost_words import cost_text
     from mtf.report.reviews import headline
 
     repo = GitRepo(where, inherit=True)
@@ -121,7 +121,7 @@ def _told_by_framework(repo: GitRepo) -> Update | None:
 def _pre_receive(where: Path, _: tuple[str, ...]) -> None:
     from mtf.commands.receive import refusals
     from mtf.core.planner.push_rules import read_pre_receive
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     refused = refusals(GitRepo(where, inherit=True), read_pre_receive(sys.stdin))
     for line in refused:

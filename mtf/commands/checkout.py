@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitrepo import GitRepo
-    from mtf.gitwire import Entry
+    from mtf.git.repo import GitRepo
+    from mtf.git.wire import Entry
 
 _WRITE, _READ = 0o222, 0o444
 _MADE_AT = 1_000_000_000  # the time of every file: who changes one changes that, whoever made it

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger
     from mtf.spec.load import Loaded
     from mtf.spec.schema.settings import Settings

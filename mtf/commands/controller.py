@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mtf.commands.lease import holders
 from mtf.commands.project import CLUSTER
 from mtf.errors import MtfError
-from mtf.resources import data_dir
+from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

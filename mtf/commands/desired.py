@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, RunId, RunKey
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.gitrepo import GitRepo
-    from mtf.gitwire import Entry
+    from mtf.git.repo import GitRepo
+    from mtf.git.wire import Entry
     from mtf.spec.compose.groups import Groups
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.gitwire import FileChange
+    from mtf.git.wire import FileChange
     from mtf.ledger.store import Ledger
 
 

@@ -26,7 +26,7 @@ def choose_executor(project: Project, wish: str | None) -> str:
     name = wish or project.settings.executor
     if name != "auto":
         return name
-    from mtf.executor.slurm_programs import available
+    from mtf.executor.slurm.programs import available
 
     return "slurm" if available() else "local"
 
@@ -40,11 +40,11 @@ def open_executor(
         MtfError: there is none of that name.
     """
     if name == "slurm":
-        from mtf.executor.slurm import SlurmExecutor
+        from mtf.executor.slurm.executor import SlurmExecutor
 
         return SlurmExecutor(templates, project.folder)
     if name == "local":
-        from mtf.executor.local import LocalExecutor
+        from mtf.executor.local.executor import LocalExecutor
 
         most = project.settings.local.max_parallel
         return LocalExecutor(project.runs_root, most, templates, project.folder)

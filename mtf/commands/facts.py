@@ -28,11 +28,11 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
     if settings.executor == "local":
         return None
     if live:
-        from mtf.executor.slurm_programs import answers
+        from mtf.executor.slurm.programs import answers
 
         try:
             if answers():
-                from mtf.executor.slurm_cluster import read_facts
+                from mtf.executor.slurm.cluster_query import read_facts
 
                 return read_facts()
         except ExecutorUnavailableError:
@@ -55,7 +55,7 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
 
     Nothing, where this host has no SLURM or it does not answer now.
     """
-    from mtf.executor.slurm_programs import answers
+    from mtf.executor.slurm.programs import answers
 
     if settings.executor == "local" or not answers():
         return
@@ -64,7 +64,7 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
 
 
 def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
-    from mtf.executor.slurm_cluster import refusal_of
+    from mtf.executor.slurm.cluster_query import refusal_of
 
     answers: dict[str, str | None] = {}
     for one, needs in itertools.chain.from_iterable(((d, s) for s in shapes(d)) for d in here):

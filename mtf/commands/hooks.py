@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from mtf import proc
 from mtf.errors import MtfError
-from mtf.resources import data_dir
+from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 CLIENT = ("pre-commit", "pre-push")
 SERVER = ("pre-receive",)

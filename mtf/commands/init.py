@@ -10,7 +10,7 @@ from mtf.commands import schemas
 from mtf.commands.hooks import shipped_hooks
 from mtf.commands.schemas import modeline
 from mtf.errors import MtfError
-from mtf.resources import data_dir
+from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

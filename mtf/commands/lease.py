@@ -16,12 +16,12 @@ from mtf.commands.reach import submitter
 from mtf.commands.retries import with_retries
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import LockedError
-from mtf.executor.local_process import Process, this_process
-from mtf.gitrepo import RefMovedError, RefUpdate
+from mtf.executor.local.job_process import Process, this_process
+from mtf.git.repo import RefMovedError, RefUpdate
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 REFS = "refs/mtf/controller/"  # one below it for each cluster
 LEASE_S = 600.0  # after which a holder of another host that went silent has lost it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Ledger, LedgerStore
 
 if TYPE_CHECKING:

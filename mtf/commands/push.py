@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mtf.core.planner.push_rules import Update
     from mtf.core.review.changed_runs import Review
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 
 @dataclass(frozen=True)

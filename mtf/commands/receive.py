@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mtf.core.planner.push_rules import Update
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 
 def refusals(repo: GitRepo, updates: Iterable[Update]) -> list[str]:

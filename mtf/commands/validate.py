@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mtf.commands.project import Project
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
     from mtf.spec.load import Loaded
     from mtf.spec.schema.settings import Settings
 
@@ -91,7 +91,7 @@ def staged(where: Path) -> Checked:
     Meant for the pre-commit hook: git's own environment (its index above all) is kept.
     """
     from mtf.commands.desired import spec_files
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     repo = GitRepo(where, inherit=True)
     with repo.reading():
@@ -113,7 +113,7 @@ def revision(where: Path, rev: str, asks: Asks) -> Checked:
         RepositoryError: there is no such revision.
     """
     from mtf.commands.desired import groups_at, spec_files
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     repo = GitRepo(where)
     commit = repo.commit(rev)
@@ -132,7 +132,7 @@ def changed(where: Path, span: str, asks: Asks) -> Checked:
     Raises:
         MtfError: the range is not one.
     """
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
     start, dots, end = span.partition("..")
     if not (start and dots and end) or end.startswith("."):

@@ -19,7 +19,7 @@ from mtf.commands.lease import Lease, LeaseHeldError
 from mtf.commands.sync import WATCH, sync_lock, sync_once
 from mtf.core.vocabulary.ids import LEDGER_REF
 from mtf.errors import MtfError
-from mtf.report.events import Told
+from mtf.report.controller_log import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable

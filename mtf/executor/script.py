@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
 from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
-from mtf.executor.slurm_text import render_indices
-from mtf.resources import data_dir
+from mtf.executor.slurm.job_text import render_indices
+from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def render(
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError
 
-    from mtf.executor.compiled import CompiledTemplates
+    from mtf.executor.template_cache import CompiledTemplates
 
     def source(name: str) -> tuple[str, str, None] | None:
         shipped = data_dir("templates") / name

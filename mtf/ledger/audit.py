@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import Attempt
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 RUNS, SUBMISSIONS = "runs/", "submissions/"
 _AT_ONCE = 1000  # files whose versions are held in memory

@@ -22,7 +22,7 @@ from mtf.core.vocabulary.ids import (
 )
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
-from mtf.gitrepo import RefUpdate
+from mtf.git.repo import RefUpdate
 from mtf.ledger.audit import RUNS, SUBMISSIONS, Trouble, audit, decode_at
 from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
 from mtf.ledger.overview import render_overview
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitrepo import GitRepo
+    from mtf.git.repo import GitRepo
 
 _OVERVIEW = "README.md"
 

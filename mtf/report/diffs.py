@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mtf.core.review.changed_runs import Review
     from mtf.core.review.compare_runs import Contrast, Side, Subject
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.gitwire import FileChange
+    from mtf.git.wire import FileChange
 
 _MOST = 60  # lines of one list
 

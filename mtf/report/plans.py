@@ -21,7 +21,7 @@ from mtf.core.vocabulary.actions import (
     experiment_name,
 )
 from mtf.core.vocabulary.experiments import axes_of
-from mtf.report.costs import cost_text, resources_text
+from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import fenced
 from mtf.report.problems import problem_lines
 from mtf.report.reviews import shown_values

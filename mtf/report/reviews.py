@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.records import best_run
-from mtf.report.costs import cost_text, resources_text
+from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import visible
 from mtf.report.problems import problem_lines
 from mtf.report.runs import best_text

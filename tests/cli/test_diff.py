@@ -13,7 +13,7 @@ from mtf.core.vocabulary.ids import CommitId, RunId, submission_of
 from mtf.core.vocabulary.records import Best, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from mtf.report.diffs import contrast_text
 from tests.cli.mtf import mtf, mtf_json

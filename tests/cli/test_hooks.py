@@ -13,7 +13,7 @@ import pytest
 
 from mtf.commands.hooks import install, uninstall
 from mtf.core.vocabulary.ids import CommitId
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.cli.mtf import mtf
 from tests.cli.specs import BASE, GRID, SINGLE

@@ -14,7 +14,7 @@ from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.ids import RunId
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import RepositoryError
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from mtf.report.comments import comment
 from mtf.report.reviews import review_text

@@ -13,7 +13,7 @@ from mtf import rundir
 from mtf.commands.checkout import alteration, materialise
 from mtf.core.vocabulary.git_tree_ids import manifest_problem, object_id
 from mtf.core.vocabulary.ids import CommitId
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from tests.repos import make_repo
 
 if TYPE_CHECKING:

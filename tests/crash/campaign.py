@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.requests import idle_requests
 from mtf.core.vocabulary.states import RunState
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.killer import Kill, Outcome, Task, run
 from tests.crash.laboratory import copy_world, make_world
@@ -50,18 +50,18 @@ WITH_REMOTE = {
     "following the remote": r"store\._follow: git update-ref",
 }
 ON_SLURM = {
-    "a script": r"slurm\.submit: rename job\.sbatch",
-    "a submission": r"slurm\.\w+: sbatch",
-    "a look at the queue": r"slurm\.\w+: squeue",
-    "where the runs' folders are": r"slurm\.submit: rename folders",
+    "a script": r"executor\.submit: rename job\.sbatch",
+    "a submission": r"(executor|programs)\.\w+: sbatch",
+    "a look at the queue": r"(executor|programs)\.\w+: squeue",
+    "where the runs' folders are": r"executor\.submit: rename folders",
 }
 LOCAL = {
-    "a script": r"local\.submit: rename job\.sbatch",
-    "a submission": r"local_queue\.transaction: sql COMMIT",
-    "the queue": r"local_queue\.\w+: link queue\.sqlite",
-    "the worker": r"local\._start_worker: mtf\.executor\.local_worker",
+    "a script": r"executor\.submit: rename job\.sbatch",
+    "a submission": r"queue\.transaction: sql COMMIT",
+    "the queue": r"queue\.\w+: link queue\.sqlite",
+    "the worker": r"executor\._start_worker: mtf\.executor\.local\.worker",
 }
-SUBMITS = {"slurm": "*: sbatch", "local": "local_queue.transaction: sql COMMIT"}
+SUBMITS = {"slurm": "*: sbatch", "local": "queue.transaction: sql COMMIT"}
 
 
 @dataclass(frozen=True)

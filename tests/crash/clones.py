@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.campaign import faults_of, wait_for
 from tests.crash.killer import Kill, Task, run

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from mtf.resources import data_dir
+from mtf.packaged_files import data_dir
 from tests.repos import Repo, make_repo
 
 SETTINGS = """\

@@ -17,14 +17,14 @@ from mtf import rundir
 from mtf.commands.requests import idle_requests
 from mtf.core.vocabulary.ids import job_name
 from mtf.core.vocabulary.states import RunState
-from mtf.executor.local import LocalExecutor
-from mtf.gitrepo import GitRepo
+from mtf.executor.local.executor import LocalExecutor
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.crash.campaign import SUBMITS, each_once, is_program, rubbish, wait_for
 from tests.crash.clones import records
 from tests.crash.killer import Kill, Outcome, Task, run
 from tests.crash.laboratory import copy_world, make_world
-from tests.executor.local_bench import end_all
+from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,20 +36,20 @@ PRUNE, CANCEL = ("sync", "--prune"), ("cancel", "many")
 RETRY = ("retry", "many", "--set", "slurm.mem=200M")
 NO_JOB = Kill(SUBMITS["local"])
 NO_START = Kill(SUBMITS["local"], 0, "after")
-NO_RECORD = Kill("local._start_worker: mtf.executor.local_worker", 0, "during")
+NO_RECORD = Kill("executor._start_worker: mtf.executor.local.worker", 0, "during")
 LONG_AGO = "2026-01-01T00:00:00+00:00"
 # what `mtf sync` does as well, and is killed at in test_killed.py
 _SYNCS = (
-    "sync.", "summaries.", "reach.", "requests.", "local_process.", "local_queue.configure",
-    "local._start_worker",
+    "sync.", "summaries.", "reach.", "requests.", "job_process.", "queue.configure",
+    "executor._start_worker",
 )  # fmt: skip
 _ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "var"}
 # what must be among the effects of each command
 EXPECTED = {
-    CANCEL: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
-    PRUNE: {"store.append: git fast-import", "apply._fenced: link <id>", "local_queue.cancel: sql UPDATE"},
-    RETRY: {"store.append: git fast-import", "batches.prepare: rename configs.jsonl", "local.submit: rename job.sbatch",
-            "local_queue.transaction: sql COMMIT"},
+    CANCEL: {"store.append: git fast-import", "apply._fenced: link <id>", "queue.cancel: sql UPDATE"},
+    PRUNE: {"store.append: git fast-import", "apply._fenced: link <id>", "queue.cancel: sql UPDATE"},
+    RETRY: {"store.append: git fast-import", "batches.prepare: rename configs.jsonl", "executor.submit: rename job.sbatch",
+            "queue.transaction: sql COMMIT"},
 }  # fmt: skip
 
 

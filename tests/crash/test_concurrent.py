@@ -14,13 +14,13 @@ import pytest
 from mtf.commands.claims import with_job
 from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import RunState
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.crash.campaign import SUBMITS, wait_for
 from tests.crash.clones import clones, records, settle, start_and_stop
 from tests.crash.killer import Kill, Task, run
 from tests.crash.laboratory import make_world
-from tests.executor.local_bench import end_all
+from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

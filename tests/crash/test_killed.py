@@ -15,7 +15,7 @@ import pytest
 from tests.crash.campaign import LOCAL, ON_ANY, SUBMITS, Campaign, kill_at_each
 from tests.crash.killer import Kill, Task, run
 from tests.crash.laboratory import copy_world, make_world
-from tests.executor.local_bench import end_all
+from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.executor.local_bench import local
+from tests.executor.local.bench import local
 
 __all__ = ["local"]

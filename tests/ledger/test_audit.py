@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token, record_path, submission_path
 from mtf.core.vocabulary.records import Attempt
 from mtf.core.vocabulary.states import RunState
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.codec import encode_run
 from mtf.ledger.store import Change, Ledger, LedgerStore
 from tests.ledger.test_store import RUN, open_store, run_record, submission

@@ -13,7 +13,7 @@ from mtf.commands.retries import with_retries
 from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId, record_path
 from mtf.core.vocabulary.records import Best, Checkpoint, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
-from mtf.gitrepo import GitRepo, RefMovedError
+from mtf.git.repo import GitRepo, RefMovedError
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.ledger.store import Change, LedgerStore
 from tests.core.planner.worlds import experiment, record

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.core.vocabulary.cluster import NodeShape
-from mtf.executor.slurm_cluster import read_facts
+from mtf.executor.slurm.cluster_query import read_facts
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import SINGLE
 from tests.repos import make_repo

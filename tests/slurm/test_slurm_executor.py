@@ -21,8 +21,8 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
-from mtf.executor.slurm import SlurmExecutor
-from mtf.executor.slurm_programs import answers, available
+from mtf.executor.slurm.executor import SlurmExecutor
+from mtf.executor.slurm.programs import answers, available
 from tests.executor.contract import ENDED, Bench, Contract
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.controllers import lease, watching
 from tests.cli.lab import make_lab, push, runs, states, wait_until
-from tests.executor.local_bench import processes
+from tests.executor.local.bench import processes
 from tests.slurm.test_sync_slurm import NOTE, NOTED, ON_SLURM, lives
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.gitrepo import GitRepo
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.campaign import Campaign, each_way, faults_of, wait_for
 from tests.crash.killer import Outcome, Task, run
 from tests.crash.laboratory import copy_world, grid, make_world
-from tests.executor.local_bench import end_all
+from tests.executor.local.bench import end_all
 from tests.slurm_cluster import Cluster
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
     """Find settings of the cluster under which runs are forgotten or not put back."""
     if checkup.executor != "slurm":
         return
-    from mtf.executor.slurm_programs import configuration
+    from mtf.executor.slurm.programs import configuration
 
     try:
         config = configuration()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mtf import rundir
 from mtf.commands.worktree import SETTINGS, project_root, read_settings
 from mtf.errors import MtfError, SpecError
-from mtf.executor.slurm_cluster import read_facts
-from mtf.executor.slurm_programs import available
+from mtf.executor.slurm.cluster_query import read_facts
+from mtf.executor.slurm.programs import available
 from mtf.spec.schema.cluster_section import as_section
 
 if TYPE_CHECKING:

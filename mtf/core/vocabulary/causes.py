@@ -1,6 +1,6 @@
 """Why an attempt ended: the causes that retry policies and people speak of, and their tables.
 
-What is left of the tables after a word of SLURM's is in ``mtf.executor.slurm_text.STATES``;
+What is left of the tables after a word of SLURM's is in ``mtf.executor.slurm.job_text.STATES``;
 ``docs/states.md`` shows all of them.
 """
 

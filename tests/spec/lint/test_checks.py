@@ -11,7 +11,7 @@ from mtf.spec.load import load_specs
 from mtf.spec.schema.settings import Settings
 from tests.spec.samples import BASE, EXPERIMENT, STAMP, load
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def said(**texts: str) -> list[str]:

@@ -11,7 +11,7 @@ from git.cmd import Git
 from git.exc import GitCommandNotFound
 
 from mtf.errors import RepositoryError
-from mtf.gitwire import Objects
+from mtf.git.wire import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from mtf.errors import (
     QueueFullError,
     SubmissionUncertainError,
 )
-from mtf.executor import slurm_text
-from mtf.executor.slurm_text import SEPARATOR, parse_sacct, parse_squeue
+from mtf.executor.slurm import job_text
+from mtf.executor.slurm.job_text import SEPARATOR, parse_sacct, parse_squeue
 
 NAME = "search+0123456789abcdef"
 
@@ -88,7 +88,7 @@ def test_each_task_of_an_array_gets_its_own_view(job: str, indices: list[int | N
     assert [v.index for v in views] == indices
     assert [v.job_id for v in views] == ["8" if i is None else f"8_{i}" for i in indices]
     line = f"JobId=9 ArrayJobId=8 ArrayTaskId={job[2:].strip('[]') or 4294967294} JobName={NAME} JobState=PENDING"
-    assert [(v.job_id, v.index) for v in slurm_text.parse_scontrol(line)] == [(v.job_id, v.index) for v in views]  # fmt: skip
+    assert [(v.job_id, v.index) for v in job_text.parse_scontrol(line)] == [(v.job_id, v.index) for v in views]  # fmt: skip
     accounts = sacct(job, NAME, "CANCELLED by 0", "0:0", "", "Unknown", "1", "")
     assert [v.index for v in parse_sacct(accounts)] == indices
 
@@ -101,7 +101,7 @@ def test_a_list_of_tasks_that_is_cut_short_is_not_taken_for_the_whole() -> None:
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
 def test_indices_read_back_as_they_are_written(indices: set[int]) -> None:
-    assert slurm_text.parse_indices(slurm_text.render_indices(indices)) == sorted(indices)
+    assert job_text.parse_indices(job_text.render_indices(indices)) == sorted(indices)
 
 
 def test_scontrol_serves_where_squeue_does_not() -> None:
@@ -110,7 +110,7 @@ def test_scontrol_serves_where_squeue_does_not() -> None:
         " JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 NodeList=n1 StartTime=1 EndTime=2\n"
         "JobId=9 JobName=other JobState=RUNNING ExitCode=0:0\n"
     )
-    (view,) = slurm_text.parse_scontrol(line)
+    (view,) = job_text.parse_scontrol(line)
     assert (view.job_id, view.index, view.exit_code, view.restarts) == ("1_2", 2, 2, 2)
 
 
@@ -149,7 +149,7 @@ POLICY = (
 def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
     text: str, kind: type
 ) -> None:
-    assert type(slurm_text.submission_error(text)) is kind
+    assert type(job_text.submission_error(text)) is kind
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,13 @@ def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
 def test_a_command_on_jobs_fails_only_where_there_was_something_to_do(
     text: str, kind: type
 ) -> None:
-    assert type(slurm_text.command_error(text)) is kind
+    assert type(job_text.command_error(text)) is kind
 
 
 def test_a_refusal_is_told_once_without_the_programs_name() -> None:
     text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"  # fmt: skip
-    assert slurm_text.submission_error(text) is None
-    assert str(slurm_text.refusal(text)) == (
+    assert job_text.submission_error(text) is None
+    assert str(job_text.refusal(text)) == (
         "invalid partition specified: x; Batch job submission failed: Invalid partition name specified"
     )
 
@@ -185,7 +185,7 @@ def test_a_refusal_is_told_once_without_the_programs_name() -> None:
     [("812\n", "812"), ("812;cluster\n", "812"), ("a banner of the site\n812\n", "812"), ("", None), ("oops", None)],
 )  # fmt: skip
 def test_the_job_id_is_found_whatever_the_site_prints(printed: str, number: str | None) -> None:
-    assert slurm_text.parse_job_id(printed) == number
+    assert job_text.parse_job_id(printed) == number
 
 
 def test_every_state_of_the_manual_is_known() -> None:
@@ -194,4 +194,4 @@ def test_every_state_of_the_manual_is_known() -> None:
     PENDING PREEMPTED RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING REVOKED SIGNALING
     SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
     later = "EXPEDITING LAUNCH_FAILED POWER_UP_NODE RECONFIG_FAIL UPDATE_DB"
-    assert slurm_text.STATES.keys() == set(manual.split()) | set(later.split())
+    assert job_text.STATES.keys() == set(manual.split()) | set(later.split())

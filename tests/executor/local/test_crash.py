@@ -21,14 +21,14 @@ import pytest
 from mtf import rundir
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
-from mtf.executor import local_process, local_queue
-from mtf.executor.local_queue import LocalQueue, WorkerQueue
+from mtf.executor.local import job_process, queue
+from mtf.executor.local.queue import LocalQueue, WorkerQueue
 from tests.executor.contract import HEARS_TERM, Bench
-from tests.executor.local_bench import WORKER, folder_of, kill_worker, processes, until
+from tests.executor.local.bench import WORKER, folder_of, kill_worker, processes, until
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobRequest
-    from tests.executor.local_bench import MakeBench
+    from tests.executor.local.bench import MakeBench
 
 UNTIL_GO = """
 echo $PPID > "$MTF_RUN_DIR/up"; echo x >> "$MTF_RUN_DIR/lives"
@@ -156,20 +156,20 @@ def test_a_start_is_made_once_though_it_is_tried_twice(tmp_path: Path) -> None:
     script.write_text(f"echo x >> {tmp_path}/lives; sleep 0.1; exit 3\n")
     output = (tmp_path / "out", tmp_path / "err")
     tried = [
-        local_process.launch(tmp_path / "1.0", str(script), tmp_path, output, {}) for _ in range(9)
+        job_process.launch(tmp_path / "1.0", str(script), tmp_path, output, {}) for _ in range(9)
     ]
     until(lambda: not any(p.is_alive() for p in tried), "all have ended")
     assert (tmp_path / "lives").read_text() == "x\n"
-    assert local_process.read_start(tmp_path / "1.0") in tried
-    assert (local_process.read_exit(tmp_path / "1.0") or ())[0] == 3
-    assert not local_process.shut_out(tmp_path / "1.0")
+    assert job_process.read_start(tmp_path / "1.0") in tried
+    assert (job_process.read_exit(tmp_path / "1.0") or ())[0] == 3
+    assert not job_process.shut_out(tmp_path / "1.0")
 
 
 def submitted_without_worker(bench: Bench) -> JobRequest:
     request = bench.request()
     queue = LocalQueue(bench.root)
     queue.make()
-    lock = local_process.WorkerLock(queue.folder)
+    lock = job_process.WorkerLock(queue.folder)
     assert lock.acquire()
     bench.submit(request)
     lock.release()
@@ -181,7 +181,7 @@ def late(request: JobRequest, base: Path) -> None:
     script = Path(request.job_dir, rundir.SCRIPT)
     folder = folder_of(request)
     env = {"MTF_RUN_DIR": str(folder), "MTF_RESTARTS": "0", "PATH": os.environ["PATH"]}
-    process = local_process.launch(base, str(script), folder, (base, base), env)
+    process = job_process.launch(base, str(script), folder, (base, base), env)
     until(lambda: not process.is_alive(), "it has ended")
 
 
@@ -250,7 +250,7 @@ def test_a_start_file_emptied_by_a_power_failure_is_a_lost_job(local: MakeBench)
 
 def test_a_torn_exit_file_is_no_exit_code(tmp_path: Path) -> None:
     (tmp_path / "1.0.exit").write_text("1")
-    assert local_process.read_exit(tmp_path / "1.0") is None
+    assert job_process.read_exit(tmp_path / "1.0") is None
 
 
 # -- another host shares the run root --------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_queue_that_stays_locked_is_told(
 ) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
-    monkeypatch.setattr(local_queue, "_BUSY_S", 0.1)
+    monkeypatch.setattr(queue, "_BUSY_S", 0.1)
     with closing(sqlite3.connect(queue_file(bench), isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ExecutorUnavailableError, match="held it for"):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import RunId, Token
 from mtf.core.vocabulary.jobs import JobRequest, Task
-from mtf.executor import slurm_facts
 from mtf.executor.script import slurm_options
-from mtf.executor.slurm_programs import ask, configuration, query
-from mtf.executor.slurm_text import refusal, submission_error
+from mtf.executor.slurm import cluster_text
+from mtf.executor.slurm.job_text import refusal, submission_error
+from mtf.executor.slurm.programs import ask, configuration, query
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.cluster import ClusterFacts
@@ -26,15 +26,15 @@ def read_facts() -> ClusterFacts:
     config = configuration()
     associations = qos = ""
     if "associations" in config.get("AccountingStorageEnforce", ""):
-        fields = f"format={','.join(slurm_facts.ASSOCIATION_FIELDS)}"
+        fields = f"format={','.join(cluster_text.ASSOCIATION_FIELDS)}"
         who = f"user={getpass.getuser()}"
         associations = query("sacctmgr", "-nP", "show", "assoc", who, fields)
-        fields = f"format={','.join(slurm_facts.QOS_FIELDS)}"
+        fields = f"format={','.join(cluster_text.QOS_FIELDS)}"
         qos = query("sacctmgr", "-nP", "show", "qos", fields)
-    return slurm_facts.parse_facts(
+    return cluster_text.parse_facts(
         config,
         query("scontrol", "--oneliner", "show", "partition"),
-        query("sinfo", "--all", "--noheader", "--exact", f"--format={slurm_facts.SINFO_FORMAT}"),
+        query("sinfo", "--all", "--noheader", "--exact", f"--format={cluster_text.SINFO_FORMAT}"),
         associations,
         qos,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
-from mtf.gitrepo import GitRepo, RefMovedError, RefUpdate
+from mtf.git.repo import GitRepo, RefMovedError, RefUpdate
 from tests.cli.lab import wait_until
 from tests.repos import git, make_remote, make_repo
 

@@ -1,6 +1,6 @@
 """The local executor's worker: starts queued jobs, signals them, and writes down how they ended.
 
-``python -m mtf.executor.local_worker <runs_root> [<fd>]``, the file descriptor being that of the
+``python -m mtf.executor.local.worker <runs_root> [<fd>]``, the file descriptor being that of the
 lock which it was handed. It may be killed at any time: what it knows is in the queue and in the
 files of ``local_process``, and the next worker goes on from there.
 """
@@ -24,9 +24,9 @@ from mtf import rundir
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
-from mtf.executor import local_process
-from mtf.executor.local_process import Process, WorkerLock
-from mtf.executor.local_queue import FOLDER, STARTS, LocalQueue, QueuedJob, Settings, WorkerQueue
+from mtf.executor.local import job_process
+from mtf.executor.local.job_process import Process, WorkerLock
+from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, QueuedJob, Settings, WorkerQueue
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import Token
@@ -132,7 +132,7 @@ class Worker:
 
     def _launch(self, job: QueuedJob) -> Process:
         job_dir = Path(job.script).parent
-        return local_process.launch(
+        return job_process.launch(
             self._base(job),
             job.script,
             cwd=job_dir,
@@ -176,7 +176,7 @@ class Worker:
         if process.is_alive():
             self._signal(job, process)
             return
-        ended = local_process.read_exit(self._base(job))
+        ended = job_process.read_exit(self._base(job))
         if process.has_group():
             if ended and self._may_go_on(job):
                 self._signal(job, process)  # its shell obeyed TERM; the rest uses its grace
@@ -193,10 +193,10 @@ class Worker:
         """Return the process that an earlier worker started; queue the job again if it did not."""
         base = self._base(job)
         try:
-            process = local_process.read_start(base)
+            process = job_process.read_start(base)
         except FileNotFoundError:
             young = 0 <= time.monotonic() - (job.began or 0) < _BIRTH_S
-            if young or not local_process.shut_out(base):
+            if young or not job_process.shut_out(base):
                 return None
             process = None
         if process is None:
@@ -207,7 +207,7 @@ class Worker:
 
     def _watch_elsewhere(self, job: QueuedJob) -> None:
         """See a job of another host, which shares the run root, only through its files."""
-        ended = local_process.read_exit(self._base(job))
+        ended = job_process.read_exit(self._base(job))
         if ended:
             self._ended(job, *ended)
         elif job.wish == "cancel":
@@ -274,7 +274,7 @@ class Worker:
                 self._end(job, JobState.TIMEOUT, reason="time limit", signal=signal.SIGKILL)
             case "preempt":
                 self._preempted(job, signal=signal.SIGKILL)
-            case _ if local_process.shut_out(self._base(job)):  # killed before it claimed its start
+            case _ if job_process.shut_out(self._base(job)):  # killed before it claimed its start
                 self._pause_until = time.monotonic() + _PAUSE_S
                 self._again(job, _INTERRUPTED)
             case _:
@@ -304,7 +304,7 @@ class Worker:
 
     def _forget(self, job: QueuedJob) -> None:
         self._processes.pop(job.id, None)
-        local_process.forget(self._base(job))
+        job_process.forget(self._base(job))
 
 
 def _is_full(job: QueuedJob, alike: Counter[Token]) -> bool:

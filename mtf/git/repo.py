@@ -1,7 +1,7 @@
 """What mtf asks of a repository: objects at a commit, refs by compare-and-swap, fetch and push.
 
 Nothing here touches the work tree, and the index is only read (``staged``, ``index``): a dirty or
-half-staged checkout neither matters nor is disturbed. ``mtf.gitprocess`` starts the processes.
+half-staged checkout neither matters nor is disturbed. ``mtf.git.process`` starts the processes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
-from mtf.gitprocess import GitProcesses
-from mtf.gitwire import (
+from mtf.git.process import GitProcesses
+from mtf.git.wire import (
     MOVED,
     Entry,
     FileChange,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from mtf.gitwire import Objects
+    from mtf.git.wire import Objects
 
 _TREE = "040000"
 _LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
-from mtf.executor.slurm_facts import parse_facts
+from mtf.executor.slurm.cluster_text import parse_facts
 
 PARTITIONS = (
     "PartitionName=low AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL Default=YES MaxNodes=UNLIMITED"

@@ -1,6 +1,6 @@
 """What git's long-lived programs say and are told: objects from cat-file, a commit to fast-import.
 
-Pure but for the pipes it is handed; ``mtf.gitprocess`` starts the processes.
+Pure but for the pipes it is handed; ``mtf.git.process`` starts the processes.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
 from mtf.core.vocabulary.times import time_limit_s
 from mtf.errors import MtfError
-from mtf.executor.local_process import WorkerLock
-from mtf.executor.local_queue import LocalQueue, QueuedJob, Settings
+from mtf.executor.local.job_process import WorkerLock
+from mtf.executor.local.queue import LocalQueue, QueuedJob, Settings
 from mtf.executor.script import render
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class LocalExecutor:
 
     def _start_worker(self, lock: WorkerLock) -> None:
         # -P and PYTHONPATH: this mtf, whatever lies in the folder we happen to be in
-        command = [sys.executable, "-P", "-m", "mtf.executor.local_worker"]
-        env = _environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-P", "-m", "mtf.executor.local.worker"]
+        env = _environment() | {"PYTHONPATH": str(Path(__file__).parents[3])}
         fds = () if lock.fd is None else (lock.fd,)
         command += [str(self._root), *map(str, fds)]
         proc.start_detached(command, log=self._log, env=env, cwd=Path("/"), pass_fds=fds)

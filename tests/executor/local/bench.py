@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from mtf.executor.local import LocalExecutor
-from mtf.executor.local_process import WorkerLock
-from mtf.executor.local_queue import LocalQueue
+from mtf.executor.local.executor import LocalExecutor
+from mtf.executor.local.job_process import WorkerLock
+from mtf.executor.local.queue import LocalQueue
 from tests.executor.contract import Bench
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import JobRequest
 
-WORKER = "mtf.executor.local_worker"
+WORKER = "mtf.executor.local.worker"
 
 
 def processes(root: Path, word: str = "") -> list[int]:

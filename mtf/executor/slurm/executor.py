@@ -21,9 +21,9 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
-from mtf.executor import slurm_text
 from mtf.executor.script import FOLDERS, render
-from mtf.executor.slurm_programs import ASK_S, environment
+from mtf.executor.slurm import job_text
+from mtf.executor.slurm.programs import ASK_S, environment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -85,7 +85,7 @@ class SlurmExecutor:
         part: tuple[str, ...] = ()
         if len(indices) < len(request.tasks):
             throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-            part = (f"--array={slurm_text.render_indices(indices)}{throttle}",)
+            part = (f"--array={job_text.render_indices(indices)}{throttle}",)
         try:
             answer = proc.run(
                 ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=environment()
@@ -94,7 +94,7 @@ class SlurmExecutor:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramTimeoutError as e:
             raise SubmissionUncertainError(str(e)) from e
-        number = slurm_text.parse_job_id(answer.stdout)
+        number = job_text.parse_job_id(answer.stdout)
         if number is None:
             return self._not_submitted(request, indices, answer)
         if not request.array:
@@ -105,7 +105,7 @@ class SlurmExecutor:
         self, request: JobRequest, indices: list[int], answer: proc.Output
     ) -> dict[int, JobId]:
         """Raise what sbatch's text means; an unknown text only when no job bears the token."""
-        error = slurm_text.submission_error(answer.stderr)
+        error = job_text.submission_error(answer.stderr)
         if error is not None:
             raise error
         names = {request.token: job_name(request.name, request.token)}
@@ -119,7 +119,7 @@ class SlurmExecutor:
             return {index: JobId(f"{found[0]}_{index}") for index in indices}
         if answer.code == 0:
             raise SubmissionUncertainError(f"sbatch gave no job id: {answer.stderr.strip()}")
-        raise slurm_text.refusal(answer.stderr)
+        raise job_text.refusal(answer.stderr)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
         """Return what is known of these submissions; see ``Executor.jobs``.
@@ -144,12 +144,12 @@ class SlurmExecutor:
         return list(views.values())
 
     def _squeue(self, names: Mapping[Token, str]) -> list[JobView]:
-        fields = ",".join(f"{f}:{slurm_text.SEPARATOR}" for f in slurm_text.SQUEUE_FIELDS)
+        fields = ",".join(f"{f}:{job_text.SEPARATOR}" for f in job_text.SQUEUE_FIELDS)
         command = ("squeue", "--noheader", "--states=all", f"--Format={fields}")
-        parse = slurm_text.parse_squeue
+        parse = job_text.parse_squeue
         answer = self._ask((*command, *_selection(names)))
         if answer.code:
-            parse = slurm_text.parse_scontrol
+            parse = job_text.parse_scontrol
             answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
         if answer.code:
             raise ExecutorUnavailableError(answer.stderr.strip())
@@ -167,14 +167,14 @@ class SlurmExecutor:
         start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
         answer = self._ask((
             "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
-            f"--delimiter={slurm_text.SEPARATOR}",
-            f"--format={','.join(slurm_text.SACCT_FIELDS)}",
-            f"--starttime={start}", "--endtime=now", f"--state={slurm_text.SACCT_STATES}",
+            f"--delimiter={job_text.SEPARATOR}",
+            f"--format={','.join(job_text.SACCT_FIELDS)}",
+            f"--starttime={start}", "--endtime=now", f"--state={job_text.SACCT_STATES}",
             *_selection(names),
         ))  # fmt: skip
         if answer.code == 0:
-            return [_with_user(view) for view in slurm_text.parse_sacct(answer.stdout)]
-        if slurm_text.has_no_accounting(answer.stderr):
+            return [_with_user(view) for view in job_text.parse_sacct(answer.stdout)]
+        if job_text.has_no_accounting(answer.stderr):
             return []
         raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
 
@@ -201,7 +201,7 @@ class SlurmExecutor:
     def _command(self, command: tuple[str, ...]) -> None:
         """Run a command on jobs. SLURM does it to all that it can, whatever it says of the rest."""
         answer = self._ask(command)
-        error = slurm_text.command_error(answer.stderr)
+        error = job_text.command_error(answer.stderr)
         if error is not None:
             raise error
 
@@ -212,20 +212,20 @@ class SlurmExecutor:
     @cached_property
     def _limits(self) -> Limits:
         answer = self._ask(("scontrol", "show", "config"))
-        size = slurm_text.max_array_size(answer.stdout)
+        size = job_text.max_array_size(answer.stdout)
         if answer.code or size is None:
             raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
         return Limits(max_array_size=size)
 
     def _ask(self, command: tuple[str, ...]) -> proc.Output:
-        env = {**environment(), **slurm_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
+        env = {**environment(), **job_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
         try:
             return proc.run(command, timeout_s=ASK_S, env=env)
         except proc.ProgramTimeoutError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramMissingError as e:
             if command[0] == "sacct":
-                return proc.Output(1, "", slurm_text.NO_ACCOUNTING)
+                return proc.Output(1, "", job_text.NO_ACCOUNTING)
             raise ExecutorUnavailableError(str(e)) from e
 
 
@@ -260,4 +260,4 @@ def _by_array(jobs: Collection[JobId]) -> list[str]:
     for job in jobs:
         number, _, index = job.partition("_")
         tasks[number] += [int(index)] if index else []
-    return [f"{n}_[{slurm_text.render_indices(i)}]" if i else n for n, i in tasks.items()]
+    return [f"{n}_[{job_text.render_indices(i)}]" if i else n for n, i in tasks.items()]

@@ -16,12 +16,12 @@ from mtf import rundir
 from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
-from mtf.executor.local import LocalExecutor
+from mtf.executor.local.executor import LocalExecutor
 from tests.executor.contract import HEARS_TERM, Bench, Contract
-from tests.executor.local_bench import WORKER, folder_of, processes, until
+from tests.executor.local.bench import WORKER, folder_of, processes, until
 
 if TYPE_CHECKING:
-    from tests.executor.local_bench import MakeBench
+    from tests.executor.local.bench import MakeBench
 
 FOREVER = 'echo up > "$MTF_RUN_DIR/up"; while :; do sleep 0.05; done'
 
@@ -191,7 +191,7 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
     code = (
         "import pickle, sys\n"
         "from pathlib import Path\n"
-        "from mtf.executor.local import LocalExecutor\n"
+        "from mtf.executor.local.executor import LocalExecutor\n"
         "request, root, text = pickle.load(sys.stdin.buffer)\n"
         "e = LocalExecutor(root, 4, {'local.sh.j2': text}, grace_s=0.5, kill_wait_s=5)\n"
         "print(*e.submit(request, e.script(request)).jobs.values())\n"

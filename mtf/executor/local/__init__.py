@@ -1,0 +1,1 @@
+"""The embedded executor: a queue in the run root, its worker, and the processes of jobs."""
