@@ -161,7 +161,7 @@ class _Batches:
 def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
     from mtf.spec.schema.schema import ExperimentConfig
     from mtf.trainer import GenericTrainer
-    from mtf.trainer.fabric import build_fabric
+    from mtf.trainer.compute.fabric import build_fabric
 
     name = dict.fromkeys(
         ("run", "submission", "experiment", "key", "commit", "code_dir", "manifest", "repository"),

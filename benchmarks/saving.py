@@ -112,10 +112,10 @@ def ours(folder: Path) -> dict[str, Any]:
     """Measure what `Saving` does at a save that is due, and small steps beside its write."""
     import torch
 
-    from mtf.trainer.checkpoint import CheckpointStore
-    from mtf.trainer.copies import Copies, expected_size, nbytes
-    from mtf.trainer.journal import Journal
-    from mtf.trainer.saver import Order, Saver
+    from mtf.trainer.storage.checkpoint_store import CheckpointStore
+    from mtf.trainer.storage.checkpoint_writer import Order, Saver
+    from mtf.trainer.storage.journal import Journal
+    from mtf.trainer.storage.staging import Copies, expected_size, nbytes
 
     model, optimizer = _training()
     step = _small_step()

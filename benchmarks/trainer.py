@@ -86,7 +86,7 @@ def _of_ranks(name: str) -> Blocks:
 
 
 _STARTS = 4
-_FLOOR = "import os, torch; import mtf.trainer.fabric; os._exit(0)"  # ends as ours does
+_FLOOR = "import os, torch; import mtf.trainer.compute.fabric; os._exit(0)"  # ends as ours does
 # a model that ends the process at its first step, as the pinned code of a run
 _MODEL = """\
 import os
@@ -138,8 +138,8 @@ def seek() -> None:
     import torch
     from torch.utils.data import Dataset
 
-    from mtf.trainer.data import LoadedBatches, Stream
-    from mtf.trainer.order import Plan
+    from mtf.trainer.data.batches import LoadedBatches, Stream
+    from mtf.trainer.data.order import Plan
 
     class Numbers(Dataset[torch.Tensor]):
         def __len__(self) -> int:

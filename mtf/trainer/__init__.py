@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtf.trainer.callbacks import Callback
     from mtf.trainer.context import RunContext
+    from mtf.trainer.loop.callbacks import Callback
     from mtf.trainer.trainer import GenericTrainer
 
 __all__ = ["Callback", "GenericTrainer", "RunContext"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> object:
 
         return GenericTrainer
     if name == "Callback":
-        from mtf.trainer.callbacks import Callback
+        from mtf.trainer.loop.callbacks import Callback
 
         return Callback
     if name == "RunContext":

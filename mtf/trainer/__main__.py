@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mtf.trainer.job import main
+from mtf.trainer.job.run_job import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

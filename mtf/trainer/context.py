@@ -33,18 +33,18 @@ import torch
 
 from mtf import rundir
 from mtf.errors import TrainingError
-from mtf.trainer import snapshot
-from mtf.trainer.best import best_of, ranked
-from mtf.trainer.build import build_data, build_model
-from mtf.trainer.checkpoint import CheckpointStore, Saved
-from mtf.trainer.copies import nbytes
-from mtf.trainer.journal import Journal, monitored
-from mtf.trainer.optimizers import OPTIMIZER, build_optimizer, by_name
-from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.saver import Order, Saver
-from mtf.trainer.schedulers import build_schedule
+from mtf.trainer.components.factory import build_data, build_model
+from mtf.trainer.components.lr_schedulers import build_schedule
+from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, by_name
+from mtf.trainer.loop.best_epochs import best_of, ranked
+from mtf.trainer.resume import snapshot
+from mtf.trainer.resume.warm_start import origin_of, read_origin
+from mtf.trainer.runtime.signals import STOP, Stopped
+from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
+from mtf.trainer.storage.checkpoint_writer import Order, Saver
+from mtf.trainer.storage.journal import Journal, monitored
+from mtf.trainer.storage.staging import nbytes
 from mtf.trainer.trainer import GenericTrainer, length_of
-from mtf.trainer.warm_start import origin_of, read_origin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from mtf.spec.schema.schema import ExperimentConfig
-    from mtf.trainer.build import Data
-    from mtf.trainer.callbacks import Callback
-    from mtf.trainer.checkpoint import Place
-    from mtf.trainer.optimizers import Optimizers
-    from mtf.trainer.schedulers import Schedulers
+    from mtf.trainer.components.factory import Data
+    from mtf.trainer.components.lr_schedulers import Schedulers
+    from mtf.trainer.components.optimizers import Optimizers
+    from mtf.trainer.loop.callbacks import Callback
+    from mtf.trainer.storage.checkpoint_store import Place
 
 
 class RunContext:

@@ -9,24 +9,25 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
-from mtf.trainer import preemption, snapshot
-from mtf.trainer.agreement import Agreement
-from mtf.trainer.callbacks import build_callbacks, with_callbacks
-from mtf.trainer.combine import combined
-from mtf.trainer.data import Stream, of_loader
-from mtf.trainer.engine import Engine
-from mtf.trainer.journal import Journal, monitored
-from mtf.trainer.loop import HANDLERS, Loop
-from mtf.trainer.optimizers import by_name
-from mtf.trainer.phases import CUTS, NEXT, Phase
-from mtf.trainer.preemption import STOP, Stopped
-from mtf.trainer.saving import Saving
-from mtf.trainer.scalars import Scalars
-from mtf.trainer.schedulers import Length, schedules_of
-from mtf.trainer.task import task_of
-from mtf.trainer.tracking import Tracking, tracking_of
-from mtf.trainer.warm_start import warm_start
-from mtf.trainer.warm_up import warm_up
+from mtf.trainer.components.lr_schedulers import Length, schedules_of
+from mtf.trainer.components.optimizers import by_name
+from mtf.trainer.compute.rank_sync import Agreement
+from mtf.trainer.compute.step import Engine
+from mtf.trainer.data.batches import Stream, of_loader
+from mtf.trainer.data.mixing import combined
+from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks
+from mtf.trainer.loop.ddp_warm_up import warm_up
+from mtf.trainer.loop.loop import HANDLERS, Loop
+from mtf.trainer.loop.objective import task_of
+from mtf.trainer.loop.phases import CUTS, NEXT, Phase
+from mtf.trainer.resume import snapshot
+from mtf.trainer.resume.checkpointer import Saving
+from mtf.trainer.resume.warm_start import warm_start
+from mtf.trainer.runtime import signals
+from mtf.trainer.runtime.signals import STOP, Stopped
+from mtf.trainer.storage.journal import Journal, monitored
+from mtf.trainer.storage.scalars import Scalars
+from mtf.trainer.tracking.tracking import Tracking, tracking_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from mtf.spec.schema.schema import ExperimentConfig
-    from mtf.trainer.callbacks import Callback
-    from mtf.trainer.data import Batches
-    from mtf.trainer.schedulers import Schedulers
+    from mtf.trainer.components.lr_schedulers import Schedulers
+    from mtf.trainer.data.batches import Batches
+    from mtf.trainer.loop.callbacks import Callback
 
 
 class GenericTrainer:
@@ -47,7 +48,7 @@ class GenericTrainer:
         config: the resolved configuration.
         fabric: launched.
         model: as constructed, or set up by Fabric already. With a method ``training_step(batch)``
-            it computes its own loss, see ``mtf.trainer.task``; else it is a classifier.
+            it computes its own loss, see ``mtf.trainer.loop.objective``; else it is a classifier.
         optimizer: over the model's parameters; a dict of several by name steps them together, or
             in turns where ``training_step`` takes the ``optimizer``'s name.
         scheduler: a torch scheduler, or a ``Schedule`` that says when it steps; a dict of these by
@@ -96,7 +97,7 @@ class GenericTrainer:
             Stopped: a signal asked for it; the state is saved and the journal says so.
             MtfError: data or checkpoint do not fit.
         """
-        preemption.install()
+        signals.install()
         loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
         try:
             self._resume(loop)
@@ -201,7 +202,7 @@ class GenericTrainer:
             self._saving.save(loop)
         if stop:
             self._saving.save_last(loop, complete=False)
-            by = Signals(stop) if stop > 1 else preemption.SIGNALS[0]
+            by = Signals(stop) if stop > 1 else signals.SIGNALS[0]
             self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
             raise Stopped(by)

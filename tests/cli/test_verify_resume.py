@@ -14,7 +14,7 @@ import pytest
 from mtf.commands import verify_resume
 from mtf.commands.verify_resume import Wishes, shortened
 from mtf.report.proofs import Proved, table_of, verdict_text
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify.laboratory import Order
 from tests.cli.mtf import mtf
 from tests.repos import make_repo

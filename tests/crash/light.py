@@ -13,13 +13,13 @@ import time
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.trainer import job
+from mtf.trainer.job import run_job
 
 if TYPE_CHECKING:
-    from mtf.trainer.journal import Journal
+    from mtf.trainer.storage.journal import Journal
 
 
-def live(this: job.Job, journal: Journal) -> None:
+def live(this: run_job.Job, journal: Journal) -> None:
     """Append to ``lives``, which the tests count, and journal a complete training."""
     assert this.request is not None
     job_dir, index = this.request
@@ -36,5 +36,5 @@ def live(this: job.Job, journal: Journal) -> None:
     journal.finished(0, 0, {})
 
 
-job._train = live
-sys.exit(job.main(sys.argv[1:]))
+run_job._train = live
+sys.exit(run_job.main(sys.argv[1:]))

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify import trials
-from mtf.trainer.verify.places import SOFT, chain
+from mtf.trainer.verify.interruption_points import SOFT, chain
 from mtf.trainer.verify.recorder import Recorder
 from mtf.trainer.verify.trials import COMPLETE, OUTPUT, STOPPED, Interruption
 from tests.trainer.kinds import ALIKE, BESIDES, KINDS

@@ -21,22 +21,27 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, IterableDataset, Subset, get_worker_info
 
-from mtf.trainer.callbacks import Callback
+from mtf.trainer.compute.fabric import Fabric, build_fabric
+from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.context import RunContext
-from mtf.trainer.fabric import Fabric, build_fabric
-from mtf.trainer.job import read_config
-from mtf.trainer.phases import Phase
-from mtf.trainer.rng import seed_all, seed_at
+from mtf.trainer.job.run_job import read_config
+from mtf.trainer.loop.callbacks import Callback
+from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify import trials
-from mtf.trainer.verify.compare import difference, result
+from mtf.trainer.verify.compare_trainings import difference, result
 from mtf.trainer.verify.trials import COMPLETE, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from mtf.trainer.loop import Loop
+    from mtf.trainer.loop.loop import Loop
 
-for _name in ("mtf.spec.yaml.parse", "mtf.spec.schema.schema", "mtf.trainer.models", "yaml"):
+for _name in (
+    "mtf.spec.yaml.parse",
+    "mtf.spec.schema.schema",
+    "mtf.trainer.components.models",
+    "yaml",
+):
     importlib.import_module(_name)  # now: each forked child would import it anew
 
 __all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf.trainer import agreement
-from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.compute import rank_sync
+from mtf.trainer.runtime.signals import STOP, Stopped
 from tests.trainer.nasty import COMPLETE, STOPPED, train
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _rank(run: Path, env: Mapping[str, str], prepare: Any, training: Callable[[P
         os.environ.update(env)
         torch.set_num_threads(1)
         STOP.requested, STOP.signal = False, None
-        agreement.MEET_EVERY_S = 0.0  # at every cut: these trainings take but a moment
+        rank_sync.MEET_EVERY_S = 0.0  # at every cut: these trainings take but a moment
         if prepare:
             prepare()
         training(run)

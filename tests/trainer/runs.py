@@ -15,8 +15,8 @@ import torch
 
 from mtf import rundir
 from mtf.core.vocabulary.git_tree_ids import Manifest, object_id, tree_id
-from mtf.trainer import job
-from mtf.trainer.preemption import STOP
+from mtf.trainer.job import run_job
+from mtf.trainer.runtime.signals import STOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,7 +156,7 @@ class Job:
             sys.path.insert(0, str(live))
         STOP.requested, STOP.signal = False, None
         torch.set_num_threads(1)
-        return job.main([str(run)])
+        return run_job.main([str(run)])
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the signal that killed it; None while it runs."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtf.trainer.phases import CUTS, Phase
+from mtf.trainer.loop.phases import CUTS, Phase
 from tests.trainer.kinds import BESIDES, KINDS
 from tests.trainer.nasty import (
     COMPLETE,

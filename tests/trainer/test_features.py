@@ -11,19 +11,19 @@ import torch
 from torch.utils.data import TensorDataset
 
 from mtf.errors import MtfError
-from mtf.trainer.callbacks import EMA, Callback, EarlyStopping, build_callbacks
-from mtf.trainer.combine import combined
-from mtf.trainer.data import TensorBatches
-from mtf.trainer.job import read_config
-from mtf.trainer.order import Plan
-from mtf.trainer.phases import Phase
+from mtf.trainer.data.batches import TensorBatches
+from mtf.trainer.data.mixing import combined
+from mtf.trainer.data.order import Plan
+from mtf.trainer.job.run_job import read_config
+from mtf.trainer.loop.callbacks import EMA, Callback, EarlyStopping, build_callbacks
+from mtf.trainer.loop.phases import Phase
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtf.trainer.loop import Loop
+    from mtf.trainer.loop.loop import Loop
 
 INFINITE = {"model": {"type": "tests.trainer.nasty:SometimesInfinite"}}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mtf.trainer import Callback
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.phases import Phase
 from tests.trainer.kinds import ALIKE
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, result, signal_at
 from tests.trainer.ranks import train_ranks
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mtf.trainer.loop import Loop
+    from mtf.trainer.loop.loop import Loop
 
 
 def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mtf.errors import MtfError
 from mtf.trainer import GenericTrainer, RunContext
-from mtf.trainer.fabric import build_fabric
-from mtf.trainer.job import read_config
-from mtf.trainer.phases import Phase
-from mtf.trainer.preemption import SIGNALS
-from mtf.trainer.schedulers import Schedule
-from mtf.trainer.snapshot import differing
-from mtf.trainer.task import OwnSteps, num_samples, task_of
+from mtf.trainer.components.lr_schedulers import Schedule
+from mtf.trainer.compute.fabric import build_fabric
+from mtf.trainer.job.run_job import read_config
+from mtf.trainer.loop.objective import OwnSteps, num_samples, task_of
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.resume.snapshot import differing
+from mtf.trainer.runtime.signals import SIGNALS
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
 from tests.trainer.runs import events, make_run
 
@@ -85,9 +85,9 @@ def test_a_stop_right_after_a_resume_saves_nothing_twice(tmp_path: Path) -> None
         signal.raise_signal(signal.SIGUSR1)
 
     def prepare() -> None:
-        from mtf.trainer import preemption
+        from mtf.trainer.runtime import signals
 
-        preemption.install()
+        signals.install()
         stop_at_once()
 
     assert in_child(run, prepare) == STOPPED

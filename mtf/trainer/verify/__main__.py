@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
-from mtf.trainer.job import collector_at_rest, need_torch
+from mtf.trainer.job.run_job import collector_at_rest, need_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
 
 def _trial(text: str) -> int:
     with collector_at_rest():
-        from mtf.trainer.verify.process import run
+        from mtf.trainer.verify.one_trial import run
         from mtf.trainer.verify.trials import Trial, outcome
     trial = Trial.loads(text)
     return outcome(lambda: run(trial))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mtf.trainer.verify.hidden import GENERATOR
-from mtf.trainer.verify.sources import CLOCK, UNSEEDED
+from mtf.trainer.verify.hidden_state import GENERATOR
+from mtf.trainer.verify.random_sources import CLOCK, UNSEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mtf.trainer.verify.ops import Op
+    from mtf.trainer.verify.random_sources import Source
     from mtf.trainer.verify.recorder import Record
-    from mtf.trainer.verify.sources import Source
 
 _MOST = 5  # names in one sentence
 

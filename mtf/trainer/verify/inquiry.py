@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtf.trainer.verify import diagnose
-from mtf.trainer.verify.compare import difference
+from mtf.trainer.verify.compare_trainings import difference
 from mtf.trainer.verify.diagnose import Cause, Evidence
-from mtf.trainer.verify.hidden import idle_generators, unequal
+from mtf.trainer.verify.hidden_state import idle_generators, unequal
 from mtf.trainer.verify.laboratory import FailedError
+from mtf.trainer.verify.one_trial import read_hidden
 from mtf.trainer.verify.ops import first_op, read_ops
-from mtf.trainer.verify.process import read_hidden
+from mtf.trainer.verify.random_sources import read_sources
 from mtf.trainer.verify.recorder import first_difference
-from mtf.trainer.verify.sources import read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
 from mtf.errors import MtfError
-from mtf.trainer import job
-from mtf.trainer.verify import process, trials
-from mtf.trainer.verify.beside import at_once, places_for
-from mtf.trainer.verify.compare import result
+from mtf.trainer.job import run_job
+from mtf.trainer.verify import one_trial, trials
+from mtf.trainer.verify.compare_trainings import result
+from mtf.trainer.verify.parallel_trials import at_once, places_for
 from mtf.trainer.verify.recorder import read_records
 from mtf.trainer.verify.trials import COMPLETE, OUTPUT, OVERDUE, STOPPED, Interruption, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mtf.trainer.verify.beside import Steps
+    from mtf.trainer.verify.parallel_trials import Steps
     from mtf.trainer.verify.recorder import Record
     from mtf.trainer.verify.trials import Child
 
@@ -73,7 +73,7 @@ class Laboratory:
         self._scratch = scratch
         self._order = order
         self._numbers = itertools.count(1)
-        self.num_workers = job.read_config(scratch).data.num_workers
+        self.num_workers = run_job.read_config(scratch).data.num_workers
         self.forks = forks
         self.processes = 0  # that have been started
         self.at_once = 1  # trainings
@@ -132,7 +132,7 @@ class Laboratory:
     def _start(self, trial: Trial, *, fresh: bool, env: Mapping[str, str]) -> Child:
         log = Path(trial.run_dir) / OUTPUT
         if self.forks and not fresh:
-            return trials.fork(lambda: process.run(trial), log=log, limit_s=self._limit_s)
+            return trials.fork(lambda: one_trial.run(trial), log=log, limit_s=self._limit_s)
         command = [sys.executable, "-m", "mtf.trainer.verify", "--trial", trial.dumps()]
         return trials.spawn(command, log=log, limit_s=self._limit_s, **env)
 

@@ -12,15 +12,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.verify.random_sources import source_line
 from mtf.trainer.verify.recorder import LOADS, digest
-from mtf.trainer.verify.sources import source_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mtf.trainer.verify.hidden import Own
+    from mtf.trainer.verify.hidden_state import Own
     from mtf.trainer.verify.recorder import Place
 
 OPS = "ops.jsonl"

@@ -10,20 +10,20 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from mtf.errors import MtfError
-from mtf.trainer.verify import places
-from mtf.trainer.verify.beside import T, at_once
-from mtf.trainer.verify.compare import differences, first_row
+from mtf.trainer.verify import interruption_points
+from mtf.trainer.verify.compare_trainings import differences, first_row
 from mtf.trainer.verify.inquiry import Inquiry
 from mtf.trainer.verify.laboratory import FailedError
-from mtf.trainer.verify.process import read_end, read_lives
+from mtf.trainer.verify.one_trial import read_end, read_lives
+from mtf.trainer.verify.parallel_trials import T, at_once
 from mtf.trainer.verify.recorder import first_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mtf.trainer.verify.beside import Steps
     from mtf.trainer.verify.diagnose import Cause
     from mtf.trainer.verify.laboratory import Laboratory, Order, Training
+    from mtf.trainer.verify.parallel_trials import Steps
     from mtf.trainer.verify.trials import Interruption
 
     Say = Callable[..., None]
@@ -133,9 +133,9 @@ class _Proof:
     def _chosen(self) -> dict[str, list[Interruption]]:
         wanted = self._order.phases
         if not self._phases and not wanted:
-            return {"": places.at_moments(self._seconds)}
+            return {"": interruption_points.at_moments(self._seconds)}
         often = self._lab.forks and self._seconds <= _QUICK_S
-        if chosen := places.interruptions(self._phases, wanted, often=often):
+        if chosen := interruption_points.interruptions(self._phases, wanted, often=often):
             return chosen
         there = ", ".join(self._phases) or "none: it is a loop of its own"
         raise MtfError(f"the training never comes to {', '.join(wanted)}. Its phases: {there}")
@@ -154,7 +154,7 @@ class _Proof:
 
     def _chain(self) -> Steps[Trace | None]:
         """Interrupt again and again; a training that is complete too soon makes way for another."""
-        left, trainings, trace = places.chain(self._phases, self._order.stops), 0, None
+        left, trainings, trace = interruption_points.chain(self._phases, self._order.stops), 0, None
         asked = len(left)
         while left and trace is None:
             trace, suffered = yield from self._interrupted(left, CHAIN)

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from mtf.trainer.engine import Engine
-from mtf.trainer.loop import HANDLERS, Loop
-from mtf.trainer.phases import Phase
+from mtf.trainer.compute.step import Engine
+from mtf.trainer.loop.loop import HANDLERS, Loop
+from mtf.trainer.loop.phases import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from mtf.trainer.data import Batches
+    from mtf.trainer.data.batches import Batches
 
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 RECORDS = "records.jsonl"

@@ -11,15 +11,15 @@ import traceback
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.trainer.loop import HANDLERS
-from mtf.trainer.phases import Phase
-from mtf.trainer.preemption import STOP, Stopped
+from mtf.trainer.loop.loop import HANDLERS
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime.signals import STOP, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mtf.trainer.loop import Loop
+    from mtf.trainer.loop.loop import Loop
 
 COMPLETE, FAILED, STOPPED, OVERDUE = 0, 1, 7, 124
 OUTPUT = "output.txt"

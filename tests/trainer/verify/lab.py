@@ -13,7 +13,7 @@ from tests.trainer.runs import config_with
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtf.trainer.verify.beside import Steps
+    from mtf.trainer.verify.parallel_trials import Steps
 
 CODE = """\
 import random, time
@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, get_worker_info
-from mtf.trainer.callbacks import Callback
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.callbacks import Callback
+from mtf.trainer.loop.phases import Phase
 
 class Net(nn.Module):
     def __init__(self, num_classes):

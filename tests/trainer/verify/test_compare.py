@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mtf.trainer.verify.compare import difference, differences, first_row
+from mtf.trainer.verify.compare_trainings import difference, differences, first_row
 
 SAME = [
     (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")])),

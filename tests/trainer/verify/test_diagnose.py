@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mtf.trainer.verify.diagnose import Evidence, why_not_repeatable, why_not_resumable
 from mtf.trainer.verify.ops import Op, first_op
+from mtf.trainer.verify.random_sources import CLOCK, UNSEEDED, Source
 from mtf.trainer.verify.recorder import Place, Record, first_difference
-from mtf.trainer.verify.sources import CLOCK, UNSEEDED, Source
 
 PLACE = Place("training", 0, 1, 1)
 RECORD = Record(PLACE, 1, "same", (1.0,), "loss")

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from mtf.trainer.phases import Phase
+from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify import trials
-from mtf.trainer.verify.beside import at_once
-from mtf.trainer.verify.hidden import Own, summary, unequal
-from mtf.trainer.verify.places import chain, interruptions
+from mtf.trainer.verify.hidden_state import Own, summary, unequal
+from mtf.trainer.verify.interruption_points import chain, interruptions
+from mtf.trainer.verify.parallel_trials import at_once
+from mtf.trainer.verify.random_sources import CLOCK, UNSEEDED, Watcher, read_sources
 from mtf.trainer.verify.recorder import First
-from mtf.trainer.verify.sources import CLOCK, UNSEEDED, Watcher, read_sources
 from mtf.trainer.verify.trials import Interruption, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.trainer.verify.beside import Steps
+    from mtf.trainer.verify.parallel_trials import Steps
 
 PHASES = {"INIT": 1, "TRAIN_BATCH_LOAD": 10, "EPOCH_END": 2}
 USER = """\

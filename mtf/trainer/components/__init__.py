@@ -1,0 +1,1 @@
+"""Models, optimizers, schedulers and their registry: what a configuration names, built."""

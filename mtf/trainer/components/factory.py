@@ -1,0 +1,221 @@
+"""From a configuration to data, model, optimizer and schedule."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from mtf.errors import MtfError
+from mtf.trainer.components.registry import UnknownNameError, call, load, nearest, plugins, unknown
+from mtf.trainer.compute.rng import apart, seed_at
+from mtf.trainer.data.batches import LoadedBatches, Stream, TensorBatches, in_memory, of_loader
+from mtf.trainer.data.mixing import combined
+from mtf.trainer.data.order import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtf.spec.schema.schema import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+    from mtf.trainer.data.batches import Batches
+
+MODELS = {
+    "mlp": "mtf.trainer.components.models:MLP",
+    "transformer": "mtf.trainer.components.models:Transformer",
+}
+DATASETS = {
+    "digits": "mtf.trainer.data.datasets:digits",
+    "synthetic": "mtf.trainer.data.datasets:synthetic",
+}
+_ZOOS = ("timm", "torchvision")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains and validates on, and what models may ask of it."""
+
+    train: Batches
+    validation: Batches | None
+    facts: Mapping[str, Any]  # input_shape, num_classes: those that are known
+
+
+def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) -> Data:
+    """Return one rank's share of the data that a configuration names.
+
+    A data set's factory is called with ``split`` and, where it takes it, ``seed``; it returns a
+    map-style or iterable data set with a length, or a DataLoader; for the split that is trained on
+    also a dict of these by name.
+
+    Raises:
+        MtfError: a name or key is unknown, or the data does not fit the configuration.
+    """
+    factory = _dataset_factory(config.data.dataset_name)
+    deal = partial(_batches, config, world_size=world_size)
+    made = _dataset(factory, config, config.data.train_split)
+    several = made if isinstance(made, Mapping) else {"": made}
+    parts = {name: deal(one, Stream(_joined("train", name), rank)) for name, one in several.items()}
+    train = combined(parts, config.training.combine) if several is made else parts[""]
+    validation: Batches | None = None
+    if config.data.val_split is not None:
+        validation = deal(
+            _dataset(factory, config, config.data.val_split), Stream("validation", rank)
+        )
+    return Data(train, validation, _facts(next(iter(several.values()))))
+
+
+def _joined(name: str, part: str) -> str:
+    return f"{name}/{part}" if part else name
+
+
+def _dataset_factory(name: str) -> Callable[..., Any]:
+    if ":" in name or name in DATASETS:
+        return load(DATASETS.get(name, name), key="data.dataset_name")  # type: ignore[no-any-return]
+    found = plugins("mtf.datasets")
+    if name not in found:
+        raise unknown("data.dataset_name", name, {*DATASETS, *found})
+    return found[name].load()  # type: ignore[no-any-return]
+
+
+def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) -> Any:
+    offered = {"split": split, "seed": config.training.seed}
+    return call(factory, key="data", asked=config.data.further, offered=offered)
+
+
+def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_size: int) -> Batches:
+    data, training = config.data, config.training
+    if isinstance(dataset, DataLoader):
+        return of_loader(dataset, seed=training.seed, stream=stream, world_size=world_size)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size=training.batch_size, **_options(data)
+        )
+        return of_loader(loader, seed=training.seed, stream=stream, world_size=world_size)
+    plan = _plan(_size(dataset, data.dataset_name), training, stream, world_size)
+    if (tensors := in_memory(dataset)) is not None:
+        return TensorBatches(tensors, plan)
+    options = _options(data)
+    if hasattr(dataset, "collate_fn"):
+        options["collate_fn"] = dataset.collate_fn
+    # workers of the training stay for the next epoch; those of the validation would wait idly
+    options["persistent_workers"] = data.num_workers > 0 and stream.is_train
+    return LoadedBatches(dataset, plan, seed=training.seed, stream=stream, **options)
+
+
+def _size(dataset: Any, name: str) -> int:
+    if not hasattr(dataset, "__len__"):
+        raise MtfError(
+            f"data.dataset_name: {name} has no length: give it a __len__ that says how many samples"
+            " an epoch has"
+        )
+    return len(dataset)
+
+
+def _plan(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> Plan:
+    is_train = stream.is_train
+    if size < world_size:
+        raise MtfError(f"{size} samples to {stream.name} on are too few for {world_size} ranks")
+    share = -(-size // world_size)
+    if is_train and share < training.batch_size:
+        there = f"{size} samples there are"
+        if world_size > 1:
+            there = f"{share} samples that each of {world_size} ranks has of {size}"
+        raise MtfError(f"training.batch_size: {training.batch_size} is more than the {there}")
+    return Plan(
+        size, training.batch_size, training.seed, shuffled=is_train, rank=stream.rank,
+        world_size=world_size,
+    )  # fmt: skip
+
+
+def _options(data: DataConfig) -> dict[str, Any]:
+    pin = data.pin_memory and torch.cuda.is_available()
+    return {"num_workers": data.num_workers, "pin_memory": pin}
+
+
+def _facts(dataset: Any) -> dict[str, Any]:
+    """Return what models may ask of the data: its own attributes, else as the first sample is."""
+    dataset = getattr(dataset, "dataset", dataset) if isinstance(dataset, DataLoader) else dataset
+    facts: dict[str, Any] = {}
+    for name in ("input_shape", "num_classes"):
+        if hasattr(dataset, name):
+            facts[name] = getattr(dataset, name)
+    if "num_classes" not in facts and hasattr(dataset, "classes"):  # torchvision's way
+        facts["num_classes"] = len(dataset.classes)
+    is_sought = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if "input_shape" not in facts and is_sought:
+        with apart(seed_at("facts")):
+            sample = dataset[0]
+        if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):
+            facts["input_shape"] = tuple(sample[0].shape)
+    return facts
+
+
+def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Module:
+    """Return the model of a configuration.
+
+    ``mlp``, ``transformer`` and the names of plug-ins; ``package.module:Name`` from the pinned
+    checkout; ``timm:name`` and ``torchvision:name``, or the bare name of a model there. It is
+    called with its further keys and those of ``hidden_size``, ``num_layers``, ``dropout``,
+    ``activation``, ``input_shape`` and ``num_classes`` that it takes.
+
+    Raises:
+        MtfError: a name or key is unknown, or a package is not installed.
+    """
+    prefix, colon, name = config.type.partition(":")
+    if colon and prefix in _ZOOS:
+        return _from_zoo(prefix, name, config, facts)
+    if colon or config.type in MODELS:
+        factory = load(MODELS.get(config.type, config.type), key="model.type")
+    elif (point := plugins("mtf.models").get(config.type)) is not None:
+        factory = point.load()
+    else:
+        return _found_in_zoo(config, facts)
+    fields = ("hidden_size", "num_layers", "dropout", "activation")
+    offered = {field: getattr(config, field) for field in fields} | dict(facts)
+    model = call(factory, key="model", asked=config.further, offered=offered)
+    if not isinstance(model, torch.nn.Module):
+        raise MtfError(f"model.type: {config.type} returned a {type(model).__name__}, no nn.Module")
+    return model
+
+
+def _found_in_zoo(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Module:
+    installed = [zoo for zoo in _ZOOS if importlib.util.find_spec(zoo)]
+    for zoo in installed:
+        if config.type in _zoo_names(zoo):
+            return _from_zoo(zoo, config.type, config, facts)
+    error = unknown("model.type", config.type, {*MODELS, *plugins("mtf.models")})
+    missing = " or ".join(f"pip install {zoo}" for zoo in _ZOOS if zoo not in installed)
+    hint = f" (a model of timm or torchvision: {missing})" if missing else ""
+    raise UnknownNameError(f"{error}{hint}")
+
+
+def _from_zoo(
+    zoo: str, name: str, config: ModelConfig, facts: Mapping[str, Any]
+) -> torch.nn.Module:
+    if importlib.util.find_spec(zoo) is None:
+        raise UnknownNameError(
+            f"model.type: {config.type} needs {zoo}, which is not installed here: pip install {zoo}"
+        )
+    if name not in (known := _zoo_names(zoo)):
+        raise UnknownNameError(f"model.type: {zoo} has no model {name!r}{nearest(name, known)}")
+    asked = dict(config.further)
+    if "num_classes" in facts:
+        asked.setdefault("num_classes", facts["num_classes"])
+    if zoo == "timm":
+        if len(facts.get("input_shape", ())) == 3:
+            asked.setdefault("in_chans", facts["input_shape"][0])
+        return _zoo(zoo).create_model(name, **asked)  # type: ignore[no-any-return]
+    return _zoo(zoo).get_model(name, **asked)  # type: ignore[no-any-return]
+
+
+def _zoo_names(zoo: str) -> list[str]:
+    return list(_zoo(zoo).list_models())
+
+
+def _zoo(name: str) -> Any:
+    return importlib.import_module("timm" if name == "timm" else "torchvision.models")

@@ -1,0 +1,1 @@
+"""A run's job: it claims the run folder, proves the code, trains, and says how it ended."""

@@ -1,0 +1,256 @@
+"""Callbacks: what a training does besides, before and after each phase, and the built-in ones.
+
+A callback's ``state_dict`` is part of every checkpoint. What it does belongs to the phase it is
+called for: no cut lies between, so a resume never does it twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mtf.errors import MtfError
+from mtf.trainer.components.registry import call, load, plugins, unknown
+from mtf.trainer.loop.phases import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import torch
+
+    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.trainer.loop.loop import Loop
+    from mtf.trainer.storage.checkpoint_store import Saved
+
+
+class Callback:
+    """Does nothing: derive from it, and override what you need.
+
+    ``training`` is the loop: ``training.state`` (epoch, global_step, metrics), ``training.config``,
+    ``training.batch`` and ``training.loss``, ``training.engine.module`` and ``.optimizers``,
+    ``training.fabric``; ``training.end(reason)`` ends the training at the end of this epoch. With
+    several ranks each of them calls its own.
+
+    Attributes:
+        phases: those that ``before`` and ``after`` are called for; the others cost nothing.
+    """
+
+    phases: Collection[Phase] = ()
+
+    def on_start(self, training: Loop) -> None:
+        """Prepare: called once a process, before ``load_state_dict``."""
+
+    def before(self, phase: Phase, training: Loop) -> None:
+        """Act before a phase is executed."""
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        """Act after a phase was executed, before the training may stop."""
+
+    def on_checkpoint(self, training: Loop, saved: Saved) -> None:
+        """Act on a checkpoint that is durable; called on the first rank, between two phases.
+
+        One that is written in the background is told at the next save, or at the end or stop of
+        the training: ``saved`` says which epoch and step it is of, ``training`` is further on. The
+        last one before a process is killed may never be told.
+        """
+
+    def on_exception(self, training: Loop, error: BaseException) -> None:
+        """Act on what ends the training unasked; the error goes on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a stop, as containers of tensors, text and numbers."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+
+    def evaluated(self) -> torch.nn.Module | None:
+        """Return the module to validate in the place of the trained one; None: no other."""
+        return None
+
+
+class EarlyStopping(Callback):
+    """Ends the training when a metric has not improved for some epochs.
+
+    Args:
+        monitor: the metric.
+        mode: ``min`` or ``max``.
+        patience: epochs without improvement that are accepted.
+        min_delta: what counts as an improvement is more than this.
+    """
+
+    phases = (Phase.EPOCH_END,)
+
+    def __init__(
+        self, monitor: str, mode: str = "min", patience: int = 5, min_delta: float = 0.0
+    ) -> None:
+        self._monitor, self._mode = monitor, mode
+        self._patience, self._min_delta = patience, min_delta
+        self._best: float | None = None
+        self._waited = 0
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        """Compare the epoch's metric with the best so far.
+
+        Raises:
+            MtfError: there is no such metric.
+        """
+        del phase
+        metrics = training.state.metrics
+        if self._monitor not in metrics:
+            raise MtfError(
+                f"callbacks.early_stopping.monitor: no metric {self._monitor!r}; there are"
+                f" {', '.join(metrics)}"
+            )
+        value = metrics[self._monitor]
+        if self._is_better(value):
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited >= self._patience:
+            best = "" if self._best is None else f", best {self._best:g}"
+            training.end(
+                f"early stopping: {self._monitor} has not improved for {self._waited} epochs{best}"
+            )
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value) or self._best is None:
+            return not math.isnan(value)
+        gain = self._best - value if self._mode == "min" else value - self._best
+        return gain > self._min_delta
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value and the epochs since."""
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._best, self._waited = state["best"], state["waited"]
+
+
+class EMA(Callback):
+    """Keeps an exponential moving average of the weights, and validates with it.
+
+    Buffers are copied as they are. The average stands in checkpoints under ``callbacks``, with the
+    names of the module's own state.
+
+    Args:
+        decay: weight of the past at each update, from 0 to below 1.
+        every_n_steps: optimizer steps between two updates.
+        evaluate: whether validation runs on the average.
+    """
+
+    phases = (Phase.INIT, Phase.TRAIN_BATCH_OPTIM_STEP)
+
+    def __init__(self, decay: float = 0.999, every_n_steps: int = 1, *, evaluate: bool = True):
+        self._decay, self._every, self._evaluate = decay, every_n_steps, evaluate
+        self._average: AveragedModel | None = None
+
+    def on_start(self, training: Loop) -> None:
+        """Make room for the average."""
+        self._average = AveragedModel(
+            training.engine.module,
+            multi_avg_fn=get_ema_multi_avg_fn(self._decay),  # type: ignore[no-untyped-call]
+        )
+        self._average.update_parameters(training.engine.module)  # a first one is taken as it is
+        self._average.eval()
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        """Begin at the weights as they are, and add those after each step."""
+        assert self._average is not None
+        if phase is Phase.INIT:  # weights of another run may have been put in
+            self._average.module.load_state_dict(training.engine.module.state_dict())
+        elif training.state.global_step % self._every == 0:
+            self._average.update_parameters(training.engine.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average."""
+        assert self._average is not None
+        module = self._average.module
+        held = module.state_dict()
+        further = {name: b for name, b in module.named_buffers() if name not in held}
+        return {"average": held, "buffers": further}  # the latter are not persistent in the module
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from it."""
+        assert self._average is not None
+        module = self._average.module
+        module.load_state_dict(state["average"])
+        for name, value in state.get("buffers", {}).items():
+            module.get_buffer(name).copy_(value)
+
+    def evaluated(self) -> torch.nn.Module | None:
+        """Return the averaged module."""
+        return self._average.module if self._average is not None and self._evaluate else None
+
+
+def build_callbacks(config: ExperimentConfig, *, monitor: str) -> dict[str, Callback]:
+    """Return the callbacks of a configuration, by their names in it.
+
+    Args:
+        config: its section ``callbacks``.
+        monitor: the metric that is watched unless the section says another.
+
+    Raises:
+        MtfError: a type or key is unknown.
+    """
+    section = config.callbacks
+    built: dict[str, Callback] = {}
+    if section.ema is not None:
+        built["ema"] = EMA(**section.ema.model_dump())
+    for name, given in section.further.items():
+        built[name] = _own(name, given)
+    if (stopping := section.early_stopping) is not None:
+        watched = stopping.monitor or monitor
+        mode = stopping.mode or (config.checkpoint.mode if watched == monitor else "min")
+        built["early_stopping"] = EarlyStopping(
+            watched, mode, stopping.patience, stopping.min_delta
+        )
+    return built
+
+
+Handler = Callable[["Loop"], Phase]
+
+
+def with_callbacks(
+    handlers: Mapping[Phase, Handler], callbacks: Collection[Callback]
+) -> dict[Phase, Handler]:
+    """Return the handlers of phases with the callbacks around those that want to be called."""
+    wrapped = dict(handlers)
+    for phase, handler in handlers.items():
+        wanting = [callback for callback in callbacks if phase in callback.phases]
+        if wanting or (callbacks and phase is Phase.EPOCH_END):  # where ``end`` takes effect
+            wrapped[phase] = functools.partial(_call_around, phase, handler, wanting)
+    return wrapped
+
+
+def _call_around(phase: Phase, handler: Handler, wanting: list[Callback], training: Loop) -> Phase:
+    for callback in wanting:
+        callback.before(phase, training)
+    following = handler(training)
+    for callback in wanting:
+        callback.after(phase, training)
+    ends = phase is Phase.EPOCH_END and training.state.ended_by is not None
+    return Phase.TRAINING_COMPLETE if ends else following
+
+
+def _own(name: str, given: Any) -> Callback:
+    asked = dict(given)
+    target = asked.pop("type")
+    key = f"callbacks.{name}"
+    if ":" in target:
+        factory = load(target, key=f"{key}.type")
+    elif (point := plugins("mtf.callbacks").get(target)) is not None:
+        factory = point.load()
+    else:
+        raise unknown(f"{key}.type", target, set(plugins("mtf.callbacks")))
+    made = call(factory, key=key, asked=asked, offered={})
+    if not isinstance(made, Callback):
+        raise MtfError(
+            f"{key}.type: {target} returned a {type(made).__name__}, no mtf.trainer.Callback"
+        )
+    return made

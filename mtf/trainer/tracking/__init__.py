@@ -1,0 +1,1 @@
+"""What people watch: scalars mirrored to W&B, TensorBoard and CSV, progress and throughput."""

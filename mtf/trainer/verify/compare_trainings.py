@@ -1,0 +1,151 @@
+"""What a training has left behind, and where two of them differ in their bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtf import rundir
+from mtf.errors import MtfError
+from mtf.trainer.storage.checkpoint_store import CheckpointStore
+from mtf.trainer.storage.scalars import SCALARS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_FIRST = ("model", "gradients", "optimizer", "scheduler", "scaler")  # in the order people ask
+_TIMES = frozenset({"timestamp"})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where two results differ, and by how much."""
+
+    where: str  # like /content/model/layers.0.weight
+    detail: str
+
+    def __str__(self) -> str:
+        """Return place and amount."""
+        return f"{self.where}: {self.detail}"
+
+
+def result(run: Path) -> dict[str, Any]:
+    """Return all that a finished training has left, but the time it was saved.
+
+    Raises:
+        MtfError: there is no intact checkpoint.
+    """
+    newest = CheckpointStore(run / rundir.CHECKPOINTS, keep_last=1).newest_intact()
+    if newest is None:
+        raise MtfError(f"{run}: the training has left no checkpoint: there is nothing to compare")
+    content = _read(newest.path)
+    for rank in content.get("ranks", []):
+        for name in _TIMES & rank.keys():
+            del rank[name]
+    scalars = run / SCALARS
+    return {
+        "content": _ordered(content),
+        "scalars": scalars.read_bytes() if scalars.exists() else b"",
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch's own kinds of error
+        why = next((line for line in str(e).splitlines() if "nsupported" in line), str(e))
+        said = why.partition(" Please")[0].strip(" .")
+        raise MtfError(
+            f"{path}: no resume could read this checkpoint: {said}. What state_dict() returns may"
+            " hold tensors, numbers, text and containers of these only"
+        ) from e
+    return content
+
+
+def difference(left: Any, right: Any) -> str | None:
+    """Return where two results differ in their bits, None where they are the same."""
+    first = next(differences(left, right), None)
+    return None if first is None else str(first)
+
+
+def differences(left: Any, right: Any, where: str = "") -> Iterator[Difference]:
+    """Yield each place where two results differ in their bits."""
+    if type(left) is not type(right):
+        yield Difference(where, f"{type(left).__name__}, then {type(right).__name__}")
+    elif isinstance(left, dict):
+        yield from _of_dicts(left, right, where)
+    elif isinstance(left, list | tuple):
+        if len(left) != len(right):
+            yield Difference(where, f"{len(left)} entries, then {len(right)}")
+        for i, (a, b) in enumerate(zip(left, right, strict=False)):
+            yield from differences(a, b, f"{where}/{i}")
+    elif (detail := _of_values(left, right)) is not None:
+        yield Difference(where, detail)
+
+
+def first_row(left: bytes, right: bytes) -> tuple[Any, Any] | None:
+    """Return the first rows of two files of scalars that differ; None for one that has ended."""
+    ours, theirs = left.splitlines(), right.splitlines()
+    for i in range(max(len(ours), len(theirs))):
+        a, b = (rows[i] if i < len(rows) else None for rows in (ours, theirs))
+        if a != b:
+            return tuple(None if row is None else json.loads(row) for row in (a, b))  # type: ignore[return-value]
+    return None
+
+
+def _ordered(content: Mapping[str, Any]) -> dict[str, Any]:
+    names = [name for name in _FIRST if name in content]
+    return {name: content[name] for name in [*names, *(n for n in content if n not in names)]}
+
+
+def _of_values(left: Any, right: Any) -> str | None:
+    if isinstance(left, torch.Tensor):
+        return None if _same(left, right) else _amount(left, right)
+    if left == right or (left != left and right != right):  # noqa: PLR0124 -- NaN
+        return None
+    return _first_line(left, right) if isinstance(left, bytes) else f"{left!r}, then {right!r}"
+
+
+def _of_dicts(left: dict[Any, Any], right: dict[Any, Any], where: str) -> Iterator[Difference]:
+    for key, value in left.items():
+        if key in right:
+            yield from differences(value, right[key], f"{where}/{key}")
+        else:
+            yield Difference(f"{where}/{key}", "there, then missing")
+    for key in right.keys() - left.keys():
+        yield Difference(f"{where}/{key}", "missing, then there")
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return whether bits are equal: NaN equals itself, and -0.0 is not 0.0."""
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    if left.layout is not torch.strided or left.is_quantized:
+        return torch.equal(left, right)
+    return torch.equal(_bytes(left), _bytes(right))
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    whole = tensor.detach().resolve_conj().resolve_neg()
+    return whole.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
+    if left.dtype != right.dtype or left.shape != right.shape:
+        kinds = (f"{t.dtype}{list(t.shape)}".removeprefix("torch.") for t in (left, right))
+        return ", then ".join(kinds)
+    if not left.numel() or left.dtype.is_complex:
+        return "other values"
+    far = (left.double() - right.double()).abs()
+    if not far.any():
+        return "equal values in other bits, as 0.0 and -0.0 are"
+    return f"{int((far != 0).sum())} of {far.numel()} values, by {float(far.max()):.3g} at most"
+
+
+def _first_line(left: bytes, right: bytes) -> str:
+    rows = first_row(left, right)
+    return "other bytes" if rows is None else f"{json.dumps(rows[0])}, then {json.dumps(rows[1])}"

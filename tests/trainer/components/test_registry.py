@@ -1,0 +1,317 @@
+"""Names in a configuration become things, or errors that name the nearest."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from mtf.errors import MtfError
+from mtf.spec.schema.schema import ExperimentConfig, ModelConfig, OptimizerConfig, SchedulerConfig
+from mtf.trainer.components.factory import build_data, build_model
+from mtf.trainer.components.lr_schedulers import Length, Schedule, build_schedule
+from mtf.trainer.components.optimizers import OPTIMIZERS, build_optimizer
+from mtf.trainer.components.registry import load
+from mtf.trainer.data.datasets import digits, synthetic
+from tests.trainer.runs import DIGITS, config_with
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+IMAGES = {"input_shape": (1, 8, 8), "num_classes": 10}
+NAMES = dict.fromkeys(
+    ("run", "submission", "experiment", "key", "commit", "code_dir", "manifest", "repository"), ""
+)
+
+
+def config(**changes: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(
+        {**config_with(DIGITS, changes), "mtf": {**NAMES, "grid": None}}
+    )
+
+
+def model(type_: str, facts: dict[str, Any] = IMAGES, **keys: Any) -> torch.nn.Module:
+    small = {"hidden_size": 8, "num_layers": 2, **keys}
+    return build_model(ModelConfig.model_validate({"type": type_, **small}), facts)
+
+
+def optimizer(type_: str, **keys: Any) -> torch.optim.Optimizer:
+    section = OptimizerConfig.model_validate({"type": type_, "lr": 0.1, **keys})
+    return build_optimizer(section, torch.nn.Linear(4, 4, bias=False))
+
+
+def schedule(type_: str, **keys: Any) -> Schedule:
+    section = SchedulerConfig.model_validate({"type": type_, **keys})
+    return build_schedule(section, optimizer("sgd"), Length(100, 10), monitor="val_loss")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder that imports look into."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(tmp_path))
+    yield tmp_path
+    sys.path.remove(str(tmp_path))
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["mlp", "transformer"])
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 4, 4)])
+def test_built_in_models_take_vectors_sequences_and_images(
+    type_: str, shape: tuple[int, ...]
+) -> None:
+    made = model(type_, {"input_shape": shape, "num_classes": 7}, activation="gelu")
+    assert made(torch.zeros(3, *shape)).shape == (3, 7)
+
+
+def test_the_transformer_reads_token_ids() -> None:
+    made = model("transformer", {"input_shape": (6,), "num_classes": 3}, vocab_size=11)
+    assert made(torch.randint(11, (2, 6))).shape == (2, 3)
+
+
+def test_models_honour_their_section() -> None:
+    made = model("mlp", hidden_size=5, num_layers=3, dropout=0.25)
+    assert [layer.out_features for layer in made.hidden] == [5, 5, 5]
+    assert made.dropout.p == 0.25
+    heads = model("transformer", num_heads=2, feedforward_size=24).encoder.layers[0]
+    assert (heads.self_attn.num_heads, heads.linear1.out_features) == (2, 24)
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys", "said"),
+    [
+        ("transfromer", {}, "unknown name 'transfromer'. Did you mean transformer"),
+        ("resnet50", {}, "pip install timm or pip install torchvision"),
+        ("timm:resnet50", {}, "needs timm, which is not installed here: pip install timm"),
+        ("torchvision:resnet50", {}, "pip install torchvision"),
+        ("mlp", {"activation": "rleu"}, "model.activation: unknown name 'rleu'. Did you mean relu"),
+        ("mlp", {"num_head": 3}, "model.num_head: MLP takes no such key. It takes activation"),
+        ("transformer", {"num_heads": 3}, "3 does not divide hidden_size, 8"),
+        ("no_such.place:Net", {}, "no module 'no_such' in the pinned checkout"),
+        ("torch.nn:Linaer", {}, "torch.nn has no 'Linaer'. Did you mean Linear"),
+        ("json:dumps", {}, "model: dumps needs obj: add it to the section"),
+    ],
+)
+def test_wrong_models_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(MtfError) as wrong:
+        model(type_, **keys)
+    assert said in str(wrong.value)
+
+
+def test_a_model_of_the_checkout_gets_what_it_takes(checkout: Path) -> None:
+    (checkout / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes, width):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(width, num_classes)\n"
+        "class Bare(torch.nn.Module):\n"
+        "    layer = torch.nn.Linear(6, 2)\n"
+        "def number(**keys):\n"
+        "    return 3\n"
+    )
+    assert model("mine:Net", width=6).layer.weight.shape == (10, 6)
+    assert model("mine:Bare").layer.weight.shape == (2, 6)  # which takes nothing at all
+    with pytest.raises(MtfError, match="mine:number returned a int"):
+        model("mine:number")
+
+
+def test_an_error_inside_the_users_module_is_not_hidden(checkout: Path) -> None:
+    (checkout / "broken.py").write_text("import no_such_package\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        load("broken:Net", key="model.type")
+
+
+ZOO = """
+import torch
+def list_models(): return ["resnet50", "resnet18"]
+def create(name, num_classes=1000, **keys):
+    model = torch.nn.Linear(1, num_classes)
+    model.asked = name, keys
+    return model
+create_model = get_model = create
+"""
+
+
+def test_models_of_timm_and_torchvision_are_found_by_bare_name(checkout: Path) -> None:
+    (checkout / "timm.py").write_text(ZOO)
+    assert model("resnet50").asked == ("resnet50", {"in_chans": 1})
+    assert model("timm:resnet18", pretrained=False).asked[1]["pretrained"] is False
+    with pytest.raises(MtfError, match=r"timm has no model 'resnet5'\. Did you mean resnet50"):
+        model("timm:resnet5")
+    (checkout / "torchvision").mkdir()
+    (checkout / "torchvision" / "__init__.py").write_text("")
+    (checkout / "torchvision" / "models.py").write_text(ZOO)
+    assert model("torchvision:resnet50").out_features == 10
+
+
+def test_plug_ins_register_by_entry_point(checkout: Path) -> None:
+    (checkout / "extra.py").write_text(
+        "import torch\n"
+        "def net(num_classes): return torch.nn.Linear(2, num_classes)\n"
+        "def data(split): return torch.utils.data.TensorDataset(torch.zeros(64, 2))\n"
+    )
+    info = checkout / "extra-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[mtf.models]\nextra = extra:net\n[mtf.datasets]\nextra = extra:data\n"
+    )
+    assert model("extra", num_layers=1).out_features == 10
+    assert len(build_data(config(data={"dataset_name": "extra"})).train) == 1
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def test_digits_are_split_for_good_and_normalised() -> None:
+    train, validation = digits("train"), digits("validation")
+    assert (len(train), len(validation)) == (1437, 360)
+    assert (train.input_shape, train.num_classes) == ((1, 8, 8), 10)
+    images = train.tensors[0]
+    assert abs(float(images.mean())) < 1e-5
+    assert abs(float(images.std()) - 1) < 1e-3
+    both = torch.cat([images, validation.tensors[0]]).flatten(1)
+    assert len(torch.unique(both, dim=0)) == 1797
+
+
+def test_synthetic_data_is_a_function_of_its_keys() -> None:
+    first, again = (synthetic("train", num_samples=50, num_features=3) for _ in range(2))
+    assert torch.equal(first.tensors[0], again.tensors[0])
+    other = synthetic("train", num_samples=50, num_features=3, data_seed=1)
+    assert not torch.equal(first.tensors[0], other.tensors[0])
+
+
+class Endless(torch.utils.data.Dataset[int]):
+    def __init__(self, split: str) -> None: ...
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"dataset_name": "digit"}}, "unknown name 'digit'. Did you mean digits"),
+        ({"data": {"val_split": "test"}}, "no split 'test' in this data set: there are train and"),
+        ({"data": {"size": 3}}, "data.size: digits takes no such key"),
+        ({"training": {"batch_size": 9999}}, "9999 is more than the 1437 samples"),
+        ({"data": {"dataset_name": f"{__name__}:Endless"}}, "Endless has no length: give it a"),
+    ],
+)
+def test_wrong_data_is_said(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(MtfError) as wrong:
+        build_data(config(**changes))
+    assert said in str(wrong.value)
+
+
+def test_a_batch_is_compared_with_the_share_of_a_rank() -> None:
+    with pytest.raises(MtfError, match="800 is more than the 719 samples that each of 2 ranks"):
+        build_data(config(training={"batch_size": 800}), world_size=2)
+
+
+# -- optimizers and schedulers ---------------------------------------------------------------------
+
+
+def test_all_common_optimizers_have_a_name() -> None:
+    wanted = {"adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"}
+    assert wanted <= set(OPTIMIZERS)
+    for name in sorted(set(OPTIMIZERS) - {"sparseadam"}):
+        made = optimizer(name, weight_decay=0.0)
+        made.param_groups[0]["params"][0].grad = torch.ones(4, 4)
+        made.step()
+
+
+def test_optimizers_get_the_keys_they_have(capsys: pytest.CaptureFixture[str]) -> None:
+    sgd = optimizer("sgd", momentum=0.9, weight_decay=0.2)
+    assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.9, 0.2)
+    assert capsys.readouterr().err == ""
+    assert optimizer("AdamW", betas=[0.8, 0.9]).defaults["betas"] == (0.8, 0.9)
+    optimizer("rmsprop", betas=[0.8, 0.9])
+    assert "optimizer.betas: RMSprop has none, so (0.8, 0.9) is not used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys", "said"),
+    [
+        ("adamww", {}, "optimizer.type: unknown name 'adamww'. Did you mean adamw"),
+        ("sgd", {"momentun": 0.9}, "optimizer.momentun: SGD takes no such key. Did you mean mom"),
+        ("lbfgs", {}, "unknown name 'lbfgs'"),
+    ],
+)
+def test_wrong_optimizers_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(MtfError) as wrong:
+        optimizer(type_, **keys)
+    assert said in str(wrong.value)
+
+
+def test_a_model_without_parameters_cannot_be_trained() -> None:
+    with pytest.raises(MtfError, match="Identity has no parameters to train"):
+        build_optimizer(OptimizerConfig(), torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("type_", "made", "interval"),
+    [
+        ("cosine", lr_scheduler.CosineAnnealingLR, "step"),
+        ("linear", lr_scheduler.LinearLR, "step"),
+        ("polynomial", lr_scheduler.PolynomialLR, "step"),
+        ("onecycle", lr_scheduler.OneCycleLR, "step"),
+        ("step", lr_scheduler.StepLR, "epoch"),
+        ("multistep", lr_scheduler.MultiStepLR, "epoch"),
+        ("exponential", lr_scheduler.ExponentialLR, "epoch"),
+        ("constant", lr_scheduler.ConstantLR, "epoch"),
+        ("plateau", lr_scheduler.ReduceLROnPlateau, "epoch"),
+        ("warm_restarts", lr_scheduler.CosineAnnealingWarmRestarts, "epoch"),
+        ("CosineAnnealingLR", lr_scheduler.CosineAnnealingLR, "step"),
+        ("torch.optim.lr_scheduler:StepLR", lr_scheduler.StepLR, "step"),
+    ],
+)
+def test_schedulers_have_names_and_usual_intervals(type_: str, made: type, interval: str) -> None:
+    keys = {"step_size": 3} if type_.endswith("StepLR") else {}
+    built = schedule(type_, **keys)
+    assert type(built.scheduler) is made
+    assert built.interval == interval
+    assert built.monitor == ("val_loss" if type_ == "plateau" else None)
+
+
+def test_schedulers_are_fitted_to_the_training_in_their_own_unit() -> None:
+    assert schedule("cosine").scheduler.T_max == 100
+    assert schedule("cosine", interval="epoch").scheduler.T_max == 10
+    assert schedule("cosine", T_max=7).scheduler.T_max == 7
+
+
+def test_a_linear_schedule_ends_at_zero() -> None:
+    built = schedule("linear")
+    for _ in range(100):
+        built.scheduler.optimizer.step()
+        built.after_step()
+    assert built.scheduler.get_last_lr() == [pytest.approx(0.0)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys", "said"),
+    [
+        ("cosin", {}, "scheduler.type: unknown name 'cosin'. Did you mean cosine"),
+        ("cosine", {"interval": "batch"}, "scheduler.interval: expected step or epoch"),
+        ("cosine", {"t_max": 3}, "scheduler.t_max: CosineAnnealingLR takes no such key. Did you"),
+        ("cycliclr", {}, "scheduler: CyclicLR needs base_lr, max_lr: add it to the section"),
+    ],
+)
+def test_wrong_schedulers_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(MtfError) as wrong:
+        schedule(type_, **keys)
+    assert said in str(wrong.value)
+
+
+def test_a_monitored_metric_must_be_there() -> None:
+    with pytest.raises(MtfError, match="no metric 'val_los'; there are train_loss"):
+        schedule("plateau", monitor="val_los").after_metrics({"train_loss": 1.0})

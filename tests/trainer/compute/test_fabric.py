@@ -1,0 +1,66 @@
+"""Importing Fabric costs what Fabric needs, and leaves Lightning whole for who wants it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from mtf.trainer.compute.fabric import build_fabric, set_threads
+from mtf.trainer.job.run_job import read_config
+from tests.trainer.runs import ROOT, make_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+SCRIPT = """
+import sys
+import mtf.trainer.job.run_job
+assert "torch" not in sys.modules
+from mtf.trainer import GenericTrainer
+assert "lightning.pytorch" not in sys.modules and "torchmetrics" not in sys.modules
+assert "wandb" not in sys.modules and "sklearn" not in sys.modules
+import lightning
+from lightning import Trainer
+import torchmetrics
+assert lightning.Fabric is sys.modules["mtf.trainer.compute.fabric"].Fabric
+assert torchmetrics.Metric
+try:
+    lightning.no_such_thing
+except AttributeError:
+    print("whole")
+"""
+
+
+def test_fabric_is_imported_without_the_rest_of_lightning() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "whole\n", done.stderr
+
+
+def test_mixed_precision_without_cuda_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read_config(make_run(tmp_path, training={"use_amp": True}))
+    fabric = build_fabric(config, {})
+    if not torch.cuda.is_available():
+        assert fabric.strategy.precision.precision == "32-true"
+        assert "training.use_amp: no CUDA device here" in capsys.readouterr().err
+
+
+def test_threads_are_those_the_job_was_given() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_threads({"SLURM_CPUS_PER_TASK": "2", "MTF_CPUS": "1"})
+        assert torch.get_num_threads() == 2
+        set_threads({"MTF_CPUS": "1"})
+        assert torch.get_num_threads() == 1
+        set_threads({})
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

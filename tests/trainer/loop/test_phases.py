@@ -1,0 +1,36 @@
+"""Phases, table and handlers are one machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtf.trainer.loop.loop import HANDLERS
+from mtf.trainer.loop.phases import CUTS, NEXT, REPLAYED, Phase
+from tests.trainer.nasty import NASTY, train
+from tests.trainer.runs import make_run
+
+
+def test_phases_table_and_handlers_are_the_same_set() -> None:
+    assert set(NEXT) == set(Phase)
+    assert set(HANDLERS) == set(Phase) - {Phase.TRAINING_COMPLETE}
+    assert frozenset().union(*NEXT.values()) == set(Phase) - {Phase.INIT}
+
+
+def test_every_phase_leads_to_the_end() -> None:
+    reach = {Phase.TRAINING_COMPLETE}
+    while more := {p for p in Phase if NEXT[p] & reach} - reach:
+        reach |= more
+    assert reach == set(Phase)
+
+
+def test_only_what_holds_a_batch_or_a_graph_is_no_cut() -> None:
+    assert set(Phase) == CUTS | REPLAYED
+    assert {p for p in Phase if p.endswith(("_FORWARD", "_BACKWARD"))} <= REPLAYED
+
+
+def test_an_illegal_step_is_caught(tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = make_run(tmp_path_factory.mktemp("illegal"), base=NASTY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HANDLERS, Phase.TRAIN_BATCH_LOAD, lambda _: Phase.EPOCH_END)
+        with pytest.raises(AssertionError, match="TRAIN_BATCH_LOAD -> EPOCH_END"):
+            train(run)

@@ -1,0 +1,105 @@
+"""The state in a checkpoint is plain, versioned and whole."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mtf.errors import MtfError
+from mtf.trainer.compute.rng import RNGState, apart, seed_all, seed_at
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.loop.state import FORMAT, ResumeState, TrainMicroState, ValMicroState
+from mtf.trainer.resume.snapshot import migrated
+
+CPU = torch.device("cpu")
+
+
+def draw() -> tuple[Any, ...]:
+    return (
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.rand()),
+        float(np.random.randn()),
+        torch.rand(2).tolist(),
+    )
+
+
+def through_a_file(plain: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(plain, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_generators_go_on_where_they_were_after_a_file_that_may_hold_no_code() -> None:
+    seed_all(7)
+    draw()  # one gaussian of python and of numpy is in store now
+    state = RNGState.capture()
+    expected = draw(), draw()
+    seed_all(8)
+    RNGState(**through_a_file(state.plain())).restore()
+    assert (draw(), draw()) == expected
+
+
+def test_drawing_apart_is_repeatable_and_leaves_no_trace() -> None:
+    seed_all(7)
+    draw()
+    state = RNGState.capture()
+    expected = draw()
+    state.restore()
+    with apart(3):
+        first = draw()
+    assert draw() == expected
+    with apart(3):
+        assert draw() == first
+
+
+def test_seeds_of_places_differ() -> None:
+    seeds = {seed_at(a, b, c) for a in range(3) for b in range(11) for c in range(11)}
+    assert len(seeds) == 3 * 11 * 11
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_state_reads_back_from_a_file_that_may_hold_no_code() -> None:
+    state = ResumeState(
+        phase=Phase.VAL_BATCH_LOAD,
+        epoch=2,
+        global_step=31,
+        train=TrainMicroState(batch=7, window=3, recent_loss=1.5, recent_count=2),
+        val=ValMicroState(2, {"val_loss": torch.tensor(3.0).double()}, {"val_loss": 8.0}),
+        rng=RNGState.capture(),
+        timestamp="2025-01-01T00:00:00+00:00",
+        metrics={"train_loss": float("nan")},
+    )
+    back = ResumeState.read(through_a_file(state.plain()), CPU)
+    assert back.position() == state.position() == (Phase.VAL_BATCH_LOAD, 2, 31, 7, 2)
+    assert isinstance(back.phase, Phase)
+    assert back.train == state.train
+    assert back.val == state.val
+
+
+def test_a_version_from_the_future_is_refused() -> None:
+    with pytest.raises(MtfError, match=f"has format {FORMAT + 1}, this mtf reads up to {FORMAT}"):
+        migrated({"version": FORMAT + 1})
+
+
+def test_validation_sums_weigh_batches_by_their_size() -> None:
+    val = ValMicroState()
+    val.add({"val_loss": (torch.tensor(30.0), 3.0)})
+    val.add({"val_loss": (torch.tensor(2.0), 1.0)})
+    assert val.pairs() == {"val_loss": (torch.tensor(32.0), 4.0)}
+
+
+def test_the_mean_of_an_epoch_does_not_depend_on_how_often_it_was_logged() -> None:
+    often, never = TrainMicroState(), TrainMicroState()
+    for loss in (1.0, 2.0, 6.0):
+        often.add(torch.tensor(loss))
+        never.add(torch.tensor(loss))
+        assert often.close_recent() == loss
+    assert often.epoch_sum() == never.epoch_sum() == (9.0, 3)

@@ -1,0 +1,365 @@
+"""Checkpoints are written beside the training; a disk that fails does not end it by itself."""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtf import rundir
+from mtf.core.planner.journal_reader import fold
+from mtf.trainer.compute.fabric import build_fabric
+from mtf.trainer.context import RunContext
+from mtf.trainer.job.run_job import read_config
+from mtf.trainer.loop.loop import HANDLERS
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime.signals import STOP
+from mtf.trainer.storage import checkpoint_store
+from mtf.trainer.storage.checkpoint_store import CheckpointStore
+from tests.trainer.nasty import (
+    COMPLETE,
+    NASTY,
+    STOPPED,
+    die_at_call,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
+from tests.trainer.runs import Job, events, make_run, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mtf.trainer.loop.loop import Loop
+
+ONE_EPOCH = {"training": {"max_epochs": 1}}
+# Larger than a journal and a file of scalars: a limit of files' sizes hits it alone.
+LARGE = {"model": {"hidden_size": 2000}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Return the result of the training that nothing befell; each kind is trained once."""
+    results: dict[str, dict[str, Any]] = {}
+
+    def of(**changes: Any) -> dict[str, Any]:
+        if (key := repr(changes)) not in results:
+            run = make_run(tmp_path_factory.mktemp("whole"), base=NASTY, **changes)
+            assert in_child(run) == COMPLETE
+            results[key] = result(run)
+        return results[key]
+
+    return of
+
+
+def at(phase: Phase, nth: int, act: Callable[[], object]) -> None:
+    """Act right before the nth ``phase`` of this process."""
+    handler, seen = HANDLERS[phase], 0
+
+    def probed(loop: Loop) -> Phase:
+        nonlocal seen
+        seen += 1
+        if seen == nth:
+            act()
+        return handler(loop)
+
+    HANDLERS[phase] = probed
+
+
+def hold_first_write(then: Callable[[], object] = lambda: None) -> threading.Event:
+    """Keep the first checkpoint from being written until an event; act when it is durable."""
+    go, save = threading.Event(), CheckpointStore.save
+
+    def held(self: CheckpointStore, *args: Any, **facts: Any) -> Any:
+        CheckpointStore.save = save  # type: ignore[method-assign]
+        assert go.wait(60)
+        saved = save(self, *args, **facts)
+        then()
+        return saved
+
+    CheckpointStore.save = held  # type: ignore[method-assign]
+    return go
+
+
+def limit_files(size: int) -> None:
+    """Make greater files fail, as a full disk does; -1: no longer."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most if size < 0 else size, most))
+
+
+def halves(run: Path) -> list[Path]:
+    return list((run / "checkpoints").glob(".*"))
+
+
+def without_best(trained: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without what it remembers of the best one, which may not have been saved."""
+    trained = copy.deepcopy(trained)
+    del trained["content"]["ranks"][0]["best"]
+    return trained
+
+
+# -- beside the training ---------------------------------------------------------------------------
+
+
+def test_what_is_written_late_is_the_state_at_its_cut(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    """The training has moved on by two batches when the first byte is written; then it dies."""
+    run = make_run(tmp_path, base=NASTY)
+
+    def prepare() -> None:
+        go = hold_first_write(then=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        at(Phase.TRAIN_BATCH_END, 10, go.set)
+        at(Phase.TRAIN_BATCH_END, 11, lambda: time.sleep(60))
+
+    assert in_child(run, prepare) == -signal.SIGKILL
+    newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
+    assert newest is not None
+    assert (newest.epoch, newest.step) == (0, 2)
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), whole()) is None
+
+
+def test_a_kill_at_any_step_of_writing_leaves_no_trace(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    for nth in range(1, 13):  # all of the background write's; the last write's are the same
+        run = make_run(tmp_path, base=NASTY, **ONE_EPOCH)
+        assert in_child(run, lambda n=nth: die_at_call(n)) == -signal.SIGKILL
+        assert in_child(run) == COMPLETE
+        assert difference(result(run), whole(**ONE_EPOCH)) is None, nth
+
+
+def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    for chunk in (1 << 10, 8 << 20):
+        run = make_run(tmp_path, base=NASTY)
+
+        def prepare(size: int = chunk) -> None:
+            pass_on = checkpoint_store._Summing._pass_on
+            go = hold_first_write()
+
+            def slowly(self: Any, data: memoryview) -> None:
+                pass_on(self, data)
+                if size < 8 << 20 and not STOP.requested:
+                    go_on.wait(60)
+
+            go_on = threading.Event()
+            checkpoint_store._CHUNK = size
+            checkpoint_store._Summing._pass_on = slowly  # type: ignore[method-assign]
+
+            def stop() -> None:
+                go.set()
+                os.kill(os.getpid(), signal.SIGTERM)
+                go_on.set()
+
+            at(Phase.TRAIN_BATCH_END, 10, stop)
+
+        assert in_child(run, prepare) == STOPPED
+        assert not halves(run)
+        newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
+        assert newest is not None
+        assert events(run, "checkpoint")[-1]["sha256"] == newest.sha256
+        assert in_child(run) == COMPLETE
+        assert difference(result(run), whole()) is None
+
+
+def test_the_best_one_outlives_the_newest(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, base=NASTY, training={"max_epochs": 6},
+        checkpoint={"keep_last": 1, "every_n_steps": 1, "monitor": "train_loss", "mode": "max"},
+    )  # fmt: skip
+    assert in_child(run) == COMPLETE
+    losses = {f["epoch"]: f["metrics"]["train_loss"] for f in events(run, "metrics")}
+    epoch = max(losses, key=lambda e: losses[e])
+    folder = run / "checkpoints"
+    assert (folder / "best.ckpt").readlink().name.startswith(f"epoch_{epoch:03d}_")
+    assert (folder / "latest.ckpt").readlink().name.startswith("epoch_006_")
+    assert len(list(folder.glob("epoch_*.ckpt"))) == len({epoch, 6})
+
+
+def test_no_best_one_where_none_is_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_best": 0})
+    assert in_child(run) == COMPLETE
+    assert not (run / "checkpoints" / "best.ckpt").is_symlink()
+
+
+# -- a disk that fails -----------------------------------------------------------------------------
+
+
+def test_a_training_goes_on_without_a_checkpoint_and_saves_the_next(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = {**LARGE, "checkpoint": {"every_n_steps": 1}}
+    run = make_run(tmp_path, base=NASTY, **config)
+
+    def prepare() -> None:
+        limit_files(30_000)
+        at(Phase.TRAIN_START_EPOCH, 2, lambda: limit_files(-1))
+
+    assert in_child(run, prepare) == COMPLETE
+    said = capfd.readouterr().err
+    assert "the checkpoint of epoch 0, step 1 is not saved: File too large" in said
+    assert f"{run / 'checkpoints'} (" in said
+    assert "needed, " in said
+    assert "free there" in said
+    unsaved = events(run, "unsaved")
+    assert unsaved[0]["step"] == 1
+    assert said.count("is not saved") == len(unsaved).bit_length() < len(unsaved)
+    assert not halves(run)
+    left, right = without_best(result(run)), without_best(whole(**config))
+    assert difference(left, right) is None
+    assert fold(rundir.read_journal(run), "/r").unsaved is None
+
+
+def test_a_training_that_is_to_stop_at_a_failure_does_and_says_what_is_left(
+    tmp_path: Path,
+) -> None:
+    run = make_run(
+        tmp_path, base=NASTY, **LARGE, checkpoint={"on_error": "stop", "every_n_steps": 1}
+    )
+    before = dict(HANDLERS)
+    at(Phase.TRAIN_BATCH_OPTIM_STEP, 3, lambda: limit_files(30_000))  # in the job: a fork of this
+    try:
+        code, output = Job(run).end()
+    finally:
+        HANDLERS.update(before)
+    assert code == 1
+    assert "Traceback" not in output
+    (failed,) = events(run, "failed")
+    assert (
+        "checkpoint.on_error is stop: the newest checkpoint is epoch_000_step_" in failed["reason"]
+    )
+    assert in_child(run) == COMPLETE
+
+
+@pytest.mark.parametrize("on_error", ["continue", "stop"])
+def test_a_result_that_is_not_durable_fails_the_run(on_error: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, **LARGE, checkpoint={"on_error": on_error})
+    assert in_child(run, lambda: at(Phase.EPOCH_END, 2, lambda: limit_files(30_000))) == 1
+    newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
+    assert newest is not None
+    assert newest.step < 6 or newest.epoch < 2
+    assert in_child(run) == COMPLETE
+
+
+def test_a_stop_that_cannot_be_saved_says_what_is_lost(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=NASTY, **LARGE)
+    stop = signal_at(Phase.TRAIN_BATCH_END, 10, signal.SIGUSR1, after=False)
+
+    def fail_from_here_on() -> None:
+        wait_for(lambda: events(run, "checkpoint"))
+        limit_files(30_000)
+
+    def prepare() -> None:
+        at(Phase.TRAIN_BATCH_END, 10, fail_from_here_on)
+        stop()
+
+    assert in_child(run, prepare) == STOPPED
+    assert "stopped without a checkpoint: the newest checkpoint is" in capfd.readouterr().err
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), whole(**LARGE)) is None
+
+
+def test_a_vanished_folder_is_made_anew(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    remove = lambda: shutil.rmtree(run / "checkpoints", ignore_errors=True)  # noqa: E731
+    assert in_child(run, lambda: at(Phase.TRAIN_START_EPOCH, 2, remove)) == COMPLETE
+    left, right = without_best(result(run)), without_best(whole())
+    assert difference(left, right) is None
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk can only be mounted by root")
+    try:
+        yield
+    finally:
+        subprocess.run(("umount", str(folder)), check=True)
+
+
+def test_a_full_disk_costs_nothing_but_checkpoints_when_there_is_room_again(
+    tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The whole run folder lies on it: journal and scalars find no room either."""
+    with small_disk(tmp_path / "disk", "2m"):
+        run = make_run(tmp_path / "disk", base=NASTY)
+        filler = tmp_path / "disk" / "filler"
+
+        def fill() -> None:
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+        def prepare() -> None:
+            at(Phase.TRAIN_BATCH_LOAD, 2, fill)
+            at(Phase.TRAIN_START_EPOCH, 2, filler.unlink)
+
+        assert in_child(run, prepare) == COMPLETE
+        said = capfd.readouterr().err
+        assert "No space left on device" in said
+        assert "0 bytes free there" in said
+        left, right = without_best(result(run)), without_best(whole())
+        assert difference(left, right) is None
+        assert len(events(run, "metrics")) == 2
+
+
+def test_a_read_only_disk_is_said_and_the_last_good_one_stays(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    with small_disk(run / "checkpoints", "4m"):
+
+        def read_only() -> None:
+            wait_for(lambda: len(events(run, "checkpoint")) == 2)
+            again = ("mount", "-o", "remount,ro", str(run / "checkpoints"))
+            subprocess.run(again, check=True)
+
+        assert in_child(run, lambda: at(Phase.TRAIN_START_EPOCH, 2, read_only)) == 1
+        said = capfd.readouterr().err
+        assert "Read-only file system" in said
+        assert "the training is complete, but its last state is not durable" in said
+        newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
+        assert newest is not None
+        assert newest.epoch <= 1
+
+
+# -- loops of one's own ----------------------------------------------------------------------------
+
+
+def test_a_loop_of_ones_own_keeps_its_best_and_survives_the_disk(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 1})
+    config = read_config(run)
+    context = RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))
+    for epoch, loss in ((1, 0.5), (2, 0.1), (3, 0.3), (4, float("nan"))):
+        context.log(epoch, epoch, {"val_loss": loss})
+        context.checkpoint({"epoch": epoch}, epoch, epoch)
+    folder = run / "checkpoints"
+    assert (folder / "best.ckpt").readlink().name == "epoch_002_step_000002.ckpt"
+    assert len(list(folder.glob("epoch*.ckpt"))) == 2
+    limit_files(10)
+    try:
+        context._journal._speaks = False
+        context.checkpoint({"epoch": 5}, 5, 5)
+    finally:
+        limit_files(-1)
+    assert context.resume() == {"epoch": 4}

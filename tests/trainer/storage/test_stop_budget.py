@@ -1,0 +1,47 @@
+"""A save that does not fit into a stop's grace is told before it hurts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtf.trainer.storage.stop_budget import Watch, is_finished_first, needed_lead_s, warning
+
+
+def test_a_save_that_fits_is_not_worth_a_word() -> None:
+    assert warning(80, 10, 10**9, 90) is None
+
+
+def test_one_that_does_not_says_what_to_set() -> None:
+    said = warning(120, 7, 1_200_000_000, 90)
+    assert said is not None
+    assert "1.2 GB takes about 120 s" in said
+    assert "micro-batch of 7 s" in said
+    assert "only 90 s ahead" in said
+    assert said.endswith("Set slurm.signal_lead: 159")
+    assert warning(120, 7, 1_200_000_000, needed_lead_s(120, 7)) is None
+
+
+def test_it_is_said_once_and_again_when_it_gets_worse(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(90)
+    for save_s in (50, 100, 101, 99, 200):
+        watch.look(save_s, 10**9)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[-1] for line in lines] == ["125", "250"]
+
+
+@pytest.mark.parametrize(
+    ("left", "whole", "grace", "is_best", "first"),
+    [
+        (10, 30, 60, False, True),  # both fit
+        (40, 30, 60, False, False),  # only the newer one, if it begins at once
+        (40, 90, 60, False, True),  # only the one under way
+        (70, 90, 60, True, False),  # none
+        (10, 30, None, False, True),  # nearly done
+        (20, 30, None, False, False),
+        (20, 30, None, True, True),  # one of the best
+    ],
+)
+def test_a_write_under_way_is_finished_where_something_is_gained(
+    left: float, whole: float, grace: float | None, is_best: bool, first: bool
+) -> None:
+    assert is_finished_first(left, whole, grace, is_best=is_best) is first

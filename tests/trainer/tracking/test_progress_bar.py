@@ -1,0 +1,78 @@
+"""Who trains at a terminal sees how far it is; elsewhere nothing is drawn."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from mtf.trainer.loop.loop import HANDLERS
+from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime.console import say
+from tests.trainer.nasty import COMPLETE, NASTY, in_child
+from tests.trainer.runs import events, make_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from mtf.trainer.loop.loop import Loop
+
+WITH_WORKERS = {"num_workers": 1}
+
+
+def read_until_the_cursor_is_back(terminal: int, into: bytearray) -> None:
+    while not into.endswith(b"\x1b[?25h"):
+        into += os.read(terminal, 65536)
+
+
+def said_at_the_end(terminal: int) -> None:
+    """Make this process speak to a terminal, and say a line in the middle of its training."""
+    os.environ["TERM"] = "xterm-256color"
+    os.dup2(terminal, 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    handler = HANDLERS[Phase.EPOCH_END]
+
+    def speaking(loop: Loop) -> Phase:
+        say(f"epoch {loop.state.epoch} is over")
+        return handler(loop)
+
+    HANDLERS[Phase.EPOCH_END] = speaking
+
+
+def test_a_terminal_shows_the_training_and_all_that_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY, data=WITH_WORKERS)
+    ours, terminal = pty.openpty()
+    drawn = bytearray()
+    reader = threading.Thread(target=read_until_the_cursor_is_back, args=(ours, drawn), daemon=True)
+    reader.start()
+    assert in_child(run, lambda: said_at_the_end(terminal)) == COMPLETE
+    reader.join(60)
+    assert not reader.is_alive()
+    os.close(terminal)
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    assert "epoch 2/2 · step 6/6" in text
+    assert "loss " in text
+    lines = text.replace("\r", "\n").splitlines()
+    assert "mtf: epoch 0 is over" in lines
+    assert "mtf: epoch 1 is over" in lines
+
+
+def test_a_file_gets_lines_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_child(make_run(tmp_path, base=NASTY)) == COMPLETE
+    assert "step" not in capfd.readouterr().err
+
+
+def test_the_journal_says_how_fast_it_goes_and_the_rows_do_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=NASTY)
+    assert in_child(run) == COMPLETE
+    last = events(run, "progress")[-1]
+    assert last["steps_per_s"] > 0
+    assert last["samples_per_s"] > last["steps_per_s"]
+    assert last["eta_s"] == 0
+    assert "_per_s" not in (run / "scalars.jsonl").read_text()
