@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.commands import SPEC
 from benchmarks.timing import in_turn, init_repository, process_s
-from mtf.commands.hooks import install
+from mtf.commands.hooks.install import install
 from mtf.git.repo import GitRepo
 
 SPECS = 1000

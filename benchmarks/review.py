@@ -69,8 +69,7 @@ logging:
   log_scalars_every_n_steps: 50
 """
 _IMPORTS = (
-    "import mtf.cli.main, mtf.cli.reconcile, mtf.commands.compare, mtf.commands.plan,"
-    " mtf.report.comments"
+    "import mtf.cli.main, mtf.cli.sync, mtf.commands.review, mtf.commands.plan, mtf.report.comments"
 )
 
 

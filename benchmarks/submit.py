@@ -126,7 +126,7 @@ def main() -> None:
 # all that a sync imports, and the compilation of the sections, which pydantic puts off until then
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
-import mtf.cli.main, mtf.cli.reconcile, mtf.commands.sync
+import mtf.cli.main, mtf.cli.sync, mtf.commands.sync
 import mtf.executor.slurm.executor, mtf.report.plans
 from mtf.spec.schema import keys, schema, settings
 settings.Settings()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from mtf.cli.output import open_here, say
+from mtf.cli.terminal.output import open_here, say
 from mtf.errors import EXIT_ERROR
 
 
@@ -22,7 +22,7 @@ def controller() -> None:
 @click.pass_obj
 def show_status(folder: str, as_json: bool) -> None:
     """Show each cluster's controller; exit code 1 when this clone's cluster has none."""
-    from mtf.commands.controller import standings
+    from mtf.commands.controller.service import standings
 
     project = open_here(folder)
     mine = project.settings.cluster.name
@@ -42,7 +42,7 @@ def show_status(folder: str, as_json: bool) -> None:
 @click.pass_obj
 def print_unit(folder: str) -> None:
     """Print a systemd user unit for this clone, and say how to install it."""
-    from mtf.commands.controller import systemd_unit, unit_name
+    from mtf.commands.controller.service import systemd_unit, unit_name
 
     project = open_here(folder)
     click.echo(systemd_unit(project), nl=False)
@@ -56,7 +56,7 @@ def print_unit(folder: str) -> None:
 @click.pass_obj
 def print_crontab(folder: str) -> None:
     """Print a crontab line for this clone, and say how to install it."""
-    from mtf.commands.controller import crontab_line
+    from mtf.commands.controller.service import crontab_line
 
     click.echo(crontab_line(open_here(folder)), nl=False)
     say("install: (crontab -l; mtf controller crontab) | crontab -")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.author import report_checked
-from mtf.cli.output import say
+from mtf.cli.terminal.output import say
+from mtf.cli.validate import report_checked
 from mtf.errors import EXIT_ERROR
 from mtf.report.problems import render_problems
 
@@ -33,7 +33,7 @@ def install(folder: str) -> None:
 
     A clone gets pre-commit and pre-push, a bare repository (a server) pre-receive.
     """
-    from mtf.commands.hooks import install as install_hooks
+    from mtf.commands.hooks.install import install as install_hooks
     from mtf.git.repo import GitRepo
 
     for path in install_hooks(GitRepo(Path(folder))):
@@ -44,7 +44,7 @@ def install(folder: str) -> None:
 @click.pass_obj
 def uninstall(folder: str) -> None:
     """Remove the hooks and put back those that were there before."""
-    from mtf.commands.hooks import uninstall as uninstall_hooks
+    from mtf.commands.hooks.install import uninstall as uninstall_hooks
     from mtf.git.repo import GitRepo
 
     for path in uninstall_hooks(GitRepo(Path(folder))):
@@ -78,7 +78,7 @@ def _pre_commit(where: Path, _: tuple[str, ...]) -> None:
 
 
 def _pre_push(where: Path, words: tuple[str, ...]) -> None:
-    from mtf.commands.push import check_push
+    from mtf.commands.hooks.pre_push import check_push
     from mtf.core.planner.push_rules import read_pre_push
     from mtf.git.repo import GitRepo
     from mtf.report.cost_words import cost_text
@@ -119,7 +119,7 @@ def _told_by_framework(repo: GitRepo) -> Update | None:
 
 
 def _pre_receive(where: Path, _: tuple[str, ...]) -> None:
-    from mtf.commands.receive import refusals
+    from mtf.commands.hooks.pre_receive import refusals
     from mtf.core.planner.push_rules import read_pre_receive
     from mtf.git.repo import GitRepo
 

@@ -19,33 +19,39 @@ if TYPE_CHECKING:
 
 # Modules are imported when their command runs: `mtf --help` takes milliseconds, hooks too.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("mtf.cli.author:init", "Scaffold an experiments repository."),
-    "validate": ("mtf.cli.author:validate", "Check specs and settings; every error at once."),
+    "init": ("mtf.cli.init:init", "Scaffold an experiments repository."),
+    "validate": ("mtf.cli.validate:validate", "Check specs and settings; every error at once."),
     "verify-resume": (
-        "mtf.cli.prove:verify_resume",
+        "mtf.cli.verify_resume:verify_resume",
         "Prove that a training, once interrupted, ends in the same bits.",
     ),
-    "plan": ("mtf.cli.reconcile:plan", "Show what a sync would do, or what a branch would add."),
-    "sync": ("mtf.cli.reconcile:sync", "Make the cluster match the committed experiments."),
-    "status": ("mtf.cli.look:status", "Show every run: state, job, progress, checkpoint, best."),
-    "show": ("mtf.cli.look:show", "Show one run with its history."),
-    "logs": ("mtf.cli.look:logs", "Print a run's output."),
-    "diff": ("mtf.cli.look:diff", "Show what differs between runs, specs or revisions."),
-    "results": ("mtf.cli.look:results", "Show a grid's outcomes, the best first."),
-    "cancel": ("mtf.cli.act:cancel", "End runs for good."),
-    "retry": ("mtf.cli.act:retry", "Give runs that are over another attempt."),
-    "preempt": ("mtf.cli.act:preempt", "Interrupt runs; they checkpoint, requeue and go on."),
+    "plan": ("mtf.cli.plan:plan", "Show what a sync would do, or what a branch would add."),
+    "sync": ("mtf.cli.sync:sync", "Make the cluster match the committed experiments."),
+    "status": (
+        "mtf.cli.show_runs:status",
+        "Show every run: state, job, progress, checkpoint, best.",
+    ),
+    "show": ("mtf.cli.show_runs:show", "Show one run with its history."),
+    "logs": ("mtf.cli.show_runs:logs", "Print a run's output."),
+    "diff": ("mtf.cli.show_runs:diff", "Show what differs between runs, specs or revisions."),
+    "results": ("mtf.cli.show_runs:results", "Show a grid's outcomes, the best first."),
+    "cancel": ("mtf.cli.act_on_runs:cancel", "End runs for good."),
+    "retry": ("mtf.cli.act_on_runs:retry", "Give runs that are over another attempt."),
+    "preempt": (
+        "mtf.cli.act_on_runs:preempt",
+        "Interrupt runs; they checkpoint, requeue and go on.",
+    ),
     "doctor": (
-        "mtf.cli.checkup:doctor",
+        "mtf.cli.doctor:doctor",
         "Check repository, cluster, environment, ledger and runs; say how to repair each.",
     ),
-    "schema": ("mtf.cli.schema:schema", "Print the JSON Schema of specs, for editors."),
+    "schema": ("mtf.cli.init:schema", "Print the JSON Schema of specs, for editors."),
     "controller": (
         "mtf.cli.controller:controller",
         "Who controls which cluster; a systemd unit or a crontab line for it.",
     ),
     "hooks": ("mtf.cli.hooks:hooks", "Install the git hooks."),
-    "comment": ("mtf.cli.forge:comment", "Post a plan to the pull request; for CI."),
+    "comment": ("mtf.cli.post_comment:comment", "Post a plan to the pull request; for CI."),
 }
 
 

@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.commands.compare import compare_commits
-from mtf.commands.desired import groups_at, spec_files
-from mtf.commands.project import settings_at
-from mtf.commands.select import find_run, names_of, newest_first, with_journals
-from mtf.commands.touched import defining
+from mtf.commands.review import compare_commits
 from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, contrast
 from mtf.core.vocabulary.ids import label_of, timestamp
 from mtf.errors import MtfError, RepositoryError, SpecError
+from mtf.project.affected import defining
+from mtf.project.committed import groups_at, spec_files
+from mtf.project.project import settings_at
+from mtf.project.run_lookup import find_run, names_of, newest_first
+from mtf.reconcile.run_access import with_journals
 from mtf.spec.load import is_spec, load_some
 
 if TYPE_CHECKING:
-    from mtf.commands.project import Project
     from mtf.core.review.changed_runs import Review
     from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.git.wire import FileChange
     from mtf.ledger.store import Ledger
+    from mtf.project.project import Project
 
 
 @dataclass(frozen=True)

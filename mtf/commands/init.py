@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 from mtf import proc
-from mtf.commands import schemas
-from mtf.commands.hooks import shipped_hooks
-from mtf.commands.schemas import modeline
+from mtf.commands.hooks.install import shipped_hooks
 from mtf.errors import MtfError
 from mtf.packaged_files import data_dir
+from mtf.project import editor_schemas
+from mtf.project.editor_schemas import modeline
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ def _write(folder: Path, *, demo: bool) -> list[str]:
         name: modeline(name) + text if name.endswith(".yaml") else text
         for name, text in texts.items()
     }
-    made = schemas.write(folder)
+    made = editor_schemas.write(folder)
     for name, text in texts.items():
         if not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

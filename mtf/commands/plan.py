@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.facts import infeasible, known_facts, remarks
-from mtf.commands.gather import gather
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
+from mtf.project.cluster_check import infeasible, known_facts, remarks
+from mtf.reconcile.gather import gather
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mtf.commands.gather import Options
-    from mtf.commands.project import Project
     from mtf.core.planner.plan import World
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
+    from mtf.project.project import Project
+    from mtf.reconcile.gather import Options
     from mtf.spec.schema.settings import Settings
 
 

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mtf.commands.apply import Application, Report
-from mtf.commands.executors import choose_executor
-from mtf.commands.gather import gather
-from mtf.commands.reach import submitter
-from mtf.commands.retries import with_retries
-from mtf.commands.select import newest_first, with_journals
 from mtf.core.planner.plan import plan
 from mtf.errors import LockedError
+from mtf.project.run_lookup import newest_first
+from mtf.reconcile.apply import Application, Report
+from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.executors import choose_executor
+from mtf.reconcile.gather import gather
+from mtf.reconcile.run_access import submitter, with_journals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from mtf.commands.gather import Options
-    from mtf.commands.project import Project
     from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.project.project import Project
+    from mtf.reconcile.gather import Options
 
 _PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
 WATCH = "mtf sync --watch"

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mtf.commands.facts import infeasible, known_facts, remarks
-from mtf.commands.origins import unknown_names
-from mtf.commands.touched import also_needed, touched
-from mtf.commands.worktree import (
+from mtf.core.planner.init_from_names import circles
+from mtf.errors import MtfError, Problem
+from mtf.project.affected import also_needed, touched
+from mtf.project.cluster_check import infeasible, known_facts, remarks
+from mtf.project.init_from_check import unknown_names
+from mtf.project.worktree import (
     SETTINGS,
     groups_on_disk,
     linked,
@@ -23,8 +25,6 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
-from mtf.core.planner.init_from_names import circles
-from mtf.errors import MtfError, Problem
 from mtf.spec.compose.groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mtf.commands.project import Project
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
+    from mtf.project.project import Project
     from mtf.spec.load import Loaded
     from mtf.spec.schema.settings import Settings
 
@@ -90,8 +90,8 @@ def staged(where: Path) -> Checked:
 
     Meant for the pre-commit hook: git's own environment (its index above all) is kept.
     """
-    from mtf.commands.desired import spec_files
     from mtf.git.repo import GitRepo
+    from mtf.project.committed import spec_files
 
     repo = GitRepo(where, inherit=True)
     with repo.reading():
@@ -112,8 +112,8 @@ def revision(where: Path, rev: str, asks: Asks) -> Checked:
     Raises:
         RepositoryError: there is no such revision.
     """
-    from mtf.commands.desired import groups_at, spec_files
     from mtf.git.repo import GitRepo
+    from mtf.project.committed import groups_at, spec_files
 
     repo = GitRepo(where)
     commit = repo.commit(rev)
@@ -145,7 +145,7 @@ def new_in(
     repo: GitRepo, known: Sequence[CommitId], commit: CommitId, asks: Asks = Asks.NOTHING
 ) -> Checked:
     """Check what stands in ``commit`` as in none of the ``known`` ones, and what builds on it."""
-    from mtf.commands.desired import groups_at, spec_files
+    from mtf.project.committed import groups_at, spec_files
 
     with repo.reading():
         settings, problems = parsed(repo.read(commit, SETTINGS))
@@ -261,13 +261,13 @@ def _of_origins(
 
 
 def _project(where: Path) -> Project:
-    from mtf.commands.project import open_project  # late: it takes git along
+    from mtf.project.project import open_project  # late: it takes git along
 
     return open_project(where)
 
 
 def _project_in(repo: GitRepo) -> Project:
-    from mtf.commands.project import project_in
+    from mtf.project.project import project_in
 
     return project_in(repo)
 

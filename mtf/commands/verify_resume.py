@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import proc, rundir
-from mtf.commands.worktree import (
+from mtf.core.vocabulary.ids import RunId, Token
+from mtf.core.vocabulary.jobs import JobRequest, Task
+from mtf.errors import EXIT_USAGE, MtfError, SpecError
+from mtf.executor.script import render
+from mtf.project.worktree import (
     SETTINGS,
     groups_on_disk,
     project_root,
@@ -25,10 +29,6 @@ from mtf.commands.worktree import (
     shown,
     stamp,
 )
-from mtf.core.vocabulary.ids import RunId, Token
-from mtf.core.vocabulary.jobs import JobRequest, Task
-from mtf.errors import EXIT_USAGE, MtfError, SpecError
-from mtf.executor.script import render
 from mtf.report.tables import count
 from mtf.spec.load import is_spec, load_specs
 from mtf.spec.schema.explain import nearest

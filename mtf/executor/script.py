@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
 from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
-from mtf.executor.slurm.job_text import render_indices
+from mtf.executor.array_indices import render_indices
 from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:

@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtf.commands import act, direct
-from mtf.commands.desired import groups_at
-from mtf.commands.gather import Options
-from mtf.commands.project import Project, open_project
-from mtf.commands.select import find_run, with_journals
+from mtf.commands import act_on_runs, submit_from_python
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
 from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
 from mtf.core.vocabulary.ids import timestamp
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError, SpecError
+from mtf.project.committed import groups_at
+from mtf.project.project import Project, open_project
+from mtf.project.run_lookup import find_run
+from mtf.reconcile.gather import Options
+from mtf.reconcile.run_access import with_journals
 from mtf.spec.load import load_some
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Run:
     def cancel(self) -> None:
         """End the run for good."""
         with sync_lock(self.project, wait_s=60):
-            act.cancel(self.project, [self.id], publish=True, say=_log.info)
+            act_on_runs.cancel(self.project, [self.id], publish=True, say=_log.info)
 
     def wait(self, every: float | None = None) -> RunRecord:
         """Reconcile until the run is over and return its record; ``every`` is in seconds."""
@@ -209,7 +210,7 @@ class ModelTrainingFramework:
     def _submit(self, wanted: Sequence[Desired], *, local: bool | None) -> Submission:
         executor = None if local is None else ("local" if local else "slurm")
         with sync_lock(self.project, wait_s=60):
-            report, keys = direct.submit(
+            report, keys = submit_from_python.submit(
                 self.project, wanted, executor=executor, publish=True, say=_log.info
             )
         if report.refused:

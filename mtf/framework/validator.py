@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.commands.facts import infeasible, known_facts
-from mtf.commands.worktree import stamp
+from mtf.project.cluster_check import infeasible, known_facts
+from mtf.project.worktree import stamp
 from mtf.spec.lint.checks import warnings
 from mtf.spec.lint.cluster_fit import shapes, unmet
 from mtf.spec.load import Loaded, load_some

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtf.spec.schema.keys import INIT_FROM, spelled_out
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -11,27 +13,21 @@ if TYPE_CHECKING:
     from mtf.spec.resolve import Base
     from mtf.spec.yaml.marks import Loc, Marks
 
-SECTION = "init_from"
 Named = dict[str, tuple[str, int, int]]  # path, line and column by name
-
-
-def spelled_out(value: Any) -> Any:
-    """Return ``init_from`` as a mapping, where a name alone stands for it."""
-    return {"run": value} if isinstance(value, str) else value
 
 
 def named_in_file(value: Any, marks: Marks) -> Named:
     """Return the name that an experiment's ``init_from`` holds."""
-    return _placed([(value, (SECTION,), marks)])
+    return _placed([(value, (INIT_FROM,), marks)])
 
 
 def named_in_grid(base: Base, parts: Parts, marks: Marks) -> Named:
     """Return the names that a grid gives, and the one of its base."""
-    found = [(base.value.get(SECTION), (*base.prefix, SECTION), base.marks)]
+    found = [(base.value.get(INIT_FROM), (*base.prefix, INIT_FROM), base.marks)]
     for setting in parts.settings():
-        if setting.path == (SECTION,):
+        if setting.path == (INIT_FROM,):
             found.append((setting.value, setting.loc, marks))
-        elif setting.path == (SECTION, "run"):
+        elif setting.path == (INIT_FROM, "run"):
             found.append(({"run": setting.value}, setting.loc, marks))
     return _placed(reversed(found))  # what the base names counts last: the grid may replace it
 

@@ -10,10 +10,8 @@ from pydantic import ValidationError
 
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
-from mtf.spec.init_from_refs import SECTION as INIT_FROM
-from mtf.spec.init_from_refs import spelled_out
 from mtf.spec.schema.explain import SPELLINGS, explain, located
-from mtf.spec.schema.keys import OPTIONAL, SECTIONS, put
+from mtf.spec.schema.keys import INIT_FROM, OPTIONAL, SECTIONS, put, spelled_out
 from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:

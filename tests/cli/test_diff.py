@@ -8,13 +8,13 @@ import pytest
 
 from mtf import rundir
 from mtf.commands.diff import Diff, diff
-from mtf.commands.project import open_project
 from mtf.core.vocabulary.ids import CommitId, RunId, submission_of
 from mtf.core.vocabulary.records import Best, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
+from mtf.project.project import open_project
 from mtf.report.diffs import contrast_text
 from tests.cli.mtf import mtf, mtf_json
 from tests.cli.specs import BASE, GRID, SINGLE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands.hooks import install, uninstall
+from mtf.commands.hooks.install import install, uninstall
 from mtf.core.vocabulary.ids import CommitId
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands import compare as comparing
-from mtf.commands.compare import compare
-from mtf.commands.project import open_project
-from mtf.commands.touched import touched
+from mtf.commands import review as comparing
+from mtf.commands.review import compare
 from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.ids import RunId
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
+from mtf.project.affected import touched
+from mtf.project.project import open_project
 from mtf.report.comments import comment
 from mtf.report.reviews import review_text
 from tests.cli.mtf import mtf, mtf_json

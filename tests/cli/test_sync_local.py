@@ -198,7 +198,7 @@ def test_a_rejected_push_writes_nothing_and_the_next_sync_goes_on(tmp_path: Path
 def test_a_sync_holds_the_lock_of_its_clone(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a")})
     code = (
-        "import sys, time; from pathlib import Path; from mtf.commands.project import open_project;"
+        "import sys, time; from pathlib import Path; from mtf.project.project import open_project;"
         "from mtf.commands.sync import sync_lock\n"
         "with sync_lock(open_project(Path('.'))): print('held', flush=True); sys.stdin.read()"
     )

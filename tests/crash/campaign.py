@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.commands.requests import idle_requests
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
+from mtf.reconcile.cleanup import idle_requests
 from tests.crash.killer import Kill, Outcome, Task, run
 from tests.crash.laboratory import copy_world, make_world
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from mtf.commands.requests import idle_requests
 from mtf.core.vocabulary.ids import job_name
 from mtf.core.vocabulary.states import RunState
 from mtf.executor.local.executor import LocalExecutor
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
+from mtf.reconcile.cleanup import idle_requests
 from tests.crash.campaign import SUBMITS, each_once, is_program, rubbish, wait_for
 from tests.crash.clones import records
 from tests.crash.killer import Kill, Outcome, Task, run

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands.claims import with_job
 from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
+from mtf.reconcile.record_updates import with_job
 from tests.crash.campaign import SUBMITS, wait_for
 from tests.crash.clones import clones, records, settle, start_and_stop
 from tests.crash.killer import Kill, Task, run

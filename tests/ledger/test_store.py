@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands.retries import with_retries
 from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId, record_path
 from mtf.core.vocabulary.records import Best, Checkpoint, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo, RefMovedError
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.ledger.store import Change, LedgerStore
+from mtf.reconcile.cas_retry import with_retries
 from tests.core.planner.worlds import experiment, record
 from tests.repos import git, make_remote, make_repo
 

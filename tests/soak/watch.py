@@ -22,12 +22,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtf.commands import act
-from mtf.commands.gather import Options
-from mtf.commands.project import open_project
+from mtf.commands import act_on_runs
+from mtf.commands.controller.watch_loop import watch
 from mtf.commands.sync import sync_lock
-from mtf.commands.watch import watch
 from mtf.errors import MtfError
+from mtf.project.project import open_project
+from mtf.reconcile.gather import Options
 from tests.cli.lab import make_lab, push, spec, stop_jobs
 
 WARM = 0.1  # of the ticks: caches are full then
@@ -111,7 +111,7 @@ class Soak:
         project = open_project(self.lab.path)
         try:
             with sync_lock(project, wait_s=10):
-                act.cancel(project, [f"n{self.tick - 70}"], publish=True, say=self.say)
+                act_on_runs.cancel(project, [f"n{self.tick - 70}"], publish=True, say=self.say)
         except MtfError as e:
             self.said[f"cancel: {e}"] += 1
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.commands.doctor import (
-    controller,
-    environment,
-    executors,
-    ledger,
-    repository,
-    runs,
-    settings,
-    storage,
+    check_controller,
+    check_environment,
+    check_executors,
+    check_ledger,
+    check_repository,
+    check_runs,
+    check_settings,
+    check_storage,
 )
 from mtf.commands.doctor.finding import Checkup, Finding
-from mtf.commands.project import open_project
 from mtf.errors import MtfError
+from mtf.project.project import open_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from mtf.commands.doctor.finding import Theme
 
 THEMES: tuple[Theme, ...] = (
-    repository.THEME,
-    settings.THEME,
-    storage.THEME,
-    executors.THEME,
-    environment.THEME,
-    ledger.THEME,
-    runs.THEME,
-    controller.THEME,
+    check_repository.THEME,
+    check_settings.THEME,
+    check_storage.THEME,
+    check_executors.THEME,
+    check_environment.THEME,
+    check_ledger.THEME,
+    check_runs.THEME,
+    check_controller.THEME,
 )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mtf.commands.project import Project
     from mtf.ledger.store import Ledger
+    from mtf.project.project import Project
 
 Severity = Literal["error", "warning"]
 
@@ -40,7 +40,7 @@ class Checkup:
     @cached_property
     def executor(self) -> str:
         """Return the name of the executor that new jobs go to."""
-        from mtf.commands.executors import choose_executor
+        from mtf.reconcile.executors import choose_executor
 
         return choose_executor(self.project, None)
 

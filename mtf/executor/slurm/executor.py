@@ -21,6 +21,7 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
+from mtf.executor.array_indices import render_indices
 from mtf.executor.script import FOLDERS, render
 from mtf.executor.slurm import job_text
 from mtf.executor.slurm.programs import ASK_S, environment
@@ -85,7 +86,7 @@ class SlurmExecutor:
         part: tuple[str, ...] = ()
         if len(indices) < len(request.tasks):
             throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-            part = (f"--array={job_text.render_indices(indices)}{throttle}",)
+            part = (f"--array={render_indices(indices)}{throttle}",)
         try:
             answer = proc.run(
                 ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=environment()
@@ -260,4 +261,4 @@ def _by_array(jobs: Collection[JobId]) -> list[str]:
     for job in jobs:
         number, _, index = job.partition("_")
         tasks[number] += [int(index)] if index else []
-    return [f"{n}_[{job_text.render_indices(i)}]" if i else n for n, i in tasks.items()]
+    return [f"{n}_[{render_indices(i)}]" if i else n for n, i in tasks.items()]

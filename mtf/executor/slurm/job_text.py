@@ -18,9 +18,10 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
+from mtf.executor.array_indices import parse_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 SEPARATOR = "\x1f"  # in no name, reason or node list
 SQUEUE_FIELDS = (
@@ -246,33 +247,6 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
         return [view]
     indices = parse_indices(tasks.strip("[]").partition("%")[0])
     return [replace(view, job_id=JobId(f"{number}_{i}"), index=i) for i in indices]
-
-
-def parse_indices(text: str) -> list[int]:
-    """Return the indices in SLURM's list of array tasks: ``0-9:3,12``.
-
-    `squeue --array` would list them, but 22.05 loses the last one of a range with a step.
-
-    Raises:
-        ValueError: the text is no such list, or cut short with ``...``.
-    """
-    indices: list[int] = []
-    for part in text.split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        indices += range(int(first), int(last or first) + 1, int(step or 1))
-    return indices
-
-
-def render_indices(indices: Iterable[int]) -> str:
-    """Return indices as sbatch and scancel take them: ``0-3,7``."""
-    parts: list[list[int]] = []
-    for index in sorted(indices):
-        if parts and parts[-1][-1] == index - 1:
-            parts[-1][1:] = [index]
-        else:
-            parts.append([index])
-    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _time(text: str) -> datetime | None:

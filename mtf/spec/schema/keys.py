@@ -23,6 +23,7 @@ SECTIONS: dict[str, type[Strict]] = {
     "logging": schema.LoggingConfig,
     "slurm": schema.SLURMConfig,
 }
+INIT_FROM = "init_from"
 OPTIONAL = {"scheduler", "init_from"}  # sections that may be null
 _MAPPINGS = {("slurm", "variables")}  # closed sections' fields that have keys of their own
 _SPELLED = {other: name for name, other in SPELLINGS.items()}
@@ -106,3 +107,8 @@ def find(value: Any, path: tuple[str, ...]) -> Any:
             return None
         value = value[part]
     return value
+
+
+def spelled_out(value: Any) -> Any:
+    """Return ``init_from`` as a mapping, where a name alone stands for it."""
+    return {"run": value} if isinstance(value, str) else value

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.commands.claims import Claimant, cancelled, changed_record, with_job
 from mtf.core.planner.drift import contradiction
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.plan import Policy, World, plan
@@ -21,6 +20,7 @@ from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Best, Checkpoint, Origin, RunRecord
 from mtf.core.vocabulary.states import OVER, JobState, RunState, Sync
 from mtf.errors import Problem
+from mtf.reconcile.record_updates import Claimant, cancelled, changed_record, with_job
 from tests.core.planner.worlds import (
     COMMIT,
     NOW,

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mtf.commands.claims import Claimant, changed_record, put_off, refused, unclear, with_job
 from mtf.core.planner.drift import contradiction
 from mtf.core.planner.journal_reader import fold
 from mtf.core.planner.plan import Policy, World, plan
@@ -24,6 +23,14 @@ from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
 from mtf.core.vocabulary.states import JobState
+from mtf.reconcile.record_updates import (
+    Claimant,
+    changed_record,
+    put_off,
+    refused,
+    unclear,
+    with_job,
+)
 from tests.core.planner.worlds import COMMIT, NOW, desired, experiment
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtf.commands.claims import Claimant, changed_record, put_off, unclear, with_job
 from mtf.core.planner.journal_reader import Progress, fold
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.planner.run_update import LONGEST_WAIT, Retry
@@ -18,6 +17,7 @@ from mtf.core.vocabulary.causes import Cause, cause_of_error
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint
 from mtf.core.vocabulary.states import JobState, RunState, Sync
+from mtf.reconcile.record_updates import Claimant, changed_record, put_off, unclear, with_job
 from tests.core.planner.worlds import (
     COMMIT,
     NOW,

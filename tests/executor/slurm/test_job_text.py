@@ -15,6 +15,7 @@ from mtf.errors import (
     QueueFullError,
     SubmissionUncertainError,
 )
+from mtf.executor.array_indices import parse_indices, render_indices
 from mtf.executor.slurm import job_text
 from mtf.executor.slurm.job_text import SEPARATOR, parse_sacct, parse_squeue
 
@@ -101,7 +102,7 @@ def test_a_list_of_tasks_that_is_cut_short_is_not_taken_for_the_whole() -> None:
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
 def test_indices_read_back_as_they_are_written(indices: set[int]) -> None:
-    assert job_text.parse_indices(job_text.render_indices(indices)) == sorted(indices)
+    assert parse_indices(render_indices(indices)) == sorted(indices)
 
 
 def test_scontrol_serves_where_squeue_does_not() -> None:

@@ -1,0 +1,83 @@
+"""`mtf cancel`, `mtf retry` and `mtf preempt`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mtf.cli.terminal.output import open_here, say
+
+_RUNS = click.argument("runs", nargs=-1, metavar="[RUN]...")
+_WHERE = click.option(
+    "--where", multiple=True, metavar="FIELD=VALUE",
+    help="Only runs where cause=..., state=... or name=GLOB; several: all of them must hold.",
+)  # fmt: skip
+_SET = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE",
+    help="Change slurm.*, logging.* or checkpoint.* from this attempt on, like slurm.mem=16G.",
+)  # fmt: skip
+_NO_PUSH = click.option("--no-push", is_flag=True, help="Keep the ledger's commits in this clone.")
+
+
+@click.command()
+@_RUNS
+@_WHERE
+@_NO_PUSH
+@click.pass_obj
+def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: bool) -> None:
+    """End each RUN for good (a grid's name means all its runs)."""
+    from mtf.commands import act_on_runs
+    from mtf.commands.sync import sync_lock
+
+    _check_named(runs, where)
+    project = open_here(folder)
+    with sync_lock(project, wait_s=10):
+        report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=say)
+    for action in report.plan.actions:
+        say(f"cancel   {action.run}")
+
+
+@click.command()
+@_RUNS
+@_WHERE
+@_SET
+@_NO_PUSH
+@click.pass_obj
+def retry(
+    folder: str,
+    runs: tuple[str, ...],
+    where: tuple[str, ...],
+    changes: tuple[str, ...],
+    no_push: bool,
+) -> None:
+    """Give each RUN that is over another attempt, from its newest checkpoint on.
+
+    For example: mtf retry --where cause=host-oom --set slurm.mem=16G
+    """
+    from mtf.commands import act_on_runs
+    from mtf.commands.sync import sync_lock
+
+    _check_named(runs, where)
+    project = open_here(folder)
+    with sync_lock(project, wait_s=10):
+        report = act_on_runs.retry(
+            project, runs, where=where, changes=changes, publish=not no_push, say=say
+        )
+    sys.exit(report.exit_code)
+
+
+def _check_named(runs: tuple[str, ...], where: tuple[str, ...]) -> None:
+    if not runs and not where:
+        raise click.UsageError("name a RUN, or say which runs: --where cause=host-oom")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.pass_obj
+def preempt(folder: str, runs: tuple[str, ...]) -> None:
+    """Interrupt each RUN as preemption would: it checkpoints, requeues and goes on."""
+    from mtf.commands import act_on_runs
+
+    for record in act_on_runs.preempt(open_here(folder), runs):
+        say(f"preempt  {record.run} (job {record.job_id})")

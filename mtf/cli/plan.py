@@ -1,0 +1,66 @@
+"""`mtf plan`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mtf.cli.terminal.output import open_here, print_plan
+from mtf.errors import EXIT_CHANGES, EXIT_ERROR
+
+
+@click.command()
+@click.option("--base", help="Compare with this branch instead: what a pull request would add.")
+@click.option("--rev", help="Revision to plan for (default: the tracked branch; HEAD with --base).")
+@click.option("--only", metavar="GLOB", help="Only experiments and grids of these names.")
+@click.option("--prune", is_flag=True, help="Plan as mtf sync --prune would.")
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is something to do.")
+@click.pass_obj
+def plan(
+    folder: str,
+    base: str | None,
+    rev: str | None,
+    only: str | None,
+    prune: bool,
+    style: str,
+    detailed_exitcode: bool,
+) -> None:
+    """Show what a sync would do, or (--base) what merging a branch would add. Nothing is done."""
+    from mtf.commands.plan import plan_sync
+    from mtf.reconcile.gather import Options
+    from mtf.report import plans
+
+    if base is not None:
+        sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
+    found = plan_sync(open_here(folder), Options(rev=rev, only=only, prune=prune))
+    match style:
+        case "markdown":
+            click.echo(plans.plan_markdown(found.plan, found.specs, found.problems), nl=False)
+        case "json":
+            click.echo(plans.plan_json(found.plan, found.commit, found.problems))
+        case _:
+            print_plan(plans.plan_text(found.plan, found.specs, found.problems))
+    if found.is_doubtful:
+        sys.exit(EXIT_ERROR)
+    if detailed_exitcode and not found.plan.is_empty:
+        sys.exit(EXIT_CHANGES)
+
+
+def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> int:
+    """Print what merging ``rev`` into ``base`` means; return the exit code."""
+    from mtf.commands.review import compare
+    from mtf.report import comments, reviews
+
+    review = compare(open_here(folder), base, rev)
+    match style:
+        case "markdown":
+            click.echo(comments.comment(review), nl=False)
+        case "json":
+            click.echo(reviews.review_json(review))
+        case _:
+            print_plan(reviews.review_text(review))
+    if review.is_refused:
+        return EXIT_ERROR
+    return EXIT_CHANGES if detailed and not review.is_empty else 0

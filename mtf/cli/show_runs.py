@@ -1,0 +1,151 @@
+"""`mtf status`, `show`, `logs`, `diff` and `results`: they read, and change nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from mtf.cli.terminal.output import open_here, print_plan, print_table, say
+
+if TYPE_CHECKING:
+    from mtf.core.vocabulary.records import RunRecord
+    from mtf.project.project import Project
+
+
+@click.command()
+@click.argument("globs", nargs=-1, metavar="[GLOB]...")
+@click.option("--watch", is_flag=True, help="Redraw every 2 seconds, until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, one a run.")
+@click.option("--wide", is_flag=True, help="More columns, nothing shortened.")
+@click.pass_obj
+def status(
+    folder: str,
+    globs: tuple[str, ...],
+    watch: bool,
+    as_json: bool,
+    wide: bool,
+) -> None:
+    """Show every run, or those whose id, name or job id matches a GLOB. Answers from git."""
+    from mtf.commands.show_runs import as_json_list, status_of
+    from mtf.report.runs import status_table, summary
+
+    project = open_here(folder)
+    if watch:
+        _watch(project, globs)
+        return
+    found = status_of(project, globs)
+    if as_json:
+        click.echo(as_json_list(found.records))
+        return
+    if not found.records:
+        none = "no runs. Commit a spec under experiments/, then: mtf sync"
+        say(f"no run matches {' '.join(globs)}. mtf status lists them" if globs else none)
+        return
+    print_table(status_table(found.records, datetime.now(UTC), wide=wide))
+    click.echo(summary(found.records))
+    for note in found.notes:
+        say(f"note: {note}")
+
+
+def _watch(project: Project, globs: tuple[str, ...]) -> None:
+    from mtf.cli.terminal.live_display import show_progress
+    from mtf.commands.show_runs import status_of
+
+    with show_progress() as update:
+        while True:
+            update(list(status_of(project, globs).records))
+            time.sleep(2)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def show(folder: str, run: str, as_json: bool) -> None:
+    """Show RUN: its record, attempts, history and configuration."""
+    from mtf.commands.show_runs import as_json_list, page_of
+
+    record, page = page_of(open_here(folder), run)
+    click.echo(as_json_list([record]) if as_json else page)
+
+
+@click.command()
+@click.argument("run")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run is over.")
+@click.option("--err", is_flag=True, help="Standard error instead of standard output.")
+@click.pass_obj
+def logs(folder: str, run: str, follow: bool, err: bool) -> None:
+    """Print the output of RUN's newest job."""
+    from mtf.commands.show_runs import follow_output, output_of
+
+    project = open_here(folder)
+    if not follow:
+        sys.stdout.write(output_of(project, run, err=err))
+        return
+    for text in follow_output(project, run, err=err):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="One object, see docs/review.md.")
+@click.pass_obj
+def diff(folder: str, a: str, b: str, as_json: bool) -> None:
+    """Show what differs between A and B: configuration, code, environment, metrics.
+
+    Each is a run, a spec (path, name or REV:name) or a revision.
+    """
+    from mtf.commands import diff as commands
+    from mtf.report import diffs
+
+    found = commands.diff(open_here(folder), a, b)
+    if found.review is not None:
+        form = diffs.revisions_json if as_json else diffs.revisions_text
+        print_plan(form(found.review, found.files))
+    if found.contrast is not None:
+        show = diffs.contrast_json if as_json else diffs.contrast_text
+        print_plan(show(found.contrast, found.files))
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--format", "style", type=click.Choice(["table", "csv", "json", "markdown"]), default="table"
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.pass_obj
+def results(folder: str, name: str, style: str, as_json: bool) -> None:
+    """Show the outcomes of the grid or experiment NAME, the best first."""
+    from mtf.commands.show_runs import results_of
+    from mtf.report.runs import results_table
+    from mtf.report.tables import render_csv, render_markdown
+
+    records = results_of(open_here(folder), name)
+    table = results_table(records)
+    match "json" if as_json else style:
+        case "json":
+            click.echo(json.dumps([_result(r) for r in records], indent=2))
+        case "csv":
+            click.echo(render_csv(table), nl=False)
+        case "markdown":
+            click.echo(render_markdown(table))
+        case _:
+            print_table(table)
+
+
+def _result(record: RunRecord) -> dict[str, object]:
+    return {
+        "run": record.run,
+        "state": record.state,
+        "parameters": dict(record.parameters),
+        "metrics": dict(record.metrics),
+        "best": vars(record.best) if record.best else None,
+        "checkpoint": vars(record.checkpoint) if record.checkpoint else None,
+    }

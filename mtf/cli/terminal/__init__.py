@@ -1,0 +1,1 @@
+"""What a command shows on the terminal, and the signals that end it."""

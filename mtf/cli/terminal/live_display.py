@@ -1,0 +1,63 @@
+"""The live display of `mtf sync --wait` and `mtf status --watch`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf.cli.terminal.output import say
+from mtf.report.runs import status_table, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mtf.core.vocabulary.records import RunRecord
+
+_MOST = 40  # rows; a taller display would scroll the terminal
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[list[RunRecord]], None]]:
+    """Show runs as they change: a table that is redrawn, or in a pipe a line for each change."""
+    if sys.stderr.isatty():
+        with _redrawn() as update:
+            yield update
+    else:
+        yield _LineByLine().update
+
+
+@contextmanager
+def _redrawn() -> Iterator[Callable[[list[RunRecord]], None]]:
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from mtf.report.tables import render_rich
+
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+
+        def update(records: list[RunRecord]) -> None:
+            active = sorted(records, key=lambda r: r.is_over)[:_MOST]
+            table = render_rich(status_table(active, datetime.now(UTC)))
+            live.update(Group(table, summary(records)), refresh=True)
+
+        yield update
+
+
+class _LineByLine:
+    """Says what has changed since the last look."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
+    def update(self, records: list[RunRecord]) -> None:
+        changed = False
+        for record in records:
+            if self._last.get(record.run) != record.state:
+                self._last[record.run] = record.state
+                changed = True
+                reason = f" ({record.reason})" if record.reason else ""
+                say(f"{record.state:<10} {record.label}{reason}")
+        if changed:
+            say(f"           {summary(records)}")

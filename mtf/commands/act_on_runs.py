@@ -1,0 +1,187 @@
+"""Acts on recorded runs: cancel, retry, preempt. Each leaves a ledger commit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
+from mtf.core.vocabulary.states import RunState
+from mtf.errors import MtfError
+from mtf.project.committed import Specs
+from mtf.project.project import CLUSTER
+from mtf.project.run_lookup import choose, find_runs
+from mtf.reconcile.apply import Application, Report
+from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.drift_scan import has_checkpoints
+from mtf.reconcile.executors import jobs_of, open_executor
+from mtf.reconcile.gather import Committed, Options, situation
+from mtf.reconcile.run_access import is_elsewhere
+from mtf.spec.set_overrides import parse_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mtf.core.vocabulary.records import RunRecord
+    from mtf.ledger.store import Ledger
+    from mtf.project.project import Project
+
+
+def cancel(
+    project: Project,
+    wishes: Sequence[str],
+    *,
+    where: Sequence[str] = (),
+    publish: bool,
+    say: Callable[[str], None],
+) -> Report:
+    """End these runs for good; those that are over are passed over.
+
+    Raises:
+        MtfError: a wish names no run, or none is ``where`` it is said.
+    """
+
+    def decide(ledger: Ledger) -> list[Action]:
+        actions: list[Action] = []
+        for record in _chosen(ledger, wishes, where, lambda r: not r.is_over):
+            if record.is_over:
+                say(f"over     {record.run} is {record.state}: nothing to cancel")
+            else:
+                actions.append(Cancel(record.run, record, "mtf cancel"))
+        return actions
+
+    return _act(project, decide, publish=publish, say=say)
+
+
+def retry(
+    project: Project,
+    wishes: Sequence[str],
+    *,
+    where: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    publish: bool,
+    say: Callable[[str], None],
+) -> Report:
+    """Give these runs another attempt, which resumes from their newest checkpoint.
+
+    One whose checkpoints are gone starts from the beginning, which is said.
+
+    ``changes`` of their configuration, each like ``slurm.mem=16G``, stay for later attempts too.
+
+    Raises:
+        MtfError: a wish names no run, none is ``where`` it is said, or a change is not valid.
+    """
+    new = parse_changes(changes)
+
+    def decide(ledger: Ledger) -> list[Action]:
+        actions: list[Action] = []
+        for record in _chosen(ledger, wishes, where, may_be_retried):
+            if record.state is RunState.COMPLETED:
+                say(f"complete {record.run}: to run it again, set `generation: 2` in its spec")
+            elif not record.is_over:
+                say(f"active   {record.run} is {record.state}: mtf cancel it first")
+            else:
+                why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
+                begins = _as_it_begins(project, record, say)
+                actions.append(Resume(record.run, begins, why, asked=True, changes=new))
+        return actions
+
+    return _act(project, decide, publish=publish, say=say)
+
+
+def may_be_retried(record: RunRecord) -> bool:
+    """Return whether a run is over and has something left to do."""
+    return record.is_over and record.state is not RunState.COMPLETED
+
+
+def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
+    """Return a run's record without what its next attempt cannot begin from any more."""
+    if record.checkpoint is None or is_elsewhere(project, record) or has_checkpoints(record):
+        return record
+    say(
+        f"anew     {record.run}: its checkpoints are gone from {record.run_dir}: it starts from the"
+        " beginning"
+    )
+    return replace(
+        record, checkpoint=None, best=None, best_checkpoint=None, metrics={}, epoch=None, step=None
+    )
+
+
+def _chosen(
+    ledger: Ledger,
+    wishes: Sequence[str],
+    where: Sequence[str],
+    applies: Callable[[RunRecord], bool],
+) -> list[RunRecord]:
+    """Return the runs to act on; with conditions, those alone to which the action ``applies``."""
+    if not where:
+        return find_runs(ledger, wishes)
+    found = [record for record in choose(ledger, wishes, where) if applies(record)]
+    if not found:
+        raise MtfError(f"no such run where {' and '.join(where)}. mtf status lists the runs")
+    return found
+
+
+def _act(
+    project: Project,
+    decide: Callable[[Ledger], list[Action]],
+    *,
+    publish: bool,
+    say: Callable[[str], None],
+) -> Report:
+    store = project.store(publish=publish)
+
+    def once() -> Report:
+        commit = project.tracked(store)
+        ledger = store.read_whole()
+        actions = sorted(decide(ledger), key=lambda a: a.run)
+        here = project.with_settings(project.settings_at(commit))
+        _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
+        plan = Plan(tuple(actions), 0, ())
+        if plan.is_empty:
+            return Report(plan, commit)
+        committed = Committed(commit, here.settings, Specs())
+        found = situation(here, ledger, committed, Options())
+        executor = _executor_of(actions)
+        return Application(here, store, found, executor, say).carry_out(plan)
+
+    with project.repo.reading():
+        return with_retries(once)
+
+
+def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
+    """Refuse to act on runs that only another cluster, clone or host can reach."""
+    cluster = project.settings.cluster.name
+    for record in records:
+        if record.cluster != cluster:  # a job id means another job there
+            raise MtfError(
+                f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}:"
+                f" go there ({CLUSTER}={record.cluster} where this host reaches it)"
+            )
+        if is_elsewhere(project, record):
+            raise MtfError(f"{record.run}: its folder {record.run_dir} is not here: go there")
+
+
+def _executor_of(actions: Sequence[Action]) -> str:
+    """Return the executor that the runs were on and go to again."""
+    names = {a.record.executor for a in actions if isinstance(a, Resume)}
+    if len(names) > 1:
+        raise MtfError("these runs were on different executors: name those of one at a time")
+    return names.pop() if names else ""
+
+
+def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
+    """Interrupt these runs as preemption would: they checkpoint, requeue and go on.
+
+    Raises:
+        MtfError: a wish names no run, or one without a live job.
+    """
+    records = find_runs(project.ledger(), wishes)
+    idle = [r.run for r in records if r.is_over or r.job_id is None]
+    if idle:
+        raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
+    here = project.with_settings(project.settings_at(project.tracked()))
+    _check_reachable(here, records)
+    for name, (jobs, names) in jobs_of(records).items():
+        open_executor(here, name).preempt(jobs, names)
+    return records

@@ -1,0 +1,1 @@
+"""`mtf sync --watch` and `mtf controller`: one controller a cluster, kept running."""

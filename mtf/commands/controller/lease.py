@@ -1,0 +1,175 @@
+"""Who controls a cluster: a lease in a ref, on the remote where there is one.
+
+The ref names a commit that holds one small file; it is moved by compare-and-swap alone. The lease
+spares the work of several controllers, no more: what guards the runs is the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mtf.core.vocabulary.times import parse_time
+from mtf.errors import LockedError
+from mtf.executor.local.job_process import Process, this_process
+from mtf.git.repo import RefMovedError, RefUpdate
+from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.run_access import submitter
+
+if TYPE_CHECKING:
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.git.repo import GitRepo
+
+REFS = "refs/mtf/controller/"  # one below it for each cluster
+LEASE_S = 600.0  # after which a holder of another host that went silent has lost it
+_FILE = "holder.json"
+
+
+class LeaseHeldError(LockedError):
+    """Another controller serves this cluster."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease. Times are ISO 8601, UTC."""
+
+    who: str  # user@host:pid
+    process: str  # tells it from another process that gets its pid later
+    folder: str  # its clone
+    since: str
+    until: str
+    released: bool = False
+
+    def is_free(self, now: datetime) -> bool:
+        """Return whether another may take the lease: given back, run out, or its holder died."""
+        return self.released or parse_time(self.until) <= now or self._has_died()
+
+    def _has_died(self) -> bool:
+        where, _, pid = self.who.rpartition(":")
+        here = where.rpartition("@")[2] == socket.gethostname()
+        return here and not Process(int(pid), self.process).is_alive()
+
+
+def holders(repo: GitRepo, remote: str | None) -> dict[str, Holder]:
+    """Return who holds, or held last, the lease of each cluster.
+
+    Raises:
+        RepositoryError: the remote cannot be reached.
+    """
+    if remote is None:
+        refs = repo.refs(REFS)
+    else:
+        refs = repo.remote_refs(remote, [f"{REFS}*"])
+        repo.fetch(remote, refs)
+    found = {ref.removeprefix(REFS): _holder(repo, tip) for ref, tip in refs.items()}
+    return {cluster: holder for cluster, holder in found.items() if holder is not None}
+
+
+def _tip(repo: GitRepo, remote: str | None, ref: str) -> CommitId | None:
+    """Return what the ref names, its objects brought here."""
+    if remote is None:
+        return repo.find_commit(ref)
+    found = repo.remote_refs(remote, [ref])
+    if ref in found and repo.find_commit(found[ref]) is None:
+        repo.fetch(remote, found)
+    return found.get(ref)
+
+
+def _holder(repo: GitRepo, tip: CommitId | None) -> Holder | None:
+    raw = repo.read(tip, _FILE) if tip else None
+    try:
+        return Holder(**json.loads(raw)) if raw else None
+    except (TypeError, ValueError):  # of another version, or not ours: as good as none
+        return None
+
+
+class Lease:
+    """The lease of one cluster, as this process holds it."""
+
+    def __init__(self, repo: GitRepo, remote: str | None, cluster: str) -> None:
+        """Name the lease; it is not taken yet."""
+        self._repo, self._remote, self._cluster = repo, remote, cluster
+        self._ref = REFS + cluster
+        self._tip: CommitId | None = None  # of the ref, while the lease is ours
+        self._ours: Holder | None = None
+
+    def hold(self, now: datetime) -> bool:
+        """Take the lease, or renew it once a third of it is over; return whether it was taken.
+
+        Raises:
+            LeaseHeldError: another controller has it; the message says which.
+            RepositoryError: the remote cannot be reached.
+        """
+        if self._ours is None:
+            with_retries(lambda: self._take(now))
+            return True
+        if parse_time(self._ours.until) - now < timedelta(seconds=LEASE_S * 2 / 3):
+            self._renew(self._ours, now)
+        return False
+
+    def release(self) -> None:
+        """Give the lease back, if it is ours.
+
+        Raises:
+            RepositoryError: the remote cannot be reached.
+        """
+        if self._ours is not None:
+            self._move(replace(self._ours, released=True))
+            self._ours = None
+
+    def _take(self, now: datetime) -> None:
+        self._tip = _tip(self._repo, self._remote, self._ref)
+        holder = _holder(self._repo, self._tip)
+        if holder is not None and not holder.is_free(now) and not _is_this_process(holder):
+            raise LeaseHeldError(
+                f"{holder.who} controls cluster {self._cluster} since {holder.since}, from"
+                f" {holder.folder}. Stop it there, or wait: its lease ends {holder.until} unless"
+                " it renews it"
+            )
+        process = this_process().identity
+        folder = str(self._repo.root)
+        self._move(Holder(submitter(), process, folder, _iso(now), _until(now)))
+
+    def _renew(self, ours: Holder, now: datetime) -> None:
+        try:
+            self._move(replace(ours, until=_until(now)))
+        except (
+            RefMovedError
+        ):  # we were silent for too long, or our last push came through after all
+            self._ours = None
+            with_retries(lambda: self._take(now))
+
+    def _move(self, holder: Holder) -> None:
+        """Write the holder down.
+
+        Raises:
+            RefMovedError: the ref is not where we saw it last.
+        """
+        content = json.dumps(asdict(holder), indent=2).encode()
+        new = self._repo.write_commit(
+            [(_FILE, content)],
+            parents=(),
+            message=f"mtf: {holder.who} controls {self._cluster} until {holder.until}",
+            committer=self._repo.identity,
+        )
+        update = RefUpdate(self._ref, new, self._tip)
+        if self._remote is None:
+            self._repo.update_refs([update])
+        else:
+            self._repo.push(self._remote, [update])
+        self._tip, self._ours = new, holder
+
+
+def _is_this_process(holder: Holder) -> bool:
+    return (holder.who, holder.process) == (submitter(), this_process().identity)
+
+
+def _until(now: datetime) -> str:
+    return _iso(now + timedelta(seconds=LEASE_S))
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")

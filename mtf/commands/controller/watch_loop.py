@@ -1,0 +1,188 @@
+"""The controller: reconciles on an interval, and at once when a branch it depends on moves.
+
+It keeps nothing from one reconciliation to the next but what it has said, so it can be killed and
+started anew at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf import proc
+from mtf.commands.controller.lease import Lease, LeaseHeldError
+from mtf.commands.sync import WATCH, sync_lock, sync_once
+from mtf.core.vocabulary.ids import LEDGER_REF
+from mtf.errors import MtfError
+from mtf.report.controller_log import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.project.project import Project
+    from mtf.reconcile.gather import Options
+
+INTERVAL_S = 30.0
+_POLL_S = 1.0  # between looks at the refs' files
+_LONGEST_S = 600.0  # between tries while reconciling fails
+_PATIENCE_S = 60.0  # with another command of this clone, before that counts as a failure
+
+
+def watch(
+    project: Project,
+    options: Options,
+    *,
+    publish: bool,
+    interval_s: float,
+    say: Callable[[str], None],
+    pause: Callable[[float], bool],
+) -> None:
+    """Reconcile until told to stop; what fails is tried again.
+
+    Args:
+        project: opened.
+        options: what to reconcile.
+        publish: False keeps the ledger's commits, and the lease, in this clone.
+        interval_s: seconds from one look at the remote and the executors to the next.
+        say: takes a line for each thing done or noticed.
+        pause: waits so many seconds; True, at once, when this is to end.
+
+    Raises:
+        LeaseHeldError: another controller serves this cluster.
+    """
+    _bound_gits_waiting(project)
+    remote = project.remote if publish else None
+    lease = Lease(project.repo, remote, project.settings.cluster.name)
+    controller = _Controller(project, options, lease, Told(say), publish, interval_s)
+    controller.run(pause)
+
+
+def _bound_gits_waiting(project: Project) -> None:
+    """Let git give a silent remote up after a minute, where nobody has said otherwise.
+
+    Source: git(1), GIT_SSH_COMMAND; git-config(1), http.lowSpeedLimit; ssh_config(5).
+    """
+    bounds = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+    if "GIT_SSH" not in os.environ and not project.repo.config_values(["core.sshcommand"]):
+        bounds["GIT_SSH_COMMAND"] = (
+            "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15"
+        )
+    for name, value in bounds.items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass
+class _Controller:
+    project: Project
+    options: Options
+    lease: Lease
+    told: Told
+    publish: bool
+    interval_s: float
+    failures: int = field(default=0, init=False)  # since it last went well
+
+    def run(self, pause: Callable[[float], bool]) -> None:
+        tracked = _Tracked(self.project)
+        try:
+            while not pause(0):
+                tracked.note()
+                if self._wait(self._tick(), tracked, pause):
+                    break
+        finally:
+            with suppress(MtfError):  # it runs out by itself
+                self.lease.release()
+        self.told.say("stopped  the jobs go on")
+
+    def _wait(self, seconds: float, tracked: _Tracked, pause: Callable[[float], bool]) -> bool:
+        """Wait for the next tick; return whether to stop instead."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if pause(min(left, _POLL_S)):
+                return True
+            if tracked.have_moved():
+                break
+        return False
+
+    def _tick(self) -> float:
+        """Reconcile once; return the seconds until it is to be done again."""
+        proc.reap_detached()
+        try:
+            if self.lease.hold(datetime.now(UTC)):
+                self.told.say(f"watching {self._what()}, every {self.interval_s:g} s")
+            with sync_lock(self.project, wait_s=_PATIENCE_S, role=WATCH):
+                report = sync_once(
+                    self.project, self.options, publish=self.publish, say=self.told.say
+                )
+        except LeaseHeldError:
+            raise
+        except MtfError as e:
+            return self._failed(str(e))
+        except Exception as e:  # noqa: BLE001  # a bug must not end the watch over what runs
+            return self._failed(f"{type(e).__name__}: {e}", traceback.format_exc())
+        self.told.works_again()
+        self.told.report(report)
+        self.failures = 0
+        return self.interval_s
+
+    def _what(self) -> str:
+        settings, remote = self.project.settings, self.project.remote
+        whose = f"{remote}'s {settings.branch}" if remote else settings.branch
+        return f"{whose} for cluster {settings.cluster.name}"
+
+    def _failed(self, why: str, details: str = "") -> float:
+        delay = min(self.interval_s * 2.0**self.failures, max(self.interval_s, _LONGEST_S))
+        self.failures = min(self.failures + 1, 32)
+        self.told.fails(why, details)
+        return delay
+
+
+class _Tracked:
+    """The refs that a plan depends on, as they were when the last tick began.
+
+    Their files are looked at every second, git is asked only when one has changed: a push or a
+    command in this clone is seen at once, and waiting costs nothing. (The remote's refs are asked
+    for by each tick.)
+    """
+
+    def __init__(self, project: Project) -> None:
+        branch = project.settings.branch
+        there = f"refs/remotes/{project.remote}/"
+        remote = (f"{there}{branch}", f"{there}mtf/ledger") if project.remote else ()
+        self._repo = project.repo
+        self._refs = (f"refs/heads/{branch}", LEDGER_REF, *remote)
+        names = (*self._refs, "packed-refs", "reftable/tables.list")
+        self._files = [self._repo.common_dir / name for name in names]
+        self._stamps: list[tuple[int, ...]] = []
+        self._tips: list[CommitId | None] = []
+
+    def note(self) -> None:
+        """Take what is there for known."""
+        self._stamps = [_stamp(path) for path in self._files]  # first: later changes show
+        self._tips = self._read()
+
+    def have_moved(self) -> bool:
+        """Return whether a ref has moved since it was noted."""
+        stamps = [_stamp(path) for path in self._files]
+        if stamps == self._stamps:
+            return False
+        self._stamps = stamps
+        return self._read() != self._tips
+
+    def _read(self) -> list[CommitId | None]:
+        with self._repo.reading():
+            return [self._repo.find_commit(ref) for ref in self._refs]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,0 +1,67 @@
+"""Writes what SLURM says of the cluster into mtf.yaml, for hosts that have no SLURM to ask."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from mtf import rundir
+from mtf.errors import MtfError, SpecError
+from mtf.executor.slurm.cluster_query import read_facts
+from mtf.executor.slurm.programs import available
+from mtf.project.worktree import SETTINGS, project_root, read_settings
+from mtf.spec.schema.cluster_section import as_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_facts(where: Path) -> Path:
+    """Put the cluster's partitions, nodes and limits under ``cluster`` of the mtf.yaml on disk.
+
+    All else in the file, comments included, stays as it is.
+
+    Raises:
+        ExecutorUnavailableError: SLURM does not answer.
+        MtfError: there is no SLURM here, or mtf.yaml has mistakes.
+    """
+    path = project_root(where) / SETTINGS
+    settings, problems = read_settings(path, where)
+    if problems:
+        raise SpecError(list(problems))
+    if not available():
+        raise MtfError("there is no SLURM here to ask. Run mtf doctor --write on a login node")
+    section = as_section(settings.cluster.name, read_facts())
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    rundir.put(path, with_section(text, section).encode())
+    return path
+
+
+def with_section(text: str, section: dict[str, Any]) -> str:
+    """Return the text of an mtf.yaml with another ``cluster``."""
+    import ruamel.yaml
+
+    yaml = ruamel.yaml.YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1 << 16  # no line of the user's is folded
+    settings = yaml.load(text)
+    out = io.StringIO()
+    if settings is None:  # nothing but comments, which belong to no key
+        settings = {}
+        out.write(text)
+    settings["cluster"] = _in_short(section)
+    yaml.dump(settings, out)
+    return out.getvalue()
+
+
+def _in_short(value: Any) -> Any:
+    """Return a value whose lists, and the mappings in them, stand in one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, dict):
+        return CommentedMap({key: _in_short(item) for key, item in value.items()})
+    if isinstance(value, list):
+        out = CommentedSeq(_in_short(item) for item in value)
+        out.fa.set_flow_style()
+        return out
+    return value

@@ -1,0 +1,1 @@
+"""`mtf hooks` and the git hooks that it installs."""

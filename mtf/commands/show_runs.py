@@ -1,0 +1,141 @@
+"""Answers questions about runs from the ledger and the journals; asks no executor."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.core.planner.drift import Branches, told
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
+from mtf.core.vocabulary.states import RunState
+from mtf.errors import MtfError
+from mtf.ledger.codec import run_as_dict
+from mtf.project.project import SETTINGS
+from mtf.project.run_lookup import find_run, find_runs, matching
+from mtf.reconcile.drift_scan import look_for_drift
+from mtf.reconcile.run_access import is_elsewhere, job_dir_of, read_progress, with_journals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mtf.core.vocabulary.records import RunRecord
+    from mtf.project.project import Project
+
+
+@dataclass(frozen=True)
+class Status:
+    """The runs asked for, and what to know about the whole."""
+
+    records: tuple[RunRecord, ...]
+    notes: tuple[str, ...]
+
+
+def status_of(project: Project, globs: Sequence[str]) -> Status:
+    """Return the runs that match, the newest submission first."""
+    ledger = project.whole_ledger()
+    with project.repo.reading():
+        here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
+        branches = Branches(project.repo.refs(JOB_BRANCH_PREFIX))
+        notes = told(look_for_drift(project, ledger, here, branches), ledger.runs)
+    records = with_journals(matching(ledger, globs))
+    return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
+
+
+def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
+    """Return a note when experiments have changed since the newest submission."""
+    branch = project.settings.branch
+    remote = f"refs/remotes/{project.remote}/{branch}"
+    tip = (project.remote and project.repo.find_commit(remote)) or project.repo.find_commit(
+        f"refs/heads/{branch}"
+    )
+    newest = max(records, key=lambda r: r.run.split("/")[1], default=None)
+    if tip is None or newest is None or tip == newest.commit:
+        return []
+    paths = (project.settings.experiments, SETTINGS)
+    if project.repo.object_ids(tip, paths) == project.repo.object_ids(newest.commit, paths):
+        return []
+    return [f"{branch} has other experiments than the newest submission: mtf plan shows what"]
+
+
+def as_json_list(records: Iterable[RunRecord]) -> str:
+    """Return runs as JSON: a list of objects, one a run."""
+    return json.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
+
+
+def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
+    """Return one run and all that is known of it, as text.
+
+    Raises:
+        MtfError: ``wish`` does not name one run.
+    """
+    from mtf.report.runs import run_page
+
+    ledger = project.ledger()
+    record = with_journals([find_run(ledger, wish)])[0]
+    submission = project.store().submission(ledger, record.submission)
+    config = rundir.render_yaml(submission.configs[record.member])
+    assert ledger.tip is not None
+    history = project.repo.history(ledger.tip, record_path(record.run))
+    progress = read_progress(record) if record.state is RunState.RUNNING else None
+    return record, run_page(record, config, history, progress)
+
+
+def results_of(project: Project, name: str) -> list[RunRecord]:
+    """Return the runs of a grid's newest submission, or of an experiment; the best first.
+
+    Raises:
+        MtfError: nothing has that name.
+    """
+    from mtf.report.runs import rank
+
+    ledger = project.ledger()
+    return sorted(with_journals(find_runs(ledger, [name])), key=rank)
+
+
+def output_of(project: Project, wish: str, *, err: bool) -> str:
+    """Return what a run's newest job has printed.
+
+    Raises:
+        MtfError: no such run, or its output is not there.
+    """
+    record = find_run(project.ledger(), wish)
+    path = _output_path(record, err=err)
+    if path is None or not path.exists():
+        raise MtfError(
+            f"{record.run}: no output yet ({record.state}{_why(record)})."
+            f" It will be in {record.run_dir}"
+        )
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _why(record: RunRecord) -> str:
+    return f": {record.reason}" if record.reason else ""
+
+
+def _output_path(record: RunRecord, *, err: bool) -> Path | None:
+    """Return the newest job's output: in its own folder, or as the run's folder shows it."""
+    newest = next((a for a in reversed(record.attempts) if a.job_id), None)
+    if newest is None or newest.job_id is None:
+        return None
+    path = rundir.job_output(job_dir_of(record, newest), newest.job_id, err=err)
+    return path if path.exists() else Path(record.run_dir, path.name)
+
+
+def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
+    """Yield a run's output as it comes, until its journal or the ledger says that it is over."""
+    at = 0
+    while True:
+        record = find_run(project.ledger(), wish)
+        path = _output_path(record, err=err)
+        if path is not None and path.exists():
+            with path.open(encoding="utf-8", errors="replace") as f:
+                f.seek(at)
+                yield f.read()
+                at = f.tell()
+        if record.is_over:
+            return
+        time.sleep(0.5)

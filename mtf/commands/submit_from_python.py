@@ -1,0 +1,64 @@
+"""Submits experiments that a program asks for, by the reconciler of the committed ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf.core.planner.plan import plan
+from mtf.core.vocabulary.actions import Submit
+from mtf.errors import MtfError
+from mtf.project.committed import Specs, keys_of
+from mtf.project.signatures import check_signed
+from mtf.reconcile.apply import Application, Report
+from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.executors import choose_executor
+from mtf.reconcile.gather import Committed, Options, policy_of, situation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import RunKey
+    from mtf.project.project import Project
+
+
+def submit(
+    project: Project,
+    wanted: Sequence[Desired],
+    *,
+    executor: str | None,
+    publish: bool,
+    say: Callable[[str], None],
+) -> tuple[Report, set[RunKey]]:
+    """Submit what is not there yet, pinned to HEAD; return what was done and all runs' keys.
+
+    These runs are nobody's committed wish: pruning leaves them alone.
+
+    Raises:
+        MtfError: nothing was submitted; one that begins from a run which is not over cannot be yet.
+    """
+    store = project.store(publish=publish)
+    names = {d.name for d in wanted}
+
+    def once() -> tuple[Report, set[RunKey]]:
+        store.fetch(project.settings.branch)
+        commit = project.repo.commit("HEAD")
+        ledger = store.read()
+        check_signed(project, commit, ledger.runs.values())
+        keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
+        committed = Committed(commit, project.settings_at(commit), Specs(keyed))
+        found = situation(project, ledger, committed, Options())
+        now = datetime.now(UTC)
+        planned = plan(found.world, policy_of(committed.settings, Options()), now)
+        new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
+        if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
+            raise MtfError("\n".join(waiting))
+        here = project.with_settings(found.settings)
+        name = choose_executor(here, executor)
+        application = Application(here, store, found, name, say)
+        report = application.carry_out(planned.only(new))
+        return report, {key for _, keys in keyed for key in keys}
+
+    with project.repo.reading():
+        return with_retries(once)

@@ -1,0 +1,1 @@
+"""An experiments repository opened for a command: settings, specs, runs, cluster."""

@@ -1,0 +1,1 @@
+"""The reconciler: gathers what is committed, recorded and live, and carries a plan out."""

@@ -1,0 +1,81 @@
+"""Removes what requests that came to nothing have left: a script, and what it was to run."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.core.vocabulary.causes import STANDINGS
+from mtf.core.vocabulary.ids import RunId, Token, job_name
+from mtf.core.vocabulary.times import parse_time
+from mtf.errors import MtfError
+from mtf.reconcile.executors import open_executor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.core.vocabulary.ids import SubmissionId
+    from mtf.core.vocabulary.records import RunRecord
+    from mtf.project.project import Project
+
+
+def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:
+    """Return the folders of requests that gave no run a job, of submissions that are over."""
+    groups: dict[SubmissionId, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.submission, []).append(record)
+    found = {s: _idle(s, group) for s, group in groups.items() if all(r.is_over for r in group)}
+    return {submission: folders for submission, folders in found.items() if folders}
+
+
+def _idle(submission: SubmissionId, records: list[RunRecord]) -> list[Path]:
+    root = rundir.root_of(Path(records[0].run_dir), records[0].run)
+    folder = rundir.submission_dir(root, submission) / rundir.JOBS
+    with_job = {a.token for r in records for a in r.attempts if a.job_id}
+    try:
+        return sorted(p for p in folder.iterdir() if p.name not in with_job)
+    except OSError:
+        return []
+
+
+def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
+    """Remove the folders of requests that came to nothing, of submissions that are over by now.
+
+    No job of theirs may start any more: each run's claim is shut to it first. Where one is known
+    all the same, or the executor does not answer, they stay, which ``mtf doctor`` tells.
+    """
+    by_submission = {r.submission: r for r in records}
+    for submission, folders in idle_requests(records).items():
+        record = by_submission[submission]
+        root = rundir.root_of(Path(record.run_dir), record.run)
+        with suppress(MtfError, OSError):
+            for folder in _without_jobs(project, record, folders):
+                runs = _runs(folder)
+                if runs is not None and all(_is_shut(root, r, Token(folder.name)) for r in runs):
+                    shutil.rmtree(folder)
+
+
+def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> list[Path]:
+    name = record.run.split("/", 1)[0]
+    names = {Token(p.name): job_name(name, Token(p.name)) for p in folders}
+    since = parse_time(record.claimed_at)
+    views = open_executor(project, record.executor).jobs(names, since)
+    busy = {view.token for view in views if STANDINGS[view.state].cause is None}
+    return [folder for folder in folders if folder.name not in busy]
+
+
+def _runs(folder: Path) -> list[RunId] | None:
+    """Return the runs that a request's jobs were to be of; None: what is there is torn."""
+    try:
+        return [RunId(config["mtf"]["run"]) for config in rundir.read_configs(folder)]
+    except FileNotFoundError:  # whoever made it died at once: no job can begin without it
+        return []
+    except (ValueError, KeyError):
+        return None
+
+
+def _is_shut(root: Path, run: RunId, token: Token) -> bool:
+    return rundir.claim(rundir.run_dir(root, run), token, rundir.FENCED) == rundir.FENCED

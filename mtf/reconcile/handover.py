@@ -1,0 +1,138 @@
+"""Hands batches to an executor, and says what every way that can end leaves in a run's record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mtf.errors import (
+    ExecutorUnavailableError,
+    SubmissionRefusedError,
+    SubmissionUncertainError,
+)
+from mtf.reconcile.job_requests import prepare
+from mtf.reconcile.record_updates import put_off, refused, unclear, with_job
+from mtf.report.tables import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mtf.core.planner.run_update import Retry
+    from mtf.core.vocabulary.ids import JobId, RunId
+    from mtf.core.vocabulary.jobs import Submitted
+    from mtf.core.vocabulary.records import RunRecord
+    from mtf.executor.protocol import Executor
+    from mtf.reconcile.job_requests import Batch
+
+_ALL = None  # stands for every queue of the executor
+
+
+@dataclass
+class Handover:
+    """The batches of one sync on their way to the executor, and what became of their runs."""
+
+    repository: Path
+    say: Callable[[str], None]
+    submitted: dict[RunId, JobId] = field(default_factory=dict)
+    refused: dict[RunId, str] = field(default_factory=dict)
+    uncertain: dict[RunId, str] = field(default_factory=dict)
+    put_off: dict[RunId, str] = field(default_factory=dict)
+    _full: set[RunId] = field(default_factory=set)  # put off for want of room in the queue alone
+    _closed: dict[object, str] = field(default_factory=dict)  # queues not to be asked again now
+
+    def submit(self, executor: Executor, batch: Batch, script: str) -> None:
+        """Hand one batch over; every way it can end leaves what the next sync understands."""
+        runs = [s.run for s in batch.starts]
+        name = batch.request.name
+        if self._is_closed(batch):
+            return
+        try:
+            prepare(batch, self.repository)
+            done = executor.submit(batch.request, script)
+        except SubmissionRefusedError as e:
+            self.refused |= dict.fromkeys(runs, str(e))
+            self.say(f"refused  {name}: {e}")
+        except SubmissionUncertainError as e:
+            self.uncertain |= dict.fromkeys(runs, str(e))
+            self._closed[_ALL] = str(e)  # it may be stuck: the next would wait as long
+            self.say(f"unclear  {name}: {e}. The next mtf sync looks the jobs up")
+        except ExecutorUnavailableError as e:
+            self.put_off |= dict.fromkeys(runs, str(e))
+            self._closed[_ALL] = str(e)
+            self.say(f"put off  {name}: {e}. A later mtf sync submits it")
+        except OSError as e:
+            self.uncertain |= dict.fromkeys(runs, str(e))
+            self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync goes on")
+        else:
+            self._take_in(executor, batch, done)
+
+    def _is_closed(self, batch: Batch) -> bool:
+        """Put a batch off where another one has just met a closed door."""
+        runs = [s.run for s in batch.starts]
+        queue = _queue(batch)
+        why = self._closed.get(_ALL) or self._closed.get(queue)
+        if why is None:
+            return False
+        self.put_off |= dict.fromkeys(runs, why)
+        self._full |= set(runs) if _ALL not in self._closed else set()
+        self.say(f"put off  {batch.request.name}: {count(len(runs), 'run')}, for the same reason")
+        return True
+
+    def _take_in(self, executor: Executor, batch: Batch, done: Submitted) -> None:
+        name = batch.request.name
+        taken = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
+        left = [s.run for s in batch.starts if s.run not in taken]
+        self.submitted |= taken
+        if taken:
+            ids = list(taken.values())
+            shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
+            self.say(f"submit   {name}: {count(len(ids), 'run')} -> {executor.name} {shown}")
+        if left:
+            self.put_off |= dict.fromkeys(left, done.put_off)
+            self._full |= set(left)
+            self._closed[_queue(batch)] = done.put_off
+            self.say(
+                f"put off  {name}: {count(len(left), 'run')}: {done.put_off}."
+                " Later mtf syncs submit them as others end"
+            )
+
+    @property
+    def runs(self) -> list[RunId]:
+        """Return the runs of which there is something to record."""
+        return [*self.submitted, *self.refused, *self.uncertain, *self.put_off]
+
+    def settled(self, record: RunRecord, retry: Retry) -> RunRecord:
+        """Return the record of one of the ``runs`` as it stands now."""
+        now = datetime.now(UTC)
+        at = now.isoformat(timespec="seconds")
+        if record.run in self.submitted:
+            return with_job(record, self.submitted[record.run], at)
+        if record.run in self.refused:
+            return refused(record, self.refused[record.run], at)
+        if record.run in self.uncertain:
+            return unclear(record, self.uncertain[record.run])
+        # room comes as other jobs end: waiting for it gets no longer
+        tries = 1 if record.run in self._full else record.attempt.put_off + 1
+        retry_at = (now + retry.wait(tries)).isoformat(timespec="seconds")
+        return put_off(record, self.put_off[record.run], at, retry_at)
+
+    @property
+    def message(self) -> str:
+        """Return the commit message of what has become of the runs."""
+        counts = {
+            "submitted": len(self.submitted),
+            "refused": len(self.refused),
+            "unclear": len(self.uncertain),
+            "put off": len(self.put_off),
+        }
+        what = ", ".join(f"{count(n, 'job')} {word}" for word, n in counts.items() if n)
+        jobs = sorted({job.split("_")[0] for job in self.submitted.values()})
+        return f"mtf: {what}\n\n" + "".join(f"Mtf-Job: {job}\n" for job in jobs[:100])
+
+
+def _queue(batch: Batch) -> tuple[str | None, ...]:
+    """Return what limits of jobs in the queue go by."""
+    needs = batch.request.resources
+    return needs["partition"], needs["account"], needs["qos"]

@@ -1,0 +1,116 @@
+"""What this host sees of a run: its folder, its journal, whether who claimed it is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf import rundir
+from mtf.core.planner.journal_reader import fold, with_progress
+from mtf.core.vocabulary.causes import STANDINGS
+from mtf.core.vocabulary.ids import JobId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.ids import RunId, Token
+    from mtf.core.vocabulary.records import Attempt, RunRecord
+    from mtf.project.project import Project
+    from mtf.reconcile.executors import Live
+
+
+def read_progress(record: RunRecord) -> Progress:
+    """Return what a run's journal says."""
+    return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+
+
+def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
+    """Return the folder of the job request that an attempt of a run is part of."""
+    root = rundir.root_of(Path(record.run_dir), record.run)
+    return rundir.job_dir(root, record.submission, attempt.token)
+
+
+def needed_folder(record: RunRecord) -> Path | None:
+    """Return the folder that a run cannot do without: its own, or its job's before that begins."""
+    if record.has_begun:
+        return Path(record.run_dir)
+    return job_dir_of(record, record.attempt) if record.job_id else None
+
+
+def is_elsewhere(project: Project, record: RunRecord) -> bool:
+    """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
+
+    Runs of another clone's local executor are that clone's to reconcile, and so are those whose
+    run root this host does not see: nothing is known of them here, so nothing is done. Nor is it
+    where a record, edited by hand, names a folder that cannot be its run's.
+    """
+    root = record.run_dir.removesuffix(f"/{record.run}")
+    if root == record.run_dir or not root.startswith("/"):
+        return True
+    if f"{root}/".startswith(f"{project.runs_root}/"):
+        return False
+    return record.executor == "local" or not Path(root).is_dir()
+
+
+def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
+    """Return the runs whose newest job is over because it was not to run, and the job that does.
+
+    None: no job does, the claim was given up. Whoever gave it up died before it was recorded, and
+    its submitter was not dead, only slow. Only a job that is over is asked after.
+    """
+    found: dict[RunId, JobId | None] = {}
+    for record in records:
+        attempt = record.attempt
+        job = live.get(record.executor, {}).get((attempt.token, attempt.index))
+        if record.job_id is None or job is None or STANDINGS[job.state].cause is None:
+            continue
+        holder = rundir.claim_holder(Path(record.run_dir), attempt.token)
+        if holder is not None and holder != record.job_id:
+            found[record.run] = None if holder == rundir.FENCED else JobId(holder)
+    return found
+
+
+def submitter() -> str:
+    """Return who claims here: ``user@host:pid``."""
+    user = os.environ.get("USER") or str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
+    """Return the claims made on this host by processes that are no more."""
+    host = socket.gethostname()
+    gone = set()
+    for record in records:
+        where, _, pid = record.attempt.claimed_by.rpartition(":")
+        if where.endswith(f"@{host}") and pid.isdigit() and not _may_submit(int(pid)):
+            gone.add(record.attempt.token)
+    return frozenset(gone)
+
+
+def _may_submit(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # our own earlier tick is over
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and nobody has waited for it, as in a container."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # not on Linux, or it is gone by now: the next sync sees that
+        return False
+    return stat.rpartition(") ")[2].startswith("Z")
+
+
+def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the records with what the journals of active runs have said since the last sync."""
+    return [r if r.is_over else with_progress(r, read_progress(r)) for r in records]
