@@ -159,7 +159,7 @@ class _Batches:
 
 
 def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer import GenericTrainer
     from mtf.trainer.compute.fabric import build_fabric
 

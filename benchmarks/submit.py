@@ -127,7 +127,7 @@ def main() -> None:
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
 import mtf.cli.main, mtf.cli.sync, mtf.commands.sync
-import mtf.executor.slurm.executor, mtf.report.plans
+import mtf.executor.slurm.slurm_executor, mtf.report.plans
 from mtf.spec.schema import keys, schema, settings
 settings.Settings()
 for model in (schema.ExperimentSpec, schema.GridSpec, *keys.SECTIONS.values()):

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from yaml import CSafeLoader, compose
 
 from benchmarks.timing import in_turn, init_repository
-from mtf.spec.lint.checks import warnings
+from mtf.spec.lint.plausibility import warnings
 from mtf.spec.load import load_specs
-from mtf.spec.schema.schema import ExperimentSpec
 from mtf.spec.schema.settings import Settings
+from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.yaml.event_parsers import quick
-from mtf.spec.yaml.parse import read
+from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from mtf.project.cluster_check import known_facts, remarks
 from mtf.project.committed import groups_at, keys_of, spec_files
 from mtf.project.init_from_check import unknown_origins_of
 from mtf.project.project import settings_at
-from mtf.spec.compose.groups import FOLDER
+from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.lint.policy_rules import over_budget, violations
 from mtf.spec.load import is_spec, load_some
 from mtf.spec.schema.policies import Policies

@@ -25,7 +25,7 @@ from mtf.project.worktree import (
     shown,
     stamp,
 )
-from mtf.spec.compose.groups import FOLDER, Groups
+from mtf.spec.compose.config_groups import FOLDER, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from mtf.project.worktree import (
 )
 from mtf.report.tables import count
 from mtf.spec.load import is_spec, load_specs
-from mtf.spec.schema.explain import nearest
+from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.project.cluster_check import infeasible, known_facts
 from mtf.project.worktree import stamp
-from mtf.spec.lint.checks import warnings
 from mtf.spec.lint.cluster_fit import shapes, unmet
+from mtf.spec.lint.plausibility import warnings
 from mtf.spec.load import Loaded, load_some
 from mtf.spec.schema.settings import Settings
 

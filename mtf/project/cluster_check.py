@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf.errors import ExecutorUnavailableError, Problem
-from mtf.spec.lint.checks import warnings
 from mtf.spec.lint.cluster_fit import shapes, unmet
-from mtf.spec.lint.policy_rules import spot
+from mtf.spec.lint.key_positions import position_of
+from mtf.spec.lint.plausibility import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,7 +72,9 @@ def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
         if shape not in answers:
             answers[shape] = refusal_of(needs)
         if answer := answers[shape]:
-            yield Problem(*spot(one.places, "slurm"), f"SLURM would refuse {one.name}: {answer}")
+            yield Problem(
+                *position_of(one.places, "slurm"), f"SLURM would refuse {one.name}: {answer}"
+            )
 
 
 def _is_here(one: Desired, settings: Settings) -> bool:

@@ -11,7 +11,7 @@ from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem
 from mtf.project.affected import defining
 from mtf.project.init_from_check import unknown_origins_of
-from mtf.spec.lint.policy_rules import spot
+from mtf.spec.lint.key_positions import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
     from mtf.git.repo import GitRepo
     from mtf.git.wire import Entry
-    from mtf.spec.compose.groups import Groups
+    from mtf.spec.compose.config_groups import Groups
 
 Keyed = tuple["Desired", tuple["RunKey", ...]]
 _REGULAR = ("100644", "100755")
@@ -70,7 +70,7 @@ def _names_in_doubt(desired: Sequence[Desired], unread: Mapping[str, bytes]) -> 
     for one in desired:
         for path in sorted(defining({one.name}, unread)):
             message = f"the name {one.name!r} may be taken: {path} cannot be read. Mend that one"
-            yield Problem(*spot(one.places, ""), message)
+            yield Problem(*position_of(one.places, ""), message)
 
 
 def _without(keyed: Sequence[Keyed], problems: Collection[Problem]) -> tuple[Keyed, ...]:
@@ -105,7 +105,7 @@ def spec_files(
 
 def groups_at(repo: GitRepo, commit: CommitId) -> Groups:
     """Return the config groups that the specs of a commit may name."""
-    from mtf.spec.compose.groups import FOLDER, Groups
+    from mtf.spec.compose.config_groups import FOLDER, Groups
 
     def files() -> dict[str, bytes]:
         return spec_files(repo, repo.files(commit, FOLDER))[0]

@@ -16,7 +16,7 @@ SPEC, SETTINGS = f"{FOLDER}/spec.schema.json", f"{FOLDER}/settings.schema.json"
 
 def schema(kind: str) -> dict[str, Any]:
     """Return the schema of a ``spec`` or of the ``settings``."""
-    from mtf.spec.jsonschema import settings_schema, spec_schema
+    from mtf.spec.schema.json_schema import settings_schema, spec_schema
 
     return spec_schema() if kind == "spec" else settings_schema()
 

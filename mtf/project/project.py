@@ -157,7 +157,7 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
     Raises:
         RepositoryError: the cluster's name cannot be one.
     """
-    from mtf.spec.schema.words import name_problem
+    from mtf.spec.schema.text_types import name_problem
 
     url = f"remote.{remote}.url"
     values = repo.config_values((_CLUSTER_KEY, url))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError, UsageError
-from mtf.spec.schema.explain import nearest
+from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

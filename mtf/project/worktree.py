@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
-from mtf.spec.compose.groups import FOLDER, Groups
+from mtf.spec.compose.config_groups import FOLDER, Groups
 from mtf.spec.load import is_spec
 from mtf.spec.schema.settings import Settings, parse_settings
 

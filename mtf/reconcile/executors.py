@@ -40,11 +40,11 @@ def open_executor(
         MtfError: there is none of that name.
     """
     if name == "slurm":
-        from mtf.executor.slurm.executor import SlurmExecutor
+        from mtf.executor.slurm.slurm_executor import SlurmExecutor
 
         return SlurmExecutor(templates, project.folder)
     if name == "local":
-        from mtf.executor.local.executor import LocalExecutor
+        from mtf.executor.local.local_executor import LocalExecutor
 
         most = project.settings.local.max_parallel
         return LocalExecutor(project.runs_root, most, templates, project.folder)

@@ -12,28 +12,29 @@ from pydantic import ValidationError
 from mtf.core.planner.init_from_names import circles
 from mtf.core.vocabulary.experiments import Desired
 from mtf.errors import Problem, SpecError
-from mtf.spec.compose.groups import NO_GROUPS
-from mtf.spec.files import NAME_KEYS, as_base, inline_base, read_spec, validated
-from mtf.spec.grid.axes import key_problems, no_choice, read_grid
-from mtf.spec.grid.grid import expand
-from mtf.spec.init_from_refs import named_in_file, named_in_grid
-from mtf.spec.lint.policy_rules import places_in_grid, places_of, violations
+from mtf.spec.compose.config_groups import NO_GROUPS
+from mtf.spec.grid.definition import chooses_nothing, key_problems, read_grid
+from mtf.spec.grid.expand import expand
+from mtf.spec.init_from_refs import init_from_in_experiment, init_from_in_grid
+from mtf.spec.lint.key_positions import positions_in_experiment, positions_in_grid
+from mtf.spec.lint.policy_rules import violations
 from mtf.spec.resolve import Resolver, experiment
-from mtf.spec.schema.explain import nearest, shown
-from mtf.spec.schema.keys import SECTIONS, key_problem
-from mtf.spec.schema.schema import ExperimentSpec, GridSpec
+from mtf.spec.schema.dotted_keys import SECTIONS, key_problem
+from mtf.spec.schema.error_messages import nearest, shown
 from mtf.spec.schema.settings import merged_slurm
-from mtf.spec.schema.words import name_problem
+from mtf.spec.schema.specs import ExperimentSpec, GridSpec
+from mtf.spec.schema.text_types import name_problem
+from mtf.spec.spec_file import NAME_KEYS, as_base, inline_base, read_spec, validated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from mtf.spec.compose.groups import Groups
-    from mtf.spec.files import SpecFile
-    from mtf.spec.grid.axes import Parts
+    from mtf.spec.compose.config_groups import Groups
+    from mtf.spec.grid.definition import GridDefinition
     from mtf.spec.resolve import Base
     from mtf.spec.schema.settings import Settings
-    from mtf.spec.yaml.marks import Place
+    from mtf.spec.spec_file import SpecFile
+    from mtf.spec.yaml.positions import Position
 
 ENDINGS = (".yaml", ".yml")
 
@@ -105,7 +106,7 @@ class _Loader:
         self._slurm_of: dict[str, dict[str, Any]] = {}  # defaults, by cluster
         self._stamp = stamp
         self._bases: dict[str, SpecFile] = {}  # those that grids build on
-        self._names: dict[str, dict[str, Place]] = {}  # name -> where it is given, by path
+        self._names: dict[str, dict[str, Position]] = {}  # name -> where it is given, by path
         self._unread: set[str] = set()
         self.problems: list[Problem] = []
 
@@ -139,10 +140,10 @@ class _Loader:
         """Return the names that several specs have, each use noted as a problem."""
         taken = {name: uses for name, uses in self._names.items() if len(uses) > 1}
         for name, uses in taken.items():
-            for path, place in uses.items():
+            for path, position in uses.items():
                 others = ", ".join(sorted(set(uses) - {path}))
                 message = f"the name {name!r} is taken: {others} has it too. Rename one"
-                self.problems.append(Problem(path, *place, message))
+                self.problems.append(Problem(path, *position, message))
         return set(taken)
 
     def names_alike(self) -> set[str]:
@@ -152,23 +153,23 @@ class _Loader:
             alike.setdefault(name.casefold(), []).append(name)
         several = [names for names in alike.values() if len(names) > 1]
         for name, other in ((n, o) for names in several for n in names for o in names if o != n):
-            for path, place in self._names[name].items():
+            for path, position in self._names[name].items():
                 message = f"the name {name!r} differs from {other!r} in its case alone. Rename one"
-                self.problems.append(Problem(path, *place, message))
+                self.problems.append(Problem(path, *position, message))
         return {name for names in several for name in names}
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")
         name = file.value.get(key)
         if isinstance(name, str):
-            self._names.setdefault(name, {})[file.path] = file.marks.value((key,))
+            self._names.setdefault(name, {})[file.path] = file.positions.value((key,))
 
     def _note_cluster(self, file: SpecFile) -> None:
         name, known = file.value.get("cluster"), self._settings.known_clusters
         if isinstance(name, str) and known is not None and name not in known:
             message = f"cluster: mtf.yaml knows no {name!r}. {nearest(name, known)}"
-            place = file.marks.value(("cluster",))
-            self.problems.append(file.marks.problem(place, message.rstrip()))
+            position = file.positions.value(("cluster",))
+            self.problems.append(file.positions.problem(position, message.rstrip()))
 
     def _slurm_defaults(self, cluster: object) -> dict[str, Any]:
         name = self._settings.cluster.name
@@ -194,10 +195,10 @@ class _Loader:
             max_parallel=None,
             cluster=spec.cluster,
             on_change=spec.on_change,
-            named_at=named_in_file(file.value.get("init_from"), file.marks),
-            # read once more where something is to be said of it: to keep the marks of a thousand
-            # files takes longer than to read them
-            places=places_of(lambda: self._file(path).marks),
+            named_at=init_from_in_experiment(file.value.get("init_from"), file.positions),
+            # Reads the file again when a finding needs its positions: keeping the positions of a
+            # thousand files takes longer than reading the few that have findings.
+            places=positions_in_experiment(lambda: self._file(path).positions),
         )
 
     def _experiment(self, file: SpecFile) -> ExperimentSpec:
@@ -207,7 +208,7 @@ class _Loader:
         return validated(ExperimentSpec, {**file.value, "slurm": slurm}, file)
 
     def _grid(self, file: SpecFile) -> Desired:
-        problems = key_problems(file.value, file.marks)
+        problems = key_problems(file.value, file.positions)
         base = spec = None
         try:
             base = self._base(file)
@@ -221,13 +222,13 @@ class _Loader:
             is_whole, spec = False, _without_unknown_keys(file.value)
         if spec is None:
             raise SpecError(problems)
-        chooses = base.composition.chooses if base and base.composition else no_choice
-        parts = read_grid(spec, file.marks, chooses)
+        chooses = base.composition.chooses if base and base.composition else chooses_nothing
+        parts = read_grid(spec, file.positions, chooses)
         problems += parts.problems if is_whole else []  # a misspelt key may be what it lacks
         if base is None:
             raise SpecError(problems)
         cluster = spec.cluster or base.value.get("cluster")
-        resolver = Resolver(base, self._slurm_defaults(cluster), file.marks)
+        resolver = Resolver(base, self._slurm_defaults(cluster), file.positions)
         if problems:
             raise SpecError([*problems, *_wrong_values(parts, resolver)])
         return Desired(
@@ -237,8 +238,8 @@ class _Loader:
             max_parallel=spec.max_parallel,
             cluster=cluster,
             on_change=spec.on_change,
-            named_at=named_in_grid(base, parts, file.marks),
-            places=places_in_grid(base, parts, file.marks),
+            named_at=init_from_in_grid(base, parts, file.positions),
+            places=positions_in_grid(base, parts, file.positions),
         )
 
     def _base(self, file: SpecFile) -> Base:
@@ -247,32 +248,36 @@ class _Loader:
         Raises:
             SpecError: it is not there, or has mistakes of its own.
         """
-        place, base = file.marks.value(("base",)), file.value.get("base")
+        position, base = file.positions.value(("base",)), file.value.get("base")
         if "base" not in file.value:
             raise SpecError([])  # told as a missing key
         if isinstance(base, dict):
-            return inline_base(base, file.marks, ("base",), self._groups)
+            return inline_base(base, file.positions, ("base",), self._groups)
         if not isinstance(base, str):
             message = f"base: must be a path or an experiment, got {shown(base)}"
-            raise SpecError([file.marks.problem(place, message)])
+            raise SpecError([file.positions.problem(position, message)])
         path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
         if path not in self._files:
-            raise SpecError([file.marks.problem(place, self._missing_base(file, base, path))])
+            raise SpecError(
+                [file.positions.problem(position, self._missing_base(file, base, path))]
+            )
         try:
             other = self._bases.setdefault(path, self._file(path))
             if other.kind != "grid":
                 return self._base_file(other)
         except SpecError as e:
-            own = file.marks.problem(place, f"base: {path} has mistakes of its own")
+            own = file.positions.problem(position, f"base: {path} has mistakes of its own")
             raise SpecError([*e.problems, own]) from None
-        raise SpecError([file.marks.problem(place, f"base: {path} is a grid, not an experiment")])
+        raise SpecError(
+            [file.positions.problem(position, f"base: {path} is a grid, not an experiment")]
+        )
 
     def _base_file(self, file: SpecFile) -> Base:
         if file.kind == "experiment":
             self._experiment(file)
         if file.problems:
             raise SpecError(list(file.problems))
-        return as_base(file.value, file.marks, (), file.composition)
+        return as_base(file.value, file.positions, (), file.composition)
 
     def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)
@@ -280,7 +285,7 @@ class _Loader:
         return f"base: there is no file {path}. {nearest(base, there)}".rstrip()
 
 
-def _wrong_values(parts: Parts, resolver: Resolver) -> set[Problem]:
+def _wrong_values(parts: GridDefinition, resolver: Resolver) -> set[Problem]:
     for setting in parts.settings():
         if key_problem(setting.path) is None:
             resolver.check_alone(setting)

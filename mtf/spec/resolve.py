@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
-from mtf.spec.schema.explain import SPELLINGS, explain, located
-from mtf.spec.schema.keys import INIT_FROM, OPTIONAL, SECTIONS, put, spelled_out
+from mtf.spec.schema.dotted_keys import INIT_FROM, OPTIONAL, SECTIONS, init_from_as_mapping, put
+from mtf.spec.schema.error_messages import KEY_ALIASES, explain, located
 from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
-    from mtf.spec.compose.compose import Composition
+    from mtf.spec.compose.composition import Composition
     from mtf.spec.schema.strict import Strict
-    from mtf.spec.yaml.marks import Loc, Marks
+    from mtf.spec.yaml.positions import Loc, Positions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class Base:
     """What a grid builds on: sections as written, and the file they stand in."""
 
     value: Mapping[str, Any]  # `training` is spelled so
-    marks: Marks
+    positions: Positions
     prefix: Loc
     composition: Composition | None = None  # where it has a defaults list
 
@@ -60,23 +60,23 @@ class Base:
         choices = tuple((s.path[0], s.value) for s in member if s in chosen)
         settings = tuple(s for s in member if s not in chosen)
         made = self.composition.composed(choices, [(".".join(s.path), s.value) for s in settings])
-        return Base(spelled(made.value), made.marks, self.prefix), settings
+        return Base(with_canonical_keys(made.value), made.positions, self.prefix), settings
 
 
-def spelled(value: Mapping[str, Any]) -> dict[str, Any]:
+def with_canonical_keys(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return sections by the names that they go by here, whatever spelling the file has."""
-    return {_SPELLED.get(key, key): item for key, item in value.items()}
+    return {_CANONICAL.get(key, key): item for key, item in value.items()}
 
 
-_SPELLED = {other: name for name, other in SPELLINGS.items()}
+_CANONICAL = {other: name for name, other in KEY_ALIASES.items()}
 
 
 class Resolver:
     """Resolves the members of one grid, section by section."""
 
-    def __init__(self, base: Base, slurm_defaults: dict[str, Any], marks: Marks) -> None:
+    def __init__(self, base: Base, slurm_defaults: dict[str, Any], positions: Positions) -> None:
         self.base = base
-        self.marks = marks  # of the grid's file
+        self.positions = positions  # of the grid's file
         self._slurm_defaults = slurm_defaults
         self._resolved: dict[tuple[object, ...], dict[str, Any] | None] = {}
         self._bases: dict[Combination, tuple[Base, Combination]] = {}
@@ -148,13 +148,13 @@ class Resolver:
     def _validated(self, base: Base, name: str, settings: Combination) -> Strict | None:
         value: Any = base.value.get(name)
         if name == INIT_FROM:
-            value = spelled_out(value)
+            value = init_from_as_mapping(value)
         for setting in settings:
             try:
                 value = put(value, setting.path[1:], setting.value)
             except ValueError as e:
-                place = self.marks.value(setting.loc)
-                problem = self.marks.problem(place, f"{setting.key}: {e}")
+                position = self.positions.value(setting.loc)
+                problem = self.positions.problem(position, f"{setting.key}: {e}")
                 raise SpecError([problem]) from None
         if value is None and name in OPTIONAL:
             return None
@@ -172,12 +172,12 @@ class Resolver:
         message = explain(detail, SECTIONS[name], (name,))
         setting = _blamed(settings, loc)
         if setting is None:
-            place = base.marks.value(located((*base.prefix, *loc), base.marks))
-            return base.marks.problem(place, message)
+            position = base.positions.value(located((*base.prefix, *loc), base.positions))
+            return base.positions.problem(position, message)
         inside = (*setting.loc, *loc[len(setting.path) :])
         at_key = detail["type"] == "extra_forbidden"
-        place = self.marks.key(inside) if at_key else self.marks.value(inside)
-        return self.marks.problem(place, message)
+        position = self.positions.key(inside) if at_key else self.positions.value(inside)
+        return self.positions.problem(position, message)
 
 
 def _blamed(settings: Combination, loc: Loc) -> Setting | None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mtf.errors import SpecError, UsageError
-from mtf.spec.schema.explain import explain
-from mtf.spec.schema.keys import SECTIONS, key_problem, path_of, put
-from mtf.spec.yaml.parse import load_yaml
+from mtf.spec.schema.dotted_keys import SECTIONS, key_problem, path_of, put
+from mtf.spec.schema.error_messages import explain
+from mtf.spec.yaml.reader import load_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.factory import Data
     from mtf.trainer.components.lr_schedulers import Schedulers
     from mtf.trainer.components.optimizers import Optimizers

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.data import DataLoader
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedulers
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.callbacks import Callback

@@ -14,7 +14,7 @@ import pytest
 
 from mtf import rundir
 from mtf.core.vocabulary.ids import Token, job_name
-from mtf.executor.local.executor import LocalExecutor
+from mtf.executor.local.local_executor import LocalExecutor
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, stop_jobs, sync_until, wait_until
 from tests.cli.mtf import mtf, mtf_json
 from tests.repos import Repo, git, make_repo

@@ -16,7 +16,7 @@ import pytest
 from mtf import rundir
 from mtf.core.vocabulary.ids import job_name
 from mtf.core.vocabulary.states import RunState
-from mtf.executor.local.executor import LocalExecutor
+from mtf.executor.local.local_executor import LocalExecutor
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from mtf.reconcile.cleanup import idle_requests

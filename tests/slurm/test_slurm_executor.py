@@ -21,8 +21,8 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
-from mtf.executor.slurm.executor import SlurmExecutor
 from mtf.executor.slurm.programs import answers, available
+from mtf.executor.slurm.slurm_executor import SlurmExecutor
 from tests.executor.contract import ENDED, Bench, Contract
 
 if TYPE_CHECKING:

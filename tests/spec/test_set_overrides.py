@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtf.errors import UsageError
-from mtf.spec.schema.keys import SECTIONS
+from mtf.spec.schema.dotted_keys import SECTIONS
 from mtf.spec.set_overrides import changed, parse_changes
 
 CONFIG: dict[str, Any] = {

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from mtf.trainer.loop.loop import Loop
 
 for _name in (
-    "mtf.spec.yaml.parse",
-    "mtf.spec.schema.schema",
+    "mtf.spec.yaml.reader",
+    "mtf.spec.schema.run_config",
     "mtf.trainer.components.models",
     "yaml",
 ):

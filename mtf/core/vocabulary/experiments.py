@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Sections that say how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
 _OPEN = frozenset({"model", "data", "optimizer", "scheduler"})  # these take keys of the user's
-Spot = tuple[str, int, int]  # path, line and column
+SourcePosition = tuple[str, int, int]  # path, line and column
 DIRECT = "(asked for directly)"  # stands for the path where there is no committed spec
 
 
@@ -53,9 +53,11 @@ class Desired:
     experiments: tuple[Experiment, ...]
     max_parallel: int | None
     cluster: str | None
-    named_at: Mapping[str, Spot] = field(default_factory=dict)  # init_from: where it names a run
+    named_at: Mapping[str, SourcePosition] = field(
+        default_factory=dict
+    )  # init_from: where it names a run
     # where what policies are about is said: by key, by key=JSON for a grid's values, "": the name
-    places: Mapping[str, Spot] = field(default_factory=dict)
+    places: Mapping[str, SourcePosition] = field(default_factory=dict)
     on_change: Literal["keep", "cancel"] = "keep"  # what becomes of a former configuration's runs
 
     @property

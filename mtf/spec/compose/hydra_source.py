@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mtf.spec.compose.groups import Groups
+    from mtf.spec.compose.config_groups import Groups
 
 version.setbase("1.3")
 _SCHEME = "mtf"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtf.spec.schema.schema import Sample
+    from mtf.spec.schema.specs import Sample
 
 DIGITS = 6  # that a drawn number keeps: libm differs between machines in the last ones
 MAX_MISSES = 1000  # repeated draws in a row before there count as being no others

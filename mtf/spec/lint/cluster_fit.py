@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from mtf.core.review.costs import cpus, gpus, hours_of
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
-from mtf.spec.lint.policy_rules import spot
+from mtf.spec.lint.key_positions import position_of
 from mtf.spec.schema.cluster_section import memory_mb
-from mtf.spec.schema.explain import nearest
+from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +27,9 @@ def unmet(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
     for needs in shapes(desired):
         for field, message in findings(needs, facts):
             value = needs[field]  # type: ignore[literal-required]
-            place = spot(desired.places, f"slurm.{field}={json.dumps(value)}")
+            position = position_of(desired.places, f"slurm.{field}={json.dumps(value)}")
             kind = _severity(field, facts)
-            yield Problem(*place, f"slurm.{field}: {message} ({facts.source})", kind)
+            yield Problem(*position, f"slurm.{field}: {message} ({facts.source})", kind)
     yield from _numbers(desired, facts)
 
 
@@ -134,4 +134,4 @@ def _numbers(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
             f"{desired.name} has {number:,} runs, the cluster takes {most:,} jobs of a user at a"
             f" time ({facts.source}): later syncs submit the rest"
         )
-        yield Problem(*spot(desired.places, ""), message, "warning")
+        yield Problem(*position_of(desired.places, ""), message, "warning")

@@ -10,7 +10,7 @@ from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.core.vocabulary.times import time_limit_s
 from mtf.spec.schema.slurm_section import Memory, Time
 from mtf.spec.schema.strict import Strict
-from mtf.spec.schema.words import Name, Word
+from mtf.spec.schema.text_types import Name, Word
 
 Count = Annotated[int, Field(ge=1)]
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}

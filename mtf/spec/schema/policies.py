@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from mtf.spec.schema.patterns import matches, matches_path
 from mtf.spec.schema.strict import Strict
-from mtf.spec.schema.words import OneLine, Word
+from mtf.spec.schema.text_types import OneLine, Word
 
 Hours = Annotated[int | float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]

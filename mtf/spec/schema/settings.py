@@ -8,12 +8,12 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from mtf.errors import SpecError
 from mtf.spec.schema.cluster_section import Cluster, named
-from mtf.spec.schema.explain import problems_of
+from mtf.spec.schema.error_messages import problems_of
 from mtf.spec.schema.policies import Policies
 from mtf.spec.schema.slurm_section import Environment, SLURMConfig
 from mtf.spec.schema.strict import Strict
-from mtf.spec.schema.words import Folder, Name, RelativePath, Word, matching
-from mtf.spec.yaml.parse import read
+from mtf.spec.schema.text_types import Folder, Name, RelativePath, Word, matching
+from mtf.spec.yaml.reader import read
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[int, Field(ge=0)]
@@ -162,7 +162,7 @@ def parse_settings(raw: bytes | None, path: str = "mtf.yaml") -> Settings:
         try:
             settings = Settings.model_validate(document.value)
         except ValidationError as e:
-            problems += problems_of(e, Settings, document.marks)
+            problems += problems_of(e, Settings, document.positions)
     if problems:
         raise SpecError(problems)
     return settings

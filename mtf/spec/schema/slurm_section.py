@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mtf.spec.schema.strict import Strict
-from mtf.spec.schema.words import Image, Prefix, Variables, Word, matching
+from mtf.spec.schema.text_types import Image, Prefix, Variables, Word, matching
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?")
 # what mtf itself writes into the script; sbatch also accepts every unambiguous beginning of these

@@ -22,7 +22,8 @@ from mtf.trainer.data.order import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtf.spec.schema.schema import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
+    from mtf.spec.schema.sections import DataConfig, ModelConfig, TrainingConfig
     from mtf.trainer.data.batches import Batches
 
 MODELS = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from mtf.spec.schema.schema import SchedulerConfig
+    from mtf.spec.schema.sections import SchedulerConfig
 
 Interval = Literal["step", "epoch"]
 

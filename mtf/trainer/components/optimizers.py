@@ -12,7 +12,7 @@ from mtf.trainer.components.registry import call, load, unknown
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
-    from mtf.spec.schema.schema import OptimizerConfig
+    from mtf.spec.schema.sections import OptimizerConfig
 
 Optimizers = torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {

@@ -18,7 +18,7 @@ from mtf.trainer.runtime.console import say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
 
 
 class _Unexecuted(ModuleType):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from mtf.spec.schema.schema import TrainingConfig
+    from mtf.spec.schema.sections import TrainingConfig
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from mtf.errors import MtfError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.spec.schema.schema import RunInfo
+    from mtf.spec.schema.run_config import RunInfo
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _CURE = "run mtf sync after removing that folder: it is made anew"

@@ -30,7 +30,7 @@ from mtf.trainer.storage.journal import Journal, monitored
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.context import RunContext
 
 
@@ -269,7 +269,7 @@ def read_config(run_dir: Path) -> ExperimentConfig:
     Raises:
         MtfError: it is not there or not valid.
     """
-    from mtf.spec.yaml.parse import load_yaml
+    from mtf.spec.yaml.reader import load_yaml
 
     path = run_dir / rundir.CONFIG
     try:
@@ -282,7 +282,7 @@ def read_config(run_dir: Path) -> ExperimentConfig:
 def _validated(value: object, path: Path) -> ExperimentConfig:
     from pydantic import ValidationError
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
 
     try:
         return ExperimentConfig.model_validate(value)

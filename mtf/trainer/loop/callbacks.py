@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.loop.loop import Loop
     from mtf.trainer.storage.checkpoint_store import Saved
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Length, Schedule
     from mtf.trainer.compute.rank_sync import Agreement
     from mtf.trainer.compute.step import Engine

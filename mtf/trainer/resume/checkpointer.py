@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.loop.callbacks import Callback
     from mtf.trainer.loop.loop import Loop
     from mtf.trainer.storage.checkpoint_store import Saved

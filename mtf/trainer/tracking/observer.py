@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from mtf.spec.schema.schema import LoggingConfig
+    from mtf.spec.schema.sections import LoggingConfig
     from mtf.trainer.compute.step import Engine
 
 IMAGES, GRADIENTS, PARAMETERS = "images", "gradients", "parameters"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.compute.step import Engine
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.mirrors import Mirror

@@ -29,7 +29,7 @@ from mtf.trainer.tracking.mirrors import edges, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.tracking.mirrors import End
 
 HOST = "https://api.wandb.ai"

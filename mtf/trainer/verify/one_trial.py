@@ -26,7 +26,7 @@ from mtf.trainer.verify.recorder import LOADS, Place, Recorder, place_of, shorte
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtf.spec.schema.schema import ExperimentConfig
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.loop.loop import Loop
     from mtf.trainer.loop.phases import Phase
     from mtf.trainer.verify.trials import Trial

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from mtf.executor.local.executor import LocalExecutor
 from mtf.executor.local.job_process import WorkerLock
+from mtf.executor.local.local_executor import LocalExecutor
 from mtf.executor.local.queue import LocalQueue
 from tests.executor.contract import Bench
 

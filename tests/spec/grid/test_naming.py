@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.spec.grid.naming import MAX_BYTES, NameTooLongError, experiment_name, parse_experiment_name
-from mtf.spec.schema.words import name_problem
+from mtf.spec.schema.text_types import name_problem
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ["1", "1.0", "-0.0", "1e3", "true", "null", "NaN", "Infinity", '"x"', "[1]", "a,b=c", "a/b",

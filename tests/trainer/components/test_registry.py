@@ -10,7 +10,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from mtf.errors import MtfError
-from mtf.spec.schema.schema import ExperimentConfig, ModelConfig, OptimizerConfig, SchedulerConfig
+from mtf.spec.schema.run_config import ExperimentConfig
+from mtf.spec.schema.sections import ModelConfig, OptimizerConfig, SchedulerConfig
 from mtf.trainer.components.factory import build_data, build_model
 from mtf.trainer.components.lr_schedulers import Length, Schedule, build_schedule
 from mtf.trainer.components.optimizers import OPTIMIZERS, build_optimizer

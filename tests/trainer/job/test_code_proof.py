@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.spec.schema.schema import RunInfo
+from mtf.spec.schema.run_config import RunInfo
 from mtf.trainer.job.code_proof import (
     Pinned,
     RefusedError,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.errors import SpecError
-from mtf.spec.yaml import parse
-from mtf.spec.yaml.parse import MAX_BYTES, MAX_CAREFUL_BYTES, load_yaml, read
+from mtf.spec.yaml import reader
+from mtf.spec.yaml.reader import MAX_BYTES, MAX_CAREFUL_BYTES, load_yaml, read
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -55,12 +55,12 @@ def test_json_reads_back_as_it_is(value: object) -> None:
 
 
 def test_values_and_keys_have_their_places() -> None:
-    _, marks = load_yaml(b"a: 1\r\nb:\r\n  - {c: 2}\r\n", "a.yaml")
-    assert marks.value(("a",)) == (1, 4)
-    assert marks.key(("b",)) == (2, 1)
-    assert marks.key(("b", 0, "c")) == (3, 6)
-    assert marks.value(("b", 0, "c")) == (3, 9)
-    assert marks.value(("b", 0, "missing")) == (3, 5), "what is not there is told around it"
+    _, positions = load_yaml(b"a: 1\r\nb:\r\n  - {c: 2}\r\n", "a.yaml")
+    assert positions.value(("a",)) == (1, 4)
+    assert positions.key(("b",)) == (2, 1)
+    assert positions.key(("b", 0, "c")) == (3, 6)
+    assert positions.value(("b", 0, "c")) == (3, 9)
+    assert positions.value(("b", 0, "missing")) == (3, 5), "what is not there is told around it"
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
@@ -125,16 +125,16 @@ PIECES = (
 )  # fmt: skip
 
 
-def known(document: parse.Document) -> tuple[object, ...]:
-    return document.value, document.marks.values, document.marks.keys
+def known(document: reader.Document) -> tuple[object, ...]:
+    return document.value, document.positions.values, document.positions.keys
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
 def test_the_quick_parser_reads_what_it_reads_as_the_other_one_does(text: str) -> None:
-    quick = parse._read_quickly(text, "a.yaml")
+    quick = reader._read_quickly(text, "a.yaml")
     if quick is None or quick.problems:
         return  # the other one says
-    careful = parse._read_carefully(text, "a.yaml")
+    careful = reader._read_carefully(text, "a.yaml")
     assert known(quick) == known(careful)
     assert not careful.problems
 
@@ -144,9 +144,9 @@ def test_plain_specs_are_read_by_the_quick_parser() -> None:
         "# a spec\nmodel: {type: mlp, sizes: [1, -2]}\nnote: |\n  two\n  lines\n"
         "optimizer:\n  lr: 1e-3  # a number\n  betas:\n    - 0.9\ntime: '00:10:00'\r\n"
     )
-    quick = parse._read_quickly(text, "a.yaml")
+    quick = reader._read_quickly(text, "a.yaml")
     assert quick is not None
-    careful = parse._read_carefully(text, "a.yaml")
+    careful = reader._read_carefully(text, "a.yaml")
     assert known(quick) == known(careful)
 
 

@@ -7,32 +7,33 @@ import posixpath
 from functools import lru_cache
 from typing import Any
 
-from mtf.spec.schema import schema
-from mtf.spec.schema.explain import SPELLINGS, known_keys
+from mtf.spec.schema import sections
+from mtf.spec.schema.error_messages import KEY_ALIASES, known_keys
+from mtf.spec.schema.slurm_section import SLURMConfig
 from mtf.spec.schema.strict import Open, Strict
 
 SECTIONS: dict[str, type[Strict]] = {
-    "model": schema.ModelConfig,
-    "data": schema.DataConfig,
-    "training": schema.TrainingConfig,
-    "optimizer": schema.OptimizerConfig,
-    "scheduler": schema.SchedulerConfig,
-    "init_from": schema.InitFromConfig,
-    "callbacks": schema.CallbacksConfig,
-    "checkpoint": schema.CheckpointConfig,
-    "logging": schema.LoggingConfig,
-    "slurm": schema.SLURMConfig,
+    "model": sections.ModelConfig,
+    "data": sections.DataConfig,
+    "training": sections.TrainingConfig,
+    "optimizer": sections.OptimizerConfig,
+    "scheduler": sections.SchedulerConfig,
+    "init_from": sections.InitFromConfig,
+    "callbacks": sections.CallbacksConfig,
+    "checkpoint": sections.CheckpointConfig,
+    "logging": sections.LoggingConfig,
+    "slurm": SLURMConfig,
 }
 INIT_FROM = "init_from"
 OPTIONAL = {"scheduler", "init_from"}  # sections that may be null
 _MAPPINGS = {("slurm", "variables")}  # closed sections' fields that have keys of their own
-_SPELLED = {other: name for name, other in SPELLINGS.items()}
+_CANONICAL = {other: name for name, other in KEY_ALIASES.items()}
 
 
 def path_of(key: str) -> tuple[str, ...]:
     """Return the parts of a dotted key, ``trainer`` read as ``training``."""
     head, *rest = key.split(".")
-    return (_SPELLED.get(head, head), *rest)
+    return (_CANONICAL.get(head, head), *rest)
 
 
 def key_problem(path: tuple[str, ...]) -> str | None:
@@ -41,7 +42,7 @@ def key_problem(path: tuple[str, ...]) -> str | None:
     if path[0] in SECTIONS and "" not in path:
         section = SECTIONS[path[0]]
         known = len(path) == 1 or path[1] in section.model_fields
-        further = issubclass(section, Open) and not known and not slip(section, path[1])
+        further = issubclass(section, Open) and not known and not misspelling_of(section, path[1])
         if further or (known and len(path) <= 2) or _is_inside(path):
             return None
     near = _nearest(path)
@@ -65,16 +66,16 @@ def _nearest(path: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def slip(section: type[Strict], key: str) -> str | None:
+def misspelling_of(section: type[Strict], key: str) -> str | None:
     """Return the known key that a further key of an open section is a misspelling of.
 
     One letter inside a long word, or two swapped ones: what differs by more, by its end or by a
     digit may well be a key of the model's own.
     """
-    return next((known for known in section.model_fields if _is_slip(key, known)), None)
+    return next((known for known in section.model_fields if _is_misspelling(key, known)), None)
 
 
-def _is_slip(key: str, known: str) -> bool:
+def _is_misspelling(key: str, known: str) -> bool:
     if min(len(key), len(known)) < 4 or key.startswith(known) or known.startswith(key):
         return False
     same = len(posixpath.commonprefix([key, known]))
@@ -109,6 +110,6 @@ def find(value: Any, path: tuple[str, ...]) -> Any:
     return value
 
 
-def spelled_out(value: Any) -> Any:
+def init_from_as_mapping(value: Any) -> Any:
     """Return ``init_from`` as a mapping, where a name alone stands for it."""
     return {"run": value} if isinstance(value, str) else value

@@ -8,11 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mtf.spec.jsonschema import settings_schema, spec_schema
-from mtf.spec.yaml.parse import load_yaml
+from mtf.spec.schema.json_schema import settings_schema, spec_schema
+from mtf.spec.yaml.reader import load_yaml
 from tests.spec.samples import BASE, EXPERIMENT
 
-HERE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRID = "kind: grid\nname: g\nbase: base.yaml\nparameters: {optimizer.lr: [0.1, 0.2]}\n"
 
 
@@ -36,7 +36,7 @@ def mistakes(validator: Any, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((HERE / "experiments").glob("*.yaml")), ids=lambda p: p.name
+    "path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_the_examples_are_fine(spec: Any, path: Path) -> None:
     assert mistakes(spec, path.read_text()) == []

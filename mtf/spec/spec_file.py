@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mtf.errors import Problem, SpecError
-from mtf.spec.compose.compose import KEY as DEFAULTS
-from mtf.spec.compose.compose import Composition
-from mtf.spec.resolve import Base, spelled
-from mtf.spec.schema.explain import nearest, problems_of, shown
-from mtf.spec.schema.keys import SECTIONS, slip
-from mtf.spec.schema.schema import ExperimentSpec
+from mtf.spec.compose.composition import KEY as DEFAULTS
+from mtf.spec.compose.composition import Composition
+from mtf.spec.resolve import Base, with_canonical_keys
+from mtf.spec.schema.dotted_keys import SECTIONS, misspelling_of
+from mtf.spec.schema.error_messages import nearest, problems_of, shown
+from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.schema.strict import Open
-from mtf.spec.yaml.parse import read
+from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
-    from mtf.spec.compose.groups import Groups
-    from mtf.spec.yaml.marks import Loc, Marks
-    from mtf.spec.yaml.parse import Document
+    from mtf.spec.compose.config_groups import Groups
+    from mtf.spec.yaml.positions import Loc, Positions
+    from mtf.spec.yaml.reader import Document
 
 NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
 KINDS = (*NAME_KEYS, "base")
@@ -34,7 +34,7 @@ class SpecFile:
     path: str
     kind: str
     value: dict[str, Any]
-    marks: Marks
+    positions: Positions
     problems: tuple[Problem, ...]
     composition: Composition | None = None  # where it has a defaults list
 
@@ -46,46 +46,46 @@ def read_spec(raw: bytes, path: str, groups: Groups) -> SpecFile:
         SpecError: nothing in it can be checked.
     """
     document = read(raw, path)
-    marks, value, problems = document.marks, document.value, list(document.problems)
+    positions, value, problems = document.positions, document.value, list(document.problems)
     if not isinstance(value, dict):
         raise SpecError(problems or [_no_mapping(document)])
     value = dict(value)
     kind = value.get("kind")
     if kind not in KINDS:
-        problems.append(_wrong_kind(marks, value))
+        problems.append(_wrong_kind(positions, value))
         kind = value["kind"] = "grid" if "base" in value else "experiment"
     if DEFAULTS in value and kind == "grid":
         del value[DEFAULTS]
         message = "defaults belongs to what the grid builds on: put it into its base"
-        problems.append(marks.problem(marks.key((DEFAULTS,)), message))
-    file = SpecFile(path, kind, value, marks, tuple(problems))
+        problems.append(positions.problem(positions.key((DEFAULTS,)), message))
+    file = SpecFile(path, kind, value, positions, tuple(problems))
     return _composed(file, groups) if DEFAULTS in value else file
 
 
 def _composed(file: SpecFile, groups: Groups) -> SpecFile:
     if file.problems:
         raise SpecError(list(file.problems))
-    composition = Composition(file.value, file.marks, (), groups)
+    composition = Composition(file.value, file.positions, (), groups)
     made = composition.composed()
-    return replace(file, value=made.value, marks=made.marks, composition=composition)
+    return replace(file, value=made.value, positions=made.positions, composition=composition)
 
 
 def _no_mapping(document: Document) -> Problem:
-    marks = document.marks
+    positions = document.positions
     if document.value is None:
-        return marks.problem((1, 1), "the file is empty. Write kind: experiment or kind: grid")
+        return positions.problem((1, 1), "the file is empty. Write kind: experiment or kind: grid")
     message = f"a spec is a mapping of keys, this is {shown(document.value)}"
-    return marks.problem(marks.value(()), message)
+    return positions.problem(positions.value(()), message)
 
 
-def _wrong_kind(marks: Marks, value: dict[str, Any]) -> Problem:
+def _wrong_kind(positions: Positions, value: dict[str, Any]) -> Problem:
     if "kind" not in value:
-        return marks.problem(
-            marks.value(()), "kind is missing: write kind: experiment, grid or base"
+        return positions.problem(
+            positions.value(()), "kind is missing: write kind: experiment, grid or base"
         )
     kind = value["kind"]
     message = f"kind: must be experiment, grid or base, got {shown(kind)}."
-    return marks.problem(marks.value(("kind",)), f"{message} {nearest(str(kind), KINDS)}")
+    return positions.problem(positions.value(("kind",)), f"{message} {nearest(str(kind), KINDS)}")
 
 
 def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> AnyModel:
@@ -94,17 +94,17 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
     Raises:
         SpecError: every mistake in the file.
     """
-    problems = [*file.problems, *slips(value, file.marks)]
+    problems = [*file.problems, *misspelled_keys(value, file.positions)]
     try:
         spec = model.model_validate(value)
     except ValidationError as e:
-        raise SpecError(problems + problems_of(e, model, file.marks)) from None
+        raise SpecError(problems + problems_of(e, model, file.positions)) from None
     if problems:
         raise SpecError(problems)
     return spec
 
 
-def slips(value: dict[str, Any], marks: Marks, prefix: Loc = ()) -> list[Problem]:
+def misspelled_keys(value: dict[str, Any], positions: Positions, prefix: Loc = ()) -> list[Problem]:
     """Return the misspelled keys of the open sections, which the schema lets through."""
     problems = []
     for name, model in SECTIONS.items():
@@ -112,43 +112,45 @@ def slips(value: dict[str, Any], marks: Marks, prefix: Loc = ()) -> list[Problem
         if not (issubclass(model, Open) and isinstance(section, dict)):
             continue
         for key in section.keys() - model.model_fields.keys():
-            meant = slip(model, key)
+            meant = misspelling_of(model, key)
             if meant and meant not in section:
                 message = f"unknown key {key!r} in {name}. Did you mean {meant!r}?"
-                problems.append(marks.problem(marks.key((*prefix, name, key)), message))
+                problems.append(positions.problem(positions.key((*prefix, name, key)), message))
     return problems
 
 
-def inline_base(value: dict[str, Any], marks: Marks, prefix: Loc, groups: Groups) -> Base:
+def inline_base(value: dict[str, Any], positions: Positions, prefix: Loc, groups: Groups) -> Base:
     """Return the sections that a grid builds on and that stand in the grid itself.
 
     Raises:
         SpecError: what is there is wrong.
     """
     if DEFAULTS not in value:
-        return as_base(value, marks, prefix)
-    composition = Composition(value, marks, prefix, groups)
+        return as_base(value, positions, prefix)
+    composition = Composition(value, positions, prefix, groups)
     made = composition.composed()
-    return as_base(made.value, made.marks, prefix, composition)
+    return as_base(made.value, made.positions, prefix, composition)
 
 
 def as_base(
-    value: dict[str, Any], marks: Marks, prefix: Loc, composition: Composition | None = None
+    value: dict[str, Any], positions: Positions, prefix: Loc, composition: Composition | None = None
 ) -> Base:
     """Return sections that grids build on; what is missing may still come from the grid.
 
     Raises:
         SpecError: what is there is wrong.
     """
-    problems = slips(value, marks, prefix)
+    problems = misspelled_keys(value, positions, prefix)
     try:
         ExperimentSpec.model_validate(value)
     except ValidationError as e:
-        problems += problems_of(e, ExperimentSpec, marks, prefix, missing_is_fine=True)
+        problems += problems_of(e, ExperimentSpec, positions, prefix, missing_is_fine=True)
     for key in ("generation", "on_change"):
         if key in value and value.get("kind") != "experiment":
-            place = marks.key((*prefix, key))
-            problems.append(marks.problem(place, f"a base does not run: {key} belongs to the grid"))
+            position = positions.key((*prefix, key))
+            problems.append(
+                positions.problem(position, f"a base does not run: {key} belongs to the grid")
+            )
     if problems:
         raise SpecError(problems)
-    return Base(spelled(value), marks, prefix, composition)
+    return Base(with_canonical_keys(value), positions, prefix, composition)

@@ -10,29 +10,31 @@ from mtf.core.vocabulary.experiments import EXECUTION, run_key
 from mtf.errors import SpecError
 from mtf.spec.grid.naming import NameTooLongError, experiment_name
 from mtf.spec.resolve import experiment
-from mtf.spec.schema.explain import shown
-from mtf.spec.schema.keys import find
+from mtf.spec.schema.dotted_keys import find
+from mtf.spec.schema.error_messages import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.core.vocabulary.experiments import Experiment
     from mtf.errors import Problem
-    from mtf.spec.grid.axes import Axis, Condition, Match, Parts
+    from mtf.spec.grid.definition import Axis, Condition, GridDefinition, Match
     from mtf.spec.resolve import Base, Combination, Resolver
-    from mtf.spec.schema.schema import GridSpec
-    from mtf.spec.yaml.marks import Loc, Marks, Place
+    from mtf.spec.schema.specs import GridSpec
+    from mtf.spec.yaml.positions import Loc, Position, Positions
 
 _LOOKED_AT = 1000  # members of a grid that is too large
 
 
-def expand(spec: GridSpec, parts: Parts, resolver: Resolver, stamp: str) -> tuple[Experiment, ...]:
+def expand(
+    spec: GridSpec, parts: GridDefinition, resolver: Resolver, stamp: str
+) -> tuple[Experiment, ...]:
     """Return a grid's members in the order in which its values are written.
 
     Raises:
         SpecError: every mistake that was found, each at the value that causes it.
     """
-    marks = resolver.marks
+    positions = resolver.positions
     multiplied = _Members(spec, resolver)
     members = multiplied.members(parts)
     sections = [resolver.sections(member) for member in members]
@@ -45,10 +47,10 @@ def expand(spec: GridSpec, parts: Parts, resolver: Resolver, stamp: str) -> tupl
         try:
             name = experiment_name(spec.naming, parameters, i, len(members), stamp)
         except NameTooLongError as e:
-            problems.append(marks.problem(marks.value(member[-1].loc), str(e)))
+            problems.append(positions.problem(positions.value(member[-1].loc), str(e)))
             continue
         experiments.append(experiment(name, spec.name, resolved, common, parameters))
-    problems = problems or _repeated(experiments, members, marks)
+    problems = problems or _repeated(experiments, members, positions)
     if problems:
         raise SpecError(problems)
     return tuple(experiments)
@@ -73,11 +75,11 @@ class _Members:
 
     def __init__(self, spec: GridSpec, resolver: Resolver) -> None:
         self._spec = spec
-        self._marks = resolver.marks
+        self._positions = resolver.positions
         self._resolver = resolver
         self.problems: list[Problem] = []
 
-    def members(self, parts: Parts) -> list[Combination]:
+    def members(self, parts: GridDefinition) -> list[Combination]:
         """Return the settings of each member; of far too many some, that mistakes are found in."""
         if not self._is_within(math.prod(map(len, parts.axes)), ()):
             return [] if parts.conditions else _some(parts.axes)
@@ -141,7 +143,7 @@ class _Members:
         return count <= most
 
     def _add(self, loc: Loc, message: str) -> None:
-        self.problems.append(self._marks.problem(self._marks.value(loc), message))
+        self.problems.append(self._positions.problem(self._positions.value(loc), message))
 
 
 def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
@@ -164,24 +166,24 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _repeated(
-    experiments: list[Experiment], members: list[Combination], marks: Marks
+    experiments: list[Experiment], members: list[Combination], positions: Positions
 ) -> list[Problem]:
     """Return a problem at each value that makes a second run of one there is."""
     seen: dict[str, Combination] = {}
-    problems: dict[Place, Problem] = {}
+    problems: dict[Position, Problem] = {}
     for one, member in zip(experiments, members, strict=True):
         first = seen.setdefault(run_key(one, dict.fromkeys(one.rerun_on, "")), member)
         if first is not member:
-            problem = _repetition(first, member, marks)
+            problem = _repetition(first, member, positions)
             problems.setdefault((problem.line, problem.column), problem)
     return list(problems.values())
 
 
-def _repetition(first: Combination, second: Combination, marks: Marks) -> Problem:
+def _repetition(first: Combination, second: Combination, positions: Positions) -> Problem:
     here = [setting for setting in second if setting not in first]
     there = [setting for setting in first if setting not in second]
     told = here or there or list(second)
-    place = marks.value(told[0].loc)
+    position = positions.value(told[0].loc)
     if all(setting.path[0] in EXECUTION for setting in here + there):
         keys = ", ".join(setting.key for setting in told)
         message = (
@@ -189,7 +191,7 @@ def _repetition(first: Combination, second: Combination, marks: Marks) -> Proble
             "executed or watched, not what it computes"
         )
     else:
-        line, column = marks.value((there or told)[0].loc)
+        line, column = positions.value((there or told)[0].loc)
         values = ", ".join(f"{setting.key}={shown(setting.value)}" for setting in told)
         message = f"the same experiment twice: {values} gives what line {line}:{column} gives"
-    return marks.problem(place, message)
+    return positions.problem(position, message)

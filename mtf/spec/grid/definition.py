@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mtf.spec.grid.sample import draw
 from mtf.spec.resolve import Combination, Setting
-from mtf.spec.schema.explain import dotted
-from mtf.spec.schema.keys import key_problem, path_of
+from mtf.spec.schema.dotted_keys import key_problem, path_of
+from mtf.spec.schema.error_messages import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mtf.errors import Problem
-    from mtf.spec.schema.schema import Conditional, GridSpec
-    from mtf.spec.yaml.marks import Loc, Marks
+    from mtf.spec.schema.specs import Conditional, GridSpec
+    from mtf.spec.yaml.positions import Loc, Positions
 
 Axis = list[Combination]  # settings that are made together, one of them for each member
 Match = dict[tuple[str, ...], Any]  # what a member must have
@@ -33,7 +33,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Parts:
+class GridDefinition:
     """All that a grid is made of; ``axes`` make every member."""
 
     axes: list[Axis]
@@ -47,26 +47,28 @@ class Parts:
             yield from itertools.chain.from_iterable(axis)
 
 
-def no_choice(_path: tuple[str, ...], _value: object) -> bool:
+def chooses_nothing(_path: tuple[str, ...], _value: object) -> bool:
     """Return that a grid without a defaults list in its base chooses nothing from groups."""
     return False
 
 
-def read_grid(spec: GridSpec, marks: Marks, chooses: Chooses = no_choice) -> Parts:
+def read_grid(
+    spec: GridSpec, positions: Positions, chooses: Chooses = chooses_nothing
+) -> GridDefinition:
     """Return the parts of a grid, with what they do to each other that cannot be.
 
     Where a key chooses an option of a group, other keys of that section may be set as well.
     """
-    reader = _Reader(spec, marks, chooses)
-    return Parts(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
+    reader = _Reader(spec, positions, chooses)
+    return GridDefinition(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
 
 
 class _Reader:
     """Reads the parts of one grid and collects what is wrong where it stands."""
 
-    def __init__(self, spec: GridSpec, marks: Marks, chooses: Chooses) -> None:
+    def __init__(self, spec: GridSpec, positions: Positions, chooses: Chooses) -> None:
         self._spec = spec
-        self._marks = marks
+        self._positions = positions
         self._chooses = chooses
         self._set: dict[tuple[str, ...], str] = {}  # path -> the part of the grid that sets it
         self._above: dict[tuple[str, ...], str] = {}  # paths that lead to those
@@ -96,8 +98,8 @@ class _Reader:
         return [_match(one) for one in self._spec.exclude]
 
     def _add(self, loc: Loc, message: str, *, at_key: bool = False) -> None:
-        place = self._marks.key(loc) if at_key else self._marks.value(loc)
-        self.problems.append(self._marks.problem(place, message))
+        position = self._positions.key(loc) if at_key else self._positions.value(loc)
+        self.problems.append(self._positions.problem(position, message))
 
     def _claim(self, loc: Loc, part: str, values: Iterable[Any] = ()) -> tuple[str, ...]:
         """Return the path of a key that is set here; a key stands in one place only."""
@@ -190,14 +192,14 @@ def _match(values: Mapping[str, Any]) -> Match:
     return {path_of(key): value for key, value in values.items()}
 
 
-def key_problems(grid: Mapping[str, Any], marks: Marks) -> list[Problem]:
+def key_problems(grid: Mapping[str, Any], positions: Positions) -> list[Problem]:
     """Return what is wrong with the dotted keys of a grid, whatever else is wrong with it."""
     problems = []
     for loc, mapping in _dotted_mappings(grid):
         for key in mapping:
             problem = key_problem(path_of(key))
             if problem:
-                problems.append(marks.problem(marks.key((*loc, key)), problem))
+                problems.append(positions.problem(positions.key((*loc, key)), problem))
     return problems
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.errors import SpecError
 from mtf.spec.yaml.event_parsers import careful, differs, quick
-from mtf.spec.yaml.marks import Marks
 from mtf.spec.yaml.plain_scalars import resolve
+from mtf.spec.yaml.positions import Positions
 
 if TYPE_CHECKING:
     from mtf.errors import Problem
     from mtf.spec.yaml.event_parsers import Source
-    from mtf.spec.yaml.marks import Node, Place
+    from mtf.spec.yaml.positions import Node, Position
 
 MAX_BYTES = 1 << 20
 MAX_CAREFUL_BYTES = 50_000  # of a file that only the slow parser may read
@@ -32,12 +32,12 @@ class Document:
     """One file as read. ``value`` is None where it could not be read to its end."""
 
     value: Any
-    marks: Marks
+    positions: Positions
     problems: tuple[Problem, ...]
 
 
-def load_yaml(raw: bytes, path: str) -> tuple[Any, Marks]:
-    """Return the value of a YAML file and its marks.
+def load_yaml(raw: bytes, path: str) -> tuple[Any, Positions]:
+    """Return the value of a YAML file and its positions.
 
     Raises:
         SpecError: it is no YAML, or holds what a committed file must not hold.
@@ -45,21 +45,21 @@ def load_yaml(raw: bytes, path: str) -> tuple[Any, Marks]:
     document = read(raw, path)
     if document.problems:
         raise SpecError(list(document.problems))
-    return document.value, document.marks
+    return document.value, document.positions
 
 
 def read(raw: bytes, path: str) -> Document:
     """Read a YAML file as far as possible; never raises for what stands in it."""
-    marks = Marks(path)
+    positions = Positions(path)
     if len(raw) > MAX_BYTES:
-        problem = marks.problem((1, 1), f"larger than {MAX_BYTES:,} bytes")
-        return Document(None, marks, (problem,))
+        problem = positions.problem((1, 1), f"larger than {MAX_BYTES:,} bytes")
+        return Document(None, positions, (problem,))
     try:
         text = raw.decode("utf-8").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     except UnicodeDecodeError as e:
-        place = _place_of(raw[: e.start].decode("utf-8"))
-        problem = marks.problem(place, "not UTF-8 text. Save the file as UTF-8")
-        return Document(None, marks, (problem,))
+        position = _position_of(raw[: e.start].decode("utf-8"))
+        problem = positions.problem(position, "not UTF-8 text. Save the file as UTF-8")
+        return Document(None, positions, (problem,))
     found = _read_quickly(text, path)
     if found is not None and (not found.problems or len(raw) > MAX_CAREFUL_BYTES):
         return found
@@ -67,8 +67,10 @@ def read(raw: bytes, path: str) -> Document:
         return _read_carefully(text, path)
     at = differs(text) or 0
     message = f"{text[at]!r} here needs a slow reader, which takes {MAX_CAREFUL_BYTES:,} bytes"
-    problem = marks.problem(_place_of(text[:at]), f"{message}. Write it plainly, or split the file")
-    return Document(None, marks, (problem,))
+    problem = positions.problem(
+        _position_of(text[:at]), f"{message}. Write it plainly, or split the file"
+    )
+    return Document(None, positions, (problem,))
 
 
 def _read_quickly(text: str, path: str) -> Document | None:
@@ -96,8 +98,8 @@ def _read_carefully(text: str, path: str) -> Document:
     try:
         value = reader.document()
     except ReaderError as e:
-        place = _place_of(text[: e.position])
-        reader.note(place, f"the character U+{e.character:04X} is not allowed in YAML")
+        position = _position_of(text[: e.position])
+        reader.note(position, f"the character U+{e.character:04X} is not allowed in YAML")
     except MarkedYAMLError as e:
         reader.note(*_syntax_error(e))
     except YAMLError as e:
@@ -105,7 +107,7 @@ def _read_carefully(text: str, path: str) -> Document:
     return reader.read(value)
 
 
-def _place_of(text_before: str) -> Place:
+def _position_of(text_before: str) -> Position:
     line = text_before.count("\n") + 1
     return line, len(text_before) - (text_before.rfind("\n") + 1) + 1
 
@@ -130,7 +132,7 @@ class _Reader:
 
     def read(self, value: Any) -> Document:
         """Return the document of a value that was read."""
-        return Document(value, Marks(self._path, self._root), tuple(self.problems))
+        return Document(value, Positions(self._path, self._root), tuple(self.problems))
 
     def document(self) -> Any:
         """Return the document's value, None where there is none or it cannot be read to its end."""
@@ -153,9 +155,9 @@ class _Reader:
             return None
         return value
 
-    def note(self, place: Place, message: str) -> None:
+    def note(self, position: Position, message: str) -> None:
         """Add a problem."""
-        self.problems.append(Marks(self._path).problem(place, message))
+        self.problems.append(Positions(self._path).problem(position, message))
 
     def _note(self, event: Any, message: str) -> None:
         mark = event.start_mark
@@ -166,7 +168,7 @@ class _Reader:
         raise _StopReadingError
 
     def _value(self, event: Any, depth: int) -> tuple[Any, Any]:
-        """Return a value, and the marks of what is inside it."""
+        """Return a value, and the positions of what is inside it."""
         kind, kinds = type(event), self._kinds
         if kind is kinds.scalar:
             return self._scalar(event), None
@@ -188,22 +190,22 @@ class _Reader:
 
     def _sequence(self, depth: int) -> tuple[list[Any], list[Node]]:
         out: list[Any] = []
-        marks: list[Node] = []
+        positions: list[Node] = []
         end = self._kinds.sequence_end
         while type(event := self._next()) is not end:
             value, inside = self._value(event, depth)
             out.append(value)
-            marks.append((None, event.start_mark, inside))
-        return out, marks
+            positions.append((None, event.start_mark, inside))
+        return out, positions
 
     def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Node]]:
         out: dict[str, Any] = {}
-        marks: dict[str, Node] = {}
+        positions: dict[str, Node] = {}
         end, scalar = self._kinds.mapping_end, self._kinds.scalar
         while type(event := self._next()) is not end:
             key, at = self._key(event, depth), event.start_mark
             if key in out:
-                line = marks[key][0].line + 1
+                line = positions[key][0].line + 1
                 self._note(event, f"the key {key!r} stands twice, first in line {line}")
             event, inside = self._next(), None
             if type(event) is scalar:
@@ -214,8 +216,8 @@ class _Reader:
                 continue
             out[key] = value
             nothing = value is None and getattr(event, "value", None) == ""  # it stands nowhere
-            marks[key] = (at, at if nothing else event.start_mark, inside)
-        return out, marks
+            positions[key] = (at, at if nothing else event.start_mark, inside)
+        return out, positions
 
     def _key(self, event: Any, depth: int) -> str | None:
         """Return a key, None where it is none: the mapping is then read on without it."""
@@ -265,7 +267,7 @@ class _Reader:
             return ""
 
 
-def _syntax_error(error: Any) -> tuple[Place, str]:
+def _syntax_error(error: Any) -> tuple[Position, str]:
     mark, start = error.problem_mark or error.context_mark, error.context_mark
     message = f"not YAML: {error.problem or error.context}"
     if error.context and error.problem:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtf.errors import SpecError
-from mtf.spec.schema.explain import nearest
-from mtf.spec.yaml.marks import Elsewhere, Marks
+from mtf.spec.schema.error_messages import nearest
+from mtf.spec.yaml.positions import PositionInFile, Positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mtf.spec.compose.groups import Groups
+    from mtf.spec.compose.config_groups import Groups
     from mtf.spec.compose.hydra_source import Tree
-    from mtf.spec.yaml.marks import Loc
+    from mtf.spec.yaml.positions import Loc
 
 KEY = "defaults"
 MISSING = "???"  # Hydra's word for a value that somebody else must give
@@ -30,16 +30,18 @@ class Composed:
     """Sections as composed, and where each value stands."""
 
     value: dict[str, Any]
-    marks: Marks
+    positions: Positions
 
 
 class Composition:
     """A mapping with a ``defaults`` list, to be composed for the choices that a grid makes."""
 
-    def __init__(self, value: Mapping[str, Any], marks: Marks, prefix: Loc, groups: Groups) -> None:
+    def __init__(
+        self, value: Mapping[str, Any], positions: Positions, prefix: Loc, groups: Groups
+    ) -> None:
         """Take the mapping, where it stands (``prefix``: its place in the file), and the groups."""
         self._value = value
-        self._marks = marks
+        self._positions = positions
         self._prefix = prefix
         self._groups = groups
         self._trees: dict[tuple[Choice, ...], tuple[Tree, Composed, bool]] = {}
@@ -71,15 +73,15 @@ class Composition:
         tree, plain, refers = self._tree(choices)
         if not (settings and refers):
             return plain
-        return Composed(self._resolved(tree, plain.marks, settings), plain.marks)
+        return Composed(self._resolved(tree, plain.positions, settings), plain.positions)
 
     def _tree(self, choices: tuple[Choice, ...]) -> tuple[Tree, Composed, bool]:
         if choices not in self._trees:
             tree = self._new_tree(choices)
-            marks = self._merged_marks(tree)
+            positions = self._merged_positions(tree)
             refers = list(_references(tree.raw(), ()))
-            _check_resolvers(refers, marks, self._prefix)
-            plain = Composed(self._resolved(tree, marks, ()), marks)
+            _check_resolvers(refers, positions, self._prefix)
+            plain = Composed(self._resolved(tree, positions, ()), positions)
             self._trees[choices] = tree, plain, bool(refers)
         return self._trees[choices]
 
@@ -94,12 +96,12 @@ class Composition:
         return made
 
     def _resolved(
-        self, tree: Tree, marks: Marks, settings: Sequence[tuple[str, Any]]
+        self, tree: Tree, positions: Positions, settings: Sequence[tuple[str, Any]]
     ) -> dict[str, Any]:
-        value: dict[str, Any] = _given(self._told(lambda: tree.resolved(settings), marks))
+        value: dict[str, Any] = _given(self._told(lambda: tree.resolved(settings), positions))
         return value
 
-    def _told(self, compose: Callable[[], Any], marks: Marks | None = None) -> Any:
+    def _told(self, compose: Callable[[], Any], positions: Positions | None = None) -> Any:
         """Return what Hydra makes, its errors told where their cause stands."""
         from hydra.errors import HydraException, MissingConfigException
         from omegaconf.errors import OmegaConfBaseException
@@ -111,7 +113,7 @@ class Composition:
         except OmegaConfBaseException as e:
             key = getattr(e, "full_key", None) or ""
             loc = (*self._prefix, *str(key).split("."))
-            at = marks or self._marks
+            at = positions or self._positions
             text = str(e).splitlines()[0]
             raise SpecError([at.problem(at.value(loc), f"{key}: {text}")]) from None
         except (HydraException, ValueError) as e:
@@ -119,8 +121,8 @@ class Composition:
             self._fail(text)
 
     def _fail(self, message: str) -> NoReturn:
-        place = self._marks.key((*self._prefix, KEY))
-        raise SpecError([self._marks.problem(place, f"{KEY}: {message}")])
+        position = self._positions.key((*self._prefix, KEY))
+        raise SpecError([self._positions.problem(position, f"{KEY}: {message}")])
 
     def _fail_at_missing(self, name: str) -> NoReturn:
         """Tell which configuration is not there, at the entry of this spec that names it."""
@@ -136,21 +138,23 @@ class Composition:
                 loc = (*loc, i, *(key for key, value in entry.items() if value == option))
             elif entry == name:
                 loc = (*loc, i)
-        raise SpecError([self._marks.problem(self._marks.value(loc), message)])
+        raise SpecError([self._positions.problem(self._positions.value(loc), message)])
 
-    def _merged_marks(self, tree: Tree) -> Marks:
+    def _merged_positions(self, tree: Tree) -> Positions:
         """Return where each value stands, be it in the spec or in a group's file."""
         from mtf.spec.compose.hydra_source import PRIMARY
 
-        merged = Marks.merged(self._marks.path, dict(self._marks.values), dict(self._marks.keys))
+        merged = Positions.merged(
+            self._positions.path, dict(self._positions.values), dict(self._positions.keys)
+        )
         for name, package in tree.parts:
             if name == PRIMARY:
-                merged.values.update({k: v for k, v in self._marks.values.items() if k})
-                merged.keys.update(self._marks.keys)
+                merged.values.update({k: v for k, v in self._positions.values.items() if k})
+                merged.keys.update(self._positions.keys)
                 continue
-            here, into = self._groups.marks(name), (*self._prefix, *package)
+            here, into = self._groups.positions(name), (*self._prefix, *package)
             for ours, theirs in ((merged.values, here.values), (merged.keys, here.keys)):
-                found = {(*into, *loc): Elsewhere(at, here.path) for loc, at in theirs.items()}
+                found = {(*into, *loc): PositionInFile(at, here.path) for loc, at in theirs.items()}
                 ours |= {loc: at for loc, at in found.items() if loc != self._prefix}
         return merged
 
@@ -174,15 +178,17 @@ def _references(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
         yield loc, value
 
 
-def _check_resolvers(references: Sequence[tuple[Loc, str]], marks: Marks, prefix: Loc) -> None:
+def _check_resolvers(
+    references: Sequence[tuple[Loc, str]], positions: Positions, prefix: Loc
+) -> None:
     """Refuse what a commit does not determine, like the environment of whoever runs a sync.
 
     Raises:
         SpecError: every such reference.
     """
     problems = [
-        marks.problem(
-            marks.value((*prefix, *loc)),
+        positions.problem(
+            positions.value((*prefix, *loc)),
             f"${{{name}:...}} is not part of the commit (and may hold a secret): write the value,"
             " or read it in the job from slurm.variables",
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mtf.core.vocabulary.experiments import run_key
 from mtf.spec.grid.sample import draw
-from mtf.spec.schema.schema import Sample
+from mtf.spec.schema.specs import Sample
 from tests.spec.samples import STAMP, grid_problems, load, members, parameters
 
 BASE_INLINE = "kind: grid\nname: g\nbase: {model: {type: mlp}, data: {dataset_name: d}}\n"

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from mtf import rundir
 from mtf.core.vocabulary.jobs import Resources
-from mtf.spec.schema import schema
-from mtf.spec.schema.schema import ExperimentConfig
-from mtf.spec.yaml.parse import load_yaml
+from mtf.spec.schema import sections
+from mtf.spec.schema.run_config import ExperimentConfig
+from mtf.spec.yaml.reader import load_yaml
 from tests.spec.samples import EXPERIMENT, load, problems
 
 RUN = {
@@ -88,7 +88,7 @@ def test_numbers_stay_what_they_are() -> None:
 def test_further_keys_of_open_sections_are_kept() -> None:
     config = resolved("scheduler: {type: cosine, t_max: 5, nested: {a: [1, null]}}\n")
     assert config["scheduler"] == {"type": "cosine", "t_max": 5, "nested": {"a": [1, None]}}
-    model = schema.ModelConfig.model_validate({"type": "x:Y", "heads": 4})
+    model = sections.ModelConfig.model_validate({"type": "x:Y", "heads": 4})
     assert model.further == {"heads": 4}
 
 

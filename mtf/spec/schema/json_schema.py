@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from mtf.spec.schema.keys import SECTIONS
-from mtf.spec.schema.schema import ExperimentSpec, GridSpec, Sections
+from mtf.spec.schema.dotted_keys import SECTIONS
+from mtf.spec.schema.sections import Sections
 from mtf.spec.schema.settings import Settings
+from mtf.spec.schema.specs import ExperimentSpec, GridSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtf.spec.lint.checks import warnings
+from mtf.spec.lint.plausibility import warnings
 from mtf.spec.load import load_specs
 from mtf.spec.schema.settings import Settings
 from tests.spec.samples import BASE, EXPERIMENT, STAMP, load

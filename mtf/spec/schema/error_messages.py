@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from mtf.errors import Problem
-    from mtf.spec.yaml.marks import Loc, Marks, Place
+    from mtf.spec.yaml.positions import Loc, Position, Positions
 
 _OR_INSTANCE = re.compile(r" or (an )?instance of \w+")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
-SPELLINGS = {"training": "trainer"}  # what a file may say instead
+KEY_ALIASES = {"training": "trainer"}  # what a file may say instead
 
 
 def problems_of(
     error: ValidationError,
     model: type[BaseModel],
-    marks: Marks,
+    positions: Positions,
     prefix: Loc = (),
     *,
     missing_is_fine: bool = False,
@@ -36,12 +36,12 @@ def problems_of(
     Args:
         error: raised by ``model``.
         model: that was validated.
-        marks: of the file the value was read from.
+        positions: of the file the value was read from.
         prefix: where in that file the validated value stands.
         missing_is_fine: leave out what says that a key is missing.
     """
     return [
-        marks.problem(_place(detail, marks, prefix), explain(detail, model, prefix))
+        positions.problem(_position(detail, positions, prefix), explain(detail, model, prefix))
         for detail in error.errors(include_url=False)
         if not (missing_is_fine and detail["type"] == "missing")
     ]
@@ -81,7 +81,7 @@ def _cure(kind: str, value: Any) -> str:
 def unknown_key(where: str, key: str, known: Collection[str]) -> str:
     """Return the message for a key that nothing knows, with its nearest known name."""
     inside = f" in {where}" if where else ""
-    for name, other in SPELLINGS.items():
+    for name, other in KEY_ALIASES.items():
         if key == other and name in known:
             return f"{key} means {name}, which is there already: keep one"
     return f"unknown key {key!r}{inside}. {nearest(key, known)}".rstrip()
@@ -132,22 +132,22 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
-def _place(detail: ErrorDetails, marks: Marks, prefix: Loc) -> Place:
-    loc = located(prefix + detail["loc"], marks)
+def _position(detail: ErrorDetails, positions: Positions, prefix: Loc) -> Position:
+    loc = located(prefix + detail["loc"], positions)
     if detail["type"] in {"extra_forbidden"} or "[key]" in detail["loc"]:
-        return marks.key(loc)
+        return positions.key(loc)
     if detail["type"] == "missing":  # the mapping that lacks it, by its key
-        return marks.key(loc[:-1]) if len(loc) > 1 else marks.value(())
-    return marks.value(loc)
+        return positions.key(loc[:-1]) if len(loc) > 1 else positions.value(())
+    return positions.value(loc)
 
 
-def located(loc: Loc, marks: Marks) -> Loc:
+def located(loc: Loc, positions: Positions) -> Loc:
     """Return ``loc`` as the file spells it: its own spelling of keys, no union tags of pydantic."""
     out: Loc = ()
     for i, part in enumerate(loc):
-        spelled = SPELLINGS.get(str(part), part)
-        if marks.find((*out, part)) is None and marks.find((*out, spelled)) is not None:
+        spelled = KEY_ALIASES.get(str(part), part)
+        if positions.find((*out, part)) is None and positions.find((*out, spelled)) is not None:
             out = (*out, spelled)
-        elif marks.find((*out, part)) is not None or i == len(loc) - 1:
+        elif positions.find((*out, part)) is not None or i == len(loc) - 1:
             out = (*out, part)
     return out

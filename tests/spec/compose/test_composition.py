@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtf.spec.compose.groups import Groups
+from mtf.spec.compose.config_groups import Groups
 from mtf.spec.load import Loaded, load_specs
 from mtf.spec.schema.settings import Settings
 

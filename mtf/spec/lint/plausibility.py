@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.review.costs import hours_of
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
-from mtf.spec.lint.policy_rules import spot
+from mtf.spec.lint.key_positions import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,8 +52,8 @@ def warnings(desired: Desired) -> Iterator[Problem]:
     for key, value, message in said:
         if key == _WORKERS and not any(k.startswith(_ABOUT_WORKERS) for k in desired.places):
             continue  # the defaults of both
-        place = spot(desired.places, f"{key}={json.dumps(value)}")
-        yield Problem(*place, f"{key}: {message}", severity="warning")
+        position = position_of(desired.places, f"{key}={json.dumps(value)}")
+        yield Problem(*position, f"{key}: {message}", severity="warning")
 
 
 def _throttle(desired: Desired) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from mtf import rundir
 from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
-from mtf.executor.local.executor import LocalExecutor
+from mtf.executor.local.local_executor import LocalExecutor
 from tests.executor.contract import HEARS_TERM, Bench, Contract
 from tests.executor.local.bench import WORKER, folder_of, processes, until
 
@@ -191,7 +191,7 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
     code = (
         "import pickle, sys\n"
         "from pathlib import Path\n"
-        "from mtf.executor.local.executor import LocalExecutor\n"
+        "from mtf.executor.local.local_executor import LocalExecutor\n"
         "request, root, text = pickle.load(sys.stdin.buffer)\n"
         "e = LocalExecutor(root, 4, {'local.sh.j2': text}, grace_s=0.5, kill_wait_s=5)\n"
         "print(*e.submit(request, e.script(request)).jobs.values())\n"

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import SpecError
-from mtf.spec.yaml.parse import read
+from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtf.spec.yaml.marks import Marks
+    from mtf.spec.yaml.positions import Positions
 
 FOLDER = "conf"  # at the root of the repository
 _ENDING = ".yaml"  # Hydra's; it knows no other
@@ -27,7 +27,7 @@ class Groups:
         """Take what returns all files below the folder by path; it is asked when it is needed."""
         self._ask = files
         self.folder = folder
-        self._read: dict[str, tuple[dict[str, Any], Marks]] = {}
+        self._read: dict[str, tuple[dict[str, Any], Positions]] = {}
 
     @cached_property
     def _files(self) -> Mapping[str, bytes]:
@@ -65,22 +65,24 @@ class Groups:
         """
         return self._document(name)[0]
 
-    def marks(self, name: str) -> Marks:
+    def positions(self, name: str) -> Positions:
         """Return where that stands."""
         return self._document(name)[1]
 
-    def _document(self, name: str) -> tuple[dict[str, Any], Marks]:
+    def _document(self, name: str) -> tuple[dict[str, Any], Positions]:
         bare = _bare(name)
         if bare not in self._read:
             document = read(self._files[bare], self.path(bare))
             problems = list(document.problems)
             value = {} if document.value is None else document.value
             if not problems and not isinstance(value, dict):
-                place = document.marks.value(())
-                problems = [document.marks.problem(place, "a configuration is a mapping of keys")]
+                position = document.positions.value(())
+                problems = [
+                    document.positions.problem(position, "a configuration is a mapping of keys")
+                ]
             if problems:
                 raise SpecError(problems)
-            self._read[bare] = value, document.marks
+            self._read[bare] = value, document.positions
         return self._read[bare]
 
     def header(self, name: str) -> dict[str, str | None]:
