@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mtf.distribution import DISTRIBUTION
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class LazyGroup(click.Group):
 @click.option(
     "-C", "folder", type=click.Path(file_okay=False), default=".", help="Work in this folder."
 )
-@click.version_option(package_name="mtf")
+@click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
 def cli(ctx: click.Context, folder: str) -> None:
     """A git repository as the control plane for machine-learning experiments on SLURM.

@@ -176,3 +176,16 @@ def test_github_annotates_mistakes(clone: Repo) -> None:
     done = step(clone.path, script)
     assert done.returncode == 1
     assert done.stdout.startswith("::error file=experiments/alone.yaml,line=5,")
+
+
+def test_ci_files_ask_what_to_install_instead_of_guessing(tmp_path: Path) -> None:
+    workflow = yaml(".github/workflows/mtf.yml")
+    asked = workflow["on"]["workflow_call"]["inputs"]["mtf"]
+    assert asked["required"] is True
+    assert "default" not in asked
+    job = yaml("templates/ci/mtf.gitlab-ci.yml")["mtf"]
+    assert "MTF_PACKAGE" not in job["variables"]
+    (install,) = job["before_script"]
+    done = step(tmp_path, install)
+    assert done.returncode != 0
+    assert "MTF_PACKAGE: set it to what pip installs" in done.stderr

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf import proc
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
+from mtf.distribution import pip_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def python(checkup: Checkup) -> Iterator[Finding]:
     if lacking:
         yield Finding(
             "error", f"the Python of jobs lacks {', '.join(lacking)}", str(path),
-            f"{path} -m pip install 'mtf[train]'",
+            pip_install("train", python=str(path)),
         )  # fmt: skip
 
 

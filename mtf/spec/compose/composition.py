@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mtf.distribution import pip_install
 from mtf.errors import SpecError
 from mtf.spec.schema.error_messages import nearest
 from mtf.spec.yaml.positions import PositionInFile, Positions
@@ -89,7 +90,7 @@ class Composition:
         try:
             from mtf.spec.compose.hydra_source import Tree
         except ImportError:
-            self._fail("needs hydra-core 1.3: pip install 'mtf[hydra]'")
+            self._fail(f"needs hydra-core: {pip_install('hydra')}")
         there = self._tree(())[0].chosen if choices else frozenset()
         asked = [(g if g in there else f"+{g}", option) for g, option in choices]
         made: Tree = self._told(lambda: Tree(self._groups, self._value, asked))

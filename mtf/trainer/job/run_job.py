@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
 from mtf.core.vocabulary.ids import JobId, Token
+from mtf.distribution import pip_install
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
 from mtf.trainer.job.code_proof import facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.runtime import signals
@@ -202,8 +203,9 @@ def need_torch() -> None:
     missing = [name for name in ("torch", "lightning") if importlib.util.find_spec(name) is None]
     if missing:
         raise MtfError(
-            f"{' and '.join(missing)} not installed for {sys.executable}: pip install 'mtf[train]'"
-            " there, or name the jobs' environment in mtf.yaml (environment: {venv: ...})"
+            f"{' and '.join(missing)} not installed for {sys.executable}. Run"
+            f" {pip_install('train', python=sys.executable)}, or name the environment of jobs in"
+            " mtf.yaml (environment: {venv: ...})"
         )
 
 
