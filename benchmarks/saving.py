@@ -109,37 +109,37 @@ def plain(folder: Path) -> dict[str, Any]:
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    """Measure what `Saving` does at a save that is due, and small steps beside its write."""
+    """Measure what the checkpointer does at a save, and small steps beside its write."""
     import torch
 
     from mtf.trainer.storage.checkpoint_store import CheckpointStore
-    from mtf.trainer.storage.checkpoint_writer import Order, Saver
+    from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
     from mtf.trainer.storage.journal import Journal
-    from mtf.trainer.storage.staging import Copies, expected_size, nbytes
+    from mtf.trainer.storage.staging import StagingBuffer, expected_size, nbytes
 
     model, optimizer = _training()
     step = _small_step()
     alone = [step() for _ in range(2000)]
-    saver = Saver(CheckpointStore(folder / "checkpoints", keep_last=1), Journal(folder))
-    copies, memory = Copies(), _Memory()
-    copies.reserve(expected_size(model, [optimizer]))  # beside the first steps of a training
+    writer = CheckpointWriter(CheckpointStore(folder / "checkpoints", keep_last=1), Journal(folder))
+    staging, memory = StagingBuffer(), _Memory()
+    staging.reserve(expected_size(model, [optimizer]))  # beside the first steps of a training
     blocked, durable, beside = [], [], []
     for number in range(SAVES):
         start = time.perf_counter()
-        content = copies.of(_state(model, optimizer))
+        content = staging.of(_state(model, optimizer))
         write = functools.partial(torch.save, content)
-        saver.start(Order(write, (0, number), nbytes(content)))
+        writer.start(WriteRequest(write, (0, number), nbytes(content)))
         blocked.append(time.perf_counter() - start)
-        while saver.is_busy:
+        while writer.is_busy:
             beside.append(step())
         durable.append(time.perf_counter() - start)
         del content, write
-        saver.settle()
+        writer.settle()
     last = []
     for number in range(SAVES):
         start = time.perf_counter()
         write = functools.partial(torch.save, _state(model, optimizer))
-        saver.now(Order(write, (1, number), 0))
+        writer.now(WriteRequest(write, (1, number), 0))
         last.append(time.perf_counter() - start)
     return {
         "last": last,

@@ -41,7 +41,7 @@ from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.warm_start import origin_of, read_origin
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
-from mtf.trainer.storage.checkpoint_writer import Order, Saver
+from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
 from mtf.trainer.storage.journal import Journal, monitored
 from mtf.trainer.storage.staging import nbytes
 from mtf.trainer.trainer import GenericTrainer, length_of
@@ -76,7 +76,7 @@ class RunContext:
         self._store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
-        self._saver = Saver(self._store, self._journal)
+        self._saver = CheckpointWriter(self._store, self._journal)
 
     # -- what the configuration names --------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class RunContext:
         facts = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
         best = best_of(facts, place, name or "", keep=policy.keep_best, mode=policy.mode)
         write = functools.partial(torch.save, content)
-        order = Order(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
+        order = WriteRequest(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
         return isinstance(self._saver.now(order), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import Length, schedules_of
 from mtf.trainer.components.optimizers import by_name
-from mtf.trainer.compute.rank_sync import Agreement
-from mtf.trainer.compute.step import Engine
+from mtf.trainer.compute.rank_sync import RankSync
+from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.data.batches import Stream, of_loader
 from mtf.trainer.data.mixing import combined
 from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks
 from mtf.trainer.loop.ddp_warm_up import warm_up
 from mtf.trainer.loop.loop import HANDLERS, Loop
-from mtf.trainer.loop.objective import task_of
+from mtf.trainer.loop.objective import objective_of
 from mtf.trainer.loop.phases import CUTS, NEXT, Phase
 from mtf.trainer.resume import snapshot
-from mtf.trainer.resume.checkpointer import Saving
+from mtf.trainer.resume.checkpointer import Checkpointer
 from mtf.trainer.resume.warm_start import warm_start
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.signals import STOP, Stopped
@@ -75,11 +75,11 @@ class GenericTrainer:
         self._run_dir = run_dir or _run_dir_of_job()
         monitor = monitored(config) or "train_loss"
         self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
-        self._engine = Engine(fabric, model, by_name(optimizer), config.training)
+        self._engine = StepEngine(fabric, model, by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
-        self._saving = Saving(
+        self._saving = Checkpointer(
             config, fabric, self._run_dir, self._journal, callbacks=self._callbacks
         )
 
@@ -131,14 +131,14 @@ class GenericTrainer:
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
         training, zero = self._config.training, self._fabric.is_global_zero
-        task = task_of(self._engine.module, self._engine.forward)
+        objective = objective_of(self._engine.module, self._engine.forward)
         loop = Loop(
             config=self._config,
             fabric=self._fabric,
-            agreement=Agreement(self._fabric),
+            rank_sync=RankSync(self._fabric),
             engine=self._engine,
-            task=task,
-            validated=task,
+            objective=objective,
+            val_objective=objective,
             schedules=self._schedules,
             train=train,
             validation=validation,
@@ -151,7 +151,7 @@ class GenericTrainer:
         for callback in self._callbacks.values():
             callback.on_start(loop)
             if (module := callback.evaluated()) is not None:
-                loop.validated = task_of(module, module)
+                loop.val_objective = objective_of(module, module)
         return loop
 
     def _tracking(self) -> Tracking:
@@ -159,7 +159,7 @@ class GenericTrainer:
 
     def _resume(self, loop: Loop) -> None:
         zero, store = self._fabric.is_global_zero, self._saving.store
-        newest = loop.agreement.told(store.newest_intact() if zero else None)
+        newest = loop.rank_sync.broadcast(store.newest_intact() if zero else None)
         if zero:
             store.set_damaged_aside()
         if newest is None:
@@ -178,19 +178,19 @@ class GenericTrainer:
 
     def _drive(self, loop: Loop) -> None:
         """Execute phase after phase; act on wishes to stop and to save at the cuts."""
-        state, alone = loop.state, loop.agreement.is_alone
+        state, alone = loop.state, loop.rank_sync.is_alone
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
                 if (STOP.requested or loop.save_is_due) and phase in CUTS:
                     self._attend(loop, stop=STOP.wish, save=loop.save_is_due)
-            elif loop.meets(phase):
-                stop, clock = loop.agreement.meet(STOP.wish, loop.clock_is_due())
+            elif loop.is_exchange_point(phase):
+                stop, clock = loop.rank_sync.exchange(STOP.wish, loop.clock_is_due())
                 self._attend(loop, stop=stop, save=loop.save_is_due or bool(clock))
             following = handlers[phase](loop)
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
-        loop.agreement.heard()
+        loop.rank_sync.last_answer()
         self._saving.save_last(loop, complete=True)
         if state.ended_by is not None:
             loop.say(f"the training ends here: {state.ended_by}")

@@ -71,7 +71,7 @@ def _rank(run: Path, env: Mapping[str, str], prepare: Any, training: Callable[[P
         os.environ.update(env)
         torch.set_num_threads(1)
         STOP.requested, STOP.signal = False, None
-        rank_sync.MEET_EVERY_S = 0.0  # at every cut: these trainings take but a moment
+        rank_sync.EXCHANGE_EVERY_S = 0.0  # at every cut: these trainings take but a moment
         if prepare:
             prepare()
         training(run)

@@ -16,7 +16,7 @@ from mtf.trainer import GenericTrainer, RunContext
 from mtf.trainer.components.lr_schedulers import Schedule
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.job.run_job import read_config
-from mtf.trainer.loop.objective import OwnSteps, num_samples, task_of
+from mtf.trainer.loop.objective import ModelSteps, num_samples, objective_of
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.resume.snapshot import differing
 from mtf.trainer.runtime.signals import SIGNALS
@@ -288,8 +288,8 @@ class Validating(Stepping):
 def test_a_model_may_define_its_own_steps() -> None:
     batch = {"x": torch.tensor([1.0, 2.0, 6.0])}
     model = Validating()
-    task = task_of(model, model)
-    assert isinstance(task, OwnSteps)
+    task = objective_of(model, model)
+    assert isinstance(task, ModelSteps)
     assert task.loss(batch).item() == 3.0
     totals = {name: (float(total), count) for name, (total, count) in task.totals(batch).items()}
     assert totals == {"val_loss": (9.0, 3.0), "val_words": (9.0, 7.0), "val_f1": (1.5, 3.0)}
@@ -297,7 +297,7 @@ def test_a_model_may_define_its_own_steps() -> None:
 
 def test_without_a_validation_step_the_loss_is_validated() -> None:
     model = Stepping()
-    totals = task_of(model, model).totals({"x": torch.tensor([1.0, 3.0])})
+    totals = objective_of(model, model).totals({"x": torch.tensor([1.0, 3.0])})
     assert [(name, total.item(), n) for name, (total, n) in totals.items()] == [
         ("val_loss", 4.0, 2.0)
     ]
@@ -306,7 +306,7 @@ def test_without_a_validation_step_the_loss_is_validated() -> None:
 def test_a_batch_that_is_no_pair_says_what_to_define() -> None:
     model = torch.nn.Linear(1, 1)
     with pytest.raises(MtfError, match=r"a batch is a dict, not a pair.*training_step"):
-        task_of(model, model).loss({"x": torch.zeros(1)})
+        objective_of(model, model).loss({"x": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_training_step_that_returns_no_loss_is_told_apart(returned: Any, messa
 
     model = Returning()
     with pytest.raises(MtfError, match=message):
-        task_of(model, model).loss({"x": torch.zeros(1)})
+        objective_of(model, model).loss({"x": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_a_validation_step_that_returns_no_metrics_is_told(returned: Any, messag
 
     model = Returning()
     with pytest.raises(MtfError, match=message):
-        task_of(model, model).totals({"x": torch.zeros(1)})
+        objective_of(model, model).totals({"x": torch.zeros(1)})
 
 
 def test_samples_are_counted_in_nested_batches() -> None:

@@ -16,23 +16,23 @@ _SAME = ("as the first rank",)
 Path = tuple[Any, ...]  # of keys and indices
 
 
-def sum_of(tensor: torch.Tensor) -> str:
+def digest_of(tensor: torch.Tensor) -> str:
     """Return a digest of a tensor's bits."""
     raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return hashlib.sha256(raw.tobytes()).hexdigest()
 
 
-def sums_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def leaf_digests(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield where containers hold what is none, and a digest of it."""
     parts = _parts(value)
     if parts is None:
         yield path, _digest(value)
         return
     for key, part in parts:
-        yield from sums_of(part, (*path, key))
+        yield from leaf_digests(part, (*path, key))
 
 
-def own_share(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
+def without_common(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
     """Return containers without what the first rank has alike, its tensors on the CPU.
 
     Args:
@@ -45,19 +45,19 @@ def own_share(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
         if firsts.get(path) == _digest(value):
             return _SAME
         return value.detach().cpu() if isinstance(value, torch.Tensor) else value
-    shares = {key: own_share(part, firsts, (*path, key)) for key, part in parts}
+    shares = {key: without_common(part, firsts, (*path, key)) for key, part in parts}
     return _with(value, shares)
 
 
-def completed(share: Any, first: Any) -> Any:
-    """Return what ``own_share`` was given, from its result and the first rank's value."""
+def with_common(share: Any, first: Any) -> Any:
+    """Return what ``without_common`` was given, from its result and the first rank's value."""
     if share == _SAME:
         return first
     parts = _parts(share)
     if parts is None:
         return share
     there = dict(_parts(first) or ())
-    return _with(share, {key: completed(part, there.get(key)) for key, part in parts})
+    return _with(share, {key: with_common(part, there.get(key)) for key, part in parts})
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]] | None:
@@ -77,5 +77,5 @@ def _with(container: Any, parts: Mapping[Any, Any]) -> Any:
 
 def _digest(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)} {sum_of(value)}"
+        return f"{value.dtype} {tuple(value.shape)} {digest_of(value)}"
     return f"{type(value).__name__} {value!r}"

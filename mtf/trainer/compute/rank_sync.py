@@ -18,11 +18,11 @@ from mtf.errors import MtfError
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-MEET_EVERY_S = 0.03  # a stop is agreed within two of these: nothing beside a grace of seconds
+EXCHANGE_EVERY_S = 0.03  # a stop is agreed within two of these: nothing beside a grace of seconds
 _MOST = 1000
 
 
-class Agreement:
+class RankSync:
     """The ranks' common word. With one rank, it is that one's own, at once.
 
     Attributes:
@@ -37,7 +37,7 @@ class Agreement:
         self._every = self._left = 1  # cuts between two meetings, and to the next one
         self._met_s = time.monotonic()
 
-    def meet(self, *wishes: int) -> list[int]:
+    def exchange(self, *wishes: int) -> list[int]:
         """Return the greatest wishes of any rank at the last meeting, and send this one's.
 
         A wish is a number, 0 for none.
@@ -50,7 +50,7 @@ class Agreement:
         self._left -= 1
         if self._left > 0:
             return [0] * len(wishes)
-        heard = [0] * len(wishes) if self._asked is None else self.heard()
+        heard = [0] * len(wishes) if self._asked is None else self.last_answer()
         mine = torch.tensor([*wishes, -self._cuts_in_time()], dtype=torch.int32)
         work = distributed.all_reduce(
             mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
@@ -59,7 +59,7 @@ class Agreement:
         self._left = self._every
         return heard
 
-    def heard(self) -> list[int]:
+    def last_answer(self) -> list[int]:
         """Return the answer to the last question, and forget it."""
         if self._asked is None:
             return []
@@ -74,9 +74,9 @@ class Agreement:
         """Return how many cuts this rank passes in the time between two meetings."""
         now = time.monotonic()
         a_cut_s, self._met_s = (now - self._met_s) / self._every, now
-        return max(1, min(_MOST, int(MEET_EVERY_S / max(a_cut_s, 1e-9))))
+        return max(1, min(_MOST, int(EXCHANGE_EVERY_S / max(a_cut_s, 1e-9))))
 
-    def least(self, number: int) -> int:
+    def minimum(self, number: int) -> int:
         """Return the least of the ranks' numbers."""
         if self.is_alone:
             return number
@@ -84,18 +84,18 @@ class Agreement:
         distributed.all_reduce(value, op=distributed.ReduceOp.MIN, group=self._group)
         return int(value)
 
-    def the_same(self, number: int, what: str) -> int:
+    def require_same(self, number: int, what: str) -> int:
         """Return a number that all ranks must have.
 
         Raises:
             MtfError: they have not.
         """
-        least, most = self.least(number), -self.least(-number)
+        least, most = self.minimum(number), -self.minimum(-number)
         if least != most:
             raise MtfError(f"{what} differs between the ranks: from {least} to {most}")
         return number
 
-    def gathered(self, of_this_rank: Any) -> list[Any] | None:
+    def gather(self, of_this_rank: Any) -> list[Any] | None:
         """Return the ranks' values in order on the first rank, None on the others."""
         if self.is_alone:
             return [of_this_rank]
@@ -105,7 +105,7 @@ class Agreement:
         distributed.gather_object(of_this_rank, values, dst=0, group=self._group)
         return values
 
-    def told(self, by_the_first: Any) -> Any:
+    def broadcast(self, by_the_first: Any) -> Any:
         """Return the first rank's value on all of them."""
         if self.is_alone:
             return by_the_first

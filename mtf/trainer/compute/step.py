@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
-from mtf.trainer.compute.digests import sum_of
+from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.fabric import FabricModule, FabricOptimizer
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Engine:
+class StepEngine:
     """Module and optimizers in place on their device, and the operations of a step on them.
 
     Attributes:
@@ -74,7 +74,7 @@ class Engine:
         Torch tells by the version that a tensor was written to, but for the kernels of BatchNorm.
         """
         for name, buffer in self.module.named_buffers():
-            digest = "" if name in held else sum_of(buffer)
+            digest = "" if name in held else digest_of(buffer)
             yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- how torch tells itself
 
     def placed(self, batch: Any) -> Any:
@@ -184,7 +184,7 @@ class Engine:
     def _is_changed(self, name: str, buffer: torch.Tensor) -> bool:
         built, version, digest = self._as_built.get(name, (None, 0, ""))
         is_same = buffer is built and buffer._version == version  # noqa: SLF001 -- as above
-        return not is_same or sum_of(buffer) != digest
+        return not is_same or digest_of(buffer) != digest
 
     def replaced_buffers(self) -> list[str]:
         """Return the names of those buffers that are no longer the tensors they were built with.

@@ -150,8 +150,8 @@ def _train(job: Job, journal: Journal) -> None:
     sys.dont_write_bytecode = True  # nothing may appear in the checkout
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
-    need_torch()
-    with collector_at_rest():
+    require_torch()
+    with paused_garbage_collector():
         from mtf.trainer.compute.fabric import build_fabric
         from mtf.trainer.context import RunContext  # torch, Fabric
     context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
@@ -180,7 +180,7 @@ def train(run: RunContext, proved: Callable[[], None]) -> None:
 
 
 @contextmanager
-def collector_at_rest() -> Iterator[None]:
+def paused_garbage_collector() -> Iterator[None]:
     """Import without the garbage collector, and keep it away from what was imported.
 
     Modules stay to the end: looking at them again and again takes a fifth of the imports' time,
@@ -194,7 +194,7 @@ def collector_at_rest() -> Iterator[None]:
         gc.enable()
 
 
-def need_torch() -> None:
+def require_torch() -> None:
     """Make sure of what trainings need.
 
     Raises:

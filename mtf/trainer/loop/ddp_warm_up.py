@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.digests import sum_of
+from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.rng import RNGState
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def warm_up(loop: Loop) -> None:
     Raises:
         MtfError: several ranks cannot train like this.
     """
-    if loop.agreement.is_alone:
+    if loop.rank_sync.is_alone:
         return
-    if loop.task.takes_turns:
+    if loop.objective.takes_turns:
         raise MtfError(
             "optimizers that take turns train on one process only: give slurm.nodes: 1 and"
             " slurm.ntasks_per_node: 1"
@@ -41,7 +41,7 @@ def warm_up(loop: Loop) -> None:
     _say_if_all_are_alike(loop, batch)
     for _ in range(_PASSES):
         loop.engine.hold_back(held=False)
-        loop.engine.backward(loop.engine.compute(loop.task.loss, batch))
+        loop.engine.backward(loop.engine.compute(loop.objective.loss, batch))
     for parameter in loop.engine.parameters:
         parameter.grad = None
     with torch.no_grad():
@@ -55,7 +55,7 @@ def _say_if_all_are_alike(loop: Loop, batch: Any) -> None:
     if not getattr(loop.train, "fixed", {}):
         return
     tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-    firsts = loop.agreement.gathered([sum_of(tensor) for tensor in tensors])
+    firsts = loop.rank_sync.gather([digest_of(tensor) for tensor in tensors])
     if firsts is not None and all(first == firsts[0] for first in firsts):
         loop.say(
             f"all {len(firsts)} ranks begin with the same batch: an iterable data set deals its"

@@ -18,7 +18,7 @@ from mtf.errors import TrainingError
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.loop.best_epochs import with_value
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.loop.progress import Reporter
+from mtf.trainer.loop.progress import ProgressReport
 from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState, means_of
 from mtf.trainer.runtime.console import say
 from mtf.trainer.storage.journal import monitored
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Length, Schedule
-    from mtf.trainer.compute.rank_sync import Agreement
-    from mtf.trainer.compute.step import Engine
+    from mtf.trainer.compute.rank_sync import RankSync
+    from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.data.batches import Batches
-    from mtf.trainer.loop.objective import Task, Totals
+    from mtf.trainer.loop.objective import Objective, Totals
     from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.progress_bar import Standing
@@ -49,10 +49,10 @@ class Loop:
 
     config: ExperimentConfig
     fabric: Fabric
-    agreement: Agreement
-    engine: Engine
-    task: Task
-    validated: Task  # what validation computes with
+    rank_sync: RankSync
+    engine: StepEngine
+    objective: Objective
+    val_objective: Objective  # what validation computes with
     schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
@@ -74,17 +74,17 @@ class Loop:
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
         self._num_val_batches = len(self.validation) if self.validation else 0
-        self.common_val_batches = self.agreement.least(self._num_val_batches)
+        self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
         self._save_every = self.config.checkpoint.every_n_steps
         self._save_minutes = self.config.checkpoint.every_n_minutes
         self._tolerant = self.config.training.on_nonfinite is not None
         self._names = tuple(self.engine.optimizers)
-        self._turns = self.task.takes_turns
-        self._is_several = not self.agreement.is_alone
-        self._losses = {n: functools.partial(self.task.loss, turn=n) for n in self._names}
+        self._turns = self.objective.takes_turns
+        self._is_several = not self.rank_sync.is_alone
+        self._losses = {n: functools.partial(self.objective.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
-        self._reporter = Reporter(
+        self._progress = ProgressReport(
             self.journal, self.scalars, self.tracking, self.length, self.fabric.world_size
         )
         self.take_up()
@@ -93,7 +93,7 @@ class Loop:
         """Adapt to a state that was put in from outside."""
         offset = self.state.train.offset
         self._epoch_batches = self.train.rest(offset) if offset else self.train  # type: ignore[attr-defined]
-        self._num_batches = self.agreement.the_same(
+        self._num_batches = self.rank_sync.require_same(
             len(self._epoch_batches), "the number of batches"
         )
 
@@ -107,7 +107,7 @@ class Loop:
         if self.fabric.is_global_zero:
             say(text)
 
-    def meets(self, phase: Phase) -> bool:
+    def is_exchange_point(self, phase: Phase) -> bool:
         """Return whether all ranks come to this cut, so that they can agree there what to do."""
         if phase is Phase.VAL_BATCH_LOAD:
             return self.state.val.batch < self.common_val_batches
@@ -143,7 +143,7 @@ class Loop:
         self.batch = self.engine.placed(next(self._batches))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
-            self._reporter.seen(self.state.epoch, step, self._observer.of_batch(self.batch, step))
+            self._progress.seen(self.state.epoch, step, self._observer.of_batch(self.batch, step))
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
@@ -152,7 +152,7 @@ class Loop:
             self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
         if self._tolerant:
             self.engine.note_buffers()
-        compute_loss = self._losses[self._active()[0]] if self._turns else self.task.loss
+        compute_loss = self._losses[self._active()[0]] if self._turns else self.objective.loss
         self.loss = self.engine.compute(compute_loss, self.batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
@@ -173,7 +173,7 @@ class Loop:
         state = self.state
         if self._observer is not None:
             step = state.global_step + 1
-            self._reporter.seen(state.epoch, step, self._observer.of_gradients(step))
+            self._progress.seen(state.epoch, step, self._observer.of_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
@@ -225,14 +225,14 @@ class Loop:
     def val_batch_forward(self) -> Phase:
         """Compute the batch's sums."""
         with torch.no_grad():
-            self._totals = self.engine.compute(self.validated.totals, self.batch)
+            self._totals = self.engine.compute(self.val_objective.totals, self.batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
         """Add them and count the batch as done."""
         self.state.val.add(self._totals)
         self.state.val.batch += 1
-        if self.agreement.is_alone:
+        if self.rank_sync.is_alone:
             self.save_is_due |= self.clock_is_due()
         if self.journal.progress_is_due():
             self._say_progress()
@@ -258,7 +258,7 @@ class Loop:
         state.train, state.val = TrainMicroState(), ValMicroState()
         if self._num_batches != len(self.train):
             self.take_up()
-        self._reporter.row({"epoch": state.epoch, "step": state.global_step, **metrics})
+        self._progress.row({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._say_progress()
         every = self.config.checkpoint.every_n_epochs
@@ -311,7 +311,7 @@ class Loop:
         if step % self._log_every == 0:
             self._log_step()
         if self._observer is not None:
-            self._reporter.seen(self.state.epoch, step, self._observer.of_parameters(step))
+            self._progress.seen(self.state.epoch, step, self._observer.of_parameters(step))
         every = self._save_every
         if every is not None and step % every == 0:
             self.save_is_due = True
@@ -330,32 +330,32 @@ class Loop:
         if value is None or not policy.keep_best:
             return False
         place = (state.epoch, state.global_step)
-        best = self.agreement.told(state.best)  # the first rank knows what could not be saved
+        best = self.rank_sync.broadcast(state.best)  # the first rank knows what could not be saved
         state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
         return place in state.best
 
     def _log_step(self) -> None:
         state = self.state
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
-        row["train_loss"] = self._reporter.loss = state.train.close_recent()
+        row["train_loss"] = self._progress.loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
             self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
         rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
         row["lr"] = rates[self._names[0]]
         if len(rates) > 1:
             row |= {f"lr/{name}": rate for name, rate in rates.items()}
-        self._reporter.row(row)
+        self._progress.row(row)
 
     def _say_progress(self) -> None:
         state = self.state
         batches = state.epoch * self._num_batches + state.train.batch
         # while validating, the batch at hand is none of the training's
         batch = self.batch if state.phase is Phase.TRAIN_BATCH_END else None
-        self._reporter.progress(state, batches, batch)
+        self._progress.progress(state, batches, batch)
 
     def standing(self) -> Standing:
         """Return where the training is, as people want to know it; called from any thread."""
-        return self._reporter.standing(self.state, self._num_val_batches)
+        return self._progress.standing(self.state, self._num_val_batches)
 
 
 P = Phase

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Totals = dict[str, tuple[torch.Tensor, float]]  # metric -> its sum over samples, their number
 
 
-class Task(Protocol):
+class Objective(Protocol):
     """Computes on a batch that is on the device.
 
     Attributes:
@@ -60,7 +60,7 @@ class Classification:
         return {"val_loss": (loss, count), "val_accuracy": (right, count)}
 
 
-class OwnSteps:
+class ModelSteps:
     """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
 
     A model with several optimizers may write ``training_step(batch, optimizer)``: they take turns
@@ -110,10 +110,10 @@ class OwnSteps:
         }
 
 
-def task_of(module: nn.Module, forward: nn.Module) -> Task:
+def objective_of(module: nn.Module, forward: nn.Module) -> Objective:
     """Return how to train a model: by its own steps where it has them, else as a classifier."""
     if hasattr(module, "training_step"):
-        return OwnSteps(module, forward)
+        return ModelSteps(module, forward)
     return Classification(forward)
 
 

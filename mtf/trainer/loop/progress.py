@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Reporter:
+class ProgressReport:
     """Tells what the loop hands it; holds no state of the training.
 
     Attributes:

@@ -17,10 +17,10 @@ from mtf.trainer.loop.best_epochs import ranked
 from mtf.trainer.resume import snapshot
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import STOP
-from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, UnderWay
-from mtf.trainer.storage.checkpoint_writer import Order, Saver, Unsaved, why
-from mtf.trainer.storage.staging import Copies, expected_size, nbytes
-from mtf.trainer.storage.stop_budget import Watch, is_finished_first
+from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, WriteProgress
+from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, FailedWrite, WriteRequest, why
+from mtf.trainer.storage.staging import StagingBuffer, expected_size, nbytes
+from mtf.trainer.storage.stop_budget import Watch, should_finish_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mtf.trainer.storage.journal import Journal
 
 
-class Saving:
+class Checkpointer:
     """Saves the states of one training. All ranks call it alike; the first one writes.
 
     The training is held up for the copy of its state, and where the write before is not done yet.
@@ -57,16 +57,16 @@ class Saving:
         self.store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
-        self._saver = Saver(self.store, journal, on_failure=self._on_failure)
-        self._copies = Copies()
+        self._saver = CheckpointWriter(self.store, journal, on_failure=self._on_failure)
+        self._copies = StagingBuffer()
         self._watch = Watch(self._lead_s)
         self._newest: Saved | None = None  # the newest durable one; the first rank knows
         self._durable_at: object = None  # its position
         self._taken_at: object = None  # that of the newest state taken, on each rank
-        self._ends_by: Unsaved | None = None  # the failure that ends the training
+        self._ends_by: FailedWrite | None = None  # the failure that ends the training
         self._wait_is_said = False
         self._preparing: threading.Thread | None = None
-        self._trial = UnderWay()
+        self._trial = WriteProgress()
 
     def begin(self, loop: Loop, resumed_from: Saved | None) -> None:
         """Note where the training starts, and say whether a save fits into a stop's grace."""
@@ -133,9 +133,9 @@ class Saving:
             self._conclude(loop, self._saver.failed(self._order(loop, {}), e))
             return None
 
-    def _order(self, loop: Loop, content: dict[str, Any]) -> Order:
+    def _order(self, loop: Loop, content: dict[str, Any]) -> WriteRequest:
         state = loop.state
-        return Order(
+        return WriteRequest(
             functools.partial(torch.save, content),
             (state.epoch, state.global_step),
             nbytes(content),
@@ -158,7 +158,7 @@ class Saving:
         if self._saver.is_busy and loop.state.position() != self._taken_at:
             grace_s = self._lead_s if STOP.signal is signal.SIGUSR1 else None
             whole_s, is_best = self._saver.expected_s(order.size), order.place in order.best
-            if not is_finished_first(self._saver.left_s(), whole_s, grace_s, is_best=is_best):
+            if not should_finish_write(self._saver.left_s(), whole_s, grace_s, is_best=is_best):
                 self._saver.give_up()
         self._settle(loop)
 
@@ -169,10 +169,10 @@ class Saving:
         self._end_preparing(at_once=False)
         self._conclude(loop, self._saver.settle())
 
-    def _conclude(self, loop: Loop, outcome: Saved | Unsaved | None) -> None:
+    def _conclude(self, loop: Loop, outcome: Saved | FailedWrite | None) -> None:
         if outcome is None:
             return
-        if isinstance(outcome, Unsaved):
+        if isinstance(outcome, FailedWrite):
             loop.state.best.pop(outcome.place, None)  # what is not there is not the best
             self._on_failure(outcome)
             return
@@ -182,7 +182,7 @@ class Saving:
         for callback in self._callbacks.values():
             callback.on_checkpoint(loop, outcome)
 
-    def _on_failure(self, failure: Unsaved | Exception) -> None:
+    def _on_failure(self, failure: FailedWrite | Exception) -> None:
         """Make the training come to its next cut's end, where a failure ends it."""
         if isinstance(failure, Exception):
             STOP.requested = True  # settled there, it is raised

@@ -8,7 +8,7 @@ import torch
 
 from mtf.core.vocabulary.experiments import EXECUTION
 from mtf.errors import MtfError
-from mtf.trainer.compute.digests import completed, own_share, sum_of, sums_of
+from mtf.trainer.compute.digests import digest_of, leaf_digests, with_common, without_common
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import FORMAT, ResumeState, ValMicroState
@@ -33,7 +33,7 @@ def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
     loop.state.rng = RNGState.capture()
     states = {name: callback.state_dict() for name, callback in callbacks.items()}
     mine = {**_of_this_rank(loop), "callbacks": _own_callbacks(loop, states)}
-    ranks = loop.agreement.gathered(mine)
+    ranks = loop.rank_sync.gather(mine)
     if ranks is None:
         return None
     scaler = loop.engine.scaler
@@ -101,7 +101,7 @@ def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any
         loop.engine.put_gradients(gradients)
     if spreads is not None:
         loop.engine.spreads_buffers = spreads
-    states = content["callbacks"] if own is None else completed(own, content["callbacks"])
+    states = content["callbacks"] if own is None else with_common(own, content["callbacks"])
     for name, callback in callbacks.items():
         if name in states:
             callback.load_state_dict(states[name])
@@ -215,7 +215,7 @@ def _of_this_rank(loop: Loop) -> dict[str, Any]:
     the first rank stand with the model, but for the ones that a model's state does not hold.
     """
     gradients = loop.engine.gradients() if loop.state.train.window else None
-    if gradients and not loop.agreement.is_alone:
+    if gradients and not loop.rank_sync.is_alone:
         gradients = [None if gradient is None else gradient.cpu() for gradient in gradients]
     return {
         **loop.state.plain(),
@@ -228,11 +228,11 @@ def _of_this_rank(loop: Loop) -> dict[str, Any]:
 
 def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
     unsaved = loop.engine.unsaved_buffers()
-    if loop.agreement.is_alone:
+    if loop.rank_sync.is_alone:
         return unsaved
     mine = {name: buffer.cpu() for name, buffer in loop.engine.module.named_buffers()}
-    sums = {name: sum_of(buffer) for name, buffer in mine.items()}
-    first = loop.agreement.told(sums)
+    sums = {name: digest_of(buffer) for name, buffer in mine.items()}
+    first = loop.rank_sync.broadcast(sums)
     is_first = loop.fabric.is_global_zero
     return {
         name: buffer
@@ -243,10 +243,12 @@ def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
 
 def _own_callbacks(loop: Loop, states: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the callbacks' states have on this rank alone, say averages of its buffers."""
-    if loop.agreement.is_alone:
+    if loop.rank_sync.is_alone:
         return None
-    firsts = loop.agreement.told(dict(sums_of(states)) if loop.fabric.is_global_zero else None)
-    return None if loop.fabric.is_global_zero else own_share(states, firsts)
+    firsts = loop.rank_sync.broadcast(
+        dict(leaf_digests(states)) if loop.fabric.is_global_zero else None
+    )
+    return None if loop.fabric.is_global_zero else without_common(states, firsts)
 
 
 def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class GivenUpError(Exception):
     """A write was given up on request; nothing of it is left."""
 
 
-class UnderWay:
+class WriteProgress:
     """A write as another thread sees it: how far it is, and the wish to give it up."""
 
     __slots__ = ("bytes", "give_up")
@@ -76,7 +76,7 @@ class _Summing:
             its own, which says less.
     """
 
-    def __init__(self, file: BinaryIO, under_way: UnderWay) -> None:
+    def __init__(self, file: BinaryIO, under_way: WriteProgress) -> None:
         self._file, self._under_way = file, under_way
         self._synced = 0
         self.sum = hashlib.sha256()
@@ -122,7 +122,7 @@ class CheckpointStore:
         epoch: int,
         step: int,
         best: Sequence[Place] = (),
-        under_way: UnderWay | None = None,
+        under_way: WriteProgress | None = None,
     ) -> Saved:
         """Make what ``write`` writes the newest checkpoint; return when it is durable.
 
@@ -141,7 +141,7 @@ class CheckpointStore:
         self.folder.mkdir(exist_ok=True)
         half = self._half_name()
         try:
-            size, digest = _write(half, write, under_way or UnderWay())
+            size, digest = _write(half, write, under_way or WriteProgress())
             path = self._free_name(epoch, step)
             self._name(half, path, digest)
         finally:
@@ -153,7 +153,7 @@ class CheckpointStore:
         self._prune(best)
         return Saved(path, epoch, step, digest, size)
 
-    def trial_s(self, size: int, under_way: UnderWay) -> float:
+    def trial_s(self, size: int, under_way: WriteProgress) -> float:
         """Return the time in seconds in which so many bytes become durable here.
 
         Raises:
@@ -272,7 +272,9 @@ class CheckpointStore:
             say(f"an old checkpoint cannot be removed: {e}")
 
 
-def _write(half: Path, write: Callable[[Writable], None], under_way: UnderWay) -> tuple[int, str]:
+def _write(
+    half: Path, write: Callable[[Writable], None], under_way: WriteProgress
+) -> tuple[int, str]:
     """Write a file durably; return its size in bytes and its sha256."""
     with half.open("wb", buffering=0) as file:
         summing = _Summing(file, under_way)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.trainer.runtime.console import amount, say
-from mtf.trainer.storage.checkpoint_store import GivenUpError, Saved, UnderWay
+from mtf.trainer.storage.checkpoint_store import GivenUpError, Saved, WriteProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class WriteRequest:
     """A checkpoint to be written.
 
     Attributes:
@@ -37,7 +37,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Unsaved:
+class FailedWrite:
     """A checkpoint that is not there, and why, for people."""
 
     place: Place
@@ -45,11 +45,11 @@ class Unsaved:
     was_given_up: bool = False
 
 
-Outcome = Saved | Unsaved
-OnFailure = Callable[[Unsaved | Exception], None]
+Outcome = Saved | FailedWrite
+OnFailure = Callable[[FailedWrite | Exception], None]
 
 
-class Saver:
+class CheckpointWriter:
     """Writes one run's checkpoints and journals them when they are durable.
 
     ``settle`` hands an outcome over to the thread that has ordered it. An error that is no fault
@@ -62,8 +62,8 @@ class Saver:
         """``on_failure`` is called in the writing thread, before ``settle`` hands it over."""
         self._store, self._journal, self._on_failure = store, journal, on_failure
         self._thread: threading.Thread | None = None
-        self._order: Order | None = None
-        self._under_way = UnderWay()
+        self._order: WriteRequest | None = None
+        self._under_way = WriteProgress()
         self._started_s = 0.0
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
@@ -76,17 +76,17 @@ class Saver:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def order(self) -> Order | None:
+    def order(self) -> WriteRequest | None:
         """Return what has been ordered and not settled."""
         return self._order
 
-    def start(self, order: Order) -> None:
+    def start(self, order: WriteRequest) -> None:
         """Begin to write in the background; what was ordered before must be settled."""
         self._prepare(order)
         self._thread = threading.Thread(target=self._in_background, name="checkpoint")
         self._thread.start()
 
-    def now(self, order: Order) -> Outcome:
+    def now(self, order: WriteRequest) -> Outcome:
         """Write, and return when it is durable or has failed."""
         self._prepare(order)
         self._execute(order)
@@ -127,19 +127,19 @@ class Saver:
         """Note how long the disk has taken for so many bytes."""
         self._s_per_byte = spent_s / size
 
-    def _prepare(self, order: Order) -> None:
+    def _prepare(self, order: WriteRequest) -> None:
         assert self._order is None, "one write at a time"
-        self._order, self._under_way = order, UnderWay()
+        self._order, self._under_way = order, WriteProgress()
         self._started_s = time.monotonic()
 
     def _in_background(self) -> None:
         assert self._order is not None
         self._execute(self._order)
         failure = self._error or self._outcome
-        if self._on_failure is not None and isinstance(failure, Unsaved | Exception):
+        if self._on_failure is not None and isinstance(failure, FailedWrite | Exception):
             self._on_failure(failure)
 
-    def _execute(self, order: Order) -> None:
+    def _execute(self, order: WriteRequest) -> None:
         epoch, step = order.place
         try:
             saved = self._store.save(
@@ -149,13 +149,13 @@ class Saver:
             self._journal.checkpoint(saved)
             self._outcome, self._failures = saved, 0
         except GivenUpError:
-            self._outcome = Unsaved(order.place, "given up for a newer one", was_given_up=True)
+            self._outcome = FailedWrite(order.place, "given up for a newer one", was_given_up=True)
         except OSError as e:
             self._outcome = self.failed(order, e)
         except Exception as e:  # noqa: BLE001 -- raised by settle in the thread that has ordered
             self._error = e
 
-    def failed(self, order: Order, error: OSError) -> Unsaved:
+    def failed(self, order: WriteRequest, error: OSError) -> FailedWrite:
         """Say and journal that a checkpoint could not be written; of many, ever fewer are said."""
         epoch, step = order.place
         reason = why(error, self._store.folder, order.size)
@@ -164,7 +164,7 @@ class Saver:
             again = f" ({self._failures} in a row)" if self._failures > 1 else ""
             say(f"the checkpoint of epoch {epoch}, step {step} is not saved: {reason}{again}")
         self._journal.unsaved(epoch, step, reason)
-        return Unsaved(order.place, reason)
+        return FailedWrite(order.place, reason)
 
 
 def why(error: OSError, folder: Path, size: int) -> str:

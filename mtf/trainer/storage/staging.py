@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _ALIGNED = 64  # bytes: of a cache line, enough for any element
 
 
-class Copies:
-    """Copies states, one at a time: a copy is valid until the next one is made."""
+class StagingBuffer:
+    """StagingBuffer states, one at a time: a copy is valid until the next one is made."""
 
     def __init__(self) -> None:
         self._pages: mmap.mmap | None = None
@@ -93,7 +93,7 @@ def _copies_kept(settings: dict[str, Any]) -> int:
 
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
-    """Yield those tensors that ``Copies`` has room for: strided ones that hold something."""
+    """Yield those tensors that ``StagingBuffer`` has room for: strided ones that hold something."""
     if isinstance(content, torch.Tensor):
         if _is_plain(content):
             yield content

@@ -35,7 +35,7 @@ def warning(save_s: float, micro_batch_s: float, size: int, lead_s: int) -> str 
     )
 
 
-def is_finished_first(
+def should_finish_write(
     left_s: float, whole_s: float, grace_s: float | None, *, is_best: bool
 ) -> bool:
     """Return whether a write under way is finished before that of a newer state begins.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.spec.schema.sections import LoggingConfig
-    from mtf.trainer.compute.step import Engine
+    from mtf.trainer.compute.step import StepEngine
 
 IMAGES, GRADIENTS, PARAMETERS = "images", "gradients", "parameters"
 MOST_IMAGES = 8
@@ -37,7 +37,7 @@ class Observer:
         engine: what computes.
     """
 
-    def __init__(self, config: LoggingConfig, run_dir: Path, engine: Engine) -> None:
+    def __init__(self, config: LoggingConfig, run_dir: Path, engine: StepEngine) -> None:
         self._run_dir, self._engine = run_dir, engine
         histograms = config.log_histograms_every_n_steps
         every = {

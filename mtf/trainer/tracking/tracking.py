@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.spec.schema.run_config import ExperimentConfig
-    from mtf.trainer.compute.step import Engine
+    from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.mirrors import Mirror
     from mtf.trainer.tracking.progress_bar import Standing
@@ -72,7 +72,7 @@ def _bar(look: Callable[[], Standing]) -> Bar | None:
 
 
 def tracking_of(
-    config: ExperimentConfig, run_dir: Path, engine: Engine, wandb_run: Any | None = None
+    config: ExperimentConfig, run_dir: Path, engine: StepEngine, wandb_run: Any | None = None
 ) -> Tracking:
     """Return what the first rank shows; nothing is opened yet.
 

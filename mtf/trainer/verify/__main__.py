@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
-from mtf.trainer.job.run_job import collector_at_rest, need_torch
+from mtf.trainer.job.run_job import paused_garbage_collector, require_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,8 @@ def main(argv: list[str]) -> int:
 
 
 def _prove(scratch: Path, say: Callable[..., None]) -> int:
-    need_torch()
-    with collector_at_rest():
+    require_torch()
+    with paused_garbage_collector():
         import torch
 
         from mtf.trainer.verify.laboratory import Laboratory, Order
@@ -55,7 +55,7 @@ def _prove(scratch: Path, say: Callable[..., None]) -> int:
 
 
 def _trial(text: str) -> int:
-    with collector_at_rest():
+    with paused_garbage_collector():
         from mtf.trainer.verify.one_trial import run
         from mtf.trainer.verify.trials import Trial, outcome
     trial = Trial.loads(text)

@@ -151,7 +151,7 @@ class _Walk:
         self._kinds: set[type] = set()
 
     def all_of(self, loop: Loop) -> Iterator[tuple[str, str]]:
-        for value in (loop.engine.module, loop.train, loop.validation, loop.task):
+        for value in (loop.engine.module, loop.train, loop.validation, loop.objective):
             yield from self._visit(value, "", 0)
 
     def elsewhere(self) -> Iterator[tuple[str, str]]:

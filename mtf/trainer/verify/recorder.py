@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from mtf.trainer.compute.step import Engine
+from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.loop.loop import HANDLERS, Loop
 from mtf.trainer.loop.phases import Phase
 
@@ -78,19 +78,19 @@ class Recorder:
         """Put itself around the handlers and between loop and engine."""
         for phase, handler in list(HANDLERS.items()):
             HANDLERS[phase] = self._around(phase, handler)
-        placed, compute = Engine.placed, Engine.compute
+        placed, compute = StepEngine.placed, StepEngine.compute
 
-        def seen_batch(engine: Engine, batch: Any) -> Any:
+        def seen_batch(engine: StepEngine, batch: Any) -> Any:
             self._inputs.append(digest(batch))
             return placed(engine, batch)
 
-        def seen_values(engine: Engine, function: Callable[[Any], Any], batch: Any) -> Any:
+        def seen_values(engine: StepEngine, function: Callable[[Any], Any], batch: Any) -> Any:
             found = compute(engine, function, batch)
             self._values += [leaf for leaf in tree_leaves(found) if torch.is_tensor(leaf)]
             return found
 
-        Engine.placed = seen_batch  # type: ignore[assignment,method-assign]
-        Engine.compute = seen_values  # type: ignore[assignment,method-assign]
+        StepEngine.placed = seen_batch  # type: ignore[assignment,method-assign]
+        StepEngine.compute = seen_values  # type: ignore[assignment,method-assign]
 
     def _around(self, phase: Phase, handler: Callable[[Loop], Phase]) -> Callable[[Loop], Phase]:
         def watched(loop: Loop) -> Phase:

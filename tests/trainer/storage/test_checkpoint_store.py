@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, Saved, UnderWay
+from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, Saved, WriteProgress
 from tests.trainer.nasty import die_at_call
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def test_torch_does_not_hide_why_its_file_failed(store: CheckpointStore) -> None
 
 
 def test_a_write_that_is_given_up_leaves_nothing(store: CheckpointStore) -> None:
-    under_way = UnderWay()
+    under_way = WriteProgress()
 
     def write(file: Writable) -> None:
         torch.save(torch.zeros(10), file)

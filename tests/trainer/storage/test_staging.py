@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mtf.trainer.storage.staging import Copies, expected_size, nbytes
+from mtf.trainer.storage.staging import StagingBuffer, expected_size, nbytes
 from tests.trainer.nasty import difference
 
 
@@ -52,7 +52,7 @@ def tensors(content: Any) -> list[torch.Tensor]:
 
 def test_a_copy_equals_the_state_and_stays_when_that_goes_on() -> None:
     content, expected = state(), read_back(state())
-    copied = Copies().of(content)
+    copied = StagingBuffer().of(content)
     with torch.no_grad():
         for tensor in tensors(content):
             if not tensor.is_conj() and 0 not in tensor.stride():
@@ -69,14 +69,14 @@ def test_a_copy_equals_the_state_and_stays_when_that_goes_on() -> None:
 
 
 def test_strides_and_sharing_are_kept() -> None:
-    copied = Copies().of(state())
+    copied = StagingBuffer().of(state())
     assert copied["model"]["0.weight"].is_contiguous(memory_format=torch.channels_last)
     assert copied["others"][0].stride() == (1, 3)
     assert copied["others"][3] is copied["others"][4]
 
 
 def test_memory_is_kept_between_saves_and_taken_anew_for_a_greater_state() -> None:
-    copies = Copies()
+    copies = StagingBuffer()
     first = copies.of([torch.zeros(1000)])[0].data_ptr()
     again = copies.of([torch.ones(500), torch.ones(400)])
     assert again[0].data_ptr() == first
@@ -85,7 +85,7 @@ def test_memory_is_kept_between_saves_and_taken_anew_for_a_greater_state() -> No
 
 
 def test_a_state_takes_its_own_size_and_no_more() -> None:
-    copies = Copies()
+    copies = StagingBuffer()
     content = [torch.zeros(mmap.PAGESIZE) for _ in range(4)]
     copied = copies.of(content)
     spans = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in copied]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtf.trainer.storage.stop_budget import Watch, is_finished_first, needed_lead_s, warning
+from mtf.trainer.storage.stop_budget import Watch, needed_lead_s, should_finish_write, warning
 
 
 def test_a_save_that_fits_is_not_worth_a_word() -> None:
@@ -44,4 +44,4 @@ def test_it_is_said_once_and_again_when_it_gets_worse(capsys: pytest.CaptureFixt
 def test_a_write_under_way_is_finished_where_something_is_gained(
     left: float, whole: float, grace: float | None, is_best: bool, first: bool
 ) -> None:
-    assert is_finished_first(left, whole, grace, is_best=is_best) is first
+    assert should_finish_write(left, whole, grace, is_best=is_best) is first
