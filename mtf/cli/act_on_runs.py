@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mtf.cli.terminal.output import open_here, say
+from mtf.cli.terminal.output import inform, open_here
 
 _RUNS = click.argument("runs", nargs=-1, metavar="[RUN]...")
 _WHERE = click.option(
@@ -33,9 +33,9 @@ def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: 
     _check_named(runs, where)
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
-        report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=say)
+        report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=inform)
     for action in report.plan.actions:
-        say(f"cancel   {action.run}")
+        inform(f"cancel   {action.run}")
 
 
 @click.command()
@@ -62,7 +62,7 @@ def retry(
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
         report = act_on_runs.retry(
-            project, runs, where=where, changes=changes, publish=not no_push, say=say
+            project, runs, where=where, changes=changes, publish=not no_push, say=inform
         )
     sys.exit(report.exit_code)
 
@@ -80,4 +80,4 @@ def preempt(folder: str, runs: tuple[str, ...]) -> None:
     from mtf.commands import act_on_runs
 
     for record in act_on_runs.preempt(open_here(folder), runs):
-        say(f"preempt  {record.run} (job {record.job_id})")
+        inform(f"preempt  {record.run} (job {record.job_id})")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from mtf.cli.terminal.output import open_here, say
+from mtf.cli.terminal.output import inform, open_here
 from mtf.errors import EXIT_ERROR
 
 
@@ -34,7 +34,7 @@ def show_status(folder: str, as_json: bool) -> None:
         for standing in found:
             click.echo(standing.line)
     if not any(s.is_alive for s in found if s.cluster == mine):
-        say(f"no controller serves {mine}: mtf sync --watch, or see mtf controller unit")
+        inform(f"no controller serves {mine}: mtf sync --watch, or see mtf controller unit")
         sys.exit(EXIT_ERROR)
 
 
@@ -47,9 +47,9 @@ def print_unit(folder: str) -> None:
     project = open_here(folder)
     click.echo(systemd_unit(project), nl=False)
     name = unit_name(project)
-    say(f"install: mtf controller unit > ~/.config/systemd/user/{name}")
-    say(f"  systemctl --user daemon-reload && systemctl --user enable --now {name}")
-    say("  loginctl enable-linger   # so that it outlives your session")
+    inform(f"install: mtf controller unit > ~/.config/systemd/user/{name}")
+    inform(f"  systemctl --user daemon-reload && systemctl --user enable --now {name}")
+    inform("  loginctl enable-linger   # so that it outlives your session")
 
 
 @controller.command("crontab")
@@ -59,4 +59,4 @@ def print_crontab(folder: str) -> None:
     from mtf.commands.controller.service import crontab_line
 
     click.echo(crontab_line(open_here(folder)), nl=False)
-    say("install: (crontab -l; mtf controller crontab) | crontab -")
+    inform("install: (crontab -l; mtf controller crontab) | crontab -")

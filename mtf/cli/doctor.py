@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 from mtf.errors import EXIT_ERROR
 
 
@@ -27,7 +27,7 @@ def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
     if write:
         from mtf.commands.doctor.write_cluster import write_facts
 
-        say(f"wrote {write_facts(Path(folder))}: look at it (git diff), and commit it")
+        inform(f"wrote {write_facts(Path(folder))}: look at it (git diff), and commit it")
     from mtf.commands.doctor.examine import examine
     from mtf.report.findings import findings_text
 

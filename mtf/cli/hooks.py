@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 from mtf.cli.validate import report_checked
 from mtf.errors import EXIT_ERROR
 from mtf.report.problems import render_problems
@@ -37,7 +37,7 @@ def install(folder: str) -> None:
     from mtf.git.repo import GitRepo
 
     for path in install_hooks(GitRepo(Path(folder))):
-        say(f"installed {path}")
+        inform(f"installed {path}")
 
 
 @hooks.command()
@@ -48,7 +48,7 @@ def uninstall(folder: str) -> None:
     from mtf.git.repo import GitRepo
 
     for path in uninstall_hooks(GitRepo(Path(folder))):
-        say(f"removed {path}")
+        inform(f"removed {path}")
 
 
 @hooks.command(context_settings={"ignore_unknown_options": True})
@@ -91,15 +91,17 @@ def _pre_push(where: Path, words: tuple[str, ...]) -> None:
     for branch, review in push.plans:
         asks = any(spec.to_submit for spec in review.specs)
         cost = f", at most {cost_text(review.cost)}" if asks else ""
-        say(f"mtf: {branch}: {headline(review)}{cost}")
+        inform(f"mtf: {branch}: {headline(review)}{cost}")
         for rule, message in review.over_budget:
-            say(f"mtf: warning: {branch}: all changes together: {message} [{rule}]")
+            inform(f"mtf: warning: {branch}: all changes together: {message} [{rule}]")
     for ref, checked in push.refs:
         if checked.problems:
-            say(f"mtf: {ref}:")
+            inform(f"mtf: {ref}:")
             click.echo(render_problems(checked.problems, "text"), err=True)
     if any(p.is_error for _, checked in push.refs for p in checked.problems):
-        say("mtf: not pushed. Mend the specs and commit them (git push --no-verify goes past this)")
+        inform(
+            "mtf: not pushed. Mend the specs and commit them (git push --no-verify goes past this)"
+        )
         sys.exit(EXIT_ERROR)
 
 
@@ -125,6 +127,6 @@ def _pre_receive(where: Path, _: tuple[str, ...]) -> None:
 
     refused = refusals(GitRepo(where, inherit=True), read_pre_receive(sys.stdin))
     for line in refused:
-        say(f"mtf: {line}")
+        inform(f"mtf: {line}")
     if refused:
         sys.exit(EXIT_ERROR)

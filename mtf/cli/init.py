@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 
 
 @click.command()
@@ -20,8 +20,8 @@ def init(folder: str, path: str, demo: bool) -> None:
 
     target = Path(folder, path)
     for name in scaffold(target, demo=demo):
-        say(f"created  {target / name}")
-    say("next: commit it (git add -A && git commit), then mtf plan, mtf sync")
+        inform(f"created  {target / name}")
+    inform("next: commit it (git add -A && git commit), then mtf plan, mtf sync")
 
 
 @click.command()
@@ -42,4 +42,4 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
         return
     root = project_root(Path(folder))
     for name in editor_schemas.write(root) or ["nothing: both are up to date"]:
-        say(f"written  {name}")
+        inform(f"written  {name}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -24,4 +24,4 @@ def comment(file: TextIO, number: str | None) -> None:
     from mtf.commands.post_comment import forge_of, post
 
     made = post(forge_of(os.environ, number), file.read())
-    say(f"comment {made}" if made else "no comment: this token may not write one")
+    inform(f"comment {made}" if made else "no comment: this token may not write one")

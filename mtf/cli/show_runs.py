@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import open_here, print_plan, print_table, say
+from mtf.cli.terminal.output import inform, open_here, print_plan, print_table
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
@@ -44,12 +44,12 @@ def status(
         return
     if not found.records:
         none = "no runs. Commit a spec under experiments/, then: mtf sync"
-        say(f"no run matches {' '.join(globs)}. mtf status lists them" if globs else none)
+        inform(f"no run matches {' '.join(globs)}. mtf status lists them" if globs else none)
         return
     print_table(status_table(found.records, datetime.now(UTC), wide=wide))
     click.echo(summary(found.records))
     for note in found.notes:
-        say(f"note: {note}")
+        inform(f"note: {note}")
 
 
 def _watch(project: Project, globs: tuple[str, ...]) -> None:

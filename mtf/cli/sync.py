@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.plan import plan
-from mtf.cli.terminal.output import open_here, say
+from mtf.cli.terminal.output import inform, open_here
 from mtf.errors import foremost
 from mtf.report.tables import count
 
@@ -66,9 +66,9 @@ def sync(
         _watch(project, options, publish=not no_push, interval=interval)
         return
     with sync_lock(project):
-        report = sync_once(project, options, publish=not no_push, say=say)
+        report = sync_once(project, options, publish=not no_push, say=inform)
         for line in _told(report):
-            say(line)
+            inform(line)
     if wait:
         from mtf.cli.terminal.live_display import show_progress
 
@@ -84,7 +84,7 @@ def _watch(project: Project, options: Options, *, publish: bool, interval: float
     from mtf.commands.controller.watch_loop import INTERVAL_S, watch
 
     def stamped(line: str) -> None:
-        say(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
+        inform(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
 
     every = interval or INTERVAL_S
     with stoppable() as pause:

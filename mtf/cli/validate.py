@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 from mtf.errors import EXIT_ERROR
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def report_checked(checked: Checked, style: str) -> None:
     warnings = len(checked.problems) - errors
     if checked.problems:
         found = [count(errors, "problem")] + ([count(warnings, "warning")] if warnings else [])
-        say(f"{', '.join(found)} in {files_text}")
+        inform(f"{', '.join(found)} in {files_text}")
     else:
-        say(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
+        inform(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
     if errors:
         sys.exit(EXIT_ERROR)

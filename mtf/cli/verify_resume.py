@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtf.cli.terminal.output import print_table, say
+from mtf.cli.terminal.output import inform, print_table
 from mtf.errors import EXIT_ERROR, MtfError
 from mtf.report.tables import count
 
@@ -64,9 +64,9 @@ def verify_resume(
 
     wishes = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops, jobs)
     prepared = proof.prepare(Path(folder), spec, wishes)
-    say(f"verifying the work tree {prepared.root}: {prepared.name}")
+    inform(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:
-        say(f"  {note}")
+        inform(f"  {note}")
     watcher, kept = _Watcher(prepared.gpus), keep
     try:
         with _ended_as_by_hand():
@@ -78,7 +78,7 @@ def verify_resume(
         raise
     finally:
         if kept:
-            say(f"kept: {prepared.folder}")
+            inform(f"kept: {prepared.folder}")
         else:
             proof.remove(prepared)
     _print(watcher, prepared, as_json=as_json)
@@ -135,25 +135,27 @@ class _Watcher:
                 self.started = {k: event[k] for k in ("device", "torch", "python")}
                 if event["device"] != "cpu" or self._gpus:
                     no_gpu = "the CPU, for there is no GPU: its kernels are not proved"
-                    say(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
+                    inform(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
             case "whole":
                 again = "once more in a new interpreter: " if event["number"] == 2 else ""
-                say(f"trained without interruption, {again}{event['seconds']:.1f} s")
+                inform(f"trained without interruption, {again}{event['seconds']:.1f} s")
             case "plan":
                 self._planned.update(event["phases"])
                 for phase in event["phases"]:
                     self.rows[phase] = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
                 loop = " at moments, for it is a loop of its own: neither shortened nor with phases"
-                say(f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}")
+                inform(
+                    f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}"
+                )
             case "interrupted":
                 self._interrupted(event)
             case "chain":
                 self.chain = {k: v for k, v in event.items() if k != "verify"}
                 how = "exact" if event["exact"] else "NOT exact"
                 times = count(event["interruptions"], "interruption")
-                say(f"  {times} of {count(event['trainings'], 'training')}, in chains: {how}")
+                inform(f"  {times} of {count(event['trainings'], 'training')}, in chains: {how}")
             case "probing":
-                say(f"looking for the cause: {event['what']}")
+                inform(f"looking for the cause: {event['what']}")
             case _:
                 self.verdict = event
                 if (event["finding"] or {}).get("stage") == "repetition":
@@ -167,7 +169,7 @@ class _Watcher:
         total = row["stops"] + row["kills"]
         if total == self._planned[phase]:
             how = "exact" if row["exact"] == total else f"{row['exact']} of {total} exact"
-            say(f"  {phase or 'its own loop'}: {how}")
+            inform(f"  {phase or 'its own loop'}: {how}")
 
 
 def _print(watcher: _Watcher, prepared: Prepared, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf import rundir
 from mtf.commands.review import compare_commits
 from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, contrast
-from mtf.core.vocabulary.ids import label_of, timestamp
+from mtf.core.vocabulary.ids import label_of, name_of, timestamp
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
 from mtf.project.committed import groups_at, spec_files
@@ -112,7 +112,7 @@ class _Names:
         assert isinstance(side, Side)
         first = side.subjects[0]
         record = first.record
-        name = first.label.split("/", 1)[0]
+        name = name_of(first.label)
         if record is not None:
             name = record.grid or record.experiment
         found = self._spec(commit, name, f"{commit[:8]}:{name}")
@@ -145,7 +145,7 @@ class _Names:
         settings = settings_at(repo, commit)
         texts, _ = spec_files(repo, repo.files(commit, settings.experiments))
         specs = {path: text for path, text in texts.items() if is_spec(path)}
-        paths = {wish} & specs.keys() or defining({wish, wish.split("/", 1)[0]}, specs)
+        paths = {wish} & specs.keys() or defining({wish, name_of(wish)}, specs)
         stamp = timestamp(datetime.now(UTC))
         loaded = load_some(paths, texts, settings, stamp, groups=groups_at(repo, commit))
         for one in loaded.desired:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mtf import proc, rundir
 from mtf.core.vocabulary.ids import RunId, Token
 from mtf.core.vocabulary.jobs import JobRequest, Task
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
 from mtf.project.worktree import (
@@ -31,7 +32,6 @@ from mtf.project.worktree import (
 )
 from mtf.report.tables import count
 from mtf.spec.load import is_spec, load_specs
-from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -206,7 +206,7 @@ def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
         return found[0]
     if path is not None:
         raise WrongWordError(f"{spec} is a base: name an experiment or a grid that builds on it")
-    near = nearest(spec, [d.name for d in loaded.desired])
+    near = did_you_mean(spec, [d.name for d in loaded.desired])
     wrong = count(len(loaded.problems), "mistake")
     broken = f" (specs with {wrong} were left out: mtf validate)" if loaded.problems else ""
     raise WrongWordError(f"{spec}: no such file, experiment or grid here. {near}".rstrip() + broken)
@@ -218,7 +218,7 @@ def _member(desired: Desired, member: str | None) -> Experiment:
     found = {e.member: e for e in desired.experiments if e.member is not None}
     if member not in found:
         none = f"{desired.path} is a single experiment, without members"
-        near = nearest(member, list(found)) or f"The first is {next(iter(found), '')}"
+        near = did_you_mean(member, list(found)) or f"The first is {next(iter(found), '')}"
         raise WrongWordError(f"--member {member}: no such member. {near}" if found else none)
     return found[member]
 

@@ -10,6 +10,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary.ids import name_of
 from mtf.spec.load import is_spec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def also_needed(before: Loaded, after: Loaded, texts: Mapping[str, bytes]) -> se
     Their name is the same, ``init_from`` of a loaded one asks for them, or their own may ask for
     a spec that is gone.
     """
-    asked = {name.split("/", 1)[0] for one in after.desired for name in one.named_at}
+    asked = {name_of(name) for one in after.desired for name in one.named_at}
     asking = {path: text for path, text in texts.items() if b"init_from" in text}
     return defining(asked | after.names, texts) | mentioning(before.names - after.names, asking)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.init_from_names import names_of_desired, not_among
+from mtf.core.vocabulary.ids import name_of
 from mtf.errors import Problem, RepositoryError, SpecError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def unknown_names(
     known = names_of_desired(specs.desired)
     broken = specs.names - {one.name for one in specs.desired}
     open_names = {
-        one.name: [n for n in one.named_at if n not in known and n.split("/", 1)[0] not in broken]
+        one.name: [n for n in one.named_at if n not in known and name_of(n) not in broken]
         for one in asking
     }
     if not any(open_names.values()) or (runs := _names_of_runs(project)) is None:

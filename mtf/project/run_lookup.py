@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError, UsageError
-from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,7 +109,9 @@ def _condition(text: str) -> Callable[[RunRecord], bool]:
         raise UsageError(f"--where {text}: write cause=..., state=... or name=GLOB")
     words = frozenset(wish.split(","))
     for word in words.difference(_WORDS[field]):
-        raise UsageError(f"--where {text}: no {field} {word!r}. {nearest(word, _WORDS[field])}")
+        raise UsageError(
+            f"--where {text}: no {field} {word!r}. {did_you_mean(word, _WORDS[field])}"
+        )
     return lambda record: getattr(record, field) in words
 
 

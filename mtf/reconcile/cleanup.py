@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.vocabulary.causes import STANDINGS
-from mtf.core.vocabulary.ids import RunId, Token, job_name
+from mtf.core.vocabulary.ids import RunId, Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import MtfError
 from mtf.reconcile.executors import open_executor
@@ -59,7 +59,7 @@ def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
 
 
 def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> list[Path]:
-    name = record.run.split("/", 1)[0]
+    name = name_of(record.run)
     names = {Token(p.name): job_name(name, Token(p.name)) for p in folders}
     since = parse_time(record.claimed_at)
     views = open_executor(project, record.executor).jobs(names, since)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.ids import job_name
+from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
 
@@ -76,7 +76,7 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
 def _named(record: RunRecord) -> tuple[Token, str]:
     """Return the token of a run's newest job, and the name that the job bears."""
     token = record.attempt.token
-    return token, job_name(record.run.split("/", 1)[0], token)
+    return token, job_name(name_of(record.run), token)
 
 
 def jobs_of(

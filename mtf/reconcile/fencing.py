@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.vocabulary.ids import JobId, job_name
+from mtf.core.vocabulary.ids import JobId, job_name, name_of
 from mtf.errors import MtfError
 from mtf.reconcile.executors import open_executor
 from mtf.reconcile.run_access import is_elsewhere
@@ -29,7 +29,7 @@ def end_rivals(project: Project, record: RunRecord, rivals: Iterable[Attempt]) -
     if record.cluster != project.settings.cluster.name or is_elsewhere(project, record):
         raise MtfError(f"its folder {record.run_dir} is not here: mtf sync there ends them")
     folder = Path(record.run_dir)
-    name = record.run.split("/", 1)[0]
+    name = name_of(record.run)
     jobs: set[JobId] = set()
     for attempt in rivals:
         jobs |= {attempt.job_id} if attempt.job_id else set()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary.times import iso
 from mtf.errors import (
     ExecutorUnavailableError,
     SubmissionRefusedError,
@@ -106,7 +107,7 @@ class Handover:
     def settled(self, record: RunRecord, retry: Retry) -> RunRecord:
         """Return the record of one of the ``runs`` as it stands now."""
         now = datetime.now(UTC)
-        at = now.isoformat(timespec="seconds")
+        at = iso(now)
         if record.run in self.submitted:
             return with_job(record, self.submitted[record.run], at)
         if record.run in self.refused:
@@ -115,7 +116,7 @@ class Handover:
             return unclear(record, self.uncertain[record.run])
         # room comes as other jobs end: waiting for it gets no longer
         tries = 1 if record.run in self._full else record.attempt.put_off + 1
-        retry_at = (now + retry.wait(tries)).isoformat(timespec="seconds")
+        retry_at = iso(now + retry.wait(tries))
         return put_off(record, self.put_off[record.run], at, retry_at)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.vocabulary.ids import CommitId, Token, member_of, submission_of
+from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
     resources: Resources = first.config["slurm"]
     request = JobRequest(
         token=token,
-        name=submission.split("/", 1)[0],
+        name=name_of(submission),
         tasks=tuple(
             Task(s.run, index, str(rundir.run_dir(root, s.run))) for index, s in enumerate(starts)
         ),
@@ -100,7 +100,7 @@ def job_config(start: Start, repository: Path) -> dict[str, Any]:
     where = {
         "run": start.run,
         "submission": submission_of(start.run),
-        "experiment": member_of(start.run) or start.run.split("/", 1)[0],
+        "experiment": member_of(start.run) or name_of(start.run),
         "grid": start.grid,
         "key": start.key,
         "commit": start.commit,

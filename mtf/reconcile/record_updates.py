@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, assert_never
 
@@ -23,6 +23,7 @@ from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
+from mtf.core.vocabulary.times import iso
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,13 +48,12 @@ class Claimant:
     @cached_property
     def at(self) -> str:
         """The time as it stands in records."""
-        return self.now.astimezone(UTC).isoformat(timespec="seconds")
+        return iso(self.now)
 
     @cached_property
     def lease_until(self) -> str:
         """From when on others may give these claims up."""
-        until = self.now + timedelta(seconds=self.lease_s)
-        return until.astimezone(UTC).isoformat(timespec="seconds")
+        return iso(self.now + timedelta(seconds=self.lease_s))
 
 
 def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
@@ -140,11 +140,10 @@ def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
     attempt = replace(record.attempt, job_id=job, submitted_at=at, reason="")
     fresh = record.state is RunState.CLAIMED
     return replace(
-        record,
+        record.with_attempt(attempt),
         state=RunState.PENDING if fresh else record.state,
         reason="" if fresh else record.reason,
         submitted_at=record.submitted_at or at,
-        attempts=(*record.attempts[:-1], attempt),
     )
 
 
@@ -152,11 +151,10 @@ def refused(record: RunRecord, why: str, at: str) -> RunRecord:
     """Return the record once the executor has refused its job for good."""
     attempt = replace(record.attempt, ended_at=at, outcome=Cause.SUBMISSION, reason=why)
     return replace(
-        record,
+        record.with_attempt(attempt),
         state=RunState.FAILED,
         reason=f"refused by {record.executor}: {why}",
         finished_at=at,
-        attempts=(*record.attempts[:-1], attempt),
     )
 
 
@@ -168,18 +166,17 @@ def put_off(record: RunRecord, why: str, at: str, retry_at: str) -> RunRecord:
     )
     tries = f" (tried {attempt.put_off} times)" if attempt.put_off > 1 else ""
     return replace(
-        record,
+        record.with_attempt(attempt),
         state=RunState.PENDING if record.state is RunState.CLAIMED else record.state,
         reason=f"{record.executor} takes it later{tries}: {why}",
         retry_at=retry_at,
-        attempts=(*record.attempts[:-1], attempt),
     )
 
 
 def unclear(record: RunRecord, why: str) -> RunRecord:
     """Return the record of a claim of which nobody knows whether it has a job."""
     attempt = replace(record.attempt, reason=why, put_off=record.attempt.put_off + 1)
-    return replace(record, attempts=(*record.attempts[:-1], attempt))
+    return record.with_attempt(attempt)
 
 
 def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
@@ -192,12 +189,11 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
         record.attempt, outcome=Cause.CANCELLED, ended_at=record.attempt.ended_at or at
     )
     return replace(
-        record,
+        record.with_attempt(attempt),
         state=RunState.CANCELLED,
         reason=reasons.cancelled(record),
         finished_at=at,
         retry_at=None,
-        attempts=(*record.attempts[:-1], attempt),
     )
 
 

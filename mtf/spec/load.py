@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from mtf.core.planner.init_from_names import circles
 from mtf.core.vocabulary.experiments import Desired
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import Problem, SpecError
 from mtf.spec.compose.config_groups import NO_GROUPS
 from mtf.spec.grid.definition import chooses_nothing, key_problems, read_grid
@@ -20,7 +21,7 @@ from mtf.spec.lint.key_positions import positions_in_experiment, positions_in_gr
 from mtf.spec.lint.policy_rules import violations
 from mtf.spec.resolve import Resolver, experiment
 from mtf.spec.schema.dotted_keys import SECTIONS, key_problem
-from mtf.spec.schema.error_messages import nearest, shown
+from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.settings import merged_slurm
 from mtf.spec.schema.specs import ExperimentSpec, GridSpec
 from mtf.spec.schema.text_types import name_problem
@@ -167,7 +168,7 @@ class _Loader:
     def _note_cluster(self, file: SpecFile) -> None:
         name, known = file.value.get("cluster"), self._settings.known_clusters
         if isinstance(name, str) and known is not None and name not in known:
-            message = f"cluster: mtf.yaml knows no {name!r}. {nearest(name, known)}"
+            message = f"cluster: mtf.yaml knows no {name!r}. {did_you_mean(name, known)}"
             position = file.positions.value(("cluster",))
             self.problems.append(file.positions.problem(position, message.rstrip()))
 
@@ -282,7 +283,7 @@ class _Loader:
     def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)
         there = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
-        return f"base: there is no file {path}. {nearest(base, there)}".rstrip()
+        return f"base: there is no file {path}. {did_you_mean(base, there)}".rstrip()
 
 
 def _wrong_values(parts: GridDefinition, resolver: Resolver) -> set[Problem]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import Problem, SpecError
 from mtf.spec.compose.composition import KEY as DEFAULTS
 from mtf.spec.compose.composition import Composition
 from mtf.spec.resolve import Base, with_canonical_keys
 from mtf.spec.schema.dotted_keys import SECTIONS, misspelling_of
-from mtf.spec.schema.error_messages import nearest, problems_of, shown
+from mtf.spec.schema.error_messages import problems_of, shown
 from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.schema.strict import Open
 from mtf.spec.yaml.reader import read
@@ -85,7 +86,9 @@ def _wrong_kind(positions: Positions, value: dict[str, Any]) -> Problem:
         )
     kind = value["kind"]
     message = f"kind: must be experiment, grid or base, got {shown(kind)}."
-    return positions.problem(positions.value(("kind",)), f"{message} {nearest(str(kind), KINDS)}")
+    return positions.problem(
+        positions.value(("kind",)), f"{message} {did_you_mean(str(kind), KINDS)}"
+    )
 
 
 def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> AnyModel:

@@ -245,7 +245,7 @@ except MtfError as e:
     first, second = done.stdout.splitlines()
     assert first == "completed val_loss", done.stderr
     assert second == (
-        "tuned has init_from: widht, and no run or spec is called so. Did you mean widths?"
+        "tuned has init_from: widht, and no run or spec is called so. Did you mean 'widths'?"
     )
     assert set(states(runs(lab)).values()) == {"completed"}
     assert mtf_json(lab.path, "plan", "--prune", "--format", "json")["actions"] == []
@@ -303,7 +303,7 @@ def test_a_name_that_nobody_has_stops_what_asks_for_it(tmp_path: Path) -> None:
     where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: frist, and no run or spec"
     for said in (mtf(lab.path, "plan", code=1).stdout, mtf(lab.path, "sync", code=1).stderr):
         assert where in said
-        assert "Did you mean first?" in said
+        assert "Did you mean 'first'?" in said
     assert set(runs(lab)) == {"first"}
 
 

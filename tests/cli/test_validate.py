@@ -88,7 +88,7 @@ def test_a_run_to_begin_from_must_be_somebodys(repo: Repo) -> None:
     for words in (["validate"], ["validate", "experiments/tuned.yaml"]):
         said = mtf(repo.path, *words, code=1).stdout
         assert said.startswith(place)
-        assert "Did you mean alone?" in said
+        assert "Did you mean 'alone'?" in said
     repo.git("add", "-A")
     assert mtf(repo.path, "validate", "--staged", code=1).stdout.startswith(place)
     repo.write({"experiments/alone.yaml": BROKEN})  # what it would be called is not known

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.cli.terminal.output import say
+from mtf.cli.terminal.output import inform
 from mtf.report.runs import status_table, summary
 
 if TYPE_CHECKING:
@@ -58,6 +58,6 @@ class _LineByLine:
                 self._last[record.run] = record.state
                 changed = True
                 reason = f" ({record.reason})" if record.reason else ""
-                say(f"{record.state:<10} {record.label}{reason}")
+                inform(f"{record.state:<10} {record.label}{reason}")
         if changed:
-            say(f"           {summary(records)}")
+            inform(f"           {summary(records)}")

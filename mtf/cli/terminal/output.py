@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mtf.report.tables import Columns
 
 
-def say(line: str) -> None:
-    """Print a line of progress."""
+def inform(line: str) -> None:
+    """Print a line for people, on standard error."""
     click.echo(line, err=True)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.times import parse_time
+from mtf.core.vocabulary.times import iso, parse_time
 from mtf.errors import LockedError
 from mtf.executor.local.job_process import Process, this_process
 from mtf.git.repo import RefMovedError, RefUpdate
@@ -131,7 +131,7 @@ class Lease:
             )
         process = this_process().identity
         folder = str(self._repo.root)
-        self._move(Holder(submitter(), process, folder, _iso(now), _until(now)))
+        self._move(Holder(submitter(), process, folder, iso(now), _until(now)))
 
     def _renew(self, ours: Holder, now: datetime) -> None:
         try:
@@ -168,8 +168,4 @@ def _is_this_process(holder: Holder) -> bool:
 
 
 def _until(now: datetime) -> str:
-    return _iso(now + timedelta(seconds=LEASE_S))
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds")
+    return iso(now + timedelta(seconds=LEASE_S))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mtf import rundir
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK, object_id
-from mtf.core.vocabulary.ids import Token, job_name
+from mtf.core.vocabulary.ids import Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.reconcile.checkout import alteration
 from mtf.reconcile.cleanup import idle_requests
@@ -158,7 +158,7 @@ def requests(checkup: Checkup) -> Iterator[Finding]:
     """Find requests that came to nothing, of submissions that are over."""
     for submission, folders in idle_requests(_here(checkup)).items():
         for folder in folders:
-            name = job_name(submission.split("/", 1)[0], Token(folder.name))
+            name = job_name(name_of(submission), Token(folder.name))
             yield Finding(
                 "warning", f"left by a claim of {submission} that was given up", str(folder),
                 f"rm -r {folder}, when there is no job of the name {name}",

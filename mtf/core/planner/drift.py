@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.actions import Action, Rebuild, Repin, Restore, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
-from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId, name_of
 from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def held(
     why = drift.unreadable.get((name, member))
     if why is not None:
         return f"{name} is not submitted: {why}"
-    lost = [submission for submission in strange if submission.split("/", 1)[0] == name]
+    lost = [submission for submission in strange if name_of(submission) == name]
     if lost:
         return (
             f"{name} is not submitted: the branch slurm-job/{lost[0]} is there, and mtf/ledger has"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import label_of
+from mtf.core.vocabulary.spelling import nearest
 from mtf.errors import Problem
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def asked_of(experiment: Experiment) -> str | None:
 
 def unknown(name: str, known: Iterable[str]) -> str:
     """Return the message for a name that nothing has."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f". Did you mean {near[0]}?" if near else ": mtf status lists the runs"
+    near = nearest(name, known)
+    hint = f". Did you mean {near!r}?" if near else ": mtf status lists the runs"
     return f"init_from: {name}, and no run or spec is called so{hint}"
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.planner.init_from_names import asked_of, names_of, not_among, unknown
+from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.records import Origin, best_run
 from mtf.core.vocabulary.states import RunState
 
@@ -121,7 +122,7 @@ def _begun(
     completed = completed or candidates
     source = best_run(completed) or (completed[0] if len(completed) == 1 else None)
     if source is None:
-        return f"waits: no run of {candidates[0].run.split('/')[0]} has a metric. Name one of them"
+        return f"waits: no run of {name_of(candidates[0].run)} has a metric. Name one of them"
     found = source.best_checkpoint if checkpoint == "best" else source.checkpoint
     if found is None:
         which = "checkpoint of its best epoch" if checkpoint == "best" else "checkpoint"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
@@ -16,9 +16,9 @@ from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
-from mtf.core.vocabulary.ids import run_id, submission_id, timestamp
+from mtf.core.vocabulary.ids import name_of, run_id, submission_id, timestamp
 from mtf.core.vocabulary.states import JobState, RunState, Sync
-from mtf.core.vocabulary.times import parse_time
+from mtf.core.vocabulary.times import iso, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -74,7 +74,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         notes.append("nothing is pruned while something committed has mistakes")
     decided: dict[RunId, Action] = {}
     for record in world.records.values():
-        if record.cluster == policy.cluster and policy.wants(record.run.split("/", 1)[0]):
+        if record.cluster == policy.cluster and policy.wants(name_of(record.run)):
             wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
             action, note = _recorded(record, world, policy, now, wanted=wanted)
             why_not = action and stopped(action, world.drift)
@@ -236,10 +236,10 @@ def _shut_out(
     if holder is None and not world.can_submit:
         return None, "claims without a job wait for the executor"
     why = f"job {holder} executes it" if holder else "its claim was given up before it began"
-    at = now.astimezone(UTC).isoformat(timespec="seconds")
+    at = iso(now)
     left = replace(record.attempt, ended_at=at, outcome=Cause.CANCELLED, reason=f"left: {why}")
     if holder is None:
-        record = replace(record, attempts=(*record.attempts[:-1], left))
+        record = record.with_attempt(left)
         return Resume(record.run, record, f"job {record.job_id} has left: {why}", fence=True), None
     other = replace(record.attempt, job_id=holder)
     record = replace(record, attempts=(*record.attempts[:-1], left, other))
@@ -312,7 +312,7 @@ def _with_job(record: RunRecord, job: JobView) -> RunRecord:
     """Return a claim's record with the job that was found for it."""
     attempt = record.attempt
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.claimed_at)
-    return replace(record, attempts=(*record.attempts[:-1], attempt))
+    return record.with_attempt(attempt)
 
 
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:

@@ -19,6 +19,7 @@ from mtf.core.vocabulary.causes import (
     cause_of_error,
 )
 from mtf.core.vocabulary.states import JobState, RunState, Sync
+from mtf.core.vocabulary.times import iso
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobView
@@ -50,7 +51,7 @@ def observe(
     ``job`` is what the executor says of the newest attempt's job; None when it has no job yet or
     the executor, which was readable, has forgotten it.
     """
-    record = replace(with_progress(record, progress), observed_at=_iso(now))
+    record = replace(with_progress(record, progress), observed_at=iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
     if progress != NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
@@ -136,13 +137,13 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
         return record
     attempt = replace(
         record.attempt,
-        started_at=record.attempt.started_at or _iso(job.started_at),
+        started_at=record.attempt.started_at or (iso(job.started_at) if job.started_at else None),
         node=job.node or record.attempt.node,
     )
     state, reason = _standing(job, progress)
     if record.cancel_requested:
         reason = record.reason  # until it has ended
-    return replace(record, state=state, reason=reason, attempts=(*record.attempts[:-1], attempt))
+    return replace(record.with_attempt(attempt), state=state, reason=reason)
 
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
@@ -181,7 +182,7 @@ def doomed(
     cause = Cause.TIME_LIMIT if last == "SIGUSR1" else Cause.PREEMPTED
     reason = f"{cause}: gave up after {lives} requeues in a row without progress"
     attempt = replace(record.attempt, outcome=cause, reason=reason)
-    return replace(record, reason=reason, attempts=(*record.attempts[:-1], attempt))
+    return replace(record.with_attempt(attempt), reason=reason)
 
 
 def _ended(
@@ -193,7 +194,7 @@ def _ended(
     retry: Retry,
     now: datetime,
 ) -> RunRecord:
-    ended_at = (job and _iso(job.ended_at)) or progress.finished_at or _iso(now)
+    ended_at = iso(job.ended_at) if job and job.ended_at else progress.finished_at or iso(now)
     doom = record.attempt.reason if record.attempt.outcome == cause else None
     reason = doom or reason_of(cause, record, job, progress)
     attempt = replace(
@@ -206,12 +207,12 @@ def _ended(
         exit_code=job.exit_code if job else None,
         end_step=record.checkpoint.step if record.checkpoint else 0,
     )
-    record = replace(record, attempts=(*record.attempts[:-1], attempt))
+    record = record.with_attempt(attempt)
     if cause in retry.on and not record.cancel_requested:
         fruitless = _fruitless(record.attempts)
         if fruitless < retry.max_attempts:
             state = RunState.PREEMPTED if cause is Cause.PREEMPTED else RunState.PENDING
-            at = _iso(now + retry.wait(fruitless))
+            at = iso(now + retry.wait(fruitless))
             return replace(record, state=state, reason=f"{reason}; to be continued", retry_at=at)
         reason = f"{reason}; gave up after {fruitless} attempts in a row without progress"
     outside = cause is Cause.CANCELLED and not record.cancel_requested
@@ -237,7 +238,3 @@ def _fruitless(attempts: tuple[Attempt, ...]) -> int:
         if attempt.asked:
             break
     return count
-
-
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat(timespec="seconds") if at else None

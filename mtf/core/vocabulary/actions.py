@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def experiment_name(action: Action) -> str:
 
 def owner_name(action: Action) -> str:
     """Return the name of the spec an action is about: the grid's or the experiment's."""
-    return action.run.split("/", 1)[0]
+    return name_of(action.run)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def submission_of(run: RunId) -> SubmissionId:
     return SubmissionId("/".join(run.split("/")[:3]))
 
 
+def name_of(identifier: str) -> str:
+    """Return the spec's name that a run's or submission's id, or ``grid/member``, begins with."""
+    return identifier.split("/", 1)[0]
+
+
 def member_of(run: RunId) -> str | None:
     """Return a run's member name, None for a single experiment."""
     parts = run.split("/", 3)

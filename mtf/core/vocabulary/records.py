@@ -5,16 +5,16 @@ Times are ISO 8601 text, UTC, as they stand in the ledger and in ``mtf status --
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.vocabulary.ids import SINGLE, label_of, submission_of
+from mtf.core.vocabulary.ids import SINGLE, RunId, label_of, submission_of
 from mtf.core.vocabulary.states import OVER, RunState, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunKey, SubmissionId, Token
 
 FORMAT = 1  # of the records; a reader refuses a greater one
 
@@ -32,7 +32,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint of another run that a run begins from."""
+    """The checkpoint of another run that a run begins from; also in the job's configuration."""
 
     run: RunId
     path: str  # absolute
@@ -135,6 +135,10 @@ class RunRecord:
     def attempt(self) -> Attempt:
         """Return the newest attempt; a record always has one."""
         return self.attempts[-1]
+
+    def with_attempt(self, attempt: Attempt) -> RunRecord:
+        """Return the record with ``attempt`` in place of its newest one."""
+        return replace(self, attempts=(*self.attempts[:-1], attempt))
 
     @property
     def job_id(self) -> JobId | None:

@@ -1,4 +1,4 @@
-"""Times: limits as SLURM spells them, durations as people read them."""
+"""Times: as records spell them, limits as SLURM spells them, durations as people read them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"
     return f"{int(seconds // 60)} min" if seconds >= 60 else f"{int(seconds)} s"
+
+
+def iso(at: datetime) -> str:
+    """Return an aware time as it stands in records: ISO 8601, UTC, whole seconds."""
+    return at.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def parse_time(text: str) -> datetime:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.distribution import pip_install
 from mtf.errors import SpecError
-from mtf.spec.schema.error_messages import nearest
 from mtf.spec.yaml.positions import PositionInFile, Positions
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Composition:
         """Tell which configuration is not there, at the entry of this spec that names it."""
         group, _, option = name.rpartition("/")
         options = self._groups.options(group)
-        hint = f". {nearest(option, options)}"
+        hint = f". {did_you_mean(option, options)}"
         if not options:
             hint = f", nor a folder {self._groups.folder}/{group}"
         message = f"there is no {self._groups.path(name)}{hint}"

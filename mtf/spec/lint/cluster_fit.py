@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Literal
 
 from mtf.core.review.costs import cpus, gpus, hours_of
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
 from mtf.spec.schema.cluster_section import memory_mb
-from mtf.spec.schema.error_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,10 @@ def findings(needs: Resources, facts: ClusterFacts) -> Iterator[Finding]:
     names = [one.name for one in facts.partitions]
     for name in (needs["partition"] or "").split(","):
         if name and name not in names:
-            yield "partition", f"there is no partition {name!r}. {nearest(name, names)}".rstrip()
+            yield (
+                "partition",
+                f"there is no partition {name!r}. {did_you_mean(name, names)}".rstrip(),
+            )
     yield from _charged(needs, facts)
     partitions = facts.chosen(needs["partition"])
     if partitions:
@@ -59,9 +62,9 @@ def _severity(field: str, facts: ClusterFacts) -> Literal["error", "warning"]:
 def _charged(needs: Resources, facts: ClusterFacts) -> Iterator[Finding]:
     account, qos = needs["account"], needs["qos"]
     if account is not None and facts.accounts is not None and account not in facts.accounts:
-        yield "account", f"you may not charge {account!r}. {nearest(account, facts.accounts)}"
+        yield "account", f"you may not charge {account!r}. {did_you_mean(account, facts.accounts)}"
     if qos is not None and facts.qos is not None and qos not in facts.qos:
-        yield "qos", f"there is no {qos!r} for you. {nearest(qos, facts.qos)}"
+        yield "qos", f"there is no {qos!r} for you. {did_you_mean(qos, facts.qos)}"
 
 
 def _first_that_fits(needs: Resources, partitions: list[Partition]) -> Iterator[Finding]:
@@ -85,9 +88,12 @@ def _in_partition(needs: Resources, partition: Partition) -> Iterator[Finding]:
         yield "nodes", f"{nodes}, {name} gives a job at most {partition.max_nodes}"
     account, qos = needs["account"], needs["qos"]
     if account and partition.accounts is not None and account not in partition.accounts:
-        yield "account", f"{account!r} may not use {name}. {nearest(account, partition.accounts)}"
+        yield (
+            "account",
+            f"{account!r} may not use {name}. {did_you_mean(account, partition.accounts)}",
+        )
     if qos and partition.qos is not None and qos not in partition.qos:
-        yield "qos", f"{qos!r} is not allowed in {name}. {nearest(qos, partition.qos)}"
+        yield "qos", f"{qos!r} is not allowed in {name}. {did_you_mean(qos, partition.qos)}"
     if partition.nodes:
         yield from _on_nodes(needs, partition)
 

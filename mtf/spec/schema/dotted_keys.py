@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 from functools import lru_cache
 from typing import Any
 
+from mtf.core.vocabulary.spelling import nearest
 from mtf.spec.schema import sections
 from mtf.spec.schema.error_messages import KEY_ALIASES, known_keys
 from mtf.spec.schema.slurm_section import SLURMConfig
@@ -45,8 +45,7 @@ def key_problem(path: tuple[str, ...]) -> str | None:
         further = issubclass(section, Open) and not known and not misspelling_of(section, path[1])
         if further or (known and len(path) <= 2) or _is_inside(path):
             return None
-    near = _nearest(path)
-    return f"unknown key {key!r}. {near}".rstrip()
+    return f"unknown key {key!r}. {_suggestion(path)}".rstrip()
 
 
 def _is_inside(path: tuple[str, ...]) -> bool:
@@ -56,12 +55,12 @@ def _is_inside(path: tuple[str, ...]) -> bool:
     return path[:2] in _MAPPINGS or path[2] in known_keys(SECTIONS[path[0]], path[1:2])
 
 
-def _nearest(path: tuple[str, ...]) -> str:
+def _suggestion(path: tuple[str, ...]) -> str:
     known = [f"{name}.{field}" for name, model in SECTIONS.items() for field in model.model_fields]
-    near = difflib.get_close_matches(".".join(path), known, n=1, cutoff=0.75)
+    near = nearest(".".join(path), known, cutoff=0.75)
     same = [key for key in known if key.endswith(f".{path[-1]}")]
-    if near or same:
-        return f"Did you mean {(near or same)[0]!r}?"
+    if meant := near or next(iter(same), None):
+        return f"Did you mean {meant!r}?"
     return f"A key begins with one of: {', '.join(SECTIONS)}"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from mtf.core.vocabulary.spelling import did_you_mean
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -84,16 +85,7 @@ def unknown_key(where: str, key: str, known: Collection[str]) -> str:
     for name, other in KEY_ALIASES.items():
         if key == other and name in known:
             return f"{key} means {name}, which is there already: keep one"
-    return f"unknown key {key!r}{inside}. {nearest(key, known)}".rstrip()
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the sentence that helps: the nearest known name, or all of them if they are few."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+    return f"unknown key {key!r}{inside}. {did_you_mean(key, known)}".rstrip()
 
 
 def shown(value: Any) -> str:

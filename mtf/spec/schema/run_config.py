@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
+
+from mtf.core.vocabulary.records import Origin
 from mtf.spec.schema.sections import Sections
 from mtf.spec.schema.strict import Strict
 
 
-class Origin(Strict):
-    """The checkpoint of another run that this one begins from."""
-
-    run: str
-    path: str
-    sha256: str
-    step: int
+def _origin(value: Any) -> Origin:
+    """Return the ledger's own type for a mapping: a strict model takes none for a dataclass."""
+    return TypeAdapter(Origin).validate_python(value)
 
 
 class RunInfo(Strict):
@@ -29,7 +30,7 @@ class RunInfo(Strict):
     """The manifest that proves the content of ``code_dir`` (see ``git_tree_ids``)."""
     repository: str
     """Root of the live repository, which nothing may be imported from."""
-    origin: Origin | None = None
+    origin: Annotated[Origin, BeforeValidator(_origin)] | None = None
     """What ``init_from`` has come to."""
 
 

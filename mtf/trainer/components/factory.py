@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import UnknownNameError, call, load, nearest, plugins, unknown
+from mtf.trainer.components.registry import UnknownNameError, call, load, plugins, unknown
 from mtf.trainer.compute.rng import apart, seed_at
 from mtf.trainer.data.batches import LoadedBatches, Stream, TensorBatches, in_memory, of_loader
 from mtf.trainer.data.mixing import combined
@@ -203,7 +204,8 @@ def _from_zoo(
             f"model.type: {config.type} needs {zoo}, which is not installed here: pip install {zoo}"
         )
     if name not in (known := _zoo_names(zoo)):
-        raise UnknownNameError(f"model.type: {zoo} has no model {name!r}{nearest(name, known)}")
+        message = f"model.type: {zoo} has no model {name!r}. {did_you_mean(name, known)}"
+        raise UnknownNameError(message.rstrip())
     asked = dict(config.further)
     if "num_classes" in facts:
         asked.setdefault("num_classes", facts["num_classes"])

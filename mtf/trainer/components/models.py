@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ def activation_named(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     found = getattr(functional, name.lower(), None)
     if not callable(found) or name.startswith("_"):
         known = ("relu", "gelu", "silu", "elu", "tanh", "leaky_relu", "selu", "mish", "softplus")
-        near = nearest(name, known) or f". Known are {', '.join(known)}"
-        raise MtfError(f"model.activation: unknown name {name!r}{near}")
+        near = did_you_mean(name, known)
+        raise MtfError(f"model.activation: unknown name {name!r}. {near}")
     return found  # type: ignore[no-any-return]  # torch.nn.functional is not all typed
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def load(target: str, *, key: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            near = nearest(part, [n for n in dir(found) if not n.startswith("_")])
-            raise UnknownNameError(f"{key}: {target}: {module_name} has no {part!r}{near}")
+            near = did_you_mean(part, [n for n in dir(found) if not n.startswith("_")])
+            message = f"{key}: {target}: {module_name} has no {part!r}. {near}"
+            raise UnknownNameError(message.rstrip())
         found = getattr(found, part)
     return found
 
@@ -54,19 +55,11 @@ def plugins(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return text that names the nearest known names, to end an error with; may be empty."""
-    by_lower = {other.lower(): other for other in sorted(known)}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    close = [by_lower[lower] for lower in found]
-    return f". Did you mean {' or '.join(close)}?" if close else ""
-
-
 def unknown(key: str, name: str, known: Collection[str]) -> UnknownNameError:
     """Return the error for a name that nothing has."""
-    near = nearest(name, known) or f". Known are {', '.join(sorted(known))}"
-    joint = "" if near.endswith("?") else "; or name your own as package.module:Name"
-    return UnknownNameError(f"{key}: unknown name {name!r}{near}{joint}")
+    near = did_you_mean(name, known)
+    own = "" if near.endswith("?") else ". Or name your own as package.module:Name"
+    return UnknownNameError(f"{key}: unknown name {name!r}. {near}{own}")
 
 
 def call(
@@ -92,8 +85,8 @@ def call(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     name = getattr(factory, "__name__", repr(factory))
     for unwanted in () if takes_all else [k for k in asked if k not in named]:
-        near = nearest(unwanted, named) or f". It takes {', '.join(sorted(named))}"
-        raise MtfError(f"{key}.{unwanted}: {name} takes no such key{near}")
+        near = did_you_mean(unwanted, named) or f"It takes {', '.join(sorted(named))}"
+        raise MtfError(f"{key}.{unwanted}: {name} takes no such key. {near}")
     given = {k: v for k, v in offered.items() if takes_all or k in named} | dict(asked)
     required = {p.name for p in parameters if p.name in named and p.default is p.empty}
     if missing := sorted(required - set(given)):

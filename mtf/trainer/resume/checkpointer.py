@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
+from mtf.core.vocabulary.times import iso
 from mtf.errors import TrainingError
 from mtf.trainer.loop.best_epochs import ranked
 from mtf.trainer.resume import snapshot
@@ -126,7 +127,7 @@ class Checkpointer:
         None: on the other ranks, and where the rows of the scalars that it counts are not
         durable, as is said.
         """
-        loop.state.timestamp = datetime.now(UTC).isoformat(timespec="seconds")
+        loop.state.timestamp = iso(datetime.now(UTC))
         try:
             return snapshot.take(loop, self._callbacks)
         except OSError as e:  # on the first rank, after the ranks have exchanged their parts

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from mtf.spec.schema.run_config import ExperimentConfig, Origin
+    from mtf.core.vocabulary.records import Origin
+    from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedule
     from mtf.trainer.loop.callbacks import Callback
     from mtf.trainer.loop.loop import Loop

@@ -47,7 +47,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Cause:
+class Diagnosis:
     """Why an interrupted training does not equal an uninterrupted one, and what to do."""
 
     kind: str
@@ -65,7 +65,7 @@ _OWN_STATE = (
 )
 
 
-def why_not_repeatable(seen: Evidence) -> Cause:
+def why_not_repeatable(seen: Evidence) -> Diagnosis:
     """Return why two trainings that nobody interrupted differ."""
     clock = _source(seen, CLOCK)
     unseeded = _source(seen, UNSEEDED)
@@ -75,21 +75,23 @@ def why_not_repeatable(seen: Evidence) -> Cause:
     if clock is not None and (unseeded is None or _is_at(seen, clock)):
         return _reads_clock(clock)
     if unseeded is not None:
-        return Cause("unseeded-generator", f"{unseeded} has no seed: `{unseeded.text}`", _SEEDED)
+        return Diagnosis(
+            "unseeded-generator", f"{unseeded} has no seed: `{unseeded.text}`", _SEEDED
+        )
     if generators:
         text = f"{_some(generators)}: a generator of its own that starts anew in each process"
-        return Cause("unseeded-generator", text, _SEEDED)
+        return Diagnosis("unseeded-generator", text, _SEEDED)
     return _unknown(seen, "each training makes other numbers")
 
 
-def confirmed(cause: Cause) -> Cause:
+def confirmed(cause: Diagnosis) -> Diagnosis:
     """Return the cause where torch's deterministic kernels make all trainings equal."""
     text = cause.text if cause.kind == "nondeterministic-kernel" else "a kernel of torch"
     text += "; with torch.use_deterministic_algorithms(True) the training repeats"
-    return Cause("nondeterministic-kernel", text, _DETERMINISTIC)
+    return Diagnosis("nondeterministic-kernel", text, _DETERMINISTIC)
 
 
-def why_not_resumable(seen: Evidence) -> Cause:
+def why_not_resumable(seen: Evidence) -> Diagnosis:
     """Return why an interrupted training differs where uninterrupted ones are equal."""
     clock = _source(seen, CLOCK)
     if clock is not None and (not seen.hidden or _is_at(seen, clock)):
@@ -101,23 +103,23 @@ def why_not_resumable(seen: Evidence) -> Cause:
     return _unknown(seen, "the resumed training goes on otherwise")
 
 
-def kernel_named(message: str) -> Cause:
+def kernel_named(message: str) -> Diagnosis:
     """Return the cause where torch itself names the operation that has no deterministic form."""
     first = message.strip().splitlines()[0] if message.strip() else "an operation"
-    return Cause("nondeterministic-kernel", first[:300], _DETERMINISTIC)
+    return Diagnosis("nondeterministic-kernel", first[:300], _DETERMINISTIC)
 
 
 _DETERMINISTIC = (
     "call torch.use_deterministic_algorithms(True) where the model is made (slower), or use"
     " another operation: https://docs.pytorch.org/docs/stable/notes/randomness.html"
 )
-HASH_ORDER = Cause(
+HASH_ORDER = Diagnosis(
     "hash-order",
     "the training depends on the order of a set of texts (or on hash()), which is another one in"
     " each process: with PYTHONHASHSEED=0 it repeats",
     "sort it: sorted(names) in place of set(names)",
 )
-WORKERS = Cause(
+WORKERS = Diagnosis(
     "data-workers",
     "it depends on the worker process that makes a batch: without workers (num_workers: 0) there"
     " is no difference",
@@ -126,7 +128,7 @@ WORKERS = Cause(
 )
 
 
-OWN_LOOP = Cause(
+OWN_LOOP = Diagnosis(
     "own-loop",
     "the loop, one of its own, does not go on from all that it draws from",
     "save in run.checkpoint, and put back after run.resume: weights, optimizer, scheduler, the"
@@ -134,37 +136,37 @@ OWN_LOOP = Cause(
 )
 
 
-def between_processes(seen: Evidence) -> Cause:
+def between_processes(seen: Evidence) -> Diagnosis:
     """Return the cause where trainings differ between interpreters, and not within one."""
     if seen.sources:
         return why_not_repeatable(seen)
     text = "two interpreters come to other results, two forks of one do not"
-    return Cause("per-process", text, "look for what is computed when a module is imported")
+    return Diagnosis("per-process", text, "look for what is computed when a module is imported")
 
 
-def _kernel(seen: Evidence) -> Cause:
+def _kernel(seen: Evidence) -> Diagnosis:
     assert seen.op is not None
     op = seen.op[0]
     text = f"{op.name} makes other bits of the same tensors{op.where}"
-    return Cause("nondeterministic-kernel", text, _DETERMINISTIC)
+    return Diagnosis("nondeterministic-kernel", text, _DETERMINISTIC)
 
 
-def _reads_clock(source: Source) -> Cause:
+def _reads_clock(source: Source) -> Diagnosis:
     text = f"the training reads the clock: {source}: `{source.text}`"
-    return Cause("reads-clock", text, "count steps (or epochs) instead of seconds")
+    return Diagnosis("reads-clock", text, "count steps (or epochs) instead of seconds")
 
 
-def _outside(seen: Evidence) -> Cause:
+def _outside(seen: Evidence) -> Diagnosis:
     names = _ranked(seen)
     values = [f"{name} ({_both(*seen.hidden[name])})" for name in names]
     generator = any(seen.hidden[name][0].startswith(GENERATOR) for name in names)
     if generator:
         text = f"a generator that advances and is in no checkpoint: {_some(values)}"
-        return Cause("generator-outside", text, _SEEDED)
+        return Diagnosis("generator-outside", text, _SEEDED)
     text = f"state outside the checkpoint: {_some(values)}"
     if seen.op is not None and seen.op[0].code:
         text += f". It shows{seen.op[0].where}"
-    return Cause("state-outside", text, _OWN_STATE)
+    return Diagnosis("state-outside", text, _OWN_STATE)
 
 
 def _both(whole: str, resumed: str) -> str:
@@ -184,7 +186,7 @@ def _ranked(seen: Evidence) -> list[str]:
     return names
 
 
-def _unknown(seen: Evidence, what: str) -> Cause:
+def _unknown(seen: Evidence, what: str) -> Diagnosis:
     where = ""
     if seen.batch_differs:
         where = ", in the data, before anything is computed"
@@ -195,7 +197,9 @@ def _unknown(seen: Evidence, what: str) -> Cause:
             where += f", which gets {a.numbers[:60]} and then {b.numbers[:60]}"
         elif a.rng != b.rng:
             where += ", whose generator is in another state"
-    return Cause("unknown", what + where, "run it again with --keep and compare the two folders")
+    return Diagnosis(
+        "unknown", what + where, "run it again with --keep and compare the two folders"
+    )
 
 
 def _source(seen: Evidence, kind: str) -> Source | None:

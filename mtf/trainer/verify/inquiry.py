@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.trainer.verify import diagnose
 from mtf.trainer.verify.compare_trainings import difference
-from mtf.trainer.verify.diagnose import Cause, Evidence
+from mtf.trainer.verify.diagnose import Diagnosis, Evidence
 from mtf.trainer.verify.hidden_state import idle_generators, unequal
 from mtf.trainer.verify.laboratory import FailedError
 from mtf.trainer.verify.one_trial import read_hidden
@@ -32,7 +32,7 @@ class Inquiry:
         self._lab = lab
         self._say = say
 
-    def of_repetition(self, whole: Training, again: Training) -> Cause:
+    def of_repetition(self, whole: Training, again: Training) -> Diagnosis:
         """Return why two uninterrupted trainings differ."""
         to = _first_key(whole, again)
         changes = self._without_workers(whole, again)
@@ -49,7 +49,7 @@ class Inquiry:
 
     def of_resume(
         self, whole: Training, other: Training, interruptions: Sequence[Interruption]
-    ) -> Cause:
+    ) -> Diagnosis:
         """Return why an interrupted training differs from whole ones, which are equal."""
         if not whole.records:
             return diagnose.OWN_LOOP
@@ -62,9 +62,9 @@ class Inquiry:
         return diagnose.why_not_resumable(_evidence(one, two))
 
     @staticmethod
-    def of_failure(message: str) -> Cause:
+    def of_failure(message: str) -> Diagnosis:
         """Return the cause where an interrupted training does not even go on."""
-        return Cause(
+        return Diagnosis(
             "resume-fails", message, "see the output that is named there; a state_dict of your own"
             " may hold tensors, numbers, text and containers of these only",
         )  # fmt: skip
@@ -79,7 +79,7 @@ class Inquiry:
             return {}
         return {"num_workers": 0}
 
-    def _between_processes(self, to: Key, changes: dict[str, Any]) -> Cause:
+    def _between_processes(self, to: Key, changes: dict[str, Any]) -> Diagnosis:
         """Return the cause where forks of one process agree: without workers, or in general."""
         if changes:
             one, two = self._lab.train(), self._lab.train()
@@ -93,7 +93,7 @@ class Inquiry:
         one, two = (self._probed((), to, fresh=True, env=alike) for _ in range(2))
         return diagnose.between_processes(_evidence(one, two))
 
-    def _with_deterministic_kernels(self, cause: Cause) -> Cause:
+    def _with_deterministic_kernels(self, cause: Diagnosis) -> Diagnosis:
         """Return the cause once torch has had its say on kernels."""
         self._say("probing", what="torch.use_deterministic_algorithms(True)")
         try:

@@ -21,7 +21,7 @@ from mtf.trainer.verify.recorder import first_difference
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mtf.trainer.verify.diagnose import Cause
+    from mtf.trainer.verify.diagnose import Diagnosis
     from mtf.trainer.verify.laboratory import Laboratory, Order, Training
     from mtf.trainer.verify.parallel_trials import Steps
     from mtf.trainer.verify.trials import Interruption
@@ -51,7 +51,7 @@ class Trace:
     """What an interruption, or chance, has left in a training."""
 
     finding: Finding
-    ask: Callable[[Inquiry], Cause]  # why
+    ask: Callable[[Inquiry], Diagnosis]  # why
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Verdict:
     tensors: int = 0  # that were compared of each
     bytes: int = 0  # of these
     finding: Finding | None = None
-    cause: Cause | None = None
+    cause: Diagnosis | None = None
     seconds: float = field(default_factory=time.monotonic)  # the time of the start, till the end
 
     def plain(self) -> dict[str, Any]:

@@ -114,6 +114,6 @@ def test_only_runs_that_are_still_to_begin_need_a_name_that_is_known() -> None:
     (problem,) = unknown_origins(keyed, Lineage(keyed, ()), ())
     assert str(problem) == (
         "experiments/tuned.yaml:9:12: init_from: alnoe, and no run or spec is called so."
-        " Did you mean alone?"
+        " Did you mean 'alone'?"
     )
     assert not unknown_origins(keyed, Lineage(keyed, ()), {run_key(tuned, {})})

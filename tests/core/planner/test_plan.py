@@ -83,7 +83,7 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
         (
             RunState.COMPLETED,
             {"asked": "alon"},
-            "tuned has init_from: alon, and no run or spec is called so. Did you mean alone?",
+            "tuned has init_from: alon, and no run or spec is called so. Did you mean 'alone'?",
         ),
     ],
 )

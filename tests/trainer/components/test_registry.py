@@ -89,15 +89,19 @@ def test_models_honour_their_section() -> None:
 @pytest.mark.parametrize(
     ("type_", "keys", "said"),
     [
-        ("transfromer", {}, "unknown name 'transfromer'. Did you mean transformer"),
+        ("transfromer", {}, "unknown name 'transfromer'. Did you mean 'transformer"),
         ("resnet50", {}, "pip install timm or pip install torchvision"),
         ("timm:resnet50", {}, "needs timm, which is not installed here: pip install timm"),
         ("torchvision:resnet50", {}, "pip install torchvision"),
-        ("mlp", {"activation": "rleu"}, "model.activation: unknown name 'rleu'. Did you mean relu"),
-        ("mlp", {"num_head": 3}, "model.num_head: MLP takes no such key. It takes activation"),
+        (
+            "mlp",
+            {"activation": "rleu"},
+            "model.activation: unknown name 'rleu'. Did you mean 'relu",
+        ),
+        ("mlp", {"num_head": 3}, "model.num_head: MLP takes no such key. Known: activation"),
         ("transformer", {"num_heads": 3}, "3 does not divide hidden_size, 8"),
         ("no_such.place:Net", {}, "no module 'no_such' in the pinned checkout"),
-        ("torch.nn:Linaer", {}, "torch.nn has no 'Linaer'. Did you mean Linear"),
+        ("torch.nn:Linaer", {}, "torch.nn has no 'Linaer'. Did you mean 'Linear"),
         ("json:dumps", {}, "model: dumps needs obj: add it to the section"),
     ],
 )
@@ -146,7 +150,7 @@ def test_models_of_timm_and_torchvision_are_found_by_bare_name(checkout: Path) -
     (checkout / "timm.py").write_text(ZOO)
     assert model("resnet50").asked == ("resnet50", {"in_chans": 1})
     assert model("timm:resnet18", pretrained=False).asked[1]["pretrained"] is False
-    with pytest.raises(MtfError, match=r"timm has no model 'resnet5'\. Did you mean resnet50"):
+    with pytest.raises(MtfError, match=r"timm has no model 'resnet5'\. Did you mean 'resnet50"):
         model("timm:resnet5")
     (checkout / "torchvision").mkdir()
     (checkout / "torchvision" / "__init__.py").write_text("")
@@ -201,7 +205,7 @@ class Endless(torch.utils.data.Dataset[int]):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": {"dataset_name": "digit"}}, "unknown name 'digit'. Did you mean digits"),
+        ({"data": {"dataset_name": "digit"}}, "unknown name 'digit'. Did you mean 'digits"),
         ({"data": {"val_split": "test"}}, "no split 'test' in this data set: there are train and"),
         ({"data": {"size": 3}}, "data.size: digits takes no such key"),
         ({"training": {"batch_size": 9999}}, "9999 is more than the 1437 samples"),
@@ -243,8 +247,8 @@ def test_optimizers_get_the_keys_they_have(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("type_", "keys", "said"),
     [
-        ("adamww", {}, "optimizer.type: unknown name 'adamww'. Did you mean adamw"),
-        ("sgd", {"momentun": 0.9}, "optimizer.momentun: SGD takes no such key. Did you mean mom"),
+        ("adamww", {}, "optimizer.type: unknown name 'adamww'. Did you mean 'adamw"),
+        ("sgd", {"momentun": 0.9}, "optimizer.momentun: SGD takes no such key. Did you mean 'mom"),
         ("lbfgs", {}, "unknown name 'lbfgs'"),
     ],
 )
@@ -301,7 +305,7 @@ def test_a_linear_schedule_ends_at_zero() -> None:
 @pytest.mark.parametrize(
     ("type_", "keys", "said"),
     [
-        ("cosin", {}, "scheduler.type: unknown name 'cosin'. Did you mean cosine"),
+        ("cosin", {}, "scheduler.type: unknown name 'cosin'. Did you mean 'cosine"),
         ("cosine", {"interval": "batch"}, "scheduler.interval: expected step or epoch"),
         ("cosine", {"t_max": 3}, "scheduler.t_max: CosineAnnealingLR takes no such key. Did you"),
         ("cycliclr", {}, "scheduler: CyclicLR needs base_lr, max_lr: add it to the section"),
