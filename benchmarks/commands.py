@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.timing import in_turn, init_repository, process_s
@@ -81,7 +82,7 @@ def main() -> None:
         }
         for title, (command, floor) in figures.items():
             spent, base = in_turn(
-                7, lambda c=command: process_s(c, folder), lambda f=floor: process_s(f, folder)
+                7, partial(process_s, command, folder), partial(process_s, floor, folder)
             )
             bare = in_turn(7, lambda: process_s([python, "-c", ""], folder))[0]
             print(

@@ -192,7 +192,7 @@ def _in_process(name: str) -> dict[str, Any]:
 
 
 def _least(results: list[dict[str, Any]], key: str, which: slice) -> float:
-    return min(value for result in results for value in result[key][which])
+    return min(float(value) for result in results for value in result[key][which])
 
 
 if __name__ == "__main__":

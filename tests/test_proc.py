@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ def test_lines_arrive_and_errors_go_to_the_log(tmp_path: Path) -> None:
 
 
 def test_whoever_gives_up_leaves_nothing_running(tmp_path: Path) -> None:
-    running = proc.lines(("sh", "-c", "sleep 60 & echo $!; wait"), silence_s=30, log=tmp_path / "l")
+    running: Any = proc.lines(
+        ("sh", "-c", "sleep 60 & echo $!; wait"), silence_s=30, log=tmp_path / "l"
+    )
     pid = int(next(running))
     running.close()
     for _ in range(500):
@@ -42,7 +45,7 @@ def test_what_was_started_is_gone_when_the_iteration_is(tmp_path: Path) -> None:
     """Else whoever removes the folder then finds new files in it."""
     writer = f"while :; do : > {tmp_path}/$RANDOM.$i; i=$((i + 1)); done"
     for _ in range(20):
-        running = proc.lines(
+        running: Any = proc.lines(
             ("bash", "-c", f"for n in 1 2 3; do ({writer}) >&2 & done; echo up; wait"),
             silence_s=30,
             log=tmp_path / "log",

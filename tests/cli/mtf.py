@@ -39,8 +39,9 @@ def mtf(
 
 def _become(folder: Path, args: tuple[str, ...], env: Mapping[str, str], output: tuple[Path, Path]) -> None:  # fmt: skip
     """Turn this process into `python -m mtf.cli` as a shell in the folder starts it."""
-    for number, (path, how) in enumerate([(os.devnull, os.O_RDONLY), *((p, os.O_WRONLY | os.O_CREAT) for p in output)]):  # fmt: skip
-        os.dup2(os.open(path, how), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(output, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     take_environment(env)
     os.chdir(folder)
     sys.path[0] = str(folder)

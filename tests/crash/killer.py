@@ -196,12 +196,12 @@ class _Watch:
         connect = sqlite3.connect
 
         def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-            connection = connect(*args, **kwargs)
+            connection: sqlite3.Connection = connect(*args, **kwargs)
             connection.set_trace_callback(self._statement)
             return connection
 
-        subprocess.Popen.__init__ = init  # type: ignore[method-assign]
-        subprocess.Popen.communicate = to_its_end  # type: ignore[method-assign]
+        subprocess.Popen.__init__ = init  # type: ignore[method-assign,assignment]
+        subprocess.Popen.communicate = to_its_end  # type: ignore[method-assign,assignment]
         sqlite3.connect = traced  # type: ignore[assignment]
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
@@ -276,6 +276,7 @@ def _is_ours(frame: FrameType | None, own: set[CodeType]) -> bool:
 def _become(task: Task, log: int, output: int) -> NoReturn:
     """Turn this forked process into the command."""
     code: object = 1
+    watch = _Watch(log, task.kill)
     try:
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -284,7 +285,6 @@ def _become(task: Task, log: int, output: int) -> NoReturn:
         os.chdir(task.folder)
         sys.argv = ["mtf", *task.args]
         sys.dont_write_bytecode = True
-        watch = _Watch(log, task.kill)
         watch.install()
         from mtf.cli.main import main
 

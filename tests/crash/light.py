@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from mtf.trainer.storage.journal import Journal
 
 
-def live(this: run_job.Job, journal: Journal) -> None:
+def live(job: run_job.Job, journal: Journal) -> None:
     """Append to ``lives``, which the tests count, and journal a complete training."""
-    assert this.request is not None
-    job_dir, index = this.request
-    rundir.show(this.run_dir, job_dir, this.job_id, rundir.read_config(job_dir, index))
-    with (this.run_dir / "lives").open("a") as lives:
-        lives.write(f"{this.job_id}\n")
-    journal.started(token=this.token, job_id=this.job_id, restarts=this.restarts, max_epochs=1)
-    hold = (
-        this.run_dir.parents[3] / "hold"
-    )  # it is a grid's: <root>/<name>/<time>/<commit>/<member>
+    assert job.request is not None
+    job_dir, index = job.request
+    rundir.show(job.run_dir, job_dir, job.job_id, rundir.read_config(job_dir, index))
+    with (job.run_dir / "lives").open("a") as lives:
+        lives.write(f"{job.job_id}\n")
+    journal.started(token=job.token, job_id=job.job_id, restarts=job.restarts, max_epochs=1)
+    hold = job.run_dir.parents[3] / "hold"  # it is a grid's: <root>/<name>/<time>/<commit>/<member>
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while hold.exists():
         time.sleep(0.05)

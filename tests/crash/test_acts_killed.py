@@ -115,11 +115,12 @@ def test_what_is_killed_while_it_ends_or_retries_runs_leaves_nothing_undone(fold
     crash(whole)
     assert [w.title for w in whole if not _is_recorded(w)] == []  # nothing has killed these
     settle(whole)
-    worlds = []
+    worlds: list[World] = []
     seen: set[str] = set()
     for command, expected in EXPECTED.items():
         seen -= expected  # each command is killed there
         for world in (w for w in whole if w.case.command == command and w.outcome):
+            assert world.outcome is not None
             seen.update(e for e in world.outcome.effects if not _matters(e))
             for kill in each_once(world.outcome.effects, seen):
                 lab = copy_world(folder / "base", folder / str(len(worlds)))

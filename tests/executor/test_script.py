@@ -62,7 +62,7 @@ def test_a_container_runs_the_trainer_with_the_run_root_bound(
 ) -> None:
     for kind in ("slurm", "local"):
         needs = resources(container=image, gpus_per_node=gpus)
-        assert launch in render(replace(FULL, resources=needs), kind)  # type: ignore[arg-type]
+        assert launch in render(replace(FULL, resources=needs), kind)
 
 
 @pytest.mark.parametrize("image", ["nvcr.io#nvidia/pytorch:24.05", "/images/torch.sqsh"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ def test_the_checkout_holds_just_the_commit_and_is_proved_by_its_manifest(tmp_pa
     (made.path / "run.sh").chmod(0o755)
     (made.path / "link").symlink_to("train.py")
     made.write({".gitattributes": "*.txt text eol=crlf\n"})
-    commit = made.commit({})
+    commit = CommitId(made.commit({}))
     made.write({"train.py": "dirty"})
     root = tmp_path / "runs"
     folder = materialise(GitRepo(made.path), root, commit)
@@ -46,11 +46,11 @@ def test_the_checkout_holds_just_the_commit_and_is_proved_by_its_manifest(tmp_pa
 def test_a_manifest_that_was_tampered_with_proves_nothing(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1", "lib/x.py": "1"})
     root = tmp_path / "runs"
-    commit = made.git("rev-parse", "HEAD")
+    commit = CommitId(made.git("rev-parse", "HEAD"))
     materialise(GitRepo(made.path), root, commit)
     manifest = json.loads(rundir.code_manifest(root, commit).read_text())
-    more = {**manifest, "files": {**manifest["files"], "extra.py": ["100644", "0" * 40]}}
-    other = {**manifest, "commit_object": manifest["commit_object"].replace("first", "worse")}
+    more: Any = {**manifest, "files": {**manifest["files"], "extra.py": ["100644", "0" * 40]}}
+    other: Any = {**manifest, "commit_object": manifest["commit_object"].replace("first", "worse")}
     assert manifest_problem(more, commit)
     assert manifest_problem(other, commit)
     assert manifest_problem(manifest, "f" * 40)
@@ -74,7 +74,7 @@ def test_syncs_at_once_make_one_checkout_and_leave_it_in_place(tmp_path: Path) -
 
 def test_a_second_call_finds_the_checkout_made(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1"})
-    commit = made.git("rev-parse", "HEAD")
+    commit = CommitId(made.git("rev-parse", "HEAD"))
     first = materialise(GitRepo(made.path), tmp_path / "runs", commit)
     inode = first.stat().st_ino
     assert materialise(GitRepo(made.path), tmp_path / "runs", commit).stat().st_ino == inode
@@ -99,7 +99,7 @@ def test_config_yaml_reads_back_as_what_was_written(value: dict[str, object]) ->
 def test_a_checkout_that_somebody_has_changed_is_made_again(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1", "lib/x.py": "1", "lib/y.py": "2"})
     root, repo = tmp_path / "runs", GitRepo(made.path)
-    commit = made.git("rev-parse", "HEAD")
+    commit = CommitId(made.git("rev-parse", "HEAD"))
     code = materialise(repo, root, commit)
     (code / "__pycache__").mkdir()  # what Python compiles is no change
     assert alteration(code, rundir.code_manifest(root, commit)) is None

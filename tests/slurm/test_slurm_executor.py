@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,7 +126,7 @@ def test_no_configuration_means_no_cluster(
         ({"extra": ["--nonsense=1"]}, "unrecognized option"),
     ],
 )
-def test_a_refusal_is_final_and_keeps_slurms_words(make: Callable[[str], Bench], needs: dict[str, object], text: str) -> None:  # fmt: skip
+def test_a_refusal_is_final_and_keeps_slurms_words(make: Callable[[str], Bench], needs: dict[str, Any], text: str) -> None:  # fmt: skip
     bench = make("exit 0")
     request = bench.request(**needs)
     with pytest.raises(SubmissionRefusedError, match=text):

@@ -106,6 +106,8 @@ class Soak:
                 away.rename(there)
             case 80:
                 self._cancel()
+            case _:
+                pass
 
     def _cancel(self) -> None:
         project = open_project(self.lab.path)

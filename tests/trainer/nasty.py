@@ -78,6 +78,7 @@ class Net(nn.Module):
             nn.Dropout(0.3),
             nn.utils.parametrizations.spectral_norm(nn.Linear(hidden_size, num_classes)),
         )
+        self.shift: torch.Tensor
         self.register_buffer("shift", torch.zeros(6), persistent=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -97,8 +98,9 @@ class Forgetful(Net):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        means = (self.mean, self.var)
-        return super().forward(functional.batch_norm(inputs, *means, training=self.training))
+        means: Any = (self.mean, self.var)
+        normal = functional.batch_norm(inputs, *means, training=self.training)  # type: ignore[misc]
+        return super().forward(normal)
 
 
 class Wider(Net):
@@ -228,7 +230,7 @@ class Stateful(Callback):
         del phase
         with torch.no_grad():
             bias = next(p for n, p in training.engine.module.named_parameters() if "bias" in n)
-            bias += self._strength * self._seen.sum()
+            bias.add_(self._strength * self._seen.sum())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts."""
@@ -323,7 +325,7 @@ def die_at_call(nth: int) -> None:
         if is_half or event in {"os.rename", "os.remove", "os.symlink", "os.mkdir"}:
             count()
 
-    def counted_sync(fd: int) -> None:
+    def counted_sync(fd: Any) -> None:
         if not str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(".jsonl"):
             count()
         sync(fd)

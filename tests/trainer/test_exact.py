@@ -165,7 +165,7 @@ def test_further_signals_do_not_break_the_save_in_progress(
         stop()
         sync = os.fsync
 
-        def interrupted_sync(fd: int) -> None:
+        def interrupted_sync(fd: Any) -> None:
             for signum in SOFT:
                 os.kill(os.getpid(), signum)
             sync(fd)

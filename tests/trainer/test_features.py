@@ -177,7 +177,7 @@ def test_a_callback_is_called_for_what_it_names(tmp_path: Path) -> None:
     def prepare() -> None:
         from mtf.trainer import trainer
 
-        trainer.build_callbacks = lambda *_, **__: {"diary": diary}  # type: ignore[assignment]
+        trainer.build_callbacks = lambda *_, **__: {"diary": diary}  # type: ignore[attr-defined]
 
     assert in_child(run, prepare) == COMPLETE
     lines = (run / "diary").read_text().splitlines()
@@ -193,7 +193,7 @@ def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
     def prepare() -> None:
         from mtf.trainer import trainer
 
-        trainer.build_callbacks = lambda *_, **__: {"diary": Diary(run)}  # type: ignore[assignment]
+        trainer.build_callbacks = lambda *_, **__: {"diary": Diary(run)}  # type: ignore[attr-defined]
 
     assert in_child(run, prepare) == 1
     assert (run / "diary").read_text().endswith("TrainingError at TRAIN_BATCH_BACKWARD\n")
@@ -278,7 +278,10 @@ def test_running_means_that_no_state_holds_survive_a_stop(tmp_path: Path) -> Non
 
 def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
     """One step of plain descent moves a weight by at most the rate times that value."""
-    sgd = {"optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0}, "scheduler": None}
+    sgd: dict[str, Any] = {
+        "optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0},
+        "scheduler": None,
+    }
     one_step = {"max_epochs": 1, "max_grad_norm": None, "gradient_accumulation_steps": 11}
     weights = {}
     for value in (None, 1e-4, 1e-30):
@@ -356,7 +359,7 @@ def test_optimizers_in_turns_have_a_learning_rate_each(tmp_path: Path) -> None:
 def test_a_compiled_training_resumes_bit_for_bit_under_the_names_of_a_plain_one(
     tmp_path: Path,
 ) -> None:
-    small = {
+    small: dict[str, Any] = {
         "model": {"type": "tests.trainer.nasty:Small"},
         "data": {"val_split": None},
         "training": {"compile": True, "gradient_accumulation_steps": 1, "batch_size": 14},

@@ -125,7 +125,7 @@ def seeing(run: Path) -> None:
             with path.open("a") as file:
                 file.write(json.dumps([training.state.epoch, numbers]) + "\n")
 
-    trainer.build_callbacks = lambda *_, **__: {"noting": Noting()}  # type: ignore[assignment]
+    trainer.build_callbacks = lambda *_, **__: {"noting": Noting()}  # type: ignore[attr-defined]
     train(run)
 
 

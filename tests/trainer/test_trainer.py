@@ -136,16 +136,17 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path
 
 def test_keys_and_shapes_are_told_where_both_differ(tmp_path: Path) -> None:
     run, other = make_run(tmp_path), make_run(tmp_path, model={"hidden_size": 32})
-    for at in (run, other):
+
+    def fit(at: Path) -> None:
         parts = context(at)
         data = parts.data()
         model = parts.model(data)
-        training = parts.trainer(model, parts.optimizer(model))
-        if at is run:
-            training.fit(data.train, data.validation)
-            shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
+        parts.trainer(model, parts.optimizer(model)).fit(data.train, data.validation)
+
+    fit(run)
+    shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
     with pytest.raises(MtfError) as raised:
-        training.fit(data.train, data.validation)
+        fit(other)
     said = str(raised.value)
     assert "another configuration: model.hidden_size was 64 and is 32 (its model is" in said
     assert "[64, 64] in the checkpoint, [32, 64] in the model" in said
@@ -217,6 +218,7 @@ def test_a_module_that_was_set_up_by_fabric_is_taken_too(tmp_path: Path) -> None
     data = parts.data()
     model = parts.model(data)
     optimizer = parts.optimizer(model)
+    assert isinstance(optimizer, torch.optim.Optimizer)
     wrapped = parts.fabric.setup(model, optimizer)
     metrics = parts.trainer(*wrapped).fit(data.train, data.validation)
     assert metrics["train_loss"] > 0

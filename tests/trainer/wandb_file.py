@@ -10,7 +10,7 @@ import json
 import struct
 from typing import TYPE_CHECKING, Any
 
-from wandb.proto.wandb_internal_pb2 import Record  # here, for the children that are forked to have
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # here, for the children that are forked to have
 
 from tests.trainer.runs import wait_for
 

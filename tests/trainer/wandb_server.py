@@ -61,8 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"data": self._data(asked, body.get("variables") or {})})
         elif self.path.endswith("/file_stream"):
             self.server.preempted |= bool(body.get("preempting"))
-            history = (body.get("files") or {}).get("wandb-history.jsonl")
-            for number, line in enumerate(history["content"] if history else ()):
+            history = (body.get("files") or {}).get("wandb-history.jsonl", {"content": ()})
+            for number, line in enumerate(history["content"]):
                 self.server.rows[history["offset"] + number] = json.loads(line)
             self._answer({"exitcode": None, "limits": {}})
         else:
@@ -86,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
                 url = f"{self.server.url}/upload"
                 files = [{"name": name, "uploadUrl": url} for name in variables["files"]]
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        return {}
+            case _:
+                return {}
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))

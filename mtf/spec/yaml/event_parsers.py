@@ -65,8 +65,8 @@ def differs(text: str) -> int | None:
 def quick(text: str) -> tuple[Source, type[Exception]] | None:
     """Return libyaml's events and its error, None where this Python does not have it."""
     try:
-        from yaml import MarkedYAMLError, events  # type: ignore[import-untyped]
-        from yaml._yaml import CParser  # type: ignore[import-untyped]
+        from yaml import MarkedYAMLError, events
+        from yaml._yaml import CParser
     except ImportError:
         return None
     return Source(CParser(text).get_event, _kinds(events)), MarkedYAMLError

@@ -111,7 +111,7 @@ class StepEngine:
             self._fabric.backward(loss)
             self._unsynced.__exit__(None, None, None)
         else:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         if self._noted and not loss.isfinite():
             self.put_buffers(self._noted, ())
 

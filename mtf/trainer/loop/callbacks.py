@@ -154,7 +154,7 @@ class EMA(Callback):
         """Make room for the average."""
         self._average = AveragedModel(
             training.engine.module,
-            multi_avg_fn=get_ema_multi_avg_fn(self._decay),  # type: ignore[no-untyped-call]
+            multi_avg_fn=get_ema_multi_avg_fn(self._decay),
         )
         self._average.update_parameters(training.engine.module)  # a first one is taken as it is
         self._average.eval()

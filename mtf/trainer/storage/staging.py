@@ -149,4 +149,4 @@ def _address(pages: mmap.mmap) -> int:
 
 
 def _cuda_runtime() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    return torch.cuda.cudart()

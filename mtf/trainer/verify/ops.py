@@ -54,7 +54,7 @@ class Op:
         return _PARTS.get(Phase(self.place.rpartition(".")[2]), "")
 
 
-class OpNotes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OpNotes(TorchDispatchMode):
     """While it is entered, each operation of this process is noted."""
 
     def __init__(self, folder: Path, own: Own, place: Place, phase: Phase, life: int) -> None:

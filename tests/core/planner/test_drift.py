@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from mtf.core.planner.drift import Branches, Drift, contradiction, united
 from mtf.core.planner.plan import Policy, plan
-from mtf.core.vocabulary.actions import Rebuild, Repin, Restore
+from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Restore
 from mtf.core.vocabulary.ids import JobId, SubmissionId, Token
 from mtf.core.vocabulary.records import Attempt, Checkpoint, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState
@@ -42,6 +42,7 @@ def test_a_record_from_history_is_put_back_unless_it_is_written_anyway() -> None
     assert kinds(quiet) == [Restore]
     ended = world(desired(ALONE), records=(RUN,), jobs=(job(JobState.CANCELLED),), drift=drift)
     (written,) = plan(ended, Policy(), NOW).actions
+    assert isinstance(written, Record)
     assert written.record.run == RUN.run
     assert f"{RUN.run}: its record was removed; it is written as it should be" in plan(ended, Policy(), NOW).notes  # fmt: skip
 

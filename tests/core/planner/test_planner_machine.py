@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mtf.core.planner.drift import contradiction
 from mtf.core.planner.journal_reader import fold
 from mtf.core.planner.plan import Policy, World, plan
-from mtf.core.vocabulary.actions import Adopt, Cancel, Resume, Submit
+from mtf.core.vocabulary.actions import Adopt, Cancel, Rebuild, Repin, Resume, Submit
 from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
@@ -106,7 +106,7 @@ class Clusters(RuleBasedStateMachine):
     def cancel_by_hand(self, data: st.DataObject) -> None:
         self.end(data.draw(st.sampled_from(self.live())), JobState.CANCELLED)
 
-    @precondition(lambda self: [r for r in self.records.values() if r.is_over])
+    @precondition(lambda self: any(r.is_over for r in self.records.values()))
     @rule(data=st.data(), fate=st.sampled_from(FATES))
     def retry(self, data: st.DataObject, fate: str) -> None:
         over = [r for r in self.records.values() if r.is_over and r.state != "completed"]
@@ -114,7 +114,7 @@ class Clusters(RuleBasedStateMachine):
             record = data.draw(st.sampled_from(sorted(over, key=lambda r: r.run)))
             self.apply([Resume(record.run, record, "mtf retry", asked=True)], fate)
 
-    @precondition(lambda self: [r for r in self.records.values() if not r.is_over])
+    @precondition(lambda self: not all(r.is_over for r in self.records.values()))
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         active = sorted((r for r in self.records.values() if not r.is_over), key=lambda r: r.run)
@@ -221,6 +221,7 @@ class Clusters(RuleBasedStateMachine):
                 self.serial += 1
                 place = Token(f"{self.serial:016x}"), 0
                 starts.append((action.run, *place))
+            assert not isinstance(action, Repin | Rebuild)
             self.write(changed_record(action, place, by))
         for action in actions:
             if isinstance(action, Cancel) and action.record.job_id:

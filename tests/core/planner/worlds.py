@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mtf.core.planner.plan import World
-from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Record, Resume, Submit
+from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Rebuild, Record, Repin, Resume, Submit
 from mtf.core.vocabulary.experiments import Desired, Experiment, run_key
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
 from mtf.core.vocabulary.jobs import JobView
@@ -36,7 +36,7 @@ def desired(*experiments: Experiment) -> Desired:
 def record(
     of: Experiment, run: str = "alone/20260101T110000Z/cccccccc", **changes: Any
 ) -> RunRecord:
-    attempt = {
+    attempt: dict[str, Any] = {
         "token": Token("a" * 16), "index": 0, "claimed_at": iso(-60), "claimed_by": "me@here:1",
         "lease_until": iso(-50), "job_id": JobId("77"), "submitted_at": iso(-60),
     }  # fmt: skip
@@ -68,7 +68,7 @@ def world(
         commit=COMMIT,
         desired=tuple((d, tuple(run_key(e, {}) for e in d.experiments)) for d in specs),
         records={r.run: r for r in records},
-        live={"slurm": {(j.token, j.index): j for j in jobs if j.token}, "local": {}},
+        live={"slurm": {(j.token, j.index or 0): j for j in jobs if j.token}, "local": {}},
         **more,
     )
 
@@ -78,3 +78,11 @@ def kinds(plan: Plan) -> list[type]:
 
 
 __all__ = ["Adopt", "Cancel", "Record", "Resume", "Submit"]
+
+
+def first_record(made: Plan) -> RunRecord:
+    """Return the run record that the plan's first action carries."""
+    action = made.actions[0]
+    assert not isinstance(action, Submit | Repin | Rebuild)
+    assert isinstance(action.record, RunRecord)
+    return action.record

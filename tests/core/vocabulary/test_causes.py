@@ -24,6 +24,7 @@ from tests.core.planner.worlds import (
     Cancel,
     desired,
     experiment,
+    first_record,
     iso,
     job,
     kinds,
@@ -72,7 +73,7 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
         world(SPEC, records=(start,), jobs=(job(state, **changes),), progress={start.run: said}),
         Policy(retry=Retry(on=frozenset())), NOW,
     )  # fmt: skip
-    return made.actions[0].record if made.actions else start  # type: ignore[union-attr]
+    return first_record(made) if made.actions else start
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_job_that_goes_on_says_what_it_waits_for(
 ) -> None:
     start = record(ALONE, state=RunState.CLAIMED)
     made = plan(world(SPEC, records=(start,), jobs=(job(state, reason="JobHeldUser"),)), Policy(), NOW)  # fmt: skip
-    new = made.actions[0].record  # type: ignore[union-attr]
+    new = first_record(made)
     assert (new.state, new.reason) == (shown, reason)
 
 
@@ -192,10 +193,11 @@ def test_an_attempt_that_a_person_asks_for_begins_the_count_anew() -> None:
     again = with_job(changed_record(asked, (TOKEN, 0), BY), JobId("77"), iso())
     assert again.attempt.changes == {"slurm.mem": "16G"}
     made = plan(world(SPEC, records=(again,), jobs=(job(JobState.NODE_FAILURE),)), Policy(), NOW)
-    new = made.actions[0].record  # type: ignore[union-attr]
+    new = first_record(made)
     assert new.retry_at == iso(1)  # and not over
     due = plan(world(SPEC, records=(replace(new, retry_at=iso()),)), Policy(), NOW)
     (resume,) = due.actions
+    assert isinstance(resume, Resume)
     next_one = changed_record(resume, (Token("b" * 16), 0), BY)
     assert next_one.attempt.changes == {"slurm.mem": "16G"}  # an automatic attempt keeps it
     assert not next_one.attempt.asked
@@ -225,14 +227,14 @@ def test_what_was_put_off_is_tried_again_when_it_is_due_and_leaves_no_attempts_b
         assert (claim.state, len(claim.attempts)) == (RunState.CLAIMED, 1)
     ended = with_job(claim, JobId("77"), iso())
     view = job(JobState.NODE_FAILURE, token=ended.attempt.token)
-    new = plan(world(SPEC, records=(ended,), jobs=(view,)), Policy(), NOW).actions[0].record  # type: ignore[union-attr]  # fmt: skip
+    new = first_record(plan(world(SPEC, records=(ended,), jobs=(view,)), Policy(), NOW))
     assert new.retry_at == iso(1)  # one attempt without progress, not four
 
 
 def test_an_unclear_submission_is_looked_up_at_once_and_repeated_later() -> None:
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "claimed_at": iso()})
     vague = unclear(claim, "Socket timed out")
-    gone = {"abandoned": frozenset({TOKEN})}
+    gone: dict[str, Any] = {"abandoned": frozenset({TOKEN})}
     waits = plan(world(SPEC, records=(vague,), **gone), Policy(), NOW)
     assert waits.is_empty
     assert "Socket timed out" in waits.notes[0]

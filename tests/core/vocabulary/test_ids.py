@@ -17,7 +17,7 @@ SUBMISSION = SubmissionId("digits/20250101T120000Z/e8a4d464")
 def test_the_contracts_spelling() -> None:
     stamp = ids.timestamp(datetime(2025, 1, 1, 12, tzinfo=UTC))
     assert ids.submission_id("digits", stamp, COMMIT) == SUBMISSION
-    assert ids.run_id(SUBMISSION, None) == SUBMISSION
+    assert ids.run_id(SUBMISSION, None) == RunId(SUBMISSION)
     assert ids.run_id(SUBMISSION, "lr=1") == f"{SUBMISSION}/lr=1"
     assert ids.job_branch(SUBMISSION) == f"refs/heads/slurm-job/{SUBMISSION}"
     assert ids.record_path(RunId(SUBMISSION)) == "runs/digits/20250101T120000Z-e8a4d464/run.json"

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -77,7 +77,7 @@ def local(tmp_path: Path) -> Iterator[MakeBench]:
         text = (
             "#!/bin/bash\n{% include 'environment.sh.j2' %}\n: stands for mtf.trainer\n" + snippet
         )
-        given = {"grace_s": 0.5, "kill_wait_s": 0.5, **times}
+        given: dict[str, Any] = {"grace_s": 0.5, "kill_wait_s": 0.5, **times}
         return Bench(LocalExecutor(root, max_parallel, {"local.sh.j2": text}, **given), root)
 
     yield make

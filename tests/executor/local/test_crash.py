@@ -161,7 +161,7 @@ def test_a_start_is_made_once_though_it_is_tried_twice(tmp_path: Path) -> None:
     until(lambda: not any(p.is_alive() for p in tried), "all have ended")
     assert (tmp_path / "lives").read_text() == "x\n"
     assert job_process.read_start(tmp_path / "1.0") in tried
-    assert (job_process.read_exit(tmp_path / "1.0") or ())[0] == 3
+    assert (job_process.read_exit(tmp_path / "1.0") or (None,))[0] == 3
     assert not job_process.shut_out(tmp_path / "1.0")
 
 

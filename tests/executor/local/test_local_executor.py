@@ -198,6 +198,8 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
     )
     import pickle
 
+    assert isinstance(bench.executor, LocalExecutor)
+    assert bench.executor._templates
     shell = subprocess.run(
         ["bash", "-c", 'trap "" TERM USR1 INT; "$0" -c "$1" 7<"$0"', sys.executable, code],
         input=pickle.dumps((request, bench.root, bench.executor._templates["local.sh.j2"])),

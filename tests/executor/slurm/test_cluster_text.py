@@ -34,5 +34,5 @@ def test_a_user_is_held_to_associations_and_their_limits() -> None:
     facts = parse_facts(
         CONFIG, PARTITIONS, NODES, "lab|normal|500\nclass|normal|\n", "normal|200\nhigh|\n"
     )
-    assert (facts.accounts, facts.qos) == ({"lab", "class"}, {"normal"})
+    assert (facts.accounts, facts.qos) == (frozenset({"lab", "class"}), frozenset({"normal"}))
     assert facts.max_submit_jobs == 200

@@ -122,7 +122,7 @@ def test_a_cluster_is_a_name_or_what_is_known_of_it() -> None:
     assert facts is not None
     low, gpu = facts.partitions
     assert (low.is_default, low.max_time_s, low.nodes[0].memory_mb) == (True, 86400, 8192)
-    assert (gpu.max_time_s, gpu.accounts, gpu.nodes[0].gpus) == (None, {"lab"}, 8)
+    assert (gpu.max_time_s, gpu.accounts, gpu.nodes[0].gpus) == (None, frozenset({"lab"}), 8)
     assert facts.chosen(None) == [low]
     with pytest.raises(SpecError, match=r"mtf\.yaml:1:37: unknown key 'cpu'.*Did you mean 'cpus'"):
         parse_settings(b"cluster: {partitions: {a: {nodes: [{cpu: 1, mem: 1G}]}}}")

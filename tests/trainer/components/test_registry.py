@@ -13,7 +13,7 @@ from mtf.errors import MtfError
 from mtf.spec.schema.run_config import ExperimentConfig
 from mtf.spec.schema.sections import ModelConfig, OptimizerConfig, SchedulerConfig
 from mtf.trainer.components.factory import build_data, build_model
-from mtf.trainer.components.lr_schedulers import Length, Schedule, build_schedule
+from mtf.trainer.components.lr_schedulers import Length, build_schedule
 from mtf.trainer.components.optimizers import OPTIMIZERS, build_optimizer
 from mtf.trainer.components.registry import load
 from mtf.trainer.data.datasets import digits, synthetic
@@ -35,17 +35,17 @@ def config(**changes: Any) -> ExperimentConfig:
     )
 
 
-def model(type_: str, facts: dict[str, Any] = IMAGES, **keys: Any) -> torch.nn.Module:
+def model(type_: str, facts: dict[str, Any] = IMAGES, **keys: Any) -> Any:
     small = {"hidden_size": 8, "num_layers": 2, **keys}
     return build_model(ModelConfig.model_validate({"type": type_, **small}), facts)
 
 
-def optimizer(type_: str, **keys: Any) -> torch.optim.Optimizer:
+def optimizer(type_: str, **keys: Any) -> Any:
     section = OptimizerConfig.model_validate({"type": type_, "lr": 0.1, **keys})
     return build_optimizer(section, torch.nn.Linear(4, 4, bias=False))
 
 
-def schedule(type_: str, **keys: Any) -> Schedule:
+def schedule(type_: str, **keys: Any) -> Any:
     section = SchedulerConfig.model_validate({"type": type_, **keys})
     return build_schedule(section, optimizer("sgd"), Length(100, 10), monitor="val_loss")
 

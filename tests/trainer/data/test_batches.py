@@ -127,7 +127,8 @@ def test_a_sampler_of_the_users_own_is_repeatable() -> None:
 def test_what_lies_in_memory_is_known_to_draw_nothing() -> None:
     class Noisy(TensorDataset):
         def __getitem__(self, index: int) -> Any:
-            return tuple(t + torch.rand(1) for t in super().__getitem__(index))
+            item = super().__getitem__(index)  # type: ignore[no-untyped-call]
+            return tuple(t + torch.rand(1) for t in item)
 
     plain = TensorDataset(torch.arange(6))
     tensors = in_memory(Subset(plain, [4, 1]))
@@ -173,7 +174,7 @@ def test_a_loader_that_does_not_batch_is_sought_too() -> None:
 
 def test_workers_of_iterable_data_draw_nothing_of_the_epoch_before() -> None:
     def exact() -> Any:
-        kept = {"num_workers": 1, "persistent_workers": True}
+        kept: dict[str, Any] = {"num_workers": 1, "persistent_workers": True}
         return of_loader(DataLoader(Endless(), batch_size=2, **kept), seed=1, stream=TRAIN, world_size=1)  # fmt: skip
 
     one = exact()
@@ -191,7 +192,9 @@ def test_batches_of_a_users_own_sampler_are_dealt_out_to_ranks() -> None:
         assert len(dealt[0]) + len(dealt[1]) == numbers
         firsts = sorted(int(batch[0][0]) for batch in chain(*dealt))
         assert sorted({*firsts}) == list(range(0, 21, 3))
-    own = DistributedSampler(TensorDataset(torch.arange(21)), num_replicas=2, rank=1, shuffle=False)
+    own: Any = DistributedSampler(
+        TensorDataset(torch.arange(21)), num_replicas=2, rank=1, shuffle=False
+    )
     exact = of_loader(
         DataLoader(TensorDataset(torch.arange(21)), batch_size=11, sampler=own),
         seed=1, stream=Stream("train", 1), world_size=2,

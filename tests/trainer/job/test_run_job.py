@@ -12,6 +12,7 @@ import pytest
 
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
+from mtf.core.vocabulary.ids import Token
 from mtf.trainer.job.run_job import _last_line
 from tests.trainer.nasty import difference, result
 from tests.trainer.runs import Job, config_with, events, execute, make_run, read_config, wait_for
@@ -148,7 +149,7 @@ def test_a_damaged_checkpoint_is_said_once(tmp_path: Path) -> None:
 
 def test_a_second_starter_touches_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    rundir.claim(run, "t", "7")
+    rundir.claim(run, Token("t"), "7")
     code, output = Job(run, job_id="8").end()
     assert code == 0
     assert "this attempt belongs to job 7: job 8 leaves it alone" in output
@@ -294,9 +295,9 @@ def test_an_entry_point_may_use_the_trainer(tmp_path: Path) -> None:
 def test_two_ranks_share_a_run_and_stop_together(tmp_path: Path) -> None:
     """As srun starts them on one node: one rank hears the signal, both stop at the same step."""
 
-    def run_ranks(run: Path, **env: str) -> list[int]:
+    def run_ranks(run: Path, **env: Any) -> list[int]:
         port = str(20_000 + os.getpid() % 20_000)
-        slurm = {
+        slurm: dict[str, Any] = {
             "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1",
             "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_JOB_ID": "1",
             "SLURM_JOB_NAME": "mtf", "MASTER_PORT": port,

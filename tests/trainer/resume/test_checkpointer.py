@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop.loop import Loop
 
-ONE_EPOCH = {"training": {"max_epochs": 1}}
+ONE_EPOCH: dict[str, Any] = {"training": {"max_epochs": 1}}
 # Larger than a journal and a file of scalars: a limit of files' sizes hits it alone.
-LARGE = {"model": {"hidden_size": 2000}}
+LARGE: dict[str, Any] = {"model": {"hidden_size": 2000}}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_kill_at_any_step_of_writing_leaves_no_trace(
 ) -> None:
     for nth in range(1, 13):  # all of the background write's; the last write's are the same
         run = make_run(tmp_path, base=NASTY, **ONE_EPOCH)
-        assert in_child(run, lambda n=nth: die_at_call(n)) == -signal.SIGKILL
+        assert in_child(run, partial(die_at_call, nth)) == -signal.SIGKILL
         assert in_child(run) == COMPLETE
         assert difference(result(run), whole(**ONE_EPOCH)) is None, nth
 
@@ -158,7 +159,7 @@ def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
 
             go_on = threading.Event()
             checkpoint_store._CHUNK = size
-            checkpoint_store._Summing._pass_on = slowly  # type: ignore[method-assign]
+            checkpoint_store._Summing._pass_on = slowly  # type: ignore[method-assign,assignment]
 
             def stop() -> None:
                 go.set()

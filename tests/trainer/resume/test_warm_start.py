@@ -47,7 +47,10 @@ def begin(
     return run
 
 
-NO_STEP = {"optimizer": {"type": "sgd", "lr": 1e-30, "weight_decay": 0.0}, "scheduler": None}
+NO_STEP: dict[str, Any] = {
+    "optimizer": {"type": "sgd", "lr": 1e-30, "weight_decay": 0.0},
+    "scheduler": None,
+}
 
 
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, source: Path) -> None:
@@ -75,7 +78,7 @@ def test_a_resume_looks_at_the_runs_own_checkpoint_alone(tmp_path: Path, source:
 
 def test_all_of_a_training_goes_on_where_it_ended(tmp_path: Path, source: Path) -> None:
     """Bit for bit what a training of as many epochs would have been, where nothing has a length."""
-    plain = {"scheduler": {"type": "exponential", "gamma": 0.5}}
+    plain: dict[str, Any] = {"scheduler": {"type": "exponential", "gamma": 0.5}}
     short = make_run(tmp_path, base=NASTY, **plain)
     long = make_run(tmp_path, base=NASTY, **plain, training={"max_epochs": 4})
     assert in_child(short) == in_child(long) == COMPLETE
@@ -168,7 +171,7 @@ def test_a_longer_training_follows_its_own_schedule_from_the_step_it_begins_at(
     scheduler: str, tmp_path: Path
 ) -> None:
     """A cosine that has come down to 0 would stay there for ever."""
-    plan = {"scheduler": {"type": scheduler}}
+    plan: dict[str, Any] = {"scheduler": {"type": scheduler}}
     short = make_run(tmp_path, base=NASTY, **plan)
     long = make_run(tmp_path, base=NASTY, **plan, training={"max_epochs": 4})
     assert in_child(short) == in_child(long) == COMPLETE
@@ -178,7 +181,9 @@ def test_a_longer_training_follows_its_own_schedule_from_the_step_it_begins_at(
 
 
 def test_a_plateau_is_remembered_and_its_own_settings_count(tmp_path: Path) -> None:
-    plan = {"scheduler": {"type": "plateau", "patience": 0, "factor": 0.5, "threshold": 9.0}}
+    plan: dict[str, Any] = {
+        "scheduler": {"type": "plateau", "patience": 0, "factor": 0.5, "threshold": 9.0}
+    }
     short = make_run(tmp_path, base=NASTY, **plan)  # no epoch is good enough
     assert in_child(short) == COMPLETE
     plan["scheduler"]["factor"] = 0.1
@@ -188,7 +193,7 @@ def test_a_plateau_is_remembered_and_its_own_settings_count(tmp_path: Path) -> N
 
 
 def test_what_the_spec_says_counts_where_a_training_goes_on(tmp_path: Path, source: Path) -> None:
-    changes = {"optimizer": {"lr": 3e-4, "weight_decay": 0.5}, "scheduler": None}
+    changes: dict[str, Any] = {"optimizer": {"lr": 3e-4, "weight_decay": 0.5}, "scheduler": None}
     run = begin(tmp_path, source, {"load": "all"}, **changes, training={"max_epochs": 3})
     assert in_child(run) == COMPLETE
     assert set(rates(run).values()) == {3e-4}
@@ -202,7 +207,10 @@ def test_what_the_spec_says_counts_where_a_training_goes_on(tmp_path: Path, sour
 def test_an_average_that_is_new_begins_at_the_weights_that_were_loaded(
     tmp_path: Path, source: Path
 ) -> None:
-    changes = {"callbacks": {"ema": {"decay": 0.9999999}}, "training": {"max_epochs": 3}}
+    changes: dict[str, Any] = {
+        "callbacks": {"ema": {"decay": 0.9999999}},
+        "training": {"max_epochs": 3},
+    }
     run = begin(tmp_path, source, {"load": "all"}, **changes)
     assert in_child(run) == COMPLETE
     average = result(run)["content"]["callbacks"]["ema"]

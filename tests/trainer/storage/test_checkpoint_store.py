@@ -8,8 +8,9 @@ import os
 import resource
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_of_two_of_a_place_the_first_is_the_best_one(
     assert "epoch_001_step_000010-2.ckpt" not in names(tmp_path)
 
 
-DAMAGE = {
+DAMAGE: dict[str, Any] = {
     "cut": lambda path, _: os.truncate(path, 5),
     "empty": lambda path, _: os.truncate(path, 0),
     "changed": lambda path, _: path.write_bytes(b"the newest 0ne"),
@@ -201,7 +202,7 @@ def test_torch_does_not_hide_why_its_file_failed(store: CheckpointStore) -> None
 def test_a_write_that_is_given_up_leaves_nothing(store: CheckpointStore) -> None:
     under_way = WriteProgress()
 
-    def write(file: Writable) -> None:
+    def write(file: Any) -> None:
         torch.save(torch.zeros(10), file)
         under_way.give_up = True
         torch.save(torch.zeros(10), file)
@@ -236,7 +237,7 @@ def test_a_writer_killed_at_any_step_leaves_a_whole_one_and_no_litter(tmp_path: 
         nth += 1
         store = CheckpointStore(tmp_path / str(nth), keep_last=1)
         before = save(store, b"good", step=1, best=[(1, 1)])
-        if not killed_at(nth, lambda s=store: save(s, b"better", step=20, best=[(1, 20)])):
+        if not killed_at(nth, partial(save, store, b"better", step=20, best=[(1, 20)])):
             break
         newest = store.newest_intact()
         assert newest is not None, nth

@@ -16,7 +16,7 @@ from tests.trainer.nasty import difference
 def state() -> dict[str, Any]:
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(2, 3, 5, 5)).sum().backward()
     optimizer.step()

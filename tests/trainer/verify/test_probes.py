@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +138,12 @@ def test_works_are_done_beside_each_other_and_their_processes_end_with_them() ->
     def work(name: str, *seconds: float) -> Steps[tuple[str, list[int]]]:
         codes = [0 for _ in seconds]
         for number, each in enumerate(seconds):
-            codes[number] = yield trials.fork(lambda s=each: time.sleep(s))
+            codes[number] = yield trials.fork(partial(time.sleep, each))
         return name, codes
 
     begun, before = time.monotonic(), _children()
     works = [work("late", 600), work("twice", 0.01, 0.01), work("idle"), work("once", 0.01)]
-    done = at_once(2, works)
+    done: Any = at_once(2, works)
     assert [next(done) for _ in range(3)] == [("twice", [0, 0]), ("idle", []), ("once", [0])]
     done.close()
     assert _children() <= before  # nor has any been left
