@@ -187,7 +187,7 @@ def _path(path: str) -> str:
 
 
 def directive(text: str) -> str:
-    """Return one word of an ``#SBATCH`` line, where sbatch knows quotes, ``\\`` and ``#``.
+    r"""Return one word of an ``#SBATCH`` line, where sbatch knows quotes, ``\`` and ``#``.
 
     Raises:
         MtfError: it cannot stand there. (A backslash in a file name turns its patterns off.)

@@ -47,6 +47,8 @@ class Step(NamedTuple):
 
 
 class Object(NamedTuple):
+    """A git object: its id, its kind (blob, tree, commit, tag) and its content."""
+
     oid: str
     kind: str
     content: bytes
@@ -116,13 +118,14 @@ def commit_stream(
 
 
 def there(oid: str, answer: Object | None) -> Object:
+    """Return the object that git answered with, or raise if the repository lacks it."""
     if answer is None:
         raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
     return answer
 
 
 def entries_of(folder: str, tree: Object) -> Iterator[tuple[str, Entry]]:
-    """Yield what a tree holds, by full paths. (Mode, space, name, NUL, id.)"""
+    """Yield what a tree holds, by full paths; a raw entry is: mode, space, name, NUL, id."""
     raw, at, width = tree.content, 0, len(tree.oid) // 2
     while at < len(raw):
         space, end = raw.index(b" ", at), raw.index(b"\0", at)

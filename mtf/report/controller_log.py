@@ -24,13 +24,20 @@ class Reconciled(Protocol):
     """What one sync did, as far as it is told."""
 
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> Plan:
+        """The plan that was carried out."""
+
     @property
-    def problems(self) -> tuple[Problem, ...]: ...
+    def problems(self) -> tuple[Problem, ...]:
+        """What went wrong."""
+
     @property
-    def is_usable(self) -> bool: ...
+    def is_usable(self) -> bool:
+        """Return True if the sync could read what is committed."""
+
     @property
-    def commit(self) -> str: ...
+    def commit(self) -> str:
+        """The commit that was synced."""
 
 
 class Told:

@@ -1,4 +1,4 @@
-"""Several submitters at once in one clone. (With many clones: tests/slurm/test_crash_slurm.py.)"""
+"""Several submitters at once in one clone (tests/slurm/test_crash_slurm.py has many clones)."""
 
 from __future__ import annotations
 

@@ -124,8 +124,11 @@ class EMAConfig(Strict):
 
 
 class CallbacksConfig(Open):
-    """What a training does besides; further keys are one's own: ``name: {type: package.module:Name,
-    ...}``, the other keys going to its constructor."""
+    """Callbacks of a training.
+
+    A further key adds a callback of your own: ``name: {type: package.module:Name, ...}``; the other
+    keys go to its constructor.
+    """
 
     early_stopping: EarlyStoppingConfig | None = None
     """Ends the training when a metric does not improve; null: it does not."""

@@ -51,7 +51,8 @@ class Saved:
 class Writable(Protocol):
     """What a checkpoint is written to."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: bytes, /) -> int:
+        """Write the bytes and return their number."""
 
 
 class GivenUpError(Exception):

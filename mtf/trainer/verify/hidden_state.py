@@ -155,8 +155,9 @@ class _Walk:
             yield from self._visit(value, "", 0)
 
     def elsewhere(self) -> Iterator[tuple[str, str]]:
-        """Yield of the user's objects that lie elsewhere, as callbacks do, those alone in their
-        class: others could not be told apart.
+        """Yield the state of the user's other objects (such as callbacks).
+
+        Only objects that are alone in their class: others could not be told apart.
         """
         others: dict[type, list[Any]] = {kind: [] for kind in self._own.classes()}
         for value in gc.get_objects():
