@@ -1,1 +1,1 @@
-"""The command line: parse, call one command, print, exit code."""
+"""The command line: parses options, calls one command, prints, and sets the exit code."""

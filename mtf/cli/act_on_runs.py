@@ -10,14 +10,19 @@ from mtf.cli.terminal.output import inform, open_here
 
 _RUNS = click.argument("runs", nargs=-1, metavar="[RUN]...")
 _WHERE = click.option(
-    "--where", multiple=True, metavar="FIELD=VALUE",
-    help="Only runs where cause=..., state=... or name=GLOB; several: all of them must hold.",
-)  # fmt: skip
+    "--where",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Select runs by cause=..., state=... or name=GLOB; given twice, both must hold.",
+)
 _SET = click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE",
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
     help="Change slurm.*, logging.* or checkpoint.* from this attempt on, like slurm.mem=16G.",
-)  # fmt: skip
-_NO_PUSH = click.option("--no-push", is_flag=True, help="Keep the ledger's commits in this clone.")
+)
+_NO_PUSH = click.option("--no-push", is_flag=True, help="Do not push the ledger to the remote.")
 
 
 @click.command()
@@ -26,11 +31,17 @@ _NO_PUSH = click.option("--no-push", is_flag=True, help="Keep the ledger's commi
 @_NO_PUSH
 @click.pass_obj
 def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: bool) -> None:
-    """End each RUN for good (a grid's name means all its runs)."""
+    """Cancel runs for good.
+
+    RUN is a run id, a unique prefix of one, an experiment, a job id, or a grid, which means all of
+    its runs.
+
+    Example: mtf cancel digits_search
+    """
     from mtf.commands import act_on_runs
     from mtf.commands.sync import sync_lock
 
-    _check_named(runs, where)
+    _require_selection(runs, where)
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
         report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=inform)
@@ -51,14 +62,16 @@ def retry(
     changes: tuple[str, ...],
     no_push: bool,
 ) -> None:
-    """Give each RUN that is over another attempt, from its newest checkpoint on.
+    """Give runs that are over another attempt.
 
-    For example: mtf retry --where cause=host-oom --set slurm.mem=16G
+    It starts from the newest checkpoint of each RUN.
+
+    Example: mtf retry --where cause=host-oom --set slurm.mem=16G
     """
     from mtf.commands import act_on_runs
     from mtf.commands.sync import sync_lock
 
-    _check_named(runs, where)
+    _require_selection(runs, where)
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
         report = act_on_runs.retry(
@@ -67,16 +80,19 @@ def retry(
     sys.exit(report.exit_code)
 
 
-def _check_named(runs: tuple[str, ...], where: tuple[str, ...]) -> None:
+def _require_selection(runs: tuple[str, ...], where: tuple[str, ...]) -> None:
     if not runs and not where:
-        raise click.UsageError("name a RUN, or say which runs: --where cause=host-oom")
+        raise click.UsageError("name a RUN, or select runs: --where cause=host-oom")
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.pass_obj
 def preempt(folder: str, runs: tuple[str, ...]) -> None:
-    """Interrupt each RUN as preemption would: it checkpoints, requeues and goes on."""
+    """Interrupt running runs; they checkpoint, requeue and resume.
+
+    It does to each RUN what a preemption by the cluster does.
+    """
     from mtf.commands import act_on_runs
 
     for record in act_on_runs.preempt(open_here(folder), runs):

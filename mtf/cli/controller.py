@@ -1,4 +1,4 @@
-"""`mtf controller`: who controls which cluster, and how a controller is kept running."""
+"""`mtf controller`: which controller serves a cluster, and how one is kept running."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from mtf.errors import EXIT_ERROR
 
 @click.group()
 def controller() -> None:
-    """The `mtf sync --watch` that serves a cluster."""
+    """Show which controller serves a cluster, or keep one running.
+
+    A controller is a process of mtf sync --watch, which syncs a cluster again and again.
+    """
 
 
 @controller.command("status")
-@click.option("--json", "as_json", is_flag=True, help="A list of objects, one a cluster.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a cluster.")
 @click.pass_obj
 def show_status(folder: str, as_json: bool) -> None:
-    """Show each cluster's controller; exit code 1 when this clone's cluster has none."""
+    """Show the controller of each cluster.
+
+    Exit code: 0 this clone's cluster has a live controller, 1 it has none.
+    """
     from mtf.commands.controller.service import standings
 
     project = open_here(folder)
-    mine = project.settings.cluster.name
+    cluster = project.settings.cluster.name
     found = standings(project)
     if as_json:
         rows = [{"cluster": s.cluster, "alive": s.is_alive, **asdict(s.holder)} for s in found]
@@ -33,30 +39,43 @@ def show_status(folder: str, as_json: bool) -> None:
     else:
         for standing in found:
             click.echo(standing.line)
-    if not any(s.is_alive for s in found if s.cluster == mine):
-        inform(f"no controller serves {mine}: mtf sync --watch, or see mtf controller unit")
+    if not any(s.is_alive for s in found if s.cluster == cluster):
+        inform(
+            f"error: cluster {cluster} has no live controller. Start one: mtf sync --watch, or"
+            " install a service: mtf controller unit"
+        )
         sys.exit(EXIT_ERROR)
 
 
 @controller.command("unit")
 @click.pass_obj
 def print_unit(folder: str) -> None:
-    """Print a systemd user unit for this clone, and say how to install it."""
+    """Print a systemd user unit that runs the controller.
+
+    It starts mtf sync --watch in this clone, and again when it ends. The commands that install it
+    are printed to standard error.
+    """
     from mtf.commands.controller.service import systemd_unit, unit_name
 
     project = open_here(folder)
     click.echo(systemd_unit(project), nl=False)
     name = unit_name(project)
-    inform(f"install: mtf controller unit > ~/.config/systemd/user/{name}")
+    inform("To install it:")
+    inform(f"  mtf controller unit > ~/.config/systemd/user/{name}")
     inform(f"  systemctl --user daemon-reload && systemctl --user enable --now {name}")
-    inform("  loginctl enable-linger   # so that it outlives your session")
+    inform("  loginctl enable-linger   # keeps it running after you log out")
 
 
 @controller.command("crontab")
 @click.pass_obj
 def print_crontab(folder: str) -> None:
-    """Print a crontab line for this clone, and say how to install it."""
+    """Print a crontab line that runs the controller.
+
+    It starts mtf sync --watch in this clone where none runs. The command that installs it is
+    printed to standard error.
+    """
     from mtf.commands.controller.service import crontab_line
 
     click.echo(crontab_line(open_here(folder)), nl=False)
-    inform("install: (crontab -l; mtf controller crontab) | crontab -")
+    inform("To install it:")
+    inform("  (crontab -l; mtf controller crontab) | crontab -")

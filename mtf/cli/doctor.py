@@ -14,20 +14,23 @@ from mtf.errors import EXIT_ERROR
 
 
 @click.command()
-@click.option("--checksums", is_flag=True, help="Read checkpoints whole and compare their sha256.")
-@click.option("--json", "as_json", is_flag=True, help="An object with `findings` and `checked`.")
-@click.option("--write", is_flag=True, help="Write what SLURM says of the cluster into mtf.yaml.")
+@click.option("--checksums", is_flag=True, help="Read every checkpoint and compare its sha256.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object: `findings`, `checked`.")
+@click.option(
+    "--write", is_flag=True, help="Also write what SLURM says of the cluster to mtf.yaml."
+)
 @click.pass_obj
 def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
-    """Check git, settings, run root, executor, environment, ledger and runs.
+    """Find what is wrong with repository, cluster, ledger or runs.
 
-    Each finding says what is wrong, where, and how to repair it. Exit code 0: no error (there may
-    be warnings), 1: an error.
+    Each finding says what is wrong, where, and the command that repairs it.
+
+    Exit code: 0 no errors (warnings do not count), 1 errors.
     """
     if write:
         from mtf.commands.doctor.write_cluster import write_facts
 
-        inform(f"wrote {write_facts(Path(folder))}: look at it (git diff), and commit it")
+        inform(f"wrote {write_facts(Path(folder))}. Check it with git diff, then commit it")
     from mtf.commands.doctor.examine import examine
     from mtf.report.findings import findings_text
 

@@ -12,27 +12,37 @@ from mtf.cli.terminal.output import inform
 
 @click.command()
 @click.argument("path", type=click.Path(file_okay=False), default=".")
-@click.option("--demo", is_flag=True, help="Add a small, real example: a grid on images of digits.")
+@click.option(
+    "--demo", is_flag=True, help="Add an example: a grid on images of handwritten digits."
+)
 @click.pass_obj
 def init(folder: str, path: str, demo: bool) -> None:
-    """Scaffold an experiments repository in PATH; what is there already is kept."""
+    """Create an experiments repository, or add what one lacks.
+
+    PATH is a folder, by default this one. Files that are there already are kept.
+
+    Example: mtf init --demo lab
+    """
     from mtf.commands.init import init as scaffold
 
     target = Path(folder, path)
     for name in scaffold(target, demo=demo):
         inform(f"created  {target / name}")
-    inform("next: commit it (git add -A && git commit), then mtf plan, mtf sync")
+    inform("Next: commit it (git add -A && git commit), then run mtf plan and mtf sync")
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["spec", "settings"]), default="spec")
-@click.option("--write", is_flag=True, help="Write both into .mtf/ of the repository instead.")
+@click.option(
+    "--write", is_flag=True, help="Write both schemas to .mtf/ in the repository instead."
+)
 @click.pass_obj
 def schema(folder: str, kind: str, *, write: bool) -> None:
-    """Print the JSON Schema of specs, or of the settings in mtf.yaml, for editors.
+    """Print the JSON Schema of specs or settings, for editors.
 
-    Files that mtf init has made name it in their first line; yaml-language-server (VS Code, Neovim,
-    Emacs, ...) then completes, explains and checks them. After an upgrade of mtf: --write.
+    Files that mtf init creates name it in their first line, so that yaml-language-server (VS Code,
+    Neovim, Emacs, ...) completes, explains and checks them. Run mtf schema --write
+    after an upgrade of mtf.
     """
     from mtf.project import editor_schemas
     from mtf.project.worktree import project_root
@@ -41,5 +51,8 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
         click.echo(json.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
         return
     root = project_root(Path(folder))
-    for name in editor_schemas.write(root) or ["nothing: both are up to date"]:
-        inform(f"written  {name}")
+    written = editor_schemas.write(root)
+    for name in written:
+        inform(f"wrote    {name}")
+    if not written:
+        inform("both schemas are up to date")

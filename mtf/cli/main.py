@@ -1,4 +1,4 @@
-"""The `mtf` program: finds the command, and turns errors into text and exit codes."""
+"""The `mtf` program: finds the command to run, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,46 +13,82 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from mtf.distribution import DISTRIBUTION
-from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
+from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Modules are imported when their command runs: `mtf --help` takes milliseconds, hooks too.
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# Name, "module:function" and first line of help of each command, in the order newcomers meet them.
+# A module is imported when its command runs, so that `mtf --help` and hooks start in milliseconds.
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Set up": {
+        "init": (
+            "mtf.cli.init:init",
+            "Create an experiments repository, or add what one lacks.",
+        ),
+        "doctor": (
+            "mtf.cli.doctor:doctor",
+            "Find what is wrong with repository, cluster, ledger or runs.",
+        ),
+        "hooks": ("mtf.cli.hooks:hooks", "Install or remove the git hooks that check specs."),
+        "schema": (
+            "mtf.cli.init:schema",
+            "Print the JSON Schema of specs or settings, for editors.",
+        ),
+    },
+    "Write experiments": {
+        "validate": (
+            "mtf.cli.validate:validate",
+            "Check specs and settings, and list every mistake.",
+        ),
+        "verify-resume": (
+            "mtf.cli.verify_resume:verify_resume",
+            "Prove that an interrupted training resumes bit for bit.",
+        ),
+    },
+    "Run experiments": {
+        "plan": ("mtf.cli.plan:plan", "Show what mtf sync would do, or what a branch would add."),
+        "sync": ("mtf.cli.sync:sync", "Make the cluster match the committed experiments."),
+        "controller": (
+            "mtf.cli.controller:controller",
+            "Show which controller serves a cluster, or keep one running.",
+        ),
+    },
+    "Look at runs": {
+        "status": (
+            "mtf.cli.show_runs:status",
+            "List runs: state, job, progress, checkpoint and best metric.",
+        ),
+        "show": (
+            "mtf.cli.show_runs:show",
+            "Show one run with its attempts, history and configuration.",
+        ),
+        "logs": ("mtf.cli.show_runs:logs", "Print the output of a run's newest job."),
+        "diff": ("mtf.cli.show_runs:diff", "Compare two runs, specs or revisions."),
+        "results": (
+            "mtf.cli.show_runs:results",
+            "List the results of a grid or an experiment, best first.",
+        ),
+    },
+    "Act on runs": {
+        "cancel": ("mtf.cli.act_on_runs:cancel", "Cancel runs for good."),
+        "retry": ("mtf.cli.act_on_runs:retry", "Give runs that are over another attempt."),
+        "preempt": (
+            "mtf.cli.act_on_runs:preempt",
+            "Interrupt running runs; they checkpoint, requeue and resume.",
+        ),
+    },
+    "For CI": {
+        "comment": (
+            "mtf.cli.post_comment:comment",
+            "Post a plan as a comment on the pull request, or update it.",
+        ),
+    },
+}
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("mtf.cli.init:init", "Scaffold an experiments repository."),
-    "validate": ("mtf.cli.validate:validate", "Check specs and settings; every error at once."),
-    "verify-resume": (
-        "mtf.cli.verify_resume:verify_resume",
-        "Prove that a training, once interrupted, ends in the same bits.",
-    ),
-    "plan": ("mtf.cli.plan:plan", "Show what a sync would do, or what a branch would add."),
-    "sync": ("mtf.cli.sync:sync", "Make the cluster match the committed experiments."),
-    "status": (
-        "mtf.cli.show_runs:status",
-        "Show every run: state, job, progress, checkpoint, best.",
-    ),
-    "show": ("mtf.cli.show_runs:show", "Show one run with its history."),
-    "logs": ("mtf.cli.show_runs:logs", "Print a run's output."),
-    "diff": ("mtf.cli.show_runs:diff", "Show what differs between runs, specs or revisions."),
-    "results": ("mtf.cli.show_runs:results", "Show a grid's outcomes, the best first."),
-    "cancel": ("mtf.cli.act_on_runs:cancel", "End runs for good."),
-    "retry": ("mtf.cli.act_on_runs:retry", "Give runs that are over another attempt."),
-    "preempt": (
-        "mtf.cli.act_on_runs:preempt",
-        "Interrupt runs; they checkpoint, requeue and go on.",
-    ),
-    "doctor": (
-        "mtf.cli.doctor:doctor",
-        "Check repository, cluster, environment, ledger and runs; say how to repair each.",
-    ),
-    "schema": ("mtf.cli.init:schema", "Print the JSON Schema of specs, for editors."),
-    "controller": (
-        "mtf.cli.controller:controller",
-        "Who controls which cluster; a systemd unit or a crontab line for it.",
-    ),
-    "hooks": ("mtf.cli.hooks:hooks", "Install the git hooks."),
-    "comment": ("mtf.cli.post_comment:comment", "Post a plan to the pull request; for CI."),
+    name: entry for section in SECTIONS.values() for name, entry in section.items()
 }
 
 
@@ -60,11 +96,11 @@ class LazyGroup(click.Group):
     """Commands that are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names in the order people meet them."""
+        """Return the names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return a command, imported now."""
+        """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
@@ -73,19 +109,27 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the list of commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        """Write the list of commands, a section each, without importing any."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(name.ljust(width), text) for name, (_, text) in commands.items()]
+                formatter.write_dl(rows)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "-C", "folder", type=click.Path(file_okay=False), default=".", help="Work in this folder."
+    "-C",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False),
+    default=".",
+    help="Run as if mtf was started in FOLDER.",
 )
 @click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
 def cli(ctx: click.Context, folder: str) -> None:
-    """A git repository as the control plane for machine-learning experiments on SLURM.
+    """Run machine-learning experiments on SLURM from what is committed in a git repository.
 
     Commit an experiment or a grid under experiments/, then: mtf plan, mtf sync, mtf status.
     """
@@ -94,35 +138,44 @@ def cli(ctx: click.Context, folder: str) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    # pydantic would look through all installed packages for plugins: a tenth of a short command
+    # pydantic would search all installed packages for plugins: a tenth of a short command's time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.set_threshold(100_000)  # most commands end before they leave that many cycles
-    atexit.register(gc.freeze)  # else the interpreter looks through all modules before it ends
+    gc.set_threshold(100_000)  # most commands end before they create that many cycles
+    atexit.register(gc.freeze)  # else the interpreter's last collection visits every module
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as e:
-        e.show()
+        _show_usage_error(e)
         code = EXIT_USAGE
     except click.exceptions.Exit as e:
         code = e.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        code = 130
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # `mtf status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except MtfError as e:
-        click.echo(_for_people(e), err=True)
+        click.echo(_message(e), err=True)
         code = e.exit_code
-    except Exception:  # noqa: BLE001  # a bug: say so, with what to paste into an issue
+    except Exception:  # noqa: BLE001  # a bug: print what to paste into an issue
         traceback.print_exc()
-        click.echo("mtf: this is a bug in mtf. Please report it with the lines above", err=True)
+        click.echo("error: this is a bug in mtf. Please report it with the lines above", err=True)
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _for_people(error: MtfError) -> str:
-    from mtf.errors import SpecError
+def _show_usage_error(error: click.UsageError) -> None:
+    """Print a usage error the way all errors look: ``error: ...``, last."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click < 8.2: none
+        error.show()
+        return
+    if error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"Run '{error.ctx.command_path} --help' for help.\n", err=True)
+    click.echo(f"error: {error.format_message()}", err=True)
 
-    text = str(error)
-    return text if isinstance(error, SpecError) else f"mtf: {text}"
+
+def _message(error: MtfError) -> str:
+    text = str(error)  # a spec's mistakes each begin with path:line:column
+    return text if isinstance(error, SpecError) else f"error: {text}"

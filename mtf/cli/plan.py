@@ -11,12 +11,25 @@ from mtf.errors import EXIT_CHANGES, EXIT_ERROR
 
 
 @click.command()
-@click.option("--base", help="Compare with this branch instead: what a pull request would add.")
-@click.option("--rev", help="Revision to plan for (default: the tracked branch; HEAD with --base).")
-@click.option("--only", metavar="GLOB", help="Only experiments and grids of these names.")
-@click.option("--prune", is_flag=True, help="Plan as mtf sync --prune would.")
-@click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there is something to do.")
+@click.option(
+    "--base", help="Show what merging HEAD (or --rev) into this branch would add instead."
+)
+@click.option(
+    "--rev", help="Plan for this revision (default: the tracked branch; HEAD with --base)."
+)
+@click.option("--only", metavar="GLOB", help="Only experiments and grids whose names match.")
+@click.option("--prune", is_flag=True, help="Include what mtf sync --prune would cancel.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the plan.",
+)
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with 2 when there is something to do."
+)
 @click.pass_obj
 def plan(
     folder: str,
@@ -27,7 +40,14 @@ def plan(
     style: str,
     detailed_exitcode: bool,
 ) -> None:
-    """Show what a sync would do, or (--base) what merging a branch would add. Nothing is done."""
+    """Show what mtf sync would do, or what a branch would add.
+
+    Nothing is submitted or written.
+
+    Example, for a pull request: mtf plan --base main
+
+    Exit code: 0 no errors, 1 errors, 2 something to do (only with --detailed-exitcode).
+    """
     from mtf.commands.plan import plan_sync
     from mtf.reconcile.gather import Options
     from mtf.report import plans
@@ -49,7 +69,7 @@ def plan(
 
 
 def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> int:
-    """Print what merging ``rev`` into ``base`` means; return the exit code."""
+    """Print what merging ``rev`` into ``base`` would change, and return the exit code."""
     from mtf.commands.review import compare
     from mtf.report import comments, reviews
 

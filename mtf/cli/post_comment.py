@@ -1,4 +1,4 @@
-"""`mtf comment`, for CI."""
+"""`mtf comment`, which CI runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
-@click.option("--number", help="Of the pull request, where the CI does not tell it.")
+@click.option("--number", help="Number of the pull request; GitLab CI sets it.")
 def comment(file: TextIO, number: str | None) -> None:
-    """Post FILE, a plan as Markdown, to the pull request whose CI this is, or update it there.
+    """Post a plan as a comment on the pull request, or update it.
 
-    A token that may only read, as that of a pull request from a fork, is no error.
+    FILE holds the output of mtf plan --format markdown, - is standard input. A read-only token, as
+    pull requests from forks get, is not an error: no comment is made.
+
+    Example: mtf plan --base main --format markdown | mtf comment -
     """
     from mtf.commands.post_comment import forge_of, post
 
     made = post(forge_of(os.environ, number), file.read())
-    inform(f"comment {made}" if made else "no comment: this token may not write one")
+    inform(f"posted {made}" if made else "warning: no comment was posted: the token may only read")

@@ -1,4 +1,4 @@
-"""`mtf status`, `show`, `logs`, `diff` and `results`: they read, and change nothing."""
+"""`mtf status`, `show`, `logs`, `diff` and `results`: commands that only read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @click.option("--watch", is_flag=True, help="Redraw every 2 seconds, until interrupted.")
-@click.option("--json", "as_json", is_flag=True, help="A list of objects, one a run.")
-@click.option("--wide", is_flag=True, help="More columns, nothing shortened.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a run.")
+@click.option("--wide", is_flag=True, help="Show more columns and shorten nothing.")
 @click.pass_obj
 def status(
     folder: str,
@@ -30,7 +30,13 @@ def status(
     as_json: bool,
     wide: bool,
 ) -> None:
-    """Show every run, or those whose id, name or job id matches a GLOB. Answers from git."""
+    """List runs: state, job, progress, checkpoint and best metric.
+
+    GLOB matches run ids, names and job ids. It reads the ledger and the runs' journals,
+    and asks no executor.
+
+    Example: mtf status 'digits_*'
+    """
     from mtf.commands.show_runs import as_json_list, status_of
     from mtf.report.runs import status_table, summary
 
@@ -43,8 +49,10 @@ def status(
         click.echo(as_json_list(found.records))
         return
     if not found.records:
-        none = "no runs. Commit a spec under experiments/, then: mtf sync"
-        inform(f"no run matches {' '.join(globs)}. mtf status lists them" if globs else none)
+        if globs:
+            inform(f"no run matches {' '.join(globs)}. mtf status lists all runs")
+        else:
+            inform("no runs yet. Commit a spec under experiments/, then run mtf sync")
         return
     print_table(status_table(found.records, datetime.now(UTC), wide=wide))
     click.echo(summary(found.records))
@@ -64,10 +72,13 @@ def _watch(project: Project, globs: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a list with one object.")
 @click.pass_obj
 def show(folder: str, run: str, as_json: bool) -> None:
-    """Show RUN: its record, attempts, history and configuration."""
+    """Show one run with its attempts, history and configuration.
+
+    RUN is a run id, a unique prefix of one, an experiment (its newest run) or a job id.
+    """
     from mtf.commands.show_runs import as_json_list, page_of
 
     record, page = page_of(open_here(folder), run)
@@ -76,11 +87,14 @@ def show(folder: str, run: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run is over.")
-@click.option("--err", is_flag=True, help="Standard error instead of standard output.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run is over.")
+@click.option("--err", is_flag=True, help="Print standard error instead of standard output.")
 @click.pass_obj
 def logs(folder: str, run: str, follow: bool, err: bool) -> None:
-    """Print the output of RUN's newest job."""
+    """Print the output of a run's newest job.
+
+    RUN is a run id, a unique prefix of one, an experiment (its newest run) or a job id.
+    """
     from mtf.commands.show_runs import follow_output, output_of
 
     project = open_here(folder)
@@ -95,34 +109,45 @@ def logs(folder: str, run: str, follow: bool, err: bool) -> None:
 @click.command()
 @click.argument("a")
 @click.argument("b")
-@click.option("--json", "as_json", is_flag=True, help="One object, see docs/review.md.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, see docs/review.md.")
 @click.pass_obj
 def diff(folder: str, a: str, b: str, as_json: bool) -> None:
-    """Show what differs between A and B: configuration, code, environment, metrics.
+    """Compare two runs, specs or revisions.
 
-    Each is a run, a spec (path, name or REV:name) or a revision.
+    A and B are a run, a spec (path, name or REV:name) or a revision each. What differs in
+    configuration, code, environment and metrics is shown.
+
+    Example: mtf diff digits_baseline HEAD~1:digits_baseline
     """
     from mtf.commands import diff as commands
     from mtf.report import diffs
 
     found = commands.diff(open_here(folder), a, b)
     if found.review is not None:
-        form = diffs.revisions_json if as_json else diffs.revisions_text
-        print_plan(form(found.review, found.files))
+        render = diffs.revisions_json if as_json else diffs.revisions_text
+        print_plan(render(found.review, found.files))
     if found.contrast is not None:
-        show = diffs.contrast_json if as_json else diffs.contrast_text
-        print_plan(show(found.contrast, found.files))
+        render_contrast = diffs.contrast_json if as_json else diffs.contrast_text
+        print_plan(render_contrast(found.contrast, found.files))
 
 
 @click.command()
 @click.argument("name")
 @click.option(
-    "--format", "style", type=click.Choice(["table", "csv", "json", "markdown"]), default="table"
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json", "markdown"]),
+    default="table",
+    show_default=True,
+    help="How to print the results.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.pass_obj
 def results(folder: str, name: str, style: str, as_json: bool) -> None:
-    """Show the outcomes of the grid or experiment NAME, the best first."""
+    """List the results of a grid or an experiment, best first.
+
+    Example: mtf results digits_search --format csv
+    """
     from mtf.commands.show_runs import results_of
     from mtf.report.runs import results_table
     from mtf.report.tables import render_csv, render_markdown

@@ -23,16 +23,22 @@ _EXECUTORS = click.Choice(["slurm", "local", "auto"])
 
 
 @click.command()
-@click.option("--rev", help="Reconcile this revision instead of the tracked branch's tip.")
-@click.option("--only", metavar="GLOB", help="Only experiments and grids of these names.")
-@click.option("--executor", type=_EXECUTORS, help="Where new jobs go (default: mtf.yaml's).")
-@click.option("--dry-run", is_flag=True, help="The same as mtf plan.")
-@click.option("--prune", is_flag=True, help="Cancel the runs whose spec is gone.")
-@click.option("--no-push", is_flag=True, help="Keep the ledger's commits in this clone.")
-@click.option("--wait", is_flag=True, help="Stay until every run is over, showing progress.")
-@click.option("--watch", is_flag=True, help="Reconcile again and again: the controller.")
+@click.option("--rev", help="Reconcile this revision, not the tip of the tracked branch.")
+@click.option("--only", metavar="GLOB", help="Only experiments and grids whose names match.")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), help="Seconds between looks (--wait, --watch)."
+    "--executor", type=_EXECUTORS, help="Submit new jobs there (default: what mtf.yaml says)."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, like mtf plan.")
+@click.option("--prune", is_flag=True, help="Also cancel the runs whose spec is gone.")
+@click.option("--no-push", is_flag=True, help="Do not push the ledger to the remote.")
+@click.option(
+    "--wait", is_flag=True, help="Keep reconciling until every run is over, and show progress."
+)
+@click.option("--watch", is_flag=True, help="Keep reconciling until stopped: be the controller.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    help="Seconds between two syncs (--wait, --watch).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.pass_context
@@ -49,7 +55,14 @@ def sync(
     interval: float | None,
     as_json: bool,
 ) -> None:
-    """Make the cluster match the committed experiments, once or (--watch) for ever."""
+    """Make the cluster match the committed experiments.
+
+    Submits what is new, continues what was interrupted, and records what has happened since.
+
+    Example: mtf sync --only 'digits_*' --wait
+
+    Exit code: 0 done, 1 errors, 3 partly done, 4 another mtf holds the lock of this clone.
+    """
     from mtf.commands.sync import sync_lock, sync_once, sync_until_over
     from mtf.reconcile.gather import Options
 
@@ -57,17 +70,17 @@ def sync(
         ctx.invoke(plan, rev=rev, only=only, prune=prune, style="text", detailed_exitcode=False)
         return
     project = open_here(ctx.obj)
-    wish = None if executor == "auto" else executor
-    options = Options(rev=rev, only=only, executor=wish, prune=prune)
+    wanted = None if executor == "auto" else executor
+    options = Options(rev=rev, only=only, executor=wanted, prune=prune)
     if watch:
-        once = [name for name, on in (("--rev", rev), ("--wait", wait), ("--json", as_json)) if on]
-        if once:
-            raise click.UsageError(f"{', '.join(once)}: not with --watch")
+        given = [name for name, on in (("--rev", rev), ("--wait", wait), ("--json", as_json)) if on]
+        if given:
+            raise click.UsageError(f"{', '.join(given)} cannot be combined with --watch")
         _watch(project, options, publish=not no_push, interval=interval)
         return
     with sync_lock(project):
         report = sync_once(project, options, publish=not no_push, say=inform)
-        for line in _told(report):
+        for line in _summary(report):
             inform(line)
     if wait:
         from mtf.cli.terminal.live_display import show_progress
@@ -91,21 +104,25 @@ def _watch(project: Project, options: Options, *, publish: bool, interval: float
         watch(project, options, publish=publish, interval_s=every, say=stamped, pause=pause)
 
 
-def _told(report: Report) -> list[str]:
-    """Return what a person is to know of one sync."""
+def _summary(report: Report) -> list[str]:
+    """Return the lines that sum up one sync: notes, counts, and mistakes in what is committed."""
     from mtf.report.plans import verdict
 
-    notes = [f"note     {note}" for note in report.plan.notes]
+    notes = [f"note: {note}" for note in report.plan.notes]
     if not report.problems:
-        return [*notes, verdict(report.plan) if report.plan.is_empty else _done(report)]
-    done = [] if report.plan.is_empty else [_done(report)]
+        return [*notes, verdict(report.plan) if report.plan.is_empty else _counts(report)]
+    counts = [] if report.plan.is_empty else [_counts(report)]
     problems = count(len(report.problems), "problem")
-    what = "What has mistakes is left out" if report.is_usable else "Nothing new is submitted"
-    why = f"{what}, all else goes on: {problems} at {report.commit[:8]}"
-    return [*notes, *done, why, *map(str, foremost(report.problems))]
+    effect = (
+        "Specs with errors were skipped; everything else was synced"
+        if report.is_usable
+        else "Nothing new was submitted; recorded runs were synced"
+    )
+    heading = f"error: {problems} at {report.commit[:8]}. {effect}:"
+    return [*notes, *counts, heading, *map(str, foremost(report.problems))]
 
 
-def _done(report: Report) -> str:
+def _counts(report: Report) -> str:
     counts = {
         "submitted": len(report.submitted),
         "refused": len(report.refused),

@@ -19,15 +19,29 @@ if TYPE_CHECKING:
 @click.argument(
     "files", nargs=-1, type=click.Path(dir_okay=True, path_type=Path), metavar="[FILE]..."
 )
-@click.option("--staged", is_flag=True, help="What the next commit holds, not the files on disk.")
-@click.option("--rev", help="What a revision holds.")
 @click.option(
-    "--range", "span", metavar="A..B", help="The specs that changed from A to B, as in B."
+    "--staged",
+    is_flag=True,
+    help="Check what is staged for the next commit, not the files on disk.",
+)
+@click.option("--rev", help="Check a revision, not the files on disk.")
+@click.option(
+    "--range",
+    "span",
+    metavar="A..B",
+    help="Check the specs that changed from A to B, as they are in B.",
 )
 @click.option(
-    "--feasibility", is_flag=True, help="Ask SLURM whether it would take jobs like these."
+    "--feasibility", is_flag=True, help="Also ask SLURM whether it would accept the jobs."
 )
-@click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How to print the mistakes; github: as annotations.",
+)
 @click.pass_obj
 def validate(
     folder: str,
@@ -38,17 +52,23 @@ def validate(
     feasibility: bool,
     style: str,
 ) -> None:
-    """Check specs and settings: files on disk (all of them by default), staged, or of a revision.
+    """Check specs and settings, and list every mistake.
 
-    Every error is said at once, as path:line:column: message. Warnings are told apart and
-    stop nothing. Exit code 0: clean, 1: invalid.
+    By default all specs on disk and mtf.yaml are checked. Mistakes are printed as
+    path:line:column: message; warnings are marked as such and block nothing.
+
+    Example: mtf validate experiments/first.yaml
+
+    Exit code: 0 no errors, 1 errors.
     """
     from mtf.commands import validate as checks
 
     if sum((bool(files), staged, rev is not None, span is not None)) > 1:
-        raise click.UsageError("name files, or one of --staged, --rev and --range")
+        raise click.UsageError("give files or one of --staged, --rev and --range, not several")
     if staged and feasibility:
-        raise click.UsageError("--staged is for hooks: it asks nobody, so not --feasibility either")
+        raise click.UsageError(
+            "--feasibility cannot be combined with --staged: hooks never contact SLURM"
+        )
     where = Path(folder)
     asks = checks.Asks.FEASIBILITY if feasibility else checks.Asks.FACTS
     if staged:
@@ -63,7 +83,7 @@ def validate(
 
 
 def report_checked(checked: Checked, style: str) -> None:
-    """Print what was found, and exit if there is an error."""
+    """Print the problems that were found; exit with 1 if one is an error."""
     from mtf.report.problems import render_problems
     from mtf.report.tables import count
 
@@ -74,9 +94,8 @@ def report_checked(checked: Checked, style: str) -> None:
     errors = sum(p.is_error for p in checked.problems)
     warnings = len(checked.problems) - errors
     if checked.problems:
-        found = [count(errors, "problem")] + ([count(warnings, "warning")] if warnings else [])
-        inform(f"{', '.join(found)} in {files_text}")
+        inform(f"{count(errors, 'error')}, {count(warnings, 'warning')} in {files_text}")
     else:
-        inform(f"{files_text} checked: no problem" if checked.files else "nothing to check here")
+        inform(f"{files_text} checked: no problems" if checked.files else "no specs to check here")
     if errors:
         sys.exit(EXIT_ERROR)

@@ -24,20 +24,33 @@ if TYPE_CHECKING:
 
 @click.command("verify-resume")
 @click.argument("spec")
-@click.option("--member", metavar="NAME", help="The member of a grid; the first by default.")
-@click.option("--phases", default="all", metavar="all|PHASE,...", help="Where to interrupt.")
 @click.option(
-    "--stops", type=click.IntRange(0), default=10, show_default=True,
-    help="Then interrupt one training so often, at random places.",
-)  # fmt: skip
-@click.option("--epochs", type=click.IntRange(1), help="Epochs to train for; 2 by default.")
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps an epoch; 4 by default.")
-@click.option("--workers", type=click.IntRange(0), help="In place of data.num_workers.")
-@click.option(
-    "--jobs", type=click.IntRange(1), help="Trainings at once; by default what cores allow."
+    "--member", metavar="NAME", help="Member of the grid to verify; by default the first."
 )
-@click.option("--keep", is_flag=True, help="Keep the scratch folder and say where it is.")
-@click.option("--json", "as_json", is_flag=True, help="One object.")
+@click.option(
+    "--phases",
+    default="all",
+    metavar="all|PHASE,...",
+    show_default=True,
+    help="Phases to interrupt.",
+)
+@click.option(
+    "--stops",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Then interrupt one training this many times, at random places.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Epochs to train; by default 2.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps an epoch; by default 4.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Use this many data workers, not data.num_workers."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Trainings at a time; by default as many as fit."
+)
+@click.option("--keep", is_flag=True, help="Keep the scratch folder, and print its path.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_obj
 def verify_resume(
     folder: str,
@@ -52,50 +65,53 @@ def verify_resume(
     keep: bool,
     as_json: bool,
 ) -> None:
-    """Prove that the training of SPEC, once interrupted, ends in the same bits as without.
+    """Prove that an interrupted training resumes bit for bit.
 
-    SPEC is a file of the work tree or the name of an experiment or a grid. It is the work tree
-    that is verified, spec and code, so that you can ask before you commit. The training is
-    shortened, made twice, then stopped and killed in every phase and resumed in a new process,
-    in a scratch folder. Where the results differ, the first step and tensor that do are named,
-    and the likely cause. Exit code 0: exact, 1: not.
+    SPEC is a file, or the name of an experiment or a grid, of the work tree: spec and code are
+    verified as they are on disk, before you commit. In a scratch folder a shortened training is
+    run twice, then stopped and killed in every phase and resumed in a new process. If a result
+    differs, the first differing step and tensor are shown, with the likely cause.
+
+    Example: mtf verify-resume digits_baseline
+
+    Exit code: 0 exact, 1 not exact.
     """
     from mtf.commands import verify_resume as proof
 
-    wishes = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops, jobs)
-    prepared = proof.prepare(Path(folder), spec, wishes)
+    options = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops, jobs)
+    prepared = proof.prepare(Path(folder), spec, options)
     inform(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:
         inform(f"  {note}")
-    watcher, kept = _Watcher(prepared.gpus), keep
+    log, kept = _ProofLog(prepared.gpus), keep
     try:
-        with _ended_as_by_hand():
+        with _signals_as_interrupts():
             for event in proof.events(prepared):
-                watcher.see(event)
-        kept = keep or watcher.has_failure
-    except MtfError:  # its text names files of the folder
+                log.add(event)
+        kept = keep or log.has_failure
+    except MtfError:  # its message names files in the folder
         kept = True
         raise
     finally:
         if kept:
-            inform(f"kept: {prepared.folder}")
+            inform(f"scratch folder kept: {prepared.folder}")
         else:
             proof.remove(prepared)
-    _print(watcher, prepared, as_json=as_json)
-    if not watcher.verdict["exact"]:
+    _print(log, prepared, as_json=as_json)
+    if not log.verdict["exact"]:
         sys.exit(EXIT_ERROR)
 
 
 @contextmanager
-def _ended_as_by_hand() -> Iterator[None]:
-    """Let TERM and HUP do what Ctrl-C does: the trainings and their folder go with this process."""
-    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in heard:
+def _signals_as_interrupts() -> Iterator[None]:
+    """Let TERM and HUP act like Ctrl-C, so that trainings and their folder are cleaned up."""
+    defaults = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in defaults:
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number in heard:
+        for number in defaults:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -107,12 +123,12 @@ def _phases(text: str) -> tuple[str, ...]:
     wanted = tuple(part.strip().upper() for part in text.split(","))
     for name in wanted:
         if name not in PHASES:
-            raise click.UsageError(f"--phases: {name} is none of {', '.join(PHASES)}")
+            raise click.UsageError(f"--phases: {name} is not a phase. Use {', '.join(PHASES)}")
     return wanted
 
 
-class _Watcher:
-    """Says what happens, and keeps it for the table."""
+class _ProofLog:
+    """Prints the events of a proof as they happen, and keeps them for the final table."""
 
     def __init__(self, gpus: int) -> None:
         self._gpus = gpus
@@ -124,42 +140,48 @@ class _Watcher:
 
     @property
     def has_failure(self) -> bool:
-        """Return whether a training has failed, whose output the verdict names."""
+        """Return True if a training failed; the verdict then names its output."""
         cause = self.verdict.get("cause")
         return bool(cause and cause["kind"] == "resume-fails")
 
-    def see(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
+    def add(self, event: dict[str, Any]) -> None:
+        """Print one event and keep it."""
         match str(event["verify"]):
             case "started":
-                self.started = {k: event[k] for k in ("device", "torch", "python")}
-                if event["device"] != "cpu" or self._gpus:
-                    no_gpu = "the CPU, for there is no GPU: its kernels are not proved"
-                    inform(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
+                self._started(event)
             case "whole":
-                again = "once more in a new interpreter: " if event["number"] == 2 else ""
-                inform(f"trained without interruption, {again}{event['seconds']:.1f} s")
+                again = " again, in a new process" if event["number"] == 2 else ""
+                inform(f"trained without interruption{again}: {event['seconds']:.1f} s")
             case "plan":
-                self._planned.update(event["phases"])
-                for phase in event["phases"]:
-                    self.rows[phase] = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
-                loop = " at moments, for it is a loop of its own: neither shortened nor with phases"
-                inform(
-                    f"interrupting it {self._planned.total()} times{loop * ('' in self._planned)}"
-                )
+                self._will_interrupt(event["phases"])
             case "interrupted":
                 self._interrupted(event)
             case "chain":
                 self.chain = {k: v for k, v in event.items() if k != "verify"}
-                how = "exact" if event["exact"] else "NOT exact"
+                result = "exact" if event["exact"] else "NOT exact"
                 times = count(event["interruptions"], "interruption")
-                inform(f"  {times} of {count(event['trainings'], 'training')}, in chains: {how}")
+                trainings = count(event["trainings"], "training")
+                inform(f"  {times} one after another, of {trainings}: {result}")
             case "probing":
                 inform(f"looking for the cause: {event['what']}")
             case _:
                 self.verdict = event
                 if (event["finding"] or {}).get("stage") == "repetition":
-                    self.rows, self.chain = {}, None  # what nobody interrupts differs as well
+                    self.rows, self.chain = {}, None  # uninterrupted trainings differ too
+
+    def _started(self, event: dict[str, Any]) -> None:
+        self.started = {k: event[k] for k in ("device", "torch", "python")}
+        if event["device"] != "cpu" or self._gpus:
+            no_gpu = "the CPU, because no GPU was found: GPU kernels are not verified"
+            inform(f"  on {no_gpu if event['device'] == 'cpu' else event['device']}")
+
+    def _will_interrupt(self, phases: list[str]) -> None:
+        self._planned.update(phases)
+        for phase in phases:
+            self.rows[phase] = {"phase": phase, "stops": 0, "kills": 0, "exact": 0}
+        inform(f"interrupting it {count(self._planned.total(), 'time')}")
+        if "" in self._planned:
+            inform("  at random moments: its own training loop has no phases to interrupt")
 
     def _interrupted(self, event: dict[str, Any]) -> None:
         phase = event["phase"]
@@ -168,19 +190,19 @@ class _Watcher:
         row["exact"] += event["exact"]
         total = row["stops"] + row["kills"]
         if total == self._planned[phase]:
-            how = "exact" if row["exact"] == total else f"{row['exact']} of {total} exact"
-            inform(f"  {phase or 'its own loop'}: {how}")
+            result = "exact" if row["exact"] == total else f"{row['exact']} of {total} exact"
+            inform(f"  {phase or 'its own loop'}: {result}")
 
 
-def _print(watcher: _Watcher, prepared: Prepared, *, as_json: bool) -> None:
+def _print(log: _ProofLog, prepared: Prepared, *, as_json: bool) -> None:
     from mtf.report.proofs import Proved, table_of, verdict_text
 
-    verdict, rows = watcher.verdict, list(watcher.rows.values())
-    proved = Proved(prepared.name, watcher.started, rows, watcher.chain)
+    verdict, rows = log.verdict, list(log.rows.values())
+    proved = Proved(prepared.name, log.started, rows, log.chain)
     if as_json:
-        said = {k: v for k, v in verdict.items() if k != "verify"}
-        facts = {"experiment": prepared.name, "notes": list(prepared.notes), **watcher.started}
-        click.echo(json.dumps({**facts, "phases": rows, "chain": watcher.chain, **said}, indent=2))
+        result = {k: v for k, v in verdict.items() if k != "verify"}
+        facts = {"experiment": prepared.name, "notes": list(prepared.notes), **log.started}
+        click.echo(json.dumps({**facts, "phases": rows, "chain": log.chain, **result}, indent=2))
         return
     if rows:
         print_table(table_of(rows))

@@ -1,4 +1,4 @@
-"""What a proof of resuming has come to, as a table and as sentences."""
+"""The result of `mtf verify-resume` as a table and as text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NAMES = {"repetition": ("first", "second")}
-_NO_PHASE = "(at moments: a loop of its own)"
+_NO_PHASE = "(random moments: own loop)"
 
 
 @dataclass(frozen=True)
 class Proved:
-    """What a verdict is about."""
+    """What was verified, on what, and how often it was interrupted."""
 
     name: str  # of the experiment
-    started: Mapping[str, Any]  # on what: device, versions
-    rows: Sequence[Mapping[str, Any]]  # a phase each
+    started: Mapping[str, Any]  # device and versions
+    rows: Sequence[Mapping[str, Any]]  # one a phase
     chain: Mapping[str, Any] | None
 
 
@@ -40,7 +40,7 @@ def _exact(row: Mapping[str, Any]) -> str:
 
 
 def verdict_text(verdict: Mapping[str, Any], proved: Proved) -> str:
-    """Return the verdict in words: what was proved, or what differs, since when, and why."""
+    """Return the verdict: what was verified, or the first difference with its likely cause."""
     seconds = f"{verdict['seconds']:.0f} s"
     if verdict["exact"]:
         return "\n".join(_proved(verdict, proved))
@@ -60,22 +60,22 @@ def verdict_text(verdict: Mapping[str, Any], proved: Proved) -> str:
 
 
 def _proved(verdict: Mapping[str, Any], proved: Proved) -> list[str]:
-    """Return lines to be shown to others: what was proved, on what, in what time."""
+    """Return the lines of a passed proof, complete enough to be shown to others."""
     stops, kills = (sum(row[kind] for row in proved.rows) for kind in ("stops", "kills"))
     where = f"in {count(len(proved.rows), 'phase')}"
     if [row["phase"] for row in proved.rows] == [""]:
-        where = "at moments"
+        where = "at random moments"
     chain = proved.chain
-    more = f", then {count(chain['interruptions'], 'time')} in chains" if chain else ""
+    more = f", then {count(chain['interruptions'], 'time')} one after another" if chain else ""
     device = "the CPU" if proved.started["device"] == "cpu" else proved.started["device"]
     versions = f"torch {proved.started['torch']}, Python {proved.started['python']}"
     tensors = f"{count(verdict['tensors'], 'tensor')} ({verdict['bytes'] / 1e6:.3g} MB)"
     return [
-        f"exact: {proved.name} ends in the same bits, whatever interrupts it",
+        f"exact: {proved.name} ends in the same bits, however it is interrupted",
         f"  interrupted  {count(stops + kills, 'time')} {where} ({stops} by TERM, USR1 or INT,"
         f" {kills} by KILL){more}; resumed in a new process each time",
-        f"  compared     every bit of {tensors}: weights, buffers, optimizer, generators; and of"
-        " counters, metrics and scalars",
+        f"  compared     every bit of {tensors}: weights, buffers, optimizer, random generators;"
+        " and of counters, metrics and scalars",
         f"  on           {device}, {versions}",
         f"  took         {verdict['seconds']:.0f} s: {count(verdict['trainings'], 'training')} in"
         f" {verdict['processes']} processes, {verdict['at_once']} at once",
@@ -84,10 +84,10 @@ def _proved(verdict: Mapping[str, Any], proved: Proved) -> list[str]:
 
 def _what(finding: Mapping[str, Any]) -> str:
     if finding["stage"] == "repetition":
-        return "two trainings differ that nobody interrupted"
+        return "two uninterrupted trainings differ"
     if finding["stage"] == "chain":
-        return "a training differs that was interrupted again and again"
-    return f"a training differs that got {finding['interruption']}"
+        return "a training that was interrupted repeatedly differs"
+    return f"a training that got {finding['interruption']} differs"
 
 
 def _step(finding: Mapping[str, Any], names: tuple[str, str]) -> str:

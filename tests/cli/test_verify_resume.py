@@ -102,7 +102,7 @@ def test_a_spec_of_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
         (("alnoe",), "no such file, experiment or grid here. Did you mean 'alone'?"),
         (("search", "--member", "lr=0.1"), "--member lr=0.1: no such member"),
         (("alone", "--member", "x"), "without members"),
-        (("alone", "--phases", "EPOCH"), "--phases: EPOCH is none of INIT, "),
+        (("alone", "--phases", "EPOCH"), "--phases: EPOCH is not a phase. Use INIT, "),
         (("README",), "README is not a spec"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
     cause = {"kind": "state-outside", "text": "Net.calls", "cure": "register_buffer"}
     verdict = {"exact": False, "seconds": 3.2, "finding": FINDING, "cause": cause}
     assert verdict_text(verdict, Proved("alone", STARTED, [], None)) == (
-        "NOT exact: a training differs that got SIGKILL after EPOCH_END number 1 (3 s)\n"
+        "NOT exact: a training that got SIGKILL after EPOCH_END number 1 differs (3 s)\n"
         "  first step    training batch 0 of epoch 1 (optimizer step 4), the first after the resume:"
         " loss 1 whole, 2 resumed\n"
         '    whole       {"step": 5}\n'
@@ -181,11 +181,11 @@ def test_a_verdict_to_be_shown_says_what_was_proved_on_what_in_what_time() -> No
         "tensors": 27, "bytes": 329_000,
     }  # fmt: skip
     assert verdict_text(verdict, Proved("alone", STARTED, rows, chain)).splitlines() == [
-        "exact: alone ends in the same bits, whatever interrupts it",
-        "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times in"
-        " chains; resumed in a new process each time",
-        "  compared     every bit of 27 tensors (0.329 MB): weights, buffers, optimizer, generators;"
-        " and of counters, metrics and scalars",
+        "exact: alone ends in the same bits, however it is interrupted",
+        "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times one"
+        " after another; resumed in a new process each time",
+        "  compared     every bit of 27 tensors (0.329 MB): weights, buffers, optimizer, random"
+        " generators; and of counters, metrics and scalars",
         "  on           the CPU, torch 2.13.0, Python 3.11.7",
         "  took         9 s: 11 trainings in 29 processes, 2 at once",
     ]
