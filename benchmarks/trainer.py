@@ -139,7 +139,7 @@ def seek() -> None:
     from torch.utils.data import Dataset
 
     from mtf.trainer.data.batches import LoadedBatches, Stream
-    from mtf.trainer.data.order import Plan
+    from mtf.trainer.data.order import SampleOrder
 
     class Numbers(Dataset[torch.Tensor]):
         def __len__(self) -> int:
@@ -150,7 +150,7 @@ def seek() -> None:
 
     data = Numbers()
     batches = LoadedBatches(
-        data, Plan(len(data), 32, 0, shuffled=True), seed=0, stream=Stream("train")
+        data, SampleOrder(len(data), 32, 0, shuffled=True), seed=0, stream=Stream("train")
     )
 
     def first_batch_s(at: int) -> float:

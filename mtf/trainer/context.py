@@ -35,7 +35,7 @@ from mtf import rundir
 from mtf.errors import TrainingError
 from mtf.trainer.components.factory import build_data, build_model
 from mtf.trainer.components.lr_schedulers import build_schedule
-from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, by_name
+from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, optimizers_by_name
 from mtf.trainer.loop.best_epochs import best_of, ranked
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.warm_start import origin_of, read_origin
@@ -102,7 +102,7 @@ class RunContext:
         monitor = monitored(self.config) or "train_loss"
         built = {
             name: build_schedule(self.config.scheduler, one, length, monitor=monitor)
-            for name, one in by_name(optimizer).items()
+            for name, one in optimizers_by_name(optimizer).items()
         }
         return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]
 

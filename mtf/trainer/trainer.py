@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import Length, schedules_of
-from mtf.trainer.components.optimizers import by_name
+from mtf.trainer.components.optimizers import optimizers_by_name
 from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.compute.step import StepEngine
-from mtf.trainer.data.batches import Stream, of_loader
-from mtf.trainer.data.mixing import combined
+from mtf.trainer.data.batches import Stream, batches_from_loader
+from mtf.trainer.data.mixing import mixed
 from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks
 from mtf.trainer.loop.ddp_warm_up import warm_up
 from mtf.trainer.loop.loop import HANDLERS, Loop
@@ -75,7 +75,7 @@ class GenericTrainer:
         self._run_dir = run_dir or _run_dir_of_job()
         monitor = monitored(config) or "train_loss"
         self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
-        self._engine = StepEngine(fabric, model, by_name(optimizer), config.training)
+        self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
@@ -118,13 +118,13 @@ class GenericTrainer:
         if not isinstance(loader, Mapping):
             return self._exact(loader, "train")  # type: ignore[no-any-return]
         parts = {name: self._exact(one, f"train/{name}") for name, one in loader.items()}
-        return combined(parts, self._config.training.combine)
+        return mixed(parts, self._config.training.combine)
 
     def _exact(self, loader: Any, name: str) -> Any:
         if loader is None:
             return None
         fabric = self._fabric
-        return of_loader(
+        return batches_from_loader(
             loader, seed=self._config.training.seed, stream=Stream(name, fabric.global_rank),
             world_size=fabric.world_size,
         )  # fmt: skip

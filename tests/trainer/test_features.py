@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
 
 from mtf.errors import MtfError
-from mtf.trainer.data.batches import TensorBatches
-from mtf.trainer.data.mixing import combined
-from mtf.trainer.data.order import Plan
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.callbacks import EMA, Callback, EarlyStopping, build_callbacks
 from mtf.trainer.loop.phases import Phase
@@ -291,50 +287,6 @@ def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
     start = weights[1e-30]
     assert (weights[None] - start).abs().max() > 1e-3
     assert 0.99e-4 < (weights[1e-4] - start).abs().max() < 1.01e-4
-
-
-# -- several sets ----------------------------------------------------------------------------------
-
-
-def sets() -> dict[str, TensorBatches]:
-    def one(size: int, first: int) -> TensorBatches:
-        data = TensorDataset(torch.arange(first, first + size))
-        return TensorBatches(data.tensors, Plan(size, 1, 0, shuffled=True))
-
-    return {"long": one(5, 0), "short": one(2, 100)}
-
-
-def seen(batches: Any, epoch: int, start: int) -> list[dict[str, int]]:
-    return [{k: int(v[0]) for k, v in b.items()} for b in batches.batches(epoch, start)]
-
-
-@pytest.mark.parametrize(("way", "length"), [(None, 5), ("shortest", 2), ("in_turn", 7)])
-def test_sets_are_combined_and_sought_alike(way: Any, length: int) -> None:
-    both = combined(sets(), way)
-    assert len(both) == length
-    for epoch in (0, 1):
-        whole = seen(both, epoch, 0)
-        assert len(whole) == length
-        assert all(seen(both, epoch, start) == whole[start:] for start in range(length + 1))
-
-
-def test_the_shorter_set_comes_around_in_a_new_order() -> None:
-    both = combined(sets(), "cycle")
-    rounds = [[b["short"] for b in seen(both, epoch, 0)] for epoch in range(6)]
-    for values in rounds:
-        assert {*values[:2]} == {*values[2:4]} == {100, 101}
-        assert {b["long"] for b in seen(both, 0, 0)} == set(range(5))
-    assert len({tuple(values) for values in rounds}) > 1
-
-
-def test_in_turn_every_sample_comes_once() -> None:
-    values = [next(iter(b.values())) for b in seen(combined(sets(), "in_turn"), 3, 0)]
-    assert sorted(values) == [0, 1, 2, 3, 4, 100, 101]
-
-
-def test_no_set_at_all_is_an_error() -> None:
-    with pytest.raises(MtfError, match="empty dict of data sets"):
-        combined({}, None)
 
 
 # -- several optimizers ----------------------------------------------------------------------------

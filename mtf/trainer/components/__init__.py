@@ -1,1 +1,1 @@
-"""Models, optimizers, schedulers and their registry: what a configuration names, built."""
+"""Builds the data, model, optimizer and learning-rate schedule that a configuration names."""

@@ -1,4 +1,4 @@
-"""From a configuration to data, model, optimizer and schedule."""
+"""Builds the data and the model that a configuration names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import UnknownNameError, call, load, plugins, unknown
+from mtf.trainer.components.registry import UnknownNameError, call, load, plugins, unknown_name
 from mtf.trainer.compute.rng import apart, seed_at
-from mtf.trainer.data.batches import LoadedBatches, Stream, TensorBatches, in_memory, of_loader
-from mtf.trainer.data.mixing import combined
-from mtf.trainer.data.order import Plan
+from mtf.trainer.data.batches import (
+    LoadedBatches,
+    Stream,
+    TensorBatches,
+    batches_from_loader,
+    tensors_of,
+)
+from mtf.trainer.data.mixing import mixed
+from mtf.trainer.data.order import SampleOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,48 +46,46 @@ _ZOOS = ("timm", "torchvision")
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains and validates on, and what models may ask of it."""
+    """The data a run trains and validates on, and its facts for building a model."""
 
     train: Batches
     validation: Batches | None
-    facts: Mapping[str, Any]  # input_shape, num_classes: those that are known
+    facts: Mapping[str, Any]  # input_shape and num_classes, where known
 
 
 def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) -> Data:
     """Return one rank's share of the data that a configuration names.
 
-    A data set's factory is called with ``split`` and, where it takes it, ``seed``; it returns a
-    map-style or iterable data set with a length, or a DataLoader; for the split that is trained on
-    also a dict of these by name.
+    The data set's factory is called with ``split`` and, if it takes it, ``seed``. It returns a
+    map-style or iterable data set with a length, or a DataLoader; for the training split it may
+    also return a dict of these by name.
 
     Raises:
         MtfError: a name or key is unknown, or the data does not fit the configuration.
     """
     factory = _dataset_factory(config.data.dataset_name)
-    deal = partial(_batches, config, world_size=world_size)
-    made = _dataset(factory, config, config.data.train_split)
-    several = made if isinstance(made, Mapping) else {"": made}
-    parts = {name: deal(one, Stream(_joined("train", name), rank)) for name, one in several.items()}
-    train = combined(parts, config.training.combine) if several is made else parts[""]
+    batches_of = partial(_batches, config, world_size=world_size)
+    built = _dataset(factory, config, config.data.train_split)
+    if isinstance(built, Mapping):
+        sets = {name: batches_of(s, Stream(f"train/{name}", rank)) for name, s in built.items()}
+        train = mixed(sets, config.training.combine)
+        first = next(iter(built.values()))
+    else:
+        train, first = batches_of(built, Stream("train", rank)), built
     validation: Batches | None = None
     if config.data.val_split is not None:
-        validation = deal(
-            _dataset(factory, config, config.data.val_split), Stream("validation", rank)
-        )
-    return Data(train, validation, _facts(next(iter(several.values()))))
-
-
-def _joined(name: str, part: str) -> str:
-    return f"{name}/{part}" if part else name
+        dataset = _dataset(factory, config, config.data.val_split)
+        validation = batches_of(dataset, Stream("validation", rank))
+    return Data(train, validation, _facts(first))
 
 
 def _dataset_factory(name: str) -> Callable[..., Any]:
     if ":" in name or name in DATASETS:
         return load(DATASETS.get(name, name), key="data.dataset_name")  # type: ignore[no-any-return]
-    found = plugins("mtf.datasets")
-    if name not in found:
-        raise unknown("data.dataset_name", name, {*DATASETS, *found})
-    return found[name].load()  # type: ignore[no-any-return]
+    installed = plugins("mtf.datasets")
+    if name not in installed:
+        raise unknown_name("data.dataset_name", name, {*DATASETS, *installed})
+    return installed[name].load()  # type: ignore[no-any-return]
 
 
 def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) -> Any:
@@ -92,46 +96,52 @@ def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) 
 def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_size: int) -> Batches:
     data, training = config.data, config.training
     if isinstance(dataset, DataLoader):
-        return of_loader(dataset, seed=training.seed, stream=stream, world_size=world_size)
+        return batches_from_loader(
+            dataset, seed=training.seed, stream=stream, world_size=world_size
+        )
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         loader: DataLoader[Any] = DataLoader(
             dataset, batch_size=training.batch_size, **_options(data)
         )
-        return of_loader(loader, seed=training.seed, stream=stream, world_size=world_size)
-    plan = _plan(_size(dataset, data.dataset_name), training, stream, world_size)
-    if (tensors := in_memory(dataset)) is not None:
-        return TensorBatches(tensors, plan)
+        return batches_from_loader(loader, seed=training.seed, stream=stream, world_size=world_size)
+    order = _order(_size(dataset, data.dataset_name), training, stream, world_size)
+    if (tensors := tensors_of(dataset)) is not None:
+        return TensorBatches(tensors, order)
     options = _options(data)
     if hasattr(dataset, "collate_fn"):
         options["collate_fn"] = dataset.collate_fn
-    # workers of the training stay for the next epoch; those of the validation would wait idly
+    # training workers are kept for the next epoch; validation workers would idle until then
     options["persistent_workers"] = data.num_workers > 0 and stream.is_train
-    return LoadedBatches(dataset, plan, seed=training.seed, stream=stream, **options)
+    return LoadedBatches(dataset, order, seed=training.seed, stream=stream, **options)
 
 
 def _size(dataset: Any, name: str) -> int:
     if not hasattr(dataset, "__len__"):
         raise MtfError(
-            f"data.dataset_name: {name} has no length: give it a __len__ that says how many samples"
-            " an epoch has"
+            f"data.dataset_name: {name} has no length: give it a __len__ that returns the number of"
+            " samples in an epoch"
         )
     return len(dataset)
 
 
-def _plan(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> Plan:
+def _order(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> SampleOrder:
     is_train = stream.is_train
     if size < world_size:
-        raise MtfError(f"{size} samples to {stream.name} on are too few for {world_size} ranks")
+        raise MtfError(f"the {stream.name} data has {size} samples, too few for {world_size} ranks")
     share = -(-size // world_size)
     if is_train and share < training.batch_size:
-        there = f"{size} samples there are"
+        available = f"{size} samples of the data set"
         if world_size > 1:
-            there = f"{share} samples that each of {world_size} ranks has of {size}"
-        raise MtfError(f"training.batch_size: {training.batch_size} is more than the {there}")
-    return Plan(
-        size, training.batch_size, training.seed, shuffled=is_train, rank=stream.rank,
+            available = f"{share} samples that each of {world_size} ranks gets of {size}"
+        raise MtfError(f"training.batch_size: {training.batch_size} is more than the {available}")
+    return SampleOrder(
+        size,
+        training.batch_size,
+        training.seed,
+        shuffled=is_train,
+        rank=stream.rank,
         world_size=world_size,
-    )  # fmt: skip
+    )
 
 
 def _options(data: DataConfig) -> dict[str, Any]:
@@ -140,16 +150,16 @@ def _options(data: DataConfig) -> dict[str, Any]:
 
 
 def _facts(dataset: Any) -> dict[str, Any]:
-    """Return what models may ask of the data: its own attributes, else as the first sample is."""
+    """Return ``input_shape`` and ``num_classes`` by the data set's attributes or first sample."""
     dataset = getattr(dataset, "dataset", dataset) if isinstance(dataset, DataLoader) else dataset
     facts: dict[str, Any] = {}
     for name in ("input_shape", "num_classes"):
         if hasattr(dataset, name):
             facts[name] = getattr(dataset, name)
-    if "num_classes" not in facts and hasattr(dataset, "classes"):  # torchvision's way
+    if "num_classes" not in facts and hasattr(dataset, "classes"):  # torchvision has it
         facts["num_classes"] = len(dataset.classes)
-    is_sought = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if "input_shape" not in facts and is_sought:
+    is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if "input_shape" not in facts and is_map_style:
         with apart(seed_at("facts")):
             sample = dataset[0]
         if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):
@@ -158,12 +168,12 @@ def _facts(dataset: Any) -> dict[str, Any]:
 
 
 def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Module:
-    """Return the model of a configuration.
+    """Return the model that a configuration names.
 
-    ``mlp``, ``transformer`` and the names of plug-ins; ``package.module:Name`` from the pinned
-    checkout; ``timm:name`` and ``torchvision:name``, or the bare name of a model there. It is
-    called with its further keys and those of ``hidden_size``, ``num_layers``, ``dropout``,
-    ``activation``, ``input_shape`` and ``num_classes`` that it takes.
+    Its ``type`` is ``mlp``, ``transformer`` or the name of a plug-in; ``package.module:Name`` in
+    the pinned checkout; ``timm:name`` or ``torchvision:name``, or just the name of a model there.
+    The model gets all further keys of the section, and those of ``hidden_size``, ``num_layers``,
+    ``dropout``, ``activation``, ``input_shape`` and ``num_classes`` that its signature names.
 
     Raises:
         MtfError: a name or key is unknown, or a package is not installed.
@@ -181,7 +191,9 @@ def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Modul
     offered = {field: getattr(config, field) for field in fields} | dict(facts)
     model = call(factory, key="model", asked=config.further, offered=offered)
     if not isinstance(model, torch.nn.Module):
-        raise MtfError(f"model.type: {config.type} returned a {type(model).__name__}, no nn.Module")
+        raise MtfError(
+            f"model.type: {config.type} returned a {type(model).__name__}: return an nn.Module"
+        )
     return model
 
 
@@ -190,9 +202,9 @@ def _found_in_zoo(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Mod
     for zoo in installed:
         if config.type in _zoo_names(zoo):
             return _from_zoo(zoo, config.type, config, facts)
-    error = unknown("model.type", config.type, {*MODELS, *plugins("mtf.models")})
+    error = unknown_name("model.type", config.type, {*MODELS, *plugins("mtf.models")})
     missing = " or ".join(f"pip install {zoo}" for zoo in _ZOOS if zoo not in installed)
-    hint = f" (a model of timm or torchvision: {missing})" if missing else ""
+    hint = f" (for models of timm or torchvision: {missing})" if missing else ""
     raise UnknownNameError(f"{error}{hint}")
 
 

@@ -1,16 +1,16 @@
-"""Learning-rate schedulers of torch by name, and when each takes its step."""
+"""Learning-rate schedulers of torch by name, and the interval at which each one steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch.optim import lr_scheduler
 
 from mtf.errors import MtfError
 from mtf.trainer.components.optimizers import OPTIMIZER
-from mtf.trainer.components.registry import call, load, unknown
+from mtf.trainer.components.registry import call, load, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,28 +24,28 @@ Interval = Literal["step", "epoch"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and when it takes its step."""
+    """A learning-rate scheduler and the interval at which it steps."""
 
     scheduler: lr_scheduler.LRScheduler
     interval: Interval
-    monitor: str | None = None  # the metric it is given, at the end of an epoch
+    monitor: str | None = None  # the metric it gets at the end of each epoch
 
-    def skip(self, ticks: int) -> None:
-        """Take so many steps at once; a cycle that comes to its end stays there.
+    def skip(self, steps: int) -> None:
+        """Take many steps at once; a cycle that has come to its end stays there.
 
-        One by one, since most schedulers compute a rate from the one before it.
+        They are taken one by one, since most schedulers compute a rate from the one before it.
         """
-        for _ in range(ticks):
+        for _ in range(steps):
             self._step()
 
-    def remember(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another scheduler that follows a metric has seen."""
-        vars(self.scheduler).update({k: v for k, v in state.items() if k in _SEEN})
+    def take_over_history(self, state: Mapping[str, Any]) -> None:
+        """Take the metric history out of the state of another ``ReduceLROnPlateau``."""
+        vars(self.scheduler).update({k: v for k, v in state.items() if k in _PLATEAU_HISTORY})
 
     def after_step(self) -> None:
-        """Take the step that follows an optimizer step; a cycle that is at its end stays there.
+        """Take the step that follows an optimizer step; a cycle stays at its end.
 
-        A training gets longer than planned where fewer ranks go on with it.
+        A training becomes longer than planned when it resumes on fewer ranks.
         """
         if self.interval == "step":
             self._step()
@@ -56,7 +56,7 @@ class Schedule:
             self.scheduler.step()
 
     def after_epoch(self) -> None:
-        """Take the step that follows an epoch's training."""
+        """Take the step that follows the training part of an epoch."""
         if self.interval == "epoch" and self.monitor is None:
             self.scheduler.step()
 
@@ -64,24 +64,26 @@ class Schedule:
         """Take the step that needs the epoch's metrics.
 
         Raises:
-            MtfError: the monitored one is not among them.
+            MtfError: the monitored metric is missing.
         """
         if self.monitor is None:
             return
         if self.monitor not in metrics:
             raise MtfError(
-                f"scheduler.monitor: no metric {self.monitor!r}; there are {', '.join(metrics)}"
+                f"scheduler.monitor: no metric {self.monitor!r}. Metrics are {', '.join(metrics)}"
             )
         self.scheduler.step(metrics[self.monitor])  # type: ignore[arg-type]
 
 
-# what ReduceLROnPlateau has gathered; the rest of its state are settings
-_SEEN = frozenset({"best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr"})
+# the metric history in the state of ReduceLROnPlateau; the rest are settings
+_PLATEAU_HISTORY = frozenset(
+    {"best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr"}
+)
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is, in both units."""
+    """The length of a training in optimizer steps and in epochs."""
 
     steps: int
     epochs: int
@@ -91,7 +93,7 @@ class Length:
         return self.steps if interval == "step" else self.epochs
 
 
-# Short names: the class, when it steps, and what it gets that the user did not say.
+# Short names: the class, its interval, and defaults computed from the length and the learning rate.
 _Defaults = "Callable[[int, float], Mapping[str, Any]]"
 _SHORT: dict[str, tuple[str, Interval, Callable[[int, float], Mapping[str, Any]]]] = {
     "cosine": ("CosineAnnealingLR", "step", lambda total, _: {"T_max": total}),
@@ -130,16 +132,16 @@ _LONG = {name.lower(): short for short, (name, _, _) in _SHORT.items()}
 def build_schedule(
     config: SchedulerConfig, optimizer: Optimizer, length: Length, *, monitor: str
 ) -> Schedule:
-    """Return the schedule of a configuration.
+    """Return the schedule that a configuration names.
 
     Besides the scheduler's own keys, the section takes ``interval`` (``step`` or ``epoch``) and,
-    for one that watches a metric, ``monitor``.
+    for a scheduler that watches a metric, ``monitor``.
 
     Args:
         config: the section.
-        optimizer: the raw one, whose learning rate is scheduled.
-        length: of the whole training, which schedulers without an own length are fitted to.
-        monitor: the metric that is watched unless the section says another.
+        optimizer: the optimizer (not wrapped by Fabric) whose learning rate is scheduled.
+        length: the length of the whole training; schedulers without a length of their own get it.
+        monitor: the metric to watch unless the section names another.
 
     Raises:
         MtfError: a name or key is unknown or missing.
@@ -158,7 +160,7 @@ def build_schedule(
 def schedule_of(
     scheduler: lr_scheduler.LRScheduler, interval: Interval | None = None, *, monitor: str
 ) -> Schedule:
-    """Return when a ready-made scheduler takes its step: its kind's usual interval unless said."""
+    """Return the schedule of a scheduler, with the usual interval of its class by default."""
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         return Schedule(scheduler, "epoch", monitor)
     if interval is None:
@@ -172,13 +174,13 @@ Schedulers = Scheduler | Mapping[str, Scheduler] | None
 
 
 def schedules_of(given: Schedulers, *, monitor: str) -> dict[str, Schedule]:
-    """Return schedules by their optimizers' names, see ``optimizers.by_name``."""
+    """Return schedules by the name of their optimizer, see ``optimizers.optimizers_by_name``."""
     if given is None:
         return {}
-    several = given if isinstance(given, Mapping) else {OPTIMIZER: given}
+    schedulers = given if isinstance(given, Mapping) else {OPTIMIZER: given}
     return {
-        name: one if isinstance(one, Schedule) else schedule_of(one, monitor=monitor)
-        for name, one in several.items()
+        name: s if isinstance(s, Schedule) else schedule_of(s, monitor=monitor)
+        for name, s in schedulers.items()
     }
 
 
@@ -191,10 +193,11 @@ def _find(name: str) -> tuple[Any, Interval, Callable[[int, float], Mapping[str,
         return getattr(lr_scheduler, class_name), interval, defaults
     if name.lower() in _CLASSES:
         return _CLASSES[name.lower()], "step", lambda *_: {}
-    raise unknown("scheduler.type", name, {*_SHORT, *_CLASSES})
+    raise unknown_name("scheduler.type", name, {*_SHORT, *_CLASSES})
 
 
-def _interval(said: Any) -> Interval:
-    if said not in ("step", "epoch"):
-        raise MtfError(f"scheduler.interval: expected step or epoch, got {said!r}")
-    return said  # type: ignore[no-any-return]  # just compared
+def _interval(value: Any) -> Interval:
+    for interval in get_args(Interval):
+        if value == interval:
+            return interval  # type: ignore[no-any-return]
+    raise MtfError(f"scheduler.interval: expected step or epoch, got {value!r}")

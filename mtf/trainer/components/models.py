@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def activation_named(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return an activation function by its name in ``torch.nn.functional``.
+    """Return the function of that name in ``torch.nn.functional``.
 
     Raises:
-        MtfError: there is none of that name.
+        MtfError: there is no such function.
     """
     found = getattr(functional, name.lower(), None)
     if not callable(found) or name.startswith("_"):
@@ -32,7 +32,7 @@ def activation_named(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class MLP(nn.Module):
-    """A stack of hidden layers over the flattened input."""
+    """A multilayer perceptron over the flattened input."""
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class MLP(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A transformer encoder whose mean over the tokens is classified.
+    """A transformer encoder that classifies the mean over the tokens.
 
-    Numbers come as [B, F] (each feature a token), [B, T, F], or images [B, C, height, width] (each
-    row a token). Token ids, int64 [B, T], need ``vocab_size``.
+    Its input is [B, F] (each feature is a token), [B, T, F], or images [B, C, height, width] (each
+    row is a token). With ``vocab_size``, it is token ids, int64 [B, T].
     """
 
-    def __init__(  # noqa: PLR0913 -- each is a key of the model section
+    def __init__(  # noqa: PLR0913 -- each is a key of the section `model`
         self,
         *,
         input_shape: Sequence[int],
@@ -92,15 +92,20 @@ class Transformer(nn.Module):
         )
         self.positions = nn.Parameter(torch.randn(tokens, hidden_size) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            hidden_size, heads, feedforward_size or 4 * hidden_size, dropout,
-            activation_named(activation), batch_first=True, norm_first=True,
-        )  # fmt: skip
+            hidden_size,
+            heads,
+            feedforward_size or 4 * hidden_size,
+            dropout,
+            activation_named(activation),
+            batch_first=True,
+            norm_first=True,
+        )
         self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(hidden_size)
         self.head = nn.Linear(hidden_size, num_classes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return logits [B, K]."""
+        """Return logits [B, K] of inputs, see the class."""
         x_btf = inputs if self._has_ids else _as_tokens(inputs)
         x_bth = self.embed(x_btf)
         x_bth = self.encoder(x_bth + self.positions[: x_bth.shape[1]])
@@ -108,7 +113,7 @@ class Transformer(nn.Module):
 
 
 def _tokens(shape: Sequence[int]) -> tuple[int, int]:
-    """Return T and F of an input's shape."""
+    """Return T and F for the shape of one input."""
     match tuple(shape):
         case (features,):
             return features, 1
@@ -117,7 +122,7 @@ def _tokens(shape: Sequence[int]) -> tuple[int, int]:
         case (channels, height, width):
             return height, channels * width
         case other:
-            raise MtfError(f"model.type: the transformer takes no input of shape {other}")
+            raise MtfError(f"model.type: transformer does not take inputs of shape {other}")
 
 
 def _as_tokens(inputs: torch.Tensor) -> torch.Tensor:

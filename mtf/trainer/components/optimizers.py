@@ -1,4 +1,4 @@
-"""Optimizers of torch by their lower-case names, each given the keys that it has."""
+"""Optimizers of torch by their lower-case names, built with the keys that each one takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import call, load, unknown
+from mtf.trainer.components.registry import call, load, unknown_name
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -19,33 +19,33 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): found
     for name, found in vars(torch.optim).items()
     if isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    # LBFGS wants a function that computes the loss again, which this loop has not
+    # LBFGS needs a closure that computes the loss again; the loop has none
     if found not in (torch.optim.Optimizer, torch.optim.LBFGS)
 }
 
 
-OPTIMIZER = "optimizer"  # the name of the one there is, where there are not several
+OPTIMIZER = "optimizer"  # the name of a single optimizer
 
 
-def by_name(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
-    """Return one or several optimizers by name.
+def optimizers_by_name(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
+    """Return one or several optimizers as a dict from name to optimizer.
 
     Raises:
-        MtfError: an empty dict.
+        MtfError: the dict is empty.
     """
     if isinstance(given, Mapping) and not given:
-        raise MtfError("there must be at least one optimizer")
+        raise MtfError("the dict of optimizers is empty: return at least one optimizer")
     return dict(given) if isinstance(given, Mapping) else {OPTIMIZER: given}
 
 
 def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimizers:
-    """Return the optimizer of a configuration over a model's parameters.
+    """Return the optimizer that a configuration names, for the parameters of a model.
 
-    A model's own ``configure_optimizers(config)`` is called where it has one, with the section; it
-    returns an optimizer, or a dict of several by name.
+    If the model has a method ``configure_optimizers(config)``, it is called with the section
+    instead. It returns an optimizer, or a dict of optimizers by name.
 
     Raises:
-        MtfError: the name or a key is unknown, or the model has no parameters to train.
+        MtfError: a name or key is unknown, or the model has no parameters to train.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -55,28 +55,30 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
     if ":" in config.type:
         factory = load(config.type, key="optimizer.type")
     elif (factory := OPTIMIZERS.get(config.type.lower())) is None:
-        raise unknown("optimizer.type", config.type, OPTIMIZERS)
+        raise unknown_name("optimizer.type", config.type, OPTIMIZERS)
     offered = {"lr": config.lr, "weight_decay": config.weight_decay, "betas": config.betas}
-    made = call(
+    optimizer: torch.optim.Optimizer = call(
         factory, key="optimizer", asked=config.further, offered={"params": parameters, **offered}
     )
-    _say_what_is_not_used(made, config)
-    return made  # type: ignore[no-any-return]  # a user's factory is taken at its word
+    _report_unused_settings(optimizer, config)
+    return optimizer
 
 
-def _checked(made: Any, model: torch.nn.Module) -> Optimizers:
-    several = list(made.values()) if isinstance(made, Mapping) else [made]
-    if not several or not all(isinstance(one, torch.optim.Optimizer) for one in several):
+def _checked(returned: Any, model: torch.nn.Module) -> Optimizers:
+    optimizers = list(returned.values()) if isinstance(returned, Mapping) else [returned]
+    if not optimizers or not all(isinstance(o, torch.optim.Optimizer) for o in optimizers):
         raise MtfError(
-            f"{type(model).__name__}.configure_optimizers returned a {type(made).__name__}: return"
-            " an optimizer of torch, or a dict of several by name"
+            f"{type(model).__name__}.configure_optimizers returned a {type(returned).__name__}:"
+            " return a torch optimizer, or a dict of optimizers by name"
         )
-    return made  # type: ignore[no-any-return]  # just checked
+    checked: Optimizers = returned
+    return checked
 
 
-def _say_what_is_not_used(made: Any, config: OptimizerConfig) -> None:
+def _report_unused_settings(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
     fields = type(config).model_fields
     for name in ("lr", "weight_decay", "betas"):
         value = getattr(config, name)
-        if name not in made.defaults and value not in (fields[name].default, 0):
-            say(f"optimizer.{name}: {type(made).__name__} has none, so {value} is not used")
+        if name not in optimizer.defaults and value not in (fields[name].default, 0):
+            kind = type(optimizer).__name__
+            say(f"optimizer.{name}: {value} is ignored: {kind} has no such setting")

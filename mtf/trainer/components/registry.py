@@ -1,4 +1,4 @@
-"""Names to things: built-in ones, those of plug-ins, and ``package.module:Name`` of the user."""
+"""Finds models, data sets, ... by name, plug-in or ``package.module:Name``, and calls them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 class UnknownNameError(MtfError):
-    """A configuration names something that is nowhere."""
+    """A name in a configuration was not found."""
 
 
 def load(target: str, *, key: str) -> Any:
-    """Return what ``package.module:Name`` names, imported from the pinned checkout.
+    """Return the object ``package.module:Name``, imported from the pinned checkout.
 
     Args:
-        target: the name.
-        key: the configuration key that says it, for the error.
+        target: ``package.module:Name``.
+        key: the configuration key with that value, for the error.
 
     Raises:
-        UnknownNameError: there is no such module, or no such name in it.
+        UnknownNameError: the module does not exist, or has no such name.
     """
     module_name, _, name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:
         if not e.name or not f"{module_name}.".startswith(f"{e.name}."):
-            raise  # the module is there, and imports something that is not
+            raise  # the module exists, and imports one that does not
         raise UnknownNameError(
             f"{key}: {target}: no module {e.name!r} in the pinned checkout. Commit it, at the"
             " repository's root or under src/"
@@ -51,12 +51,12 @@ def load(target: str, *, key: str) -> Any:
 
 
 def plugins(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Return what installed packages register under an entry-point group, by name."""
+    """Return the entry points that installed packages register in a group, by name."""
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
-def unknown(key: str, name: str, known: Collection[str]) -> UnknownNameError:
-    """Return the error for a name that nothing has."""
+def unknown_name(key: str, name: str, known: Collection[str]) -> UnknownNameError:
+    """Return the error for a name that was not found."""
     near = did_you_mean(name, known)
     own = "" if near.endswith("?") else ". Or name your own as package.module:Name"
     return UnknownNameError(f"{key}: unknown name {name!r}. {near}{own}")
@@ -69,16 +69,16 @@ def call(
     asked: Mapping[str, Any],
     offered: Mapping[str, Any],
 ) -> Any:
-    """Call a factory with all that was asked for, and as much of the offer as it takes.
+    """Call a factory with the user's keys, and with those defaults that its signature names.
 
     Args:
         factory: a class or function.
         key: the configuration section, for the error.
-        asked: the user's further keys; each must be taken.
-        offered: values with defaults; what the signature has no name for is left out.
+        asked: the user's further keys; the factory must take each of them.
+        offered: defaults; those that the signature does not name are left out.
 
     Raises:
-        MtfError: it does not take a key that was asked for, or needs one that is not there.
+        MtfError: the factory does not take one of the user's keys, or needs one that is missing.
     """
     parameters = _parameters(factory)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -95,10 +95,9 @@ def call(
 
 
 def _parameters(factory: Factory) -> list[inspect.Parameter]:
-    """Return what a factory takes.
+    """Return the parameters of a factory.
 
-    A model without an ``__init__`` of its own takes nothing: torch's has ``**kwargs``, and refuses
-    them.
+    A model without an ``__init__`` of its own has none: torch's has ``**kwargs`` and refuses them.
     """
     inherited = getattr(getattr(factory, "__init__", None), "__module__", None)
     if isinstance(factory, type) and inherited == "torch.nn.modules.module":

@@ -1,1 +1,1 @@
-"""Data sets, batches and their order, as functions of seed, epoch and batch."""
+"""Data sets, batches and their order: all are functions of seed, epoch and batch."""

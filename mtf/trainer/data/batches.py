@@ -1,7 +1,7 @@
-"""Batches as pure functions of (seed, epoch, batch): which samples, and all that is random in them.
+"""Training batches: their samples and random numbers depend on (seed, epoch, batch) alone.
 
-No loader and no worker holds state. A resume opens the epoch at its next batch, whatever number of
-workers made the batches before.
+No loader and no worker holds state. A resume opens the epoch at its next batch, with any number of
+data workers.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from torch.utils.data import (
 
 from mtf.errors import MtfError
 from mtf.trainer.compute.rng import apart, seed_at, seed_cpu
-from mtf.trainer.data.order import order_of
+from mtf.trainer.data.order import order_from_sampler
 from mtf.trainer.runtime.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mtf.trainer.data.order import Indices, Order
+    from mtf.trainer.data.order import BatchOrder, Indices
 
 
 class Batches(Protocol):
-    """What the loop trains on."""
+    """The data that the loop trains or validates on."""
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch, at least 1."""
+        """Return the number of batches in an epoch, at least 1."""
         ...
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the batches of an epoch from number ``start`` on."""
+        """Yield the batches of an epoch, from batch ``start`` on."""
         ...
 
 
 class TensorBatches:
-    """Batches of data that lies in memory: cut out at once, without workers."""
+    """Batches of tensors in memory: each is one index operation, without data workers."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor], order: Order) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor], order: BatchOrder) -> None:
         self._tensors = tensors
         self._order = order
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self._order)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -67,105 +67,109 @@ class TensorBatches:
             yield tuple(tensor[chosen] for tensor in self._tensors)
 
     def samples(self, epoch: int, batch: int) -> Indices:
-        """Return the indices of a batch's samples."""
+        """Return the indices of the samples of a batch."""
         return next(self._order.batches(epoch, batch))
 
-    def taken(self, batches: int, world_size: int) -> int:
-        """Return how many samples that many batches on each of the ranks have taken."""
-        return self._order.taken(batches, world_size)
+    def samples_used(self, batches: int, world_size: int) -> int:
+        """Return the number of samples in the first ``batches`` batches of all ranks together."""
+        return self._order.samples_used(batches, world_size)
 
-    def rest(self, offset: int) -> TensorBatches:
-        """Return the batches after the first ``offset`` samples of an epoch."""
-        return TensorBatches(self._tensors, self._order.rest(offset))
+    def after_samples(self, offset: int) -> TensorBatches:
+        """Return the batches of an epoch without its first ``offset`` samples."""
+        return TensorBatches(self._tensors, self._order.after_samples(offset))
 
 
 class LoadedBatches:
-    """Batches of a map-style data set through torch's DataLoader and its workers.
+    """Batches of a map-style data set, made by torch's DataLoader and its workers.
 
     Args:
         dataset: the data set.
         order: which of its samples make which batch.
-        seed: of the training.
-        stream: tells these batches' random numbers from others.
-        collate_fn: makes a batch of samples; where the loader does not batch, of what is one.
-        is_batched: whether a batch is made of samples; False: each one of the order's is a batch.
-        options: further ones of torch's DataLoader.
+        seed: the training's seed.
+        stream: separates the random numbers of these batches from others.
+        collate_fn: turns a list of samples into a batch; without batching, it gets each item.
+        is_batched: False where each item of the data set is a whole batch.
+        options: further options of torch's DataLoader.
     """
 
     def __init__(
-        self, dataset: Any, order: Order, *, seed: int, stream: Stream,
+        self, dataset: Any, order: BatchOrder, *, seed: int, stream: Stream,
         collate_fn: Callable[[Any], Any] = default_collate, is_batched: bool = True, **options: Any,
     ) -> None:  # fmt: skip
-        self._places = _Places(order, stream)
+        self._sampler = _PositionedBatches(order, stream)
         self._order = order
-        self._anew: Callable[..., LoadedBatches] = partial(
+        self._copy: Callable[..., LoadedBatches] = partial(
             LoadedBatches, dataset, seed=seed, collate_fn=collate_fn, is_batched=is_batched,
             **options,
         )  # fmt: skip
-        how: Any = {"batch_sampler": self._places}
+        batching: Any = {"batch_sampler": self._sampler}
         if not is_batched:
-            how = {"batch_size": None, "sampler": self._places}
-        made = _Seeded(dataset, seed, collate_fn, is_batched=is_batched)
-        self._loader: DataLoader[Any] = DataLoader(made, collate_fn=_as_it_is, **how, **options)
+            batching = {"batch_size": None, "sampler": self._sampler}
+        seeded = _SeededBatchDataset(dataset, seed, collate_fn, is_batched=is_batched)
+        self._loader: DataLoader[Any] = DataLoader(
+            seeded, collate_fn=_identity, **batching, **options
+        )
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        return len(self._places)
+        """Return the number of batches in an epoch."""
+        return len(self._sampler)
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield what the data set's samples collate to."""
-        self._places.epoch, self._places.start = epoch, start
-        return _iter_unseen(self._loader)
+        """Yield the collated batches of an epoch, from batch ``start`` on."""
+        self._sampler.epoch, self._sampler.start = epoch, start
+        return _open_without_side_effects(self._loader)
 
     def samples(self, epoch: int, batch: int) -> Indices:
-        """Return the indices of a batch's samples."""
+        """Return the indices of the samples of a batch."""
         return next(self._order.batches(epoch, batch))
 
-    def taken(self, batches: int, world_size: int) -> int:
-        """Return how many samples that many batches on each of the ranks have taken."""
-        return self._order.taken(batches, world_size)
+    def samples_used(self, batches: int, world_size: int) -> int:
+        """Return the number of samples in the first ``batches`` batches of all ranks together."""
+        return self._order.samples_used(batches, world_size)
 
-    def rest(self, offset: int) -> LoadedBatches:
-        """Return the batches after the first ``offset`` samples of an epoch."""
-        stream = self._places.stream
-        stream = replace(stream, name=f"{stream.name}+{offset}")  # other batches, other numbers
-        return self._anew(self._order.rest(offset), stream=stream)
+    def after_samples(self, offset: int) -> LoadedBatches:
+        """Return the batches of an epoch without its first ``offset`` samples."""
+        stream = self._sampler.stream
+        # these are different batches, so they get different random numbers
+        stream = replace(stream, name=f"{stream.name}+{offset}")
+        return self._copy(self._order.after_samples(offset), stream=stream)
 
 
 class ReplayedBatches:
-    """Batches of a loader that cannot be sought, such as of an iterable data set.
+    """Batches of a non-seekable loader, such as one of an IterableDataset.
 
-    The epoch's generators are seeded at its start and earlier batches are made once more. Which
-    worker makes which sample is part of the order, so the number of workers must stay; each epoch
-    has new ones, since persistent ones would draw on from the epoch before.
+    The generators are seeded at the start of the epoch, and a resume makes the earlier batches
+    again. The order depends on which worker makes which sample, so a resume needs the same number
+    of workers. Each epoch starts new workers: persistent ones would go on with the generator
+    states of the epoch before.
 
     Attributes:
-        fixed: what must be at a resume as it was, by its key in the configuration.
+        fixed: settings that a resume may not change, from configuration key to value.
     """
 
     def __init__(self, loader: DataLoader[Any], seed: int, stream: Stream) -> None:
         self._loader = copy.copy(loader)
         vars(self._loader)["persistent_workers"] = False
-        self._place = (seed, stream.name, stream.rank)
+        self._seed_parts = (seed, stream.name, stream.rank)
         self.fixed = {"data.num_workers": loader.num_workers}
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self._loader)
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the loader's batches after the first ``start``."""
         if hasattr(self._loader.dataset, "set_epoch"):
             self._loader.dataset.set_epoch(epoch)
-        with apart(seed_at("loader", *self._place, epoch)), _signals_held():
+        with apart(seed_at("loader", *self._seed_parts, epoch)), _signals_blocked():
             batches = iter(self._loader)
         for batch in itertools.count():
-            with apart(seed_at("data", *self._place, epoch, batch)):
-                made = next(batches, _END)
-            if made is _END:
+            with apart(seed_at("data", *self._seed_parts, epoch, batch)):
+                content = next(batches, _END)
+            if content is _END:
                 return
             if batch >= start:
-                yield made
+                yield content
 
 
 _END = object()
@@ -173,22 +177,22 @@ _END = object()
 
 @dataclass(frozen=True)
 class Stream:
-    """Tells the random numbers of one rank's training batches from all others."""
+    """Name of a sequence of batches; its random numbers are independent of other streams'."""
 
     name: str  # "validation", "train", or "train/" and the name of one of several sets
     rank: int = 0
 
     @property
     def is_train(self) -> bool:
-        """Return whether it is trained on."""
+        """Return True if these batches are trained on, not validated on."""
         return self.name != "validation"
 
 
-def in_memory(dataset: object) -> Sequence[torch.Tensor] | None:
-    """Return the tensors of a data set that is nothing else, and so draws no random numbers."""
+def tensors_of(dataset: object) -> Sequence[torch.Tensor] | None:
+    """Return the tensors of a data set that only indexes them and draws nothing, else None."""
     if isinstance(dataset, TensorDataset) and _is_plain(type(dataset)):
         return dataset.tensors
-    if type(dataset) is Subset and (tensors := in_memory(dataset.dataset)):
+    if type(dataset) is Subset and (tensors := tensors_of(dataset.dataset)):
         return [tensor[torch.as_tensor(dataset.indices)] for tensor in tensors]
     return None
 
@@ -197,11 +201,11 @@ def _is_plain(kind: type[TensorDataset]) -> bool:
     return kind.__getitem__ is TensorDataset.__getitem__ and not hasattr(kind, "__getitems__")
 
 
-def of_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Batches:
-    """Return a user's DataLoader as exact batches: same data, sizes and workers.
+def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Batches:
+    """Return the batches of a user's DataLoader, made repeatable: same data, sizes and workers.
 
     Raises:
-        MtfError: it has no length.
+        MtfError: it is not a DataLoader, has no length, or has no batch.
     """
     if not isinstance(loader, DataLoader):
         if hasattr(loader, "batches") and hasattr(loader, "__len__"):
@@ -211,18 +215,20 @@ def of_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Bat
         length = len(loader)
     except TypeError:
         raise MtfError(
-            "the loader has no length: give its data set a __len__ that says how many samples an"
-            " epoch has"
+            "the loader has no length: give its data set a __len__ that returns the number of"
+            " samples in an epoch"
         ) from None
     if length == 0:
-        raise MtfError("the loader has no batch: the data set is empty, or drop_last drops it all")
+        raise MtfError(
+            "the loader has no batch: the data set is empty, or drop_last leaves nothing"
+        )
     if isinstance(loader.dataset, IterableDataset):
         return ReplayedBatches(loader, seed, stream)
     is_batched = loader.batch_sampler is not None
     sampler = (
         loader.batch_sampler if is_batched else BatchSampler(loader.sampler, 1, drop_last=False)
     )
-    order = order_of(sampler, seed, stream.rank, world_size, even=stream.is_train)
+    order = order_from_sampler(sampler, seed, stream.rank, world_size, even=stream.is_train)
     return LoadedBatches(
         loader.dataset, order, seed=seed, stream=stream, is_batched=is_batched,
         **_options_of(loader),
@@ -237,8 +243,8 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a batch stands; it travels to the worker beside its indices."""
+class _Position:
+    """The position of a batch; the data worker gets it together with the indices."""
 
     stream: str
     epoch: int
@@ -246,10 +252,10 @@ class _Place:
     rank: int
 
 
-class _Places:
-    """Puts its place before each batch's indices."""
+class _PositionedBatches:
+    """The sampler that a DataLoader gets: yields the position and the indices of each batch."""
 
-    def __init__(self, order: Order, stream: Stream) -> None:
+    def __init__(self, order: BatchOrder, stream: Stream) -> None:
         self._order = order
         self.stream = stream
         self.epoch = self.start = 0
@@ -257,19 +263,19 @@ class _Places:
     def __len__(self) -> int:
         return len(self._order)
 
-    def __iter__(self) -> Iterator[_Placed]:
+    def __iter__(self) -> Iterator[_PositionedIndices]:
         epoch, start = self.epoch, self.start
         for batch, indices in enumerate(self._order.batches(epoch, start), start):
-            yield _Place(self.stream.name, epoch, batch, self.stream.rank), indices
+            yield _Position(self.stream.name, epoch, batch, self.stream.rank), indices
 
 
-_Placed = tuple[_Place, "Indices"]
+_PositionedIndices = tuple[_Position, "Indices"]
 
 
-class _Seeded(Dataset[Any]):
-    """Makes whole batches, in whatever process: its generators are seeded from the batch's place.
+class _SeededBatchDataset(Dataset[Any]):
+    """Makes whole batches, in any process, with generators seeded from the batch's position.
 
-    Collating is part of it, for that may draw random numbers too, as mixing samples does.
+    It collates too, because a collate function may draw random numbers, for example to mix samples.
     """
 
     def __init__(
@@ -279,54 +285,56 @@ class _Seeded(Dataset[Any]):
         self._seed = seed
         self._collate = collate
         self._is_batched = is_batched
-        self._pure = in_memory(dataset) is not None and collate is default_collate
+        self._draws_nothing = tensors_of(dataset) is not None and collate is default_collate
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, placed: _Placed) -> Any:
-        place, indices = placed
-        if self._pure:
-            return self._made(indices)
-        seed = seed_at("data", self._seed, place.stream, place.epoch, place.batch, place.rank)
+    def __getitem__(self, positioned: _PositionedIndices) -> Any:
+        position, indices = positioned
+        if self._draws_nothing:
+            return self._make(indices)
+        seed = seed_at(
+            "data", self._seed, position.stream, position.epoch, position.batch, position.rank
+        )
         if get_worker_info() is None:
             with apart(seed):
-                return self._made(indices)
+                return self._make(indices)
         seed_cpu(seed)
-        return self._made(indices)
+        return self._make(indices)
 
-    __getitems__ = __getitem__  # what torch asks a data set for where a loader makes batches
+    __getitems__ = __getitem__  # torch calls it where a loader makes batches
 
-    def _made(self, indices: Indices) -> Any:
+    def _make(self, indices: Indices) -> Any:
         if not self._is_batched:
             return self._collate(self._dataset[indices[0]])
-        whole: Callable[[Indices], Any] | None = getattr(self._dataset, "__getitems__", None)
-        samples = whole(indices) if whole else [self._dataset[index] for index in indices]
+        get_all: Callable[[Indices], Any] | None = getattr(self._dataset, "__getitems__", None)
+        samples = get_all(indices) if get_all else [self._dataset[index] for index in indices]
         return self._collate(samples)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _iter_unseen(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Open a loader so that neither the generators nor a signal notice it.
+def _open_without_side_effects(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Open a loader without changing any generator, and with workers that ignore our signals.
 
-    ``iter`` draws the workers' base seed from the global generator, shuffled or not: a second one
-    after a resume would shift every dropout that follows. And a worker that dies of the TERM that
-    SLURM sends to every process would fail the training before it can save.
+    ``iter`` always draws the workers' base seed from the global generator. A resume opens the
+    loader once more, which would shift every dropout mask that follows. And SLURM sends TERM to
+    every process: a worker that died of it would fail the training before it can save.
     """
     before = torch.get_rng_state()
     try:
-        with _signals_held():
+        with _signals_blocked():
             return iter(loader)
     finally:
         torch.set_rng_state(before)
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold our signals back; processes that start meanwhile never get them."""
+def _signals_blocked() -> Iterator[None]:
+    """Block the stop signals; processes started meanwhile inherit the mask and never get them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The built-in data sets, in memory. Every one says its ``input_shape`` and ``num_classes``."""
+"""The built-in data sets, in memory, each with its ``input_shape`` and ``num_classes``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.data import TensorDataset
 from mtf.errors import MtfError
 
 SPLITS = ("train", "validation")
-_SPLIT_SEED = 20_250_101  # of the split, not of the run: all runs validate on the same samples
+_SPLIT_SEED = 20_250_101  # not the run's seed, so that all runs validate on the same samples
 
 
 class Classified(TensorDataset):
-    """Inputs, float32 [N, ...], and their classes, int64 [N]."""
+    """A data set of inputs, float32 [N, ...], and their classes, int64 [N]."""
 
     def __init__(self, inputs: torch.Tensor, targets: torch.Tensor, num_classes: int) -> None:
         super().__init__(inputs, targets)
@@ -28,11 +28,11 @@ class Classified(TensorDataset):
 def digits(split: str) -> Classified:
     """Return a split of scikit-learn's 1,797 hand-written digits: images [1, 8, 8], 10 classes.
 
-    80 % train, 20 % validation, always the same; normalised by the training part's mean and
-    deviation.
+    The split is always the same: 80 % train, 20 % validation. Images are normalised by the mean
+    and the standard deviation of the training part.
 
     Raises:
-        MtfError: scikit-learn is not installed, or there is no such split.
+        MtfError: scikit-learn is not installed, or the split does not exist.
     """
     images, targets = _read_digits()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT_SEED))
@@ -51,10 +51,10 @@ def synthetic(
     noise: float = 0.5,
     data_seed: int = 0,
 ) -> Classified:
-    """Return a split of gaussian clusters [num_features], one a class; ``noise`` is their width.
+    """Return a split of Gaussian clusters [num_features], one per class; ``noise`` is their width.
 
     Raises:
-        MtfError: there is no such split.
+        MtfError: the split does not exist.
     """
     generator = torch.Generator().manual_seed(data_seed)
     centres = torch.randn(num_classes, num_features, generator=generator)
@@ -67,12 +67,14 @@ def synthetic(
 
 def _part(order: torch.Tensor, split: str) -> torch.Tensor:
     if split not in SPLITS:
-        raise MtfError(f"no split {split!r} in this data set: there are {' and '.join(SPLITS)}")
-    border = len(order) * 4 // 5
-    return order[:border] if split == "train" else order[border:]
+        raise MtfError(
+            f"split {split!r} does not exist in this data set: use {' or '.join(SPLITS)}"
+        )
+    num_train = len(order) * 4 // 5
+    return order[:num_train] if split == "train" else order[num_train:]
 
 
-@functools.cache  # for both splits
+@functools.cache  # both splits read it
 def _read_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Return images [N, 64] and targets [N] from the file in scikit-learn's wheel.
 
@@ -80,7 +82,7 @@ def _read_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """
     found = importlib.util.find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
-        raise MtfError("the digits are part of scikit-learn: pip install scikit-learn")
+        raise MtfError("the digits data set comes with scikit-learn: pip install scikit-learn")
     path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     numbers = gzip.decompress(path.read_bytes()).replace(b"\n", b",").rstrip(b",").split(b",")
     table = torch.frombuffer(bytearray(map(int, numbers)), dtype=torch.uint8).reshape(-1, 65)

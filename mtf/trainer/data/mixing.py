@@ -1,4 +1,4 @@
-"""Several training sets as one: each batch a dict, by the names of the sets it was taken from."""
+"""Mixing several training sets: each batch is a dict from the name of a set to its batch."""
 
 from __future__ import annotations
 
@@ -11,81 +11,88 @@ if TYPE_CHECKING:
 
     from mtf.trainer.data.batches import Batches
 
-Way = Literal["cycle", "shortest", "in_turn"]
+MixingMode = Literal["cycle", "shortest", "in_turn"]
 
 
-class SideBySide:
-    """One batch of each set at a time.
+class ParallelBatches:
+    """Takes one batch of every set at a time.
 
-    An epoch ends with the longest set, the others coming around again with an order of their next
-    round; or with the shortest.
+    With ``cycled``, an epoch ends with the longest set and shorter sets are repeated, each time in
+    a new order; otherwise it ends with the shortest set.
     """
 
-    def __init__(self, parts: Mapping[str, Batches], *, cycled: bool) -> None:
-        self._parts = parts
-        self.fixed = _fixed(parts)
-        lengths = [len(part) for part in parts.values()]
+    def __init__(self, sets: Mapping[str, Batches], *, cycled: bool) -> None:
+        self._sets = sets
+        self.fixed = _fixed_settings(sets)
+        lengths = [len(batches) for batches in sets.values()]
         self._length = max(lengths) if cycled else min(lengths)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return self._length
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """Yield dicts of batches by name."""
-        streams = {name: self._around(part, epoch, start) for name, part in self._parts.items()}
+        """Yield dicts from the name of each set to its batch."""
+        iterators = {name: self._repeated(s, epoch, start) for name, s in self._sets.items()}
         for _ in range(start, self._length):
-            yield {name: next(stream) for name, stream in streams.items()}
+            yield {name: next(iterator) for name, iterator in iterators.items()}
 
-    def _around(self, part: Batches, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the batches of a set from number ``start`` of an epoch of ours on, without end."""
-        rounds = -(-self._length // len(part))
-        whole, first = divmod(start, len(part))
-        for turn in range(whole, rounds):
-            yield from part.batches(epoch * rounds + turn, first)
+    def _repeated(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
+        """Yield the batches of one set, from batch ``start`` of the mixed epoch to its end.
+
+        Each pass over the set is an epoch of its own for the set, so that its order is new.
+        """
+        passes = -(-self._length // len(batches))
+        done, first = divmod(start, len(batches))
+        for number in range(done, passes):
+            yield from batches.batches(epoch * passes + number, first)
             first = 0
 
 
-class InTurn:
-    """One batch of one set at a time: each set's first one, each one's second; all of them once."""
+class AlternatingBatches:
+    """Takes one batch of one set at a time: the first of each set, then the second of each, ..."""
 
-    def __init__(self, parts: Mapping[str, Batches]) -> None:
-        self._parts = parts
-        self.fixed = _fixed(parts)
-        rounds = range(max(len(part) for part in parts.values()))
+    def __init__(self, sets: Mapping[str, Batches]) -> None:
+        self._sets = sets
+        self.fixed = _fixed_settings(sets)
+        longest = range(max(len(batches) for batches in sets.values()))
         self._order = [
-            (name, batch) for batch in rounds for name, part in parts.items() if batch < len(part)
+            (name, batch) for batch in longest for name, s in sets.items() if batch < len(s)
         ]
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self._order)
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """Yield dicts of one batch by its set's name."""
-        streams: dict[str, Iterator[Any]] = {}
+        """Yield dicts from the name of one set to its batch."""
+        iterators: dict[str, Iterator[Any]] = {}
         for name, batch in self._order[start:]:
-            if name not in streams:
-                streams[name] = self._parts[name].batches(epoch, batch)
-            yield {name: next(streams[name])}
+            if name not in iterators:
+                iterators[name] = self._sets[name].batches(epoch, batch)
+            yield {name: next(iterators[name])}
 
 
-def combined(parts: Mapping[str, Batches], way: Way | None) -> Batches:
-    """Return sets as one.
+def mixed(sets: Mapping[str, Batches], mode: MixingMode | None) -> Batches:
+    """Return several training sets as one.
 
     Args:
-        parts: at least one.
-        way: ``cycle`` and ``shortest`` take a batch of each at a time and end with the longest or
-            the shortest, ``in_turn`` takes one batch at a time; None: ``cycle``.
+        sets: the batches of each set, by name.
+        mode: ``cycle`` (also for None) and ``shortest`` take a batch of every set at a time and
+            end with the longest or the shortest set; ``in_turn`` takes one batch at a time.
 
     Raises:
-        MtfError: there is none.
+        MtfError: there is no set.
     """
-    if not parts:
-        raise MtfError("data: an empty dict of data sets to train on")
-    return InTurn(parts) if way == "in_turn" else SideBySide(parts, cycled=way != "shortest")
+    if not sets:
+        raise MtfError("data: the dict of training sets is empty: return at least one set")
+    return (
+        AlternatingBatches(sets)
+        if mode == "in_turn"
+        else ParallelBatches(sets, cycled=mode != "shortest")
+    )
 
 
-def _fixed(parts: Mapping[str, Batches]) -> dict[str, Any]:
-    """Return what must stay as it is at a resume, see ``ReplayedBatches``."""
-    return {key: v for part in parts.values() for key, v in getattr(part, "fixed", {}).items()}
+def _fixed_settings(sets: Mapping[str, Batches]) -> dict[str, Any]:
+    """Return the settings that a resume may not change, see ``ReplayedBatches.fixed``."""
+    return {key: v for part in sets.values() for key, v in getattr(part, "fixed", {}).items()}

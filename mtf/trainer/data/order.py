@@ -1,4 +1,4 @@
-"""Which samples make which batch: pure functions of (seed, epoch, batch, rank, number of ranks)."""
+"""The order of samples: which indices make which batch, from (seed, epoch, batch, rank, ranks)."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ if TYPE_CHECKING:
 Indices = list[int]
 
 
-class Order(Protocol):
-    """Which samples make which batch."""
+class BatchOrder(Protocol):
+    """Which samples make which batch of an epoch."""
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         ...
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield the batches of an epoch from number ``start`` on, as sample indices."""
+        """Yield the sample indices of each batch of an epoch, from batch ``start`` on."""
         ...
 
-    def taken(self, batches: int, world_size: int) -> int:
-        """Return how many samples of an epoch that many batches on each of the ranks have taken."""
+    def samples_used(self, batches: int, world_size: int) -> int:
+        """Return the number of samples in the first ``batches`` batches of all ranks together."""
         ...
 
-    def rest(self, offset: int) -> Order:
-        """Return the order of an epoch's samples after the first ``offset`` of all ranks.
+    def after_samples(self, offset: int) -> BatchOrder:
+        """Return the order of an epoch without its first ``offset`` samples, over all ranks.
 
         Raises:
-            MtfError: it cannot be told.
+            MtfError: the order cannot be continued from there.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All samples once an epoch, in a fixed or a shuffled order, one rank's share of them.
+class SampleOrder:
+    """One rank's share of all samples, in a fixed or shuffled order; each sample once an epoch.
 
-    A shuffled order is dealt out evenly: some samples come twice where the ranks do not divide
-    them. A fixed one (validation) holds each sample once. The last batch may be smaller.
+    For training, every rank gets the same number of samples: where the ranks do not divide them,
+    some samples are used twice. For validation, each sample is used exactly once. The last batch
+    may be smaller.
     """
 
     size: int
@@ -56,56 +57,63 @@ class Plan:
     drop_last: bool = False
     rank: int = 0
     world_size: int = 1
-    offset: int = 0  # samples of the epoch that are left out at its beginning
+    offset: int = 0  # samples left out at the start of the epoch
+    even: bool | None = None  # give all ranks the same number of samples; None: if shuffled
 
     def __len__(self) -> int:
         """Return the number of batches of this rank."""
-        whole, rest = divmod(self._share(), self.batch_size)
+        whole, rest = divmod(self._num_samples(), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield lists of sample indices; a late start costs one permutation, no more."""
-        order = self._order(epoch)
+        """Yield the indices of each batch; starting late costs no more than one permutation."""
+        indices = self._indices(epoch)
         for batch in range(start, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield indices[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
-    def taken(self, batches: int, world_size: int) -> int:
-        """Return how many samples that many batches on each of the ranks have taken."""
+    def samples_used(self, batches: int, world_size: int) -> int:
+        """Return the number of samples in the first ``batches`` batches of all ranks together."""
         return min(self.size, self.offset + batches * self.batch_size * world_size)
 
-    def rest(self, offset: int) -> Plan:
-        """Return the plan of what comes after the first ``offset`` samples of an epoch.
+    def after_samples(self, offset: int) -> SampleOrder:
+        """Return the order of an epoch without its first ``offset`` samples.
 
-        Samples are dealt out in turn, so whatever the number of ranks was, what is left is the end
-        of the same order.
+        Ranks take samples in turn. So for any number of ranks, the samples that are left are the
+        end of the same order.
         """
         return replace(self, offset=offset)
 
-    def _share(self) -> int:
-        up = self.world_size - 1 if self.shuffled else self.world_size - 1 - self.rank
+    def _is_even(self) -> bool:
+        return self.shuffled if self.even is None else self.even
+
+    def _num_samples(self) -> int:
+        up = self.world_size - 1 if self._is_even() else self.world_size - 1 - self.rank
         return (self.size - self.offset + up) // self.world_size
 
-    def _order(self, epoch: int) -> torch.Tensor:
-        if not self.shuffled:
-            return torch.arange(self.rank + self.offset, self.size, self.world_size)
-        generator = torch.Generator().manual_seed(seed_at("order", self.seed, epoch))
-        order = torch.randperm(self.size, generator=generator)[self.offset :]
-        dealt = torch.arange(self.rank, self._share() * self.world_size, self.world_size)
-        return order[dealt % max(len(order), 1)]
+    def _indices(self, epoch: int) -> torch.Tensor:
+        if self.shuffled:
+            generator = torch.Generator().manual_seed(seed_at("order", self.seed, epoch))
+            order = torch.randperm(self.size, generator=generator)[self.offset :]
+        else:
+            order = torch.arange(self.offset, self.size)
+        if not self._is_even():
+            return order[self.rank :: self.world_size]
+        own = torch.arange(self._num_samples()) * self.world_size + self.rank
+        return order[own % max(len(order), 1)]
 
 
-class SampledOrder:
-    """The order of a user's own sampler, made repeatable: it draws from generators of the epoch.
+class CustomSamplerOrder:
+    """The order of a user's own sampler, made repeatable by seeding its generators each epoch.
 
-    Its batches are dealt out to the ranks in turn, unless it is made for ranks itself.
+    Ranks take the sampler's batches in turn, unless it splits the data between ranks itself.
 
     Args:
-        sampler: of batches.
-        seed: of the training.
-        rank: this one.
+        sampler: the batch sampler.
+        seed: the training's seed.
+        rank: the rank of this process.
         world_size: the number of ranks.
-        even: whether all ranks get the same number of batches, the first ones coming twice if need
-            be; else each batch comes once.
+        even: give all ranks the same number of batches, using the first ones twice if needed;
+            otherwise each batch is used once.
 
     Raises:
         MtfError: there are fewer batches than ranks.
@@ -116,11 +124,11 @@ class SampledOrder:
     ) -> None:
         self._sampler = sampler
         self._seed = seed
-        deals = any(hasattr(one, "num_replicas") for one in self._samplers())
-        self._rank, self._world_size = (0, 1) if deals else (rank, world_size)
+        splits_by_rank = any(hasattr(part, "num_replicas") for part in self._samplers())
+        self._rank, self._world_size = (0, 1) if splits_by_rank else (rank, world_size)
         count = len(sampler)
         if count < self._world_size:
-            raise MtfError(f"{count} batches of a sampler are too few for {world_size} ranks")
+            raise MtfError(f"the sampler makes {count} batches, too few for {world_size} ranks")
         up = self._world_size - 1 if even else self._world_size - 1 - self._rank
         self._length = (count + up) // self._world_size
 
@@ -132,7 +140,7 @@ class SampledOrder:
         return self._length
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
-        """Yield lists of indices; a late start asks the sampler for the earlier ones again."""
+        """Yield the indices of each batch; a late start runs the sampler from its beginning."""
         for sampler in self._samplers():
             if set_epoch := getattr(sampler, "set_epoch", None):
                 set_epoch(epoch)
@@ -140,37 +148,59 @@ class SampledOrder:
                 generator.manual_seed(seed_at("order", self._seed, epoch))
         with apart(seed_at("order", self._seed, epoch)):
             batches = list(self._sampler)
-        mine = range(self._rank, self._length * self._world_size, self._world_size)
-        return (batches[number % len(batches)] for number in mine[start:])
+        own = range(self._rank, self._length * self._world_size, self._world_size)
+        return (batches[number % len(batches)] for number in own[start:])
 
-    def taken(self, batches: int, world_size: int) -> int:
-        """Return 0 at an epoch's beginning.
+    def samples_used(self, batches: int, world_size: int) -> int:
+        """Return 0 at the beginning of an epoch.
 
         Raises:
-            MtfError: it is not at its beginning: which samples a sampler has dealt out to ranks
-                that are no more cannot be told.
+            MtfError: the epoch has begun: a sampler does not say which samples other ranks got.
         """
         if batches == 0:
             return 0
         raise MtfError(
-            f"an epoch that {world_size} processes have begun with a sampler of one's own"
-            " cannot be continued by another number: give slurm.nodes and slurm.ntasks_per_node"
-            " as they were"
+            f"a custom sampler cannot resume an epoch with a different number of processes: it was"
+            f" begun by {world_size}. Set slurm.nodes and slurm.ntasks_per_node as they were"
         )
 
-    def rest(self, offset: int) -> SampledOrder:
-        """Return itself: nothing was taken."""
+    def after_samples(self, offset: int) -> CustomSamplerOrder:
+        """Return this order, since no sample has been used."""
         assert offset == 0
         return self
 
 
-def order_of(sampler: Any, seed: int, rank: int, world_size: int, *, even: bool) -> Order:
-    """Return the order of a batch sampler of torch, or of the user's own, see ``SampledOrder``."""
+def order_from_sampler(
+    sampler: Any, seed: int, rank: int, world_size: int, *, even: bool
+) -> BatchOrder:
+    """Return the order of one of torch's batch samplers, or of a custom one.
+
+    Args:
+        sampler: the batch sampler.
+        seed: the training's seed.
+        rank: the rank of this process.
+        world_size: the number of ranks.
+        even: give all ranks the same number of batches, as a training needs.
+
+    Raises:
+        MtfError: there is too little data for that many ranks.
+    """
     inner: Any = getattr(sampler, "sampler", None)
     shuffled = type(inner) is RandomSampler and not inner.replacement
     if type(sampler) is not BatchSampler or not (shuffled or type(inner) is SequentialSampler):
-        return SampledOrder(sampler, seed, rank, world_size, even=even)
+        return CustomSamplerOrder(sampler, seed, rank, world_size, even=even)
     size = len(inner.data_source)
     if len(inner) != size:  # RandomSampler(num_samples=...)
-        return SampledOrder(sampler, seed, rank, world_size, even=even)
-    return Plan(size, sampler.batch_size, seed, shuffled, sampler.drop_last, rank, world_size)
+        return CustomSamplerOrder(sampler, seed, rank, world_size, even=even)
+    if size < world_size and not even:
+        raise MtfError(f"the loader has {size} samples, too few for {world_size} ranks")
+    return SampleOrder(
+        size,
+        sampler.batch_size,
+        seed,
+        shuffled,
+        sampler.drop_last,
+        rank,
+        world_size,
+        even=even,
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import call, load, plugins, unknown
+from mtf.trainer.components.registry import call, load, plugins, unknown_name
 from mtf.trainer.loop.phases import Phase
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _own(name: str, given: Any) -> Callback:
     elif (point := plugins("mtf.callbacks").get(target)) is not None:
         factory = point.load()
     else:
-        raise unknown(f"{key}.type", target, set(plugins("mtf.callbacks")))
+        raise unknown_name(f"{key}.type", target, set(plugins("mtf.callbacks")))
     made = call(factory, key=key, asked=asked, offered={})
     if not isinstance(made, Callback):
         raise MtfError(

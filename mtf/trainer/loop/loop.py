@@ -92,7 +92,7 @@ class Loop:
     def take_up(self) -> None:
         """Adapt to a state that was put in from outside."""
         offset = self.state.train.offset
-        self._epoch_batches = self.train.rest(offset) if offset else self.train  # type: ignore[attr-defined]
+        self._epoch_batches = self.train.after_samples(offset) if offset else self.train  # type: ignore[attr-defined]
         self._num_batches = self.rank_sync.require_same(
             len(self._epoch_batches), "the number of batches"
         )

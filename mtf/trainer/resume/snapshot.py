@@ -254,7 +254,7 @@ def _own_callbacks(loop: Loop, states: Mapping[str, Any]) -> dict[str, Any] | No
 def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the state of this rank where there were more or fewer: the samples stay exact."""
     here, rank, first = loop.fabric.world_size, loop.fabric.global_rank, ranks[0]
-    if not hasattr(loop.train, "taken"):
+    if not hasattr(loop.train, "samples_used"):
         raise MtfError(
             f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}. This"
             " data cannot be dealt out anew: give slurm.nodes and slurm.ntasks_per_node as they"
@@ -265,8 +265,8 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         " of the epoch is used once as before, but sums of floating-point numbers will differ"
     )
     train = dict(first["train"])
-    begun = loop.train.rest(train["offset"]) if train["offset"] else loop.train  # type: ignore[attr-defined]
-    train |= {"offset": begun.taken(train["batch"], len(ranks)), "batch": 0}
+    begun = loop.train.after_samples(train["offset"]) if train["offset"] else loop.train  # type: ignore[attr-defined]
+    train |= {"offset": begun.samples_used(train["batch"], len(ranks)), "batch": 0}
     validates = first["phase"].startswith("VAL")
     return {
         **first,

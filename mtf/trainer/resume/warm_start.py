@@ -190,7 +190,7 @@ def _move_on(
     if schedule.monitor is None:
         schedule.skip(_ticks(schedule, loop, content, there))
     elif "num_bad_epochs" in there:  # it has followed a metric, and its rates are what came of it
-        schedule.remember(there)
+        schedule.take_over_history(there)
         for group, rate in zip(loop.engine.optimizers[name].param_groups, reached, strict=True):
             group["lr"] = rate
 

@@ -1,4 +1,4 @@
-"""Names in a configuration become things, or errors that name the nearest."""
+"""A configuration's names become models, data and so on, or errors that name the nearest one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def schedule(type_: str, **keys: Any) -> Any:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder that imports look into."""
+    """Return a folder on ``sys.path``."""
     before = set(sys.modules)
     sys.path.insert(0, str(tmp_path))
     yield tmp_path
@@ -78,7 +78,7 @@ def test_the_transformer_reads_token_ids() -> None:
     assert made(torch.randint(11, (2, 6))).shape == (2, 3)
 
 
-def test_models_honour_their_section() -> None:
+def test_a_model_gets_the_values_of_its_section() -> None:
     made = model("mlp", hidden_size=5, num_layers=3, dropout=0.25)
     assert [layer.out_features for layer in made.hidden] == [5, 5, 5]
     assert made.dropout.p == 0.25
@@ -105,13 +105,15 @@ def test_models_honour_their_section() -> None:
         ("json:dumps", {}, "model: dumps needs obj: add it to the section"),
     ],
 )
-def test_wrong_models_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+def test_an_error_names_what_is_wrong_with_a_model(
+    type_: str, keys: dict[str, Any], said: str
+) -> None:
     with pytest.raises(MtfError) as wrong:
         model(type_, **keys)
     assert said in str(wrong.value)
 
 
-def test_a_model_of_the_checkout_gets_what_it_takes(checkout: Path) -> None:
+def test_a_model_of_the_checkout_gets_the_keys_that_it_takes(checkout: Path) -> None:
     (checkout / "mine.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
@@ -124,12 +126,12 @@ def test_a_model_of_the_checkout_gets_what_it_takes(checkout: Path) -> None:
         "    return 3\n"
     )
     assert model("mine:Net", width=6).layer.weight.shape == (10, 6)
-    assert model("mine:Bare").layer.weight.shape == (2, 6)  # which takes nothing at all
+    assert model("mine:Bare").layer.weight.shape == (2, 6)  # takes no key at all
     with pytest.raises(MtfError, match="mine:number returned a int"):
         model("mine:number")
 
 
-def test_an_error_inside_the_users_module_is_not_hidden(checkout: Path) -> None:
+def test_an_import_error_inside_a_users_module_is_not_hidden(checkout: Path) -> None:
     (checkout / "broken.py").write_text("import no_such_package\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         load("broken:Net", key="model.type")
@@ -177,7 +179,7 @@ def test_plug_ins_register_by_entry_point(checkout: Path) -> None:
 # -- data ------------------------------------------------------------------------------------------
 
 
-def test_digits_are_split_for_good_and_normalised() -> None:
+def test_digits_are_normalised_and_always_split_alike() -> None:
     train, validation = digits("train"), digits("validation")
     assert (len(train), len(validation)) == (1437, 360)
     assert (train.input_shape, train.num_classes) == ((1, 8, 8), 10)
@@ -188,7 +190,7 @@ def test_digits_are_split_for_good_and_normalised() -> None:
     assert len(torch.unique(both, dim=0)) == 1797
 
 
-def test_synthetic_data_is_a_function_of_its_keys() -> None:
+def test_equal_keys_make_equal_synthetic_data() -> None:
     first, again = (synthetic("train", num_samples=50, num_features=3) for _ in range(2))
     assert torch.equal(first.tensors[0], again.tensors[0])
     other = synthetic("train", num_samples=50, num_features=3, data_seed=1)
@@ -206,19 +208,22 @@ class Endless(torch.utils.data.Dataset[int]):
     ("changes", "said"),
     [
         ({"data": {"dataset_name": "digit"}}, "unknown name 'digit'. Did you mean 'digits"),
-        ({"data": {"val_split": "test"}}, "no split 'test' in this data set: there are train and"),
+        (
+            {"data": {"val_split": "test"}},
+            "split 'test' does not exist in this data set: use train",
+        ),
         ({"data": {"size": 3}}, "data.size: digits takes no such key"),
         ({"training": {"batch_size": 9999}}, "9999 is more than the 1437 samples"),
         ({"data": {"dataset_name": f"{__name__}:Endless"}}, "Endless has no length: give it a"),
     ],
 )
-def test_wrong_data_is_said(changes: dict[str, Any], said: str) -> None:
+def test_an_error_names_what_is_wrong_with_the_data(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(MtfError) as wrong:
         build_data(config(**changes))
     assert said in str(wrong.value)
 
 
-def test_a_batch_is_compared_with_the_share_of_a_rank() -> None:
+def test_a_batch_may_not_be_larger_than_the_share_of_a_rank() -> None:
     with pytest.raises(MtfError, match="800 is more than the 719 samples that each of 2 ranks"):
         build_data(config(training={"batch_size": 800}), world_size=2)
 
@@ -226,7 +231,7 @@ def test_a_batch_is_compared_with_the_share_of_a_rank() -> None:
 # -- optimizers and schedulers ---------------------------------------------------------------------
 
 
-def test_all_common_optimizers_have_a_name() -> None:
+def test_common_optimizers_are_found_by_name() -> None:
     wanted = {"adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"}
     assert wanted <= set(OPTIMIZERS)
     for name in sorted(set(OPTIMIZERS) - {"sparseadam"}):
@@ -235,13 +240,16 @@ def test_all_common_optimizers_have_a_name() -> None:
         made.step()
 
 
-def test_optimizers_get_the_keys_they_have(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_optimizer_gets_the_keys_that_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     sgd = optimizer("sgd", momentum=0.9, weight_decay=0.2)
     assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.9, 0.2)
     assert capsys.readouterr().err == ""
     assert optimizer("AdamW", betas=[0.8, 0.9]).defaults["betas"] == (0.8, 0.9)
     optimizer("rmsprop", betas=[0.8, 0.9])
-    assert "optimizer.betas: RMSprop has none, so (0.8, 0.9) is not used" in capsys.readouterr().err
+    assert (
+        "optimizer.betas: (0.8, 0.9) is ignored: RMSprop has no such setting"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,9 @@ def test_optimizers_get_the_keys_they_have(capsys: pytest.CaptureFixture[str]) -
         ("lbfgs", {}, "unknown name 'lbfgs'"),
     ],
 )
-def test_wrong_optimizers_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+def test_an_error_names_what_is_wrong_with_an_optimizer(
+    type_: str, keys: dict[str, Any], said: str
+) -> None:
     with pytest.raises(MtfError) as wrong:
         optimizer(type_, **keys)
     assert said in str(wrong.value)
@@ -280,7 +290,9 @@ def test_a_model_without_parameters_cannot_be_trained() -> None:
         ("torch.optim.lr_scheduler:StepLR", lr_scheduler.StepLR, "step"),
     ],
 )
-def test_schedulers_have_names_and_usual_intervals(type_: str, made: type, interval: str) -> None:
+def test_schedulers_are_found_by_name_with_their_usual_interval(
+    type_: str, made: type, interval: str
+) -> None:
     keys = {"step_size": 3} if type_.endswith("StepLR") else {}
     built = schedule(type_, **keys)
     assert type(built.scheduler) is made
@@ -288,7 +300,7 @@ def test_schedulers_have_names_and_usual_intervals(type_: str, made: type, inter
     assert built.monitor == ("val_loss" if type_ == "plateau" else None)
 
 
-def test_schedulers_are_fitted_to_the_training_in_their_own_unit() -> None:
+def test_a_scheduler_gets_the_length_of_the_training_in_its_own_interval() -> None:
     assert schedule("cosine").scheduler.T_max == 100
     assert schedule("cosine", interval="epoch").scheduler.T_max == 10
     assert schedule("cosine", T_max=7).scheduler.T_max == 7
@@ -311,12 +323,14 @@ def test_a_linear_schedule_ends_at_zero() -> None:
         ("cycliclr", {}, "scheduler: CyclicLR needs base_lr, max_lr: add it to the section"),
     ],
 )
-def test_wrong_schedulers_are_said(type_: str, keys: dict[str, Any], said: str) -> None:
+def test_an_error_names_what_is_wrong_with_a_scheduler(
+    type_: str, keys: dict[str, Any], said: str
+) -> None:
     with pytest.raises(MtfError) as wrong:
         schedule(type_, **keys)
     assert said in str(wrong.value)
 
 
-def test_a_monitored_metric_must_be_there() -> None:
-    with pytest.raises(MtfError, match="no metric 'val_los'; there are train_loss"):
+def test_a_missing_monitored_metric_is_an_error() -> None:
+    with pytest.raises(MtfError, match=r"no metric 'val_los'\. Metrics are train_loss"):
         schedule("plateau", monitor="val_los").after_metrics({"train_loss": 1.0})
