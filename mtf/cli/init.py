@@ -45,7 +45,7 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
     after an upgrade of mtf.
     """
     from mtf.project import editor_schemas
-    from mtf.project.worktree import project_root
+    from mtf.project.settings_file import project_root
 
     if not write:
         click.echo(json.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))

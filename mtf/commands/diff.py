@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
 from mtf.commands.review import compare_commits
 from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, contrast
-from mtf.core.vocabulary.ids import label_of, name_of, timestamp
+from mtf.core.vocabulary.ids import label_of, name_of
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
-from mtf.project.committed import groups_at, spec_files
-from mtf.project.project import settings_at
 from mtf.project.run_lookup import find_run, names_of, newest_first
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.run_access import with_journals
-from mtf.spec.load import is_spec, load_some
 
 if TYPE_CHECKING:
     from mtf.core.review.changed_runs import Review
@@ -141,13 +138,9 @@ class _Names:
     def _experiments(
         self, commit: CommitId, wish: str, shown: str
     ) -> tuple[Desired, tuple[Experiment, ...]]:
-        repo = self.project.repo
-        settings = settings_at(repo, commit)
-        texts, _ = spec_files(repo, repo.files(commit, settings.experiments))
-        specs = {path: text for path, text in texts.items() if is_spec(path)}
-        paths = {wish} & specs.keys() or defining({wish, name_of(wish)}, specs)
-        stamp = timestamp(datetime.now(UTC))
-        loaded = load_some(paths, texts, settings, stamp, groups=groups_at(repo, commit))
+        tree = SpecTree.at(self.project.repo, commit).checked()
+        paths = {wish} & tree.specs.keys() or defining({wish, name_of(wish)}, tree.specs)
+        loaded = tree.load(paths)
         for one in loaded.desired:
             if wish in (one.path, one.name):
                 return one, one.experiments

@@ -1,27 +1,25 @@
-"""What merging one commit into another means: read from commits and the ledger alone."""
+"""The review of a pull request: what merging one commit into another would change."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.init_from_names import circles
 from mtf.core.review.changed_runs import Review, differences, review_specs
-from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import RepositoryError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import known_facts, remarks
-from mtf.project.committed import groups_at, keys_of, spec_files
+from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
-from mtf.project.project import settings_at
+from mtf.project.settings_file import settings_at
+from mtf.project.spec_tree import SpecTree
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.lint.policy_rules import over_budget, violations
-from mtf.spec.load import is_spec, load_some
 from mtf.spec.schema.policies import Policies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from mtf.core.review.changed_runs import SpecReview
     from mtf.core.vocabulary.experiments import Desired
@@ -32,19 +30,18 @@ if TYPE_CHECKING:
     from mtf.project.committed import Keyed
     from mtf.project.project import Project
     from mtf.spec.load import Loaded
-    from mtf.spec.schema.settings import Settings
 
 
 def compare(project: Project, base: str, rev: str) -> Review:
-    """Return what merging ``rev`` into ``base`` means.
+    """Return what merging ``rev`` into ``base`` would change.
 
-    The comparison starts where the two branched off, so that what happened on ``base`` since is
-    not taken for a removal. Specs that are the same on both sides are not even parsed. Policies
-    are those that hold after the merge: the base's of now, unless ``rev`` changes them.
+    ``rev`` is compared with the commit where the two branched off, so that later work on ``base``
+    does not look like a removal. Specs that are the same in both commits are not even parsed. The
+    policies are those that hold after the merge: those of ``base``, unless ``rev`` changes them.
 
     Raises:
-        RepositoryError: the histories do not meet (a shallow clone, mostly).
-        SpecError: the settings of one of the two are wrong.
+        RepositoryError: the two have no common commit, as in a shallow clone.
+        SpecError: the settings of one of the two contain mistakes.
     """
     repo = project.repo
     with repo.reading():
@@ -61,29 +58,32 @@ def compare(project: Project, base: str, rev: str) -> Review:
 def compare_commits(
     project: Project, old: CommitId, new: CommitId, policies: Policies | None = None
 ) -> Review:
-    """Return what ``new`` asks for that ``old`` does not; ``policies``: those of the base now."""
-    before = _Side.at(project.repo, old, {})
-    sides = before, _Side.at(project.repo, new, before.blobs)
-    ledger = project.ledger()
-    found = _both(*sides, ledger, certain=ledger.tip is not None or project.remote is None)
+    """Return what ``new`` asks for that ``old`` does not.
+
+    ``policies`` are those of the branch to merge into; by default those of ``old``.
+    """
+    before = SpecTree.at(project.repo, old).checked()
+    after = SpecTree.at(project.repo, new, like=before).checked()
+    sides = _Side(project.repo, old, before), _Side(project.repo, new, after)
+    found = _both(*sides, project.fetched_ledger())
     specs = tuple(s for s in found.specs if not s.is_same or found.is_changed(s))
     names = {spec.name for spec in specs}
     shown = [d for d, _ in found.after if d.name in names]
-    settings = sides[1].settings
-    rules = sides[0].settings.policies, settings.policies
+    rules = before.settings.policies, after.settings.policies
     base = policies or rules[0]
     are_changed = rules[0] != rules[1]
     in_force = rules[1] if are_changed else base
     broken = _broken(shown, in_force)
-    facts = known_facts(settings, live=False)  # a forge's runner has no cluster
+    facts = known_facts(after.settings, live=False)  # CI runners have no cluster
+    advice = remarks(shown, after.settings, facts)
     review = Review(
         head=new,
         base=old,
         specs=specs,
         has_policies=in_force != Policies(),
         untouched=found.untouched,
-        problems=tuple(sorted({*found.problems, *broken, *remarks(shown, settings, facts)})),
-        settings=tuple(differences(_settings(sides[0]), _settings(sides[1]))),
+        problems=tuple(sorted({*found.problems, *broken, *advice})),
+        settings=tuple(differences(_other_settings(before), _other_settings(after))),
         policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
         loosened=_loosened(_broken(shown, base), broken) if are_changed else (),
     )
@@ -97,24 +97,10 @@ class _Side:
 
     repo: GitRepo
     commit: CommitId
-    settings: Settings
-    texts: Mapping[str, bytes]
-    irregular: tuple[Problem, ...]
-    blobs: Mapping[str, bytes]  # the same texts by object id
+    tree: SpecTree
 
-    @classmethod
-    def at(cls, repo: GitRepo, commit: CommitId, known: Mapping[str, bytes]) -> _Side:
-        """Read a commit; ``known`` holds blobs that have been read already."""
-        settings = settings_at(repo, commit)
-        entries = repo.files(commit, settings.experiments)
-        texts, irregular = spec_files(repo, entries, known)
-        blobs = {entries[path].oid: text for path, text in texts.items()}
-        return cls(repo, commit, settings, texts, tuple(irregular), blobs)
-
-    def load(self, paths: Collection[str], stamp: str) -> Loaded:
-        there = [p for p in paths if p in self.texts]
-        groups = groups_at(self.repo, self.commit)
-        return load_some(there, self.texts, self.settings, stamp, groups=groups)
+    def object_ids(self, paths: Iterable[str]) -> dict[str, str]:
+        return self.repo.object_ids(self.commit, paths)
 
     def keyed(self, loaded: Loaded) -> tuple[Keyed, ...]:
         return tuple((d, keys_of(self.repo, self.commit, d)) for d in loaded.desired)
@@ -122,7 +108,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Found:
-    """What both sides ask for, as far as it may differ."""
+    """The specs that may differ between the two commits."""
 
     after: tuple[Keyed, ...]
     specs: tuple[SpecReview, ...]
@@ -131,36 +117,36 @@ class _Found:
     changed_paths: frozenset[str]
 
     def is_changed(self, spec: SpecReview) -> bool:
-        """Return whether the file of a spec differs, be it in words alone."""
+        """Return True if the file of a spec differs, even if only in comments."""
         return spec.path in self.changed_paths
 
 
-def _both(old: _Side, new: _Side, ledger: Ledger, *, certain: bool) -> _Found:
-    """Load what may differ. ``certain``: the ledger is all there is, no name is known elsewhere."""
-    stamp = timestamp(datetime.now(UTC))
+def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
+    """Load the specs that may differ; without the ledger, ``init_from`` may name an unknown run."""
     paths = _touched(old, new)
     while True:
-        before, after = old.load(paths, stamp), new.load(paths, stamp)
-        others = {p: text for p, text in new.texts.items() if is_spec(p) and p not in paths}
+        before, after = old.tree.load(paths), new.tree.load(paths)
+        others = {path: text for path, text in new.tree.specs.items() if path not in paths}
         more = also_needed(before, after, others)
         if not more:
             break
         paths |= more
-    keyed = _readable(old.keyed(before), after), new.keyed(after)
-    changed = frozenset(p for p in paths if old.texts.get(p) != new.texts.get(p))
-    records = {r.key: r for r in ledger.runs.values()}
+    keyed = _without_broken(old.keyed(before), after), new.keyed(after)
+    changed = frozenset(p for p in paths if old.tree.texts.get(p) != new.tree.texts.get(p))
+    runs = ledger.runs if ledger else {}
+    records = {r.key: r for r in runs.values()}
     specs = review_specs(*keyed, records, _moved(old, new, after.desired))
     problems = [p for p in after.problems if not p.rule]
-    problems += [*new.irregular, *circles(after.desired)]
-    if certain:
-        problems += unknown_origins_of(keyed[1], ledger.runs)
+    problems += [*new.tree.problems, *circles(after.desired)]
+    if ledger is not None:
+        problems += unknown_origins_of(keyed[1], runs)
     theirs = {s.path for s in specs if not s.is_same} | changed
     shown = tuple(p for p in problems if p.is_error or p.path in theirs)
     return _Found(keyed[1], specs, shown, len(others), changed)
 
 
-def _readable(before: Sequence[Keyed], after: Loaded) -> tuple[Keyed, ...]:
-    """Return the specs without those that have mistakes now: they are not gone."""
+def _without_broken(before: Sequence[Keyed], after: Loaded) -> tuple[Keyed, ...]:
+    """Return the old specs without those that have mistakes now: such specs are not deleted."""
     there = {one.name for one in after.desired}
     wrong = {p.path for p in after.problems if p.is_error}
     broken = {d.name for d, _ in before if d.name in after.names or d.path in wrong} - there
@@ -168,38 +154,40 @@ def _readable(before: Sequence[Keyed], after: Loaded) -> tuple[Keyed, ...]:
 
 
 def _touched(old: _Side, new: _Side) -> set[str]:
-    """Return the paths to load: all, where the settings change what every spec comes to."""
-    one, other = old.settings, new.settings
-    if one.experiments != other.experiments or one.policies != other.policies:
-        return {p for p in (*old.texts, *new.texts) if is_spec(p)}
-    if one.slurm_defaults() != other.slurm_defaults():
-        return {p for p in (*old.texts, *new.texts) if is_spec(p)}
+    """Return the paths to load: all, if the settings change what every spec resolves to."""
+    one, other = old.tree.settings, new.tree.settings
+    if (
+        one.experiments != other.experiments
+        or one.policies != other.policies
+        or one.slurm_defaults() != other.slurm_defaults()
+    ):
+        return {*old.tree.specs, *new.tree.specs}
     marks = {b"rerun_on"}
-    if old.repo.object_ids(old.commit, [FOLDER]) != new.repo.object_ids(new.commit, [FOLDER]):
+    if old.object_ids([FOLDER]) != new.object_ids([FOLDER]):
         marks.add(b"defaults")  # a list of config groups
-    return touched(old.texts, new.texts, marks)
+    return touched(old.tree.specs, new.tree.specs, marks)
 
 
 def _moved(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:
-    """Return the ``rerun_on`` paths whose content is not the same on both sides."""
+    """Return the ``rerun_on`` paths whose content differs between the two commits."""
     paths = {path for one in desired for e in one.experiments for path in e.rerun_on}
-    before = old.repo.object_ids(old.commit, paths)
-    return {p for p, oid in new.repo.object_ids(new.commit, paths).items() if oid != before[p]}
+    before = old.object_ids(paths)
+    return {p for p, oid in new.object_ids(paths).items() if oid != before[p]}
 
 
-def _settings(side: _Side) -> dict[str, object]:
-    return side.settings.model_dump(mode="json", exclude={"policies"})
+def _other_settings(tree: SpecTree) -> dict[str, object]:
+    return tree.settings.model_dump(mode="json", exclude={"policies"})
 
 
 def _loosened(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Return what broke a policy before, but no longer."""
+    """Return the problems of policies that held before and no longer do."""
 
-    def what(problem: Problem) -> tuple[object, ...]:
+    def identity(problem: Problem) -> tuple[object, ...]:
         spec = problem.message.split(":", 1)[0]
         return spec, problem.rule, problem.path, problem.line, problem.column
 
-    still = set(map(what, after))
-    return tuple(problem for problem in before if what(problem) not in still)
+    still = set(map(identity, after))
+    return tuple(problem for problem in before if identity(problem) not in still)
 
 
 def _broken(desired: Sequence[Desired], policies: Policies) -> tuple[Problem, ...]:

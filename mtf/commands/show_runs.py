@@ -14,8 +14,8 @@ from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
-from mtf.project.project import SETTINGS
 from mtf.project.run_lookup import find_run, find_runs, matching
+from mtf.project.settings_file import SETTINGS
 from mtf.reconcile.drift_scan import look_for_drift
 from mtf.reconcile.run_access import is_elsewhere, job_dir_of, read_progress, with_journals
 

@@ -10,6 +10,7 @@ from mtf.core.vocabulary.actions import Submit
 from mtf.errors import MtfError
 from mtf.project.committed import Specs, keys_of
 from mtf.project.signatures import check_signed
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.executors import choose_executor
@@ -45,7 +46,8 @@ def submit(
         store.fetch(project.settings.branch)
         commit = project.repo.commit("HEAD")
         ledger = store.read()
-        check_signed(project, commit, ledger.runs.values())
+        policies = SpecTree.at(project.repo, commit).settings.policies
+        check_signed(project.repo, commit, policies, ledger.runs.values())
         keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
         committed = Committed(commit, project.settings_at(commit), Specs(keyed))
         found = situation(project, ledger, committed, Options())

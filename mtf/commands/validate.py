@@ -1,4 +1,4 @@
-"""Checks specs and settings wherever they stand: on disk, staged, or in a revision."""
+"""Checks specs and settings: on disk, staged, at a revision, or changed by a range of commits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.init_from_names import circles
-from mtf.errors import MtfError, Problem
+from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.init_from_check import unknown_names
-from mtf.project.worktree import (
-    SETTINGS,
-    groups_on_disk,
-    linked,
-    parsed,
-    project_root,
-    read_folder,
-    read_settings,
-    shown,
-    stamp,
-)
-from mtf.spec.compose.config_groups import FOLDER, Groups
-from mtf.spec.load import is_spec, load_some, load_specs
+from mtf.project.settings_file import SETTINGS, project_root, shown
+from mtf.project.spec_tree import SpecTree
+from mtf.spec.compose.config_groups import FOLDER
+from mtf.spec.load import is_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,102 +26,75 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
+    from mtf.ledger.store import Ledger
     from mtf.project.project import Project
     from mtf.spec.load import Loaded
     from mtf.spec.schema.settings import Settings
 
 
 class Asks(Enum):
-    """What SLURM is asked, where there is one."""
+    """What SLURM is asked, if there is any."""
 
-    NOTHING = "nothing"  # what mtf.yaml says of the cluster has to do
+    NOTHING = "nothing"  # the cluster is as mtf.yaml describes it
     FACTS = "facts"  # which partitions there are, and so on
-    FEASIBILITY = "feasibility"  # and whether it would take a job of each shape
+    FEASIBILITY = "feasibility"  # also whether it would accept a job of each shape
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How many files were looked at, and every mistake in them."""
+    """The number of files checked, and all problems found in them."""
 
     files: int
     problems: tuple[Problem, ...]
 
 
 def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
-    """Check files as they are on disk; all specs and the settings when none is named.
-
-    Needs no git: paths are shown as they were given.
+    """Check files on disk; all specs and the settings if none is named. Needs no git.
 
     Raises:
         MtfError: a named file does not exist.
     """
-    root, project = project_root(where), partial(_project, where)
-    found = read_settings(root / SETTINGS, where)
-    settings, problems = found
-    folder = root / settings.experiments
-    if not wanted:
-        files = read_folder(folder, where)
-        loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
-        number = sum(map(is_spec, files)) + (root / SETTINGS).is_file()
-        unknown = unknown_names(loaded.desired, loaded, project)
-        more = _beyond(loaded.desired, settings, asks)
-        links = linked(folder, where)
-        return _checked(number, problems, links, loaded.problems, unknown, more)
     paths = [p for w in wanted for p in _spec_paths(where / w)]
-    texts = read_folder(folder, where)
-    for parent in {p.parent for p in paths}:
-        texts |= read_folder(parent, where)
-    chosen = [shown(p, where) for p in paths]
-    context = _Context(texts, settings, project, asks, groups_on_disk(root, where))
-    return _check(chosen, context, problems)
+    tree = SpecTree.on_disk(where, also=sorted({p.parent for p in paths}))
+    check = _Check(tree, partial(_open, where), asks)
+    if wanted:
+        return check.each([shown(p, where) for p in paths])
+    return check.all(files=len(tree.specs) + (project_root(where) / SETTINGS).is_file())
 
 
 def staged(where: Path) -> Checked:
-    """Check what the next commit adds or changes, and what builds on it, as it is staged.
+    """Check the specs that the next commit adds or changes, and those that build on them.
 
-    Meant for the pre-commit hook: git's own environment (its index above all) is kept.
+    For the pre-commit hook: git's own environment (above all its index) is kept.
     """
     from mtf.git.repo import GitRepo
-    from mtf.project.committed import spec_files
 
     repo = GitRepo(where, inherit=True)
     with repo.reading():
-        raw = repo.index(SETTINGS).get(SETTINGS)
-        settings, problems = parsed(repo.blobs([raw.oid])[raw.oid] if raw else None)
-        paths = repo.staged(SETTINGS, settings.experiments, FOLDER)
-        if not paths:
-            return Checked(0, problems)
-        texts, irregular = spec_files(repo, repo.index(settings.experiments))
-        groups = Groups(lambda: spec_files(repo, repo.index(FOLDER))[0])
-        context = _Context(texts, settings, partial(_project_in, repo), Asks.NOTHING, groups)
-        return _check_change(paths, context, (*problems, *irregular))
+        tree = SpecTree.of_index(repo)
+        paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
+        return _Check(tree, partial(_open_in, repo)).change(paths)
 
 
 def revision(where: Path, rev: str, asks: Asks) -> Checked:
-    """Check all that a revision holds.
+    """Check all specs and the settings at a revision.
 
     Raises:
         RepositoryError: there is no such revision.
     """
     from mtf.git.repo import GitRepo
-    from mtf.project.committed import groups_at, spec_files
 
     repo = GitRepo(where)
-    commit = repo.commit(rev)
-    settings, problems = parsed(repo.read(commit, SETTINGS))
-    texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
-    loaded = load_specs(texts, settings, stamp(), groups_at(repo, commit))
-    specs = sum(map(is_spec, texts))
-    unknown = unknown_names(loaded.desired, loaded, partial(_project_in, repo))
-    more = _beyond(loaded.desired, settings, asks)
-    return _checked(specs + 1, problems, irregular, loaded.problems, unknown, more)
+    tree = SpecTree.at(repo, repo.commit(rev))
+    check = _Check(tree, partial(_open_in, repo), asks)
+    return check.all(files=len(tree.specs) + 1)
 
 
 def changed(where: Path, span: str, asks: Asks) -> Checked:
-    """Check what differs between the ends of ``A..B``, and what builds on it, as it is in B.
+    """Check the specs of B that differ between the ends of ``A..B``, and those built on them.
 
     Raises:
-        MtfError: the range is not one.
+        MtfError: the range is not of that form.
     """
     from mtf.git.repo import GitRepo
 
@@ -144,130 +108,113 @@ def changed(where: Path, span: str, asks: Asks) -> Checked:
 def new_in(
     repo: GitRepo, known: Sequence[CommitId], commit: CommitId, asks: Asks = Asks.NOTHING
 ) -> Checked:
-    """Check what stands in ``commit`` as in none of the ``known`` ones, and what builds on it."""
-    from mtf.project.committed import groups_at, spec_files
-
+    """Check the specs that are in none of the ``known`` commits, and those that build on them."""
     with repo.reading():
-        settings, problems = parsed(repo.read(commit, SETTINGS))
-        now, *before = (_contents(repo, c, settings) for c in (commit, *known))
+        tree = SpecTree.at(repo, commit)
+        now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
         both = now.keys() | {path for contents in before for path in contents}
         paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
-        if not paths:
-            return Checked(0, problems)
-        texts, irregular = spec_files(repo, repo.files(commit, settings.experiments))
-        project, groups = partial(_project_in, repo), groups_at(repo, commit)
-        context = _Context(texts, settings, project, asks, groups)
-        return _check_change(paths, context, (*problems, *irregular))
+        return _Check(tree, partial(_open_in, repo), asks).change(paths)
 
 
 def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:
-    """Return what tells the files that count at a commit from those at another, by path."""
+    """Return values by path that differ between commits if the files differ."""
     files = repo.files(commit, settings.experiments) | repo.files(commit, FOLDER)
     return {**files, SETTINGS: repo.read(commit, SETTINGS)}
 
 
 @dataclass(frozen=True)
-class _Context:
-    """What the chosen specs are checked against."""
+class _Check:
+    """A check of specs in their tree."""
 
-    texts: Mapping[str, bytes]  # of all specs, by path
-    settings: Settings
-    project: Callable[[], Project]
-    asks: Asks
-    groups: Groups
+    tree: SpecTree
+    opened: Callable[[], Project]
+    asks: Asks = Asks.NOTHING
 
-    def load(self, paths: Collection[str]) -> Loaded:
-        """Return what some of the specs ask for."""
-        return load_some(paths, self.texts, self.settings, stamp(), groups=self.groups)
+    def all(self, files: int) -> Checked:
+        """Check all specs; ``files`` is how many were read."""
+        loaded = self.tree.load_all()
+        unknown = unknown_names(loaded.desired, loaded, self._ledger)
+        advice = self._advice(loaded.desired)
+        return _checked(files, self.tree.problems, loaded.problems, unknown, advice)
 
-    def load_all(self) -> Loaded:
-        """Return what all of them ask for."""
-        return load_specs(self.texts, self.settings, stamp(), self.groups)
+    def each(self, paths: Sequence[str]) -> Checked:
+        """Check these specs, each by itself."""
+        found = set(self.tree.settings_problems)
+        valid: list[Desired] = []
+        for path in paths:
+            if PurePosixPath(path).name != SETTINGS and path in self.tree.texts:
+                loaded = self.tree.load([path])
+                asking = [one for one in loaded.desired if one.named_at]
+                found.update(loaded.problems)
+                if asking:
+                    found.update(self._init_from_problems(asking, self.tree.load_all()))
+                valid += loaded.desired
+        return _checked(len(paths), found, self._advice(valid))
 
+    def change(self, paths: Collection[str]) -> Checked:
+        """Check the specs that a change of these paths affects, in the tree after the change."""
+        if not paths:
+            return Checked(0, self.tree.settings_problems)
+        specs = self.tree.specs
+        chosen = _affected(set(paths), specs) & specs.keys()
+        others = {path: raw for path, raw in specs.items() if path not in chosen}
+        loaded = self.tree.load(chosen)
+        while more := also_needed(loaded, loaded, others):  # same names, or named in init_from
+            others = {path: raw for path, raw in others.items() if path not in more}
+            loaded = self.tree.load(specs.keys() - others.keys())
+        beside = specs.keys() - others.keys() - chosen
+        found = {*self.tree.problems, *(p for p in loaded.problems if p.path not in beside)}
+        own = [one for one in loaded.desired if one.path in chosen]
+        asking = [one for one in own if one.named_at]
+        if asking and self._init_from_problems(asking, loaded):
+            # again with all specs, whose names may be nearer to the wrong one
+            found.update(self._init_from_problems(asking, self.tree.load_all()))
+        return _checked(len(chosen | ({SETTINGS} & set(paths))), found, self._advice(own))
 
-def _check(chosen: Sequence[str], context: _Context, problems: Iterable[Problem]) -> Checked:
-    """Check these specs, each for itself."""
-    found = set(problems)
-    good: list[Desired] = []
-    for path in chosen:
-        if PurePosixPath(path).name != SETTINGS and path in context.texts:
-            loaded = context.load([path])
-            found.update(_problems_of(loaded, context))
-            good += loaded.desired
-    return _checked(len(chosen), found, _beyond(good, context.settings, context.asks))
+    def _init_from_problems(self, asking: Sequence[Desired], specs: Loaded) -> list[Problem]:
+        """Return the mistakes in ``init_from`` of some specs, given all others."""
+        paths = {one.path for one in asking}
+        in_circles = [p for p in circles(specs.desired) if p.path in paths]
+        return [*in_circles, *unknown_names(asking, specs, self._ledger)]
 
+    def _ledger(self) -> Ledger | None:
+        """Return the ledger, None if there is no repository or the ledger was never fetched."""
+        try:
+            return self.opened().fetched_ledger()
+        except (RepositoryError, SpecError):
+            return None
 
-def _beyond(specs: Sequence[Desired], settings: Settings, asks: Asks) -> Iterator[Problem]:
-    """Yield what is wrong or hardly meant in specs that are legal."""
-    facts = known_facts(settings, live=asks is not Asks.NOTHING)
-    yield from remarks(specs, settings, facts)
-    if asks is Asks.FEASIBILITY:
-        yield from infeasible(specs, settings)
+    def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
+        """Yield what is probably unintended in valid specs, or impossible on the cluster."""
+        settings = self.tree.settings
+        facts = known_facts(settings, live=self.asks is not Asks.NOTHING)
+        yield from remarks(specs, settings, facts)
+        if self.asks is Asks.FEASIBILITY:
+            yield from infeasible(specs, settings)
 
 
 def _checked(files: int, *problems: Iterable[Problem]) -> Checked:
     return Checked(files, tuple(sorted({*itertools.chain.from_iterable(problems)})))
 
 
-def _check_change(
-    paths: Collection[str], context: _Context, problems: Iterable[Problem]
-) -> Checked:
-    """Check the specs that a change touches, and those that build on them.
-
-    Args:
-        paths: what is new, changed or gone.
-        context: as it is after the change.
-        problems: what was found until here.
-    """
-    texts = {path: raw for path, raw in context.texts.items() if is_spec(path)}
-    chosen = _concerned(set(paths), texts) & texts.keys()
-    others = {path: raw for path, raw in texts.items() if path not in chosen}
-    loaded = context.load(chosen)
-    while more := also_needed(loaded, loaded, others):  # of the same name, or begun from
-        others = {path: raw for path, raw in others.items() if path not in more}
-        loaded = context.load(texts.keys() - others.keys())
-    beside = texts.keys() - others.keys() - chosen
-    found = {*problems, *(p for p in loaded.problems if p.path not in beside)}
-    own = [one for one in loaded.desired if one.path in chosen]
-    asking = [one for one in own if one.named_at]
-    if asking and _of_origins(asking, loaded, context.project):
-        found.update(_of_origins(asking, context.load_all(), context.project))  # nearest names
-    beyond = _beyond(own, context.settings, context.asks)
-    return _checked(len(chosen | ({SETTINGS} & set(paths))), found, beyond)
-
-
-def _concerned(paths: set[str], texts: Mapping[str, bytes]) -> set[str]:
+def _affected(paths: set[str], specs: Mapping[str, bytes]) -> set[str]:
+    """Return the specs that a change of these paths may affect."""
     if SETTINGS in paths:
-        return set(texts)
+        return set(specs)
     marks = [b"defaults"] if any(path.startswith(f"{FOLDER}/") for path in paths) else []
-    before = {path: raw for path, raw in texts.items() if path not in paths}
-    return touched(before | dict.fromkeys(paths - texts.keys(), b""), texts, marks)
+    before = {path: raw for path, raw in specs.items() if path not in paths}
+    return touched(before | dict.fromkeys(paths - specs.keys(), b""), specs, marks)
 
 
-def _problems_of(loaded: Loaded, context: _Context) -> list[Problem]:
-    asking = [one for one in loaded.desired if one.named_at]
-    if not asking:
-        return list(loaded.problems)
-    return [*loaded.problems, *_of_origins(asking, context.load_all(), context.project)]
-
-
-def _of_origins(
-    asking: Sequence[Desired], specs: Loaded, project: Callable[[], Project]
-) -> list[Problem]:
-    """Return what is wrong with the runs that specs begin from, which takes all the others."""
-    paths = {one.path for one in asking}
-    round_about = [p for p in circles(specs.desired) if p.path in paths]
-    return [*round_about, *unknown_names(asking, specs, project)]
-
-
-def _project(where: Path) -> Project:
-    from mtf.project.project import open_project  # late: it takes git along
+def _open(where: Path) -> Project:
+    from mtf.project.project import open_project  # late: it imports git and the ledger
 
     return open_project(where)
 
 
-def _project_in(repo: GitRepo) -> Project:
-    from mtf.project.project import project_in
+def _open_in(repo: GitRepo) -> Project:
+    from mtf.project.project import project_in  # late: it imports the ledger
 
     return project_in(repo)
 

@@ -21,17 +21,10 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
-from mtf.project.worktree import (
-    SETTINGS,
-    groups_on_disk,
-    project_root,
-    read_folder,
-    read_settings,
-    shown,
-    stamp,
-)
+from mtf.project.settings_file import project_root, shown
+from mtf.project.spec_tree import SpecTree
 from mtf.report.tables import count
-from mtf.spec.load import is_spec, load_specs
+from mtf.spec.load import is_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,7 +95,7 @@ def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
         SpecError: what stands in the spec is wrong.
     """
     root = project_root(where)
-    experiment = _experiment(where, root, spec, wishes.member)
+    experiment = _experiment(where, spec, wishes.member)
     short = shortened(experiment.config, wishes)
     if experiment.resources["container"] is not None:
         raise MtfError(
@@ -183,17 +176,12 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
     return Shortened({**config, **sections}, batches, tuple(notes))
 
 
-def _experiment(where: Path, root: Path, spec: str, member: str | None) -> Experiment:
-    settings, problems = read_settings(root / SETTINGS, where)
-    if problems:
-        raise SpecError(list(problems))
-    files = read_folder(root / settings.experiments, where)
+def _experiment(where: Path, spec: str, member: str | None) -> Experiment:
     path = where / spec
-    if path.is_file():
-        if not is_spec(spec):
-            raise WrongWordError(f"{spec} is not a spec: those end in .yaml")
-        files |= read_folder(path.parent, where)
-    loaded = load_specs(files, settings, stamp(), groups_on_disk(root, where))
+    if path.is_file() and not is_spec(spec):
+        raise WrongWordError(f"{spec} is not a spec: those end in .yaml")
+    tree = SpecTree.on_disk(where, also=[path.parent] if path.is_file() else [])
+    loaded = tree.checked().load_all()
     wanted = shown(path, where) if path.is_file() else None
     return _member(_desired(loaded, spec, wanted), member)
 

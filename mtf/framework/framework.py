@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.commands import act_on_runs, submit_from_python
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
 from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
-from mtf.core.vocabulary.ids import timestamp
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError, SpecError
-from mtf.project.committed import groups_at
 from mtf.project.project import Project, open_project
 from mtf.project.run_lookup import find_run
+from mtf.project.spec_tree import VALUE, SpecTree
 from mtf.reconcile.gather import Options
 from mtf.reconcile.run_access import with_journals
-from mtf.spec.load import load_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,10 +195,8 @@ class ModelTrainingFramework:
         return with_journals(self.project.ledger().runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
-        files = {"configuration": json.dumps(spec).encode()}  # JSON is YAML 1.2
-        stamp = timestamp(datetime.now(UTC))
-        groups = groups_at(self.project.repo, self.project.tracked())
-        loaded = load_some(files, files, self.project.settings, stamp, groups=groups)
+        groups = SpecTree.at(self.project.repo, self.project.tracked()).groups
+        loaded = SpecTree.of_value(spec, self.project.settings, groups).load([VALUE])
         if loaded.problems:
             raise SpecError(list(loaded.problems))
         return replace(loaded.desired[0], path=DIRECT)

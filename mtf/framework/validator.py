@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.project.cluster_check import infeasible, known_facts
-from mtf.project.worktree import stamp
+from mtf.project.spec_tree import VALUE, SpecTree
 from mtf.spec.lint.cluster_fit import shapes, unmet
 from mtf.spec.lint.plausibility import warnings
-from mtf.spec.load import Loaded, load_some
 from mtf.spec.schema.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
+    from mtf.spec.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,4 @@ class ConfigValidator:
 
     def _load(self, config: Mapping[str, Any]) -> Loaded:
         value = {"kind": "grid" if "base" in config else "experiment", **config}
-        raw = json.dumps(value, indent=1).encode()  # JSON is YAML 1.2
-        files = {"configuration": raw}
-        return load_some(files, files, self._settings, stamp())
+        return SpecTree.of_value(value, self._settings).load([VALUE])

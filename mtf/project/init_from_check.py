@@ -1,4 +1,4 @@
-"""Whether what ``init_from`` names is there: in the specs, or in a ledger that can be seen here."""
+"""Checks that the runs named in ``init_from`` exist, in the specs or in the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from mtf.core.planner.init_from_names import names_of_desired, not_among
 from mtf.core.vocabulary.ids import name_of
-from mtf.errors import Problem, RepositoryError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,15 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.project.project import Project
+    from mtf.errors import Problem
+    from mtf.ledger.store import Ledger
     from mtf.spec.load import Loaded
 
 
 def unknown_origins_of(
     desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]
 ) -> list[Problem]:
-    """Return where specs ask for runs, not yet recorded, from what neither they nor ledger know."""
+    """Return a problem for each ``init_from`` of a new run that names no spec and no run."""
     if not any(one.named_at for one, _ in desired):
         return []
     from mtf.core.planner.init_from_resolve import (  # late: few specs name a run
@@ -36,16 +36,16 @@ def unknown_origins_of(
 
 
 def unknown_names(
-    asking: Sequence[Desired], specs: Loaded, project: Callable[[], Project]
+    asking: Sequence[Desired], specs: Loaded, ledger: Callable[[], Ledger | None]
 ) -> list[Problem]:
-    """Return a problem for each name in ``init_from`` that is certainly nobody's.
+    """Return a problem for each name in ``init_from`` that certainly names no run.
 
-    It is not certain where the named spec has mistakes, nor where the ledger may be elsewhere.
+    A name may be right if the spec of that name has mistakes, or if the ledger is unknown.
 
     Args:
-        asking: the specs to look at.
-        specs: all there are.
-        project: opens the repository, if there is one.
+        asking: the specs to check.
+        specs: all specs.
+        ledger: opens the ledger; None if this clone may not have all of it.
     """
     known = names_of_desired(specs.desired)
     broken = specs.names - {one.name for one in specs.desired}
@@ -53,20 +53,14 @@ def unknown_names(
         one.name: [n for n in one.named_at if n not in known and name_of(n) not in broken]
         for one in asking
     }
-    if not any(open_names.values()) or (runs := _names_of_runs(project)) is None:
+    if not any(open_names.values()) or (recorded := ledger()) is None:
         return []
+    runs = _names_of_runs(recorded)
     return [p for one in asking for p in not_among(one, open_names[one.name], known | runs)]
 
 
-def _names_of_runs(project: Callable[[], Project]) -> set[str] | None:
-    """Return what runs are called in the ledger, None where one may be that is not seen here."""
-    try:
-        opened = project()
-        ledger = opened.ledger()
-    except (RepositoryError, SpecError):
-        return None
-    if ledger.tip is None:
-        return None if opened.remote else set()
-    from mtf.core.planner.init_from_resolve import Lineage
+def _names_of_runs(ledger: Ledger) -> set[str]:
+    """Return all names that ``init_from`` may use for recorded runs."""
+    from mtf.core.planner.init_from_resolve import Lineage  # late: few specs name a run
 
     return Lineage((), ledger.runs.values()).names

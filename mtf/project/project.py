@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ from mtf.core.vocabulary.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Ledger, LedgerStore
+from mtf.project.settings_file import SETTINGS, settings_at
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.spec.schema.settings import Settings
 
-SETTINGS = "mtf.yaml"
 CLUSTER = "MTF_CLUSTER"  # which cluster is served, for a clone that several share
 _CLUSTER_KEY = "mtf.cluster"  # the same, in the git configuration of a clone
 
@@ -49,7 +49,10 @@ class Project:
         Raises:
             SpecError: they hold mistakes.
         """
-        settings = settings_at(self.repo, commit)
+        return self.serving(settings_at(self.repo, commit))
+
+    def serving(self, settings: Settings) -> Settings:
+        """Return committed settings as they are on the cluster served here."""
         return settings.serving(self.serves or settings.cluster.name)
 
     def with_settings(self, settings: Settings) -> Project:
@@ -64,6 +67,11 @@ class Project:
         """Return the newest ledger that this clone knows, without asking the remote."""
         with self.repo.reading():
             return self.store().read(self._newest_ledger_ref())
+
+    def fetched_ledger(self) -> Ledger | None:
+        """Return the same, None if the remote may have a ledger that was never fetched."""
+        ledger = self.ledger()
+        return None if ledger.tip is None and self.remote is not None else ledger
 
     def whole_ledger(self) -> Ledger:
         """Return the same, compared with its history since this clone has last found it whole.
@@ -165,11 +173,3 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
     if serves is not None and (problem := name_problem(serves)):
         raise RepositoryError(f"{CLUSTER} (or git config {_CLUSTER_KEY}): {serves!r} {problem}")
     return serves, values.get(url)
-
-
-@lru_cache(maxsize=8)
-def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
-    """Return the settings committed at ``commit``, which never change; the defaults for none."""
-    from mtf.spec.schema.settings import parse_settings
-
-    return parse_settings(repo.read(commit, SETTINGS), SETTINGS)

@@ -1,7 +1,8 @@
-"""``policies.require_signed``: only what an allowed signer has signed is submitted.
+"""``policies.require_signed``: only commits signed by an allowed signer are submitted.
 
-Git verifies: who is allowed stands in its own configuration here (``gpg.ssh.allowedSignersFile``,
-or the keyring), never in the repository, where whoever commits could change it.
+Git verifies signatures. Allowed signers are named in the clone's git configuration
+(``gpg.ssh.allowedSignersFile``, or the keyring), never in the repository, where everyone who
+commits could change them.
 """
 
 from __future__ import annotations
@@ -9,50 +10,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.errors import Problem, SpecError
-from mtf.project.project import SETTINGS
+from mtf.project.settings_file import SETTINGS, settings_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.project.project import Project
+    from mtf.git.repo import GitRepo
+    from mtf.spec.schema.policies import Policies
 
 RULE = "require_signed"
 CONFIG = "mtf.requireSigned"  # in git's configuration: for this clone, whatever is committed
 
 
-def check_signed(project: Project, commit: CommitId, records: Iterable[RunRecord]) -> None:
-    """Refuse a commit that has to be signed and is not, or not well.
+def check_signed(
+    repo: GitRepo, commit: CommitId, policies: Policies, records: Iterable[RunRecord]
+) -> None:
+    """Refuse a commit that must be signed and has no good signature.
 
-    The rule cannot be committed away: it holds when the newest commit that anything ran from had
-    it, or this clone's git configuration says so.
+    No commit can drop the rule by itself: the rule also applies if the newest commit that a run was
+    submitted from requires it, or this clone's git configuration does.
+
+    Args:
+        repo: has the commit.
+        commit: to be submitted from.
+        policies: in the settings at that commit.
+        records: of all runs in the ledger.
 
     Raises:
-        SpecError: the commit is not signed by an allowed signer; git's own words are in it.
+        SpecError: the commit is not signed by an allowed signer; the message quotes git.
     """
-    if not _is_required(project, commit, records):
+    if not (policies.require_signed or _must_be_signed(repo, commit, records)):
         return
-    words = project.repo.signature_problem(commit)
-    if words is not None:
+    reason = repo.signature_problem(commit)
+    if reason is not None:
         message = (
-            f"commit {commit[:8]} has no good signature of an allowed signer, so nothing of it is"
-            f" submitted (git verify-commit: {words}). Sign it: git commit --amend -S"
+            f"commit {commit[:8]} has no good signature of an allowed signer, so none of its"
+            f" experiments is submitted (git verify-commit: {reason}). Sign it: git commit --amend"
+            " -S"
         )
         raise SpecError([Problem(SETTINGS, 1, 1, message, rule=RULE)])
 
 
-def _is_required(project: Project, commit: CommitId, records: Iterable[RunRecord]) -> bool:
-    if project.repo.config(CONFIG) == "true" or _demands(project, commit):
+def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord]) -> bool:
+    """Return True if a rule outside the commit asks for its signature."""
+    if repo.config(CONFIG) == "true":
         return True
     newest = max(records, key=lambda r: r.claimed_at, default=None)
-    return newest is not None and newest.commit != commit and _demands(project, newest.commit)
-
-
-def _demands(project: Project, commit: CommitId) -> bool:
-    if project.repo.find_commit(commit) is None:
+    if newest is None or newest.commit == commit or repo.find_commit(newest.commit) is None:
         return False
     try:
-        return project.settings_at(commit).policies.require_signed
-    except SpecError:  # told elsewhere, and nothing is submitted with it
+        return settings_at(repo, newest.commit).policies.require_signed
+    except SpecError:  # mistakes in the settings of an older commit matter to nobody
         return False

@@ -15,6 +15,7 @@ from mtf.core.vocabulary.causes import Cause
 from mtf.errors import SpecError
 from mtf.project.committed import Specs, read_specs
 from mtf.project.signatures import check_signed
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.drift_scan import fetched_branches, known_submissions, look_for_drift
 from mtf.reconcile.executors import read_live
 from mtf.reconcile.run_access import abandoned, is_elsewhere, read_progress, shut_out
@@ -66,7 +67,8 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
     ledger = store.read_whole()
-    settings, problems = _settings(project, commit, ledger)
+    tree = SpecTree.at(project.repo, commit, now=now)
+    settings, problems = _settings(project, commit, tree, ledger)
     with ThreadPoolExecutor(1) as aside:  # the executor answers while the specs are read
         mine = project.with_settings(settings)
         looking = aside.submit(_look, mine, ledger)
@@ -76,18 +78,18 @@ def gather(project: Project, store: LedgerStore, options: Options, now: datetime
             drift = drift.saying(f"{branch} here has commits that {remote} lacks: git push")
         specs = Specs(problems=problems)
         if not problems:
-            specs = read_specs(project.repo, commit, ledger.runs, now)
+            specs = read_specs(project.repo, commit, tree, ledger.runs)
         committed = Committed(commit, settings, specs, is_usable=not problems)
         return _situation(ledger, committed, options, looking.result(), drift)
 
 
 def _settings(
-    project: Project, commit: CommitId, ledger: Ledger
+    project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger
 ) -> tuple[Settings, tuple[Problem, ...]]:
     """Return the settings at a commit; where it must not be used, the last ones known, and why."""
     try:
-        check_signed(project, commit, ledger.runs.values())
-        return project.settings_at(commit), ()
+        check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
+        return project.serving(tree.checked().settings), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)
 

@@ -9,7 +9,7 @@ from mtf import rundir
 from mtf.errors import MtfError, SpecError
 from mtf.executor.slurm.cluster_query import read_facts
 from mtf.executor.slurm.programs import available
-from mtf.project.worktree import SETTINGS, project_root, read_settings
+from mtf.project.settings_file import SETTINGS, project_root, settings_on_disk
 from mtf.spec.schema.cluster_section import as_section
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def write_facts(where: Path) -> Path:
         ExecutorUnavailableError: SLURM does not answer.
         MtfError: there is no SLURM here, or mtf.yaml has mistakes.
     """
-    path = project_root(where) / SETTINGS
-    settings, problems = read_settings(path, where)
+    root = project_root(where)
+    path = root / SETTINGS
+    settings, problems = settings_on_disk(root, where)
     if problems:
         raise SpecError(list(problems))
     if not available():

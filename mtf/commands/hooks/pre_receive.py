@@ -11,7 +11,7 @@ from mtf.commands.validate import new_in
 from mtf.core.planner.push_rules import lost_records, refused_job_branch
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF
 from mtf.errors import foremost
-from mtf.project.worktree import SETTINGS, parsed
+from mtf.project.settings_file import SETTINGS, settings_or_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,4 +57,4 @@ def _tracked(repo: GitRepo, pushed: CommitId) -> set[str]:
     """
     here = repo.find_commit("HEAD")
     texts = [repo.read(commit, SETTINGS) for commit in (here, pushed) if commit]
-    return {f"refs/heads/{parsed(raw)[0].branch}" for raw in texts}
+    return {f"refs/heads/{settings_or_defaults(raw)[0].branch}" for raw in texts}

@@ -1,0 +1,55 @@
+"""The settings in `mtf.yaml`: at a commit and on disk, where it marks the root of a project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtf.errors import SpecError
+from mtf.spec.schema.settings import Settings, parse_settings
+
+if TYPE_CHECKING:
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.errors import Problem
+    from mtf.git.repo import GitRepo
+
+SETTINGS = "mtf.yaml"
+
+
+def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
+    """Return the settings at a commit; the defaults if the commit has no settings file.
+
+    Raises:
+        SpecError: the settings contain mistakes.
+    """
+    return parse_settings(repo.read(commit, SETTINGS), SETTINGS)
+
+
+def settings_or_defaults(
+    raw: bytes | None, path: str = SETTINGS
+) -> tuple[Settings, tuple[Problem, ...]]:
+    """Return the settings in a file; if they contain mistakes, the defaults and the mistakes."""
+    try:
+        return parse_settings(raw, path), ()
+    except SpecError as e:
+        return Settings(), tuple(e.problems)
+
+
+def settings_on_disk(root: Path, where: Path) -> tuple[Settings, tuple[Problem, ...]]:
+    """Return the settings of a project on disk and their mistakes, with paths as seen ``where``."""
+    path = root / SETTINGS
+    return settings_or_defaults(path.read_bytes() if path.is_file() else None, shown(path, where))
+
+
+def project_root(where: Path) -> Path:
+    """Return the nearest folder above ``where`` with a settings file or a ``.git``, else itself."""
+    for folder in (where.absolute(), *where.absolute().parents):
+        if (folder / SETTINGS).is_file() or (folder / ".git").exists():
+            return folder
+    return where.absolute()
+
+
+def shown(path: Path, where: Path) -> str:
+    """Return a path as messages show it: relative to the folder that the user is in."""
+    return Path(os.path.relpath(path, where)).as_posix()

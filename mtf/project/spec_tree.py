@@ -1,0 +1,210 @@
+"""`SpecTree`: all specs of a commit, the index or the disk, with their settings and config groups.
+
+It is the only reader of specs. Git is passed in as a repository, so that `mtf validate` on disk
+imports none of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mtf.core.vocabulary.ids import timestamp
+from mtf.errors import Problem, SpecError
+from mtf.project.settings_file import (
+    SETTINGS,
+    project_root,
+    settings_on_disk,
+    settings_or_defaults,
+    shown,
+)
+from mtf.spec.compose.config_groups import FOLDER, NO_GROUPS, Groups
+from mtf.spec.load import is_spec, load_some, load_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
+
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.git.repo import GitRepo
+    from mtf.git.wire import Entry
+    from mtf.spec.load import Loaded
+    from mtf.spec.schema.settings import Settings
+
+VALUE = "configuration"  # the path of a spec that a program passes in
+_REGULAR = ("100644", "100755")
+
+
+class _Files(NamedTuple):
+    """The files that a tree has read."""
+
+    texts: Mapping[str, bytes]  # by path
+    problems: tuple[Problem, ...] = ()  # files that are not regular
+    by_id: Mapping[str, bytes] = {}  # the same texts by git object id
+
+
+@dataclass(frozen=True, eq=False)
+class SpecTree:
+    """The specs of one commit, index or folder, and everything that resolving them depends on.
+
+    Settings are read at once, specs and config groups when first used: the pre-commit hook ends
+    before it reads 1,000 specs when none of them is staged.
+    """
+
+    settings: Settings  # the defaults if the settings contain mistakes
+    settings_problems: tuple[Problem, ...]
+    groups: Groups
+    time: str  # the submission's timestamp, for grids with ``naming: timestamp``
+    _read: Callable[[], _Files] = field(repr=False)
+
+    @classmethod
+    def at(
+        cls,
+        repo: GitRepo,
+        commit: CommitId,
+        *,
+        now: datetime | None = None,
+        like: SpecTree | None = None,
+    ) -> SpecTree:
+        """Return the specs at a commit; the work tree is never looked at.
+
+        Args:
+            repo: has the commit.
+            commit: to read.
+            now: the submission's time.
+            like: a tree of another commit: its time is used, and blobs that it has read are not
+                read again.
+        """
+        settings, problems = settings_or_defaults(repo.read(commit, SETTINGS))
+
+        def read() -> _Files:
+            known = like.blobs if like else {}
+            return _regular(repo, repo.files(commit, settings.experiments), known)
+
+        groups = Groups(lambda: _regular(repo, repo.files(commit, FOLDER)).texts)
+        return cls(settings, problems, groups, like.time if like else _time(now), read)
+
+    @classmethod
+    def of_index(cls, repo: GitRepo) -> SpecTree:
+        """Return the specs as they are staged."""
+        staged = repo.index(SETTINGS).get(SETTINGS)
+        raw = repo.blobs([staged.oid])[staged.oid] if staged else None
+        settings, problems = settings_or_defaults(raw)
+
+        def read() -> _Files:
+            return _regular(repo, repo.index(settings.experiments))
+
+        groups = Groups(lambda: _regular(repo, repo.index(FOLDER)).texts)
+        return cls(settings, problems, groups, _time(), read)
+
+    @classmethod
+    def on_disk(cls, where: Path, also: Iterable[Path] = ()) -> SpecTree:
+        """Return the specs in the work tree, with paths relative to ``where``; needs no git.
+
+        ``also`` names further folders with specs.
+        """
+        root = project_root(where)
+        settings, problems = settings_on_disk(root, where)
+        folder, groups = root / settings.experiments, root / FOLDER
+
+        def read() -> _Files:
+            own, *others = (_in_folder(other, where) for other in (folder, *also))
+            texts = [own.texts, *(other.texts for other in others)]
+            return _Files({path: raw for part in texts for path, raw in part.items()}, own.problems)
+
+        found = Groups(lambda: _in_folder(groups, where).texts, shown(groups, where))
+        return cls(settings, problems, found, _time(), read)
+
+    @classmethod
+    def of_value(
+        cls, value: Mapping[str, Any], settings: Settings, groups: Groups = NO_GROUPS
+    ) -> SpecTree:
+        """Return one spec that a program passes in as a mapping."""
+        texts = {VALUE: json.dumps(value, indent=1).encode()}  # JSON is YAML 1.2
+        return cls(settings, (), groups, _time(), lambda: _Files(texts))
+
+    def checked(self) -> SpecTree:
+        """Return the tree itself.
+
+        Raises:
+            SpecError: its settings contain mistakes.
+        """
+        if self.settings_problems:
+            raise SpecError(list(self.settings_problems))
+        return self
+
+    @cached_property
+    def _files(self) -> _Files:
+        return self._read()
+
+    @property
+    def texts(self) -> Mapping[str, bytes]:
+        """Return the contents of all regular files in the folder of specs, by path."""
+        return self._files.texts
+
+    @cached_property
+    def specs(self) -> Mapping[str, bytes]:
+        """Return the contents of the specs among them."""
+        return {path: text for path, text in self.texts.items() if is_spec(path)}
+
+    @property
+    def blobs(self) -> Mapping[str, bytes]:
+        """Return the same contents by git's object id; none of files on disk."""
+        return self._files.by_id
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return the mistakes in the settings, and specs that are not regular files."""
+        return *self.settings_problems, *self._files.problems
+
+    def load(self, paths: Collection[str]) -> Loaded:
+        """Resolve those of these specs that exist; others are read only as their bases."""
+        there = [path for path in paths if path in self.texts]
+        return load_some(there, self.texts, self.settings, self.time, groups=self.groups)
+
+    def load_all(self) -> Loaded:
+        """Resolve all specs."""
+        return load_specs(self.texts, self.settings, self.time, self.groups)
+
+
+def _time(now: datetime | None = None) -> str:
+    return timestamp(now or datetime.now(UTC))
+
+
+def _regular(
+    repo: GitRepo, entries: Mapping[str, Entry], known: Mapping[str, bytes] | None = None
+) -> _Files:
+    """Read regular files; each YAML file that is not regular is a problem.
+
+    ``known`` has contents by object id that need not be read again.
+    """
+    from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK  # late: not for files on disk
+
+    kinds = {SYMLINK: "a symbolic link", GITLINK: "a submodule"}
+    problems = tuple(
+        Problem(path, 1, 1, f"{kinds.get(e.mode, 'not a regular file')}: a spec must be a file")
+        for path, e in entries.items()
+        if e.mode not in _REGULAR and is_spec(path)
+    )
+    ids = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
+    there = known or {}
+    contents = {**there, **repo.blobs(oid for oid in ids.values() if oid not in there)}
+    texts = {path: contents[oid] for path, oid in ids.items()}
+    return _Files(texts, problems, {oid: contents[oid] for oid in ids.values()})
+
+
+def _in_folder(folder: Path, where: Path) -> _Files:
+    """Read the specs in a folder and below it; each symbolic link is a problem."""
+    if not folder.is_dir():
+        return _Files({})
+    found = [path for path in folder.rglob("*") if is_spec(path.name)]
+    links = {path for path in found if path.is_symlink()}
+    files = [path for path in found if path.is_file() and path not in links]
+    message = "a symbolic link: a spec must be a file"
+    return _Files(
+        {shown(path, where): path.read_bytes() for path in files},
+        tuple(Problem(shown(path, where), 1, 1, message) for path in links),
+    )
