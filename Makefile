@@ -11,7 +11,7 @@ help:
 	@echo "make demo              set up, then the main job: commit a grid, sync, train, read the results"
 	@echo "make demo EXECUTOR=slurm   the same on the cluster whose sbatch answers here"
 	@echo "make test              set up, then all tests, those on a private SLURM included"
-	@echo "make lint              ruff, mypy, import layers, dead code, the CI files"
+	@echo "make lint              ruff, mypy, import layers, dead code, commit messages, the CI files"
 	@echo "make bench             the figures of benchmarks/"
 
 setup: $(READY)
@@ -36,6 +36,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+	$(BIN)/python .ci/commit_messages.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci templates/ci/*.yml
 

@@ -1,1 +1,1 @@
-"""Renders records, plans, reviews and problems as text, tables, Markdown, JSON: no effects."""
+"""Tables, Markdown and text from records and plans: pure rendering."""

@@ -1,6 +1,6 @@
-"""Escapes text from specs (names, values, messages) for Markdown and HTML.
+"""Text that others have written, made harmless in Markdown and HTML: names, values, messages.
 
-It is shown as code, where forges do not look for markup, links, mentions or issue numbers.
+All of it goes into code, where forges look for no markup, links, mentions or issue numbers.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import html
 import re
 import unicodedata
 
-_PLAIN = re.compile(r"[^`|\\]+")
+_FITS = re.compile(r"[^`|\\]+")
 _KEPT = frozenset(" -=,/")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-MOST = 160  # characters of one value
+MOST = 160  # characters of one piece
 
 
 def visible(text: str, most: int = MOST) -> str:
-    """Return text on one line, invisible and direction-changing characters escaped, cut to size."""
+    """Return one line without characters that nobody sees or that turn text around; cut."""
     shown = "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in _INVISIBLE else c for c in text
     )
@@ -24,21 +24,21 @@ def visible(text: str, most: int = MOST) -> str:
 
 
 def code(text: str, most: int = MOST) -> str:
-    """Return text as inline Markdown code that nothing in it can end, even in a table cell."""
+    """Return text as Markdown code that ends nowhere else, in a table's cell too."""
     shown = visible(text, most).strip() or " "
-    if _PLAIN.fullmatch(shown):
+    if _FITS.fullmatch(shown):
         return f"`{shown}`"
     safe = "".join(c if c.isalnum() or c in _KEPT else f"&#{ord(c)};" for c in shown)
     return f"<code>{safe}</code>"
 
 
 def html_code(text: str) -> str:
-    """Return text as code within HTML, such as a summary element."""
+    """Return text as code within HTML, such as a summary."""
     return f"<code>{html.escape(visible(text))}</code>"
 
 
 def fenced(text: str) -> str:
-    """Return lines as a fenced code block that nothing in them can end."""
+    """Return lines as a block of code; nothing in them ends it."""
     lines = [visible(line, 500) for line in text.rstrip("\n").split("\n")]
     ticks = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, ticks + 1)
@@ -46,5 +46,5 @@ def fenced(text: str) -> str:
 
 
 def collapsed(summary: str, body: str) -> str:
-    """Return a section that is collapsed until clicked; ``summary`` is HTML."""
+    """Return what a click opens; ``summary`` is HTML."""
     return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>\n"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 CommitId = NewType("CommitId", str)  # full hexadecimal object id
 SubmissionId = NewType("SubmissionId", str)  # <name>/<timestamp>/<commit[:8]>
 RunId = NewType("RunId", str)  # a submission id, or <submission id>/<member>
-RunKey = NewType("RunKey", str)  # sha256 of what makes two runs the same, see mtf.core.identity
+RunKey = NewType("RunKey", str)  # sha256 of what makes two runs the same: experiments.run_key
 JobId = NewType("JobId", str)  # SLURM's "4711" or "4711_3", the local executor's "local-12"
 Token = NewType("Token", str)  # one for each job submission, 16 hexadecimal digits
 
