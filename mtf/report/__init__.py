@@ -1,1 +1,1 @@
-"""Tables, Markdown and text from records and plans: pure rendering."""
+"""Renders records, plans, reviews and problems as text, tables, Markdown, JSON: no effects."""

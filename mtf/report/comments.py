@@ -1,6 +1,6 @@
-"""The comment on a pull request: what merging it means, as Markdown within a forge's limits.
+"""The review of a pull request as a Markdown comment, within the size limits of forges.
 
-The same review gives the same text, so that a comment changes only when the plan does.
+Equal reviews give equal texts, so that a comment changes only when the plan does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import code, collapsed, fenced, html_code
 from mtf.report.reviews import (
     differences_text,
+    footnote,
     headline,
     kinds_of,
-    last_word,
     outcomes,
     shown_values,
     throttle,
@@ -35,72 +35,79 @@ if TYPE_CHECKING:
 
 BUDGET = 60_000  # characters; GitHub takes 65,536
 MARKER = "<!-- mtf-plan:v1 -->"  # by which a bot finds its comment again
-_LISTED = 25  # lines of one list that are shown
+_LISTED = 25  # lines of one list
 _ROWS = 100  # specs in the table
-Block = tuple[int, str]  # how soon it is left out where there is no room: 0 last; and its text
+Block = tuple[int, str]  # rank, and text: the highest ranks are omitted first when space is short
 
 
 def comment(review: Review) -> str:
-    """Return the comment, at most ``BUDGET`` characters; what was left out for that is said."""
+    """Return the comment, at most ``BUDGET`` characters; it says how much was omitted."""
     head = [
         MARKER,
         f"### mtf plan: {headline(review)}",
         "",
         *_cost_line(review),
-        *_verdicts(review),
+        *_findings(review),
     ]
-    head += [*_table(review), *_changes(review), *_settings(review), *_going_on(review)]
-    tail = [f"<sub>{last_word(review)}</sub>"]
+    head += [*_table(review), *_changes(review), *_settings(review), *_active_runs(review)]
+    tail = [f"<sub>{footnote(review)}</sub>"]
     blocks = [block for spec in review.specs for block in _details(spec)]
     room = BUDGET - len("\n".join([*head, *tail])) - 200
     return "\n".join([*head, *_fitting(blocks, room), *tail]) + "\n"
 
 
 def _fitting(blocks: Sequence[Block], room: int) -> list[str]:
-    """Return the blocks in their order, without the least important where there is no room."""
-    kept = set()
+    """Return the blocks in their order; where ``room`` is short, without the highest ranks."""
+    fitting = set()
     for place in sorted(range(len(blocks)), key=lambda i: blocks[i][0]):
         room -= len(blocks[place][1]) + 1
         if room >= 0:
-            kept.add(place)
+            fitting.add(place)
         else:
             room += len(blocks[place][1]) + 1
-    left = len(blocks) - len(kept)
-    cut = f"*{count(left, 'detail')} left out: too long for a comment. `mtf plan --base` has all.*"
-    return [blocks[i][1] for i in sorted(kept)] + ([cut, ""] if left else [])
+    left = len(blocks) - len(fitting)
+    cut = f"*{count(left, 'detail')} omitted to fit a comment. `mtf plan --base` shows all.*"
+    return [blocks[i][1] for i in sorted(fitting)] + ([cut, ""] if left else [])
 
 
 def _cost_line(review: Review) -> list[str]:
     if not any(spec.to_submit for spec in review.specs):
         return []
-    return [f"One attempt of each takes at most **{cost_text(review.cost)}**.", ""]
+    return [f"One attempt of each run takes at most **{cost_text(review.cost)}**.", ""]
 
 
-# -- what is wrong ---------------------------------------------------------------------------------
+# -- mistakes -------------------------------------------------------------------------------------
 
 
-def _verdicts(review: Review) -> list[str]:
+def _findings(review: Review) -> list[str]:
     mistakes = [p for p in review.problems if p.is_error and not p.rule]
-    broken = [p for p in review.problems if p.is_error and p.rule]
+    violations = [p for p in review.problems if p.is_error and p.rule]
     warnings = [p for p in review.problems if not p.is_error]
     lines = []
     if mistakes:
-        lines += [f"**❌ {count(len(mistakes), 'mistake')}**. What has one is not submitted"]
+        lines += [
+            f"**❌ {count(len(mistakes), 'mistake')}.** Specs with mistakes are not submitted:"
+        ]
         lines += [*_listed(map(_problem, mistakes)), ""]
-    if broken or review.over_budget:
-        number = len(broken) + len(review.over_budget)
-        lines += [f"**❌ Policies: {number} broken**. What breaks one is not submitted"]
-        lines += _listed([*map(_problem, broken), *(_over(*one) for one in review.over_budget)])
+    if violations or review.over_budget:
+        number = count(len(violations) + len(review.over_budget), "policy violation")
+        lines += [f"**❌ {number}.** Specs that violate a policy are not submitted:"]
+        over_budget = (_over_budget(rule, message) for rule, message in review.over_budget)
+        lines += _listed([*map(_problem, violations), *over_budget])
         lines += [""]
     elif review.has_policies:
-        lines += ["✅ Policies: all kept", ""]
+        lines += ["✅ No policy violations", ""]
     if review.policies:
-        lines += ["**⚠️ This changes the policies**", *_listed(map(_change, review.policies)), ""]
+        lines += [
+            "**⚠️ This pull request changes the policies:**",
+            *_listed(map(_change, review.policies)),
+            "",
+        ]
     if review.loosened:
-        lines += ["The policies of the base would refuse:"]
+        lines += ["The policies of the base branch would refuse:"]
         lines += [*_listed(map(_problem, review.loosened)), ""]
     if warnings:
-        lines += [f"**⚠️ {count(len(warnings), 'warning')}**"]
+        lines += [f"**⚠️ {count(len(warnings), 'warning')}:**"]
         lines += [*_listed(map(_problem, warnings)), ""]
     return lines
 
@@ -111,7 +118,7 @@ def _problem(problem: Problem) -> str:
     return f"- {where} {code(problem.message, 400)}{rule}"
 
 
-def _over(rule: str, message: str) -> str:
+def _over_budget(rule: str, message: str) -> str:
     return f"- all changes together: {code(message, 400)} · rule {code(rule)}"
 
 
@@ -121,7 +128,7 @@ def _listed(lines: Iterable[str]) -> list[str]:
     return lines if more <= 0 else [*lines[:_LISTED], f"- *... and {more} more*"]
 
 
-# -- what changes ----------------------------------------------------------------------------------
+# -- changes ---------------------------------------------------------------------------------------
 
 
 def _table(review: Review) -> list[str]:
@@ -156,27 +163,27 @@ def _name(spec: SpecReview) -> str:
 
 def _changes(review: Review) -> list[str]:
     found = summarise(review.specs)
-    anew = [s for s in found if s.change.reruns]
-    how = [s for s in found if not s.change.reruns]
+    of_results = [s for s in found if s.change.reruns]
+    of_execution = [s for s in found if not s.change.reruns]
     lines = []
-    if anew:
-        lines += ["**What changes in resolved configurations**", *_listed(_summed(anew)), ""]
-    if how:
-        lines += ["**Executed or watched differently, nothing runs again**"]
-        lines += [*_listed(_summed(how)), ""]
+    if of_results:
+        lines += ["**Changes in resolved configurations:**", *_listed(_summed(of_results)), ""]
+    if of_execution:
+        lines += ["**Changes in execution or logging, which submit nothing again:**"]
+        lines += [*_listed(_summed(of_execution)), ""]
     return lines
 
 
 def _summed(found: Sequence[Summary]) -> Iterator[str]:
-    """Yield a line a change, and one for a key that changes in many ways."""
+    """Yield one line for each change, or for a key that changes in more than four ways."""
     ways = Counter(s.change.key for s in found)
-    told_already = set()
-    for one in found:
-        key = one.change.key
+    summed_keys = set()
+    for summary in found:
+        key = summary.change.key
         if ways[key] <= 4:
-            yield f"{_change(one.change)} · {_of(one.runs, one.specs)}"
-        elif key not in told_already:
-            told_already.add(key)
+            yield f"{_change(summary.change)} · {_of(summary.runs, summary.specs)}"
+        elif key not in summed_keys:
+            summed_keys.add(key)
             same = [s for s in found if s.change.key == key]
             specs = tuple(dict.fromkeys(name for s in same for name in s.specs))
             runs = sum(s.runs for s in same)
@@ -197,26 +204,26 @@ def _of(runs: int, specs: Sequence[str]) -> str:
 def _settings(review: Review) -> list[str]:
     if not review.settings:
         return []
-    return ["**Settings (`mtf.yaml`)**", *_listed(map(_change, review.settings)), ""]
+    return ["**Settings (`mtf.yaml`):**", *_listed(map(_change, review.settings)), ""]
 
 
-def _going_on(review: Review) -> list[str]:
-    ended = [record for spec in review.specs for record in spec.giving_way]
-    active = [record for spec in review.specs for record in spec.going_on]
-    are, go_on = "is" if len(ended) == 1 else "are", "goes on" if len(active) == 1 else "go on"
+def _active_runs(review: Review) -> list[str]:
+    cancelled = [record for spec in review.specs for record in spec.giving_way]
+    kept = [record for spec in review.specs for record in spec.going_on]
     lines = []
-    if ended:
+    if cancelled:
         lines += [
-            f"**⚠️ {count(len(ended), 'run')} {are} cancelled**: changed ones take their place"
-            " (`on_change: cancel`)",
-            *_listed(f"- {code(r.run)} is {r.state}" for r in ended),
+            f"**⚠️ {count(len(cancelled), 'run')} will be cancelled** and replaced by changed runs"
+            " (`on_change: cancel`):",
+            *_listed(f"- {code(r.run)} is {r.state}" for r in cancelled),
             "",
         ]
-    if active:
+    if kept:
+        continue_ = "continues" if len(kept) == 1 else "continue"
         lines += [
-            f"**⚠️ {count(len(active), 'run')} of what is changed or removed {go_on}**"
-            " until `mtf sync --prune` or `mtf cancel`",
-            *_listed(f"- {code(r.run)} is {r.state}" for r in active),
+            f"**⚠️ {count(len(kept), 'run')} of changed or removed specs {continue_}** until"
+            " `mtf sync --prune` or `mtf cancel`:",
+            *_listed(f"- {code(r.run)} is {r.state}" for r in kept),
             "",
         ]
     return lines

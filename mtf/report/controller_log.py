@@ -1,4 +1,4 @@
-"""What a controller says: each thing once, however often it is seen."""
+"""The log lines of a controller: each fact is printed once, however often it is seen again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtf.core.vocabulary.actions import Adopt, Cancel, Record, owner_name
 from mtf.core.vocabulary.times import duration
-from mtf.errors import foremost
+from mtf.report.problems import problem_lines
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -17,94 +17,97 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.actions import Action, Plan
     from mtf.errors import Problem
 
-_WORDS = {Record: "record", Adopt: "adopt", Cancel: "cancel"}
+_VERBS = {Record: "record", Adopt: "adopt", Cancel: "cancel"}
 
 
-class Reconciled(Protocol):
-    """What one sync did, as far as it is told."""
+class SyncReport(Protocol):
+    """The part of a sync's report that the log is made of."""
 
     @property
     def plan(self) -> Plan:
-        """The plan that was carried out."""
+        """Return what was done."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What went wrong."""
+        """Return the mistakes in what is committed."""
 
     @property
     def is_usable(self) -> bool:
-        """Return True if the sync could read what is committed."""
+        """Return False if the mistakes keep everything new from being submitted."""
 
     @property
     def commit(self) -> str:
-        """The commit that was synced."""
+        """Return the commit that was synced."""
 
 
-class Told:
-    """Says what is new since it was last said."""
+class ControllerLog:
+    """Prints what is new since the last sync: actions, notes, mistakes, failures, recoveries."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        """Take where the lines go."""
+        """Print each line by calling ``say``."""
         self.say = say
         self._notes: frozenset[str] = frozenset()
         self._problems: frozenset[str] = frozenset()
-        self._stopped = ""
-        self._trouble = ""
+        self._effect = ""
+        self._failure = ""
         self._failing_since: datetime | None = None
 
-    def report(self, done: Reconciled) -> None:
-        """Say what a sync did and noticed; not what it said itself while it submitted."""
+    def report(self, done: SyncReport) -> None:
+        """Log a sync, except its submissions, which the sync has logged itself."""
         for line in changes(done.plan.actions):
             self.say(line)
         notes = frozenset(done.plan.notes)
         for note in sorted(notes - self._notes):
-            self.say(f"note     {note}")
+            self.say(f"note: {note}")
         self._notes = notes
-        problems = frozenset(map(str, foremost(done.problems)))
+        self._report_problems(done)
+
+    def _report_problems(self, done: SyncReport) -> None:
+        problems = frozenset(problem_lines(done.problems))
         for problem in sorted(problems - self._problems):
-            self.say(f"broken   {problem}")
-        stopped = "what has mistakes is left out" if done.is_usable else "nothing new is submitted"
-        if problems and (not self._problems or stopped != self._stopped):
-            self.say(f"broken   {stopped} until that is mended; all else goes on")
-        self._stopped = stopped
+            self.say(problem)
+        effect = "specs with errors are skipped" if done.is_usable else "nothing new is submitted"
+        if problems and (not self._problems or effect != self._effect):
+            self.say(f"error: {effect} until they are fixed; everything else is synced")
+        self._effect = effect
         if self._problems and not problems:
-            self.say(f"mended   what is committed is in order again ({done.commit[:8]})")
+            self.say(f"fixed: committed specs are valid again ({done.commit[:8]})")
         self._problems = problems
 
     def fails(self, why: str, details: str = "") -> None:
-        """Say why reconciling fails, unless that was the last thing said of it."""
+        """Log that a sync failed, unless the one before failed for the same reason."""
         self._failing_since = self._failing_since or datetime.now(UTC)
-        if why != self._trouble:
+        if why != self._failure:
             for line in filter(None, [*why.splitlines(), *details.splitlines()]):
-                self.say(f"failing  {line}")
-            self.say("failing  it is tried again, and said when that goes well")
-        self._trouble = why
+                self.say(f"error: {line}")
+            self.say("error: the sync failed and will be retried until it succeeds")
+        self._failure = why
 
     def works_again(self) -> None:
-        """Say that reconciling goes well again, if it did not."""
+        """Log that a sync succeeded, if the one before failed."""
         if self._failing_since is not None:
             seconds = (datetime.now(UTC) - self._failing_since).total_seconds()
-            self.say(f"again    it goes well again, after {duration(seconds)}")
-        self._failing_since, self._trouble = None, ""
+            self.say(f"recovered after {duration(seconds)}")
+        self._failing_since, self._failure = None, ""
 
 
 def changes(actions: Iterable[Action]) -> list[str]:
-    """Return a line for each change of a run, or of several runs of a spec alike."""
+    """Return one line for each change of a run, or of several runs of a spec for one reason."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for action in actions:
         match action:
             case Record(reason="progress"):
                 continue
             case Record() | Adopt() | Cancel():
-                key = (_WORDS[type(action)], owner_name(action), action.reason)
+                key = (_VERBS[type(action)], owner_name(action), action.reason)
                 groups[key].append(action.record.label)
-            case _:  # submissions are told as they are made
+            case _:  # the sync logs submissions as it makes them
                 continue
     return [
-        f"{word:<8} {_whose(owner, labels)}: {reason}"
-        for (word, owner, reason), labels in groups.items()
+        f"{verb:<8} {_runs_text(owner, labels)}: {reason}"
+        for (verb, owner, reason), labels in groups.items()
     ]
 
 
-def _whose(owner: str, labels: list[str]) -> str:
+def _runs_text(owner: str, labels: list[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{count(len(labels), 'run')} of {owner}"

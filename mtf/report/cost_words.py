@@ -1,4 +1,4 @@
-"""What runs ask for and may cost, in words."""
+"""The resources of runs, and their cost in GPU and CPU hours, as text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def cost_text(cost: Cost) -> str:
-    """Return ``48 GPU-h, 96 CPU-h``, or why there is no bound."""
+    """Return a cost like ``48 GPU-h, 96 CPU-h``, or the reason why it has no upper bound."""
     if cost.gpu_hours is None:
         return "no bound: slurm.time is not set"
-    held = f"{_hours(cost.gpu_hours)} GPU-h" if cost.gpu_hours else ""
+    gpu_text = f"{_hours(cost.gpu_hours)} GPU-h" if cost.gpu_hours else ""
     if cost.cpu_hours is None:
-        if held:
-            return f"{held}, CPU-h without bound"
-        return "no bound: slurm.time is not set, or slurm.extra takes whole nodes"
-    return ", ".join(filter(None, [held, f"{_hours(cost.cpu_hours)} CPU-h"]))
+        if gpu_text:
+            return f"{gpu_text}, CPU-h without bound"
+        return "no bound: slurm.time is not set, or slurm.extra asks for whole nodes"
+    return ", ".join(filter(None, [gpu_text, f"{_hours(cost.cpu_hours)} CPU-h"]))
 
 
 def _hours(hours: float) -> str:
@@ -29,7 +29,7 @@ def _hours(hours: float) -> str:
 
 
 def resources_text(needs: Resources) -> str:
-    """Return what one run holds, and for how long."""
+    """Return the resources of one run, like ``1 node, 4 GPU, 8 CPU, 64G, 12:00:00``."""
     cores = cpus(needs)
     parts = [
         count(needs["nodes"], "node"),

@@ -1,4 +1,4 @@
-"""Two runs, specs or revisions side by side, as text and as JSON."""
+"""The comparison of two runs, specs or revisions (`mtf diff`), as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.wire import FileChange
 
-_MOST = 60  # lines of one list
+_LISTED = 60  # lines of one list
 
 
 def contrast_text(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
-    """Return what differs between two runs or specs, a section each."""
+    """Return the differences of two runs or specs as text.
+
+    Its sections are configuration, code, environment and metrics.
+    """
     a, b = contrast.a, contrast.b
     lines = [f"A  {_titled(a)}", f"B  {_titled(b)}", "", *_configuration(contrast), ""]
     lines += [*_code(a.commit, b.commit, files), ""]
@@ -32,12 +35,12 @@ def contrast_text(contrast: Contrast, files: Sequence[FileChange] | None) -> str
 
 
 def revisions_text(review: Review, files: Sequence[FileChange] | None) -> str:
-    """Return what differs between two revisions: the runs they ask for, and the code."""
+    """Return the differences of two revisions: the code, and the runs they ask for."""
     return "\n".join([*_code(review.base, review.head, files), "", review_text(review)])
 
 
 def revisions_json(review: Review, files: Sequence[FileChange] | None) -> str:
-    """Return the same as JSON: a review's, with ``code``."""
+    """Return the differences of two revisions as JSON: a review with ``code``."""
     value = {**review_value(review), "code": _files_json(files)}
     return json.dumps(value, indent=2, ensure_ascii=False)
 
@@ -51,41 +54,41 @@ def _titled(side: Side) -> str:
 
 def _configuration(contrast: Contrast) -> Iterator[str]:
     pairs = len(contrast.pairs)
-    yield "configuration" + (f" ({count(pairs, 'pair')} of the same values)" if pairs > 1 else "")
+    yield "configuration" + (f" ({pairs} pairs of equal parameters)" if pairs > 1 else "")
     if not contrast.configuration:
         yield "  the same"
-    for one in contrast.configuration[:_MOST]:
-        many = f" ({one.pairs} of {pairs})" if pairs > 1 else ""
-        alike = "" if one.change.reruns else "   does not change what it computes"
-        yield f"  ~ {difference_text(one.change)}{many}{alike}"
+    for one in contrast.configuration[:_LISTED]:
+        many = f" ({one.pairs} of {pairs} pairs)" if pairs > 1 else ""
+        neutral = "" if one.change.reruns else "   (does not affect the result)"
+        yield f"  ~ {difference_text(one.change)}{many}{neutral}"
     yield from _more(len(contrast.configuration))
     for letter, symbol, only in (("A", "-", contrast.only_a), ("B", "+", contrast.only_b)):
-        yield from (f"  {symbol} only in {letter}: {s.label}" for s in only[:_MOST])
+        yield from (f"  {symbol} only in {letter}: {s.label}" for s in only[:_LISTED])
         yield from _more(len(only))
 
 
 def _more(number: int) -> list[str]:
-    return [f"  ... and {number - _MOST} more (--json)"] if number > _MOST else []
+    return [f"  ... and {number - _LISTED} more (--json)"] if number > _LISTED else []
 
 
 def _code(old: CommitId, new: CommitId, files: Sequence[FileChange] | None) -> list[str]:
     """Return the files that differ between two commits, like ``git diff --stat``."""
     span = f"code {old[:8]}..{new[:8]}"
     if files is None:
-        return [f"{span}: not known, a commit is not in this clone (a shallow one?)"]
+        return [f"{span}: unknown, a commit is missing from this clone (is it shallow?)"]
     if not files:
         return [f"{span}: the same"]
     added, deleted = (sum(getattr(f, side) or 0 for f in files) for side in ("added", "deleted"))
     lines = [f"{span}: {count(len(files), 'file')}, +{added} -{deleted}"]
     width = min(max(len(visible(f.path)) for f in files), 60)
-    lines += [f"  {f.status} {visible(f.path):<{width}}  {_size(f)}" for f in files[:_MOST]]
+    lines += [f"  {f.status} {visible(f.path):<{width}}  {_size(f)}" for f in files[:_LISTED]]
     return [*lines, *_more(len(files))]
 
 
 def _size(file: FileChange) -> str:
     if file.submodule is not None:
         return "submodule {} -> {}".format(*(oid[:8] for oid in file.submodule))
-    return "not text" if file.added is None else f"+{file.added} -{file.deleted}"
+    return "binary" if file.added is None else f"+{file.added} -{file.deleted}"
 
 
 def _environment(contrast: Contrast) -> Iterator[str]:
@@ -94,12 +97,12 @@ def _environment(contrast: Contrast) -> Iterator[str]:
         yield "environment: the same packages"
     elif changed:
         yield f"environment: {count(len(changed), 'package')} differ"
-        yield from (f"  ~ {difference_text(d)}" for d in changed[:_MOST])
+        yield from (f"  ~ {difference_text(d)}" for d in changed[:_LISTED])
         yield from _more(len(changed))
     elif contrast.same_environment is None:
-        yield "environment: not known of both (a job says it when it starts)"
+        yield "environment: not recorded for both (jobs record it when they start)"
     else:
-        yield "environment: other packages; which, only the runs' folders say, not both are here"
+        yield "environment: packages differ; the list needs both run folders, one is not here"
 
 
 def _metrics(contrast: Contrast) -> Iterator[str]:
@@ -111,7 +114,7 @@ def _metrics(contrast: Contrast) -> Iterator[str]:
         ]
         heads = ["METRIC", "A", "B", "B - A"]
     else:
-        rows = [[a.label, *(_best(s) for s in (a, b))] for a, b in pairs[:_MOST]]
+        rows = [[a.label, *(_best(s) for s in (a, b))] for a, b in pairs[:_LISTED]]
         heads = ["RUN", "BEST OF A", "BEST OF B"]
     if rows:
         yield "metrics"
@@ -128,20 +131,21 @@ def _number(value: float | None) -> str:
 
 
 def _values(a: Subject, b: Subject) -> Iterator[tuple[str, float | None, float | None]]:
-    one, other = ((s.record.metrics if s.record else {}) for s in (a, b))
-    for name in dict.fromkeys((*one, *other)):
-        yield name, one.get(name), other.get(name)
+    """Yield each metric of a pair with its two values, the monitored one's best last."""
+    of_a, of_b = ((s.record.metrics if s.record else {}) for s in (a, b))
+    for name in dict.fromkeys((*of_a, *of_b)):
+        yield name, of_a.get(name), of_b.get(name)
     best_a, best_b = (s.record.best if s.record else None for s in (a, b))
-    if known := best_a or best_b:
-        value_a, value_b = (found.value if found else None for found in (best_a, best_b))
-        yield f"best {known.name}", value_a, value_b
+    if monitored := best_a or best_b:
+        value_a, value_b = (best.value if best else None for best in (best_a, best_b))
+        yield f"best {monitored.name}", value_a, value_b
 
 
 # -- JSON ------------------------------------------------------------------------------------------
 
 
 def contrast_json(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
-    """Return the same as JSON; its keys are a contract, see docs/review.md."""
+    """Return the differences of two runs or specs as JSON; docs/review.md fixes its keys."""
     value = {
         "format": 1,
         "a": _side_json(contrast.a),
@@ -158,9 +162,9 @@ def contrast_json(contrast: Contrast, files: Sequence[FileChange] | None) -> str
             "packages": [vars(d) for d in contrast.packages],
         },
         "metrics": [
-            {"run": a.label, "metric": name, "a": one, "b": other}
+            {"run": a.label, "metric": name, "a": value_a, "b": value_b}
             for a, b in contrast.pairs
-            for name, one, other in _values(a, b)
+            for name, value_a, value_b in _values(a, b)
         ],
     }
     return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What `mtf doctor` found, as text."""
+"""The findings of `mtf doctor` as text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from mtf.report.tables import count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Row = tuple[str, str, str, str, str]  # theme, severity, what, where, how to repair it
+Row = tuple[str, str, str, str, str]  # theme, severity, what, where, repair
 
 
 def findings_text(findings: Sequence[Row], themes: Sequence[str]) -> str:
-    """Return a block a finding, errors first; then the themes without any, and the verdict."""
+    """Return a block for each finding, errors first, then the clean themes and the totals."""
     lines = []
     for theme, severity, what, where, repair in sorted(findings, key=lambda f: f[1] != "error"):
-        lines += [f"{severity:<8} {theme}: {what}", f"         {where}", f"         -> {repair}"]
+        lines += [f"{severity}: {theme}: {what}", f"  where:  {where}", f"  repair: {repair}"]
     found = {finding[0] for finding in findings}
-    fine = [theme for theme in themes if theme not in found]
-    lines += [f"ok       {', '.join(fine)}"] if fine else []
+    clean = [theme for theme in themes if theme not in found]
+    lines += [f"ok: {', '.join(clean)}"] if clean else []
     errors = sum(severity == "error" for _, severity, *_ in findings)
     warnings = len(findings) - errors
     return "\n".join([*lines, f"{count(errors, 'error')}, {count(warnings, 'warning')}"])

@@ -1,6 +1,6 @@
-"""Text that others have written, made harmless in Markdown and HTML: names, values, messages.
+"""Escapes text from specs (names, values, messages) for Markdown and HTML.
 
-All of it goes into code, where forges look for no markup, links, mentions or issue numbers.
+It is shown as code, where forges do not look for markup, links, mentions or issue numbers.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import html
 import re
 import unicodedata
 
-_FITS = re.compile(r"[^`|\\]+")
+_PLAIN = re.compile(r"[^`|\\]+")
 _KEPT = frozenset(" -=,/")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-MOST = 160  # characters of one piece
+MOST = 160  # characters of one value
 
 
 def visible(text: str, most: int = MOST) -> str:
-    """Return one line without characters that nobody sees or that turn text around; cut."""
+    """Return text on one line, invisible and direction-changing characters escaped, cut to size."""
     shown = "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in _INVISIBLE else c for c in text
     )
@@ -24,21 +24,21 @@ def visible(text: str, most: int = MOST) -> str:
 
 
 def code(text: str, most: int = MOST) -> str:
-    """Return text as Markdown code that ends nowhere else, in a table's cell too."""
+    """Return text as inline Markdown code that nothing in it can end, even in a table cell."""
     shown = visible(text, most).strip() or " "
-    if _FITS.fullmatch(shown):
+    if _PLAIN.fullmatch(shown):
         return f"`{shown}`"
     safe = "".join(c if c.isalnum() or c in _KEPT else f"&#{ord(c)};" for c in shown)
     return f"<code>{safe}</code>"
 
 
 def html_code(text: str) -> str:
-    """Return text as code within HTML, such as a summary."""
+    """Return text as code within HTML, such as a summary element."""
     return f"<code>{html.escape(visible(text))}</code>"
 
 
 def fenced(text: str) -> str:
-    """Return lines as a block of code; nothing in them ends it."""
+    """Return lines as a fenced code block that nothing in them can end."""
     lines = [visible(line, 500) for line in text.rstrip("\n").split("\n")]
     ticks = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, ticks + 1)
@@ -46,5 +46,5 @@ def fenced(text: str) -> str:
 
 
 def collapsed(summary: str, body: str) -> str:
-    """Return what a click opens; ``summary`` is HTML."""
+    """Return a section that is collapsed until clicked; ``summary`` is HTML."""
     return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>\n"

@@ -1,4 +1,4 @@
-"""What a sync would do, as text, as Markdown and as JSON."""
+"""The plan of a sync (`mtf plan`) as text, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _VERBS: dict[type[Action], str] = {
     Adopt: "adopt",
     Record: "record",
     Cancel: "cancel",
-    Restore: "put back",
-    Repin: "put back",
-    Rebuild: "put back",
+    Restore: "restore",
+    Repin: "restore",
+    Rebuild: "restore",
 }
 
 
 @dataclass(frozen=True)
 class SpecChange:
-    """The runs of one spec that a plan submits; there is one at least."""
+    """The runs of one spec that a plan submits, at least one."""
 
     name: str
     path: str
@@ -66,7 +66,7 @@ class SpecChange:
 
 
 def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
-    """Return a plan for a terminal: a block a spec, the verdict last."""
+    """Return a plan for a terminal: a block for each spec, other actions, the summary last."""
     lines = []
     for spec in specs:
         first, number = spec.runs[0], count(len(spec.runs), "run")
@@ -87,19 +87,19 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Proble
 
 
 def verdict(plan: Plan) -> str:
-    """Return the one line that says what a sync would do."""
+    """Return the summary line of a plan: how many runs a sync would submit, continue, ..."""
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:
-        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} as committed{waiting}."
+        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} up to date{waiting}."
     counts = Counter(_VERBS[type(a)] for a in plan.actions)
     verbs = dict.fromkeys(_VERBS.values())
     todo = ", ".join(f"{counts[verb]} to {verb}" for verb in verbs if counts[verb])
-    return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. mtf sync does it."
+    return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. Run mtf sync to apply it."
 
 
 def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
-    """Return a plan as JSON; its keys are a contract, see docs/review.md."""
+    """Return a plan as JSON; docs/review.md fixes its keys."""
     actions = [
         {
             "action": type(a).__name__.lower(),

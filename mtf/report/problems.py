@@ -1,4 +1,4 @@
-"""Mistakes in specs as text, as JSON, and as annotations for GitHub."""
+"""Mistakes in specs and settings as text, as JSON, and as annotations for GitHub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def render_problems(problems: Sequence[Problem], style: str) -> str:
     """Return the problems in the style ``text``, ``json`` or ``github``.
 
-    JSON has them all; to people a file with very many tells its first ones.
+    JSON lists all of them; the other styles only the first ones of a file with very many.
 
     Source: GitHub's workflow commands (``::error file=...``, ``::warning file=...``).
     """
@@ -29,7 +29,7 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """Return lines for a plan, where errors stand out."""
+    """Return a line for each problem of a plan; errors begin with ``error:``."""
     return [f"error: {p}" if p.is_error else str(p) for p in foremost(problems)]
 
 

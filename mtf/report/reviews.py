@@ -1,4 +1,7 @@
-"""What merging means, as text for a terminal and as JSON; and the words that all forms share."""
+"""The review of a pull request (`mtf plan --base`) as text and as JSON.
+
+The Markdown form, `mtf.report.comments`, uses the phrases defined here.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,17 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
 
 FORMAT = 1  # of the JSON
+_INLINE = 8  # differences in one line
+_LISTED = 40  # lines of one list
+_CHANGES = (
+    ("Changed values:", True),
+    ("Changed execution or logging, not submitted again:", False),
+)
 KINDS = ("new", "changed", "done", "unchanged", "removed")
 
 
 def headline(review: Review) -> str:
-    """Return in one line what merging means."""
+    """Return a summary of a review in one line, like ``4 new runs, 1 removed``."""
     new, changed = review.count("new"), review.count("changed")
     if new and changed:
         parts = [f"{new + changed:,} runs to submit ({new:,} new, {changed:,} changed)"]
@@ -36,50 +45,51 @@ def headline(review: Review) -> str:
         parts += [count(changed, "changed run")] if changed else []
     parts += [f"{done:,} done already"] if (done := review.count("done")) else []
     parts += [f"{removed:,} removed"] if (removed := review.count("removed")) else []
-    return ", ".join(parts) or ("nothing changes" if review.is_empty else "nothing runs anew")
+    return ", ".join(parts) or ("no changes" if review.is_empty else "no new runs")
 
 
-def last_word(review: Review) -> str:
-    """Return what the plan is of, and what it is not."""
-    same = f"{count(review.untouched, 'other spec file')} unchanged. " if review.untouched else ""
+def footnote(review: Review) -> str:
+    """Return the footnote of a comment: the two commits, and what the numbers mean."""
+    others = f"{count(review.untouched, 'other spec file')} unchanged. " if review.untouched else ""
     return (
-        f"{same}Plan of {review.head[:8]} since {review.base[:8]}. Nothing was submitted: after the"
-        " merge, mtf sync does it. Hours are bounds for one attempt of each run."
+        f"{others}Plan for {review.head[:8]}, compared with {review.base[:8]}. Nothing has been"
+        " submitted: mtf sync does that after the merge. Hours are upper bounds for one attempt of"
+        " each run."
     )
 
 
 def kinds_of(specs: Iterable[SpecReview]) -> list[str]:
-    """Return the kinds of runs that there are."""
+    """Return the kinds of runs that occur in these specs."""
     specs = list(specs)
     return [kind for kind in KINDS if any(getattr(spec, kind) for spec in specs)]
 
 
 def outcomes(records: Iterable[RunRecord]) -> str:
-    """Return how many runs are in which state."""
+    """Return the number of runs in each state, like ``3 completed, 1 failed``."""
     counts = Counter(str(r.state) for r in records)
     return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
 
 
 def throttle(spec: SpecReview) -> str:
-    """Return how many runs of a grid may be at the cluster at a time."""
+    """Return the limit on runs of a grid that are submitted at a time, "" without one."""
     return f"(at most {spec.max_parallel} at a time)" if spec.max_parallel else ""
 
 
 def shown_values(values: Sequence[Any], form: Callable[[str], str] = str) -> str:
-    """Return values as JSON, each in a form; of many the first and the last."""
+    """Return values as JSON, each wrapped by ``form``; of more than ten the first and last."""
     texts = [form(visible(json.dumps(v, ensure_ascii=False), 60)) for v in values]
     return ", ".join(texts if len(texts) <= 10 else [*texts[:6], "…", *texts[-2:]])
 
 
 def differences_text(differences: Sequence[Difference]) -> str:
-    """Return changes in one line."""
-    return ", ".join(map(difference_text, differences[:8])) + (
-        f", and {len(differences) - 8} more" if len(differences) > 8 else ""
+    """Return up to eight changes in one line, and the number of further ones."""
+    return ", ".join(map(difference_text, differences[:_INLINE])) + (
+        f", and {len(differences) - _INLINE} more" if len(differences) > _INLINE else ""
     )
 
 
 def difference_text(difference: Difference) -> str:
-    """Return ``optimizer.lr 0.001 -> 0.01``."""
+    """Return a change like ``optimizer.lr 0.001 -> 0.01``."""
     old, new = ("unset" if v is None else visible(v, 60) for v in (difference.old, difference.new))
     return f"{visible(difference.key)} {old} -> {new}"
 
@@ -88,25 +98,25 @@ def difference_text(difference: Difference) -> str:
 
 
 def review_text(review: Review) -> str:
-    """Return a review for a terminal: a block a spec, what is wrong, the verdict last."""
+    """Return a review for a terminal: a block for each spec, mistakes, the summary last."""
     lines: list[str] = []
     for spec in review.specs:
         if not spec.is_same:
             lines += [*_block(spec), ""]
     found = summarise(review.specs)
-    for title, reruns in (("Other values:", True), ("Executed differently, not run again:", False)):
+    for title, reruns in _CHANGES:
         if some := [s for s in found if s.change.reruns is reruns]:
-            lines += [title, *map(_summed, some[:40]), *_more(len(some) - 40), ""]
+            lines += [title, *map(_summary_text, some[:_LISTED]), *_more(len(some) - _LISTED), ""]
     for title, changes in (("mtf.yaml:", review.settings), ("Policies:", review.policies)):
         if changes:
             lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
-    lines += [f"base's policies refuse: {problem}" for problem in review.loosened]
+    lines += [f"note: the base's policies would refuse: {problem}" for problem in review.loosened]
     lines += problem_lines(review.problems)
     lines += [f"error: all changes together: {m} [{rule}]" for rule, m in review.over_budget]
-    return "\n".join([*lines, _verdict(review)])
+    return "\n".join([*lines, _summary_line(review)])
 
 
-def _verdict(review: Review) -> str:
+def _summary_line(review: Review) -> str:
     cost = f", at most {cost_text(review.cost)}" if any(s.to_submit for s in review.specs) else ""
     return f"{review.base[:8]}..{review.head[:8]}: {headline(review)}{cost}."
 
@@ -125,20 +135,20 @@ def _block(spec: SpecReview) -> Iterator[str]:
     if spec.unchanged:
         yield f"  = {len(spec.unchanged)} unchanged"
     if spec.done:
-        yield f"  = {len(spec.done)} done already, nothing runs"
+        yield f"  = {len(spec.done)} done already, not submitted again"
     if spec.recorded:
         best = best_run(spec.recorded)
         top = f", best {best_text(best)} ({best.label})" if best else ""
         yield f"      so far: {outcomes(spec.recorded)}{top}"
     if spec.removed:
         yield f"  - {len(spec.removed)} removed"
-    yield from _becomes(spec.giving_way, "is cancelled (on_change: cancel)")
-    yield from _becomes(spec.going_on, "goes on until mtf sync --prune")
+    yield from _fates(spec.giving_way, "will be cancelled (on_change: cancel)")
+    yield from _fates(spec.going_on, "continues until mtf sync --prune")
 
 
-def _becomes(records: Sequence[RunRecord], what: str) -> Iterator[str]:
+def _fates(records: Sequence[RunRecord], fate: str) -> Iterator[str]:
     for record in records[:10]:
-        yield f"  ! {record.run} is {record.state} and {what}"
+        yield f"  ! {record.run} is {record.state} and {fate}"
     yield from _more(len(records) - 10)
 
 
@@ -146,16 +156,16 @@ def _more(number: int) -> list[str]:
     return [f"  ... and {number} more (--format json)"] if number > 0 else []
 
 
-def _summed(one: Summary) -> str:
-    specs = ", ".join(one.specs[:3]) + (", ..." if len(one.specs) > 3 else "")
-    return f"  ~ {difference_text(one.change)} ({count(one.runs, 'run')} of {specs})"
+def _summary_text(change: Summary) -> str:
+    specs = ", ".join(change.specs[:3]) + (", ..." if len(change.specs) > 3 else "")
+    return f"  ~ {difference_text(change.change)} ({count(change.runs, 'run')} of {specs})"
 
 
 # -- JSON ------------------------------------------------------------------------------------------
 
 
 def review_json(review: Review) -> str:
-    """Return a review as JSON; its keys are a contract, see docs/review.md."""
+    """Return a review as JSON; docs/review.md fixes its keys."""
     return json.dumps(review_value(review), indent=2, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""Runs as people read them: the status table, one run's page, a grid's results."""
+"""Runs as text: the status table, the page of one run, the results of a grid."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = False) -> Columns:
-    """Return one row a run, in the order given; ``wide`` shortens nothing and shows more."""
+    """Return one row for each run, in the order given.
+
+    ``wide`` adds columns and shortens nothing.
+    """
     monitored = {r.best.name for r in records if r.best}
-    metric = monitored.pop() if len(monitored) == 1 else None
+    metric = monitored.pop() if len(monitored) == 1 else None  # then named in the heading
     columns = _wide_columns(now) if wide else {"RUN": lambda r: r.label}
     columns |= {
         **({"CLUSTER": lambda r: r.cluster} if len({r.cluster for r in records}) > 1 else {}),
@@ -65,7 +68,7 @@ def _epochs(record: RunRecord) -> str:
 
 
 def best_text(record: RunRecord, *, named: bool = True) -> str:
-    """Return the best value of the monitored metric, "-" while there is none."""
+    """Return the best value of the monitored metric, "-" if there is none yet."""
     if record.best is None:
         return "-"
     return f"{record.best.name} {record.best.value:.4g}" if named else f"{record.best.value:.4g}"
@@ -81,8 +84,8 @@ def _checkpoint(record: RunRecord) -> str:
 
 
 def _checkpoint_wide(record: RunRecord) -> str:
-    found = record.checkpoint
-    return f"{found.path} sha256:{found.sha256[:8]}" if found else "-"
+    checkpoint = record.checkpoint
+    return f"{checkpoint.path} sha256:{checkpoint.sha256[:8]}" if checkpoint else "-"
 
 
 def _ago(at: str | None, now: datetime) -> str:
@@ -96,19 +99,26 @@ def _ago(at: str | None, now: datetime) -> str:
 
 
 def summary(records: Iterable[RunRecord]) -> str:
-    """Return one line: how many runs in which state, and the best of them."""
+    """Return one line: the number of runs in each state, and the best run."""
     records = list(records)
     counts = Counter(r.state for r in records)
-    words = [f"{counts[state]} {state}" for state in RunState if counts[state]]
+    states = [f"{counts[state]} {state}" for state in RunState if counts[state]]
     best = best_run(records)
     top = f" · best {best_text(best)} ({best.label})" if best else ""
-    return f"{count(len(records), 'run')}: {', '.join(words) or 'none'}{top}"
+    return f"{count(len(records), 'run')}: {', '.join(states) or 'none'}{top}"
 
 
 def run_page(
     record: RunRecord, config: str, history: Sequence[str], progress: Progress | None = None
 ) -> str:
-    """Return all that is known of one run; ``progress`` is its journal's, while it runs."""
+    """Return everything that is recorded of one run.
+
+    Args:
+        record: the run.
+        config: its resolved configuration.
+        history: the ledger's commits that changed it, newest first.
+        progress: its journal's, while it runs.
+    """
     checkpoint = record.checkpoint
     facts = {
         "run": record.run,
@@ -126,7 +136,7 @@ def run_page(
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
         else "-",
-        "begun from": f"{origin.run}, step {origin.step} ({origin.path}, sha256 {origin.sha256})"
+        "init from": f"{origin.run}, step {origin.step} ({origin.path}, sha256 {origin.sha256})"
         if (origin := record.origin)
         else "",
         "key": record.key,
@@ -135,7 +145,7 @@ def run_page(
     lines += [f"{'metrics':<11}" + ", ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())]
     lines += ["", "attempts"]
     for number, a in enumerate(record.attempts, 1):
-        ended = f"{a.outcome} {a.reason}".strip() if a.outcome else "not over"
+        ended = f"{a.outcome} {a.reason}".strip() if a.outcome else "active"
         span = f"{a.started_at or 'not started'} .. {a.ended_at or ''}"
         changes = "".join(f"  {key}={value}" for key, value in a.changes.items())
         lines.append(f"  {number}  job {a.job_id or '-'}  {span}  {ended}{changes}")
@@ -145,7 +155,7 @@ def run_page(
 
 
 def _cause(record: RunRecord) -> str:
-    """Return why a run's newest attempt has ended, and what a person may do when mtf does not."""
+    """Return the cause of the newest attempt's end, and advice if mtf will not continue it."""
     if record.cause in (None, Cause.COMPLETED):
         return ""
     advice = next((end.advice for c, end in ENDS.items() if c == record.cause), "")
@@ -161,7 +171,7 @@ def _pace(progress: Progress | None) -> str:
 
 
 def results_table(records: Sequence[RunRecord]) -> Columns:
-    """Return one row a run, in the order given, with its parameters and metrics."""
+    """Return one row for each run, in the order given, with its parameters and metrics."""
     parameters = list(dict.fromkeys(p for r in records for p in r.parameters))
     metrics = list(dict.fromkeys(m for r in records for m in r.metrics))
     rows = [
@@ -178,7 +188,7 @@ def results_table(records: Sequence[RunRecord]) -> Columns:
 
 
 def rank(record: RunRecord) -> tuple[int, float]:
-    """Return a sort key that puts the best run first and those without a value last."""
+    """Return a sort key that puts the best run first and runs without a value last."""
     if record.best is None:
         return 1, 0.0
     return 0, record.best.value if record.best.mode == "min" else -record.best.value

@@ -1,4 +1,7 @@
-"""Tables of text: aligned columns for pipes, rich's for terminals (which costs 0.4 ms a row)."""
+"""Tables as aligned text for pipes, as rich tables for terminals, as CSV and as Markdown.
+
+rich takes 0.4 ms a row, eight times as long as plain text: pipes get the latter.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def count(number: int, noun: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """A table: headings, and rows of as many cells."""
+    """A table: headings, and rows with one cell for each heading."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -43,14 +46,14 @@ def render_plain(table: Columns) -> str:
 
 
 def render_rich(table: Columns) -> Table:
-    """Return the table for a terminal, states coloured."""
+    """Return the table for a terminal, with coloured states."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     out = Table(title=table.title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for heading in table.headings:
-        # a run's name, its last column aside, is what people look for: never cut it
+        # long cells, such as a run's name, are wrapped and never cut; these short ones stay whole
         out.add_column(heading, overflow="fold", no_wrap=heading in ("STATE", "SYNC", "JOB"))
     for row in table.rows:
         out.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
@@ -58,7 +61,7 @@ def render_rich(table: Columns) -> Table:
 
 
 def render_csv(table: Columns) -> str:
-    """Return the table as CSV (RFC 4180, but with plain line ends)."""
+    """Return the table as CSV (RFC 4180, but with LF line ends)."""
     import csv
     import io
 

@@ -120,7 +120,7 @@ def test_two_runs_whose_code_only_the_ledger_holds(repo: Repo) -> None:
         "",
         "configuration",
         "  ~ optimizer.lr 0.001 -> 0.01",
-        '  ~ slurm.time "00:05:00" -> "00:09:00"   does not change what it computes',
+        '  ~ slurm.time "00:05:00" -> "00:09:00"   (does not affect the result)',
         "",
         f"code {first[-8:]}..{second[-8:]}: 2 files, +4 -3",
         "  M experiments/alone.yaml  +2 -2",
@@ -148,7 +148,7 @@ def test_a_run_against_what_is_committed_now(repo: Repo) -> None:
     for spelled in ("main", "HEAD:alone", "main:experiments/alone.yaml"):
         lines = text(diffed(repo, run, spelled))
         assert "  ~ model.hidden_size 16 -> 32" in lines
-        assert "environment: not known of both (a job says it when it starts)" in lines
+        assert "environment: not recorded for both (jobs record it when they start)" in lines
     assert text(diffed(repo, "main~1", run))[4] == "  the same"
 
 
@@ -158,8 +158,8 @@ def test_a_grid_pairs_its_members_by_their_values(repo: Repo) -> None:
         "experiments/search.yaml": GRID.replace("[1, 2]", "[2, 3]"),
     })  # fmt: skip
     lines = text(diffed(repo, "main~1:search", "search"))
-    assert lines[3] == "configuration (2 pairs of the same values)"
-    assert lines[4] == "  ~ model.hidden_size 16 -> 32 (2 of 2)"
+    assert lines[3] == "configuration (2 pairs of equal parameters)"
+    assert lines[4] == "  ~ model.hidden_size 16 -> 32 (2 of 2 pairs)"
     assert [line for line in lines if "only in" in line] == [
         "  - only in A: search/lr=0.001,seed=1", "  - only in A: search/lr=0.01,seed=1",
         "  + only in B: search/lr=0.001,seed=3", "  + only in B: search/lr=0.01,seed=3",
@@ -181,7 +181,7 @@ def test_two_revisions_with_a_submodule(repo: Repo, tmp_path: Path) -> None:
     repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new"), "raw.bin": "\0"})
     out = mtf(repo.path, "diff", "main~1", "main").stdout.splitlines()
     assert f"  M lib                   submodule {old[:8]} -> {new[:8]}" in out
-    assert "  A raw.bin               not text" in out
+    assert "  A raw.bin               binary" in out
     assert "  + 1 new run" in out
 
 

@@ -24,7 +24,7 @@ def test_a_sound_repository_is_told_to_be_so(tmp_path: Path) -> None:
     mtf(lab.path, "hooks", "install")
     told = mtf(lab.path, "doctor").stdout
     assert "0 errors, 0 warnings" in told
-    assert "ok       repository, settings, storage, executor, environment, ledger, runs" in told
+    assert "ok: repository, settings, storage, executor, environment, ledger, runs" in told
 
 
 def test_what_hinders_a_repository_is_named_with_its_cure(tmp_path: Path) -> None:

@@ -128,9 +128,11 @@ def test_a_review_says_which_active_runs_are_cancelled(repo: Repo) -> None:
     found = review(repo)
     assert [r.run for r in found.specs[0].giving_way] == [running.run]
     assert not found.specs[0].going_on
-    told = "**⚠️ 1 run is cancelled**: changed ones take their place (`on_change: cancel`)"
+    told = "**⚠️ 1 run will be cancelled** and replaced by changed runs (`on_change: cancel`):"
     assert f"{told}\n- `{running.run}` is running\n" in comment(found)
-    assert f"! {running.run} is running and is cancelled (on_change: cancel)" in review_text(found)
+    assert f"! {running.run} is running and will be cancelled (on_change: cancel)" in review_text(
+        found
+    )
 
 
 def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:
@@ -171,7 +173,7 @@ def test_mistakes_are_in_the_comment_and_fail_the_command(repo: Repo) -> None:
     assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: ")
     for said in ("experiments/alone.yaml:6:", "experiments/twin.yaml:2:18", "experiments/x3.yaml:2:18", "nobody"):  # fmt: skip
         assert said in text
-    assert "**❌ 4 mistakes**" in text
+    assert "**❌ 4 mistakes.**" in text
     assert "removed" not in text  # what cannot be read is not what is gone
 
 

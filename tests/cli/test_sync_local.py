@@ -287,7 +287,7 @@ def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
         if f["event"] == "initialised"
     )
     assert fact["sha256"] == checkpoint["sha256"]
-    assert f"begun from {by_name['first']['run']}, step" in mtf(lab.path, "show", "tuned").stdout
+    assert f"init from  {by_name['first']['run']}, step" in mtf(lab.path, "show", "tuned").stdout
 
     # three epochs, the first two in another run, are what three at once would have been
     push(lab, {"experiments/whole.yaml": spec("whole", epochs=3)})

@@ -1,4 +1,7 @@
-"""The comment on a pull request: its text to the letter, its size, and that nothing breaks out."""
+"""The review of a pull request as a comment, as text and as JSON.
+
+Regenerate the golden files with `python -m tests.report.test_comments`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from mtf.core.review.changed_runs import Review, differences, review_specs
 from mtf.core.vocabulary.experiments import run_key
@@ -35,8 +40,8 @@ def keyed(specs: tuple[Desired, ...]) -> list[Keyed]:
     return [(d, tuple(run_key(e, {}) for e in d.experiments)) for d in specs]
 
 
-def told() -> Review:
-    """A base that changes under a grid that grows, a probe that goes, a run that is there."""
+def review_of_everything() -> Review:
+    """A review with a changed base, a grown grid, a removed spec, a finished run, every finding."""
     before = load(
         base=BASE + SLURM + "optimizer: {lr: 1e-3}\n",
         search=GRID + "  training.seed: [1, 2]\n",
@@ -83,24 +88,33 @@ def told() -> Review:
     )  # fmt: skip
 
 
-def golden(name: str, text: str) -> None:
-    path = GOLDEN / name
-    assert text == path.read_text(encoding="utf-8"), f"{name} differs: look at it, then replace it"
+REST_OF_CONFIG = re.compile(r"(?<=experiment_name: \"training.seed=1\"\n).*?(?=```)", re.DOTALL)
 
 
-def test_the_comment_to_the_letter() -> None:
-    text = comment(told())
-    config = re.compile(r"(?<=experiment_name: \"training.seed=1\"\n).*?(?=```)", re.DOTALL)
-    assert "  lr: 0.0003\n" in "".join(config.findall(text))
-    golden("comment.md", config.sub("", text))
+def golden_texts() -> dict[str, str]:
+    """Return the texts that the golden files hold, by file name."""
+    review = review_of_everything()
+    return {
+        "comment.md": REST_OF_CONFIG.sub("", comment(review)),
+        "review.txt": review_text(review) + "\n",
+    }
 
 
-def test_the_same_for_a_terminal() -> None:
-    golden("review.txt", review_text(told()) + "\n")
+@pytest.mark.parametrize("name", ["comment.md", "review.txt"])
+def test_a_review_reads_like_its_golden_file(name: str) -> None:
+    text = golden_texts()[name]
+    assert text == (GOLDEN / name).read_text(encoding="utf-8"), (
+        f"{name} differs. If that is meant: python -m tests.report.test_comments, and read the diff"
+    )
 
 
-def test_the_same_as_json() -> None:
-    value = json.loads(review_json(told()))
+def test_a_comment_shows_the_resolved_configuration() -> None:
+    config = REST_OF_CONFIG.findall(comment(review_of_everything()))
+    assert "  lr: 0.0003\n" in "".join(config)
+
+
+def test_a_review_as_json_has_the_documented_keys() -> None:
+    value = json.loads(review_json(review_of_everything()))
     assert value["format"] == 1
     assert value["totals"] == {
         "new": 1, "changed": 2, "done": 1, "unchanged": 1, "removed": 1,
@@ -117,12 +131,12 @@ def test_the_same_as_json() -> None:
     assert search["parameters"] == {"training.seed": [1, 2, 3]}
 
 
-def test_nothing_changes() -> None:
+def test_a_review_without_changes_says_so() -> None:
     text = comment(Review(HEAD, FORK, ()))
-    assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: nothing changes\n")
+    assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: no changes\n")
 
 
-def test_a_huge_plan_fits_a_forge_and_says_what_was_cut() -> None:
+def test_a_huge_review_fits_a_comment_and_says_how_much_was_omitted() -> None:
     specs = {
         f"g{n}": GRID.replace("search", f"g{n}")
         + f"  training.seed: [{', '.join(map(str, range(3)))}]\n"
@@ -131,7 +145,7 @@ def test_a_huge_plan_fits_a_forge_and_says_what_was_cut() -> None:
     review = Review(HEAD, FORK, review_specs((), keyed(load(base=BASE, **specs).desired), {}))
     text = comment(review)
     assert len(text) <= BUDGET < 65_536
-    assert "details left out: too long for a comment" in text
+    assert "details omitted to fit a comment" in text
     assert "*... and 10 more*" in text
     assert text.count("<details>") == text.count("</details>") > 0
     assert text.endswith("</sub>\n")
@@ -139,7 +153,7 @@ def test_a_huge_plan_fits_a_forge_and_says_what_was_cut() -> None:
     assert len(comment(replace(review, problems=problems))) <= BUDGET
 
 
-def test_what_others_wrote_stays_text() -> None:
+def test_names_and_values_cannot_break_out_of_code() -> None:
     assert code("lr") == "`lr`"
     assert code("a|b`c\\") == "<code>a&#124;b&#96;c&#92;</code>"
     assert code("x\n# y\u202e") == "<code>x&#92;u000a&#35; y&#92;u202e</code>"
@@ -147,3 +161,8 @@ def test_what_others_wrote_stays_text() -> None:
     assert len(code("y" * 5000)) < 200
     assert fenced("a\n````\nb") == "`````\na\n````\nb\n`````"
     assert "\n" not in code("a\r\nb\u2028c")
+
+
+if __name__ == "__main__":
+    for name, text in golden_texts().items():
+        (GOLDEN / name).write_text(text, encoding="utf-8")

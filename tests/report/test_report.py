@@ -1,4 +1,4 @@
-"""What people read: tables, plans, problems. Text from values, nothing else."""
+"""Runs, plans and problems as the text and tables that people read."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ RUN = replace(
 FAILED = replace(RUN, state=RunState.FAILED, best=None, reason="ValueError: x\nmore")
 
 
-def test_the_status_table_names_the_metric_once_and_shortens_names() -> None:
+def test_the_status_table_names_the_metric_once_and_shortens_run_names() -> None:
     assert render_plain(status_table([RUN], NOW)) == (
         "RUN                   STATE    SYNC    JOB  EPOCH  VAL_ACCURACY  CHECKPOINT\n"
         "search/lr=0.1,seed=1  running  Synced  77   3/10   0.9123        step 30"
     )
 
 
-def test_causes_are_shown_where_something_has_ended_badly_with_what_to_do() -> None:
+def test_a_failed_run_shows_its_cause_and_what_to_do() -> None:
     attempt = replace(FAILED.attempt, outcome="host-oom", ended_at=iso(), changes={"slurm.mem": "8G"})  # fmt: skip
     killed = replace(FAILED, attempts=(attempt,))
     table = status_table([RUN, killed], NOW)
@@ -52,7 +52,7 @@ def test_causes_are_shown_where_something_has_ended_badly_with_what_to_do() -> N
     assert "  slurm.mem=8G\n" in page
 
 
-def test_reasons_are_shown_where_there_are_any_one_line_each() -> None:
+def test_the_status_table_shows_the_first_line_of_each_reason() -> None:
     table = status_table([RUN, FAILED], NOW)
     assert table.headings[-1] == "REASON"
     assert [row[-1] for row in table.rows] == ["", "ValueError: x"]
@@ -65,13 +65,13 @@ def test_the_wide_table_shortens_nothing() -> None:
     assert "1 h ago" in text
 
 
-def test_equal_last_parts_keep_the_whole_path() -> None:
+def test_parameters_with_equal_last_parts_keep_their_whole_path() -> None:
     name = "model.size=1,data.size=2"
     twins = replace(RUN, run=RunId(f"search/20260101T110000Z/cccccccc/{name}"), experiment=name)
     assert twins.label == f"search/{name}"
 
 
-def test_the_summary_counts_and_names_the_best() -> None:
+def test_the_summary_counts_states_and_names_the_best_run() -> None:
     assert (
         summary([RUN, FAILED])
         == "2 runs: 1 running, 1 failed · best val_accuracy 0.9123 (search/lr=0.1,seed=1)"
@@ -79,7 +79,7 @@ def test_the_summary_counts_and_names_the_best() -> None:
     assert count(1, "run") == "1 run"
 
 
-def test_results_in_every_format() -> None:
+def test_results_are_rendered_as_table_csv_and_markdown() -> None:
     table = results_table([RUN])
     assert table.headings == [
         "RUN",
@@ -96,7 +96,7 @@ def test_results_in_every_format() -> None:
     assert render_markdown(Columns(["a"], [["x|y"]])) == "| a |\n| --- |\n| x\\|y |"
 
 
-def test_the_plans_verdict_comes_last() -> None:
+def test_a_plan_ends_with_its_summary_line() -> None:
     spec = desired(MEMBER)
     submit = Submit(RunId("search/t/c/x"), spec, MEMBER, run_key(MEMBER, {}))
     asks = SLURMConfig(time="02:00:00", gpus_per_node=2).model_dump()
@@ -117,11 +117,11 @@ def test_the_plans_verdict_comes_last() -> None:
         "note: drift",
         "s.yaml:2:1: warning: unusual",
         "error: s.yaml:3:1: too much",
-        "Plan: 1 to submit, 1 to record, 4 unchanged. mtf sync does it.",
+        "Plan: 1 to submit, 1 to record, 4 unchanged. Run mtf sync to apply it.",
     ]
 
 
-def test_problems_for_forges_are_escaped() -> None:
+def test_annotations_for_github_are_escaped() -> None:
     problem = Problem("a,b.yaml", 3, 7, "50% of\nit")
     assert (
         render_problems([problem], "github")
@@ -130,7 +130,7 @@ def test_problems_for_forges_are_escaped() -> None:
     assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\nit"
 
 
-def test_of_very_many_problems_in_a_file_people_get_the_first_and_machines_all() -> None:
+def test_people_see_the_first_hundred_problems_of_a_file_and_json_has_all() -> None:
     unusual = [Problem("a.yaml", n, 1, "unusual", "warning") for n in range(1, 121)]
     wrong = [Problem("a.yaml", n, 1, "wrong") for n in range(200, 261)]
     problems = [*unusual, *wrong, Problem("b.yaml", 1, 1, "wrong")]
@@ -149,7 +149,7 @@ def test_of_very_many_problems_in_a_file_people_get_the_first_and_machines_all()
     )
 
 
-def test_a_running_run_says_how_fast_it_goes_and_what_is_left() -> None:
+def test_the_page_of_a_running_run_shows_its_speed_and_remaining_time() -> None:
     progress = Progress(total_steps=1000, steps_per_s=12.34, eta_s=4000.0)
     page = run_page(replace(RUN, step=30), "", [], progress)
     assert "progress   epoch 3/10, step 30 of 1000, 12.3 steps/s, about 1 h 6 min left\n" in page

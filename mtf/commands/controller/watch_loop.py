@@ -19,7 +19,7 @@ from mtf.commands.controller.lease import Lease, LeaseHeldError
 from mtf.commands.sync import WATCH, sync_lock, sync_once
 from mtf.core.vocabulary.ids import LEDGER_REF
 from mtf.errors import MtfError
-from mtf.report.controller_log import Told
+from mtf.report.controller_log import ControllerLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def watch(
     _bound_gits_waiting(project)
     remote = project.remote if publish else None
     lease = Lease(project.repo, remote, project.settings.cluster.name)
-    controller = _Controller(project, options, lease, Told(say), publish, interval_s)
+    controller = _Controller(project, options, lease, ControllerLog(say), publish, interval_s)
     controller.run(pause)
 
 
@@ -83,7 +83,7 @@ class _Controller:
     project: Project
     options: Options
     lease: Lease
-    told: Told
+    told: ControllerLog
     publish: bool
     interval_s: float
     failures: int = field(default=0, init=False)  # since it last went well
