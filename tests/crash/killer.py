@@ -1,10 +1,11 @@
 """Runs `mtf` in processes that are killed at effects which Python itself announces.
 
 Nothing in mtf knows of this: an audit hook sees each file that is opened for writing, each name that
-is made, moved or removed, each program that is started and each statement to a database, and names
-it after mtf's function that causes it (``store._move: git push``). An effect that is new in the code is
-so in the list by itself. Reading a journal, and programs that only answer, count too: a sync may die
-there as well.
+is made, moved or removed, each program that is started and each statement to a database. An effect
+is named after the room that causes it, the program or file, and the function: ``ledger: git push
+(store._move)``. The function only keeps two places in the code apart; tests name an effect by its
+`purpose`, which is the rest. An effect that is new in the code is in the list by itself. Reading a
+journal, and programs that only answer, count too: a sync may die there as well.
 
 ``python -m tests.crash.killer`` reads tasks as JSON, forks a process for each and prints how they
 ended.
@@ -40,12 +41,13 @@ _NAMES = {  # events about paths -> the verb, and which argument is the name tha
     "os.mkdir": ("mkdir", 0), "os.rename": ("rename", 1), "os.link": ("link", 1), "os.symlink": ("symlink", 1),
     "os.remove": ("remove", 0), "os.rmdir": ("rmdir", 0), "os.chmod": ("chmod", 0), "os.truncate": ("truncate", 0),
 }  # fmt: skip
+_KINDS = (".claims", ".code", ".jobs")  # folders that say what a file in them is for
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 @dataclass(frozen=True)
 class Kill:
-    """An effect to be killed at: the ``nth`` of a name that ``point`` is or matches, counted from 0.
+    """An effect to be killed at: the ``nth``, counted from 0, of a name, or of a purpose's pattern.
 
     ``during`` is for programs: ours is killed when the program has been started, which then goes
     on as an orphan.
@@ -143,21 +145,29 @@ def _shown(path: str) -> str:
     name = Path(path).name
     name = re.sub(r"^\.(.+)\.[0-9a-f]{8,16}$", r"\1~", name)
     name = re.sub(r"[0-9a-f]{16,40}", "<id>", name)
+    if (folder := Path(path).parent.name) in _KINDS:
+        return f"{folder}/{name}"
     name = re.sub(r"^[0-9]+(_[0-9]+)?(?=$|\.)|(?<=^local-)[0-9]+", "<n>", name)
     return re.sub(r"^[0-9]{8}T[0-9]{6}Z|^[0-9a-f]{8}$|^seed=.*|^training\..*", "<run>", name)
 
 
-def _cause(frame: FrameType | None) -> str | None:
-    """Return mtf's function that an event comes from; None when it is not mtf's."""
+def purpose(name: str) -> str:
+    """Return an effect's name without the function that causes it."""
+    return name.partition(" (")[0]
+
+
+def _cause(frame: FrameType | None) -> tuple[str, str] | None:
+    """Return the room and the function of mtf that an event comes from; None: it is not mtf's."""
     door = None
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("mtf."):
             words = [w for w in frame.f_code.co_qualname.split(".") if not w.startswith("<")]
-            name = f"{module.rpartition('.')[2]}.{words[-1]}"
+            room, _, file = module.removeprefix("mtf.").rpartition(".")
+            cause = room or file, f"{file}.{words[-1]}"
             if not module.startswith(_DOORS):
-                return name
-            door = name
+                return cause
+            door = cause
         frame = frame.f_back
     return door
 
@@ -171,7 +181,7 @@ class _Watch:
     def __init__(self, log: int, kill: Kill | None) -> None:
         self._log = log
         self._kill = kill
-        self._counts: dict[str, int] = {}
+        self._met = 0  # effects that the kill's point names
         self._lock = threading.RLock()
         self._busy = threading.local()
         self._last: int | None = None  # the program whose end this process is not to survive
@@ -223,13 +233,16 @@ class _Watch:
         cause = _cause(sys._getframe(2))
         if cause is None:
             return
-        name = f"{cause}: {effect.what}"
-        with self._lock:
-            nth = self._counts[name] = self._counts.get(name, -1) + 1
-            os.write(self._log, json.dumps([name, effect.target]).encode() + b"\n")
+        room, function = cause
+        name = f"{room}: {effect.what} ({function})"
         kill = self._kill
-        if kill is None or nth != kill.nth or not fnmatchcase(name, kill.point):
-            return
+        with self._lock:
+            os.write(self._log, json.dumps([name, effect.target]).encode() + b"\n")
+            if kill is None or not (name == kill.point or fnmatchcase(purpose(name), kill.point)):
+                return
+            self._met += 1
+            if self._met != kill.nth + 1:
+                return
         if kill.when == "before":
             self._die()
         elif is_program:

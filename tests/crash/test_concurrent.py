@@ -40,10 +40,10 @@ def test_who_gives_a_claim_up_and_dies_of_it_loses_no_run_though_its_submitter_o
     folder: Path,
 ) -> None:
     sleeper, other = clones(folder, 2, executor="local", seeds=1, lease=1)
-    stop = Kill("local.submit: rename job.sbatch", 0, "before", signal.SIGSTOP)
+    stop = Kill("executor.local: rename job.sbatch", 0, "before", signal.SIGSTOP)
     process, pid = start_and_stop(sleeper, stop)
     time.sleep(1.1)  # its lease
-    dies = Kill("apply._fenced: link <id>", 0, "after")
+    dies = Kill("reconcile: link .claims/<id>", 0, "after")
     assert run([Task(str(other.path), kill=dies)])[0].code == -9
     os.kill(pid, signal.SIGCONT)
     (outcome,) = json.loads(process.communicate(timeout=240)[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.campaign import LOCAL, ON_ANY, SUBMITS, Campaign, kill_at_each
+from tests.crash.campaign import LOCAL, ON_ANY, PUSH, SUBMITS, Campaign, kill_at_each
 from tests.crash.killer import Kill, Task, run
 from tests.crash.laboratory import copy_world, make_world
 from tests.executor.local.bench import end_all
@@ -34,7 +34,7 @@ def test_a_sync_killed_at_any_effect_is_continued_by_the_next(folder: Path) -> N
 def test_a_killed_sync_is_really_killed_there_and_leaves_what_came_before(folder: Path) -> None:
     make_world(folder / "base", executor="local", remote=True)
     worlds = [copy_world(folder / "base", folder / name) for name in ("before", "after")]
-    kills = [Kill("store._move: git push", 0, "before"), Kill("store._move: git push", 0, "after")]
+    kills = [Kill(PUSH, 0, "before"), Kill(PUSH, 0, "after")]
     tasks = [Task(str(w.path), kill=k) for w, k in zip(worlds, kills, strict=True)]
     assert [o.code for o in run(tasks)] == [-9, -9]
     there = [w.git("ls-remote", "origin", "refs/heads/mtf/ledger") != "" for w in worlds]

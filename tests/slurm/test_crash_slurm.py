@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.campaign import ON_ANY, ON_SLURM, SUBMITS, WITH_REMOTE, Campaign, kill_at_each
+from tests.crash.campaign import (
+    ON_ANY,
+    ON_SLURM,
+    PUSH,
+    SUBMITS,
+    WITH_REMOTE,
+    Campaign,
+    kill_at_each,
+)
 from tests.crash.clones import clones, records, settle, start_and_stop
 from tests.crash.killer import Kill, Task, run
 
@@ -45,11 +53,11 @@ def test_syncs_at_once_in_many_clones_submit_each_run_once(
 # -- a submitter that sleeps -----------------------------------------------------------------------
 
 STOPS = {
-    "it has claimed nothing yet": Kill("store._move: git push", 0, "before"),
-    "the remote has its claim": Kill("store._move: git push", 0, "after"),
+    "it has claimed nothing yet": Kill(PUSH, 0, "before"),
+    "the remote has its claim": Kill(PUSH, 0, "after"),
     "it is about to submit": Kill(SUBMITS["slurm"], 0, "before"),
     "its jobs are submitted": Kill(SUBMITS["slurm"], 0, "after"),
-    "it is about to record": Kill("store._move: git push", 1, "before"),
+    "it is about to record": Kill(PUSH, 1, "before"),
 }
 
 
