@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mtf.commands.sync import executors_of
 from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
@@ -14,8 +15,8 @@ from mtf.project.run_lookup import choose, find_runs
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
-from mtf.reconcile.executors import jobs_of, open_executor
-from mtf.reconcile.gather import Committed, Options, situation
+from mtf.reconcile.executors import jobs_of
+from mtf.reconcile.gather import Options, Target, gather
 from mtf.reconcile.run_access import is_elsewhere
 from mtf.spec.set_overrides import parse_changes
 
@@ -96,7 +97,11 @@ def may_be_retried(record: RunRecord) -> bool:
 
 def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
     """Return a run's record without what its next attempt cannot begin from any more."""
-    if record.checkpoint is None or is_elsewhere(project, record) or has_checkpoints(record):
+    if (
+        record.checkpoint is None
+        or is_elsewhere(project.runs_root, record)
+        or has_checkpoints(record)
+    ):
         return record
     say(
         f"anew     {record.run}: its checkpoints are gone from {record.run_dir}: it starts from the"
@@ -140,10 +145,10 @@ def _act(
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
-        committed = Committed(commit, here.settings, Specs())
-        found = situation(here, ledger, committed, Options())
+        executors = executors_of(here)
+        found = gather(Target(commit, here.settings, Specs), ledger, executors, Options())
         executor = _executor_of(actions)
-        return Application(here, store, found, executor, say).carry_out(plan)
+        return Application(here.repo, store, executors, found, executor, say).carry_out(plan)
 
     with project.repo.reading():
         return with_retries(once)
@@ -158,7 +163,7 @@ def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
                 f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}:"
                 f" go there ({CLUSTER}={record.cluster} where this host reaches it)"
             )
-        if is_elsewhere(project, record):
+        if is_elsewhere(project.runs_root, record):
             raise MtfError(f"{record.run}: its folder {record.run_dir} is not here: go there")
 
 
@@ -183,5 +188,5 @@ def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
     here = project.with_settings(project.settings_at(project.tracked()))
     _check_reachable(here, records)
     for name, (jobs, names) in jobs_of(records).items():
-        open_executor(here, name).preempt(jobs, names)
+        executors_of(here).open(name).preempt(jobs, names)
     return records

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.commands.sync import read_situation
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
-from mtf.reconcile.gather import gather
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
     """
     now = datetime.now(UTC)
     with project.repo.reading():
-        found = gather(project, project.store(publish=False), options, now)
+        found = read_situation(project, project.store(publish=False), options, now)
     if not found.is_usable:
         raise SpecError(list(found.problems))
     planned = plan(found.world, found.policy, now)

@@ -38,9 +38,16 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
     """Return the runs that match, the newest submission first."""
     ledger = project.whole_ledger()
     with project.repo.reading():
-        here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
+        here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
         branches = Branches(project.repo.refs(JOB_BRANCH_PREFIX))
-        notes = told(look_for_drift(project, ledger, here, branches), ledger.runs)
+        drift = look_for_drift(
+            ledger,
+            here,
+            branches,
+            repository=project.repo.root,
+            is_shared=project.remote is not None,
+        )
+        notes = told(drift, ledger.runs)
     records = with_journals(matching(ledger, globs))
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.commands.sync import executors_of
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Submit
 from mtf.errors import MtfError
@@ -13,8 +14,8 @@ from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
-from mtf.reconcile.executors import choose_executor
-from mtf.reconcile.gather import Committed, Options, policy_of, situation
+from mtf.reconcile.executors import resolve_executor
+from mtf.reconcile.gather import Options, Target, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,19 +47,18 @@ def submit(
         store.fetch(project.settings.branch)
         commit = project.repo.commit("HEAD")
         ledger = store.read()
-        policies = SpecTree.at(project.repo, commit).settings.policies
-        check_signed(project.repo, commit, policies, ledger.runs.values())
+        tree = SpecTree.at(project.repo, commit)
+        check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
         keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
-        committed = Committed(commit, project.settings_at(commit), Specs(keyed))
-        found = situation(project, ledger, committed, Options())
-        now = datetime.now(UTC)
-        planned = plan(found.world, policy_of(committed.settings, Options()), now)
+        here = project.with_settings(project.serving(tree.checked().settings))
+        target = Target(commit, here.settings, lambda: Specs(keyed))
+        found = gather(target, ledger, executors_of(here), Options())
+        planned = plan(found.world, found.policy, datetime.now(UTC))
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
         if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
             raise MtfError("\n".join(waiting))
-        here = project.with_settings(found.settings)
-        name = choose_executor(here, executor)
-        application = Application(here, store, found, name, say)
+        name = resolve_executor(executor or here.settings.executor)
+        application = Application(project.repo, store, executors_of(here), found, name, say)
         report = application.carry_out(planned.only(new))
         return report, {key for _, keys in keyed for key in keys}
 

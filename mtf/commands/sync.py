@@ -15,22 +15,30 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from mtf.core.planner.plan import plan
-from mtf.errors import LockedError
+from mtf.errors import LockedError, SpecError
+from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
+from mtf.project.signatures import check_signed
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
-from mtf.reconcile.executors import choose_executor
-from mtf.reconcile.gather import gather
+from mtf.reconcile.drift_scan import scan
+from mtf.reconcile.executors import Executors, resolve_executor
+from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.planner.drift import Drift
+    from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.errors import Problem
+    from mtf.ledger.store import Ledger, LedgerStore
     from mtf.project.project import Project
-    from mtf.reconcile.gather import Options
+    from mtf.reconcile.gather import Options, Situation
+    from mtf.spec.schema.settings import Settings
 
 _PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
 WATCH = "mtf sync --watch"
@@ -57,19 +65,77 @@ def sync_once(
 
     def tick() -> Report:
         now = datetime.now(UTC)
-        situation = gather(project, store, options, now)
+        situation = read_situation(project, store, options, now)
         planned = plan(situation.world, situation.policy, now)
         if planned.is_empty:
             store.publish()
             done = Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
         else:
-            here = project.with_settings(situation.settings)
-            executor = choose_executor(here, options.executor)
-            done = Application(here, store, situation, executor, say).carry_out(planned)
+            executors = executors_of(project.with_settings(situation.settings))
+            executor = resolve_executor(options.executor or situation.settings.executor)
+            application = Application(project.repo, store, executors, situation, executor, say)
+            done = application.carry_out(planned)
         return replace(done, problems=situation.problems, is_usable=situation.is_usable)
 
     with project.repo.reading():
         return with_retries(tick)
+
+
+def read_situation(
+    project: Project, store: LedgerStore, options: Options, now: datetime
+) -> Situation:
+    """Read what is committed, recorded and live.
+
+    If a spec or the settings contain mistakes, the recorded runs are read all the same.
+
+    Raises:
+        RepositoryError: the repository or its remote cannot be read.
+    """
+    commit = project.tracked(store)
+    if options.rev is not None:
+        commit = project.repo.commit(options.rev)
+    ledger = store.read_whole()
+    tree = SpecTree.at(project.repo, commit, now=now)
+    settings, problems = _usable_settings(project, commit, tree, ledger)
+    here = project.with_settings(settings)
+
+    def specs() -> Specs:
+        if problems:
+            return Specs(problems=problems)
+        return read_specs(project.repo, commit, tree, ledger.runs)
+
+    def drift() -> Drift:
+        root, remote = project.repo.root, project.remote
+        found = scan(store, ledger, here.runs_root, root, remote)
+        if options.rev is None and _is_unpushed(project, commit):
+            branch = project.settings.branch
+            return found.saying(f"{branch} here has commits that {remote} lacks: git push")
+        return found
+
+    target = Target(commit, here.settings, specs, is_usable=not problems)
+    return gather(target, ledger, executors_of(here), options, drift)
+
+
+def _usable_settings(
+    project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger
+) -> tuple[Settings, tuple[Problem, ...]]:
+    """Return the settings at a commit; if it must not be used, the last ones known, and why."""
+    try:
+        check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
+        return project.serving(tree.checked().settings), ()
+    except SpecError as e:
+        return project.settings, tuple(e.problems)
+
+
+def _is_unpushed(project: Project, commit: CommitId) -> bool:
+    """Return True if the tracked branch here has commits that ``commit``, the remote's, lacks."""
+    here = project.repo.find_commit(f"refs/heads/{project.settings.branch}")
+    return here is not None and here != commit and not project.repo.is_ancestor(here, commit)
+
+
+def executors_of(project: Project) -> Executors:
+    """Return the executors that a project's runs are submitted to."""
+    return Executors(project.runs_root, project.folder, project.settings.local.max_parallel)
 
 
 @contextmanager

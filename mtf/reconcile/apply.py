@@ -1,12 +1,17 @@
-"""Carries a plan out: claim and pin in one commit, submit, record the jobs in another."""
+"""Carries a plan out: the last of the three steps of a sync, gather, decide and apply.
+
+`gather` reads the world, the planner decides and `fencing` settles what may be done. Here each
+effect is idempotent or guarded by the ledger's compare-and-swap, and their order makes a sync that
+is killed anywhere repairable by the next one: claim and pin in one commit, submit, record the jobs
+in another commit.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,42 +29,33 @@ from mtf.core.vocabulary.actions import (
     RunAction,
     Submit,
 )
-from mtf.core.vocabulary.ids import JobId, job_branch, record_path, submission_of
+from mtf.core.vocabulary.ids import job_branch, submission_of
 from mtf.core.vocabulary.records import RunRecord
-from mtf.errors import (
-    EXIT_ERROR,
-    EXIT_PARTIAL,
-    MtfError,
-)
+from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError
 from mtf.ledger.store import Change
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.checkout import materialise
+from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.cleanup import sweep_requests
-from mtf.reconcile.executors import jobs_of, open_executor
-from mtf.reconcile.fencing import end_rivals
+from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
 from mtf.reconcile.job_requests import Batch, Start, make_batches
-from mtf.reconcile.record_updates import (
-    Claimant,
-    changed_record,
-    submission_records,
-    with_job,
-)
+from mtf.reconcile.record_updates import changed_record, submission_records
 from mtf.reconcile.repair import put_back
-from mtf.reconcile.run_access import submitter
 from mtf.reconcile.summaries import write_summaries
 from mtf.report.tables import count
 from mtf.spec.set_overrides import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId
+    from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
     from mtf.core.vocabulary.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
+    from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger, LedgerStore
-    from mtf.project.project import Project
+    from mtf.reconcile.executors import Executors
     from mtf.reconcile.gather import Situation
 
 Prepared = list[tuple["Executor", Batch, str]]  # each with its script
@@ -76,12 +72,12 @@ class Report:
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
     put_off: Mapping[RunId, str] = field(default_factory=dict)  # a later sync submits them
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
-    problems: tuple[Problem, ...] = ()  # with what is committed: nothing of that was submitted
-    is_usable: bool = True  # False: they are of the commit as a whole, so nothing new was at all
+    problems: tuple[Problem, ...] = ()  # of the commit: nothing that has them was submitted
+    is_usable: bool = True  # False: the problems concern the whole commit, nothing was submitted
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when all was seen and done that was to be, else the code for a part of it."""
+        """Return 0 if everything was seen and done, else the exit code."""
         if self.problems:
             return EXIT_ERROR
         bad = self.refused or self.uncertain or self.put_off or self.unreadable or self.plan.held
@@ -92,161 +88,150 @@ class Report:
 class Application:
     """One plan being carried out: what its steps share, and nothing that outlives it."""
 
-    project: Project
+    repo: GitRepo
     store: LedgerStore
+    executors: Executors
     situation: Situation
-    executor: str  # the name of the one that new attempts go to
+    executor: str  # the name of the executor that new attempts are submitted to
     say: Callable[[str], None]  # takes progress lines for people
 
     def carry_out(self, plan: Plan) -> Report:
-        """Do everything the plan says.
+        """Do everything that the plan says.
 
         Raises:
             RefMovedError: another writer was faster; nothing was submitted.
-            MtfError: nothing was submitted; or all was, and a job could not be ended, which a later
-                sync tries again. Where only what starts is in the way (a template, a checkout), all
-                the rest of the plan has been done.
+            MtfError: nothing was submitted; or everything was, and a job could not be cancelled,
+                which a later sync tries again. Where only new attempts are at fault (a template, a
+                checkout), the rest of the plan was carried out.
         """
-        commit = self.situation.world.commit
+        nothing = Report(plan, self.situation.world.commit)
         if plan.is_empty:
-            return Report(plan, commit)
-        for action in plan.actions:
+            return nothing
+        actions = self._settle(plan.actions)
+        for action in actions:
             if isinstance(action, Repair):
-                put_back(self.project, self.store, action, self.say)
-        actions = [self._fenced(a) for a in self._without_rivals(plan)]
-        if not actions:
-            return Report(plan, commit, unreadable=self.situation.world.unreadable)
-        starting = [a for a in actions if isinstance(a, Submit | Resume)]
-        configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
+                put_back(self.repo, self.store, action, self.say)
+        writing = [a for a in actions if not isinstance(a, Repair)]
         try:
-            prepared = self._prepare([self._start(a, configs) for a in starting])
+            prepared = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
         except MtfError:
-            self.carry_out(plan.only(tuple(a for a in actions if a not in starting)))
+            self._apply([a for a in writing if not isinstance(a, Submit | Resume)], [])
             raise
+        outcome = self._apply(writing, prepared)
+        return Report(
+            plan,
+            self.situation.world.commit,
+            submitted=outcome.submitted,
+            refused=outcome.refused,
+            uncertain=outcome.uncertain,
+            put_off=outcome.put_off,
+            unreadable=self.situation.world.unreadable,
+        )
+
+    def _settle(self, planned: Sequence[Action]) -> list[Action]:
+        """Return what is to be carried out once no job of an attempt that ends can interfere."""
+        cluster = self.situation.settings.cluster.name
+        live, at = self.situation.world.live, self._claimant().at
+        fence = Fence(self.situation.ledger, live, self.executors, cluster, at, self.say)
+        return fence.settle(planned)
+
+    def _apply(self, actions: Sequence[Action], prepared: Prepared) -> Handover:
+        """Write, submit and cancel; return what became of the jobs."""
+        outcome = Handover(self.repo.root, self.say)
+        if not actions:
+            return outcome
         self._sweep(actions)
         claimed = self._claim(actions, prepared)
-        outcome = Handover(self.project.repo.root, self.say)
         for executor, batch, script in prepared:
             outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)
         with ThreadPoolExecutor(1) as aside:
-            aside.submit(self.project.repo.tidy)
+            aside.submit(self.repo.tidy)
             self._summarise(final, [a.run for a in actions if a.run in final.runs])
-        self._cancel(actions)  # last: that one cannot be ended keeps nothing else from being done
-        unreadable = self.situation.world.unreadable
-        return Report(
-            plan, commit, outcome.submitted, outcome.refused, outcome.uncertain, outcome.put_off,
-            unreadable,
-        )  # fmt: skip
+        # last: a job that cannot be cancelled keeps nothing else from being done
+        self.executors.cancel([a.record for a in actions if isinstance(a, Cancel)])
+        return outcome
 
-    def _sweep(self, actions: list[Action]) -> None:
-        """Clear up after submissions that are about to be over: whoever dies here does it again."""
+    def _claimant(self) -> Claimant:
+        commit, settings = self.situation.world.commit, self.situation.settings
+        root = self.executors.runs_root
+        return Claimant.this_process(commit, settings, self.executor, root)
+
+    def _sweep(self, actions: Sequence[Action]) -> None:
+        """Remove the job requests of submissions that are about to be over.
+
+        This is done before the ledger says so: if this process dies, the next sync does it again.
+        """
         by = self._claimant()
         new = [changed_record(a, None, by) for a in actions if isinstance(a, Record | Cancel)]
         touched = {r.submission for r in new if r.is_over}
         records = {**self.situation.ledger.runs, **{r.run: r for r in new}}.values()
-        sweep_requests(self.project, [r for r in records if r.submission in touched])
+        sweep_requests(self.executors, [r for r in records if r.submission in touched])
 
     # -- before anything is written to the ledger --------------------------------------------------
 
-    def _without_rivals(self, plan: Plan) -> list[RunAction | Restore]:
-        """End what other ledgers have started of the plan's runs; return what is to be written.
+    def _prepare(self, actions: Sequence[Submit | Resume]) -> Prepared:
+        """Make checkouts and scripts: a user's mistake in a template fails here, before the claim.
 
-        Where that fails, the run's record stays as it is, which tells the next sync to try again.
+        Raises:
+            MtfError: a template is broken, or the run root cannot be written.
         """
-        rivals = {t.path: t.rivals for t in self.situation.ledger.troubles or () if t.rivals}
-        kept: list[RunAction | Restore] = []
-        for action in plan.actions:
-            if isinstance(action, Repair):
-                continue
-            found = rivals.get(record_path(action.run))
-            if found and not isinstance(action, Submit):
-                assert isinstance(action.record, RunRecord)
-                try:
-                    end_rivals(self.project, action.record, found)
-                except MtfError as e:
-                    self.say(f"failed   {action.run}: other attempts of it may run, and {e}")
-                    continue
-                self.say(f"ended    {action.run}: {count(len(found), 'attempt')} of another ledger")
-            kept.append(action)
-        return kept
-
-    def _fenced(self, action: Action) -> Action:
-        """Shut out the job of a claim that is given up.
-
-        One that has started after all is adopted; where the run is to end, it is cancelled, and so
-        is one that waits.
-        """
-        match action:
-            case Resume(fence=True):
-                pass
-            case Cancel(record=record) if record.job_id is None and record.retry_at is None:
-                pass
-            case _:
-                return action
-        token = action.record.attempt.token
-        job = self._job_of(action.record) if isinstance(action, Cancel) else None
-        job = job or JobId(rundir.claim(Path(action.record.run_dir), token, rundir.FENCED))
-        if job == rundir.FENCED:
-            return action
-        if isinstance(action, Cancel):
-            return replace(action, record=with_job(action.record, job, self._claimant().at))
-        return Adopt(action.run, action.record, job, "its job has started")
-
-    def _job_of(self, record: RunRecord) -> JobId | None:
-        """Return the job that the executor knows by the newest attempt's token."""
-        live = self.situation.world.live.get(record.executor, {})
-        view = live.get((record.attempt.token, record.attempt.index))
-        return view.job_id or None if view else None
+        configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
+        starts = [self._start(action, configs) for action in actions]
+        opened = {
+            commit: self.executors.open(self.executor, self._templates(commit))
+            for commit in {s.commit for s in starts}
+        }
+        with ThreadPoolExecutor() as aside:  # executors answer while the checkouts are made
+            limits = aside.map(lambda e: e.limits(), opened.values())
+            aside.submit(lambda: self.repo.identity)  # is cached for the claim
+            for root, commit in {(s.root, s.commit) for s in starts}:
+                materialise(self.repo, root, commit)
+            most = min((limit.max_array_size for limit in limits), default=1)
+        batches = make_batches(starts, most, lambda: secrets.token_hex(8))
+        of = [(opened[batch.starts[0].commit], batch) for batch in batches]
+        return [(executor, batch, executor.script(batch.request)) for executor, batch in of]
 
     def _start(
-        self, action: Submit | Resume, submission_of_run: Callable[[SubmissionId], SubmissionRecord]
+        self, action: Submit | Resume, submission_record: Callable[[SubmissionId], SubmissionRecord]
     ) -> Start:
         """Return what a new attempt needs to know of its run."""
         if isinstance(action, Submit):
-            e, commit = action.experiment, self.situation.world.commit
-            throttle = action.desired.max_parallel
-            root = self.project.runs_root
+            e = action.experiment
             return Start(
-                action.run, action.key, commit, e.grid, e.config, throttle, root, action.origin
+                run=action.run,
+                key=action.key,
+                commit=self.situation.world.commit,
+                grid=e.grid,
+                config=e.config,
+                max_parallel=action.desired.max_parallel,
+                root=self.executors.runs_root,
+                origin=action.origin,
             )
         record = action.record
-        submission = submission_of_run(record.submission)
+        submission = submission_record(record.submission)
         changes = {**record.attempt.changes, **action.changes}
-        config = changed(submission.configs[record.member], changes)
-        root = rundir.root_of(Path(record.run_dir), record.run)
-        throttle = submission.max_parallel
         return Start(
-            action.run, record.key, record.commit, record.grid, config, throttle, root,
-            record.origin,
-        )  # fmt: skip
-
-    def _prepare(self, starts: list[Start]) -> Prepared:
-        """Make checkouts and scripts: what can fail for a user's mistake fails here."""
-        executors = {
-            commit: open_executor(self.project, self.executor, self._templates(commit))
-            for commit in {s.commit for s in starts}
-        }
-        with ThreadPoolExecutor() as aside:  # others answer while the checkouts are made
-            limits = aside.map(lambda e: e.limits(), executors.values())
-            aside.submit(lambda: self.project.repo.identity)  # it stays known, for the claim
-            for root, commit in {(s.root, s.commit) for s in starts}:
-                materialise(self.project.repo, root, commit)
-            most = min((limit.max_array_size for limit in limits), default=1)
-        batches = make_batches(starts, most, lambda: secrets.token_hex(8))
-        of = [(executors[batch.starts[0].commit], batch) for batch in batches]
-        return [(executor, batch, executor.script(batch.request)) for executor, batch in of]
+            run=action.run,
+            key=record.key,
+            commit=record.commit,
+            grid=record.grid,
+            config=changed(submission.configs[record.member], changes),
+            max_parallel=submission.max_parallel,
+            root=rundir.root_of(Path(record.run_dir), record.run),
+            origin=record.origin,
+        )
 
     def _templates(self, commit: CommitId) -> dict[str, str]:
         """Return the repository's own script templates, as committed."""
-        repo = self.project.repo
-        files = {p: e for p, e in repo.files(commit, "templates").items() if p.endswith(".j2")}
-        contents = repo.blobs(e.oid for e in files.values())
+        entries = self.repo.files(commit, "templates")
+        files = {p: e for p, e in entries.items() if p.endswith(".j2")}
+        contents = self.repo.blobs(e.oid for e in files.values())
         return {p.split("/", 1)[1]: contents[e.oid].decode() for p, e in files.items()}
 
-    # -- claim and pin -----------------------------------------------------------------------------
+    # -- the two ledger commits --------------------------------------------------------------------
 
-    def _claim(self, actions: list[Action], prepared: Prepared) -> Ledger:
+    def _claim(self, actions: Sequence[Action], prepared: Prepared) -> Ledger:
         """Write all that the plan changes, and a fresh claim for each run that starts, at once."""
         by = self._claimant()
         place = {
@@ -268,37 +253,15 @@ class Application:
                 if isinstance(a, Submit)
             },
         )
-        message = _message(actions)
-        ledger = self.store.append(self.situation.ledger, change, message)
+        ledger = self.store.append(self.situation.ledger, change, _message(actions))
         for submission in change.submissions:
             if f"refs/heads/{submission.branch}" in change.branches:
                 number = count(len(submission.runs), "run")
                 self.say(f"pinned   {submission.branch} ({number} claimed)")
         for action in actions:
             if isinstance(action, Restore):
-                self.say(f"put back {action.run}: {action.reason}")
+                self.say(f"restored {action.run}: {action.reason}")
         return ledger
-
-    def _claimant(self) -> Claimant:
-        settings = self.situation.settings
-        return Claimant(
-            who=submitter(),
-            now=datetime.now(UTC),
-            commit=self.situation.world.commit,
-            executor=self.executor,
-            cluster=settings.cluster.name,
-            lease_s=settings.lease,
-            root=self.project.runs_root,
-        )
-
-    # -- act ---------------------------------------------------------------------------------------
-
-    def _cancel(self, actions: list[Action]) -> None:
-        cancelled = [a.record for a in actions if isinstance(a, Cancel) and a.record.job_id]
-        for name, (jobs, names) in jobs_of(cancelled).items():
-            open_executor(self.project, name).cancel(jobs, names)
-
-    # -- record ------------------------------------------------------------------------------------
 
     def _record(self, ledger: Ledger, outcome: Handover) -> Ledger:
         """Write the jobs down. Others may have written in between: only our claims change."""
@@ -306,12 +269,12 @@ class Application:
             return ledger
         tokens = {run: ledger.runs[run].attempt.token for run in outcome.runs}
         retry = self.situation.policy.retry
-        known: list[Ledger] = [ledger]
+        unread: list[Ledger] = [ledger]  # the first try needs no look at the store
 
         def write() -> Ledger:
-            if not known:
+            if not unread:
                 self.store.fetch(self.situation.settings.branch)
-            current = known.pop() if known else self.store.read()
+            current = unread.pop() if unread else self.store.read()
             ours = [
                 outcome.settled(current.runs[run], retry)
                 for run, token in tokens.items()
@@ -323,27 +286,27 @@ class Application:
 
         return with_retries(write)
 
-    def _summarise(self, ledger: Ledger, changed: list[RunId]) -> None:
+    def _summarise(self, ledger: Ledger, runs: list[RunId]) -> None:
         try:
-            write_summaries(self.project.runs_root, ledger, changed)
-        except OSError as e:  # copies for the eye: the ledger has it all
-            self.say(f"note     {e.filename}: {e.strerror}: the summary there is not new")
+            write_summaries(self.executors.runs_root, ledger, runs)
+        except OSError as e:  # the summaries are copies: the ledger has everything
+            self.say(f"note     {e.filename}: {e.strerror}: could not update the summary")
 
 
-_WORDS: dict[type[Action], str] = {
+_VERBS: dict[type[Action], str] = {
     Submit: "claim",
     Resume: "continue",
     Adopt: "adopt",
     Record: "record",
     Cancel: "cancel",
-    Restore: "put back",
+    Restore: "restore",
 }
 
 
-def _message(actions: list[Action]) -> str:
-    """Return a commit message that tells what happens to which run."""
-    counts = Counter(_WORDS[type(a)] for a in actions)
-    what = ", ".join(f"{word} {count(n, 'run')}" for word, n in counts.items())
+def _message(actions: Sequence[Action]) -> str:
+    """Return the message of the claiming commit: each run with what happens to it."""
+    counts = Counter(_VERBS[type(a)] for a in actions)
+    what = ", ".join(f"{verb} {count(n, 'run')}" for verb, n in counts.items())
     lines = [f"{a.run}: {a.reason}" for a in actions[:100]]
     more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
     return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"

@@ -12,14 +12,13 @@ from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import RunId, Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import MtfError
-from mtf.reconcile.executors import open_executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.core.vocabulary.ids import SubmissionId
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.project.project import Project
+    from mtf.reconcile.executors import Executors
 
 
 def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:
@@ -41,7 +40,7 @@ def _idle(submission: SubmissionId, records: list[RunRecord]) -> list[Path]:
         return []
 
 
-def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
+def sweep_requests(executors: Executors, records: Iterable[RunRecord]) -> None:
     """Remove the folders of requests that came to nothing, of submissions that are over by now.
 
     No job of theirs may start any more: each run's claim is shut to it first. Where one is known
@@ -52,17 +51,17 @@ def sweep_requests(project: Project, records: Iterable[RunRecord]) -> None:
         record = by_submission[submission]
         root = rundir.root_of(Path(record.run_dir), record.run)
         with suppress(MtfError, OSError):
-            for folder in _without_jobs(project, record, folders):
+            for folder in _without_jobs(executors, record, folders):
                 runs = _runs(folder)
                 if runs is not None and all(_is_shut(root, r, Token(folder.name)) for r in runs):
                     shutil.rmtree(folder)
 
 
-def _without_jobs(project: Project, record: RunRecord, folders: list[Path]) -> list[Path]:
+def _without_jobs(executors: Executors, record: RunRecord, folders: list[Path]) -> list[Path]:
     name = name_of(record.run)
     names = {Token(p.name): job_name(name, Token(p.name)) for p in folders}
     since = parse_time(record.claimed_at)
-    views = open_executor(project, record.executor).jobs(names, since)
+    views = executors.open(record.executor).jobs(names, since)
     busy = {view.token for view in views if STANDINGS[view.state].cause is None}
     return [folder for folder in folders if folder.name not in busy]
 

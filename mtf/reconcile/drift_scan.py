@@ -11,32 +11,55 @@ from mtf import rundir
 from mtf.core.planner.drift import Branches, Drift
 from mtf.core.vocabulary.ids import SINGLE, spec_and_member, submission_at
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
-from mtf.reconcile.run_access import job_dir_of, needed_folder
+from mtf.reconcile.run_access import is_elsewhere, job_dir_of, needed_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mtf.core.vocabulary.ids import RunId, SubmissionId
     from mtf.ledger.store import Ledger, LedgerStore
-    from mtf.project.project import Project
 
 
-def fetched_branches(store: LedgerStore) -> Branches | None:
-    """Return the job branches as a fetch has found them; what was kept back is not missing."""
-    found = store.branches
-    return Branches(found.here, None) if found and store.is_ahead else found
+def scan(
+    store: LedgerStore, ledger: Ledger, runs_root: Path, repository: Path, remote: str | None
+) -> Drift:
+    """Return the drift that can be seen once ``store`` has fetched.
+
+    Args:
+        store: has fetched the ledger.
+        ledger: compared with its history.
+        runs_root: of this clone.
+        repository: the root of this clone.
+        remote: its name, None for a clone without one.
+    """
+    here = [r for r in ledger.runs.values() if not is_elsewhere(runs_root, r)]
+    branches = store.branches
+    if branches is not None and store.is_ahead:  # a branch that was not pushed is not missing there
+        branches = Branches(branches.here, None)
+    drift = look_for_drift(
+        ledger, here, branches, repository=repository, is_shared=remote is not None
+    )
+    if store.is_ahead:
+        drift = drift.saying(f"{remote} lacks commits of mtf/ledger: mtf sync pushes them")
+    return drift
 
 
 def look_for_drift(
-    project: Project, ledger: Ledger, here: Iterable[RunRecord], branches: Branches | None
+    ledger: Ledger,
+    here: Iterable[RunRecord],
+    branches: Branches | None,
+    *,
+    repository: Path,
+    is_shared: bool,
 ) -> Drift:
-    """Return what is other than mtf has left it.
+    """Return what somebody other than mtf has changed.
 
     Args:
-        project: opened.
         ledger: compared with its history.
         here: the runs whose folders can be seen from here.
-        branches: where the job branches are, as far as it is known.
+        branches: the job branches, here and on the remote, as far as they are known.
+        repository: the root of this clone.
+        is_shared: True if the clone has a remote, so that other clones submit as well.
     """
     here = list(here)
     return Drift(
@@ -46,7 +69,7 @@ def look_for_drift(
         ),
         unreadable=dict(_unreadable(ledger)),
         branches=branches,
-        made_here=_made_here(project, here, branches),
+        made_here=_made_here(here, branches, repository, is_shared=is_shared),
         folders=lost_folders(here),
         checkouts=_lost_checkouts(here),
         notes=tuple(_notes(ledger)),
@@ -86,7 +109,7 @@ def _unreadable(ledger: Ledger) -> Iterator[tuple[tuple[str, str | None], str]]:
 
 
 def _made_here(
-    project: Project, records: Iterable[RunRecord], branches: Branches | None
+    records: Iterable[RunRecord], branches: Branches | None, repository: Path, *, is_shared: bool
 ) -> frozenset[SubmissionId]:
     """Return the submissions without a branch in this clone that this clone has made.
 
@@ -95,16 +118,17 @@ def _made_here(
     if branches is None:
         return frozenset()
     lacking = {r.submission: r for r in records if f"refs/heads/{r.branch}" not in branches.here}
-    alone = project.remote is None
-    return frozenset(s for s, r in lacking.items() if alone or _is_ours(project, r))
+    return frozenset(
+        s for s, r in lacking.items() if not is_shared or _was_submitted_from(repository, r)
+    )
 
 
-def _is_ours(project: Project, record: RunRecord) -> bool:
-    """Return whether a run's configuration says that it was submitted from this repository."""
+def _was_submitted_from(repository: Path, record: RunRecord) -> bool:
+    """Return True if a run's configuration names ``repository`` as where it was submitted from."""
     for attempt in record.attempts:
         with suppress(OSError, ValueError, KeyError):
             config = rundir.read_config(job_dir_of(record, attempt), 0)
-            return bool(config["mtf"]["repository"] == str(project.repo.root))
+            return bool(config["mtf"]["repository"] == str(repository))
     return False
 
 

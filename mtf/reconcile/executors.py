@@ -1,8 +1,9 @@
-"""Which executors there are here, and what they say of the jobs the ledger knows."""
+"""The executors of this clone: opening them, and asking them about the jobs in the ledger."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import job_name, name_of
@@ -11,19 +12,18 @@ from mtf.errors import ExecutorUnavailableError, MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobView
     from mtf.core.vocabulary.records import RunRecord
     from mtf.executor.protocol import Executor
-    from mtf.project.project import Project
 
-Live = dict[str, dict[tuple["Token", int], "JobView"]]
+Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
 
 
-def choose_executor(project: Project, wish: str | None) -> str:
-    """Return "slurm" or "local": the wish, else the setting, else slurm where sbatch answers."""
-    name = wish or project.settings.executor
+def resolve_executor(name: str) -> str:
+    """Return "slurm" or "local" for "auto": slurm if sbatch is installed; any other name as is."""
     if name != "auto":
         return name
     from mtf.executor.slurm.programs import available
@@ -31,30 +31,44 @@ def choose_executor(project: Project, wish: str | None) -> str:
     return "slurm" if available() else "local"
 
 
-def open_executor(
-    project: Project, name: str, templates: Mapping[str, str] | None = None
-) -> Executor:
-    """Return an executor; ``templates`` are the repository's own script templates, by name.
+@dataclass(frozen=True)
+class Executors:
+    """Opens the executors that this clone submits to."""
 
-    Raises:
-        MtfError: there is none of that name.
-    """
-    if name == "slurm":
-        from mtf.executor.slurm.slurm_executor import SlurmExecutor
+    runs_root: Path
+    own_folder: Path  # of what mtf keeps for this clone alone
+    max_parallel: int  # jobs of the local executor at a time
 
-        return SlurmExecutor(templates, project.folder)
-    if name == "local":
-        from mtf.executor.local.local_executor import LocalExecutor
+    def open(self, name: str, templates: Mapping[str, str] | None = None) -> Executor:
+        """Return an executor; ``templates`` are the repository's own script templates, by name.
 
-        most = project.settings.local.max_parallel
-        return LocalExecutor(project.runs_root, most, templates, project.folder)
-    raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
+        Raises:
+            MtfError: there is no executor of that name.
+        """
+        if name == "slurm":
+            from mtf.executor.slurm.slurm_executor import SlurmExecutor
+
+            return SlurmExecutor(templates, self.own_folder)
+        if name == "local":
+            from mtf.executor.local.local_executor import LocalExecutor
+
+            return LocalExecutor(self.runs_root, self.max_parallel, templates, self.own_folder)
+        raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
+
+    def cancel(self, records: Iterable[RunRecord]) -> None:
+        """Cancel the newest jobs of these runs.
+
+        Raises:
+            MtfError: an executor cannot be reached, or refuses.
+        """
+        for name, (jobs, names) in jobs_of(records).items():
+            self.open(name).cancel(jobs, names)
 
 
-def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
-    """Return what the executors say of these runs' newest jobs, by executor, token and index.
+def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
+    """Return the executors' views of these runs' newest jobs, and why an executor gave none.
 
-    One question an executor. The second value says why one could not be read.
+    Each executor is asked once.
     """
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -65,7 +79,7 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
         names = dict(map(_named, group))
         since = min(parse_time(r.attempt.claimed_at) for r in group)
         try:
-            views = open_executor(project, name).jobs(names, since)
+            views = executors.open(name).jobs(names, since)
         except ExecutorUnavailableError as e:
             unreadable[name] = str(e)
         else:
@@ -74,7 +88,7 @@ def read_live(project: Project, records: Iterable[RunRecord]) -> tuple[Live, dic
 
 
 def _named(record: RunRecord) -> tuple[Token, str]:
-    """Return the token of a run's newest job, and the name that the job bears."""
+    """Return the token of a run's newest job, and the name of that job."""
     token = record.attempt.token
     return token, job_name(name_of(record.run), token)
 
@@ -82,7 +96,7 @@ def _named(record: RunRecord) -> tuple[Token, str]:
 def jobs_of(
     records: Iterable[RunRecord],
 ) -> dict[str, tuple[list[JobId], dict[Token, str]]]:
-    """Return by executor the newest jobs of these runs, and the names that they bear."""
+    """Return the newest jobs of these runs and the names of these jobs, by executor."""
     found: dict[str, tuple[list[JobId], dict[Token, str]]] = {}
     for record in records:
         if record.job_id is not None:
@@ -95,16 +109,16 @@ def jobs_of(
 def _by_task(
     views: Iterable[JobView], records: Iterable[RunRecord]
 ) -> dict[tuple[Token, int], JobView]:
-    """Return the view of each record's task: its own, else the one of all its token's tasks."""
-    found = {(v.token, v.index): v for v in views}
-    # a token may have come to bear two jobs
+    """Return the view of each record's task: its own, else the view of all its token's tasks."""
+    by_task = {(v.token, v.index): v for v in views}
+    # two jobs may have the same token
     by_job: dict[tuple[Token | None, JobId | None], JobView]
     by_job = {(v.token, v.job_id): v for v in views}
-    out = {}
+    found = {}
     for record in records:
         token, index = record.attempt.token, record.attempt.index
-        view = by_job.get((token, record.job_id)) or found.get((token, index))
-        view = view or found.get((token, None))
+        view = by_job.get((token, record.job_id)) or by_task.get((token, index))
+        view = view or by_task.get((token, None))
         if view is not None:
-            out[token, index] = view
-    return out
+            found[token, index] = view
+    return found

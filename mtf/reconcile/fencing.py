@@ -1,41 +1,114 @@
-"""Ends attempts that another ledger has given a run beside ours, while the two had parted."""
+"""Fencing: shuts out the jobs of attempts that are given up, before anything else is carried out.
+
+Each effect is idempotent: a sync that is killed here leaves the ledger as it was, and the next one
+plans and fences the same again.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.vocabulary.ids import JobId, job_name, name_of
+from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Repair, Resume, Submit
+from mtf.core.vocabulary.ids import JobId, job_name, name_of, record_path
+from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import MtfError
-from mtf.reconcile.executors import open_executor
+from mtf.reconcile.record_updates import with_job
 from mtf.reconcile.run_access import is_elsewhere
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mtf.core.vocabulary.records import Attempt, RunRecord
-    from mtf.project.project import Project
+    from mtf.core.vocabulary.ids import Token
+    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.records import Attempt
+    from mtf.ledger.store import Ledger
+    from mtf.reconcile.executors import Executors
 
 
-def end_rivals(project: Project, record: RunRecord, rivals: Iterable[Attempt]) -> None:
-    """Shut out the jobs of these attempts of a run, and cancel those that there are.
+@dataclass(frozen=True)
+class Fence:
+    """What fencing needs to know of the world that the plan was made for."""
 
-    To be done before the ledger says so: whoever dies in between leaves it to the next sync.
+    ledger: Ledger
+    live: Mapping[str, Mapping[tuple[Token, int], JobView]]
+    executors: Executors
+    cluster: str  # that this clone serves
+    at: str  # the time of this sync, as records spell it
+    say: Callable[[str], None]
 
-    Raises:
-        MtfError: one may still run: its folder is not here, or the executor cannot be reached.
-    """
-    if record.cluster != project.settings.cluster.name or is_elsewhere(project, record):
-        raise MtfError(f"its folder {record.run_dir} is not here: mtf sync there ends them")
-    folder = Path(record.run_dir)
-    name = name_of(record.run)
-    jobs: set[JobId] = set()
-    for attempt in rivals:
-        jobs |= {attempt.job_id} if attempt.job_id else set()
-        if folder.is_dir():
-            holder = rundir.claim(folder, attempt.token, rundir.FENCED)
-            jobs |= {JobId(holder)} - {JobId(rundir.FENCED)}
-    if jobs:
-        names = {attempt.token: job_name(name, attempt.token) for attempt in rivals}
-        open_executor(project, record.executor).cancel(jobs, names)
+    def settle(self, planned: Iterable[Action]) -> list[Action]:
+        """Return the actions to carry out instead of those planned, once nothing can interfere.
+
+        Attempts that another ledger started are ended first. Where that fails, the run's action is
+        left out: its record stays as it is, so that the next sync tries again. Then the claims that
+        are given up are fenced: a job that has started after all is adopted, or cancelled where the
+        run is to end.
+        """
+        return [self._fenced(action) for action in self._without_rivals(planned)]
+
+    def _without_rivals(self, planned: Iterable[Action]) -> list[Action]:
+        """Return the actions of the runs that no other ledger's attempt can execute any more."""
+        rivals = {t.path: t.rivals for t in self.ledger.troubles or () if t.rivals}
+        kept: list[Action] = []
+        for action in planned:
+            found = rivals.get(record_path(action.run))
+            if found and not isinstance(action, Submit | Repair):
+                assert isinstance(action.record, RunRecord)
+                try:
+                    self._end_rivals(action.record, found)
+                except MtfError as e:
+                    self.say(f"failed   {action.run}: other attempts may still be running: {e}")
+                    continue
+                self.say(f"ended    {action.run}: {count(len(found), 'attempt')} of another ledger")
+            kept.append(action)
+        return kept
+
+    def _end_rivals(self, record: RunRecord, rivals: Sequence[Attempt]) -> None:
+        """Fence these attempts of a run, and cancel the jobs that they have.
+
+        Raises:
+            MtfError: a job may still run: the run's folder is not here, or the executor cannot be
+                reached.
+        """
+        if record.cluster != self.cluster or is_elsewhere(self.executors.runs_root, record):
+            raise MtfError(f"their folder {record.run_dir} is not here. Run mtf sync there")
+        folder = Path(record.run_dir)
+        jobs: set[JobId] = set()
+        for attempt in rivals:
+            jobs |= {attempt.job_id} if attempt.job_id else set()
+            if folder.is_dir():
+                holder = rundir.claim(folder, attempt.token, rundir.FENCED)
+                jobs |= {JobId(holder)} - {JobId(rundir.FENCED)}
+        if jobs:
+            names = {a.token: job_name(name_of(record.run), a.token) for a in rivals}
+            self.executors.open(record.executor).cancel(jobs, names)
+
+    def _fenced(self, action: Action) -> Action:
+        """Return the action to take once the claim that ``action`` gives up is fenced."""
+        match action:
+            case Resume(fence=True, record=record):
+                job = _claimed_by(record)
+                if job is None:
+                    return action
+                return Adopt(action.run, record, job, "its job has started")
+            case Cancel(record=record) if record.job_id is None and record.retry_at is None:
+                job = self._live_job(record) or _claimed_by(record)
+                return replace(action, record=with_job(record, job, self.at)) if job else action
+            case _:
+                return action
+
+    def _live_job(self, record: RunRecord) -> JobId | None:
+        """Return the job, waiting or running, that the executor knows by the attempt's token."""
+        views = self.live.get(record.executor, {})
+        view = views.get((record.attempt.token, record.attempt.index))
+        return view.job_id or None if view else None
+
+
+def _claimed_by(record: RunRecord) -> JobId | None:
+    """Fence a run's newest attempt; return the job that claimed the run's folder before."""
+    holder = rundir.claim(Path(record.run_dir), record.attempt.token, rundir.FENCED)
+    return None if holder == rundir.FENCED else JobId(holder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
@@ -23,37 +21,14 @@ from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
-from mtf.core.vocabulary.times import iso
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from mtf.core.vocabulary.ids import CommitId, JobId, Token
+    from mtf.core.vocabulary.ids import JobId, Token
+    from mtf.reconcile.claimant import Claimant
 
 Place = tuple["Token", int]  # a run's job request and its index there
-
-
-@dataclass(frozen=True)
-class Claimant:
-    """Who claims, when, where, and from which commit."""
-
-    who: str  # user@host:pid
-    now: datetime
-    commit: CommitId
-    executor: str
-    cluster: str
-    lease_s: float
-    root: Path
-
-    @cached_property
-    def at(self) -> str:
-        """The time as it stands in records."""
-        return iso(self.now)
-
-    @cached_property
-    def lease_until(self) -> str:
-        """From when on others may give these claims up."""
-        return iso(self.now + timedelta(seconds=self.lease_s))
 
 
 def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
@@ -197,7 +172,7 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     )
 
 
-def submission_records(actions: list[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
+def submission_records(actions: Iterable[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
     """Return the records of the submissions that these actions begin, or put back."""
     groups: dict[str, list[Submit]] = {}
     restored: list[SubmissionRecord] = []

@@ -1,4 +1,4 @@
-"""Puts back what somebody has changed outside the ledger: job branches and checkouts."""
+"""Restores job branches and checkouts that somebody moved or deleted."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtf.core.vocabulary.actions import Repair
+    from mtf.git.repo import GitRepo
     from mtf.ledger.store import LedgerStore
-    from mtf.project.project import Project
 
 
-def put_back(
-    project: Project, store: LedgerStore, action: Repair, say: Callable[[str], None]
-) -> None:
-    """Repair one thing; where that fails it is said, and hinders nothing else."""
+def put_back(repo: GitRepo, store: LedgerStore, action: Repair, say: Callable[[str], None]) -> None:
+    """Restore one branch or checkout; report a failure, which stops nothing else."""
     record = action.record
     try:
         if isinstance(action, Repin):
             store.repin(record.branch, record.commit, action.found, remote=action.on_remote)
         else:
             root = rundir.root_of(Path(record.run_dir), record.run)
-            materialise(project.repo, root, record.commit)
+            materialise(repo, root, record.commit)
     except MtfError as e:
-        say(f"failed   {action.reason}; to put it back has failed: {e}")
+        say(f"failed   {action.reason}; could not restore it: {e}")
     else:
-        say(f"put back {action.reason}: back at {record.commit[:8]}")
+        say(f"restored {action.reason}: back at {record.commit[:8]}")

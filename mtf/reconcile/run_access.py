@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mtf.core.planner.journal_reader import Progress
     from mtf.core.vocabulary.ids import RunId, Token
     from mtf.core.vocabulary.records import Attempt, RunRecord
-    from mtf.project.project import Project
     from mtf.reconcile.executors import Live
 
 
@@ -40,7 +39,7 @@ def needed_folder(record: RunRecord) -> Path | None:
     return job_dir_of(record, record.attempt) if record.job_id else None
 
 
-def is_elsewhere(project: Project, record: RunRecord) -> bool:
+def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
     """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
 
     Runs of another clone's local executor are that clone's to reconcile, and so are those whose
@@ -50,7 +49,7 @@ def is_elsewhere(project: Project, record: RunRecord) -> bool:
     root = record.run_dir.removesuffix(f"/{record.run}")
     if root == record.run_dir or not root.startswith("/"):
         return True
-    if f"{root}/".startswith(f"{project.runs_root}/"):
+    if f"{root}/".startswith(f"{runs_root}/"):
         return False
     return record.executor == "local" or not Path(root).is_dir()
 

@@ -49,6 +49,6 @@ def test_a_folder_that_cannot_be_its_runs_is_out_of_reach(tmp_path: Path, run_di
     project = open_project(make_repo(tmp_path, {"a": "1"}).path)
     right = record(experiment())
     assert not is_elsewhere(
-        project, record(experiment(), run_dir=f"{project.runs_root}/{right.run}")
+        project.runs_root, record(experiment(), run_dir=f"{project.runs_root}/{right.run}")
     )
-    assert is_elsewhere(project, record(experiment(), run_dir=run_dir))
+    assert is_elsewhere(project.runs_root, record(experiment(), run_dir=run_dir))

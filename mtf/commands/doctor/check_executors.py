@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
+from mtf.commands.sync import executors_of
 from mtf.core.vocabulary.ids import Token, job_name
 from mtf.errors import ExecutorUnavailableError
-from mtf.reconcile.executors import open_executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ def answers(checkup: Checkup) -> Iterator[Finding]:
     """Find an executor that cannot be asked about jobs."""
     name = checkup.executor
     try:
-        executor = open_executor(checkup.project, name)
+        executor = executors_of(checkup.project).open(name)
         executor.jobs({_NOBODY: job_name("doctor", _NOBODY)}, datetime.now(UTC))
     except ExecutorUnavailableError as e:
         cure = "squeue; sacct; scontrol ping" if name == "slurm" else "mtf sync"

@@ -36,8 +36,14 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
     if project.remote:
         there = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
     found = Branches(project.repo.refs(JOB_BRANCH_PREFIX), there)
-    here = [r for r in ledger.runs.values() if not is_elsewhere(project, r)]
-    drift = look_for_drift(project, ledger, here, found)
+    here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
+    drift = look_for_drift(
+        ledger,
+        here,
+        found,
+        repository=project.repo.root,
+        is_shared=project.remote is not None,
+    )
     for action in repairs(drift, ledger.runs, ledger.runs):
         if isinstance(action, Repin):
             where = f"refs/heads/{action.record.branch}"

@@ -168,7 +168,7 @@ def requests(checkup: Checkup) -> Iterator[Finding]:
 def _here(checkup: Checkup) -> list[RunRecord]:
     """Return the runs whose folders this host can see."""
     records = checkup.ledger.runs.values()
-    return [r for r in records if not is_elsewhere(checkup.project, r)]
+    return [r for r in records if not is_elsewhere(checkup.project.runs_root, r)]
 
 
 THEME = Theme("runs", (folders, checkpoints, checkouts, journals, claims, requests, leftovers))

@@ -40,9 +40,9 @@ class Checkup:
     @cached_property
     def executor(self) -> str:
         """Return the name of the executor that new jobs go to."""
-        from mtf.reconcile.executors import choose_executor
+        from mtf.reconcile.executors import resolve_executor
 
-        return choose_executor(self.project, None)
+        return resolve_executor(self.project.settings.executor)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Best, Checkpoint, Origin, RunRecord
 from mtf.core.vocabulary.states import OVER, JobState, RunState, Sync
 from mtf.errors import Problem
-from mtf.reconcile.record_updates import Claimant, cancelled, changed_record, with_job
+from mtf.reconcile.claimant import Claimant
+from mtf.reconcile.record_updates import cancelled, changed_record, with_job
 from tests.core.planner.worlds import (
     COMMIT,
     NOW,

@@ -23,8 +23,8 @@ from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
 from mtf.core.vocabulary.states import JobState
+from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.record_updates import (
-    Claimant,
     changed_record,
     put_off,
     refused,

@@ -17,7 +17,8 @@ from mtf.core.vocabulary.causes import Cause, cause_of_error
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint
 from mtf.core.vocabulary.states import JobState, RunState, Sync
-from mtf.reconcile.record_updates import Claimant, changed_record, put_off, unclear, with_job
+from mtf.reconcile.claimant import Claimant
+from mtf.reconcile.record_updates import changed_record, put_off, unclear, with_job
 from tests.core.planner.worlds import (
     COMMIT,
     NOW,
