@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mtf.core.planner.plan import World
+from mtf.core.planner.plan import Policy, World, plan
 from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Rebuild, Record, Repin, Resume, Submit
 from mtf.core.vocabulary.experiments import Desired, Experiment, run_key
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
@@ -86,3 +86,13 @@ def first_record(made: Plan) -> RunRecord:
     assert not isinstance(action, Submit | Repin | Rebuild)
     assert isinstance(action.record, RunRecord)
     return action.record
+
+
+ALONE = experiment(seed=1)
+SPEC = desired(ALONE)
+POLICY = Policy()
+
+
+def decide(w: World, policy: Policy = POLICY) -> Any:
+    """Return the plan for a world as of `NOW`."""
+    return plan(w, policy, NOW)
