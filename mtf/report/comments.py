@@ -243,8 +243,7 @@ def _details(spec: SpecReview) -> Iterator[Block]:
         best = best_run(records)
         title = f"Results of {name} so far: {outcomes(records)}"
         title += f", best {html_code(best_text(best))}" if best else ""
-        rows = [[r.label, str(r.state), best_text(r)] for r in
-                sorted(records, key=rank)[:20]]  # fmt: skip
+        rows = [[r.label, str(r.state), best_text(r)] for r in sorted(records, key=rank)[:20]]
         yield 1, collapsed(title, fenced(render_plain(Columns(["RUN", "STATE", "BEST"], rows))))
     if spec.changed:
         lines = [f"{run.name}: {differences_text(run.differences)}" for run in spec.changed]

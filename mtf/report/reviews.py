@@ -178,7 +178,9 @@ def review_value(review: Review) -> dict[str, Any]:
         "base": review.base,
         "actions": [
             {"action": "submit", "experiment": n, "run": None, "reason": f"{kind} in {s['path']}"}
-            for s in specs for kind in ("new", "changed") for n in s[kind]
+            for s in specs
+            for kind in ("new", "changed")
+            for n in s[kind]
         ],
         "totals": {kind: review.count(kind) for kind in KINDS} | asdict(review.cost),
         "specs": specs,
@@ -192,7 +194,7 @@ def review_value(review: Review) -> dict[str, Any]:
         "over_budget": [{"rule": r, "message": m} for r, m in review.over_budget],
         "loosened": [asdict(p) for p in review.loosened],
         "untouched": review.untouched,
-    }  # fmt: skip
+    }
 
 
 def _spec_json(spec: SpecReview) -> dict[str, Any]:

@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STYLES: Mapping[str, str] = {
-    "completed": "green", "running": "cyan", "pending": "yellow", "claimed": "yellow",
-    "preempted": "magenta", "failed": "red", "lost": "red", "timeout": "red",
-    "cancelled": "bright_black", "Synced": "green", "OutOfSync": "yellow", "Unknown": "red",
-}  # fmt: skip
+    "completed": "green",
+    "running": "cyan",
+    "pending": "yellow",
+    "claimed": "yellow",
+    "preempted": "magenta",
+    "failed": "red",
+    "lost": "red",
+    "timeout": "red",
+    "cancelled": "bright_black",
+    "Synced": "green",
+    "OutOfSync": "yellow",
+    "Unknown": "red",
+}
 
 
 def count(number: int, noun: str) -> str:

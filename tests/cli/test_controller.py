@@ -84,7 +84,7 @@ def test_the_doctor_sees_a_unit_that_keeps_nothing_running(tmp_path: Path) -> No
     found = controller_findings(lab)
     assert [f["severity"] for f in found] == ["error", "error", "warning", "warning"]
     assert "no controller serves default" in found[0]["what"]
-    assert "/gone/bin/python, which is gone" in found[1]["what"]
+    assert "/gone/bin/python, which does not exist" in found[1]["what"]
     assert found[2]["repair"] == "systemctl --user enable --now mtf-lab.service"
     assert found[3]["repair"] == "loginctl enable-linger"
 

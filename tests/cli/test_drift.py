@@ -130,7 +130,7 @@ def test_a_ledger_forced_back_gets_back_what_it_lost(tmp_path: Path) -> None:
     assert new["actions"] == []
     assert "and mtf/ledger has no record of it" in " ".join(new["notes"])
     told = mtf(tmp_path / "new", "doctor", code=1).stdout
-    assert "a job branch without a record in the ledger: it has no run folder here" in told
+    assert "the job branch has no record in the ledger: there is no run folder here" in told
     assert "git push origin :refs/heads/slurm-job/a/" in told
 
     assert {kind for kind, _ in todo(lab)} == {"restore"}
@@ -235,8 +235,8 @@ def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
     request = folder / rundir.JOBS / ("0" * 16)
     request.mkdir()
     told = mtf(lab.path, "doctor", code=None).stdout
-    assert "1 torn line (" in told
-    assert f"rm -r {request}, when there is no job of the name a+0000000000000000" in told
+    assert "1 torn line in a journal" in told
+    assert f"rm -r {request}, if no job is named a+0000000000000000" in told
 
     folder.rename(tmp_path / "moved away")
     assert "it starts from the beginning" in mtf(lab.path, "retry", "a").stderr

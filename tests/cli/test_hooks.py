@@ -1,4 +1,4 @@
-"""The git hooks, run by git itself: what is committed, what is pushed, what a server takes in."""
+"""The git hooks as git runs them: at a commit, at a push, and on a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def server(repo: Repo, tmp_path: Path) -> Path:
-    """Return a guarded origin of ``repo``; whose own hooks do not run."""
+    """Return an origin of ``repo`` with the server's hook; the client hooks are removed."""
     bare = make_remote(tmp_path / "origin.git", repo)
     uninstall(GitRepo(repo.path))
     install(GitRepo(bare))
@@ -48,7 +48,7 @@ def server(repo: Repo, tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *args: str, **env: str) -> tuple[int, str]:
-    """Run git; return its exit code and all that it and its hooks said."""
+    """Run git; return its exit code and what it and its hooks printed."""
     done = subprocess.run(["git", *args], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True)  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
@@ -57,8 +57,8 @@ def run(folder: Path, *args: str, **env: str) -> tuple[int, str]:
 # -- pre-commit ------------------------------------------------------------------------------------
 
 
-def test_a_commit_holds_what_is_staged_for_it_however_it_is_made(repo: Repo) -> None:
-    """The index that counts is another one in each of these; so is the folder git starts in."""
+def test_every_kind_of_commit_is_checked_by_what_it_stages(repo: Repo) -> None:
+    """Each of these commits has an index of its own, and git starts in another folder."""
     repo.write({ALONE: BROKEN, "experiments/good.yaml": named("good")})
     repo.git("add", "experiments/good.yaml")
     sub = repo.path / "sub"
@@ -80,12 +80,12 @@ def test_a_commit_holds_what_is_staged_for_it_however_it_is_made(repo: Repo) -> 
     assert (code, f"{ALONE}:5:" in said) == (1, True)
 
 
-def test_what_builds_on_a_changed_file_is_checked_with_it(repo: Repo) -> None:
+def test_specs_that_build_on_a_changed_file_are_checked_too(repo: Repo) -> None:
     repo.commit({"experiments/base.yaml": BASE, "experiments/deep/search.yaml": GRID.replace("base.yaml", "../base.yaml")})  # fmt: skip
     repo.write({"experiments/base.yaml": BASE.replace("adamw", "sgd")})
     grid = "experiments/deep/search.yaml"
     repo.write({grid: (repo.path / grid).read_text().replace("training.seed", "training.sed")})
-    repo.git("commit", "-qnm", "a mistake that nobody has seen", grid)
+    repo.git("commit", "-qnm", "a mistake that no hook has checked", grid)
     code, said = run(repo.path, "commit", "-qam", "the base alone")
     assert code == 1
     assert f"{grid}:4:" in said
@@ -97,7 +97,7 @@ def test_what_builds_on_a_changed_file_is_checked_with_it(repo: Repo) -> None:
     assert "there is no file experiments/base.yaml" in said
 
 
-def test_a_config_group_is_checked_with_the_specs_that_are_composed_of_it(repo: Repo) -> None:
+def test_specs_that_use_a_changed_config_group_are_checked_too(repo: Repo) -> None:
     pytest.importorskip("hydra")
     composed = "defaults: [{model: small}, _self_]\n" + re.sub(r"model: .*\n", "", SINGLE)
     repo.commit({"conf/model/small.yaml": "type: mlp\nhidden_size: 16\n", ALONE: composed})
@@ -106,15 +106,16 @@ def test_a_config_group_is_checked_with_the_specs_that_are_composed_of_it(repo: 
     assert (code, "conf/model/small.yaml:2:" in said) == (1, True), said
 
 
-def test_a_name_is_taken_by_an_untouched_spec_and_settings_concern_all(repo: Repo) -> None:
+def test_a_name_that_an_untouched_spec_has_is_refused(repo: Repo) -> None:
     repo.write({"experiments/second.yaml": SINGLE})
     repo.git("add", "-A")
     code, said = run(repo.path, "commit", "-qm", "twice")
     assert (code, said.count("the name 'alone' is taken")) == (1, 1)
-    repo.git("rm", "-qf", "experiments/second.yaml")
-    repo.commit({}, "nothing")
+
+
+def test_a_change_of_the_settings_checks_every_spec(repo: Repo) -> None:
     repo.write({ALONE: BROKEN})
-    repo.git("commit", "-qanm", "a mistake that nobody has seen")
+    repo.git("commit", "-qanm", "a mistake that no hook has checked")
     repo.write({"mtf.yaml": "slurm: {partition: low}\n"})
     code, said = run(repo.path, "commit", "-qam", "settings")
     assert (code, f"{ALONE}:5:" in said) == (1, True)
@@ -136,7 +137,7 @@ def test_the_hooks_work_in_linked_work_trees_and_submodules(repo: Repo, tmp_path
     assert run(outer.path, "commit", "-qm", "outer")[0] == 0
 
 
-def test_a_commit_of_no_spec_imports_no_schema(repo: Repo) -> None:
+def test_a_commit_without_specs_does_not_import_the_schema(repo: Repo) -> None:
     repo.write({"notes.txt": "x"})
     repo.git("add", "-A")
     code = """
@@ -158,12 +159,12 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_hooks_that_were_there_go_on_running_and_come_back(tmp_path: Path) -> None:
+def test_existing_hooks_keep_running_and_are_restored_by_uninstall(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "r", {ALONE: SINGLE})
     make_remote(tmp_path / "origin.git", repo)
     hooks = repo.path / ".git/hooks"
     script(hooks / "pre-commit", "echo theirs ran >&2")
-    script(hooks / "pre-push", 'echo "$1 was told: $(cat)" >&2')
+    script(hooks / "pre-push", 'echo "$1 got: $(cat)" >&2')
     mtf(repo.path, "hooks", "install")
     mtf(repo.path, "hooks", "install")
     repo.write({ALONE: BROKEN})
@@ -172,21 +173,21 @@ def test_hooks_that_were_there_go_on_running_and_come_back(tmp_path: Path) -> No
     repo.git("commit", "-qanm", "x")
     code, said = run(repo.path, "push", "-q", "origin", "main")
     assert (code, f"{ALONE}:5:" in said) == (1, True)
-    assert "origin was told: refs/heads/main" in said
+    assert "origin got: refs/heads/main" in said
     mtf(repo.path, "hooks", "uninstall")
     assert "theirs ran" in (hooks / "pre-commit").read_text()
     assert run(repo.path, "push", "-q", "origin", "main")[0] == 0
 
 
-def test_a_hook_is_never_written_over(repo: Repo) -> None:
+def test_a_foreign_hook_is_never_overwritten(repo: Repo) -> None:
     hook = repo.path / ".git/hooks/pre-commit"
     script(hook.with_name("pre-commit.legacy"), "echo one")
     script(hook, "echo two")
-    assert "are both hooks" in mtf(repo.path, "hooks", "install", code=1).stderr
+    assert "both exist. Merge them" in mtf(repo.path, "hooks", "install", code=1).stderr
     assert "two" in hook.read_text()
 
 
-def test_core_hookspath_is_followed_into_the_repository_and_nowhere_else(tmp_path: Path) -> None:
+def test_core_hookspath_is_followed_only_inside_the_repository(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "r", {ALONE: SINGLE, "sub/note": ""})
     repo.git("config", "core.hooksPath", ".githooks")
     mtf(repo.path / "sub", "hooks", "install")
@@ -208,12 +209,12 @@ def test_core_hookspath_is_followed_into_the_repository_and_nowhere_else(tmp_pat
 
 @pytest.fixture
 def clone(repo: Repo, tmp_path: Path) -> Repo:
-    """Return the repository with its hooks and an origin that takes everything."""
+    """Return the repository with its hooks and an origin without any."""
     make_remote(tmp_path / "origin.git", repo)
     return repo
 
 
-def test_every_pushed_ref_is_checked_for_what_the_remote_lacks(clone: Repo) -> None:
+def test_the_commits_that_the_remote_lacks_are_checked_in_every_pushed_ref(clone: Repo) -> None:
     clone.write({"experiments/old.yaml": named("old", BROKEN)})
     clone.git("add", "-A")
     clone.git("commit", "-qnm", "broken, and there already")
@@ -230,19 +231,19 @@ def test_every_pushed_ref_is_checked_for_what_the_remote_lacks(clone: Repo) -> N
         assert (code, said.count(f"{ALONE}:5:")) == (1, 1)
         assert "old.yaml" not in said
     clone.write({ALONE: SINGLE.replace("1e-3", "5e-3")})
-    clone.git("commit", "-qam", "mended")
+    clone.git("commit", "-qam", "fixed")
     assert run(clone.path, "push", "origin", "good", "bad", "HEAD:refs/tags/v1")[0] == 0
     assert run(clone.path, "push", "origin", ":bad", "+good~1:other")[0] == 0
 
 
-def test_a_push_that_the_cluster_will_act_on_says_what_it_asks_for(clone: Repo) -> None:
+def test_a_push_to_the_tracked_branch_prints_its_plan_and_cost(clone: Repo) -> None:
     clone.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID})
     _, said = run(clone.path, "push", "origin", "main")
     assert "mtf: main: 4 new runs, at most 0.3333 CPU-h" in said
     assert "new run" not in run(clone.path, "push", "origin", "main:feature")[1]
 
 
-def test_job_branches_and_the_ledger_are_pushed_unseen(clone: Repo) -> None:
+def test_job_branches_and_the_ledger_are_pushed_unchecked(clone: Repo) -> None:
     clone.write({ALONE: BROKEN})
     clone.git("commit", "-qanm", "broken")
     refs = ["HEAD:refs/heads/slurm-job/a/b/c", "HEAD:refs/heads/mtf/ledger"]
@@ -250,8 +251,8 @@ def test_job_branches_and_the_ledger_are_pushed_unseen(clone: Repo) -> None:
     assert run(clone.path, "push", "origin", *refs)[0] == 0
 
 
-def test_the_pre_commit_framework_tells_of_a_push_by_variables(clone: Repo) -> None:
-    """As version 4.7 does, which reads git's lines itself: with a base, and with none known."""
+def test_a_push_under_the_pre_commit_framework_is_checked(clone: Repo) -> None:
+    """Version 4.7 passes the push in variables, with an old commit or without a known one."""
     old = clone.git("rev-parse", "HEAD")
     clone.write({ALONE: BROKEN})
     clone.git("commit", "-qanm", "broken")
@@ -264,9 +265,7 @@ def test_the_pre_commit_framework_tells_of_a_push_by_variables(clone: Repo) -> N
 # -- pre-receive -----------------------------------------------------------------------------------
 
 
-def test_a_server_refuses_broken_specs_on_the_tracked_branch_alone(
-    repo: Repo, server: Path
-) -> None:
+def test_a_server_refuses_broken_specs_on_the_tracked_branch_only(repo: Repo, server: Path) -> None:
     repo.commit({ALONE: BROKEN})
     code, said = run(repo.path, "push", "origin", "main:main", "main:feature", "--atomic")
     assert (code, f"refs/heads/main: {ALONE}:5:" in said) == (1, True)
@@ -278,7 +277,7 @@ def test_a_server_refuses_broken_specs_on_the_tracked_branch_alone(
     assert run(server, "fsck", "--strict")[0] == 0
 
 
-def test_a_server_keeps_job_branches_and_the_ledger(repo: Repo, server: Path) -> None:
+def test_a_server_refuses_to_lose_job_branches_or_the_ledger(repo: Repo, server: Path) -> None:
     pin = CommitId(repo.git("rev-parse", "HEAD"))
     store = LedgerStore(GitRepo(repo.path), "origin")
     store.fetch("main")
@@ -293,7 +292,7 @@ def test_a_server_keeps_job_branches_and_the_ledger(repo: Repo, server: Path) ->
         f":{branch}": "is never deleted",
         f"+{repo.commit({}, 'next')}:{branch}": "is never moved",
         f"HEAD:refs/heads/slurm-job/alone/20260101T000001Z/{pin[:8]}": "named after its commit",
-        ":mtf/ledger": "never deleted",
+        ":mtf/ledger": "must not be deleted",
         "+mtf/ledger~1:mtf/ledger": "only grows",
         f"{emptied}:refs/heads/mtf/ledger": "is missing (1 in all)",
     }

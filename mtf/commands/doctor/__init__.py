@@ -1,1 +1,1 @@
-"""`mtf doctor`: a theme is a module of small checks, each a function that yields what it found."""
+"""The checks of `mtf doctor`: a module for each theme, a function that yields findings a check."""

@@ -1,4 +1,4 @@
-"""Is the controller alive, and does something start it again: systemd's unit or cron's line."""
+"""Checks of the controller: it is alive, and a systemd unit or a crontab line restarts it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ _START = "systemctl --user restart {name}; journalctl --user -u {name}"
 
 
 def alive(checkup: Checkup) -> Iterator[Finding]:
-    """Find that a controller of this cluster is to run, or did, and none does."""
+    """Find a cluster whose controller should run, or once ran, and does not."""
     project = checkup.project
     cluster = project.settings.cluster.name
     try:
         found = [s for s in standings(project) if s.cluster == cluster]
     except RepositoryError:
-        return  # told by the repository's checks
+        return  # the repository's checks report it
     if any(s.is_alive for s in found):
         return
-    started_by: list[Path | str] = [*_units(project)]
-    started_by += ["cron"] if _crontab_lines(project) else []
-    went = [s for s in found if not s.holder.released]
-    if started_by:
-        what = f"no controller serves {cluster}, though {started_by[0]} is to keep one running"
-        yield Finding("error", what, str(started_by[0]), _logs(project, started_by[0]))
-    elif went:
-        what = f"the controller of {cluster} is gone: {went[0].holder.who}"
-        yield Finding("warning", what, went[0].holder.folder, "mtf controller unit, or crontab")
+    starters: list[Path | str] = [*_units(project)]
+    starters += ["cron"] if _crontab_lines(project) else []
+    died = [s.holder for s in found if not s.holder.released]
+    if starters:
+        what = (
+            f"no controller serves {cluster}, although {starters[0]} should keep one running:"
+            " nothing is synced until it runs"
+        )
+        yield Finding("error", what, str(starters[0]), _restart(project, starters[0]))
+    elif died:
+        what = f"the controller of {cluster} died ({died[0].who}): nothing is synced until it runs"
+        cure = "mtf sync --watch, or a service: mtf controller unit, mtf controller crontab"
+        yield Finding("warning", what, died[0].folder, cure)
 
 
 def kept_running(checkup: Checkup) -> Iterator[Finding]:
-    """Find units of this clone that would not start it, or not without a session."""
+    """Find units of this clone that cannot start, or that stop when you log out."""
     project = checkup.project
     units = _units(project)
     for path in units:
@@ -52,17 +56,19 @@ def kept_running(checkup: Checkup) -> Iterator[Finding]:
         python = re.search(r'^ExecStart="?([^"\s]+)', path.read_text(), re.MULTILINE)
         if python and not Path(python[1]).exists():
             cure = f"mtf controller unit > {path}; systemctl --user daemon-reload"
-            yield Finding("error", f"{name} starts {python[1]}, which is gone", str(path), cure)
+            what = f"{name} starts {python[1]}, which does not exist"
+            yield Finding("error", what, str(path), cure)
         if not any(path.parent.glob(f"*.wants/{name}")):
             cure = f"systemctl --user enable --now {name}"
-            yield Finding("warning", f"{name} is not enabled: no boot starts it", str(path), cure)
+            what = f"{name} is not enabled: it does not start at boot"
+            yield Finding("warning", what, str(path), cure)
     if units and not (_LINGER / getpass.getuser()).exists():
-        what = "the controller ends with your last session, and no boot starts it"
+        what = "the controller stops when you log out, and does not start at boot"
         yield Finding("warning", what, str(_LINGER), "loginctl enable-linger")
 
 
 def _units(project: Project) -> list[Path]:
-    """Return the systemd units of this user that start a controller of this clone."""
+    """Return this user's systemd units that start the controller of this clone."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     units = sorted((config / "systemd" / "user").glob("*.service"))
     folder = str(project.repo.root).replace("%", "%%").replace("$", "$$")
@@ -72,7 +78,7 @@ def _units(project: Project) -> list[Path]:
 def _crontab_lines(project: Project) -> list[str]:
     try:
         found = proc.run(("crontab", "-l"), timeout_s=10)
-    except MtfError:  # there is no cron
+    except MtfError:  # cron is not installed
         return []
     folder = str(project.folder).replace("%", r"\%")
     lines = (line for line in found.stdout.splitlines() if not line.lstrip().startswith("#"))
@@ -83,9 +89,9 @@ def _starts(text: str, folder: str) -> bool:
     return folder in text and "sync" in text and "--watch" in text
 
 
-def _logs(project: Project, started_by: Path | str) -> str:
-    if isinstance(started_by, Path):
-        return _START.format(name=started_by.name)
+def _restart(project: Project, starter: Path | str) -> str:
+    if isinstance(starter, Path):
+        return _START.format(name=starter.name)
     return f"tail {project.repo.common_dir / 'mtf' / 'watch.log'}"
 
 

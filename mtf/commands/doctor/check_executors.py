@@ -1,4 +1,4 @@
-"""Does the executor answer, and is it set up so that runs survive preemption."""
+"""Checks of the executor: it answers, and its settings let runs survive preemption."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mtf.errors import ExecutorUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NOBODY = Token("0" * 16)
+_NO_JOB = Token("0" * 16)
 
 
 def answers(checkup: Checkup) -> Iterator[Finding]:
-    """Find an executor that cannot be asked about jobs."""
+    """Find an executor that cannot be asked for its jobs."""
     name = checkup.executor
     try:
         executor = executors_of(checkup.project).open(name)
-        executor.jobs({_NOBODY: job_name("doctor", _NOBODY)}, datetime.now(UTC))
+        executor.jobs({_NO_JOB: job_name("doctor", _NO_JOB)}, datetime.now(UTC))
     except ExecutorUnavailableError as e:
         cure = "squeue; sacct; scontrol ping" if name == "slurm" else "mtf sync"
-        yield Finding("error", f"{name} does not answer: {e}", name, cure)
+        yield Finding("error", f"{name} does not answer, so nothing is submitted: {e}", name, cure)
 
 
 def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
-    """Find settings of the cluster under which runs are forgotten or not put back."""
+    """Find settings of the cluster that lose the ends of jobs, or do not requeue them."""
     if checkup.executor != "slurm":
         return
     from mtf.executor.slurm.programs import configuration
@@ -42,19 +42,25 @@ def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
     if config.get("AccountingStorageType", "").endswith("none"):
         age = config.get("MinJobAge", "300 sec")
         yield Finding(
-            "warning", f"the cluster keeps no accounts: how a job ended is known for {age} only",
-            f"{where}: AccountingStorageType", "mtf sync more often than that (from cron)",
-        )  # fmt: skip
+            "warning",
+            f"the cluster has no accounting: how a job ended is known for {age} only",
+            f"{where}: AccountingStorageType",
+            "sync more often than that: mtf controller unit, or mtf controller crontab",
+        )
     if config.get("JobRequeue") == "0":
         yield Finding(
-            "warning", "jobs are not requeued by default; mtf asks for it job by job",
-            f"{where}: JobRequeue", "leave slurm.requeue at true",
-        )  # fmt: skip
+            "warning",
+            "the cluster does not requeue jobs by default; mtf asks for it in each job",
+            f"{where}: JobRequeue",
+            "keep `slurm: {requeue: true}`, the default",
+        )
     if "CANCEL" in config.get("PreemptMode", "").upper():
         yield Finding(
-            "warning", "preemption cancels jobs here: mtf continues them as new attempts",
-            f"{where}: PreemptMode", "keep `preempted` in `retry: {on: [...]}` of mtf.yaml",
-        )  # fmt: skip
+            "warning",
+            "the cluster cancels preempted jobs; mtf continues their runs as new attempts",
+            f"{where}: PreemptMode",
+            "keep `preempted` in `retry: {on: [...]}` in mtf.yaml",
+        )
 
 
 THEME = Theme("executor", (answers, slurm_configuration))

@@ -1,4 +1,4 @@
-"""Is the ledger whole: every record readable, every pin there."""
+"""Checks of the ledger: records are readable, job branches and pinned commits exist."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def records(checkup: Checkup) -> Iterator[Finding]:
-    """Find records that are not as mtf has left them: damaged, edited, removed."""
+    """Find records that were damaged, edited or removed since mtf wrote them."""
     for path, why in beyond_repair(checkup.ledger).items():
-        look = f"git log -p mtf/ledger -- {path}"
-        yield Finding("error", f"the record {why}", f"mtf/ledger:{path}", look)
+        cure = f"git log -p mtf/ledger -- {path}"
+        yield Finding("error", f"the record {why}", f"mtf/ledger:{path}", cure)
     for trouble in checkup.ledger.troubles or ():
         if trouble.good is not None:
             where = f"mtf/ledger:{trouble.path}"
-            yield Finding("error", f"the record {trouble.why}", where, "mtf sync (puts it back)")
+            yield Finding("error", f"the record {trouble.why}", where, "mtf sync (restores it)")
 
 
 def branches(checkup: Checkup) -> Iterator[Finding]:
-    """Find job branches that are gone, elsewhere, or unknown to the ledger."""
+    """Find job branches that were deleted or moved, and branches without a record."""
     project, ledger = checkup.project, checkup.ledger
-    there = None
+    on_remote = None
     if project.remote:
-        there = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
-    found = Branches(project.repo.refs(JOB_BRANCH_PREFIX), there)
+        on_remote = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
+    found = Branches(project.repo.refs(JOB_BRANCH_PREFIX), on_remote)
     here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
     drift = look_for_drift(
         ledger,
@@ -47,51 +47,54 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
     for action in repairs(drift, ledger.runs, ledger.runs):
         if isinstance(action, Repin):
             where = f"refs/heads/{action.record.branch}"
-            yield Finding("warning", action.reason, where, "mtf sync (puts it back)")
+            yield Finding("warning", action.reason, where, "mtf sync (restores it)")
     for submission in strangers(drift, known_submissions(ledger)):
-        yield _stranger(checkup, submission, found)
+        yield _without_record(checkup, submission, found)
 
 
-def _stranger(checkup: Checkup, submission: SubmissionId, branches: Branches) -> Finding:
-    """Return what is said of a job branch that no record explains."""
+def _without_record(checkup: Checkup, submission: SubmissionId, branches: Branches) -> Finding:
+    """Return the finding about a job branch that no record explains."""
     ref = f"{JOB_BRANCH_PREFIX}{submission}"
     folder = rundir.submission_dir(checkup.project.runs_root, submission)
     if folder.is_dir():
-        ran = f"its run folder is there ({folder}): its runs may have been submitted"
+        origin = f"its run folder {folder} exists, so its runs may have been submitted"
     else:
-        ran = "it has no run folder here; its runs may have been submitted from elsewhere"
+        origin = "there is no run folder here, but another clone may have submitted its runs"
     short = ref.removeprefix("refs/heads/")
     removals = [f"git branch -D {short}"] if ref in branches.here else []
     if ref in (branches.there or {}):
         removals.append(f"git push {checkup.project.remote} :{ref}")
     return Finding(
-        "error", f"a job branch without a record in the ledger: {ran}", short,
-        "mtf sync in the clone that made it brings the record back; if nothing ran from it: "
+        "error",
+        f"the job branch has no record in the ledger: {origin}",
+        short,
+        "mtf sync in the clone that created it restores the record; if nothing was submitted: "
         + "; ".join(removals),
-    )  # fmt: skip
+    )
 
 
 def submissions(checkup: Checkup) -> Iterator[Finding]:
-    """Find runs whose submission has no record: they cannot be given another attempt."""
+    """Find runs whose submission has no record."""
     for submission in sorted({r.submission for r in checkup.ledger.runs.values()}):
         if submission not in checkup.ledger.submissions:
             path = submission_path(submission)
             yield Finding(
-                "error", f"{submission} has runs, but no record of its configurations",
-                f"mtf/ledger:{path}", f"git log mtf/ledger -- {path}",
-            )  # fmt: skip
+                "error",
+                f"{submission} has runs but no submission record, so they cannot be retried",
+                f"mtf/ledger:{path}",
+                f"git log mtf/ledger -- {path}",
+            )
 
 
 def pins(checkup: Checkup) -> Iterator[Finding]:
-    """Find pinned commits that are not in this repository."""
+    """Find pinned commits that are missing from this repository."""
     repo = checkup.project.repo
     by_commit = {r.commit: r for r in checkup.ledger.runs.values()}
     for commit, record in by_commit.items():
         if repo.find_commit(commit) is None:
             cure = f"git fetch {checkup.project.remote} {record.branch}"
-            yield Finding(
-                "error", "the pinned commit is missing here", f"{record.run}: {commit}", cure
-            )
+            what = "the pinned commit is missing here, so the run cannot be continued from here"
+            yield Finding("error", what, f"{record.run}: {commit}", cure)
 
 
 THEME = Theme("ledger", (records, branches, submissions, pins))

@@ -1,4 +1,4 @@
-"""Are the runs' files there: folders, checkpoints, journals; and what killed writers have left."""
+"""Checks of the runs' files (folders, checkpoints, checkouts, journals) and of stale leftovers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,31 @@ def folders(checkup: Checkup) -> Iterator[Finding]:
     for record in _here(checkup):
         folder = needed_folder(record)
         if folder is not None and not folder.is_dir():
-            again = "raise generation in its spec"
+            rerun = "raise generation in its spec"
             if not record.is_over:
-                again = f"mtf cancel {record.run}; mtf retry {record.run}"
+                rerun = f"mtf cancel {record.run}; mtf retry {record.run}"
             yield Finding(
-                "error", f"{record.run} is {record.state}, and its folder is gone", str(folder),
-                f"put it back from a copy; to run it again: {again}",
-            )  # fmt: skip
+                "error",
+                f"{record.run} is {record.state}, but its folder is gone: it cannot continue",
+                str(folder),
+                f"restore the folder from a copy, or run it again: {rerun}",
+            )
 
 
 def checkpoints(checkup: Checkup) -> Iterator[Finding]:
-    """Find checkpoints that are not what the ledger says of them."""
+    """Find checkpoints that are missing or differ from what the ledger recorded."""
     for record in _here(checkup):
         if not record.is_over or not Path(record.run_dir).is_dir():
-            continue  # its trainer may replace them now
+            continue  # its trainer may be replacing them now
         for kind, pointer in _pointers(record).items():
             wrong = _wrong(pointer, checksums=checkup.checksums)
             if wrong:
                 yield Finding(
-                    "error", f"the {kind} checkpoint of {record.run}: {wrong}", pointer.path,
-                    "put it back from a copy; an older one may be beside it",
-                )  # fmt: skip
+                    "error",
+                    f"the {kind} checkpoint of {record.run} {wrong}, so nothing can resume from it",
+                    pointer.path,
+                    "restore it from a copy, or use an older checkpoint in the same folder",
+                )
 
 
 def _pointers(record: RunRecord) -> dict[str, Checkpoint]:
@@ -61,11 +65,11 @@ def _wrong(pointer: Checkpoint, *, checksums: bool) -> str | None:
     try:
         size = Path(pointer.path).stat().st_size
     except OSError:
-        return "it is not there"
+        return "is missing"
     if size != pointer.bytes:
-        return f"it has {size} bytes, not {pointer.bytes}"
+        return f"has {size} bytes instead of {pointer.bytes}"
     if checksums and _sha256(Path(pointer.path)) != pointer.sha256:
-        return "its sha256 is another than recorded"
+        return "has another sha256 than recorded"
     return None
 
 
@@ -75,7 +79,7 @@ def _sha256(path: Path) -> str:
 
 
 def checkouts(checkup: Checkup) -> Iterator[Finding]:
-    """Find checkouts that were changed: jobs that start from them refuse to."""
+    """Find checkouts that were changed, from which jobs refuse to start."""
     code = checkup.project.runs_root / rundir.CODE
     for commit in sorted({r.commit for r in _here(checkup)}):
         folder = rundir.code_dir(checkup.project.runs_root, commit)
@@ -84,15 +88,17 @@ def checkouts(checkup: Checkup) -> Iterator[Finding]:
             continue
         changed = alteration(folder, manifest)
         if changed is None and checkup.checksums:
-            changed = _another_content(folder, manifest)
+            changed = _changed_content(folder, manifest)
         if changed is not None:
             yield Finding(
-                "error", f"the checkout of {commit[:8]} was changed: {changed}", str(folder),
-                f"chmod -R u+w {folder} && rm -r {folder}; the next mtf sync makes it again",
-            )  # fmt: skip
+                "error",
+                f"the checkout of {commit[:8]} was changed, so jobs refuse to start: {changed}",
+                str(folder),
+                f"chmod -R u+w {folder} && rm -r {folder}; the next mtf sync creates it anew",
+            )
 
 
-def _another_content(folder: Path, manifest: Path) -> str | None:
+def _changed_content(folder: Path, manifest: Path) -> str | None:
     files = json.loads(manifest.read_bytes())["files"]
     regular = {p: oid for p, (mode, oid) in files.items() if mode not in (GITLINK, SYMLINK)}
     changed = (
@@ -104,23 +110,24 @@ def _another_content(folder: Path, manifest: Path) -> str | None:
 
 
 def journals(checkup: Checkup) -> Iterator[Finding]:
-    """Find lines of journals that cannot be read: each costs itself only."""
+    """Find journal lines that cannot be read."""
     for record in _here(checkup):
         journal = Path(record.run_dir) / rundir.JOURNAL
         if not journal.is_file():
             continue
         torn = [
-            n for n, line in enumerate(journal.read_bytes().splitlines(), 1) if not _reads(line)
+            n for n, line in enumerate(journal.read_bytes().splitlines(), 1) if not _is_json(line)
         ]
         if torn:
             yield Finding(
                 "warning",
-                f"{count(len(torn), 'torn line')} (a full disk, a dead node): passed over",
-                f"{journal}:{torn[0]}", "none needed: what the other lines say is taken in",
-            )  # fmt: skip
+                f"{count(len(torn), 'torn line')} in a journal (a full disk or a dead node)",
+                f"{journal}:{torn[0]}",
+                "nothing to do: torn lines are ignored, all others are read",
+            )
 
 
-def _reads(line: bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line or b"0")
     except ValueError:
@@ -129,44 +136,53 @@ def _reads(line: bytes) -> bool:
 
 
 def claims(checkup: Checkup) -> Iterator[Finding]:
-    """Find claims that nobody will turn into jobs any more."""
+    """Find claims whose sync ended before it submitted their jobs."""
     now = datetime.now(UTC)
-    held = [r for r in _here(checkup) if not r.is_over and r.job_id is None and r.retry_at is None]
-    gone = abandoned(held)
-    for record in held:
+    claimed = [
+        r for r in _here(checkup) if not r.is_over and r.job_id is None and r.retry_at is None
+    ]
+    gone = abandoned(claimed)
+    for record in claimed:
         lapsed = parse_time(record.attempt.lease_until) <= now
         if lapsed or record.attempt.token in gone:
             yield Finding(
-                "warning", f"claimed by {record.attempt.claimed_by}, never submitted", record.run,
-                "mtf sync",
-            )  # fmt: skip
+                "warning",
+                f"claimed by {record.attempt.claimed_by} but never submitted",
+                record.run,
+                "mtf sync (submits it)",
+            )
 
 
 def leftovers(checkup: Checkup) -> Iterator[Finding]:
-    """Find what killed writers have left: half a checkout, scratch refs."""
+    """Find unfinished checkouts and scratch refs of syncs that were killed."""
     code = checkup.project.runs_root / rundir.CODE
-    for half in sorted(code.glob(".*")) if code.is_dir() else ():
+    for unfinished in sorted(code.glob(".*")) if code.is_dir() else ():
         yield Finding(
-            "warning", "left by a sync that was killed", str(half),
-            f"chmod -R u+w {half} && rm -r {half}, when no mtf sync runs",
-        )  # fmt: skip
+            "warning",
+            "an unfinished checkout of a sync that was killed; it takes space",
+            str(unfinished),
+            f"chmod -R u+w {unfinished} && rm -r {unfinished}, while no mtf sync runs",
+        )
     for ref in checkup.project.repo.refs("refs/mtf/scratch/"):
-        yield Finding("warning", "left by a killed writer", ref, f"git update-ref -d {ref}")
+        what = "a scratch ref of a sync that was killed; it keeps unused objects"
+        yield Finding("warning", what, ref, f"git update-ref -d {ref}")
 
 
 def requests(checkup: Checkup) -> Iterator[Finding]:
-    """Find requests that came to nothing, of submissions that are over."""
+    """Find job requests of abandoned claims, in submissions that are over."""
     for submission, folders in idle_requests(_here(checkup)).items():
         for folder in folders:
             name = job_name(name_of(submission), Token(folder.name))
             yield Finding(
-                "warning", f"left by a claim of {submission} that was given up", str(folder),
-                f"rm -r {folder}, when there is no job of the name {name}",
-            )  # fmt: skip
+                "warning",
+                f"a job request of {submission} whose claim was given up; it takes space",
+                str(folder),
+                f"rm -r {folder}, if no job is named {name}",
+            )
 
 
 def _here(checkup: Checkup) -> list[RunRecord]:
-    """Return the runs whose folders this host can see."""
+    """Return the runs whose folders are on this host."""
     records = checkup.ledger.runs.values()
     return [r for r in records if not is_elsewhere(checkup.project.runs_root, r)]
 

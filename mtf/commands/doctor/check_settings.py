@@ -1,4 +1,4 @@
-"""Is what is committed right: mtf.yaml and every spec of the tracked branch."""
+"""Checks of what is committed: mtf.yaml and every spec of the tracked branch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def committed(checkup: Checkup) -> Iterator[Finding]:
     try:
         commit = project.tracked()
     except RepositoryError:
-        return  # told by the repository's checks
+        return  # the repository's checks report it
     for problem in revision(project.repo.root, commit, Asks.FACTS).problems:
         where = f"{project.settings.branch}:{problem.path}:{problem.line}:{problem.column}"
-        yield Finding(problem.severity, problem.message, where, "correct it, commit, push")
+        yield Finding(problem.severity, problem.message, where, "fix it, commit and push")
 
 
 THEME = Theme("settings", (committed,))

@@ -1,4 +1,4 @@
-"""Runs all checks. To add one: write it in the module of its theme and list it there."""
+"""Runs all checks. To add a check, write it in its theme's module and list it in THEME there."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mtf.commands.doctor.finding import Theme
 
+_THEN = "fix that, then run mtf doctor again"
 THEMES: tuple[Theme, ...] = (
     check_repository.THEME,
     check_settings.THEME,
@@ -39,33 +40,33 @@ THEMES: tuple[Theme, ...] = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was looked at, and what was found there, by theme."""
+    """The themes that were checked, and the findings."""
 
     themes: tuple[str, ...]
     findings: tuple[tuple[str, Finding], ...]  # each with its theme
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether there is no error; warnings may be."""
+        """Return True if no finding is an error; there may be warnings."""
         return all(finding.severity != "error" for _, finding in self.findings)
 
 
 def examine(folder: Path, *, checksums: bool = False) -> Diagnosis:
-    """Run every check; one that cannot be made is a finding itself."""
+    """Run every check; a check that fails to run is a finding itself."""
     try:
         checkup = Checkup(open_project(folder), checksums)
     except MtfError as e:
-        found = Finding("error", str(e), str(folder), "mend it, then run mtf doctor again")
-        return Diagnosis(("repository",), (("repository", found),))
+        finding = Finding("error", str(e), str(folder), _THEN)
+        return Diagnosis(("repository",), (("repository", finding),))
     with checkup.project.repo.reading():
-        findings = [(theme.name, found) for theme in THEMES for found in _look(theme, checkup)]
+        findings = [(theme.name, f) for theme in THEMES for f in _findings(theme, checkup)]
     return Diagnosis(tuple(theme.name for theme in THEMES), tuple(findings))
 
 
-def _look(theme: Theme, checkup: Checkup) -> Iterator[Finding]:
+def _findings(theme: Theme, checkup: Checkup) -> Iterator[Finding]:
     for check in theme.checks:
         try:
             yield from check(checkup)
         except (MtfError, OSError) as e:
             where = str(checkup.project.repo.root)
-            yield Finding("error", str(e), where, "mend it, then run mtf doctor again")
+            yield Finding("error", str(e), where, _THEN)

@@ -1,4 +1,4 @@
-"""What a check is given, and what it says."""
+"""The values of `mtf doctor`: what a check is given, and the findings that it yields."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be. A warning is what may be meant so."""
+    """A problem that a check found. A warning may be intended, an error is not."""
 
     severity: Severity
-    what: str
-    where: str  # a path, a ref, a run: what to look at
-    repair: str  # the command, or what to do
+    what: str  # what is wrong and why that matters
+    where: str  # the path, ref, run or setting that is concerned
+    repair: str  # the command that repairs it, or what to do
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """What all checks look at; whatever costs something is read once, when a check asks."""
+    """What the checks read. Expensive parts are read once, when the first check asks."""
 
     project: Project
-    checksums: bool  # whether files are read whole to compare their sha256
+    checksums: bool  # read whole files to compare their sha256
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Return the newest ledger that this clone knows, compared with all of its history."""
+        """Return this clone's newest ledger, audited against all of its history."""
         return self.project.proven_ledger()
 
     @cached_property
     def executor(self) -> str:
-        """Return the name of the executor that new jobs go to."""
+        """Return the name of the executor that gets new jobs."""
         from mtf.reconcile.executors import resolve_executor
 
         return resolve_executor(self.project.settings.executor)
@@ -47,7 +47,7 @@ class Checkup:
 
 @dataclass(frozen=True)
 class Theme:
-    """The checks of one module."""
+    """A name, and the checks of one module."""
 
     name: str
     checks: tuple[Callable[[Checkup], Iterable[Finding]], ...]

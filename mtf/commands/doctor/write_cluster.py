@@ -1,4 +1,4 @@
-"""Writes what SLURM says of the cluster into mtf.yaml, for hosts that have no SLURM to ask."""
+"""`mtf doctor --write`: writes the cluster's limits to mtf.yaml, for hosts without SLURM."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def write_facts(where: Path) -> Path:
-    """Put the cluster's partitions, nodes and limits under ``cluster`` of the mtf.yaml on disk.
+    """Write the cluster's partitions, nodes and limits to ``cluster`` in the mtf.yaml on disk.
 
-    All else in the file, comments included, stays as it is.
+    Everything else in the file, comments included, stays as it is.
 
     Raises:
         ExecutorUnavailableError: SLURM does not answer.
-        MtfError: there is no SLURM here, or mtf.yaml has mistakes.
+        MtfError: SLURM is not installed here, or mtf.yaml has mistakes.
     """
     root = project_root(where)
     path = root / SETTINGS
@@ -31,7 +31,7 @@ def write_facts(where: Path) -> Path:
     if problems:
         raise SpecError(list(problems))
     if not available():
-        raise MtfError("there is no SLURM here to ask. Run mtf doctor --write on a login node")
+        raise MtfError("SLURM is not installed here. Run mtf doctor --write on a login node")
     section = as_section(settings.cluster.name, read_facts())
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     rundir.put(path, with_section(text, section).encode())
@@ -39,30 +39,30 @@ def write_facts(where: Path) -> Path:
 
 
 def with_section(text: str, section: dict[str, Any]) -> str:
-    """Return the text of an mtf.yaml with another ``cluster``."""
+    """Return the text of an mtf.yaml with its ``cluster`` replaced."""
     import ruamel.yaml
 
     yaml = ruamel.yaml.YAML()
     yaml.preserve_quotes = True
-    yaml.width = 1 << 16  # no line of the user's is folded
+    yaml.width = 1 << 16  # keep the user's long lines
     settings = yaml.load(text)
     out = io.StringIO()
-    if settings is None:  # nothing but comments, which belong to no key
+    if settings is None:  # comments alone, which belong to no key
         settings = {}
         out.write(text)
-    settings["cluster"] = _in_short(section)
+    settings["cluster"] = _inline_lists(section)
     yaml.dump(settings, out)
     return out.getvalue()
 
 
-def _in_short(value: Any) -> Any:
-    """Return a value whose lists, and the mappings in them, stand in one line."""
+def _inline_lists(value: Any) -> Any:
+    """Return a value whose lists, with the mappings in them, are written on one line."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
     if isinstance(value, dict):
-        return CommentedMap({key: _in_short(item) for key, item in value.items()})
+        return CommentedMap({key: _inline_lists(item) for key, item in value.items()})
     if isinstance(value, list):
-        out = CommentedSeq(_in_short(item) for item in value)
+        out = CommentedSeq(_inline_lists(item) for item in value)
         out.fa.set_flow_style()
         return out
     return value

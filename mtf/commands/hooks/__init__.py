@@ -1,1 +1,1 @@
-"""`mtf hooks` and the git hooks that it installs."""
+"""`mtf hooks`: installing the git hooks, and the checks that they run."""

@@ -1,4 +1,4 @@
-"""Checks what a push brings to a remote, before it leaves: the pre-push hook."""
+"""The pre-push hook: checks the specs of pushed commits before they leave this clone."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckedPush:
-    """What was found in what a push brings, by ref, and what it asks for where it counts."""
+    """The problems in pushed refs, and the review of each pushed branch that is tracked."""
 
     refs: tuple[tuple[str, Checked], ...]
-    plans: tuple[tuple[str, Review], ...]  # by branch: those that are tracked there
+    plans: tuple[tuple[str, Review], ...]  # by tracked branch
 
 
 def check_push(repo: GitRepo, remote: str, updates: Sequence[Update]) -> CheckedPush:
-    """Check all that the pushed refs hold and the remote does not have yet.
+    """Check the specs in pushed refs that the remote does not have yet.
 
-    Deletions bring nothing; job branches and the ledger hold no specs of their own.
+    Deletions, job branches and the ledger are skipped: they bring no specs of their own.
 
     Args:
-        repo: the pushing one.
-        remote: its name, or its URL where it has none.
-        updates: as git tells them.
+        repo: the repository that pushes.
+        remote: the remote's name, or its URL if it has none.
+        updates: the pushed refs.
     """
     refs, plans = [], []
     with repo.reading():
         for update in updates:
             commit = None if update.is_ours or not update.new else repo.find_commit(update.new)
-            if commit is None:  # also a tag of something that is no commit
+            if commit is None:  # such as a tag of a blob
                 continue
             old = repo.find_commit(update.old) if update.old else None
             known = [old] if old else repo.boundary(commit, remote)
@@ -50,15 +50,15 @@ def check_push(repo: GitRepo, remote: str, updates: Sequence[Update]) -> Checked
             settings, _ = settings_or_defaults(repo.read(commit, SETTINGS))
             is_tracked = (remote, update.ref) == (settings.remote, f"refs/heads/{settings.branch}")
             if old and is_tracked and not any(p.is_error for p in checked.problems):
-                found = _plan(repo, old, commit)
-                plans += [(settings.branch, found)] if found else []
+                review = _review(repo, old, commit)
+                plans += [(settings.branch, review)] if review else []
     return CheckedPush(tuple(refs), tuple(plans))
 
 
-def _plan(repo: GitRepo, old: str, new: str) -> Review | None:
-    """Return what the branch will ask for that it did not.
+def _review(repo: GitRepo, old: str, new: str) -> Review | None:
+    """Return the review of a branch's update.
 
-    None where that cannot be told: no history joins the two, or mistakes were there before.
+    None if the two have no common history, or if the old commit has mistakes.
     """
     try:
         return compare(project_in(repo), old, new)

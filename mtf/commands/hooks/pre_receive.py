@@ -1,6 +1,6 @@
-"""Guards the repository that everybody pushes to: the pre-receive hook.
+"""The pre-receive hook: a server refuses broken specs, and pushes that lose job branches or runs.
 
-It reads only: what is pushed is still in quarantine, and no ref may move (githooks(5)).
+It only reads: pushed objects are still in quarantine, and no ref may move (githooks(5)).
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 
 def refusals(repo: GitRepo, updates: Iterable[Update]) -> list[str]:
-    """Return why a push may not come in; nothing when it may."""
+    """Return the reasons to refuse a push, one line each; none if it is accepted."""
     with repo.reading():
-        return [f"{u.ref}: {why}" for u in updates for why in _refused(repo, u)]
+        return [f"{u.ref}: {reason}" for u in updates for reason in _reasons(repo, u)]
 
 
-def _refused(repo: GitRepo, update: Update) -> list[str]:
+def _reasons(repo: GitRepo, update: Update) -> list[str]:
     if update.ref.startswith(JOB_BRANCH_PREFIX):
-        why = refused_job_branch(update)
-        return [why] if why else []
+        reason = refused_job_branch(update)
+        return [reason] if reason else []
     if update.ref == LEDGER_REF:
-        return _of_ledger(repo, update.old, update.new)
+        return _ledger_reasons(repo, update.old, update.new)
     if update.new and update.ref in _tracked(repo, update.new):
         checked = new_in(repo, [update.old] if update.old else [], update.new)
         return [str(p) for p in foremost(p for p in checked.problems if p.is_error)]
     return []
 
 
-def _of_ledger(repo: GitRepo, old: CommitId | None, new: CommitId | None) -> list[str]:
+def _ledger_reasons(repo: GitRepo, old: CommitId | None, new: CommitId | None) -> list[str]:
     if old is None:
         return []
     if new is None:
-        return ["the ledger is never deleted: it is the record of all runs"]
+        return ["the ledger must not be deleted: it is the record of all runs"]
     if not repo.is_ancestor(old, new):
-        return ["the ledger only grows: this push does not build on what is here. Run mtf sync"]
+        return ["the ledger only grows, and this push does not contain its tip. Run mtf sync"]
     lost = lost_records(repo.deleted(old, new))
-    return [f"the ledger only grows: {lost[0]} is missing ({len(lost)} in all)"] if lost else []
+    return [f"the ledger only grows, and {lost[0]} is missing ({len(lost)} in all)"] if lost else []
 
 
 def _tracked(repo: GitRepo, pushed: CommitId) -> set[str]:
-    """Return the branches that are tracked: as it is said here, and as the push says.
+    """Return the tracked branches, by the settings at the server's HEAD and in the push.
 
-    Both count, so that no push gets around the check by naming another branch.
+    Both count, so that no push evades the check by naming another branch.
     """
-    here = repo.find_commit("HEAD")
-    texts = [repo.read(commit, SETTINGS) for commit in (here, pushed) if commit]
+    head = repo.find_commit("HEAD")
+    texts = [repo.read(commit, SETTINGS) for commit in (head, pushed) if commit]
     return {f"refs/heads/{settings_or_defaults(raw)[0].branch}" for raw in texts}
