@@ -222,13 +222,13 @@ def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
 
 def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes: Wishes) -> None:
     config = {**short.config, "mtf": _place(experiment, prepared.root)}
-    order = {
+    request = {
         "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
         "stops": wishes.stops, "jobs": wishes.jobs,
     }  # fmt: skip
     texts = {
         rundir.CONFIG: rundir.render_yaml(config),
-        "order.json": json.dumps(order),
+        "request.json": json.dumps(request),
         _SCRIPT: _script(experiment, prepared.folder, prepared.root),
     }
     for name, text in texts.items():

@@ -15,7 +15,8 @@ from mtf.commands import verify_resume
 from mtf.commands.verify_resume import Wishes, shortened
 from mtf.report.proofs import Proved, table_of, verdict_text
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.verify.laboratory import Order
+from mtf.trainer.verify.__main__ import REQUEST
+from mtf.trainer.verify.training_runner import VerifyRequest
 from tests.cli.mtf import mtf
 from tests.repos import make_repo
 
@@ -42,6 +43,15 @@ class Net(nn.Sequential):
     def __init__(self, num_classes):
         super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
 """
+COUNTING_NET = (
+    NET
+    + """\
+        self.calls = 0
+    def training_step(self, batch):
+        self.calls += 1
+        return nn.functional.cross_entropy(self(batch[0]), batch[1]) / self.calls
+"""
+)
 CONFIG: dict[str, Any] = {
     "training": {"max_epochs": 100, "gradient_accumulation_steps": 4},
     "data": {"num_workers": 8},
@@ -96,6 +106,25 @@ def test_a_spec_of_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
     assert repo.git("status", "--porcelain", "-uall").count("\n") == 1, "only the two files"
 
 
+def test_a_training_that_is_not_exact_exits_with_1_and_names_cause_and_cure(
+    tmp_path: Path,
+) -> None:
+    files = {"experiments/alone.yaml": SPEC, "src/nets.py": COUNTING_NET}
+    repo = make_repo(tmp_path / "lab", files)
+    options = ("--phases", "TRAIN_BATCH_END", "--stops", "0", "--steps", "2", "--json")
+    done = mtf(repo.path, "verify-resume", "alone", *options, code=1)
+    verdict = json.loads(done.stdout)
+    assert verdict["exact"] is False
+    assert verdict["cause"]["kind"] == "state-outside"
+    assert "Net.calls" in verdict["cause"]["text"]
+    assert "register_buffer" in verdict["cause"]["cure"]
+    assert verdict["finding"]["stage"] == "interruption"
+    assert verdict["finding"]["at_resume"] is True
+    assert sum(row["exact"] for row in verdict["phases"]) < sum(
+        row["stops"] + row["kills"] for row in verdict["phases"]
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -145,12 +174,12 @@ def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
     assert CONFIG["training"]["max_epochs"] == 100
 
 
-def test_both_sides_know_the_same_phases_and_order(tmp_path: Path) -> None:
+def test_the_command_and_the_trainer_agree_on_phases_and_request(tmp_path: Path) -> None:
     assert tuple(p for p in Phase if p is not Phase.TRAINING_COMPLETE) == verify_resume.PHASES
     repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": SPEC})
     prepared = verify_resume.prepare(repo.path, "alone", Wishes(phases=("INIT",), stops=3))
-    order = Order.read(prepared.folder / "order.json")
-    assert (order.phases, order.stops, order.batches) == (("INIT",), 3, 4)
+    request = VerifyRequest.read(prepared.folder / REQUEST)
+    assert (request.phases, request.stops, request.batches) == (("INIT",), 3, 4)
     verify_resume.remove(prepared)
 
 

@@ -27,10 +27,10 @@ import torch
 
 from mtf import rundir
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.verify import trials
-from mtf.trainer.verify.interruption_points import SOFT, chain
-from mtf.trainer.verify.recorder import Recorder
-from mtf.trainer.verify.trials import COMPLETE, OUTPUT, STOPPED, Interruption
+from mtf.trainer.verify import trial_process
+from mtf.trainer.verify.batch_records import BatchRecorder
+from mtf.trainer.verify.interruption_points import STOP_SIGNALS, chain
+from mtf.trainer.verify.trial_process import COMPLETE, OUTPUT, STOPPED, Interruption
 from tests.trainer.kinds import ALIKE, BESIDES, KINDS
 from tests.trainer.nasty import NASTY, difference, result, train
 from tests.trainer.ranks import train_ranks
@@ -143,11 +143,11 @@ class Campaign:
                 prepare()
                 body(run)
 
-            return trials.fork(alone, log=run / OUTPUT).wait()
+            return trial_process.fork(alone, log=run / OUTPUT).wait()
         rank = next(self._turns) % self._kind.ranks
         codes = train_ranks(run, self._kind.ranks, {rank: prepare}, body)
         is_kill = interruption is not None and interruption.is_kill
-        return codes[rank] if is_kill or len(set(codes)) == 1 else trials.FAILED
+        return codes[rank] if is_kill or len(set(codes)) == 1 else trial_process.FAILED
 
     def _change(self, run: Path) -> None:
         if self._kind.resumed:
@@ -162,7 +162,7 @@ class Campaign:
 
 def _watched(run: Path, precision: str) -> None:
     """Train, and note how often each phase came."""
-    recorder = Recorder(run, life=1)
+    recorder = BatchRecorder(run, life=1)
     recorder.install()
     train(run, precision)
     if os.environ.get("SLURM_PROCID", "0") == "0":
@@ -171,7 +171,7 @@ def _watched(run: Path, precision: str) -> None:
 
 def places(counts: Mapping[str, int], parts: int) -> Iterator[Interruption]:
     """Yield where to interrupt: each phase at so many times and once more, softly and by a kill."""
-    soft, after = itertools.cycle(SOFT), itertools.cycle((True, False, False, True))
+    soft, after = itertools.cycle(STOP_SIGNALS), itertools.cycle((True, False, False, True))
     for phase in Phase:
         total = counts.get(phase, 0)
         chosen = {1 + (total - 1) * part // parts for part in range(parts + 1)} if total else set()

@@ -27,9 +27,9 @@ from mtf.trainer.context import RunContext
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.callbacks import Callback
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.verify import trials
+from mtf.trainer.verify import trial_process
 from mtf.trainer.verify.compare_trainings import difference, result
-from mtf.trainer.verify.trials import COMPLETE, STOPPED
+from mtf.trainer.verify.trial_process import COMPLETE, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -302,12 +302,12 @@ def in_child(
         prepare()
         train(run, precision)
 
-    return trials.fork(body).wait()
+    return trial_process.fork(body).wait()
 
 
 def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> Callable[[], None]:
     """Return what makes a process signal itself right before or after the nth ``phase``."""
-    return functools.partial(trials.interrupt_at, phase, nth, signum, after=after)
+    return functools.partial(trial_process.interrupt_at, phase, nth, signum, after=after)
 
 
 def die_at_call(nth: int) -> None:

@@ -1,1 +1,1 @@
-"""Proves on a user's own model and data that an interrupted training equals a whole one."""
+"""The training side of ``mtf verify-resume``: compares interrupted trainings bit by bit."""

@@ -1,6 +1,7 @@
-"""``python -m mtf.trainer.verify <scratch folder>``: makes the proof and tells it line by line.
+"""``python -m mtf.trainer.verify FOLDER``: verify the training that a scratch folder describes.
 
-Standard output is for lines of JSON with the key ``verify``, which ``mtf verify-resume`` reads.
+Standard output carries one JSON object a line, with the key ``verify``; ``mtf verify-resume`` reads
+them. All other output goes to standard error.
 """
 
 from __future__ import annotations
@@ -18,60 +19,60 @@ from mtf.trainer.job.run_job import paused_garbage_collector, require_torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ORDER = "order.json"
+REQUEST = "request.json"
 _TRIAL = "--trial"
 
 
 def main(argv: list[str]) -> int:
-    """Make a proof, or one trial of it; return its exit code."""
+    """Verify a training, or run one of its trials; return the exit code."""
     if len(argv) == 2 and argv[0] == _TRIAL:
-        return _trial(argv[1])
+        return _run_trial(argv[1])
     if len(argv) != 1:
-        sys.stderr.write("usage: python -m mtf.trainer.verify <scratch folder>\n")
+        sys.stderr.write("usage: python -m mtf.trainer.verify FOLDER\n")
         return EXIT_USAGE
-    say = _speaker()
+    emit = _event_writer()
     try:
-        return _prove(Path(argv[0]).absolute(), say)
+        return _verify(Path(argv[0]).absolute(), emit)
     except (MtfError, OSError) as e:
-        say("problem", message=str(e))
+        emit("problem", message=str(e))
         return EXIT_ERROR
 
 
-def _prove(scratch: Path, say: Callable[..., None]) -> int:
+def _verify(scratch: Path, emit: Callable[..., None]) -> int:
     require_torch()
     with paused_garbage_collector():
         import torch
 
-        from mtf.trainer.verify.laboratory import Laboratory, Order
-        from mtf.trainer.verify.proof import prove
-    torch.set_num_threads(1)  # a pool of threads would be lost in the forks
-    order = Order.read(scratch / ORDER)
+        from mtf.trainer.verify.training_runner import TrainingRunner, VerifyRequest
+        from mtf.trainer.verify.verification import verify
+    torch.set_num_threads(1)  # forks would not have the threads of a pool
+    request = VerifyRequest.read(scratch / REQUEST)
     forks = not torch.cuda.is_available()  # an initialised CUDA does not survive a fork
-    facts = {"torch": torch.__version__, "python": platform.python_version()}
-    say("started", device="cpu" if forks else torch.cuda.get_device_name(), **facts)
-    verdict = prove(Laboratory(scratch, order, forks=forks), order, say)
-    say("verdict", **verdict.plain())
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    emit("started", device="cpu" if forks else torch.cuda.get_device_name(), **versions)
+    verdict = verify(TrainingRunner(scratch, request, forks=forks), request, emit)
+    emit("verdict", **verdict.plain())
     return 0 if verdict.exact else EXIT_ERROR
 
 
-def _trial(text: str) -> int:
+def _run_trial(text: str) -> int:
     with paused_garbage_collector():
         from mtf.trainer.verify.one_trial import run
-        from mtf.trainer.verify.trials import Trial, outcome
+        from mtf.trainer.verify.trial_process import Trial, exit_code_of
     trial = Trial.loads(text)
-    return outcome(lambda: run(trial))
+    return exit_code_of(lambda: run(trial))
 
 
-def _speaker() -> Callable[..., None]:
-    """Return what writes events to standard output; all else goes to standard error from now on."""
+def _event_writer() -> Callable[..., None]:
+    """Return a function that writes events to standard output; redirect all else to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def say(event: str, **facts: Any) -> None:
+    def emit(event: str, **facts: Any) -> None:
         out.write(json.dumps({"verify": event, **facts}) + "\n")
         out.flush()
 
-    return say
+    return emit
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a training has left behind, and where two of them differ in their bits."""
+"""Reads the results of trainings and compares them bit by bit."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_FIRST = ("model", "gradients", "optimizer", "scheduler", "scaler")  # in the order people ask
-_TIMES = frozenset({"timestamp"})
+_FIRST = ("model", "gradients", "optimizer", "scheduler", "scaler")  # most telling first
+_TIMESTAMPS = frozenset({"timestamp"})
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,22 @@ class Difference:
     detail: str
 
     def __str__(self) -> str:
-        """Return place and amount."""
+        """Return the place and the amount."""
         return f"{self.where}: {self.detail}"
 
 
 def result(run: Path) -> dict[str, Any]:
-    """Return all that a finished training has left, but the time it was saved.
+    """Return the last checkpoint and the scalars of a finished training, without time stamps.
 
     Raises:
         MtfError: there is no intact checkpoint.
     """
     newest = CheckpointStore(run / rundir.CHECKPOINTS, keep_last=1).newest_intact()
     if newest is None:
-        raise MtfError(f"{run}: the training has left no checkpoint: there is nothing to compare")
+        raise MtfError(f"{run}: the training saved no checkpoint, so there is nothing to compare")
     content = _read(newest.path)
     for rank in content.get("ranks", []):
-        for name in _TIMES & rank.keys():
+        for name in _TIMESTAMPS & rank.keys():
             del rank[name]
     scalars = run / SCALARS
     return {
@@ -56,18 +57,18 @@ def result(run: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch's own kinds of error
-        why = next((line for line in str(e).splitlines() if "nsupported" in line), str(e))
-        said = why.partition(" Please")[0].strip(" .")
+    except Exception as e:  # torch raises many kinds
+        line = next((line for line in str(e).splitlines() if "nsupported" in line), str(e))
+        reason = line.partition(" Please")[0].strip(" .")
         raise MtfError(
-            f"{path}: no resume could read this checkpoint: {said}. What state_dict() returns may"
-            " hold tensors, numbers, text and containers of these only"
+            f"{path}: a resume cannot read this checkpoint: {reason}. Let state_dict() return only"
+            " tensors, numbers, strings, and containers of these"
         ) from e
     return content
 
 
 def difference(left: Any, right: Any) -> str | None:
-    """Return where two results differ in their bits, None where they are the same."""
+    """Return the first place where two results differ in their bits, or None if they are equal."""
     first = next(differences(left, right), None)
     return None if first is None else str(first)
 
@@ -88,13 +89,15 @@ def differences(left: Any, right: Any, where: str = "") -> Iterator[Difference]:
 
 
 def first_row(left: bytes, right: bytes) -> tuple[Any, Any] | None:
-    """Return the first rows of two files of scalars that differ; None for one that has ended."""
-    ours, theirs = left.splitlines(), right.splitlines()
-    for i in range(max(len(ours), len(theirs))):
-        a, b = (rows[i] if i < len(rows) else None for rows in (ours, theirs))
-        if a != b:
-            return tuple(None if row is None else json.loads(row) for row in (a, b))  # type: ignore[return-value]
+    """Return the first pair of rows in which two scalars files differ; None for a missing row."""
+    for ours, theirs in zip_longest(left.splitlines(), right.splitlines()):
+        if ours != theirs:
+            return _row(ours), _row(theirs)
     return None
+
+
+def _row(line: bytes | None) -> Any:
+    return None if line is None else json.loads(line)
 
 
 def _ordered(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def _ordered(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_values(left: Any, right: Any) -> str | None:
     if isinstance(left, torch.Tensor):
-        return None if _same(left, right) else _amount(left, right)
+        return None if _same_bits(left, right) else _amount(left, right)
     if left == right or (left != left and right != right):  # noqa: PLR0124 -- NaN
         return None
     return _first_line(left, right) if isinstance(left, bytes) else f"{left!r}, then {right!r}"
@@ -115,13 +118,13 @@ def _of_dicts(left: dict[Any, Any], right: dict[Any, Any], where: str) -> Iterat
         if key in right:
             yield from differences(value, right[key], f"{where}/{key}")
         else:
-            yield Difference(f"{where}/{key}", "there, then missing")
+            yield Difference(f"{where}/{key}", "present, then missing")
     for key in right.keys() - left.keys():
-        yield Difference(f"{where}/{key}", "missing, then there")
+        yield Difference(f"{where}/{key}", "missing, then present")
 
 
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Return whether bits are equal: NaN equals itself, and -0.0 is not 0.0."""
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return True if all bits are equal: NaN equals itself, and -0.0 is not 0.0."""
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     if left.layout is not torch.strided or left.is_quantized:
@@ -139,13 +142,16 @@ def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
         kinds = (f"{t.dtype}{list(t.shape)}".removeprefix("torch.") for t in (left, right))
         return ", then ".join(kinds)
     if not left.numel() or left.dtype.is_complex:
-        return "other values"
-    far = (left.double() - right.double()).abs()
-    if not far.any():
-        return "equal values in other bits, as 0.0 and -0.0 are"
-    return f"{int((far != 0).sum())} of {far.numel()} values, by {float(far.max()):.3g} at most"
+        return "different values"
+    distance = (left.double() - right.double()).abs()
+    if not distance.any():
+        return "equal values with different bits, such as 0.0 and -0.0"
+    count, most = int((distance != 0).sum()), float(distance.max())
+    return f"{count} of {distance.numel()} values, by {most:.3g} at most"
 
 
 def _first_line(left: bytes, right: bytes) -> str:
     rows = first_row(left, right)
-    return "other bytes" if rows is None else f"{json.dumps(rows[0])}, then {json.dumps(rows[1])}"
+    return (
+        "different bytes" if rows is None else f"{json.dumps(rows[0])}, then {json.dumps(rows[1])}"
+    )

@@ -1,4 +1,4 @@
-"""From what was seen of two trainings that differ to the likely cause and its cure: pure."""
+"""Diagnoses why two trainings differ, with a cure, from what the probes recorded: no effects."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from mtf.trainer.verify.random_sources import CLOCK, UNSEEDED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtf.trainer.verify.ops import Op
+    from mtf.trainer.verify.batch_records import BatchRecord
     from mtf.trainer.verify.random_sources import Source
-    from mtf.trainer.verify.recorder import Record
+    from mtf.trainer.verify.tensor_ops import Op
 
-_MOST = 5  # names in one sentence
+_MOST_NAMES = 5  # in one sentence
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What two trainings that should be equal showed under the probes."""
+    """What the probes recorded of two trainings that should be equal."""
 
-    first: tuple[Record, Record] | None = None  # the first batch that differs
+    batches: tuple[BatchRecord, BatchRecord] | None = None  # the first batch that differs
     op: tuple[Op, Op] | None = None  # the first operation that differs
-    sources: tuple[Source, ...] = ()  # what the user's code reads that nobody repeats
-    hidden: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # unsaved, and unequal
+    sources: tuple[Source, ...] = ()  # user code that reads the clock or an unseeded generator
+    hidden: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # unsaved state that differs
 
     @property
     def batch_differs(self) -> bool:
-        """Return whether the data differ, before anything is computed from them."""
-        return self.first is not None and self.first[0].inputs != self.first[1].inputs
+        """Return True if the batch itself differs, before anything is computed from it."""
+        return self.batches is not None and self.batches[0].inputs != self.batches[1].inputs
 
     @property
-    def says_something(self) -> bool:
-        """Return whether the trainings differ where they were looked into."""
+    def shows_difference(self) -> bool:
+        """Return True if the trainings differ in what was probed."""
         return self.op is not None or bool(self.hidden) or self.batch_differs
 
     @property
     def is_kernel(self) -> bool:
-        """Return whether an operation made something else of the same."""
+        """Return True if an operation gave different outputs for equal inputs."""
         if self.op is None:
             return False
         a, b = self.op
@@ -48,25 +50,57 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why an interrupted training does not equal an uninterrupted one, and what to do."""
+    """Why an interrupted training differs from an uninterrupted one, and what to do."""
 
     kind: str
     text: str
     cure: str
 
 
-_SEEDED = (
-    "draw from random, numpy.random or torch's own functions instead: mtf seeds these for every"
+_USE_GLOBAL_GENERATORS = (
+    "draw from random, numpy.random or torch's global functions instead: mtf seeds them for every"
     " batch, in every worker"
 )
-_OWN_STATE = (
-    "put it into the checkpoint (register_buffer in a model, or get_extra_state and"
-    " set_extra_state; state_dict in a callback), or make it a function of what is passed in"
+_SAVE_STATE = (
+    "save it in the checkpoint (register_buffer or get_extra_state and set_extra_state in a model,"
+    " state_dict in a callback), or compute it from the arguments"
 )
+_USE_DETERMINISTIC = (
+    "call torch.use_deterministic_algorithms(True) where the model is built (slower), or use"
+    " another operation: https://docs.pytorch.org/docs/stable/notes/randomness.html"
+)
+HASH_ORDER = Diagnosis(
+    "hash-order",
+    "the training depends on hash() or on the order of a set of strings, which is different in"
+    " each process: with PYTHONHASHSEED=0 the training repeats",
+    "sort the set: sorted(names) instead of set(names)",
+)
+DATA_WORKERS = Diagnosis(
+    "data-workers",
+    "a batch depends on the data worker that makes it: without workers (num_workers: 0) there is no"
+    " difference",
+    "compute each sample from its index alone, not from the worker's id or from earlier samples",
+)
+CUSTOM_LOOP = Diagnosis(
+    "own-loop",
+    "the custom training loop does not restore all of its state after an interruption",
+    "save in run.checkpoint, and restore after run.resume: weights, optimizer, scheduler, the"
+    " states of all random generators, the position in the data; or let run.trainer(...) do it",
+)
+
+
+def resume_fails(message: str) -> Diagnosis:
+    """Return the diagnosis where an interrupted training cannot resume at all."""
+    return Diagnosis(
+        "resume-fails",
+        message,
+        "read the full output; a custom state_dict may return only tensors, numbers, strings, and"
+        " containers of these",
+    )
 
 
 def why_not_repeatable(seen: Evidence) -> Diagnosis:
-    """Return why two trainings that nobody interrupted differ."""
+    """Return why two uninterrupted trainings differ."""
     clock = _source(seen, CLOCK)
     unseeded = _source(seen, UNSEEDED)
     generators = [name for name, values in seen.hidden.items() if values[1].startswith(GENERATOR)]
@@ -75,113 +109,86 @@ def why_not_repeatable(seen: Evidence) -> Diagnosis:
     if clock is not None and (unseeded is None or _is_at(seen, clock)):
         return _reads_clock(clock)
     if unseeded is not None:
-        return Diagnosis(
-            "unseeded-generator", f"{unseeded} has no seed: `{unseeded.text}`", _SEEDED
-        )
+        text = f"{unseeded} has no seed: `{unseeded.text}`"
+        return Diagnosis("unseeded-generator", text, _USE_GLOBAL_GENERATORS)
     if generators:
-        text = f"{_some(generators)}: a generator of its own that starts anew in each process"
-        return Diagnosis("unseeded-generator", text, _SEEDED)
-    return _unknown(seen, "each training makes other numbers")
-
-
-def confirmed(cause: Diagnosis) -> Diagnosis:
-    """Return the cause where torch's deterministic kernels make all trainings equal."""
-    text = cause.text if cause.kind == "nondeterministic-kernel" else "a kernel of torch"
-    text += "; with torch.use_deterministic_algorithms(True) the training repeats"
-    return Diagnosis("nondeterministic-kernel", text, _DETERMINISTIC)
+        text = f"a random generator starts with another seed in each process: {_listed(generators)}"
+        return Diagnosis("unseeded-generator", text, _USE_GLOBAL_GENERATORS)
+    return _unknown(seen, "each training computes different numbers")
 
 
 def why_not_resumable(seen: Evidence) -> Diagnosis:
-    """Return why an interrupted training differs where uninterrupted ones are equal."""
+    """Return why an interrupted training differs although uninterrupted ones are equal."""
     clock = _source(seen, CLOCK)
     if clock is not None and (not seen.hidden or _is_at(seen, clock)):
         return _reads_clock(clock)
     if seen.hidden:
-        return _outside(seen)
+        return _outside_checkpoint(seen)
     if seen.is_kernel:
         return _kernel(seen)
-    return _unknown(seen, "the resumed training goes on otherwise")
-
-
-def kernel_named(message: str) -> Diagnosis:
-    """Return the cause where torch itself names the operation that has no deterministic form."""
-    first = message.strip().splitlines()[0] if message.strip() else "an operation"
-    return Diagnosis("nondeterministic-kernel", first[:300], _DETERMINISTIC)
-
-
-_DETERMINISTIC = (
-    "call torch.use_deterministic_algorithms(True) where the model is made (slower), or use"
-    " another operation: https://docs.pytorch.org/docs/stable/notes/randomness.html"
-)
-HASH_ORDER = Diagnosis(
-    "hash-order",
-    "the training depends on the order of a set of texts (or on hash()), which is another one in"
-    " each process: with PYTHONHASHSEED=0 it repeats",
-    "sort it: sorted(names) in place of set(names)",
-)
-WORKERS = Diagnosis(
-    "data-workers",
-    "it depends on the worker process that makes a batch: without workers (num_workers: 0) there"
-    " is no difference",
-    "derive samples from their index alone, not from the worker's id or from what a worker has"
-    " made before",
-)
-
-
-OWN_LOOP = Diagnosis(
-    "own-loop",
-    "the loop, one of its own, does not go on from all that it draws from",
-    "save in run.checkpoint, and put back after run.resume: weights, optimizer, scheduler, the"
-    " states of all generators, the place in the data; or let run.trainer(...) do it",
-)
+    return _unknown(seen, "the resumed training continues differently")
 
 
 def between_processes(seen: Evidence) -> Diagnosis:
-    """Return the cause where trainings differ between interpreters, and not within one."""
+    """Return why trainings in different interpreters differ, but not in forks of one."""
     if seen.sources:
         return why_not_repeatable(seen)
-    text = "two interpreters come to other results, two forks of one do not"
-    return Diagnosis("per-process", text, "look for what is computed when a module is imported")
+    text = "two interpreters compute different results, two forks of one interpreter do not"
+    return Diagnosis("per-process", text, "look for values computed when a module is imported")
+
+
+def confirmed(diagnosis: Diagnosis) -> Diagnosis:
+    """Return the diagnosis where torch's deterministic kernels make all trainings equal."""
+    is_kernel = diagnosis.kind == "nondeterministic-kernel"
+    text = diagnosis.text if is_kernel else "an operation of torch is not deterministic"
+    text += "; with torch.use_deterministic_algorithms(True) the training repeats"
+    return Diagnosis("nondeterministic-kernel", text, _USE_DETERMINISTIC)
+
+
+def kernel_named_by_torch(message: str) -> Diagnosis:
+    """Return the diagnosis where torch names the operation without a deterministic form."""
+    first = message.strip().splitlines()[0] if message.strip() else "an operation"
+    return Diagnosis("nondeterministic-kernel", first[:300], _USE_DETERMINISTIC)
 
 
 def _kernel(seen: Evidence) -> Diagnosis:
     assert seen.op is not None
     op = seen.op[0]
-    text = f"{op.name} makes other bits of the same tensors{op.where}"
-    return Diagnosis("nondeterministic-kernel", text, _DETERMINISTIC)
+    text = f"{op.name} gives different bits for equal inputs{op.where}"
+    return Diagnosis("nondeterministic-kernel", text, _USE_DETERMINISTIC)
 
 
 def _reads_clock(source: Source) -> Diagnosis:
     text = f"the training reads the clock: {source}: `{source.text}`"
-    return Diagnosis("reads-clock", text, "count steps (or epochs) instead of seconds")
+    return Diagnosis("reads-clock", text, "count steps or epochs instead of seconds")
 
 
-def _outside(seen: Evidence) -> Diagnosis:
-    names = _ranked(seen)
+def _outside_checkpoint(seen: Evidence) -> Diagnosis:
+    names = _relevant(seen)
     values = [f"{name} ({_both(*seen.hidden[name])})" for name in names]
-    generator = any(seen.hidden[name][0].startswith(GENERATOR) for name in names)
-    if generator:
-        text = f"a generator that advances and is in no checkpoint: {_some(values)}"
-        return Diagnosis("generator-outside", text, _SEEDED)
-    text = f"state outside the checkpoint: {_some(values)}"
+    if any(seen.hidden[name][0].startswith(GENERATOR) for name in names):
+        text = f"a random generator is not in the checkpoint: {_listed(values)}"
+        return Diagnosis("generator-outside", text, _USE_GLOBAL_GENERATORS)
+    text = f"state outside the checkpoint: {_listed(values)}"
     if seen.op is not None and seen.op[0].code:
-        text += f". It shows{seen.op[0].where}"
-    return Diagnosis("state-outside", text, _OWN_STATE)
+        text += f". It is used{seen.op[0].where}"
+    return Diagnosis("state-outside", text, _SAVE_STATE)
 
 
 def _both(whole: str, resumed: str) -> str:
     if whole.startswith(GENERATOR) and resumed.startswith(GENERATOR):
-        return "elsewhere in its sequence after the resume"
+        return "at another place in its sequence after the resume"
     return f"{whole} without the interruption, {resumed} after it"
 
 
-def _ranked(seen: Evidence) -> list[str]:
-    """Return the names of unsaved state; those alone that the differing line of code is about."""
+def _relevant(seen: Evidence) -> list[str]:
+    """Return the names of unsaved state, only those on the differing line of code if any are."""
     names = list(seen.hidden)
     if seen.op is not None:
-        said = [name for name in names if name.split(" (")[0].rpartition(".")[2] in seen.op[0].text]
-        names = said or names
-    if seen.batch_differs:
+        text = seen.op[0].text
+        on_line = [name for name in names if name.split(" (")[0].rpartition(".")[2] in text]
+        names = on_line or names
+    if seen.batch_differs:  # then a generator is the likely cause
         names.sort(key=lambda name: not seen.hidden[name][0].startswith(GENERATOR))
     return names
 
@@ -189,17 +196,16 @@ def _ranked(seen: Evidence) -> list[str]:
 def _unknown(seen: Evidence, what: str) -> Diagnosis:
     where = ""
     if seen.batch_differs:
-        where = ", in the data, before anything is computed"
+        where = ", first in the data of a batch"
     elif seen.op is not None:
         a, b = seen.op
         where = f", first in {a.name}{a.where}"
         if a.numbers != b.numbers:
             where += f", which gets {a.numbers[:60]} and then {b.numbers[:60]}"
         elif a.rng != b.rng:
-            where += ", whose generator is in another state"
-    return Diagnosis(
-        "unknown", what + where, "run it again with --keep and compare the two folders"
-    )
+            where += ", whose generator is in a different state"
+    cure = "run mtf verify-resume again with --keep, and compare the two folders"
+    return Diagnosis("unknown", what + where, cure)
 
 
 def _source(seen: Evidence, kind: str) -> Source | None:
@@ -212,6 +218,6 @@ def _is_at(seen: Evidence, source: Source) -> bool:
     return seen.op is not None and seen.op[0].code == f"{source.file}:{source.line}"
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return ", ".join(names[:_MOST]) + more
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

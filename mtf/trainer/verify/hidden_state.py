@@ -1,12 +1,10 @@
-"""Finds state that no checkpoint holds: what the user's own objects and modules keep in Python."""
+"""Finds state outside the checkpoint: attributes and globals of the user's objects and modules."""
 
 from __future__ import annotations
 
 import gc
 import random
-import sys
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,95 +12,61 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-import mtf
-from mtf.trainer.verify.recorder import digest
+from mtf.trainer.verify.batch_records import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import ModuleType
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mtf.trainer.loop.loop import Loop
+    from mtf.trainer.verify.user_code import UserCode
 
-_DEPTH, _MOST = 6, 20_000
-_SHORT = 40  # characters: what is shown as it is
+_MAX_DEPTH, _MAX_ITEMS = 6, 20_000
+_SHORT = 40  # characters; longer values are shown as a digest
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TORCH_OWN = frozenset({"_parameters", "_buffers", "_modules", "training"})
-_ABSENT = "not there"
+_ABSENT = "missing"
 GENERATOR = "generator"
 
 
-class Own:
-    """Which files and objects are the user's: those of the work tree that are not installed."""
+def hidden_state(roots: Iterable[object], user_code: UserCode) -> dict[str, str]:
+    """Return the names and values of state that the user's code keeps outside the checkpoint.
 
-    def __init__(self, root: Path) -> None:
-        self._roots = (f"{root}/", f"{root.resolve()}/")
-        self._others = (f"{Path(mtf.__file__).parent}/", f"{sys.prefix}/")
-
-    def file(self, path: str | None) -> bool:
-        """Return whether a source file is the user's."""
-        if not path or not path.startswith(self._roots) or path.startswith(self._others):
-            return False
-        return "-packages/" not in path
-
-    def module(self, name: str) -> bool:
-        """Return whether a module is the user's."""
-        return self.file(getattr(sys.modules.get(name), "__file__", None))
-
-    def modules(self) -> Iterator[tuple[str, ModuleType]]:
-        """Yield the user's modules by their names, in their order."""
-        for name, module in sorted(sys.modules.items()):
-            if self.module(name):
-                yield name, module
-
-    def classes(self) -> Iterator[type]:
-        """Yield the classes that these define."""
-        for name, module in self.modules():
-            for kind in vars(module).values():
-                if isinstance(kind, type) and kind.__module__ == name:
-                    yield kind
-
-    def short(self, path: str) -> str:
-        """Return a file's path as the user knows it."""
-        for root in self._roots:
-            path = path.removeprefix(root)
-        return path
-
-
-def hidden_state(loop: Loop, own: Own) -> dict[str, str]:
-    """Return what the user's code keeps beside the state that is saved, each with its value."""
-    walk = _Walk(own)
-    found = dict(walk.all_of(loop)) | dict(walk.elsewhere())
-    for name, module in own.modules():
+    Args:
+        roots: the objects of the training to search: model, data, objective.
+        user_code: tells which objects, modules and classes are the user's.
+    """
+    search = _ObjectSearch(user_code)
+    found = dict(search.from_roots(roots)) | dict(search.single_instances())
+    for name, module in user_code.modules():
         found |= _of_namespace(name, vars(module))
-    for kind in own.classes():
-        found |= _of_namespace(f"{kind.__module__}.{kind.__qualname__}", vars(kind))
+    for cls in user_code.classes():
+        found |= _of_namespace(f"{cls.__module__}.{cls.__qualname__}", vars(cls))
     return found
 
 
 def _of_namespace(path: str, names: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"{path}.{name}": said
+        f"{path}.{name}": text
         for name, value in names.items()
-        if not name.startswith("__") and (said := summary(value)) is not None
+        if not name.startswith("__") and (text := summary(value)) is not None
     }
 
 
 def unequal(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return what has another value in one of two trainings, or is in one only, as both have it."""
+    """Return both values of each name whose value differs, or that only one training has."""
     both = ((name, left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in {**left, **right})
     return {name: (ours, theirs) for name, ours, theirs in both if ours != theirs}
 
 
 def idle_generators(seen: Sequence[Mapping[str, str]]) -> set[str]:
-    """Return the generators that are the same before each batch of a training."""
-    if len(seen) < 2:  # before one batch, nothing can be told
+    """Return the generators whose state is the same before each batch of a training."""
+    if len(seen) < 2:  # one batch does not show which generators are used
         return set()
-    always = set.intersection(*(set(each.items()) for each in seen))
+    always = set.intersection(*(set(state.items()) for state in seen))
     return {name for name, value in always if value.startswith(GENERATOR)}
 
 
 def summary(value: Any) -> str | None:
-    """Return a value in short, or its digest; None for what holds no state of its own."""
+    """Return a value as short text or as a digest; None if it holds no state of its own."""
     if isinstance(value, _PLAIN):
         text = repr(value)
         return text if len(text) <= _SHORT else f"{type(value).__name__} {digest(text)}"
@@ -118,7 +82,7 @@ def summary(value: Any) -> str | None:
 
 
 def _of_container(value: Any) -> str | None:
-    items = list(value.items() if isinstance(value, dict) else value)[:_MOST]
+    items = list(value.items() if isinstance(value, dict) else value)[:_MAX_ITEMS]
     if isinstance(value, set | frozenset):
         items.sort(key=repr)
     parts = [summary(item) for item in items]
@@ -142,52 +106,58 @@ def _generator_state(value: Any) -> Any | None:
     return None
 
 
-class _Walk:
-    """Visits the user's objects from a training's model and data on, each once."""
+class _ObjectSearch:
+    """Visits each of the user's objects once and yields the names and values of its state."""
 
-    def __init__(self, own: Own) -> None:
-        self._own = own
-        self._seen: set[int] = set()
-        self._kinds: set[type] = set()
+    def __init__(self, user_code: UserCode) -> None:
+        self._user_code = user_code
+        self._visited: set[int] = set()
+        self._visited_classes: set[type] = set()
 
-    def all_of(self, loop: Loop) -> Iterator[tuple[str, str]]:
-        for value in (loop.engine.module, loop.train, loop.validation, loop.objective):
+    def from_roots(self, roots: Iterable[object]) -> Iterator[tuple[str, str]]:
+        """Yield the state of the objects that can be reached from some."""
+        for value in roots:
             yield from self._visit(value, "", 0)
 
-    def elsewhere(self) -> Iterator[tuple[str, str]]:
-        """Yield the state of the user's other objects (such as callbacks).
+    def single_instances(self) -> Iterator[tuple[str, str]]:
+        """Yield the state of other objects, such as callbacks, that are alone in their class.
 
-        Only objects that are alone in their class: others could not be told apart.
+        Several instances of a class could not be told apart by name.
         """
-        others: dict[type, list[Any]] = {kind: [] for kind in self._own.classes()}
+        instances: dict[type, list[Any]] = {cls: [] for cls in self._user_code.classes()}
         for value in gc.get_objects():
-            if type(value) in others and id(value) not in self._seen:
-                others[type(value)].append(value)
-        for kind, found in others.items():
+            if type(value) in instances and id(value) not in self._visited:
+                instances[type(value)].append(value)
+        for cls, found in instances.items():
             if len(found) == 1:
-                name = f"another {kind.__name__}" if kind in self._kinds else kind.__name__
+                is_second = cls in self._visited_classes
+                name = f"another {cls.__name__}" if is_second else cls.__name__
                 yield from self._visit(found[0], name, 0)
 
     def _visit(self, value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
-        if depth > _DEPTH or id(value) in self._seen or isinstance(value, type | torch.Tensor):
+        if (
+            depth > _MAX_DEPTH
+            or id(value) in self._visited
+            or isinstance(value, type | torch.Tensor)
+        ):
             return
-        self._seen.add(id(value))
-        self._kinds.add(type(value))
+        self._visited.add(id(value))
+        self._visited_classes.add(type(value))
         if isinstance(value, nn.Module):
             yield from self._module(value, path, depth)
         elif isinstance(value, list | tuple | dict):
             inner = value.values() if isinstance(value, dict) else value
-            for item in list(inner)[:_MOST]:
+            for item in list(inner)[:_MAX_ITEMS]:
                 yield from self._visit(item, path, depth + 1)
-        elif self._own.module(type(value).__module__):
+        elif self._user_code.has_module(type(value).__module__):
             yield from self._attributes(value, path or type(value).__name__, depth)
-        elif _leads_on(value):
+        elif _may_hold_user_objects(value):
             for inner in vars(value).values():
                 yield from self._visit(inner, path, depth + 1)
 
     def _module(self, module: nn.Module, path: str, depth: int) -> Iterator[tuple[str, str]]:
         path = path or type(module).__name__
-        if self._own.module(type(module).__module__):
+        if self._user_code.has_module(type(module).__module__):
             yield from self._attributes(module, path, depth)
         for name, child in module.named_children():
             yield from self._visit(child, f"{path}.{name}", depth)
@@ -197,14 +167,14 @@ class _Walk:
         for name, inner in vars(value).items() if hasattr(value, "__dict__") else ():
             if name in skipped or (skipped and name.endswith("_hooks")):
                 continue
-            if (said := summary(inner)) is not None:
-                yield f"{path}.{name}", said
+            if (text := summary(inner)) is not None:
+                yield f"{path}.{name}", text
             else:
                 yield from self._visit(inner, f"{path}.{name}", depth + 1)
 
 
-def _leads_on(value: Any) -> bool:
-    """Return whether what is not the user's own may hold what is."""
+def _may_hold_user_objects(value: Any) -> bool:
+    """Return True for objects of mtf and torch that may hold objects of the user."""
     module = type(value).__module__
     return hasattr(value, "__dict__") and (
         module.startswith(("mtf.trainer", "torch.utils.data")) or isinstance(value, DataLoader)

@@ -1,4 +1,4 @@
-"""Several trainings beside each other, by one process that waits for theirs."""
+"""Runs several trainings in parallel, from one process that waits for theirs."""
 
 from __future__ import annotations
 
@@ -10,52 +10,55 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mtf.trainer.verify.trials import POLL_S, Child
+from mtf.trainer.verify.trial_process import POLL_S, ChildProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
-Steps = Generator[Child, int, T]  # yields each process that it waits for, gets how it has ended
+# yields each process to wait for, is sent its exit code, and returns the training's result
+Steps = Generator[ChildProcess, int, T]
 
-_MOST = 16  # at once: the process that waits also compares
+_MAX_AT_ONCE = 16  # the waiting process also compares results
 
 
-def at_once(most: int, works: Iterable[Steps[T]]) -> Iterator[T]:
-    """Do so many works at once, in their order; yield what each returns when it is done.
+def run_parallel(limit: int, tasks: Iterable[Steps[T]]) -> Iterator[T]:
+    """Run up to ``limit`` tasks at once, started in order; yield the result of each when it ends.
 
-    When the iteration is given up, the processes are killed.
+    When the iterator is closed early, the processes are killed.
     """
-    waiting, running = iter(works), dict[Steps[T], Child]()
+    waiting, running = iter(tasks), dict[Steps[T], ChildProcess]()
     try:
         while True:
-            polled: list[tuple[Steps[T], Any]] = [(w, c.poll()) for w, c in running.items()]
-            todo = [(work, code) for work, code in polled if code is not None]
-            todo += [(work, None) for work in islice(waiting, most - len(running))]
-            if not todo and not running:
+            polled: list[tuple[Steps[T], Any]] = [(t, c.poll()) for t, c in running.items()]
+            ready = [(task, code) for task, code in polled if code is not None]
+            ready += [(task, None) for task in islice(waiting, limit - len(running))]
+            if not ready and not running:
                 return
-            for work, code in todo:
-                running.pop(work, None)
+            for task, code in ready:
+                running.pop(task, None)
                 try:
-                    running[work] = work.send(code)  # None: it begins
+                    running[task] = task.send(code)  # None starts it
                 except StopIteration as end:
                     yield end.value
-            if not todo:
+            if not ready:
                 time.sleep(POLL_S)
     finally:
         for child in running.values():
             child.kill()
 
 
-def places_for(processes: int) -> int:
-    """Return how many trainings of so many processes fit beside each other.
+def trainings_that_fit(processes: int) -> int:
+    """Return the number of trainings that cores and free memory allow at once.
 
-    Cores and memory must do for them; the greatest child so far says how much memory one takes.
+    Args:
+        processes: the number of busy processes of one training. Its memory is taken to be that of
+            the largest child process so far.
     """
     cores = len(os.sched_getaffinity(0)) // processes
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     memory = _available_bytes() // max(1, largest)
-    return max(1, min(cores, memory, _MOST))
+    return max(1, min(cores, memory, _MAX_AT_ONCE))
 
 
 def _available_bytes() -> int:

@@ -1,4 +1,4 @@
-"""A user's repository with one clean training and many that leave traces when interrupted."""
+"""A user's repository with one exact training and many that differ after an interruption."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.trainer.verify.laboratory import Laboratory, Order, Training
-from mtf.trainer.verify.proof import Verdict, prove
+from mtf.trainer.verify.__main__ import REQUEST
+from mtf.trainer.verify.training_runner import Training, TrainingRunner, VerifyRequest
+from mtf.trainer.verify.verification import Verdict, verify
 from tests.trainer.runs import config_with
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Counting(Net):
 
 SEEN = {"n": 0}
 
-class CountingBeside(Net):
+class CountingInGlobal(Net):
     def __init__(self, num_classes):
         super().__init__(num_classes)
         self.idle = np.random.default_rng()
@@ -68,14 +69,14 @@ class Unstorable(Net):
         pass
 
 class Atomic(Net):
-    "With two threads, the additions of index_put_ come in any order: a real kernel that varies."
+    "With two threads, index_put_ adds in any order: a kernel that is not deterministic."
     def training_step(self, batch):
         where = torch.arange(200_000) % 4
         what = torch.sin(torch.arange(200_000.0)) * batch[0].mean()
         return self.loss(batch) * torch.zeros(4).index_put_((where,), what, accumulate=True).sum()
 
 class Decay(Callback):
-    "Lets the learning rate decay, and forgets at a resume how far it was."
+    "Decays the learning rate, and forgets at a resume how far it was."
     phases = (Phase.TRAIN_BATCH_END,)
     rate = 1.0
     def after(self, phase, training):
@@ -165,50 +166,52 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-class ForkingLaboratory(Laboratory):
-    """Forks where a new interpreter is asked for, which would take seconds to import torch."""
+class ForkingRunner(TrainingRunner):
+    """Forks instead of starting new interpreters, each of which imports torch for seconds."""
 
-    def steps(self, *args: Any, **how: Any) -> Steps[Training]:
-        how["fresh"] = False
-        return super().steps(*args, **how)
+    def steps(self, *args: Any, **options: Any) -> Steps[Training]:
+        options["fresh"] = False
+        return super().steps(*args, **options)
 
 
 def scratch(tmp: Path, **changes: Any) -> Path:
-    """Return the scratch folder of a configuration, its code in a work tree beside it."""
+    """Return the scratch folder for a configuration, with its code in ``tmp/repo``."""
     root, folder = tmp / "repo", tmp / "scratch"
     root.mkdir()
     folder.mkdir()
     (root / "lab.py").write_text(CODE)
     config = config_with(CONFIG, changes)
     names = ("run", "submission", "experiment", "key", "commit", "manifest")
-    config["mtf"] = dict.fromkeys(names, "lab") | {
-        "grid": None, "code_dir": str(root), "repository": str(root),
-    }  # fmt: skip
+    paths = {"code_dir": str(root), "repository": str(root)}
+    config["mtf"] = dict.fromkeys(names, "lab") | {"grid": None} | paths
     (folder / rundir.CONFIG).write_text(rundir.render_yaml(config))
-    order = {
+    request = {
         "batches": 5,
         "val_batches": 2,
         "phases": ["TRAIN_BATCH_END"],
         "stops": 0,
         "jobs": None,
     }
-    (folder / "order.json").write_text(json.dumps(order))
+    (folder / REQUEST).write_text(json.dumps(request))
     return folder
 
 
 def verdict(
     tmp: Path,
     *,
-    kind: type[Laboratory] = ForkingLaboratory,
+    runner: type[TrainingRunner] = ForkingRunner,
     forks: bool = True,
-    order: dict[str, Any] | None = None,
+    request: dict[str, Any] | None = None,
     **changes: Any,
 ) -> tuple[Verdict, list[dict[str, Any]]]:
-    """Make the proof for a configuration; return its verdict and what was said on the way."""
+    """Verify the training of a configuration; return the verdict and the events."""
     folder = scratch(tmp, **changes)
-    path = folder / "order.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | (order or {})))
-    said: list[dict[str, Any]] = []
-    asked = Order.read(path)
-    found = prove(kind(folder, asked, forks=forks), asked, lambda event, **f: said.append({"event": event, **f}))  # fmt: skip
-    return found, said
+    path = folder / REQUEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | (request or {})))
+    events: list[dict[str, Any]] = []
+
+    def emit(event: str, **facts: Any) -> None:
+        events.append({"event": event, **facts})
+
+    whole_request = VerifyRequest.read(path)
+    return verify(runner(folder, whole_request, forks=forks), whole_request, emit), events

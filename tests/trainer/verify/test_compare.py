@@ -1,4 +1,4 @@
-"""Results are compared by their bits, and a difference is told with its place and its size."""
+"""Results are compared by their bits; a difference has its place and its amount."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAME = [
     (torch.empty(0), torch.empty(0)),
 ]
 OTHER: list[tuple[Any, Any, str]] = [
-    (torch.zeros(2), -torch.zeros(2), "equal values in other bits, as 0.0 and -0.0 are"),
+    (torch.zeros(2), -torch.zeros(2), "equal values with different bits, such as 0.0 and -0.0"),
     (torch.zeros(2), torch.zeros(2).double(), "float32[2], then float64[2]"),
     (torch.zeros(2), torch.zeros(3), "float32[2], then float32[3]"),
     (torch.zeros(4), torch.tensor([0, 0, 0, 0.5]), "1 of 4 values, by 0.5 at most"),
@@ -32,12 +32,12 @@ def test_equal_bits_are_no_difference(left: Any, right: Any) -> None:
     assert difference(left, right) is None
 
 
-@pytest.mark.parametrize(("left", "right", "said"), OTHER)
-def test_unequal_bits_are_one(left: Any, right: Any, said: str) -> None:
-    assert difference({"x": left}, {"x": right}) == f"/x: {said}"
+@pytest.mark.parametrize(("left", "right", "detail"), OTHER)
+def test_unequal_bits_are_a_difference(left: Any, right: Any, detail: str) -> None:
+    assert difference({"x": left}, {"x": right}) == f"/x: {detail}"
 
 
-def test_every_place_is_told_those_that_one_lacks_too() -> None:
+def test_every_place_that_differs_is_named_also_missing_ones() -> None:
     left = {"model": {"w": 1, "b": 2}, "gone": 0}
     right = {"model": {"w": 3, "b": 2}, "new": 0}
     assert [d.where for d in differences(left, right)] == ["/model/w", "/gone", "/new"]

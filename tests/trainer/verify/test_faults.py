@@ -1,4 +1,4 @@
-"""Each fault that makes a training depend on its interruptions is recognised by name."""
+"""Each fault that makes a training depend on interruptions is found and named."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf.errors import MtfError
-from mtf.trainer.verify.laboratory import Laboratory
-from mtf.trainer.verify.proof import REPETITION, Verdict
+from mtf.trainer.verify.training_runner import TrainingRunner
+from mtf.trainer.verify.verification import REPETITION, Verdict
 from tests.trainer.verify.lab import verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def blamed(found: Verdict) -> tuple[str, str]:
+def cause_of(found: Verdict) -> tuple[str, str]:
     assert not found.exact
     assert found.cause is not None
     return found.cause.kind, found.cause.text
 
 
-def test_a_clean_training_is_exact(tmp_path: Path) -> None:
+def test_a_deterministic_training_is_exact(tmp_path: Path) -> None:
     phases = ["INIT", "TRAIN_BATCH_OPTIM_STEP", "VAL_BATCH_FORWARD"]
-    found, said = verdict(tmp_path, order={"phases": phases, "stops": 4})
+    found, said = verdict(tmp_path, request={"phases": phases, "stops": 4})
     assert found.exact, found.cause
     assert found.cause is None
     interrupted = [e for e in said if e["event"] == "interrupted"]
@@ -40,11 +40,11 @@ def test_a_clean_training_is_exact(tmp_path: Path) -> None:
     [
         (
             {"model": {"type": "lab:Counting"}},
-            ["Counting.calls (6 without the interruption, not there after it)", "/ self.calls`"],
+            ["Counting.calls (6 without the interruption, missing after it)", "/ self.calls`"],
         ),
-        # and not the generator beside it, which nobody draws from
+        # and not the generator of the model, which nobody draws from
         (
-            {"model": {"type": "lab:CountingBeside"}},
+            {"model": {"type": "lab:CountingInGlobal"}},
             ["lab.SEEN ({'n': 8} without the interruption, {'n': 0} after it)"],
         ),
         ({"model": {"type": "lab:Hidden"}}, ["Hidden.mean (tensor [6] "]),
@@ -54,7 +54,7 @@ def test_state_outside_the_checkpoint_is_named(
     changes: dict[str, Any], names: list[str], tmp_path: Path
 ) -> None:
     found, _ = verdict(tmp_path, **changes)
-    kind, text = blamed(found)
+    kind, text = cause_of(found)
     assert kind == "state-outside"
     assert all(name in text for name in names), text
     assert found.finding is not None
@@ -63,15 +63,15 @@ def test_state_outside_the_checkpoint_is_named(
     assert found.finding.first.startswith("model/net.0.weight: ")
 
 
-def test_the_state_of_a_callback_that_does_not_save_it_is_named(tmp_path: Path) -> None:
-    kind, text = blamed(verdict(tmp_path, callbacks={"own": {"type": "lab:Decay"}})[0])
+def test_unsaved_state_of_a_callback_is_named(tmp_path: Path) -> None:
+    kind, text = cause_of(verdict(tmp_path, callbacks={"own": {"type": "lab:Decay"}})[0])
     assert (kind, "Decay.rate (0.53" in text) == ("state-outside", True)
 
 
-def test_state_that_shows_in_the_validation_alone_is_named_too(tmp_path: Path) -> None:
-    order = {"phases": ["SCHEDULER_EPOCH_STEP"]}
-    found, _ = verdict(tmp_path, model={"type": "lab:Counting"}, order=order)
-    kind, text = blamed(found)
+def test_state_that_only_changes_the_validation_is_named(tmp_path: Path) -> None:
+    request = {"phases": ["SCHEDULER_EPOCH_STEP"]}
+    found, _ = verdict(tmp_path, model={"type": "lab:Counting"}, request=request)
+    kind, text = cause_of(found)
     assert (kind, "Counting.calls" in text) == ("state-outside", True)
     assert found.finding is not None
     assert found.finding.batch.startswith("validation batch 0")
@@ -79,14 +79,14 @@ def test_state_that_shows_in_the_validation_alone_is_named_too(tmp_path: Path) -
 
 def test_a_generator_that_advances_outside_the_checkpoint_is_named(tmp_path: Path) -> None:
     found, _ = verdict(tmp_path, data={"dataset_name": "lab:Advancing"})
-    kind, text = blamed(found)
+    kind, text = cause_of(found)
     assert kind == "generator-outside"
     assert "Advancing.rng" in text
 
 
 def test_an_unseeded_generator_is_named_with_its_line(tmp_path: Path) -> None:
     found, _ = verdict(tmp_path, data={"dataset_name": "lab:Unseeded"})
-    kind, text = blamed(found)
+    kind, text = cause_of(found)
     assert kind == "unseeded-generator"
     assert "numpy.random.default_rng() at lab.py:" in text
     assert "self.rng = np.random.default_rng()" in text
@@ -95,39 +95,39 @@ def test_an_unseeded_generator_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_code_that_reads_the_clock_is_named_with_its_line(tmp_path: Path) -> None:
-    kind, text = blamed(verdict(tmp_path, model={"type": "lab:Clocked"})[0])
+    kind, text = cause_of(verdict(tmp_path, model={"type": "lab:Clocked"})[0])
     assert kind == "reads-clock"
     assert "time.time() at lab.py:" in text
     assert "time.time() % 1" in text
 
 
-def test_a_kernel_that_varies_is_named_with_its_line(
+def test_a_nondeterministic_kernel_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MTF_CPUS", "2")
-    kind, text = blamed(verdict(tmp_path, model={"type": "lab:Atomic"})[0])
+    kind, text = cause_of(verdict(tmp_path, model={"type": "lab:Atomic"})[0])
     assert kind == "nondeterministic-kernel"
     assert "aten.index_put_" in text
     assert "accumulate=True" in text
     assert "use_deterministic_algorithms(True) the training repeats" in text
 
 
-def test_data_that_depend_on_the_worker_are_told_apart(tmp_path: Path) -> None:
+def test_data_that_depend_on_the_worker_are_recognised(tmp_path: Path) -> None:
     data = {"dataset_name": "lab:PerWorker", "num_workers": 2}
-    assert blamed(verdict(tmp_path, data=data)[0])[0] == "data-workers"
+    assert cause_of(verdict(tmp_path, data=data)[0])[0] == "data-workers"
 
 
 def test_the_order_of_a_set_is_found_in_a_new_interpreter(tmp_path: Path) -> None:
-    found, _ = verdict(tmp_path, kind=Laboratory, data={"dataset_name": "lab:Ordered"})
-    assert blamed(found)[0] == "hash-order"
+    found, _ = verdict(tmp_path, runner=TrainingRunner, data={"dataset_name": "lab:Ordered"})
+    assert cause_of(found)[0] == "hash-order"
 
 
-def test_a_checkpoint_that_no_resume_could_read_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MtfError, match="no resume could read this checkpoint"):
+def test_a_checkpoint_that_a_resume_cannot_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match="a resume cannot read this checkpoint"):
         verdict(tmp_path, model={"type": "lab:Unstorable"})
 
 
-def test_a_training_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_training_that_fails_is_an_error_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(MtfError, match=r"a training failed: .*lab has no 'Nowhere'"):
         verdict(tmp_path, model={"type": "lab:Nowhere"})
 
@@ -135,15 +135,15 @@ def test_a_training_that_fails_is_told_with_its_last_words(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("entrypoint", "is_exact"), [("own_training", True), ("loop", True), ("forgetful_loop", False)]
 )
-def test_entry_points_are_verified_too(entrypoint: str, is_exact: bool, tmp_path: Path) -> None:
+def test_entry_points_are_verified(entrypoint: str, is_exact: bool, tmp_path: Path) -> None:
     phases: list[Any] = ["TRAIN_BATCH_LOAD"] if entrypoint == "own_training" else []
-    found, said = verdict(tmp_path, entrypoint=f"lab:{entrypoint}", order={"phases": phases})
+    found, said = verdict(tmp_path, entrypoint=f"lab:{entrypoint}", request={"phases": phases})
     assert found.exact is is_exact
     if not is_exact:
-        assert blamed(found)[0] == "own-loop"
+        assert cause_of(found)[0] == "own-loop"
     assert any(e["event"] == "interrupted" for e in said)
 
 
-def test_a_phase_that_never_comes_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MtfError, match="never comes to VAL_BATCH_END"):
-        verdict(tmp_path, data={"val_split": None}, order={"phases": ["VAL_BATCH_END"]})
+def test_a_phase_that_never_occurs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match="never reaches VAL_BATCH_END"):
+        verdict(tmp_path, data={"val_split": None}, request={"phases": ["VAL_BATCH_END"]})

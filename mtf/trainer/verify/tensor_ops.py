@@ -1,4 +1,4 @@
-"""Notes every operation on tensors: what went in, what came out, and for which line of code."""
+"""Records every tensor operation: digests of its inputs and outputs, and the line of user code."""
 
 from __future__ import annotations
 
@@ -13,97 +13,104 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.verify.random_sources import source_line
-from mtf.trainer.verify.recorder import LOADS, digest
+from mtf.trainer.verify.batch_records import LOADS, digest
+from mtf.trainer.verify.user_code import source_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mtf.trainer.verify.hidden_state import Own
-    from mtf.trainer.verify.recorder import Place
+    from mtf.trainer.verify.batch_records import BatchPosition
+    from mtf.trainer.verify.user_code import UserCode
 
 OPS = "ops.jsonl"
-_GARBAGE = ("empty", "new_empty", "resize")  # memory that nobody has written yet
-_DEPTH = 40
-_PARTS = {
+_UNINITIALISED = ("empty", "new_empty", "resize")  # their outputs are uninitialised memory
+_MAX_DEPTH = 40  # frames to search for user code
+_STEP_PARTS = {
     Phase.TRAIN_BATCH_BACKWARD: " in the backward pass",
-    Phase.TRAIN_BATCH_OPTIM_STEP: " in the optimizer's step",
+    Phase.TRAIN_BATCH_OPTIM_STEP: " in the optimizer step",
 }
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. The texts are digests, but for ``numbers``."""
+    """One tensor operation; inputs, rng and output are digests."""
 
     place: str  # batch and phase
-    life: int  # which of a training's processes
+    life: int  # number of the process among those of its training
     name: str
-    inputs: str  # of tensors that are only read
-    numbers: str  # all that is not a tensor
-    rng: str  # of the generator that it draws from; empty: it draws from none
+    inputs: str  # tensors that are only read
+    numbers: str  # all other arguments, as text
+    rng: str  # the generator that it draws from, empty if it draws from none
     output: str
-    code: str  # file:line of the user's code, empty where none is on the stack
-    text: str
+    code: str  # file:line of the user's code, empty if none is on the stack
+    text: str  # that line
 
     @property
     def where(self) -> str:
-        """Return the line of code, or the part of a step, in words to follow the operation."""
+        """Return the line of code, or the part of a step, as the end of a sentence."""
         if self.code:
             return f" at {self.code}: `{self.text}`"
-        return _PARTS.get(Phase(self.place.rpartition(".")[2]), "")
+        return _STEP_PARTS.get(Phase(self.place.rpartition(".")[2]), "")
 
 
-class OpNotes(TorchDispatchMode):
-    """While it is entered, each operation of this process is noted."""
+class OpRecorder(TorchDispatchMode):
+    """Records each tensor operation of this process while it is entered."""
 
-    def __init__(self, folder: Path, own: Own, place: Place, phase: Phase, life: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        user_code: UserCode,
+        position: BatchPosition,
+        phase: Phase,
+        life: int,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._own = own
-        self._place = ".".join(map(str, (*place.key, phase)))
+        self._user_code = user_code
+        self._place = ".".join(map(str, (*position.key, phase)))
         self._life = life
-        # a loader that is opened anew in the midst of an epoch does more than one that is open
-        self._only_own = phase in LOADS
+        # a loader that is opened in the middle of an epoch does more than one that is open
+        self._only_user_code = phase in LOADS
         self._path = folder / OPS
         self._lines: list[str] = []
         self._pid = os.getpid()
 
     def __exit__(self, *args: Any) -> None:
-        """Write the notes down."""
+        """Write the recorded operations to the file."""
         super().__exit__(*args)  # type: ignore[no-untyped-call]
-        if os.getpid() == self._pid:  # a data worker may have been forked meanwhile
+        if os.getpid() == self._pid:  # a forked data worker must not write them again
             with self._path.open("a") as file:
                 file.writelines(self._lines)
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Call an operation and note it."""
+        """Call an operation and record it."""
         kwargs = kwargs or {}
         name = str(func)
         read, numbers = _inputs(func, args, kwargs)
         rng = _generator(func, args, kwargs)
         output = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves([output, _written(func, args)]) if _is_value(leaf)]
-        if made and not any(part in name for part in _GARBAGE):
-            self._write(name, read, numbers, rng, digest(made))
+        results = [leaf for leaf in tree_leaves([output, _written(func, args)]) if _is_value(leaf)]
+        if results and not any(part in name for part in _UNINITIALISED):
+            self._write(name, read, numbers, rng, digest(results))
         return output
 
     def _write(self, name: str, read: str, numbers: str, rng: str, output: str) -> None:
-        file, line = self._code()
-        if self._only_own and not file:
+        file, line = self._user_line()
+        if self._only_user_code and not file:
             return
-        code = f"{self._own.short(file)}:{line}" if file else ""
+        code = f"{self._user_code.relative_path(file)}:{line}" if file else ""
         text = source_line(file, line)
         op = Op(self._place, self._life, name, read, numbers, rng, output, code, text)
         self._lines.append(json.dumps(vars(op)) + "\n")
 
-    def _code(self) -> tuple[str, int]:
+    def _user_line(self) -> tuple[str, int]:
         frame = sys._getframe(3)  # noqa: SLF001 -- inspect.stack() reads every source file
-        for _ in range(_DEPTH):
-            if self._own.file(frame.f_code.co_filename):
+        for _ in range(_MAX_DEPTH):
+            if self._user_code.has_file(frame.f_code.co_filename):
                 return frame.f_code.co_filename, frame.f_lineno
-            # beyond our own frames is an entry point, in whose name everything happens
+            # frames above mtf's own are the entry point, which leads to everything
             if frame.f_back is None or frame.f_globals.get("__name__", "").startswith("mtf."):
                 break
             frame = frame.f_back
@@ -111,21 +118,23 @@ class OpNotes(TorchDispatchMode):
 
 
 def read_ops(folder: Path) -> dict[str, list[Op]]:
-    """Return a training's operations by place; the last life's where it was replayed."""
+    """Return a training's operations by place; of a replayed batch, those of the last process."""
     found: dict[str, list[Op]] = {}
     path = folder / OPS
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.endswith("}"):
             op = Op(**json.loads(line))
-            there = found.setdefault(op.place, [])
-            if there and there[-1].life != op.life:
-                there.clear()
-            there.append(op)
+            at_place = found.setdefault(op.place, [])
+            if at_place and at_place[-1].life != op.life:
+                at_place.clear()
+            at_place.append(op)
     return found
 
 
-def first_op(left: Mapping[str, list[Op]], right: Mapping[str, list[Op]]) -> tuple[Op, Op] | None:
-    """Return the first operation that differs in its kind or its output, as both have it."""
+def first_different_op(
+    left: Mapping[str, list[Op]], right: Mapping[str, list[Op]]
+) -> tuple[Op, Op] | None:
+    """Return the first pair of operations that differ in name or output, if any."""
     for place, ours in left.items():
         for a, b in zip(ours, right.get(place, ()), strict=False):
             if (a.name, a.output) != (b.name, b.output):
@@ -134,7 +143,7 @@ def first_op(left: Mapping[str, list[Op]], right: Mapping[str, list[Op]]) -> tup
 
 
 def _inputs(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the digest of the tensors that are only read, and all else as text."""
+    """Return a digest of the tensors that are only read, and all other arguments as text."""
     schema = func._schema.arguments  # noqa: SLF001 -- torch documents it for dispatch modes
     written = {a.name for a in schema if a.alias_info is not None and a.alias_info.is_write}
     named = [*zip([a.name for a in schema], args, strict=False), *kwargs.items()]

@@ -1,4 +1,4 @@
-"""Notes, in a training's own process, what it has computed from which batch."""
+"""Records, inside a training process, the inputs and results of each batch."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.trainer.data.batches import Batches
+    from mtf.trainer.loop.state import ResumeState
+
+    Probe = Callable[[Loop, "BatchPosition", Phase], AbstractContextManager[Any]]
 
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 RECORDS = "records.jsonl"
@@ -32,8 +35,8 @@ _COMPUTING = LOADS | {*_FORWARD, Phase.TRAIN_BATCH_BACKWARD, Phase.TRAIN_BATCH_O
 
 
 @dataclass(frozen=True)
-class Place:
-    """A batch of a training, and the optimizer steps that were done before it."""
+class BatchPosition:
+    """A batch of a training, and the number of optimizer steps before it."""
 
     kind: str  # training or validation
     epoch: int
@@ -42,32 +45,32 @@ class Place:
 
     @property
     def key(self) -> tuple[int, bool, int]:
-        """Return what tells batches apart, in their order."""
+        """Return a key that identifies the batch and sorts batches in their order."""
         return self.epoch, self.kind == "validation", self.batch
 
     def __str__(self) -> str:
-        """Return the place in words."""
+        """Return the position in words."""
         return f"{self.kind} batch {self.batch} of epoch {self.epoch} (optimizer step {self.step})"
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one batch was, and what it came to. ``life`` counts the processes of a training."""
+class BatchRecord:
+    """The inputs of one batch, as a digest, and the values computed from it."""
 
-    place: Place
-    life: int
+    position: BatchPosition
+    life: int  # number of the process among those of its training
     inputs: str
     values: tuple[float, ...]
-    loss: str  # the values' bits
+    loss: str  # digest of the bits of the values
 
 
 @dataclass
-class Recorder:
-    """Watches a training from outside: each batch, each result, and how often each phase comes."""
+class BatchRecorder:
+    """Records each batch and counts how often each phase occurs, by wrapping loop and engine."""
 
     folder: Path
     life: int
-    hook: Callable[[Loop, Phase], AbstractContextManager[Any]] | None = None
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -75,43 +78,45 @@ class Recorder:
         self._values: list[torch.Tensor] = []
 
     def install(self) -> None:
-        """Put itself around the handlers and between loop and engine."""
+        """Wrap the handlers of all phases, and the engine's methods."""
         for phase, handler in list(HANDLERS.items()):
-            HANDLERS[phase] = self._around(phase, handler)
+            HANDLERS[phase] = self._wrapped(phase, handler)
         placed, compute = StepEngine.placed, StepEngine.compute
 
-        def seen_batch(engine: StepEngine, batch: Any) -> Any:
+        def recording_placed(engine: StepEngine, batch: Any) -> Any:
             self._inputs.append(digest(batch))
             return placed(engine, batch)
 
-        def seen_values(engine: StepEngine, function: Callable[[Any], Any], batch: Any) -> Any:
-            found = compute(engine, function, batch)
-            self._values += [leaf for leaf in tree_leaves(found) if torch.is_tensor(leaf)]
-            return found
+        def recording_compute(
+            engine: StepEngine, function: Callable[[Any], Any], batch: Any
+        ) -> Any:
+            result = compute(engine, function, batch)
+            self._values += [leaf for leaf in tree_leaves(result) if torch.is_tensor(leaf)]
+            return result
 
-        StepEngine.placed = seen_batch  # type: ignore[assignment,method-assign]
-        StepEngine.compute = seen_values  # type: ignore[assignment,method-assign]
+        engine_class: Any = StepEngine
+        engine_class.placed, engine_class.compute = recording_placed, recording_compute
 
-    def _around(self, phase: Phase, handler: Callable[[Loop], Phase]) -> Callable[[Loop], Phase]:
-        def watched(loop: Loop) -> Phase:
+    def _wrapped(self, phase: Phase, handler: Callable[[Loop], Phase]) -> Callable[[Loop], Phase]:
+        def recording(loop: Loop) -> Phase:
             self.counts[phase] = self.counts.get(phase, 0) + 1
             if phase in LOADS:
                 self._inputs = []
             self._values = []
-            place = place_of(loop, phase)
+            position = position_of(loop.state, phase)
             with ExitStack() as stack:
-                if self.hook is not None and phase in _COMPUTING:
-                    stack.enter_context(self.hook(loop, phase))
-                following = handler(loop)
+                if self.probe is not None and phase in _COMPUTING:
+                    stack.enter_context(self.probe(loop, position, phase))
+                next_phase = handler(loop)
             if phase in _FORWARD:
-                self._write(place)
-            return following
+                self._write(position)
+            return next_phase
 
-        return watched
+        return recording
 
-    def _write(self, place: Place) -> None:
+    def _write(self, position: BatchPosition) -> None:
         record = {
-            **vars(place),
+            **vars(position),
             "life": self.life,
             "inputs": digest(self._inputs),
             "values": [float(v.item()) for v in self._values if v.numel() == 1],
@@ -121,22 +126,22 @@ class Recorder:
             file.write(json.dumps(record) + "\n")
 
 
-def read_records(folder: Path) -> dict[tuple[int, bool, int], Record]:
-    """Return a training's records by place, in order; the last life's where it was replayed."""
-    found = {}
-    for line in _lines(folder / RECORDS):
+def read_records(folder: Path) -> dict[tuple[int, bool, int], BatchRecord]:
+    """Return a training's records by batch, in order; of a replayed batch, the last record."""
+    records = {}
+    for line in _whole_lines(folder / RECORDS):
         value = json.loads(line)
-        place = Place(value["kind"], value["epoch"], value["batch"], value["step"])
-        found[place.key] = Record(
-            place, value["life"], value["inputs"], tuple(value["values"]), value["loss"]
+        position = BatchPosition(value["kind"], value["epoch"], value["batch"], value["step"])
+        records[position.key] = BatchRecord(
+            position, value["life"], value["inputs"], tuple(value["values"]), value["loss"]
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(records.items()))
 
 
 def first_difference(
-    left: Mapping[Any, Record], right: Mapping[Any, Record]
-) -> tuple[Record, Record] | None:
-    """Return the first batch that two trainings do not agree on, as each has it."""
+    left: Mapping[Any, BatchRecord], right: Mapping[Any, BatchRecord]
+) -> tuple[BatchRecord, BatchRecord] | None:
+    """Return the two records of the first batch that differs between two trainings, if any."""
     for key in sorted(left.keys() & right.keys()):
         ours, theirs = left[key], right[key]
         if (ours.inputs, ours.loss) != (theirs.inputs, theirs.loss):
@@ -153,26 +158,27 @@ def digest(value: Any) -> str:
             out.update(_bits(leaf))
         elif isinstance(leaf, np.ndarray):
             out.update(leaf.tobytes())
-        else:  # the text of other objects often holds their address
+        else:  # the repr of other objects often contains their address
             out.update((repr(leaf) if isinstance(leaf, _PLAIN) else type(leaf).__name__).encode())
     return out.hexdigest()
 
 
-def shorten(batches: int | None, val_batches: int | None) -> None:
-    """Make this process's trainings have no more batches in an epoch than said."""
+def shorten_epochs(batches: int | None, val_batches: int | None) -> None:
+    """Limit the batches of each epoch in all trainings of this process."""
     original = Loop.__post_init__
 
     def shortened(loop: Loop) -> None:
         if batches is not None:
-            loop.train = First(loop.train, batches)
+            loop.train = FirstBatches(loop.train, batches)
         if val_batches is not None and loop.validation is not None:
-            loop.validation = First(loop.validation, val_batches)
+            loop.validation = FirstBatches(loop.validation, val_batches)
         original(loop)
 
-    Loop.__post_init__ = shortened  # type: ignore[assignment,method-assign]
+    loop_class: Any = Loop
+    loop_class.__post_init__ = shortened
 
 
-class First:
+class FirstBatches:
     """The first batches of each epoch."""
 
     def __init__(self, batches: Batches, most: int) -> None:
@@ -180,25 +186,24 @@ class First:
         self._most = most
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the whole has."""
+        """Return any other attribute of the whole."""
         return getattr(self._whole, name)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return min(self._most, len(self._whole))
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the batches of an epoch from number ``start`` on."""
+        """Yield the batches of an epoch, from batch ``start`` on."""
         return islice(self._whole.batches(epoch, start), len(self) - start)
 
 
-def place_of(loop: Loop, phase: Phase) -> Place:
-    """Return the batch that a phase is about."""
-    state = loop.state
+def position_of(state: ResumeState, phase: Phase) -> BatchPosition:
+    """Return the position of the batch that a phase works on."""
     validates = phase.startswith("VAL")
     batch = state.val.batch if validates else state.train.batch
     kind = "validation" if validates else "training"
-    return Place(kind, state.epoch, batch, state.global_step)
+    return BatchPosition(kind, state.epoch, batch, state.global_step)
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
@@ -207,7 +212,7 @@ def _bits(tensor: torch.Tensor) -> bytes:
     return dense.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _lines(path: Path) -> Iterable[str]:
+def _whole_lines(path: Path) -> Iterable[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines() if line.endswith("}")]

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, which may be interrupted: forked, or from the start."""
+"""The processes that train: forked or new, with the interruption that each may get."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ POLL_S = 0.002
 
 @dataclass(frozen=True)
 class Interruption:
-    """A signal that a training gets from itself, right before or after the nth of a phase.
+    """A signal that a training sends to itself, right before or after the nth time of a phase.
 
-    Without a phase: ``delay_s`` seconds after its start.
+    Without a phase, it comes ``delay_s`` seconds after the start.
     """
 
     signum: int
@@ -41,18 +41,18 @@ class Interruption:
 
     @property
     def is_kill(self) -> bool:
-        """Return whether the process dies of it at once."""
+        """Return True if the signal kills the process at once."""
         return self.signum == signal.SIGKILL
 
     def __str__(self) -> str:
-        """Return signal and place in words."""
+        """Return the signal and its place in words."""
         name = signal.Signals(self.signum).name
         if self.phase is None:
             return f"{name} {self.delay_s:.2f} s after the start"
         return f"{name} {'after' if self.after else 'before'} {self.phase} number {self.nth}"
 
     def install(self) -> None:
-        """Make this process interrupt itself."""
+        """Make this process interrupt itself there."""
         signum = signal.Signals(self.signum)
         if self.phase is None:
             signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signum))
@@ -63,7 +63,7 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Trial:
-    """One process of a training: where, with what changes, and what is to be watched."""
+    """What one process of a training does: its folder, changes, interruption and probes."""
 
     run_dir: str
     interruption: Interruption | None = None
@@ -71,19 +71,19 @@ class Trial:
     val_batches: int | None = None
     deterministic: bool = False
     num_workers: int | None = None
-    probed_to: tuple[int, bool, int] | None = None  # the last batch that is looked into in full
+    probed_to: tuple[int, bool, int] | None = None  # the last batch to probe in full
 
     def dumps(self) -> str:
-        """Return it as one line of text."""
+        """Return the trial as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def loads(cls, text: str) -> Trial:
-        """Return what ``dumps`` wrote."""
+        """Return the trial that ``dumps`` wrote."""
         value: dict[str, Any] = json.loads(text)
-        said, to = value["interruption"], value["probed_to"]
-        value["interruption"] = Interruption(**said) if said else None
-        value["probed_to"] = tuple(to) if to else None
+        interruption, last_batch = value["interruption"], value["probed_to"]
+        value["interruption"] = Interruption(**interruption) if interruption else None
+        value["probed_to"] = tuple(last_batch) if last_batch else None
         return cls(**value)
 
     def at(self, folder: Path) -> Trial:
@@ -96,48 +96,47 @@ class Trial:
 
 
 def interrupt_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> None:
-    """Make this process signal itself right before or after the nth ``phase``."""
-    handler, seen = HANDLERS[phase], 0
+    """Make this process signal itself right before or after the nth time of a phase."""
+    handler, count = HANDLERS[phase], 0
 
-    def probed(loop: Loop) -> Phase:
-        nonlocal seen
-        seen += 1
-        if seen == nth and not after:
+    def interrupting(loop: Loop) -> Phase:
+        nonlocal count
+        count += 1
+        if count == nth and not after:
             os.kill(os.getpid(), signum)
-        following = handler(loop)
-        if seen == nth and after:
+        next_phase = handler(loop)
+        if count == nth and after:
             os.kill(os.getpid(), signum)
-        return following
+        return next_phase
 
-    HANDLERS[phase] = probed
+    HANDLERS[phase] = interrupting
 
 
-def outcome(body: Callable[[], None]) -> int:
-    """Call a training and return COMPLETE, STOPPED or FAILED, its traceback said."""
+def exit_code_of(body: Callable[[], None]) -> int:
+    """Run a training and return COMPLETE, STOPPED, or FAILED after printing the traceback."""
     STOP.requested, STOP.signal = False, None
     try:
         body()
     except Stopped:
         return STOPPED
-    except BaseException:  # noqa: BLE001 -- the parent sees the code, people the text
+    except BaseException:  # noqa: BLE001 -- the parent gets the exit code
         traceback.print_exc()
         return FAILED
     return COMPLETE
 
 
-class Child:
-    """A process that trains."""
+class ChildProcess:
+    """A process that trains, with an optional time limit in seconds."""
 
     def __init__(self, pid: int, limit_s: float | None) -> None:
-        """``limit_s``: how long it may take."""
         self._pid = pid
         self._ends_by_s = None if limit_s is None else time.monotonic() + limit_s
 
     def poll(self) -> int | None:
-        """Return how it has ended, None while it runs. One that takes too long is killed.
+        """Return the exit code, or None while it runs; kill it if it exceeds its time limit.
 
         Returns:
-            COMPLETE, STOPPED, FAILED, OVERDUE, or minus the signal that it died of.
+            COMPLETE, STOPPED, FAILED, OVERDUE, or the negative number of the signal that killed it.
         """
         ended, status = os.waitpid(self._pid, os.WNOHANG)
         if ended:
@@ -148,52 +147,54 @@ class Child:
         return None
 
     def wait(self) -> int:
-        """Return how it ends."""
+        """Wait for the process and return its exit code."""
         while (code := self.poll()) is None:
             time.sleep(POLL_S)
         return code
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
 
 
 def fork(
     body: Callable[[], None], *, log: Path | None = None, limit_s: float | None = None
-) -> Child:
-    """Train in a fork of this process, whose output goes to ``log``."""
+) -> ChildProcess:
+    """Train in a fork of this process, with its output in ``log``."""
     sys.stdout.flush()
     sys.stderr.flush()
     if (pid := os.fork()) == 0:
         code = FAILED
         try:
             if log is not None:
-                _write_to(log)
-            code = outcome(body)
+                _redirect_output(log)
+            code = exit_code_of(body)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(code)
-    return Child(pid, limit_s)
+    return ChildProcess(pid, limit_s)
 
 
-def spawn(command: list[str], *, log: Path, limit_s: float | None = None, **env: str) -> Child:
-    """Run a command that ends as a fork does, with other variables if any are given."""
+def spawn(
+    command: list[str], *, log: Path, limit_s: float | None = None, **env: str
+) -> ChildProcess:
+    """Train in a new process, by a command and with further environment variables."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     pid = os.posix_spawn(command[0], command, {**os.environ, **env}, file_actions=actions)
-    return Child(pid, limit_s)
+    return ChildProcess(pid, limit_s)
 
 
-def _write_to(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
-    # whatever the parent has put in their place, say a test's capture
+    # replaces whatever the parent put there, such as pytest's capture
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
