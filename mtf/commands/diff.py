@@ -12,7 +12,7 @@ from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, c
 from mtf.core.vocabulary.ids import label_of, name_of
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
-from mtf.project.run_lookup import find_run, names_of, newest_first
+from mtf.project.run_lookup import find_run, names_of, newest_first, of_newest_submission
 from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.run_access import with_journals
 
@@ -86,7 +86,7 @@ class _Names:
         records = newest_first(self.ledger.runs.values())
         exact = [r for r in records if wish in (*names_of(r), r.grid, r.submission)]
         if exact:
-            return self._runs([r for r in exact if r.submission == exact[0].submission])
+            return self._runs(of_newest_submission(exact))
         repo = self.project.repo
         rev, colon, name = wish.rpartition(":")
         if colon and (commit := repo.find_commit(rev)):

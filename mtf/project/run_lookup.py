@@ -1,4 +1,4 @@
-"""Finds the runs that a person means: by id, name, job id or a unique prefix."""
+"""Finds the runs that a user names: by id, name, job id, unique prefix or `--where`."""
 
 from __future__ import annotations
 
@@ -18,105 +18,110 @@ if TYPE_CHECKING:
 
 
 def names_of(record: RunRecord) -> tuple[str, ...]:
-    """Return all that a run may be called by."""
+    """Return all names of a run."""
     grid = (record.grid, f"{record.grid}/{record.experiment}") if record.grid else ()
     jobs = tuple(a.job_id for a in record.attempts if a.job_id)
     return (record.run, record.experiment, record.label, *grid, *jobs)
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs by submission, the newest submission first, members in order of name."""
+    """Return the runs with the newest submission first, its members in the order of their names."""
     by_member = sorted(records, key=lambda r: r.run)
     return sorted(by_member, key=lambda r: r.run.split("/")[1], reverse=True)
 
 
-def find_run(ledger: Ledger, wish: str) -> RunRecord:
-    """Return the one run that ``wish`` names; of an experiment's runs, the newest.
+def of_newest_submission(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return those of these runs, the newest first, that are in the same submission as the first.
+
+    A name means the newest submission of that name.
+    """
+    return [r for r in records if r.submission == records[0].submission]
+
+
+def find_run(ledger: Ledger, name: str) -> RunRecord:
+    """Return the one run of that name in the newest submission of that name.
 
     Raises:
-        MtfError: none, or several; the message lists them.
+        MtfError: it names no run, or several; the message lists them.
     """
     records = newest_first(ledger.runs.values())
-    exact = [r for r in records if wish in names_of(r)]
+    exact = [r for r in records if name in names_of(r)]
     if exact:
-        newest = [r for r in exact if r.submission == exact[0].submission]
-        return _only(wish, newest)
-    return _only(wish, [r for r in records if any(n.startswith(wish) for n in names_of(r))])
+        return _only(name, of_newest_submission(exact))
+    return _only(name, [r for r in records if any(n.startswith(name) for n in names_of(r))])
 
 
-def _only(wish: str, found: Sequence[RunRecord]) -> RunRecord:
+def _only(name: str, found: Sequence[RunRecord]) -> RunRecord:
     if not found:
-        raise MtfError(f"{wish}: no such run. mtf status lists them")
+        raise MtfError(f"{name}: no such run. mtf status lists them")
     if len(found) > 1:
         shown = "\n".join(f"  {r.run}" for r in found[:10])
         more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
-        raise MtfError(f"{wish}: {len(found)} runs are meant by it, name one:\n{shown}{more}")
+        raise MtfError(f"{name}: names {len(found)} runs. Choose one:\n{shown}{more}")
     return found[0]
 
 
-def find_runs(ledger: Ledger, wishes: Iterable[str]) -> list[RunRecord]:
-    """Return the runs that the wishes name; a grid's name or a submission's id means its members.
+def find_runs(ledger: Ledger, names: Iterable[str]) -> list[RunRecord]:
+    """Return the runs of these names, each once.
+
+    The name of a grid means the members of its newest submission, the id of a submission all its
+    members.
 
     Raises:
-        MtfError: one names nothing.
+        MtfError: a name is that of no run.
     """
     found: dict[str, RunRecord] = {}
-    for wish in wishes:
+    for name in names:
         records = newest_first(ledger.runs.values())
-        group = [r for r in records if wish in (r.grid, r.submission)]
-        if group:
-            group = [r for r in group if r.submission == group[0].submission]
-        for record in group or [find_run(ledger, wish)]:
+        group = [r for r in records if name in (r.grid, r.submission)]
+        for record in of_newest_submission(group) or [find_run(ledger, name)]:
             found[record.run] = record
     return list(found.values())
 
 
-def choose(ledger: Ledger, wishes: Sequence[str], where: Sequence[str]) -> list[RunRecord]:
-    """Return the runs that the wishes name, and without any the newest of each experiment.
-
-    Only those for which all of ``where`` holds.
+def choose(ledger: Ledger, names: Sequence[str], where: Sequence[str]) -> list[RunRecord]:
+    """Return the runs of these names, or the newest of each experiment, that meet all conditions.
 
     Raises:
-        MtfError: a wish names nothing, or a condition cannot be met by any run.
+        MtfError: a name is that of no run, or a condition is not valid.
     """
     tests = [_condition(text) for text in where]
-    if wishes:
-        records = find_runs(ledger, wishes)
+    if names:
+        records = find_runs(ledger, names)
     else:
-        by_name: dict[tuple[str | None, str], RunRecord] = {}
+        newest: dict[tuple[str | None, str], RunRecord] = {}
         for record in newest_first(ledger.runs.values()):
-            by_name.setdefault((record.grid, record.experiment), record)
-        records = list(by_name.values())
+            newest.setdefault((record.grid, record.experiment), record)
+        records = list(newest.values())
     return [record for record in records if all(test(record) for test in tests)]
 
 
-_WORDS: Mapping[str, tuple[str, ...]] = {
+_VALUES: Mapping[str, tuple[str, ...]] = {
     "cause": tuple(cause.value for cause in Cause),
     "state": tuple(state.value for state in RunState),
 }
 
 
 def _condition(text: str) -> Callable[[RunRecord], bool]:
-    """Return the test that ``cause=host-oom,cuda-oom``, ``state=failed`` or ``name=GLOB`` means.
+    """Return the test for ``cause=host-oom,cuda-oom``, ``state=failed`` or ``name=GLOB``.
 
     Raises:
-        UsageError: it means nothing.
+        UsageError: the condition is not valid.
     """
-    field, _, wish = text.partition("=")
-    if field == "name" and wish:
-        return lambda record: any(fnmatchcase(name, wish) for name in names_of(record))
-    if field not in _WORDS or not wish:
+    field, _, value = text.partition("=")
+    if field == "name" and value:
+        return lambda record: any(fnmatchcase(name, value) for name in names_of(record))
+    if field not in _VALUES or not value:
         raise UsageError(f"--where {text}: write cause=..., state=... or name=GLOB")
-    words = frozenset(wish.split(","))
-    for word in words.difference(_WORDS[field]):
-        raise UsageError(
-            f"--where {text}: no {field} {word!r}. {did_you_mean(word, _WORDS[field])}"
-        )
-    return lambda record: getattr(record, field) in words
+    wanted = frozenset(value.split(","))
+    for word in wanted.difference(_VALUES[field]):
+        near = did_you_mean(word, _VALUES[field])
+        raise UsageError(f"--where {text}: no {field} {word!r}. {near}")
+    return lambda record: getattr(record, field) in wanted
 
 
 def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:
-    """Return the runs whose id or name matches one of the globs (all, when there is none)."""
+    """Return the runs with a name that matches one of the globs; all runs without a glob."""
     return [
         r
         for r in newest_first(ledger.runs.values())

@@ -218,39 +218,6 @@ def test_a_broken_template_is_said_before_anything_is_claimed(tmp_path: Path) ->
     assert lab.git("for-each-ref", "refs/heads/mtf") == ""
 
 
-def test_the_python_face_submits_through_the_same_ledger(tmp_path: Path) -> None:
-    lab = make_lab(tmp_path, {})
-    code = """
-from mtf.errors import MtfError
-from mtf.framework import ModelTrainingFramework, ParameterGrid
-lab = ModelTrainingFramework(".")
-base = {"model": {"type": "mlp", "hidden_size": 16, "num_layers": 1}, "data": {"dataset_name": "digits", "num_workers": 0},
-        "training": {"max_epochs": 1, "use_amp": False}, "optimizer": {"type": "adamw", "lr": 1e-2}}
-made = lab.create_experiment({"experiment_name": "one", **base})
-assert made.config["optimizer"]["weight_decay"] == 0.01, made.config
-grid = ParameterGrid("widths").add_parameter("model.hidden_size", [8, 16])
-runs = lab.run_grid_search(base, [grid], local=True)
-assert len(runs) == 2
-assert [r.state for r in runs.wait(0.3)] == ["completed"] * 2
-assert lab.run_grid_search(base, [grid], local=True).ids == runs.ids
-run = lab.run_experiment({"experiment_name": "one", **base}, local=True)
-assert lab.run_experiment(made, local=True) == run, (made, run)
-print(run.wait(0.3).state, runs.best().best.name)
-try:
-    lab.run_experiment({"experiment_name": "tuned", "init_from": "widht", **base}, local=True)
-except MtfError as e:
-    print(e)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=lab.path, capture_output=True, text=True, timeout=120)  # fmt: skip
-    first, second = done.stdout.splitlines()
-    assert first == "completed val_loss", done.stderr
-    assert second == (
-        "tuned has init_from: widht, and no run or spec is called so. Did you mean 'widths'?"
-    )
-    assert set(states(runs(lab)).values()) == {"completed"}
-    assert mtf_json(lab.path, "plan", "--prune", "--format", "json")["actions"] == []
-
-
 def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"endless.yaml": spec("endless", pause=0.05, epochs=500)})
     sync_until(lab, lambda f: f["endless"]["state"] == "running")

@@ -117,3 +117,15 @@ def test_a_link_out_of_the_folder_is_told_and_not_followed(repo: Repo) -> None:
     assert mtf(repo.path, "validate", code=1).stdout == (
         "experiments/link.yaml:1:1: a symbolic link: a spec must be a file\n"
     )
+
+
+def test_warnings_alone_pass(repo: Repo) -> None:
+    doubtful = SINGLE.replace("num_workers: 0", "num_workers: 4")
+    repo.commit({"experiments/alone.yaml": doubtful})
+    for words in ([], ["experiments/alone.yaml"], ["--rev", "HEAD"], ["--range", "HEAD~1..HEAD"]):
+        done = mtf(repo.path, "validate", *words, code=0)
+        assert "warning: data.num_workers" in done.stdout
+        assert done.stderr.startswith("0 errors, 1 warning")
+    repo.write({"experiments/alone.yaml": doubtful.replace("max_epochs", "max_epoch")})
+    repo.git("add", "-A")
+    assert "max_epochs" in mtf(repo.path, "validate", "--staged", code=1).stdout
