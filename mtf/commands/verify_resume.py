@@ -33,10 +33,21 @@ if TYPE_CHECKING:
     from mtf.spec.load import Loaded
 
 PHASES = (
-    "INIT", "TRAIN_START_EPOCH", "TRAIN_BATCH_LOAD", "TRAIN_BATCH_FORWARD", "TRAIN_BATCH_BACKWARD",
-    "TRAIN_BATCH_OPTIM_STEP", "SCHEDULER_BATCH_STEP", "TRAIN_BATCH_END", "SCHEDULER_EPOCH_STEP",
-    "VAL_START_EPOCH", "VAL_BATCH_LOAD", "VAL_BATCH_FORWARD", "VAL_BATCH_END", "EPOCH_END",
-)  # fmt: skip
+    "INIT",
+    "TRAIN_START_EPOCH",
+    "TRAIN_BATCH_LOAD",
+    "TRAIN_BATCH_FORWARD",
+    "TRAIN_BATCH_BACKWARD",
+    "TRAIN_BATCH_OPTIM_STEP",
+    "SCHEDULER_BATCH_STEP",
+    "TRAIN_BATCH_END",
+    "SCHEDULER_EPOCH_STEP",
+    "VAL_START_EPOCH",
+    "VAL_BATCH_LOAD",
+    "VAL_BATCH_FORWARD",
+    "VAL_BATCH_END",
+    "EPOCH_END",
+)
 _EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # what a training is shortened to
 _SILENCE_S = 3600.0  # without a word, the trainings are given up
 _LOG, _SCRIPT = "verify.log", "job.sh"
@@ -165,14 +176,20 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
         "training": training,
         "data": data,
         "checkpoint": {
-            **config["checkpoint"], "every_n_steps": 2, "every_n_epochs": 1,
-            "every_n_minutes": None, "keep_last": 2,
+            **config["checkpoint"],
+            "every_n_steps": 2,
+            "every_n_epochs": 1,
+            "every_n_minutes": None,
+            "keep_last": 2,
         },
         "logging": {
-            **config["logging"], "use_wandb": False, "tensorboard": False, "csv": False,
+            **config["logging"],
+            "use_wandb": False,
+            "tensorboard": False,
+            "csv": False,
             "log_scalars_every_n_steps": 1,
         },
-    }  # fmt: skip
+    }
     return Shortened({**config, **sections}, batches, tuple(notes))
 
 
@@ -215,17 +232,27 @@ def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
     """Return the configuration's section on where the code is: in the work tree, not pinned."""
     name = experiment.name
     return {
-        "run": name, "submission": name, "experiment": name, "grid": experiment.grid, "key": "",
-        "commit": "", "code_dir": str(root), "manifest": "", "repository": str(root),
-    }  # fmt: skip
+        "run": name,
+        "submission": name,
+        "experiment": name,
+        "grid": experiment.grid,
+        "key": "",
+        "commit": "",
+        "code_dir": str(root),
+        "manifest": "",
+        "repository": str(root),
+    }
 
 
 def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes: Wishes) -> None:
     config = {**short.config, "mtf": _place(experiment, prepared.root)}
     request = {
-        "batches": short.batches, "val_batches": _VAL_BATCHES, "phases": list(wishes.phases),
-        "stops": wishes.stops, "jobs": wishes.jobs,
-    }  # fmt: skip
+        "batches": short.batches,
+        "val_batches": _VAL_BATCHES,
+        "phases": list(wishes.phases),
+        "stops": wishes.stops,
+        "jobs": wishes.jobs,
+    }
     texts = {
         rundir.CONFIG: rundir.render_yaml(config),
         "request.json": json.dumps(request),

@@ -52,9 +52,12 @@ class ParameterGrid:
     def as_spec(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return the grid spec this stands for, over ``base``."""
         return {
-            "kind": "grid", "name": self.name, "base": dict(base), "parameters": self.parameters,
+            "kind": "grid",
+            "name": self.name,
+            "base": dict(base),
+            "parameters": self.parameters,
             **self.options,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

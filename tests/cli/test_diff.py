@@ -153,17 +153,21 @@ def test_a_run_against_what_is_committed_now(repo: Repo) -> None:
 
 
 def test_a_grid_pairs_its_members_by_their_values(repo: Repo) -> None:
-    repo.commit({
-        "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
-        "experiments/search.yaml": GRID.replace("[1, 2]", "[2, 3]"),
-    })  # fmt: skip
+    repo.commit(
+        {
+            "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
+            "experiments/search.yaml": GRID.replace("[1, 2]", "[2, 3]"),
+        }
+    )
     lines = text(diffed(repo, "main~1:search", "search"))
     assert lines[3] == "configuration (2 pairs of equal parameters)"
     assert lines[4] == "  ~ model.hidden_size 16 -> 32 (2 of 2 pairs)"
     assert [line for line in lines if "only in" in line] == [
-        "  - only in A: search/lr=0.001,seed=1", "  - only in A: search/lr=0.01,seed=1",
-        "  + only in B: search/lr=0.001,seed=3", "  + only in B: search/lr=0.01,seed=3",
-    ]  # fmt: skip
+        "  - only in A: search/lr=0.001,seed=1",
+        "  - only in A: search/lr=0.01,seed=1",
+        "  + only in B: search/lr=0.001,seed=3",
+        "  + only in B: search/lr=0.01,seed=3",
+    ]
     one = text(diffed(repo, "search/lr=0.001,seed=3", "search/lr=0.01,seed=3"))
     assert one[4:6] == ["  ~ optimizer.lr 0.001 -> 0.01", ""]
     with pytest.raises(MtfError, match=r"Name one of them, like search/lr=0\.001,seed=2"):

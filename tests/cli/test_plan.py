@@ -27,12 +27,14 @@ def planned(repo: Repo, *args: str) -> list[str]:
 
 
 def test_a_dirty_work_tree_changes_nothing(repo: Repo) -> None:
-    repo.write({
-        "experiments/alone.yaml": SINGLE.replace("alone", "changed"),
-        "experiments/new.yaml": SINGLE.replace("alone", "new"),
-        "experiments/broken.yaml": "kind: [",
-        "mtf.yaml": "nonsense: true\n",
-    })  # fmt: skip
+    repo.write(
+        {
+            "experiments/alone.yaml": SINGLE.replace("alone", "changed"),
+            "experiments/new.yaml": SINGLE.replace("alone", "new"),
+            "experiments/broken.yaml": "kind: [",
+            "mtf.yaml": "nonsense: true\n",
+        }
+    )
     repo.git("add", "experiments/new.yaml")
     assert planned(repo) == ["alone"]
 
@@ -113,10 +115,14 @@ class TestErrors:
         assert repo.git("for-each-ref", "refs/heads") == repo.git("for-each-ref", "refs/heads/main")
 
     def test_a_broken_spec_names_every_mistake(self, command: str, repo: Repo) -> None:
-        repo.commit({
-            "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast").replace("hidden_size", "hidden_siz"),
-            "experiments/second.yaml": "kind: experiment\nkind: grid\n",
-        })  # fmt: skip
+        repo.commit(
+            {
+                "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast").replace(
+                    "hidden_size", "hidden_siz"
+                ),
+                "experiments/second.yaml": "kind: experiment\nkind: grid\n",
+            }
+        )
         done = mtf(repo.path, command, code=1)
         told = done.stdout if command == "plan" else done.stderr
         lines = [line.removeprefix("error: ") for line in told.splitlines() if ".yaml:" in line]

@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 def test_a_broken_policy_fails_everywhere_and_stops_no_other_spec(tmp_path: Path) -> None:
     rules = "executor: local\npolicies: {max_runs: 3, require: [owner]}\n"
     owned = "owner: me\n"
-    repo = make_repo(tmp_path / "r", {
-        "mtf.yaml": rules, "experiments/alone.yaml": SINGLE + owned,
-        "experiments/base.yaml": BASE + owned, "experiments/search.yaml": GRID,
-    })  # fmt: skip
+    repo = make_repo(
+        tmp_path / "r",
+        {
+            "mtf.yaml": rules,
+            "experiments/alone.yaml": SINGLE + owned,
+            "experiments/base.yaml": BASE + owned,
+            "experiments/search.yaml": GRID,
+        },
+    )
     said = "experiments/search.yaml:2:7: search: 4 runs, 3 are allowed [max_runs]"
     assert said in mtf(repo.path, "validate", code=1).stdout
     found = mtf_json(repo.path, "plan", "--format", "json", code=1)
     assert [a["experiment"] for a in found["actions"]] == ["alone"]
     assert found["held"] == 4
-    assert "1 to submit, 0 unchanged, 4 held back by policies" in mtf(repo.path, "plan", code=1).stdout  # fmt: skip
+    assert (
+        "1 to submit, 0 unchanged, 4 held back by policies" in mtf(repo.path, "plan", code=1).stdout
+    )
     synced = mtf(repo.path, "sync", "--only", "search", code=3)
     assert f"search: 4 of its runs are not submitted: {said}" in synced.stderr

@@ -64,7 +64,12 @@ def test_a_base_that_changes_shows_in_each_grid_and_is_said_once(repo: Repo) -> 
     assert counts(found) == {"changed": 10}
     assert found.untouched == 6
     [one] = summarise(found.specs)
-    assert (one.change.key, one.change.old, one.change.new, one.runs) == ("model.hidden_size", "16", "32", 10)  # fmt: skip
+    assert (one.change.key, one.change.old, one.change.new, one.runs) == (
+        "model.hidden_size",
+        "16",
+        "32",
+        10,
+    )
     assert one.specs == ("search", "second")
 
 
@@ -137,7 +142,12 @@ def test_a_review_says_which_active_runs_are_cancelled(repo: Repo) -> None:
 
 def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:
     repo.git("checkout", "-q", "main")
-    repo.commit({"src/net.py": "1", "experiments/code.yaml": SINGLE.replace("alone", "code") + "rerun_on: [src]\n"})  # fmt: skip
+    repo.commit(
+        {
+            "src/net.py": "1",
+            "experiments/code.yaml": SINGLE.replace("alone", "code") + "rerun_on: [src]\n",
+        }
+    )
     repo.git("checkout", "-q", "-B", "feature")
     repo.commit({"src/net.py": "2"})
     found = review(repo)
@@ -147,9 +157,13 @@ def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:
 
 def test_a_config_group_that_changes_shows_in_the_specs_that_use_it(repo: Repo) -> None:
     pytest.importorskip("hydra")
-    composed = SINGLE.replace("alone", "composed").replace("optimizer: {type: adamw, lr: 1e-3}", "defaults: [optimizer: fast]")  # fmt: skip
+    composed = SINGLE.replace("alone", "composed").replace(
+        "optimizer: {type: adamw, lr: 1e-3}", "defaults: [optimizer: fast]"
+    )
     repo.git("checkout", "-q", "main")
-    repo.commit({"experiments/composed.yaml": composed, "conf/optimizer/fast.yaml": "type: sgd\nlr: 0.1\n"})  # fmt: skip
+    repo.commit(
+        {"experiments/composed.yaml": composed, "conf/optimizer/fast.yaml": "type: sgd\nlr: 0.1\n"}
+    )
     repo.git("checkout", "-q", "-B", "feature")
     repo.commit({"conf/optimizer/fast.yaml": "type: sgd\nlr: 0.2\n"})
     [one] = summarise(review(repo).specs)
@@ -164,14 +178,21 @@ def test_what_main_has_got_since_the_branch_is_not_a_removal(repo: Repo) -> None
 
 
 def test_mistakes_are_in_the_comment_and_fail_the_command(repo: Repo) -> None:
-    repo.commit({
-        "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast"),
-        "experiments/twin.yaml": SINGLE.replace("alone", "x3"),
-        "experiments/from.yaml": SINGLE.replace("alone", "from") + "init_from: nobody\n",
-    })  # fmt: skip
+    repo.commit(
+        {
+            "experiments/alone.yaml": SINGLE.replace("lr: 1e-3", "lr: fast"),
+            "experiments/twin.yaml": SINGLE.replace("alone", "x3"),
+            "experiments/from.yaml": SINGLE.replace("alone", "from") + "init_from: nobody\n",
+        }
+    )
     text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown", code=1).stdout
     assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: ")
-    for said in ("experiments/alone.yaml:6:", "experiments/twin.yaml:2:18", "experiments/x3.yaml:2:18", "nobody"):  # fmt: skip
+    for said in (
+        "experiments/alone.yaml:6:",
+        "experiments/twin.yaml:2:18",
+        "experiments/x3.yaml:2:18",
+        "nobody",
+    ):
         assert said in text
     assert "**❌ 4 mistakes.**" in text
     assert "removed" not in text  # what cannot be read is not what is gone
@@ -200,7 +221,9 @@ class TestPolicies:
     def test_what_this_change_breaks_is_refused_and_nothing_else(self, ruled: Repo) -> None:
         ruled.commit({"experiments/search.yaml": GRID.replace("[1, 2]", "[1, 2, 3]")})
         found = review(ruled)
-        assert [(p.path, p.line, p.rule) for p in found.problems] == [("experiments/search.yaml", 2, "max_runs")]  # fmt: skip
+        assert [(p.path, p.line, p.rule) for p in found.problems] == [
+            ("experiments/search.yaml", 2, "max_runs")
+        ]
         assert found.is_refused
         assert mtf(ruled.path, "plan", "--base", "main", code=1).stdout.count("[max_runs]") == 1
 
@@ -226,11 +249,13 @@ class TestPolicies:
 
 def test_only_what_may_differ_is_parsed(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     """And yet the same is found as when all is parsed."""
-    repo.commit({
-        "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
-        "experiments/x2.yaml": SINGLE.replace("alone", "renamed"),
-        "experiments/from.yaml": SINGLE.replace("alone", "from") + "init_from: x4\n",
-    })  # fmt: skip
+    repo.commit(
+        {
+            "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
+            "experiments/x2.yaml": SINGLE.replace("alone", "renamed"),
+            "experiments/from.yaml": SINGLE.replace("alone", "from") + "init_from: x4\n",
+        }
+    )
     quick = review(repo)
     assert quick.untouched == 4  # alone, x0, x1, x3
     monkeypatch.setattr(comparing, "touched", lambda one, other, _: {*one, *other})

@@ -30,10 +30,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATUS_KEYS = {
-    "run", "submission", "experiment", "grid", "branch", "commit", "sync", "state", "reason",
-    "executor", "job_id", "attempts", "epoch", "step", "checkpoint", "metrics", "claimed_at",
-    "submitted_at", "started_at", "finished_at",
-}  # fmt: skip
+    "run",
+    "submission",
+    "experiment",
+    "grid",
+    "branch",
+    "commit",
+    "sync",
+    "state",
+    "reason",
+    "executor",
+    "job_id",
+    "attempts",
+    "epoch",
+    "step",
+    "checkpoint",
+    "metrics",
+    "claimed_at",
+    "submitted_at",
+    "started_at",
+    "finished_at",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +75,12 @@ def test_a_committed_grid_is_trained_once_and_read_back_from_git(tmp_path: Path)
         assert Path(checkpoint["path"]).stat().st_size == checkpoint["bytes"]
         folder = Path(run["run_dir"])
         assert (folder / "checkpoints" / "latest.ckpt").resolve() == Path(checkpoint["path"])
-        assert {"config.yaml", "journal.jsonl", f"{run['job_id']}.out", f"{run['job_id']}.sbatch"} <= {p.name for p in folder.iterdir()}  # fmt: skip
+        assert {
+            "config.yaml",
+            "journal.jsonl",
+            f"{run['job_id']}.out",
+            f"{run['job_id']}.sbatch",
+        } <= {p.name for p in folder.iterdir()}
         proof = next(f for f in rundir.read_journal(folder) if f["event"] == "proof")
         assert proof["commit"] == head
         assert proof["packages"]["torch"].startswith("2.")
@@ -94,16 +116,27 @@ def test_a_committed_grid_is_trained_once_and_read_back_from_git(tmp_path: Path)
 
 
 def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
-    lab = make_lab(tmp_path, {
-        "slow.yaml": spec("slow", pause=0.06, epochs=3),
-        "broken.yaml": spec("broken", model="Broken"),
-    })  # fmt: skip
+    lab = make_lab(
+        tmp_path,
+        {
+            "slow.yaml": spec("slow", pause=0.06, epochs=3),
+            "broken.yaml": spec("broken", model="Broken"),
+        },
+    )
     found = sync_until(
         lab, lambda f: f["slow"]["state"] == "running" and (f["slow"]["step"] or 0) > 0
     )
     mtf(lab.path, "preempt", "slow")
-    sync_until(lab, lambda f: f["slow"]["state"] == "preempted" or (f["slow"]["started_at"] and _starts(f["slow"]) > 1))  # fmt: skip
-    found = sync_until(lab, lambda f: f["slow"]["state"] == "completed" and f["broken"]["state"] == "failed")  # fmt: skip
+    sync_until(
+        lab,
+        lambda f: (
+            f["slow"]["state"] == "preempted"
+            or (f["slow"]["started_at"] and _starts(f["slow"]) > 1)
+        ),
+    )
+    found = sync_until(
+        lab, lambda f: f["slow"]["state"] == "completed" and f["broken"]["state"] == "failed"
+    )
     assert found["broken"]["reason"].startswith("ValueError: the flux is out of range (models.py:")
     assert "the flux is out of range" in mtf(lab.path, "logs", "broken", "--err").stdout
     assert (found["broken"]["cause"], found["slow"]["cause"]) == ("code-error", "completed")
@@ -121,9 +154,19 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     assert "stopped" in events
 
     # the interrupted training is bit for bit what an uninterrupted one is
-    push(lab, {"experiments/twin.yaml": spec("twin", pause=0.0, epochs=3),
-               "experiments/endless.yaml": spec("endless", pause=0.05, epochs=500)})  # fmt: skip
-    found = sync_until(lab, lambda f: "twin" in f and f["twin"]["state"] == "completed" and f["endless"]["state"] == "running")  # fmt: skip
+    push(
+        lab,
+        {
+            "experiments/twin.yaml": spec("twin", pause=0.0, epochs=3),
+            "experiments/endless.yaml": spec("endless", pause=0.05, epochs=500),
+        },
+    )
+    found = sync_until(
+        lab,
+        lambda f: (
+            "twin" in f and f["twin"]["state"] == "completed" and f["endless"]["state"] == "running"
+        ),
+    )
     assert found["twin"]["metrics"] == found["slow"]["metrics"]
 
     torn, whole = _idle_requests(found["endless"])
@@ -140,7 +183,9 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
         lab, lambda f: f["endless"]["state"] == "running" and _starts(f["endless"]) > 1
     )
     assert len(found["endless"]["attempts"]) == 2
-    starts = [f for f in rundir.read_journal(Path(found["endless"]["run_dir"])) if f["event"] == "started"]  # fmt: skip
+    starts = [
+        f for f in rundir.read_journal(Path(found["endless"]["run_dir"])) if f["event"] == "started"
+    ]
     assert starts[1]["step"] > 0
 
     # a removed spec cancels nothing, pruning does
@@ -202,7 +247,9 @@ def test_a_sync_holds_the_lock_of_its_clone(tmp_path: Path) -> None:
         "from mtf.commands.sync import sync_lock\n"
         "with sync_lock(open_project(Path('.'))): print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code], cwd=lab.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=lab.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdout is not None
     assert holder.stdin is not None
     holder.stdout.readline()
@@ -260,7 +307,11 @@ def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
     push(lab, {"experiments/whole.yaml": spec("whole", epochs=3)})
     mtf(lab.path, "sync", "--wait", "--interval", "0.3")
     found = runs(lab)
-    assert [f["epoch"] for f in rundir.read_journal(Path(found["longer"]["run_dir"])) if f["event"] == "metrics"] == [3]  # fmt: skip
+    assert [
+        f["epoch"]
+        for f in rundir.read_journal(Path(found["longer"]["run_dir"]))
+        if f["event"] == "metrics"
+    ] == [3]
     assert found["longer"]["metrics"] == found["whole"]["metrics"]
 
 
@@ -275,18 +326,23 @@ def test_a_name_that_nobody_has_stops_what_asks_for_it(tmp_path: Path) -> None:
 
 
 def test_a_broken_spec_stops_what_is_new_of_it_and_nothing_else(tmp_path: Path) -> None:
-    lab = make_lab(tmp_path, {"a.yaml": spec("a", epochs=1), "long.yaml": spec("long", pause=0.05, epochs=500)})  # fmt: skip
+    lab = make_lab(
+        tmp_path, {"a.yaml": spec("a", epochs=1), "long.yaml": spec("long", pause=0.05, epochs=500)}
+    )
     mtf(lab.path, "sync")
     sync_until(lab, lambda f: (f["a"]["state"], f["long"]["state"]) == ("completed", "running"))
     lab.git("rm", "-q", "experiments/long.yaml")  # unread specs orphan nothing, so prune nothing
-    push(lab, {
-        "experiments/a.yaml": spec("a").replace("lr: 1e-2", "lr: fast"),
-        "experiments/tuned.yaml": spec("tuned") + "init_from: a\n",  # the changed one
-        "experiments/b.yaml": spec("b", epochs=1),
-        "experiments/search.yaml": "kind: grid\nname: search\nbase: a.yaml\nparameters: {training.seed: [1]}\n",
-        "experiments/unread.yaml": "kind: [\nname: c\n",
-        "experiments/c.yaml": spec("c"),
-    })  # fmt: skip
+    push(
+        lab,
+        {
+            "experiments/a.yaml": spec("a").replace("lr: 1e-2", "lr: fast"),
+            "experiments/tuned.yaml": spec("tuned") + "init_from: a\n",  # the changed one
+            "experiments/b.yaml": spec("b", epochs=1),
+            "experiments/search.yaml": "kind: grid\nname: search\nbase: a.yaml\nparameters: {training.seed: [1]}\n",
+            "experiments/unread.yaml": "kind: [\nname: c\n",
+            "experiments/c.yaml": spec("c"),
+        },
+    )
     done = mtf(lab.path, "sync", "--prune", "--json", code=1)
     said = json.loads(done.stdout)
     assert [run.split("/")[0] for run in said["submitted"]] == ["b"]

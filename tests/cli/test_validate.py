@@ -61,7 +61,12 @@ def test_staged_means_the_index_not_the_disk(repo: Repo) -> None:
 
 def test_revisions_and_ranges(repo: Repo) -> None:
     bad = repo.commit({"experiments/alone.yaml": BROKEN})
-    good = repo.commit({"experiments/alone.yaml": SINGLE, "experiments/other.yaml": BROKEN.replace("alone", "other")})  # fmt: skip
+    good = repo.commit(
+        {
+            "experiments/alone.yaml": SINGLE,
+            "experiments/other.yaml": BROKEN.replace("alone", "other"),
+        }
+    )
     mtf(repo.path, "validate", "--rev", bad, code=1)
     mtf(repo.path, "validate", "--range", f"{bad}..{good}", code=1)
     last = repo.commit({"experiments/alone.yaml": SINGLE.replace("1e-3", "2e-3")})

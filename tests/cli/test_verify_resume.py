@@ -61,11 +61,15 @@ CONFIG: dict[str, Any] = {
     "init_from": {"run": "another"},
 }
 FINDING: dict[str, Any] = {
-    "stage": "interruption", "interruption": "SIGKILL after EPOCH_END number 1", "places": 3,
-    "first": "model/w: 1 of 2 values, by 0.5 at most", "at_resume": True,
-    "batch": "training batch 0 of epoch 1 (optimizer step 4)", "losses": [1.0, 2.0],
+    "stage": "interruption",
+    "interruption": "SIGKILL after EPOCH_END number 1",
+    "places": 3,
+    "first": "model/w: 1 of 2 values, by 0.5 at most",
+    "at_resume": True,
+    "batch": "training batch 0 of epoch 1 (optimizer step 4)",
+    "losses": [1.0, 2.0],
     "row": [{"step": 5}, None],
-}  # fmt: skip
+}
 
 
 STARTED = {"device": "cpu", "torch": "2.13.0", "python": "3.11.7"}
@@ -206,9 +210,14 @@ def test_a_verdict_to_be_shown_says_what_was_proved_on_what_in_what_time() -> No
     rows += [{"phase": "EPOCH_END", "stops": 2, "kills": 2, "exact": 4}]
     chain = {"interruptions": 10, "trainings": 2, "exact": True}
     verdict = {
-        "exact": True, "seconds": 9.4, "trainings": 11, "processes": 29, "at_once": 2,
-        "tensors": 27, "bytes": 329_000,
-    }  # fmt: skip
+        "exact": True,
+        "seconds": 9.4,
+        "trainings": 11,
+        "processes": 29,
+        "at_once": 2,
+        "tensors": 27,
+        "bytes": 329_000,
+    }
     assert verdict_text(verdict, Proved("alone", STARTED, rows, chain)).splitlines() == [
         "exact: alone ends in the same bits, however it is interrupted",
         "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times one"

@@ -54,7 +54,9 @@ SUBMISSIONS = st.dictionaries(
 def test_a_grids_name_means_the_members_of_its_newest_submission(
     submissions: dict[tuple[str, str], set[str]],
 ) -> None:
-    ledger = ledger_of(member(g, name, at) for (g, at), names in submissions.items() for name in names)  # fmt: skip
+    ledger = ledger_of(
+        member(g, name, at) for (g, at), names in submissions.items() for name in names
+    )
     for grid in {grid for grid, _ in submissions}:
         newest = max(at for g, at in submissions if g == grid)
         expected = {f"{grid}/{newest}/cccccccc/{name}" for name in submissions[grid, newest]}
@@ -65,7 +67,9 @@ def test_a_grids_name_means_the_members_of_its_newest_submission(
 def test_a_submissions_id_means_all_its_members_however_old(
     submissions: dict[tuple[str, str], set[str]],
 ) -> None:
-    ledger = ledger_of(member(g, name, at) for (g, at), names in submissions.items() for name in names)  # fmt: skip
+    ledger = ledger_of(
+        member(g, name, at) for (g, at), names in submissions.items() for name in names
+    )
     for (grid, at), names in submissions.items():
         submission = f"{grid}/{at}/cccccccc"
         expected = {f"{submission}/{name}" for name in names}
@@ -77,7 +81,9 @@ def test_a_members_name_means_its_newest_run(submissions: dict[tuple[str, str], 
     newest: dict[str, str] = {}
     for (grid, at), names in sorted(submissions.items(), key=lambda item: item[0][1]):
         newest |= {f"{grid}/{name}": f"{grid}/{at}/cccccccc/{name}" for name in names}
-    ledger = ledger_of(member(g, name, at) for (g, at), names in submissions.items() for name in names)  # fmt: skip
+    ledger = ledger_of(
+        member(g, name, at) for (g, at), names in submissions.items() for name in names
+    )
     for name, run in newest.items():
         assert find_run(ledger, name).run == run
         assert ids(find_runs(ledger, [name])) == [run]
@@ -93,20 +99,27 @@ def test_an_experiments_name_means_its_newest_run(times: set[str]) -> None:
 
 @given(st.lists(st.sampled_from(["search", "alone", f"search/{TIMES[0]}/cccccccc", "search/lr=1"])))
 def test_several_names_mean_the_runs_of_each_and_each_run_once(names: list[str]) -> None:
-    ledger = ledger_of([
-        *(member("search", name, at) for name in ("lr=1", "lr=2") for at in TIMES[:2]),
-        single("alone", TIMES[0]),
-    ])  # fmt: skip
+    ledger = ledger_of(
+        [
+            *(member("search", name, at) for name in ("lr=1", "lr=2") for at in TIMES[:2]),
+            single("alone", TIMES[0]),
+        ]
+    )
     found = ids(find_runs(ledger, names))
     assert len(found) == len(set(found))
     assert set(found) == {run for name in names for run in ids(find_runs(ledger, [name]))}
 
 
 def test_a_job_id_names_its_run() -> None:
-    ledger = ledger_of([
-        replace(single(name, TIMES[0]), attempts=(replace(single(name, TIMES[0]).attempt, job_id=JobId(job)),))
-        for name, job in (("one", "71"), ("two", "72"))
-    ])  # fmt: skip
+    ledger = ledger_of(
+        [
+            replace(
+                single(name, TIMES[0]),
+                attempts=(replace(single(name, TIMES[0]).attempt, job_id=JobId(job)),),
+            )
+            for name, job in (("one", "71"), ("two", "72"))
+        ]
+    )
     assert find_run(ledger, "72").experiment == "two"
 
 
@@ -152,12 +165,14 @@ def ended(name: str, state: RunState, cause: str, *, at: str = TIMES[1]) -> RunR
     return replace(made, attempts=(attempt,))
 
 
-LEDGER = ledger_of([
-    ended("small", RunState.FAILED, "host-oom"),
-    ended("large", RunState.FAILED, "cuda-oom"),
-    ended("late", RunState.TIMEOUT, "time-limit"),
-    ended("large", RunState.FAILED, "host-oom", at=TIMES[0]),  # of an older submission
-])  # fmt: skip
+LEDGER = ledger_of(
+    [
+        ended("small", RunState.FAILED, "host-oom"),
+        ended("large", RunState.FAILED, "cuda-oom"),
+        ended("late", RunState.TIMEOUT, "time-limit"),
+        ended("large", RunState.FAILED, "host-oom", at=TIMES[0]),  # of an older submission
+    ]
+)
 
 
 @pytest.mark.parametrize(
