@@ -341,6 +341,8 @@ def _change(old: RunRecord, new: RunRecord) -> str:
     if old.state is not new.state:
         why = f" ({new.reason})" if new.reason else ""
         return f"{old.state} -> {new.state}{why}"
+    if new.retry_at is not None and old.retry_at is None:
+        return f"attempt {len(new.attempts)} ended ({new.reason})"
     if old.sync is not new.sync:
         return f"{old.sync} -> {new.sync}"
     return "progress"

@@ -54,22 +54,27 @@ def observe(
     record = replace(with_progress(record, progress), observed_at=iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
-    if progress != NOTHING and progress.token != record.attempt.token:  # an earlier attempt's
-        progress = replace(
-            progress,
-            starts=0,
-            idle_starts=0,
-            started_at=None,
-            stopped=None,
-            stopped_before=None,
-            failed=None,
-            refused=None,
-            unsaved=None,
-        )
+    progress = _of_newest_attempt(progress, record)
     cause = _cause(record, job, progress, now)
     if cause is None:
         return _alive(record, job, progress)
     return _ended(record, job, progress, cause, retry=retry, now=now)
+
+
+def _of_newest_attempt(progress: Progress, record: RunRecord) -> Progress:
+    """Return the progress without what an earlier attempt's job wrote about its starts and end."""
+    if progress == NOTHING or progress.token == record.attempt.token:
+        return progress
+    return replace(
+        progress,
+        starts=0,
+        started_at=None,
+        stopped=None,
+        stopped_before=None,
+        failed=None,
+        refused=None,
+        unsaved=None,
+    )
 
 
 def _cause(
@@ -173,10 +178,12 @@ def doomed(
     """
     if job is None or record.cancel_requested or STANDINGS[job.state].run is None:
         return None
+    if not job.restarts:
+        return None
+    progress = _of_newest_attempt(progress, record)
     running = job.state in (JobState.RUNNING, JobState.SUSPENDED)
-    ours = progress.token in (None, record.attempt.token)
-    lives = progress.idle_starts - running if ours and progress.starts else job.restarts
-    if not job.restarts or lives < retry.max_attempts:
+    lives = progress.idle_starts - running if progress.starts else job.restarts
+    if lives < retry.max_attempts:
         return None
     last = progress.stopped or progress.stopped_before
     cause = Cause.TIME_LIMIT if last == "SIGUSR1" else Cause.PREEMPTED

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf import rundir
-from mtf.core.planner.journal_reader import Progress, fold
+from mtf.core.planner.journal_reader import Progress, fold, with_progress
 from mtf.core.vocabulary.ids import Token
-from tests.core.planner.worlds import iso
+from mtf.ledger.codec import decode_run, encode_run
+from tests.core.planner.worlds import experiment, iso, record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,10 +44,29 @@ def test_the_pace_is_that_of_the_newest_start() -> None:
     assert (again.step, again.steps_per_s, again.eta_s) == (5, None, None)
 
 
-def test_nan_is_never_the_best() -> None:
-    found = fold([STARTED, metrics(1, float("nan")), metrics(2, 0.1)], "/r")
+@given(
+    st.sampled_from(["min", "max"]),
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=6),
+)
+def test_the_best_is_the_first_of_the_best_values_that_are_numbers(
+    mode: str, values: list[float]
+) -> None:
+    start = {**STARTED, "mode": mode}
+    found = fold([start, *(metrics(n, value) for n, value in enumerate(values))], "/r")
+    numbers = [(n, value) for n, value in enumerate(values) if not math.isnan(value)]
+    if not numbers:
+        assert found.best is None
+        return
+    epoch, value = (max if mode == "max" else min)(numbers, key=lambda pair: pair[1])
     assert found.best is not None
-    assert found.best.value == 0.1
+    assert (found.best.epoch, found.best.value, found.best.mode) == (epoch, value, mode)
+
+
+def test_a_start_that_names_no_monitor_keeps_the_one_before() -> None:
+    resumed = {"event": "started", "at": iso(2), "token": "b"}
+    found = fold([STARTED, metrics(1, 0.5), resumed, metrics(2, 0.9), metrics(3, 0.7)], "/r")
+    assert found.best is not None
+    assert (found.best.name, found.best.value, found.best.mode) == ("val_accuracy", 0.9, "max")
 
 
 def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() -> None:
@@ -78,8 +99,11 @@ _EVENTS = st.sampled_from(["started", "proof", "progress", "metrics", "checkpoin
 
 
 @given(st.lists(st.builds(lambda event, fact: {**fact, "event": event}, _EVENTS, _FACTS)))
-def test_no_fact_is_fatal(facts: list[dict[str, Any]]) -> None:
-    fold(facts, "/r")
+def test_whatever_a_journal_holds_its_record_can_be_written_and_read_again(
+    facts: list[dict[str, Any]],
+) -> None:
+    found = with_progress(record(experiment()), fold(facts, "/r"))
+    assert decode_run(encode_run(found)) == found
 
 
 def test_a_time_that_is_none_is_no_time() -> None:
@@ -99,10 +123,12 @@ def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
 
 
 @given(st.binary())
-def test_no_bytes_in_a_journal_are_fatal(tmp_path_factory: Any, raw: bytes) -> None:
+def test_a_line_is_read_whatever_bytes_stand_before_it(tmp_path_factory: Any, raw: bytes) -> None:
     folder = tmp_path_factory.mktemp("journal")
     (folder / rundir.JOURNAL).write_bytes(raw)
-    fold(rundir.read_journal(folder), "/r")
+    rundir.append_journal(folder, "progress", {"epoch": 2, "step": 9})
+    found = fold(rundir.read_journal(folder), "/r")
+    assert (found.epoch, found.step) == (2, 9)
 
 
 def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:

@@ -300,6 +300,20 @@ def test_a_retry_waits_for_its_backoff() -> None:
     assert kinds(decide(world(SPEC, records=(due,)))) == [Resume]
 
 
+def test_a_run_whose_cancellation_is_requested_is_not_continued_when_it_is_due() -> None:
+    for minutes in (-1, 0):
+        waiting = record(ALONE, retry_at=iso(minutes), cancel_requested=True)
+        assert Resume not in kinds(decide(world(SPEC, records=(waiting,))))
+
+
+def test_an_attempt_that_ended_before_it_was_seen_running_is_reported() -> None:
+    run = record(ALONE, state=RunState.PENDING)
+    lost = job(JobState.NODE_FAILURE, node="n1")
+    (action,) = decide(world(SPEC, records=(run,), jobs=(lost,))).actions
+    assert action.record.state is RunState.PENDING  # as before: another attempt follows
+    assert action.reason == "attempt 1 ended (node-failure of n1; to be continued)"
+
+
 def test_a_forgotten_job_is_lost_only_after_long_silence() -> None:
     recent = record(ALONE, attempt={"submitted_at": iso(-5)})
     assert decide(world(SPEC, records=(recent,))).is_empty
@@ -385,6 +399,16 @@ def test_what_is_for_another_cluster_waits_for_its_controller() -> None:
     assert [a.run.split("/")[0] for a in made.actions] == ["alone"]
     assert made.unchanged == 0
     assert made.notes == (f"{theirs.name}: 1 of its runs wait for the controller of cluster big",)
+
+
+@pytest.mark.parametrize("sync", Sync)
+def test_nothing_is_pruned_while_a_spec_cannot_be_read(sync: Sync) -> None:
+    running = record(ALONE, state=RunState.RUNNING, sync=sync)
+    unread = world(records=(running,), jobs=(job(JobState.RUNNING),), specs_read=False)
+    assert Cancel not in kinds(decide(unread, Policy(prune=True)))
+    claim = record(ALONE, state=RunState.CLAIMED, sync=sync, attempt={"job_id": None})
+    unread = world(records=(claim,), specs_read=False)
+    assert Cancel not in kinds(decide(unread, Policy(prune=True)))
 
 
 def test_while_a_spec_cannot_be_read_nothing_is_orphaned_and_the_others_go_on() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.plan import Policy, World, plan
-from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Resume, Submit
+from mtf.core.vocabulary.actions import Cancel, Rebuild, Record, Repin, Resume, Submit
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint
 from mtf.core.vocabulary.states import OVER, JobState, RunState
@@ -122,6 +122,22 @@ def test_a_run_with_a_live_job_never_gets_another(w: World, prune: bool) -> None
             attempt = w.records[action.run].attempt
             view = w.live["slurm"].get((attempt.token, attempt.index))
             assert view is None or view.state not in alive
+
+
+@given(worlds(), st.booleans())
+def test_a_run_whose_cancellation_is_requested_gets_no_other_attempt(w: World, prune: bool) -> None:
+    asked = {r.run for r in w.records.values() if r.cancel_requested and r.job_id}
+    made = plan(w, Policy(prune=prune), NOW)
+    assert not [a for a in made.actions if isinstance(a, Resume) and a.run in asked]
+
+
+@given(worlds())
+def test_nothing_is_cancelled_by_pruning_while_a_spec_cannot_be_read(w: World) -> None:
+    unread = replace(w, specs_read=False)
+    pruned = plan(unread, Policy(prune=True), NOW).actions
+    assert [a for a in pruned if isinstance(a, Cancel)] == [
+        a for a in plan(unread, Policy(), NOW).actions if isinstance(a, Cancel)
+    ]
 
 
 @given(worlds())

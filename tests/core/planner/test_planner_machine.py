@@ -339,6 +339,11 @@ class Clusters(RuleBasedStateMachine):
         keys = [record.key for record in self.records.values()]
         assert len(keys) == len(set(keys))
 
+    def is_at_rest(self) -> bool:
+        """Return True if nothing will ever happen again; a run that waits for its back-off is not."""
+        over = all(record.is_over for record in self.records.values())
+        return over and self.plan().is_empty and not self.live()
+
     def teardown(self) -> None:
         """Let things calm down: everything that was asked for comes to an end, and stays there."""
         if not hasattr(self, "specs"):
@@ -354,7 +359,7 @@ class Clusters(RuleBasedStateMachine):
                 self.start(job)
             for job in self.of(JobState.RUNNING):
                 self.finish(job)
-            if self.plan().is_empty and not self.live():
+            if self.is_at_rest():
                 break
         assert self.plan().is_empty, self.plan().actions
         recorded = {record.key: record for record in self.records.values()}
@@ -365,6 +370,21 @@ class Clusters(RuleBasedStateMachine):
         assert done == set(self.complete), "a run is complete when its training says so"
         self.no_two_jobs_of_a_run_train_at_once()
         self.nothing_trains_twice()
+
+
+def test_a_run_that_waits_for_its_back_off_is_not_at_rest() -> None:
+    clusters = Clusters()
+    clusters.begin()
+    clusters.commit("a", seed=0, size=1)
+    clusters.sync("fine", prune=False, readable=True)
+    clusters.start(clusters.jobs[0])
+    clusters.end(clusters.jobs[0], JobState.NODE_FAILURE)
+    clusters.sync("fine", prune=False, readable=True)
+    assert clusters.plan().is_empty
+    assert not clusters.live()
+    assert not clusters.is_at_rest()
+    clusters.teardown()
+    assert [record.state for record in clusters.records.values()] == ["completed"]
 
 
 TestClusters = Clusters.TestCase

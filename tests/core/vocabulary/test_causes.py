@@ -12,7 +12,7 @@ import pytest
 from mtf.core.planner.journal_reader import Progress, fold
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.planner.run_update import LONGEST_WAIT, Retry
-from mtf.core.vocabulary.actions import Resume
+from mtf.core.vocabulary.actions import Resume, Submit
 from mtf.core.vocabulary.causes import Cause, cause_of_error
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint
@@ -34,6 +34,8 @@ from tests.core.planner.worlds import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from mtf.core.vocabulary.records import RunRecord
 
 ALONE = experiment(seed=1)
@@ -202,6 +204,78 @@ def test_an_attempt_that_a_person_asks_for_begins_the_count_anew() -> None:
     next_one = changed_record(resume, (Token("b" * 16), 0), BY)
     assert next_one.attempt.changes == {"slurm.mem": "16G"}  # an automatic attempt keeps it
     assert not next_one.attempt.asked
+
+
+def test_changes_of_retries_add_up_and_the_newest_counts() -> None:
+    run = record(ALONE, state=RunState.FAILED)
+    for number, changes in enumerate(
+        [{"slurm.mem": "16G", "slurm.qos": "low"}, {"slurm.time": "02:00:00"}, {"slurm.mem": "32G"}]
+    ):
+        asked = Resume(run.run, run, "mtf retry", asked=True, changes=changes)
+        run = changed_record(asked, (Token(f"{number:016x}"), 0), BY)
+        run = replace(with_job(run, JobId(str(number)), iso()), state=RunState.FAILED)
+    assert run.attempt.changes == {"slurm.mem": "32G", "slurm.qos": "low", "slurm.time": "02:00:00"}
+    assert run.attempts[1].changes == {
+        "slurm.mem": "16G",
+        "slurm.qos": "low",
+    }  # what a job had is not rewritten
+
+
+def test_an_earlier_attempts_starts_are_not_counted_for_the_newest() -> None:
+    start = record(ALONE, state=RunState.RUNNING)
+    earlier = replace(lives(*["start", "SIGUSR1"] * 4), token=Token("b" * 16))
+    for restarts, doomed in ((1, False), (3, True)):
+        view = job(JobState.PENDING, restarts=restarts)
+        seen = world(SPEC, records=(start,), jobs=(view,), progress={start.run: earlier})
+        made = plan(seen, Policy(), NOW)
+        assert (Cancel in kinds(made)) == doomed
+        if doomed:  # SIGUSR1 was sent to the earlier attempt
+            assert first_record(made).attempt.outcome == Cause.PREEMPTED
+
+
+# -- back-off, with a clock to turn ----------------------------------------------------------------
+
+
+def fails(run: RunRecord, now: datetime, step: int) -> RunRecord:
+    """Return the record once the run's job was lost with its node, the checkpoint at ``step``."""
+    said = Progress(token=run.attempt.token, checkpoint=Checkpoint("/c", step, "s", 1))
+    lost = job(JobState.NODE_FAILURE, token=run.attempt.token, job_id=run.job_id)
+    seen = world(SPEC, records=(run,), jobs=(lost,), progress={run.run: said})
+    return first_record(plan(seen, Policy(retry=Retry(max_attempts=9)), now))
+
+
+def resumed(run: RunRecord, now: datetime) -> RunRecord | None:
+    """Return the record of the run's next attempt, with its job; None while none is due."""
+    made = plan(world(SPEC, records=(run,)), Policy(), now)
+    if not made.actions:
+        return None
+    (action,) = made.actions
+    assert isinstance(action, Resume)
+    token = Token(f"{len(run.attempts):016x}")
+    return with_job(changed_record(action, (token, 0), BY), JobId(token), iso())
+
+
+def test_the_wait_grows_with_each_fruitless_attempt_and_progress_resets_it() -> None:
+    now, run = NOW, record(ALONE, state=RunState.RUNNING)
+    for step, seconds in ((0, 60), (0, 120), (0, 240), (7, 0), (7, 60), (7, 120), (9, 0)):
+        run = fails(run, now, step)
+        if seconds:
+            assert resumed(run, now + timedelta(seconds=seconds - 1)) is None
+        now += timedelta(seconds=seconds)
+        following = resumed(run, now)
+        assert following is not None, (step, seconds)
+        run = following
+
+
+def test_a_claim_is_given_up_when_its_lease_ends_and_not_before() -> None:
+    ends = NOW + timedelta(seconds=BY.lease_s)
+    submit = plan(world(SPEC), Policy(), NOW).actions[0]
+    assert isinstance(submit, Submit)
+    claim = changed_record(submit, (TOKEN, 0), BY)
+    assert plan(world(SPEC, records=(claim,)), Policy(), ends - timedelta(seconds=1)).is_empty
+    (action,) = plan(world(SPEC, records=(claim,)), Policy(), ends).actions
+    assert isinstance(action, Resume)
+    assert action.fence
 
 
 # -- submissions that come to nothing --------------------------------------------------------------
