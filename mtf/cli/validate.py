@@ -94,7 +94,8 @@ def report_checked(checked: Checked, style: str) -> None:
     errors = sum(p.is_error for p in checked.problems)
     warnings = len(checked.problems) - errors
     if checked.problems:
-        inform(f"{count(errors, 'error')}, {count(warnings, 'warning')} in {files_text}")
+        counts = [count(n, noun) for n, noun in ((errors, "error"), (warnings, "warning")) if n]
+        inform(f"{', '.join(counts)} in {files_text}")
     else:
         inform(f"{files_text} checked: no problems" if checked.files else "no specs to check here")
     if errors:

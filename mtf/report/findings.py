@@ -16,7 +16,8 @@ def findings_text(findings: Sequence[Row], themes: Sequence[str]) -> str:
     """Return a block for each finding, errors first, then the clean themes and the totals."""
     lines = []
     for theme, severity, what, where, repair in sorted(findings, key=lambda f: f[1] != "error"):
-        lines += [f"{severity}: {theme}: {what}", f"  where:  {where}", f"  repair: {repair}"]
+        text = "\n  ".join(filter(None, what.splitlines()))
+        lines += [f"{severity}: {theme}: {text}", f"  where:  {where}", f"  repair: {repair}"]
     found = {finding[0] for finding in findings}
     clean = [theme for theme in themes if theme not in found]
     lines += [f"ok: {', '.join(clean)}"] if clean else []

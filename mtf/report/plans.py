@@ -91,7 +91,7 @@ def verdict(plan: Plan) -> str:
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:
-        return f"Plan: nothing to do, {count(plan.unchanged, 'run')} up to date{waiting}."
+        return f"Plan: nothing to do, {plan.unchanged} unchanged{waiting}."
     counts = Counter(_VERBS[type(a)] for a in plan.actions)
     verbs = dict.fromkeys(_VERBS.values())
     todo = ", ".join(f"{counts[verb]} to {verb}" for verb in verbs if counts[verb])

@@ -142,7 +142,8 @@ def run_page(
         "key": record.key,
     }
     lines = [f"{name:<11}{value}" for name, value in facts.items() if value]
-    lines += [f"{'metrics':<11}" + ", ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())]
+    metrics = ", ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())
+    lines.append(f"{'metrics':<11}{metrics or '-'}")
     lines += ["", "attempts"]
     for number, a in enumerate(record.attempts, 1):
         ended = f"{a.outcome} {a.reason}".strip() if a.outcome else "active"

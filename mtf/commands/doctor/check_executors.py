@@ -9,6 +9,7 @@ from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.sync import executors_of
 from mtf.core.vocabulary.ids import Token, job_name
 from mtf.errors import ExecutorUnavailableError
+from mtf.executor.slurm.programs import configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,6 @@ def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
     """Find settings of the cluster that lose the ends of jobs, or do not requeue them."""
     if checkup.executor != "slurm":
         return
-    from mtf.executor.slurm.programs import configuration
-
     try:
         config = configuration()
     except ExecutorUnavailableError as e:

@@ -34,7 +34,7 @@ def folders(checkup: Checkup) -> Iterator[Finding]:
                 rerun = f"mtf cancel {record.run}; mtf retry {record.run}"
             yield Finding(
                 "error",
-                f"{record.run} is {record.state}, but its folder is gone: it cannot continue",
+                f"{record.run} is {record.state}, but its folder is gone, with its checkpoints",
                 str(folder),
                 f"restore the folder from a copy, or run it again: {rerun}",
             )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from mtf.reconcile.executors import resolve_executor
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -40,8 +42,6 @@ class Checkup:
     @cached_property
     def executor(self) -> str:
         """Return the name of the executor that gets new jobs."""
-        from mtf.reconcile.executors import resolve_executor
-
         return resolve_executor(self.project.settings.executor)
 
 

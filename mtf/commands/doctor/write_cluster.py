@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
 from mtf import rundir
 from mtf.errors import MtfError, SpecError
 from mtf.executor.slurm.cluster_query import read_facts
@@ -40,9 +43,7 @@ def write_facts(where: Path) -> Path:
 
 def with_section(text: str, section: dict[str, Any]) -> str:
     """Return the text of an mtf.yaml with its ``cluster`` replaced."""
-    import ruamel.yaml
-
-    yaml = ruamel.yaml.YAML()
+    yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1 << 16  # keep the user's long lines
     settings = yaml.load(text)
@@ -57,8 +58,6 @@ def with_section(text: str, section: dict[str, Any]) -> str:
 
 def _inline_lists(value: Any) -> Any:
     """Return a value whose lists, with the mappings in them, are written on one line."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
     if isinstance(value, dict):
         return CommentedMap({key: _inline_lists(item) for key, item in value.items()})
     if isinstance(value, list):
