@@ -27,7 +27,7 @@ from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.storage.journal import Journal, monitored
 from mtf.trainer.storage.scalars import Scalars
-from mtf.trainer.tracking.tracking import Tracking, tracking_of
+from mtf.trainer.tracking.tracking import Tracking, build_tracking
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -155,7 +155,7 @@ class GenericTrainer:
         return loop
 
     def _tracking(self) -> Tracking:
-        return tracking_of(self._config, self._run_dir, self._engine, self._wandb_run)
+        return build_tracking(self._config, self._run_dir, self._engine, self._wandb_run)
 
     def _resume(self, loop: Loop) -> None:
         zero, store = self._fabric.is_global_zero, self._saving.store

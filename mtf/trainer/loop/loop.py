@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mtf.trainer.loop.objective import Objective, Totals
     from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
-    from mtf.trainer.tracking.progress_bar import Standing
+    from mtf.trainer.tracking.progress_bar import ProgressStatus
 
 # Where several ranks have all come to: there they agree whether to stop or to save.
 _MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
@@ -143,7 +143,9 @@ class Loop:
         self.batch = self.engine.placed(next(self._batches))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
-            self._progress.seen(self.state.epoch, step, self._observer.of_batch(self.batch, step))
+            self._progress.seen(
+                self.state.epoch, step, self._observer.observe_batch(self.batch, step)
+            )
         return Phase.TRAIN_BATCH_FORWARD
 
     def train_batch_forward(self) -> Phase:
@@ -173,7 +175,7 @@ class Loop:
         state = self.state
         if self._observer is not None:
             step = state.global_step + 1
-            self._progress.seen(state.epoch, step, self._observer.of_gradients(step))
+            self._progress.seen(state.epoch, step, self._observer.observe_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
@@ -311,7 +313,7 @@ class Loop:
         if step % self._log_every == 0:
             self._log_step()
         if self._observer is not None:
-            self._progress.seen(self.state.epoch, step, self._observer.of_parameters(step))
+            self._progress.seen(self.state.epoch, step, self._observer.observe_parameters(step))
         every = self._save_every
         if every is not None and step % every == 0:
             self.save_is_due = True
@@ -353,7 +355,7 @@ class Loop:
         batch = self.batch if state.phase is Phase.TRAIN_BATCH_END else None
         self._progress.progress(state, batches, batch)
 
-    def standing(self) -> Standing:
+    def standing(self) -> ProgressStatus:
         """Return where the training is, as people want to know it; called from any thread."""
         return self._progress.standing(self.state, self._num_val_batches)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.trainer.loop.objective import num_samples
-from mtf.trainer.tracking.progress_bar import Standing
-from mtf.trainer.tracking.throughput import Mark
+from mtf.trainer.tracking.progress_bar import ProgressStatus
+from mtf.trainer.tracking.throughput import ProgressMark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,12 +57,12 @@ class ProgressReport:
             batches: of this rank, those done in all epochs.
             batch: one whose size tells that of the others; None: there is none at hand.
         """
-        pace, total = self.tracking.pace, self.length.steps
-        pace.mark(Mark(time.monotonic(), state.global_step, batches))
+        throughput, total = self.tracking.throughput, self.length.steps
+        throughput.add(ProgressMark(time.monotonic(), state.global_step, batches))
         self.journal.progress(
             state.epoch, state.global_step, total,
-            steps_per_s=pace.steps_per_s, samples_per_s=self._samples_per_s(batch),
-            eta_s=pace.eta_s(total),
+            steps_per_s=throughput.steps_per_s, samples_per_s=self._samples_per_s(batch),
+            eta_s=throughput.eta_s(total),
         )  # fmt: skip
 
     def _samples_per_s(self, batch: Any) -> float | None:
@@ -70,22 +70,22 @@ class ProgressReport:
         if batch is not None:
             with suppress(Exception):  # batches may be anything; only the rate needs it
                 self._batch_size = max(self._batch_size, num_samples(batch))
-        batches_per_s = self.tracking.pace.batches_per_s
+        batches_per_s = self.tracking.throughput.batches_per_s
         if batches_per_s is None or not self._batch_size:
             return None
         return batches_per_s * self._batch_size * self.world_size
 
-    def standing(self, state: ResumeState, num_val_batches: int) -> Standing:
+    def standing(self, state: ResumeState, num_val_batches: int) -> ProgressStatus:
         """Return where the training is, as people want to know it; called from any thread."""
-        pace, total = self.tracking.pace, self.length.steps
+        throughput, total = self.tracking.throughput, self.length.steps
         validating = state.phase.startswith("VAL_")
-        return Standing(
+        return ProgressStatus(
             epoch=min(state.epoch + 1, self.length.epochs),
             max_epochs=self.length.epochs,
             step=state.global_step,
             total_steps=total,
             loss=self.loss,
-            steps_per_s=pace.steps_per_s,
-            eta_s=pace.eta_s(total),
+            steps_per_s=throughput.steps_per_s,
+            eta_s=throughput.eta_s(total),
             validation=(state.val.batch, num_val_batches) if validating else None,
         )

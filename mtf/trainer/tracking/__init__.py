@@ -1,1 +1,1 @@
-"""What people watch: scalars mirrored to W&B, TensorBoard and CSV, progress and throughput."""
+"""Shows a training: mirrors to W&B, TensorBoard and CSV, throughput, and a progress bar."""

@@ -1,4 +1,4 @@
-"""Mirrors in the run folder, written by Fabric's loggers: TensorBoard's events and a CSV file."""
+"""Mirrors in the run folder, written by Fabric's loggers: TensorBoard events and a CSV file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
-from mtf.trainer.tracking.mirrors import edges, shown
+from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mtf.trainer.tracking.mirrors import End
+    from mtf.trainer.tracking.mirrors import TrainingEnd
 
 TENSORBOARD, CSV = "tensorboard", "csv"
-SAVE_EVERY_S = 1.0  # a save opens the file: not for each of many rows that are rebuilt
+SAVE_EVERY_S = 1.0  # each save opens the file, and a start shows many rows at once
 
 
 class TensorBoardMirror:
-    """Events for TensorBoard, in ``tensorboard/`` of the run folder."""
+    """Writes all rows as TensorBoard events to ``tensorboard/`` in the run folder."""
 
     name = "tensorboard"
 
@@ -31,43 +31,43 @@ class TensorBoardMirror:
         self._logger: Any = None
 
     def open(self) -> None:
-        """Begin the events anew.
+        """Remove earlier events and start new ones.
 
         Raises:
-            MtfError: nothing that writes them is installed.
+            MtfError: neither tensorboard nor tensorboardX is installed.
         """
         if not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-            raise MtfError("the package is not installed here: pip install tensorboard")
+            raise MtfError("not installed: pip install tensorboard")
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
         shutil.rmtree(self._run_dir / TENSORBOARD, ignore_errors=True)
         self._logger = TensorBoardLogger(self._run_dir, name=TENSORBOARD, version="", flush_secs=10)
 
-    def show(self, number: int, row: Mapping[str, Any]) -> None:  # noqa: ARG002 -- a mirror's
+    def show(self, number: int, row: Mapping[str, Any]) -> None:  # noqa: ARG002 -- part of Mirror
         """Add a row's events."""
-        seen, step = shown(row), row["step"]
-        self._logger.log_metrics(seen.numbers, step)
-        for name, histogram in seen.histograms.items():
+        values, step = row_values(row), row["step"]
+        self._logger.log_metrics(values.numbers, step)
+        for name, histogram in values.histograms.items():
             self._add_histogram(name, histogram, step)
-        for name, path in seen.images.items():
+        for name, path in values.images.items():
             self._add_image(name, self._run_dir / path, step)
 
-    def close(self, end: End) -> None:  # noqa: ARG002 -- a mirror's
-        """Write what waits."""
+    def close(self, end: TrainingEnd) -> None:  # noqa: ARG002 -- part of Mirror
+        """Write the last rows to the file."""
         self._logger.finalize("")
 
     def _add_histogram(self, name: str, histogram: Mapping[str, Any], step: int) -> None:
-        counts, borders = histogram["counts"], edges(histogram)
-        middles = [(a + b) / 2 for a, b in pairwise(borders)]
-        pairs = list(zip(counts, middles, strict=True))
+        counts, edges = histogram["counts"], bin_edges(histogram)
+        centres = [(a + b) / 2 for a, b in pairwise(edges)]
+        pairs = list(zip(counts, centres, strict=True))
         self._logger.experiment.add_histogram_raw(
             name,
             min=histogram["low"],
             max=histogram["high"],
             num=sum(counts),
-            sum=sum(count * middle for count, middle in pairs),
-            sum_squares=sum(count * middle**2 for count, middle in pairs),
-            bucket_limits=list(borders[1:]),
+            sum=sum(count * centre for count, centre in pairs),
+            sum_squares=sum(count * centre**2 for count, centre in pairs),
+            bucket_limits=list(edges[1:]),
             bucket_counts=counts,
             global_step=step,
         )
@@ -82,7 +82,7 @@ class TensorBoardMirror:
 
 
 class CSVMirror:
-    """The numbers of all rows, in ``csv/metrics.csv`` of the run folder."""
+    """Writes the numbers of all rows to ``csv/metrics.csv`` in the run folder."""
 
     name = "csv"
 
@@ -92,19 +92,19 @@ class CSVMirror:
         self._saved_at_s = 0.0
 
     def open(self) -> None:
-        """Begin the file anew."""
+        """Remove the earlier file and start a new one."""
         from lightning.fabric.loggers.csv_logs import CSVLogger
 
         shutil.rmtree(self._run_dir / CSV, ignore_errors=True)
         self._logger = CSVLogger(self._run_dir, name=CSV, version="")
 
-    def show(self, number: int, row: Mapping[str, Any]) -> None:  # noqa: ARG002 -- a mirror's
-        """Add a row; the file gets it within the next second's rows, or at the end."""
-        self._logger.experiment.log_metrics(dict(shown(row).numbers), row["step"])
+    def show(self, number: int, row: Mapping[str, Any]) -> None:  # noqa: ARG002 -- part of Mirror
+        """Add a row; the file is saved with the first row after a second, and at the end."""
+        self._logger.experiment.log_metrics(dict(row_values(row).numbers), row["step"])
         if time.monotonic() - self._saved_at_s > SAVE_EVERY_S:
             self._logger.save()
             self._saved_at_s = time.monotonic()
 
-    def close(self, end: End) -> None:  # noqa: ARG002 -- a mirror's
-        """Write what waits."""
+    def close(self, end: TrainingEnd) -> None:  # noqa: ARG002 -- part of Mirror
+        """Write the last rows to the file."""
         self._logger.save()

@@ -1,7 +1,7 @@
-"""Mirrors of a run's rows: they are shown elsewhere too, and no mirror can fail a training.
+"""Mirrors show a run's rows of scalars elsewhere too; a failing mirror never fails a training.
 
-A mirror is rebuilt from the rows of before at each start: what a preemption cut off is not there
-twice, and what a killed process had not yet written is not missing.
+At each start a mirror is rebuilt from the rows so far. So rows that a resume cuts off and writes
+again are not shown twice, and rows that a killed process had not yet sent are not lost.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class End:
-    """How a training has ended: complete, asked to stop (and to be continued), or failed."""
+class TrainingEnd:
+    """How a training ended: complete, stopped (and to be resumed), or failed."""
 
     complete: bool
     stopped: bool = False
 
 
 class Mirror(Protocol):
-    """Where rows are shown. Any exception ends it, and only it."""
+    """A place where rows are shown. If it raises an exception, it alone is given up."""
 
     name: str
 
     def open(self) -> None:
-        """Begin anew: all rows follow."""
+        """Start from nothing: all rows so far will follow."""
 
     def show(self, number: int, row: Mapping[str, Any]) -> None:
-        """Show a row; ``number`` counts the run's rows from 0."""
+        """Show a row; ``number`` counts the rows of the run from 0."""
 
-    def close(self, end: End) -> None:
-        """Finish what is begun, in bounded time."""
+    def close(self, end: TrainingEnd) -> None:
+        """Write or send the last rows, in bounded time."""
 
 
 class Mirrors:
-    """All mirrors of a run (perhaps none)."""
+    """All mirrors of a run, which may be none."""
 
     def __init__(self, mirrors: Iterable[Mirror] = ()) -> None:
-        self._closed, self._open = list(mirrors), list[Mirror]()
+        self._not_opened, self._open = list(mirrors), list[Mirror]()
         self._number = 0
 
-    def follow(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Open them and show the rows of before, which nobody reads where there is no mirror."""
-        self._open, self._closed = self._closed, []
+    def open(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Open the mirrors and show the rows so far, which are not read if there is no mirror."""
+        self._open, self._not_opened = self._not_opened, []
         for mirror in list(self._open):
-            self._dare(mirror, mirror.open)
+            self._guarded(mirror, mirror.open)
         if self._open:
             for row in rows:
                 self.show(row)
@@ -60,38 +60,38 @@ class Mirrors:
     def show(self, row: Mapping[str, Any]) -> None:
         """Show the next row."""
         for mirror in list(self._open):
-            self._dare(mirror, partial(mirror.show, self._number, row))
+            self._guarded(mirror, partial(mirror.show, self._number, row))
         self._number += 1
 
-    def close(self, end: End) -> None:
-        """End those that are open."""
+    def close(self, end: TrainingEnd) -> None:
+        """Close the open mirrors."""
         for mirror in list(self._open):
-            self._dare(mirror, partial(mirror.close, end))
+            self._guarded(mirror, partial(mirror.close, end))
         self._open = []
 
-    def _dare(self, mirror: Mirror, act: Callable[[], None]) -> None:
+    def _guarded(self, mirror: Mirror, action: Callable[[], None]) -> None:
         try:
-            act()
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
+            action()
+        except Exception as e:  # noqa: BLE001 -- tracking must not fail the training
             self._open.remove(mirror)
-            why = str(e) if isinstance(e, MtfError) else f"{type(e).__name__}: {e}"
-            say(f"{mirror.name}: {why}. The training goes on; {SCALARS} has it all")
+            reason = str(e) if isinstance(e, MtfError) else f"{type(e).__name__}: {e}"
+            say(f"{mirror.name}: {reason}. Training continues; {SCALARS} has all rows")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A row as mirrors show it, by name."""
+class RowValues:
+    """The values of a row as mirrors show them, by name."""
 
     numbers: Mapping[str, float]
     histograms: Mapping[str, Mapping[str, Any]]
     images: Mapping[str, str]  # paths of PNG files, relative to the run folder
 
 
-def shown(row: Mapping[str, Any]) -> Shown:
-    """Return what a row shows.
+def row_values(row: Mapping[str, Any]) -> RowValues:
+    """Return the values of a row.
 
     Rows of steps (with a learning rate) and of epochs both have a ``train_loss``, over different
-    spans, and perhaps the same step: an epoch's goes by ``train_loss_epoch`` here.
+    spans but possibly at the same step. So an epoch's is called ``train_loss_epoch`` here.
     """
     numbers: dict[str, float] = {}
     histograms: dict[str, Mapping[str, Any]] = {}
@@ -103,11 +103,11 @@ def shown(row: Mapping[str, Any]) -> Shown:
         elif isinstance(value, int | float) and name != "step":
             numbers["train_loss_epoch" if is_epoch and name == "train_loss" else name] = value
     images = {name: value for name, value in row.items() if isinstance(value, str)}
-    drawn = {name: found for name, found in histograms.items() if found["counts"]}
-    return Shown(numbers, drawn, images)
+    nonempty = {name: found for name, found in histograms.items() if found["counts"]}
+    return RowValues(numbers, nonempty, images)
 
 
-def edges(histogram: Mapping[str, Any]) -> Sequence[float]:
-    """Return the borders of a histogram's bins, which are equally wide: one more than bins."""
+def bin_edges(histogram: Mapping[str, Any]) -> Sequence[float]:
+    """Return the edges of a histogram's bins of equal width: one more than there are bins."""
     low, high, bins = histogram["low"], histogram["high"], len(histogram["counts"])
     return [low + (high - low) * i / bins for i in range(bins)] + [high]

@@ -1,7 +1,7 @@
-"""What is logged of a training beyond numbers: images of its batches, gradients, parameters.
+"""Logs images of batches and histograms of gradients and parameters.
 
-Looking changes nothing: no random number is drawn, nothing is written in place. What is seen
-becomes part of a row, so that it is there once, whatever interrupts the training.
+Observing changes nothing in the training: no random number is drawn, nothing is written in place.
+The results become part of a row, so that interruptions neither lose nor repeat them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from mtf.trainer.compute.step import StepEngine
 
 IMAGES, GRADIENTS, PARAMETERS = "images", "gradients", "parameters"
-MOST_IMAGES = 8
+MAX_IMAGES = 8
 BINS = 32
-_LEAST_SIDE = 4  # pixels; what is smaller is no image to look at
+_MIN_SIDE = 4  # pixels; smaller inputs are not images
 
 
 class Observer:
-    """Says what there is to log at a step, each kind at its own times; it never raises.
+    """Returns what to log at a step, each kind at its own interval; it never raises.
 
     Args:
-        config: what to look at.
+        config: what to log, and how often.
         run_dir: the run folder, where images are written.
-        engine: what computes.
+        engine: the step engine, which holds the model.
     """
 
     def __init__(self, config: LoggingConfig, run_dir: Path, engine: StepEngine) -> None:
@@ -49,35 +49,34 @@ class Observer:
 
     @property
     def is_needed(self) -> bool:
-        """Return whether there is anything to look at."""
+        """Return True if there is anything to log."""
         return bool(self._every)
 
-    def of_batch(self, batch: Any, step: int) -> dict[str, Any]:
-        """Return the row's part for the first batch of a step: its images, where they are due."""
-        return self._looked(IMAGES, step, lambda: self._images(batch, step))
+    def observe_batch(self, batch: Any, step: int) -> dict[str, Any]:
+        """Return the images of a step's first batch, as part of a row; empty if not due."""
+        return self._observed(IMAGES, step, lambda: self._images(batch, step))
 
-    def of_gradients(self, step: int) -> dict[str, Any]:
-        """Return the row's part for the gradients that a step is about to commit, where due."""
-        return self._looked(GRADIENTS, step, lambda: _histograms(self._gradients()))
+    def observe_gradients(self, step: int) -> dict[str, Any]:
+        """Return histograms of the gradients before a step, as part of a row; empty if not due."""
+        return self._observed(GRADIENTS, step, lambda: _histograms(self._gradients()))
 
-    def of_parameters(self, step: int) -> dict[str, Any]:
-        """Return the row's part for the parameters after a step, where due."""
+    def observe_parameters(self, step: int) -> dict[str, Any]:
+        """Return histograms of the parameters after a step, as part of a row; empty if not due."""
         named = self._engine.module.named_parameters
-        return self._looked(PARAMETERS, step, lambda: _histograms(named()))
+        return self._observed(PARAMETERS, step, lambda: _histograms(named()))
 
-    def _looked(self, what: str, step: int, look: Callable[[], Any]) -> dict[str, Any]:
-        """Return what there is to see where it is due; what fails once is not looked at again."""
+    def _observed(self, what: str, step: int, observe: Callable[[], Any]) -> dict[str, Any]:
+        """Return the value if it is due; a kind that fails once is not logged again."""
         every = self._every.get(what)
         if every is None or step % every:
             return {}
         try:
-            seen = look()
-        except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
+            value = observe()
+        except Exception as e:  # noqa: BLE001 -- tracking must not fail the training
             del self._every[what]
-            why = f"{type(e).__name__}: {e}"
-            say(f"{what} are not logged any more: {why}. The training goes on")
+            say(f"{what} are no longer logged: {type(e).__name__}: {e}. Training continues")
             return {}
-        return {} if seen is None else {what: seen}
+        return {} if value is None else {what: value}
 
     def _gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         scaler = self._engine.scaler
@@ -87,38 +86,38 @@ class Observer:
                 yield name, parameter.grad / scale if scale != 1 else parameter.grad
 
     def _images(self, batch: Any, step: int) -> str | None:
-        """Write a batch's images, if it has any; return the file's path in the run folder."""
-        images = self._seen(batch)
+        """Write the images of a batch, if it has any; return the file's path in the run folder."""
+        images = self._images_of(batch)
         if images is None:
             return None
         path = self._run_dir / IMAGES / f"{step:08}.png"
         path.parent.mkdir(exist_ok=True)
-        _write(path, images[:MOST_IMAGES])
+        _write(path, images[:MAX_IMAGES])
         return path.relative_to(self._run_dir).as_posix()
 
-    def _seen(self, batch: Any) -> torch.Tensor | None:
-        own: Callable[[Any], torch.Tensor] | None = getattr(self._engine.module, IMAGES, None)
-        if not callable(own):
+    def _images_of(self, batch: Any) -> torch.Tensor | None:
+        method: Callable[[Any], torch.Tensor] | None = getattr(self._engine.module, IMAGES, None)
+        if not callable(method):
             return images_in(batch)
-        with _unnoticed(self._engine.module):
-            return self._engine.compute(own, batch)
+        with _without_side_effects(self._engine.module):
+            return self._engine.compute(method, batch)
 
 
 def images_in(batch: Any) -> torch.Tensor | None:
-    """Return a batch's images [B, C, H, W], None where it does not look like images."""
+    """Return the images [B, C, H, W] of a batch, None if it does not look like images."""
     while not isinstance(batch, torch.Tensor):
         parts = list(batch.values()) if isinstance(batch, dict) else batch
         if not isinstance(parts, list | tuple) or not parts:
             return None
         batch = parts[0]
-    looks_so = batch.dim() == 4 and batch.shape[1] in (1, 3) and min(batch.shape[2:]) >= _LEAST_SIDE
-    return batch if looks_so else None
+    is_image = batch.dim() == 4 and batch.shape[1] in (1, 3) and min(batch.shape[2:]) >= _MIN_SIDE
+    return batch if is_image else None
 
 
 def histogram_of(tensor: torch.Tensor) -> dict[str, Any]:
-    """Return the norm, and the counts of the finite values in equally wide bins between extremes.
+    """Return the norm, and the counts of the finite values in bins of equal width.
 
-    The norm is that of all values, so that one that is not finite shows.
+    The norm is that of all values, so that it shows values that are not finite.
     """
     values = tensor.detach()
     values = (values.coalesce().values() if values.is_sparse else values).flatten().float()
@@ -129,7 +128,7 @@ def histogram_of(tensor: torch.Tensor) -> dict[str, Any]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return {"norm": norm, "low": low, "high": high, "counts": [len(values)]}
-    # not torch.histc, which a user's use_deterministic_algorithms refuses on CUDA
+    # not torch.histc: use_deterministic_algorithms forbids it on CUDA
     bins = ((values.double() - low) * (BINS / (high - low))).long().clamp_(max=BINS - 1)
     counts = torch.bincount(bins, minlength=BINS).tolist()
     return {"norm": norm, "low": low, "high": high, "counts": counts}
@@ -140,17 +139,17 @@ def _histograms(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Any]:
 
 
 def _shows_images(config: LoggingConfig) -> bool:
-    """Return whether images are logged: where something shows them, and they can be written."""
+    """Return True if images are logged: something shows them, and pillow can write them."""
     if config.log_images_every_n_steps is None or not (config.use_wandb or config.tensorboard):
         return False
     if importlib.util.find_spec("PIL") is None:
-        say("images are not logged: the package for them is not installed here: pip install pillow")
+        say("images are not logged: pillow is not installed: pip install pillow")
         return False
     return True
 
 
 def _write(path: Path, images: torch.Tensor) -> None:
-    """Write images side by side as one PNG file; all but bytes are scaled to what they span."""
+    """Write images side by side as one PNG file; all but bytes are scaled to their range."""
     from PIL import Image
 
     pixels = images.detach().cpu()
@@ -165,8 +164,8 @@ def _write(path: Path, images: torch.Tensor) -> None:
 
 
 @contextmanager
-def _unnoticed(module: torch.nn.Module) -> Iterator[None]:
-    """Compute without gradients, in evaluation mode, and leave all random numbers as they were."""
+def _without_side_effects(module: torch.nn.Module) -> Iterator[None]:
+    """Compute without gradients in evaluation mode, then restore modes and random generators."""
     rng = RNGState.capture()
     training = [part for part in module.modules() if part.training]
     try:

@@ -1,4 +1,4 @@
-"""How fast a training is and when it will be over: pure, the clock comes in as an argument."""
+"""The speed of a training and its time left, computed from marks that carry their own time."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ WINDOW_S = 60.0
 
 
 @dataclass(frozen=True)
-class Mark:
-    """How far the training was when."""
+class ProgressMark:
+    """How far the training was at a time."""
 
     at_s: float
     steps: int
     batches: int
 
 
-class Pace:
-    """The rate of this process: counted from its own first mark, over the last minute's progress.
+class Throughput:
+    """The speed of this process over the last minute, counted from its own first mark.
 
-    Time without progress (a validation, a save) is kept apart: it does not spoil the rate, and
-    its share of the time so far is added to what is expected still to come.
+    Time without progress (a validation, a save) does not lower the speed; its share of the time so
+    far is added to the time left.
 
     Attributes:
-        steps_per_s: optimizer steps; None while that is not known.
-        batches_per_s: micro-batches of each process, likewise.
+        steps_per_s: optimizer steps per second; None if unknown.
+        batches_per_s: micro-batches per second of each process; None if unknown.
     """
 
     steps_per_s: float | None = None
     batches_per_s: float | None = None
 
     def __init__(self) -> None:
-        self._first: Mark | None = None
-        self._last: Mark | None = None
-        self._spans: deque[tuple[float, int, int]] = deque()  # seconds, steps and batches in them
+        self._first: ProgressMark | None = None
+        self._last: ProgressMark | None = None
+        self._spans: deque[tuple[float, int, int]] = deque()  # seconds, steps, batches
         self._window_s = 0.0
         self._idle_s = 0.0
 
-    def mark(self, mark: Mark) -> None:
-        """Note how far the training is."""
+    def add(self, mark: ProgressMark) -> None:
+        """Add how far the training is now."""
         last = self._last or mark
         self._first, self._last = self._first or mark, mark
         seconds, steps = mark.at_s - last.at_s, mark.steps - last.steps
@@ -56,7 +56,7 @@ class Pace:
             self.batches_per_s = sum(batches for _, _, batches in self._spans) / self._window_s
 
     def eta_s(self, total_steps: int) -> float | None:
-        """Return the seconds expected to the end, None while nothing can be."""
+        """Return the expected seconds to the end, None if unknown."""
         rate, first, last = self.steps_per_s, self._first, self._last
         if rate is None or first is None or last is None:
             return None

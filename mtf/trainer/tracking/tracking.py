@@ -1,4 +1,4 @@
-"""All that a training shows of itself as it goes: mirrors of its rows, its pace, a progress bar."""
+"""Opens and closes all that shows a training: mirrors, observer, throughput, progress bar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import Stopped
 from mtf.trainer.tracking.file_mirrors import CSVMirror, TensorBoardMirror
-from mtf.trainer.tracking.mirrors import End, Mirrors
+from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd
 from mtf.trainer.tracking.observer import Observer
-from mtf.trainer.tracking.progress_bar import Bar, is_watched
-from mtf.trainer.tracking.throughput import Pace
+from mtf.trainer.tracking.progress_bar import TerminalProgress, is_interactive
+from mtf.trainer.tracking.throughput import Throughput
 from mtf.trainer.tracking.wandb_mirror import WandbMirror
 
 if TYPE_CHECKING:
@@ -23,73 +23,73 @@ if TYPE_CHECKING:
     from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.mirrors import Mirror
-    from mtf.trainer.tracking.progress_bar import Standing
+    from mtf.trainer.tracking.progress_bar import ProgressStatus
 
 
 class Tracking:
-    """What one process shows; with the defaults, which are those of other ranks, nothing.
+    """What one process shows of the training; by default nothing, as on all ranks but the first.
 
     Attributes:
-        mirrors: where rows are shown too.
-        observer: looks at more than numbers; None where nothing is asked for.
-        pace: how fast it goes.
+        mirrors: where else rows are shown.
+        observer: logs images and histograms; None if none are configured.
+        throughput: the speed of the training.
     """
 
     def __init__(self, mirrors: Mirrors | None = None, observer: Observer | None = None) -> None:
         self.mirrors = mirrors or Mirrors()
         self.observer = observer
-        self.pace = Pace()
-        self._bar: Bar | None = None
+        self.throughput = Throughput()
+        self._bar: TerminalProgress | None = None
 
-    def begin(self, scalars: Scalars | None, look: Callable[[], Standing]) -> None:
-        """Bring the mirrors to where the training is; draw it where somebody watches.
+    def begin(self, scalars: Scalars | None, status: Callable[[], ProgressStatus]) -> None:
+        """Show the rows so far in the mirrors, and draw a progress bar in a terminal.
 
         Args:
-            scalars: the rows so far; None on other ranks.
-            look: says where the training is, from any thread.
+            scalars: the rows so far; None on all ranks but the first.
+            status: returns how far the training is; called from another thread.
         """
         if scalars is None:
             return
-        rng = RNGState.capture()  # whatever a library draws as it starts
-        self.mirrors.follow(scalars.rows())
-        self._bar = _bar(look)
+        rng = RNGState.capture()  # a library may draw random numbers when it starts
+        self.mirrors.open(scalars.rows())
+        self._bar = _progress_bar(status)
         rng.restore()
 
     def close(self) -> None:
-        """End it all; the exception at hand, if there is one, says how the training ended."""
+        """Close everything; the exception being handled, if any, says how the training ended."""
         if self._bar is not None:
             self._bar.close()
         error = sys.exception()
-        self.mirrors.close(End(complete=error is None, stopped=isinstance(error, Stopped)))
+        self.mirrors.close(TrainingEnd(complete=error is None, stopped=isinstance(error, Stopped)))
 
 
-def _bar(look: Callable[[], Standing]) -> Bar | None:
+def _progress_bar(status: Callable[[], ProgressStatus]) -> TerminalProgress | None:
     try:
-        return Bar(look) if is_watched() else None
-    except Exception as e:  # noqa: BLE001 -- a training never fails because tracking does
+        return TerminalProgress(status) if is_interactive() else None
+    except Exception as e:  # noqa: BLE001 -- tracking must not fail the training
         say(f"no progress bar: {type(e).__name__}: {e}")
         return None
 
 
-def tracking_of(
+def build_tracking(
     config: ExperimentConfig, run_dir: Path, engine: StepEngine, wandb_run: Any | None = None
 ) -> Tracking:
-    """Return what the first rank shows; nothing is opened yet.
+    """Return the tracking of the first rank; nothing is opened yet.
 
     Args:
-        config: its section ``logging`` says what.
+        config: its section ``logging`` says what to show.
         run_dir: the run folder.
-        engine: what trains.
+        engine: the step engine, which holds the model.
         wandb_run: a run on Weights & Biases that the caller has opened.
     """
     observer = Observer(config.logging, run_dir, engine)
     return Tracking(
-        Mirrors(_asked_for(config, run_dir, wandb_run)),
+        Mirrors(_mirrors(config, run_dir, wandb_run)),
         observer if observer.is_needed else None,
     )
 
 
-def _asked_for(config: ExperimentConfig, run_dir: Path, wandb_run: Any | None) -> Iterator[Mirror]:
+def _mirrors(config: ExperimentConfig, run_dir: Path, wandb_run: Any | None) -> Iterator[Mirror]:
     if config.logging.use_wandb or wandb_run is not None:
         yield WandbMirror(config, run_dir, wandb_run)
     if config.logging.tensorboard:

@@ -1,8 +1,8 @@
-"""The mirror on Weights & Biases: one run there for a run here, for ever.
+"""The mirror on Weights & Biases: each run of mtf is one W&B run, for all its attempts.
 
-The n-th row is step n there, and the step of the training a value that everything is drawn over.
-So rows that are cut back by a resume and come again are dropped there, being the same; and a row
-that a stop has parted from an earlier one of the same training step is not.
+Row number n is W&B's step n; the training's own step is a value, and the x axis of all charts. So
+when a resume cuts rows off and writes them again, W&B drops the repeated ones, which are equal. And
+of two rows with the same training step, one before and one after a stop, it drops none.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import STOP
-from mtf.trainer.tracking.mirrors import edges, shown
+from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mtf.spec.schema.run_config import ExperimentConfig
-    from mtf.trainer.tracking.mirrors import End
+    from mtf.trainer.tracking.mirrors import TrainingEnd
 
 HOST = "https://api.wandb.ai"
-REACH_S = 5.0  # for the server's first answer, of whatever kind
+REACH_S = 5.0  # time limit for any answer of the server
 INIT_S = 30.0
-FINISH_S = 60.0  # for the last uploads of a training that is complete
-STOP_S = 10.0  # for those of one that has to go: its grace period is not for tracking
+FINISH_S = 60.0  # time limit for the last uploads of a complete training
+STOP_S = 10.0  # the same when it must stop: the grace period is for the checkpoint
 
 
 class WandbMirror:
-    """A run on Weights & Biases, or in the run folder for ``wandb sync`` where it is offline.
+    """A run on Weights & Biases; offline, a run in the run folder for ``wandb sync``.
 
     Args:
-        config: what is run.
+        config: the configuration of the run.
         run_dir: the run folder.
-        given: a run that the caller has opened; rows come to it at their training step.
+        given: a W&B run that the caller has opened; it gets each row at its training step.
     """
 
     name = "wandb"
@@ -53,30 +53,30 @@ class WandbMirror:
     def __init__(self, config: ExperimentConfig, run_dir: Path, given: Any | None = None) -> None:
         self._config, self._run_dir = config, run_dir
         self._given, self._run = given, given
-        self._first = 0  # the first row that is not there yet
+        self._first = 0  # the first row that W&B does not have yet
 
     def open(self) -> None:
-        """Open the run: online where there is a key and the server answers, else offline."""
+        """Open the run: online if there is a key and the server answers, else offline."""
         if self._given is not None:
             return
-        # its reports on itself would hold up the end of the job by 20 s where there is no network
+        # without a network, wandb's error reports delay the end of the job by 20 s
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        run = self._opened()
+        run = self._start_run()
         run.define_metric("*", step_metric="step")
         self._run = run
         self._first = run.step if run.resumed else 0
         self._remove_superseded(run)
 
     def show(self, number: int, row: Mapping[str, Any]) -> None:
-        """Send a row that is not there yet; a given run is never sent the rows of before."""
+        """Send a row that W&B does not have yet; a given run gets no rows of earlier starts."""
         if self._given is not None:
             self._given.log(self._values(row), step=row["step"])
         elif number >= self._first and self._run is not None:
             values = {"step": row["step"], **self._values(row)}
             self._run.log(values, step=number, commit=True)
 
-    def close(self, end: End) -> None:
-        """Upload what is left, for a bounded time: what is not sent yet is at the next start."""
+    def close(self, end: TrainingEnd) -> None:
+        """Upload the last rows within a time limit; the next start sends those that are left."""
         run = self._run
         if run is None:
             return
@@ -84,20 +84,20 @@ class WandbMirror:
             run.mark_preempting()
         finish = run.finish if end.complete else partial(run.finish, exit_code=1)
         if not _within(finish, STOP_S if end.stopped else FINISH_S, stopping_s=STOP_S):
-            say("wandb: it takes too long to send the last rows; they are in the run folder")
-            _end_service()
+            say("wandb: sending the last rows takes too long; they stay in the run folder")
+            _kill_service()
 
-    def _opened(self) -> Any:
+    def _start_run(self) -> Any:
         mode = _mode()
         if mode != "online":
             return self._init(mode)
         try:
             return self._init(mode)
-        except Exception as e:  # noqa: BLE001 -- its own errors and those of what it is built on
+        except Exception as e:  # noqa: BLE001 -- wandb raises many kinds
             import wandb
 
-            say(f"wandb: {type(e).__name__}: {e}. It goes on offline, for wandb sync")
-            wandb.teardown()  # else the name of the run is taken
+            say(f"wandb: {type(e).__name__}: {e}. Continuing offline, for wandb sync")
+            wandb.teardown()  # frees the id of the run
             return self._init("offline")
 
     def _init(self, mode: Any) -> Any:
@@ -111,7 +111,7 @@ class WandbMirror:
             name=self._config.mtf.run,
             dir=str(self._run_dir),
             config=self._config.model_dump(mode="json", exclude={"mtf"}),
-            # wandb sync would add a folder of all rows behind those it has sent of an earlier one
+            # offline, wandb sync would append all rows to those it sent from an earlier folder
             resume="allow" if mode == "online" else None,
             mode=mode,
             settings=wandb.Settings(
@@ -123,48 +123,48 @@ class WandbMirror:
         )
 
     def _remove_superseded(self, run: Any) -> None:
-        """Remove the offline folders of earlier starts: all their rows are in the new one too."""
+        """Remove the offline folders of earlier starts: the new one will have all their rows."""
         new = Path(run.dir).parent
-        # of two starts in one second, the second folder is called -1
+        # after two starts in one second, the second folder ends in -1
         for old in (self._run_dir / "wandb").glob(f"offline-run-*-{run.id}*"):
             if not old.samefile(new):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _values(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        seen = shown(row)
-        values: dict[str, Any] = dict(seen.numbers)
-        if seen.histograms or seen.images:
+        found = row_values(row)
+        values: dict[str, Any] = dict(found.numbers)
+        if found.histograms or found.images:
             import wandb
 
-            for name, histogram in seen.histograms.items():
-                pair: Any = (histogram["counts"], edges(histogram))
+            for name, histogram in found.histograms.items():
+                pair: Any = (histogram["counts"], bin_edges(histogram))
                 values[name] = wandb.Histogram(np_histogram=pair)
-            for name, path in seen.images.items():
+            for name, path in found.images.items():
                 values[name] = wandb.Image(str(self._run_dir / path))
         return values
 
 
 def run_id(run: str) -> str:
-    """Return the name of a run there: one for ever, so that what is continued stays one run."""
+    """Return the W&B id of a run, always the same, so that a resume continues the W&B run."""
     return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
 def _mode() -> str:
-    """Return the mode that the user has set, else online where there is a key for it."""
+    """Return the mode set by the user, by default online if there is a key, else offline."""
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-    return "offline" if mode == "online" and not _answers() else mode
+    return "offline" if mode == "online" and not _server_answers() else mode
 
 
-def _answers() -> bool:
+def _server_answers() -> bool:
     try:
         with urllib.request.urlopen(_host(), timeout=REACH_S):  # noqa: S310 -- the user names it
             return True
     except urllib.error.HTTPError:
-        return True  # an answer, if not a friendly one
+        return True  # an answer all the same
     except OSError as e:
         if isinstance(getattr(e, "reason", None), ssl.SSLError):
-            return True  # an answer that wandb, with certificates of its own, may understand
-        say(f"wandb: no answer from {_host()} ({e}): offline, in the run folder, for wandb sync")
+            return True  # wandb has certificates of its own, and may accept the answer
+        say(f"wandb: no answer from {_host()} ({e}). Logging to the run folder, for wandb sync")
         return False
 
 
@@ -181,8 +181,8 @@ def _has_key() -> bool:
         return False
 
 
-def _end_service() -> None:
-    """End wandb's own process: this one would wait for it at its exit, for however long."""
+def _kill_service() -> None:
+    """Kill wandb's service process: this process would wait for it at its exit, without limit."""
     import wandb
 
     pids = service_pids()
@@ -190,12 +190,12 @@ def _end_service() -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     if pids:
-        with suppress(Exception, SystemExit):  # for it is gone; at the exit nothing is left to do
+        with suppress(Exception, SystemExit):  # it is gone; this leaves nothing to do at the exit
             wandb.teardown()
 
 
 def service_pids() -> list[int]:
-    """Return the processes that wandb has started in this one; others may end meanwhile."""
+    """Return the pids of the service processes that wandb started in this process."""
     children = " ".join(_read(f) for f in Path("/proc/self/task").glob("*/children")).split()
     return [int(c) for c in children if _read(Path(f"/proc/{c}/comm")) == "wandb-core\n"]
 
@@ -207,18 +207,23 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _within(act: Callable[[], object], most_s: float, *, stopping_s: float) -> bool:
-    """Do something in a thread of its own; return whether it ended in time, which a stop shortens.
+def _within(action: Callable[[], object], limit_s: float, *, stopping_s: float) -> bool:
+    """Run an action in a thread; return True if it ended within a time limit.
+
+    Args:
+        action: what to run.
+        limit_s: the time limit.
+        stopping_s: the time limit once the training was asked to stop.
 
     Raises:
-        Exception: what it raised.
+        Exception: whatever the action raised.
     """
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            act()
-        except BaseException as e:  # noqa: BLE001 -- raised in the caller's thread
+            action()
+        except BaseException as e:  # noqa: BLE001 -- raised again in the caller's thread
             raised.append(e)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -226,7 +231,7 @@ def _within(act: Callable[[], object], most_s: float, *, stopping_s: float) -> b
     thread.start()
     while thread.is_alive():
         waited = time.monotonic() - start
-        if waited > (stopping_s if STOP.requested else most_s):
+        if waited > (stopping_s if STOP.requested else limit_s):
             return False
         thread.join(0.1)
     if raised:

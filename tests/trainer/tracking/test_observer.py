@@ -1,4 +1,4 @@
-"""Images, gradients and parameters are seen as they are, and looking at them changes nothing."""
+"""Images, gradients and parameters are logged as they are, and logging them changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.trainer.wandb_file import history
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOOKING = {
+OBSERVING = {
     "tensorboard": True,
     "log_images_every_n_steps": 2,
     "log_gradients": True,
@@ -47,7 +47,7 @@ class Pictures(TensorDataset):
 
 
 class Painter(nn.Module):
-    """Says itself what is to be seen, with random numbers and in evaluation mode."""
+    """Returns images of its own, with random numbers and in evaluation mode."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Painter(nn.Module):
         return self.layers(inputs)
 
     def images(self, batch: Any) -> torch.Tensor:
-        """Return one image: how the logits look, with noise."""
+        """Return one image: the logits, with noise."""
         assert not self.training
         assert not torch.is_grad_enabled()
         logits = self(batch[0])
@@ -83,9 +83,11 @@ def trained(path: Path, **changes: Any) -> Path:
     return run
 
 
-def test_looking_changes_no_bit_of_the_training(tmp_path: Path) -> None:
+def test_observing_changes_no_bit_of_the_training(tmp_path: Path) -> None:
     plain = result(trained(tmp_path / "plain", **PAINTING))
-    run = make_run(tmp_path / "seen", base=NASTY, **PAINTING, logging=LOOKING | {"use_wandb": True})
+    run = make_run(
+        tmp_path / "observed", base=NASTY, **PAINTING, logging=OBSERVING | {"use_wandb": True}
+    )
     interrupted(run)
     seen = result(run)
     for each in (plain, seen):
@@ -93,11 +95,11 @@ def test_looking_changes_no_bit_of_the_training(tmp_path: Path) -> None:
     assert difference(plain, seen) is None
 
 
-def test_what_is_seen_is_in_the_rows_once_and_the_same_whatever_came_between(
+def test_observed_rows_are_the_same_with_and_without_interruptions(
     tmp_path: Path,
 ) -> None:
-    whole = trained(tmp_path / "whole", **PAINTING, logging=LOOKING)
-    run = make_run(tmp_path / "parts", base=NASTY, **PAINTING, logging=LOOKING)
+    whole = trained(tmp_path / "whole", **PAINTING, logging=OBSERVING)
+    run = make_run(tmp_path / "parts", base=NASTY, **PAINTING, logging=OBSERVING)
     for phase, nth in ((Phase.TRAIN_BATCH_OPTIM_STEP, 2), (Phase.TRAIN_BATCH_LOAD, 1)):
         assert in_child(run, signal_at(phase, nth, signal.SIGTERM, after=False)) == STOPPED
     kill = signal_at(Phase.SCHEDULER_BATCH_STEP, 1, signal.SIGKILL, after=True)
@@ -115,9 +117,9 @@ def test_what_is_seen_is_in_the_rows_once_and_the_same_whatever_came_between(
         assert (run / "images" / name).read_bytes() == (whole / "images" / name).read_bytes()
 
 
-def test_the_mirrors_show_it(tmp_path: Path) -> None:
+def test_the_mirrors_show_images_and_histograms(tmp_path: Path) -> None:
     model = {"type": "tests.trainer.tracking.test_observer:Plain"}
-    logging = LOOKING | {"use_wandb": True}
+    logging = OBSERVING | {"use_wandb": True}
     run = trained(tmp_path, **(PAINTING | {"model": model}), logging=logging)
     tags = events_of(run)
     for tag in ("images", "gradients/1.weight", "parameters/1.weight", "gradients/1.weight/norm"):
@@ -139,18 +141,18 @@ class Plain(nn.Sequential):
 
 
 class Broken(Painter):
-    """Cannot show what it sees."""
+    """Fails to return images."""
 
     def images(self, batch: Any) -> torch.Tensor:
         raise ValueError("no picture")
 
 
-def test_a_model_that_fails_to_show_goes_on_training(
+def test_a_model_whose_images_fail_continues_to_train(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = {"model": {"type": "tests.trainer.tracking.test_observer:Broken"}}
-    trained(tmp_path, **(PAINTING | model), logging=LOOKING)
-    said = "images are not logged any more: ValueError: no picture. The training goes on"
+    trained(tmp_path, **(PAINTING | model), logging=OBSERVING)
+    said = "images are no longer logged: ValueError: no picture. Training continues"
     assert capfd.readouterr().err.count(said) == 1
 
 
@@ -168,11 +170,11 @@ def test_a_model_that_fails_to_show_goes_on_training(
         (None, False),
     ],
 )
-def test_what_looks_like_images(batch: Any, is_image: bool) -> None:
+def test_images_are_recognised_by_shape(batch: Any, is_image: bool) -> None:
     assert (images_in(batch) is not None) == is_image
 
 
-def test_a_histogram_counts_as_numpy_does() -> None:
+def test_a_histogram_has_the_counts_of_numpy() -> None:
     values = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     found = histogram_of(values)
     counts, _ = np.histogram(values.double().numpy(), bins=32)
@@ -180,7 +182,7 @@ def test_a_histogram_counts_as_numpy_does() -> None:
     assert found["norm"] == pytest.approx(float(values.norm()))
 
 
-def test_a_value_that_is_not_finite_shows_in_the_norm_and_spoils_nothing() -> None:
+def test_a_value_that_is_not_finite_shows_in_the_norm_alone() -> None:
     found = histogram_of(torch.tensor([1.0, float("inf"), 3.0]))
     assert (found["low"], found["high"], sum(found["counts"])) == (1.0, 3.0, 2)
     assert found["norm"] == float("inf")

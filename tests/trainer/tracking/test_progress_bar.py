@@ -1,4 +1,4 @@
-"""Who trains at a terminal sees how far it is; elsewhere nothing is drawn."""
+"""A terminal shows the progress of a training; a file gets plain lines only."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 WITH_WORKERS = {"num_workers": 1}
 
 
-def read_until_the_cursor_is_back(terminal: int, into: bytearray) -> None:
+def read_until_cursor_is_restored(terminal: int, into: bytearray) -> None:
     while not into.endswith(b"\x1b[?25h"):
         into += os.read(terminal, 65536)
 
 
-def said_at_the_end(terminal: int) -> None:
-    """Make this process speak to a terminal, and say a line in the middle of its training."""
+def print_at_epoch_ends(terminal: int) -> None:
+    """Make this process write to a terminal, and print a line at the end of each epoch."""
     os.environ["TERM"] = "xterm-256color"
     os.dup2(terminal, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     handler = HANDLERS[Phase.EPOCH_END]
 
-    def speaking(loop: Loop) -> Phase:
+    def printing(loop: Loop) -> Phase:
         say(f"epoch {loop.state.epoch} is over")
         return handler(loop)
 
-    HANDLERS[Phase.EPOCH_END] = speaking
+    HANDLERS[Phase.EPOCH_END] = printing
 
 
-def test_a_terminal_shows_the_training_and_all_that_is_said(tmp_path: Path) -> None:
+def test_a_terminal_shows_the_progress_and_every_line_printed(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, data=WITH_WORKERS)
     ours, terminal = pty.openpty()
     drawn = bytearray()
-    reader = threading.Thread(target=read_until_the_cursor_is_back, args=(ours, drawn), daemon=True)
+    reader = threading.Thread(target=read_until_cursor_is_restored, args=(ours, drawn), daemon=True)
     reader.start()
-    assert in_child(run, lambda: said_at_the_end(terminal)) == COMPLETE
+    assert in_child(run, lambda: print_at_epoch_ends(terminal)) == COMPLETE
     reader.join(60)
     assert not reader.is_alive()
     os.close(terminal)
@@ -63,12 +63,12 @@ def test_a_terminal_shows_the_training_and_all_that_is_said(tmp_path: Path) -> N
     assert "mtf: epoch 1 is over" in lines
 
 
-def test_a_file_gets_lines_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_gets_no_progress_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert in_child(make_run(tmp_path, base=NASTY)) == COMPLETE
     assert "step" not in capfd.readouterr().err
 
 
-def test_the_journal_says_how_fast_it_goes_and_the_rows_do_not(tmp_path: Path) -> None:
+def test_the_journal_holds_the_speed_and_the_rows_do_not(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY)
     assert in_child(run) == COMPLETE
     last = events(run, "progress")[-1]

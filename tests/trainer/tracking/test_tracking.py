@@ -1,4 +1,4 @@
-"""The JSON lines are the truth; mirrors follow them and can never fail a training."""
+"""Rows in scalars.jsonl, and mirrors of them in W&B, TensorBoard and CSV that never fail a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtf.trainer.runtime.signals import STOP
 from mtf.trainer.storage.scalars import Scalars
 from mtf.trainer.tracking import wandb_mirror
 from mtf.trainer.tracking.file_mirrors import CSVMirror, TensorBoardMirror
-from mtf.trainer.tracking.mirrors import End, Mirrors, shown
+from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd, row_values
 from mtf.trainer.tracking.wandb_mirror import WandbMirror
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
 from tests.trainer.runs import make_run
@@ -42,10 +42,10 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "scalars.jsonl").read_text().splitlines()]
 
 
-# -- the truth -------------------------------------------------------------------------------------
+# -- scalars.jsonl --------------------------------------------------------------------------------
 
 
-def test_a_resume_cuts_off_what_was_ahead_of_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resume_cuts_off_rows_after_its_checkpoint(tmp_path: Path) -> None:
     scalars = Scalars(tmp_path)
     scalars.append({"step": 1, "train_loss": 0.5})
     size = scalars.durable_size()
@@ -61,7 +61,7 @@ def test_a_resume_cuts_off_what_was_ahead_of_its_checkpoint(tmp_path: Path) -> N
     ]
 
 
-def test_lost_rows_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scalars = Scalars(tmp_path)
     scalars.cut_to(100)
     scalars.close()
@@ -69,7 +69,7 @@ def test_lost_rows_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (tmp_path / "scalars.jsonl").read_bytes() == b""
 
 
-def test_every_step_is_logged_once_whatever_came_between(tmp_path: Path) -> None:
+def test_every_step_is_logged_once_with_a_kill_and_a_stop_in_between(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY)
     for phase, nth, signum in (
         (Phase.TRAIN_BATCH_END, 7, KILL),
@@ -83,27 +83,25 @@ def test_every_step_is_logged_once_whatever_came_between(tmp_path: Path) -> None
     assert set(logged[3]) == {"epoch", "step", "train_loss", "val_loss", "val_accuracy"}
 
 
-def test_a_mirror_tells_the_losses_of_steps_and_epochs_apart() -> None:
-    assert shown({"epoch": 0, "step": 3, "train_loss": 0.5, "lr": 0.1}).numbers == {
-        "epoch": 0, "train_loss": 0.5, "lr": 0.1,
-    }  # fmt: skip
-    assert shown({"epoch": 1, "step": 3, "train_loss": 0.6, "val_loss": 0.4}).numbers == {
-        "epoch": 1, "train_loss_epoch": 0.6, "val_loss": 0.4,
-    }  # fmt: skip
+def test_mirrors_distinguish_the_losses_of_steps_and_epochs() -> None:
+    step = row_values({"epoch": 0, "step": 3, "train_loss": 0.5, "lr": 0.1})
+    assert step.numbers == {"epoch": 0, "train_loss": 0.5, "lr": 0.1}
+    epoch = row_values({"epoch": 1, "step": 3, "train_loss": 0.6, "val_loss": 0.4})
+    assert epoch.numbers == {"epoch": 1, "train_loss_epoch": 0.6, "val_loss": 0.4}
 
 
 # -- Weights & Biases ------------------------------------------------------------------------------
 
 
 def mirrored(run: Path, count: int) -> list[dict[str, Any]]:
-    """Return the rows in the offline folders, as rows of the truth; their numbers are 0, 1, ..."""
+    """Return the rows in the offline folders, like those of scalars.jsonl; check their numbers."""
     found = history(run, count)
     assert [row.pop("_step") for row in found] == list(range(len(found)))
     return [{k: v for k, v in row.items() if not k.startswith("_")} for row in found]
 
 
 def as_mirrored(run: Path) -> list[dict[str, Any]]:
-    return [{"step": row["step"], **shown(row).numbers} for row in rows(run)]
+    return [{"step": row["step"], **row_values(row).numbers} for row in rows(run)]
 
 
 @pytest.fixture
@@ -112,14 +110,14 @@ def config(tmp_path: Path) -> ExperimentConfig:
     return read_config(make_run(tmp_path, base=NASTY, logging=logging))
 
 
-def test_without_a_key_it_stays_offline_under_one_id(
+def test_without_a_key_wandb_stays_offline_with_one_run_id(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("WANDB_MODE")  # what the tests are sealed with
+    monkeypatch.delenv("WANDB_MODE")  # set by the fixture `sealed`
     for _ in range(2):
         mirrors = Mirrors([WandbMirror(config, tmp_path)])
-        mirrors.follow([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
-        mirrors.close(End(complete=True))
+        mirrors.open([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
+        mirrors.close(TrainingEnd(complete=True))
     there = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert [path.name for path in there] == [f"run-{wandb_mirror.run_id(config.mtf.run)}.wandb"]
 
@@ -135,14 +133,14 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def test_a_server_that_does_not_answer_is_said_and_rows_stay_here(
+def test_a_server_that_does_not_answer_is_reported_and_rows_stay_in_the_run_folder(
     config: ExperimentConfig, tmp_path: Path, silent_server: str, capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(wandb_mirror, "REACH_S", 0.2)
     mirrors = Mirrors([WandbMirror(config, tmp_path)])
-    mirrors.follow([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
-    mirrors.close(End(complete=True))
+    mirrors.open([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
+    mirrors.close(TrainingEnd(complete=True))
     assert f"no answer from {silent_server}" in capsys.readouterr().err
     assert [row["train_loss"] for row in mirrored(tmp_path, 1)] == [0.5]
 
@@ -158,12 +156,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     server.close()
 
 
-def test_online_every_row_is_there_once_whatever_came_between(
+def test_online_wandb_gets_every_row_once_with_a_kill_and_a_stop_in_between(
     server: WandbServer, tmp_path: Path
 ) -> None:
     logging = {"use_wandb": True, "log_scalars_every_n_steps": 1}
     run = make_run(tmp_path, base=NASTY, logging=logging)
-    kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # with rows that may be sent or not
+    kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # some rows may have been sent
     assert in_child(run, kill) == -KILL
     stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)
     assert in_child(run, stop) == STOPPED
@@ -175,7 +173,7 @@ def test_online_every_row_is_there_once_whatever_came_between(
     assert shown_there == as_mirrored(run)
 
 
-def test_offline_every_row_is_there_once_however_often_it_is_synced(
+def test_offline_wandb_gets_every_row_once_from_several_syncs(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -183,7 +181,9 @@ def test_offline_every_row_is_there_once_however_often_it_is_synced(
     run = make_run(tmp_path, base=NASTY, logging=logging)
     kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # with rows ahead of the checkpoint
     assert in_child(run, kill) == -KILL
-    stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)  # amid a step's rows
+    stop = signal_at(
+        Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True
+    )  # between the rows of a step
     assert in_child(run, stop) == STOPPED
     assert mirrored(run, 3) == as_mirrored(run)
     wandb_sync(run)
@@ -196,15 +196,15 @@ def test_offline_every_row_is_there_once_however_often_it_is_synced(
 
 
 def wandb_sync(run: Path) -> None:
-    """Do what a person does on a machine with a network."""
+    """Run `wandb sync`, as a person does on a machine with a network."""
     (folder,) = (run / "wandb").glob("offline-run-*")
     env = {**os.environ, "WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
     command = [sys.executable, "-m", "wandb", "sync", str(folder)]
     subprocess.run(command, cwd=run, env=env, check=True, capture_output=True)
 
 
-class Fake:
-    """A run on Weights & Biases."""
+class FakeRun:
+    """Stands in for a wandb run."""
 
     def __init__(self, *, resumed_at: int | None = None, hangs: bool = False) -> None:
         self.resumed, self.step, self.hangs = resumed_at is not None, resumed_at or 0, hangs
@@ -232,62 +232,62 @@ EPOCH_1 = {"epoch": 1, "step": 1, "train_loss": 0.5, "val_loss": 0.4}
 STEP_2 = {"epoch": 1, "step": 2, "train_loss": 0.3, "lr": 0.1}
 
 
-def test_online_a_resumed_run_gets_what_it_lacks_and_nothing_twice(
+def test_a_resumed_online_run_gets_the_missing_rows_only(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # a stop came between two rows of one step, of which the server has the first
-    fake = Fake(resumed_at=1)
+    # the stop came between two rows of one step; the server has the first
+    fake = FakeRun(resumed_at=1)
     mirror = WandbMirror(config, tmp_path)
-    monkeypatch.setattr(mirror, "_opened", lambda: fake)
+    monkeypatch.setattr(mirror, "_start_run", lambda: fake)
     mirrors = Mirrors([mirror])
-    mirrors.follow([STEP_1])
+    mirrors.open([STEP_1])
     mirrors.show(EPOCH_1)
     mirrors.show(STEP_2)
     assert [step for step, _ in fake.logged] == [1, 2]
     assert fake.logged[0][1] == {"step": 1, "epoch": 1, "train_loss_epoch": 0.5, "val_loss": 0.4}
-    mirrors.close(End(complete=False, stopped=True))
+    mirrors.close(TrainingEnd(complete=False, stopped=True))
     assert fake.ended == ["preempting", 1]
 
 
 def test_a_given_run_gets_each_row_at_its_step(config: ExperimentConfig, tmp_path: Path) -> None:
-    fake = Fake()
+    fake = FakeRun()
     mirrors = Mirrors([WandbMirror(config, tmp_path, fake)])
-    mirrors.follow([])
+    mirrors.open([])
     mirrors.show(STEP_1)
     mirrors.show(STEP_2)
-    mirrors.close(End(complete=True))
+    mirrors.close(TrainingEnd(complete=True))
     assert [(step, values["train_loss"]) for step, values in fake.logged] == [(1, 0.5), (2, 0.3)]
     assert fake.ended == [None]
 
 
-def test_a_stop_does_not_wait_for_a_network(
+def test_a_stop_does_not_wait_for_the_network(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(wandb_mirror, "STOP_S", 0.1)
     monkeypatch.setattr(STOP, "requested", True)
-    mirrors = Mirrors([WandbMirror(config, tmp_path, Fake(hangs=True))])
-    mirrors.follow([])
+    mirrors = Mirrors([WandbMirror(config, tmp_path, FakeRun(hangs=True))])
+    mirrors.open([])
     start = time.monotonic()
-    mirrors.close(End(complete=True))  # complete, and then asked to go while it uploads
+    mirrors.close(TrainingEnd(complete=True))  # complete, but asked to stop during the upload
     assert time.monotonic() - start < 20
-    assert "wandb: it takes too long" in capsys.readouterr().err
+    assert "wandb: sending the last rows takes too long" in capsys.readouterr().err
 
 
-def test_a_wandb_that_stands_still_holds_up_no_job(tmp_path: Path) -> None:
-    """Its process, stopped here, is one that wandb waits for at the exit of a program."""
+def test_a_hanging_wandb_service_does_not_delay_the_end_of_a_job(tmp_path: Path) -> None:
+    """At the exit of a program, wandb waits for its service process, which is stopped here."""
     code = """
 import os, signal, sys
 from pathlib import Path
 from mtf.trainer.tracking import wandb_mirror
 from mtf.trainer.job.run_job import read_config
-from mtf.trainer.tracking.mirrors import End
+from mtf.trainer.tracking.mirrors import TrainingEnd
 run = Path(sys.argv[1])
 wandb_mirror.FINISH_S = 0.5
 mirror = wandb_mirror.WandbMirror(read_config(run), run)
 mirror.open()
 (service,) = wandb_mirror.service_pids()
 os.kill(service, signal.SIGSTOP)
-mirror.close(End(complete=True))
+mirror.close(TrainingEnd(complete=True))
 """
     run = make_run(tmp_path, base=NASTY, logging={"use_wandb": True})
     command = [sys.executable, "-c", code, str(run)]
@@ -298,39 +298,39 @@ mirror.close(End(complete=True))
     finally:
         ended.kill()
     assert ended.returncode == 0
-    assert "wandb: it takes too long" in err
+    assert "wandb: sending the last rows takes too long" in err
     assert "Traceback" not in err
 
 
-def test_a_failing_mirror_is_said_once_and_given_up_alone(
+def test_a_failing_mirror_is_reported_once_and_others_continue(
     config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Full(Fake):
+    class Full(FakeRun):
         def log(self, *_: Any, **__: Any) -> None:
             super().log({}, 0)
             raise OSError("no space left")
 
-    class Gone(Fake):
+    class Gone(FakeRun):
         def finish(self, exit_code: int | None = None) -> None:
             raise RuntimeError("no network")
 
     full, gone = Full(), Gone()
     mirrors = Mirrors([WandbMirror(config, tmp_path, run) for run in (full, gone)])
-    mirrors.follow([])
+    mirrors.open([])
     mirrors.show(STEP_1)
     mirrors.show(STEP_2)
-    mirrors.close(End(complete=True))
+    mirrors.close(TrainingEnd(complete=True))
     assert (len(full.logged), len(gone.logged)) == (1, 2)
     said = capsys.readouterr().err
-    assert said.count("wandb: OSError: no space left. The training goes on") == 1
+    assert said.count("wandb: OSError: no space left. Training continues") == 1
     assert "wandb: RuntimeError: no network" in said
 
 
-def test_a_wandb_that_is_not_installed_is_said(
+def test_a_missing_wandb_is_reported(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    Mirrors([WandbMirror(config, tmp_path)]).follow([])
+    Mirrors([WandbMirror(config, tmp_path)]).open([])
     assert "wandb: ModuleNotFoundError" in capsys.readouterr().err
 
 
@@ -338,7 +338,7 @@ def test_a_wandb_that_is_not_installed_is_said(
 
 
 def interrupted(run: Path) -> None:
-    """Train with a kill and a stop in between, to the end."""
+    """Train to the end, with a kill and a stop in between."""
     assert in_child(run, signal_at(Phase.EPOCH_END, 1, KILL, after=True)) == -KILL
     stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)
     assert in_child(run, stop) == STOPPED
@@ -361,8 +361,8 @@ def test_tensorboard_and_csv_have_every_row_once(tmp_path: Path) -> None:
     logging = {"tensorboard": True, "csv": True, "log_scalars_every_n_steps": 1}
     run = make_run(tmp_path, base=NASTY, logging=logging)
     interrupted(run)
-    truth = rows(run)
-    losses = [(row["step"], row["train_loss"]) for row in truth if "lr" in row]
+    expected = rows(run)
+    losses = [(row["step"], row["train_loss"]) for row in expected if "lr" in row]
     events = events_of(run)
     assert [step for step, _ in events["train_loss"]] == [step for step, _ in losses]
     assert [loss for _, loss in events["train_loss"]] == pytest.approx([loss for _, loss in losses])
@@ -370,47 +370,47 @@ def test_tensorboard_and_csv_have_every_row_once(tmp_path: Path) -> None:
     header, *lines = (run / "csv" / "metrics.csv").read_text().splitlines()
     table = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
     assert [(int(row["step"]), row["val_loss"] != "") for row in table] == [
-        (row["step"], "val_loss" in row) for row in truth
+        (row["step"], "val_loss" in row) for row in expected
     ]
     assert [float(row["train_loss"]) for row in table if row["train_loss"]] == [
         loss for _, loss in losses
     ]
 
 
-def test_a_missing_tensorboard_is_said_in_words(
+def test_a_missing_tensorboard_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     run = make_run(tmp_path, base=NASTY)
-    Mirrors([TensorBoardMirror(run)]).follow([STEP_1])
+    Mirrors([TensorBoardMirror(run)]).open([STEP_1])
     assert capfd.readouterr().err == (
-        "mtf: tensorboard: the package is not installed here: pip install tensorboard. The training"
-        " goes on; scalars.jsonl has it all\n"
+        "mtf: tensorboard: not installed: pip install tensorboard. Training continues;"
+        " scalars.jsonl has all rows\n"
     )
 
 
-def test_mirrors_that_were_never_opened_have_nothing_to_end(
+def test_closing_mirrors_that_were_never_opened_does_nothing(
     config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds = (WandbMirror(config, tmp_path), TensorBoardMirror(tmp_path), CSVMirror(tmp_path))
-    Mirrors(kinds).close(End(complete=False))
+    Mirrors(kinds).close(TrainingEnd(complete=False))
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_is_imported_or_written_unless_asked_for(tmp_path: Path) -> None:
+def test_no_mirror_is_imported_or_written_unless_configured(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY)
     rarely_needed = {"wandb", "tensorboard", "rich", "PIL"}
 
-    def forget_them_and_check_at_the_end() -> None:
+    def unimport_now_and_check_at_epoch_ends() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] in rarely_needed]:
             del sys.modules[name]
         handler = HANDLERS[Phase.EPOCH_END]
 
-        def checked(loop: Loop) -> Phase:
+        def checking(loop: Loop) -> Phase:
             assert not rarely_needed & set(sys.modules)
             return handler(loop)
 
-        HANDLERS[Phase.EPOCH_END] = checked
+        HANDLERS[Phase.EPOCH_END] = checking
 
-    assert in_child(run, forget_them_and_check_at_the_end) == COMPLETE
+    assert in_child(run, unimport_now_and_check_at_epoch_ends) == COMPLETE
     assert not {"wandb", "tensorboard", "csv", "images"} & {path.name for path in run.iterdir()}
