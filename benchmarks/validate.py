@@ -24,7 +24,7 @@ from mtf.spec.lint.plausibility import warnings
 from mtf.spec.load import load_specs
 from mtf.spec.schema.settings import Settings
 from mtf.spec.schema.specs import ExperimentSpec
-from mtf.spec.yaml.event_parsers import quick
+from mtf.spec.yaml.event_parsers import libyaml_events
 from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def _grid() -> str:
 
 def _parse(files: Mapping[str, bytes]) -> None:
     for raw in files.values():
-        found = quick(raw.decode())
+        found = libyaml_events(raw.decode())
         assert found is not None
         source = found[0]
-        while type(source.next()) is not source.kinds.stream_end:
+        while type(source.next()) is not source.types.stream_end:
             pass
 
 

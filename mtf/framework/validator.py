@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.project.cluster_check import infeasible, known_facts
 from mtf.project.spec_tree import VALUE, SpecTree
-from mtf.spec.lint.cluster_fit import shapes, unmet
+from mtf.spec.lint.cluster_fit import distinct_resources, unmet
 from mtf.spec.lint.plausibility import warnings
 from mtf.spec.schema.settings import Settings
 
@@ -69,7 +69,7 @@ class ConfigValidator:
         found = [p for one in desired for p in unmet(one, facts)] if facts is not None else []
         if facts is not None and facts.is_live:
             found += infeasible(desired, self._settings)
-        needs = tuple(needs for one in desired for needs in shapes(one))
+        needs = tuple(needs for one in desired for needs in distinct_resources(one))
         return ResourceCheck(needs, tuple(sorted(found)), facts.source if facts else None)
 
     def _load(self, config: Mapping[str, Any]) -> Loaded:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf.errors import ExecutorUnavailableError, Problem
-from mtf.spec.lint.cluster_fit import shapes, unmet
+from mtf.spec.lint.cluster_fit import distinct_resources, unmet
 from mtf.spec.lint.key_positions import position_of
 from mtf.spec.lint.plausibility import warnings
 
@@ -67,7 +67,9 @@ def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
     from mtf.executor.slurm.cluster_query import refusal_of
 
     answers: dict[str, str | None] = {}
-    for one, needs in itertools.chain.from_iterable(((d, s) for s in shapes(d)) for d in here):
+    for one, needs in itertools.chain.from_iterable(
+        ((d, s) for s in distinct_resources(d)) for d in here
+    ):
         shape = json.dumps(needs, sort_keys=True)
         if shape not in answers:
             answers[shape] = refusal_of(needs)

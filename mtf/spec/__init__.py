@@ -1,1 +1,1 @@
-"""From the bytes of committed YAML files to validated, named experiments; pure, no file, no git."""
+"""Specs: from the bytes of committed YAML files to validated, named experiments. No I/O."""

@@ -1,4 +1,4 @@
-"""Where the specs name the runs they begin from, and what is wrong with those names."""
+"""Which runs the ``init_from`` keys of specs name, and where in the files."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
     from mtf.spec.resolve import Base
     from mtf.spec.yaml.positions import Loc, Positions
 
-Named = dict[str, tuple[str, int, int]]  # path, line and column by name
+References = dict[str, tuple[str, int, int]]  # name -> path, line and column
 
 
-def init_from_in_experiment(value: Any, positions: Positions) -> Named:
-    """Return the name that an experiment's ``init_from`` holds."""
-    return _placed([(value, (INIT_FROM,), positions)])
+def init_from_in_experiment(value: Any, positions: Positions) -> References:
+    """Return the run that an experiment's ``init_from`` names."""
+    return _references([(value, (INIT_FROM,), positions)])
 
 
-def init_from_in_grid(base: Base, parts: GridDefinition, positions: Positions) -> Named:
-    """Return the names that a grid gives, and the one of its base."""
+def init_from_in_grid(base: Base, grid: GridDefinition, positions: Positions) -> References:
+    """Return the runs that a grid and its base name."""
     found = [(base.value.get(INIT_FROM), (*base.prefix, INIT_FROM), base.positions)]
-    for setting in parts.settings():
+    for setting in grid.settings():
         if setting.path == (INIT_FROM,):
             found.append((setting.value, setting.loc, positions))
         elif setting.path == (INIT_FROM, "run"):
             found.append(({"run": setting.value}, setting.loc, positions))
-    return _placed(reversed(found))  # what the base names counts last: the grid may replace it
+    return _references(reversed(found))  # the first position counts: the grid's before its base's
 
 
-def _placed(found: Iterable[tuple[Any, Loc, Positions]]) -> Named:
-    named: Named = {}
+def _references(found: Iterable[tuple[Any, Loc, Positions]]) -> References:
+    references: References = {}
     for name, loc, positions in _names(found):
         position = positions.value(loc)
-        named.setdefault(name, (positions.path_of(position), *position))
-    return named
+        references.setdefault(name, (positions.path_of(position), *position))
+    return references
 
 
 def _names(found: Iterable[tuple[Any, Loc, Positions]]) -> Iterator[tuple[str, Loc, Positions]]:
     for value, loc, positions in found:
-        asked = init_from_as_mapping(value)
-        if isinstance(asked, dict) and isinstance(asked.get("run"), str):
-            yield asked["run"], (*loc, "run"), positions
+        mapping = init_from_as_mapping(value)
+        if isinstance(mapping, dict) and isinstance(mapping.get("run"), str):
+            yield mapping["run"], (*loc, "run"), positions

@@ -1,4 +1,4 @@
-"""All specs of a commit at once: files in, experiments and every mistake out."""
+"""Loading all specs of a commit: files in, experiments and every error out."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ ENDINGS = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a commit asks for. A spec with a mistake is in ``problems`` and not in ``desired``.
+    """The specs of a commit. A spec with an error is in ``problems`` and not in ``desired``.
 
-    One that breaks a policy is in both: it stays asked for, and must not be submitted.
+    A spec that breaks a policy is in both: it remains desired, but must not be submitted.
     """
 
     desired: tuple[Desired, ...]
     problems: tuple[Problem, ...]
-    names: frozenset[str]  # of all specs that were looked at, those with mistakes too
-    refused: Mapping[str, tuple[Problem, ...]]  # by name of the spec: the policies it breaks
-    unread: frozenset[str]  # paths of files with mistakes of which not even the name is known
+    names: frozenset[str]  # of all specs that were read, including those with errors
+    refused: Mapping[str, tuple[Problem, ...]]  # the policies that a spec breaks, by its name
+    unread: frozenset[str]  # paths of files so broken that even their name is unknown
 
 
 def load_specs(
     files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups = NO_GROUPS
 ) -> Loaded:
-    """Resolve all specs; never raises for what stands in them.
+    """Resolve all specs; errors in them are returned, never raised.
 
     Args:
-        files: every file under the folder of specs at one commit, by path. Only ``.yaml`` and
-            ``.yml`` are specs.
+        files: every file in the folder of specs at one commit, by path. Those that end in ``.yaml``
+            or ``.yml`` are specs.
         settings: of the same commit.
         stamp: the submission's time, for grids with ``naming: timestamp``.
-        groups: what the defaults lists of specs may name, of the same commit.
+        groups: the config groups of the same commit, for specs with a defaults list.
     """
     loader = _Loader(files, settings, stamp, groups)
-    desired = [one for path in sorted(files) if is_spec(path) for one in loader.load(path)]
-    taken = loader.names_taken_twice() | loader.names_alike()
-    good = tuple(one for one in desired if one.name not in taken)
+    desired = [spec for path in sorted(files) if is_spec(path) for spec in loader.load(path)]
+    ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
+    good = tuple(spec for spec in desired if spec.name not in ambiguous)
     loader.problems += circles(good)
     return loader.loaded(good)
 
@@ -82,20 +82,20 @@ def load_some(
     *,
     groups: Groups = NO_GROUPS,
 ) -> Loaded:
-    """Resolve these of the ``files``, whose bases may be any of them; the others are not read."""
+    """Resolve only the specs at ``paths``; their bases may be any of the ``files``."""
     loader = _Loader(files, settings, stamp, groups)
-    desired = [one for path in sorted(paths) for one in loader.load(path)]
-    taken = loader.names_taken_twice() | loader.names_alike()
-    return loader.loaded(tuple(one for one in desired if one.name not in taken))
+    desired = [spec for path in sorted(paths) for spec in loader.load(path)]
+    ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
+    return loader.loaded(tuple(spec for spec in desired if spec.name not in ambiguous))
 
 
 def is_spec(path: str) -> bool:
-    """Return whether a file in the folder of specs is one."""
+    """Return True if a file in the folder of specs is a spec."""
     return path.endswith(ENDINGS)
 
 
 class _Loader:
-    """Reads each file once, however many grids build on it, and collects all problems."""
+    """Reads each base once, however many grids build on it, and collects all problems."""
 
     def __init__(
         self, files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups
@@ -106,13 +106,13 @@ class _Loader:
         self._settings = settings
         self._slurm_of: dict[str, dict[str, Any]] = {}  # defaults, by cluster
         self._stamp = stamp
-        self._bases: dict[str, SpecFile] = {}  # those that grids build on
-        self._names: dict[str, dict[str, Position]] = {}  # name -> where it is given, by path
+        self._bases: dict[str, SpecFile] = {}  # files that grids build on, by path
+        self._names: dict[str, dict[str, Position]] = {}  # name -> path -> position of the name
         self._unread: set[str] = set()
         self.problems: list[Problem] = []
 
     def load(self, path: str) -> list[Desired]:
-        """Return what a file asks for: one, or nothing where it is a base or has mistakes."""
+        """Return the spec in a file; nothing if it is a base or has errors."""
         self._unread.add(path)
         try:
             file = self._file(path)
@@ -130,34 +130,38 @@ class _Loader:
             return []
 
     def loaded(self, desired: tuple[Desired, ...]) -> Loaded:
-        """Return what was found, held against the policies."""
-        broken = {one.name: violations(one, self._policies) for one in desired}
+        """Return the specs and all problems, including the policies that the specs break."""
+        broken = {spec.name: violations(spec, self._policies) for spec in desired}
         problems = {*self.problems, *itertools.chain.from_iterable(broken.values())}
         refused = {name: found for name, found in broken.items() if found}
         names, unread = frozenset(self._names), frozenset(self._unread)
         return Loaded(desired, tuple(sorted(problems)), names, refused, unread)
 
-    def names_taken_twice(self) -> set[str]:
-        """Return the names that several specs have, each use noted as a problem."""
-        taken = {name: uses for name, uses in self._names.items() if len(uses) > 1}
-        for name, uses in taken.items():
+    def names_used_twice(self) -> set[str]:
+        """Return the names that several specs use; each use is added to the problems."""
+        used_twice = {name: uses for name, uses in self._names.items() if len(uses) > 1}
+        for name, uses in used_twice.items():
             for path, position in uses.items():
                 others = ", ".join(sorted(set(uses) - {path}))
-                message = f"the name {name!r} is taken: {others} has it too. Rename one"
+                message = f"the name {name!r} is also used by {others}. Rename one"
                 self.problems.append(Problem(path, *position, message))
-        return set(taken)
+        return set(used_twice)
 
-    def names_alike(self) -> set[str]:
-        """Return the names that differ in their case alone, each noted: some disks hold one."""
-        alike: dict[str, list[str]] = {}
+    def names_that_differ_in_case(self) -> set[str]:
+        """Return the names that differ only in case: some file systems cannot hold both.
+
+        Each of them is added to the problems.
+        """
+        by_folded: dict[str, list[str]] = {}
         for name in self._names:
-            alike.setdefault(name.casefold(), []).append(name)
-        several = [names for names in alike.values() if len(names) > 1]
-        for name, other in ((n, o) for names in several for n in names for o in names if o != n):
+            by_folded.setdefault(name.casefold(), []).append(name)
+        similar = [names for names in by_folded.values() if len(names) > 1]
+        pairs = (pair for names in similar for pair in itertools.permutations(names, 2))
+        for name, other in pairs:
             for path, position in self._names[name].items():
-                message = f"the name {name!r} differs from {other!r} in its case alone. Rename one"
+                message = f"the name {name!r} differs from {other!r} only in case. Rename one"
                 self.problems.append(Problem(path, *position, message))
-        return {name for names in several for name in names}
+        return {name for names in similar for name in names}
 
     def _note_name(self, file: SpecFile) -> None:
         key = NAME_KEYS.get(file.kind, "")
@@ -168,20 +172,19 @@ class _Loader:
     def _note_cluster(self, file: SpecFile) -> None:
         name, known = file.value.get("cluster"), self._settings.known_clusters
         if isinstance(name, str) and known is not None and name not in known:
-            message = f"cluster: mtf.yaml knows no {name!r}. {did_you_mean(name, known)}"
-            position = file.positions.value(("cluster",))
-            self.problems.append(file.positions.problem(position, message.rstrip()))
+            message = f"cluster: {name!r} is not in mtf.yaml. {did_you_mean(name, known)}".rstrip()
+            self.problems.append(file.positions.problem_at(("cluster",), message))
 
     def _slurm_defaults(self, cluster: object) -> dict[str, Any]:
         name = self._settings.cluster.name
-        if isinstance(cluster, str) and name_problem(cluster) is None:  # else it is told elsewhere
+        if isinstance(cluster, str) and name_problem(cluster) is None:  # else: reported elsewhere
             name = cluster
         if name not in self._slurm_of:
             self._slurm_of[name] = self._settings.serving(name).slurm_defaults()
         return self._slurm_of[name]
 
     def _file(self, path: str) -> SpecFile:
-        """Read a file. Those that are read for themselves alone are not kept: memory is time."""
+        """Read a file. Only bases are kept: keeping every file would cost memory and time."""
         return self._bases.get(path) or read_spec(self._files[path], path, self._groups)
 
     def _single(self, file: SpecFile) -> Desired:
@@ -223,55 +226,54 @@ class _Loader:
             is_whole, spec = False, _without_unknown_keys(file.value)
         if spec is None:
             raise SpecError(problems)
-        chooses = base.composition.chooses if base and base.composition else chooses_nothing
-        parts = read_grid(spec, file.positions, chooses)
-        problems += parts.problems if is_whole else []  # a misspelt key may be what it lacks
+        composition = base.composition if base else None
+        chooses_option = composition.chooses_option if composition else chooses_nothing
+        definition = read_grid(spec, file.positions, chooses_option)
+        if is_whole:  # else the unknown key may be the cause of what the definition lacks
+            problems += definition.problems
         if base is None:
             raise SpecError(problems)
         cluster = spec.cluster or base.value.get("cluster")
         resolver = Resolver(base, self._slurm_defaults(cluster), file.positions)
         if problems:
-            raise SpecError([*problems, *_wrong_values(parts, resolver)])
+            raise SpecError([*problems, *_wrong_values(definition, resolver)])
         return Desired(
             name=spec.name,
             path=file.path,
-            experiments=expand(spec, parts, resolver, self._stamp),
+            experiments=expand(spec, definition, resolver, self._stamp),
             max_parallel=spec.max_parallel,
             cluster=cluster,
             on_change=spec.on_change,
-            named_at=init_from_in_grid(base, parts, file.positions),
-            places=positions_in_grid(base, parts, file.positions),
+            named_at=init_from_in_grid(base, definition, file.positions),
+            places=positions_in_grid(base, definition, file.positions),
         )
 
     def _base(self, file: SpecFile) -> Base:
-        """Return what a grid builds on.
+        """Return the base of a grid.
 
         Raises:
-            SpecError: it is not there, or has mistakes of its own.
+            SpecError: it does not exist or has errors.
         """
-        position, base = file.positions.value(("base",)), file.value.get("base")
+        positions, base = file.positions, file.value.get("base")
         if "base" not in file.value:
-            raise SpecError([])  # told as a missing key
+            raise SpecError([])  # reported as a missing key
         if isinstance(base, dict):
-            return inline_base(base, file.positions, ("base",), self._groups)
+            return inline_base(base, positions, ("base",), self._groups)
         if not isinstance(base, str):
-            message = f"base: must be a path or an experiment, got {shown(base)}"
-            raise SpecError([file.positions.problem(position, message)])
+            message = f"base: expected a path or a mapping of sections, got {shown(base)}"
+            raise SpecError([positions.problem_at(("base",), message)])
         path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
         if path not in self._files:
-            raise SpecError(
-                [file.positions.problem(position, self._missing_base(file, base, path))]
-            )
+            raise SpecError([positions.problem_at(("base",), self._missing_base(file, base, path))])
         try:
             other = self._bases.setdefault(path, self._file(path))
             if other.kind != "grid":
                 return self._base_file(other)
         except SpecError as e:
-            own = file.positions.problem(position, f"base: {path} has mistakes of its own")
+            own = positions.problem_at(("base",), f"base: {path} has errors. Fix them first")
             raise SpecError([*e.problems, own]) from None
-        raise SpecError(
-            [file.positions.problem(position, f"base: {path} is a grid, not an experiment")]
-        )
+        message = f"base: expected an experiment or a base, {path} is a grid"
+        raise SpecError([positions.problem_at(("base",), message)])
 
     def _base_file(self, file: SpecFile) -> Base:
         if file.kind == "experiment":
@@ -282,19 +284,19 @@ class _Loader:
 
     def _missing_base(self, file: SpecFile, base: str, path: str) -> str:
         folder = posixpath.dirname(file.path)
-        there = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
-        return f"base: there is no file {path}. {did_you_mean(base, there)}".rstrip()
+        specs = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
+        return f"base: the file {path} does not exist. {did_you_mean(base, specs)}".rstrip()
 
 
-def _wrong_values(parts: GridDefinition, resolver: Resolver) -> set[Problem]:
-    for setting in parts.settings():
+def _wrong_values(definition: GridDefinition, resolver: Resolver) -> set[Problem]:
+    for setting in definition.settings():
         if key_problem(setting.path) is None:
-            resolver.check_alone(setting)
+            resolver.check_value(setting)
     return resolver.problems
 
 
 def _without_unknown_keys(value: Mapping[str, Any]) -> GridSpec | None:
-    """Return a grid with mistakes as its known keys have it, None where they are no grid."""
+    """Return a grid without its unknown keys, None if it has other errors as well."""
     known = {key: item for key, item in value.items() if key in GridSpec.model_fields}
     try:
         return GridSpec.model_validate(known)

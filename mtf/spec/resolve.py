@@ -1,4 +1,4 @@
-"""From sections as written to resolved configurations; each combination is validated once."""
+"""Resolving the members of a grid: values on top of the base, each combination validated once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from pydantic import ValidationError
 
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
-from mtf.spec.schema.dotted_keys import INIT_FROM, OPTIONAL, SECTIONS, init_from_as_mapping, put
-from mtf.spec.schema.error_messages import KEY_ALIASES, explain, located
+from mtf.spec.schema.dotted_keys import (
+    INIT_FROM,
+    OPTIONAL,
+    SECTIONS,
+    init_from_as_mapping,
+    put,
+    without_aliases,
+)
+from mtf.spec.schema.error_messages import explain, written_loc
 from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:
@@ -28,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """One key of a grid with one of its values. Compared by identity: two places, two settings."""
+    """A key of a grid with one of its values. Compared by identity: each has its own position."""
 
     key: str
     path: tuple[str, ...]
     value: Any
-    loc: Loc  # of the value, in the grid's file
+    loc: Loc  # of the value in the grid's file
 
 
 Combination = tuple[Setting, ...]
@@ -41,38 +48,30 @@ Combination = tuple[Setting, ...]
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What a grid builds on: sections as written, and the file they stand in."""
+    """The sections that a grid builds on, as they are written in their file."""
 
-    value: Mapping[str, Any]  # `training` is spelled so
+    value: Mapping[str, Any]  # without aliases: ``training``, never ``trainer``
     positions: Positions
     prefix: Loc
-    composition: Composition | None = None  # where it has a defaults list
+    composition: Composition | None = None  # if it has a defaults list
 
     def for_member(self, member: Combination) -> tuple[Base, Combination]:
-        """Return the base as a member's choices make it, and the settings that go on top.
+        """Return the base composed for a member's choices, and the settings to apply on top.
 
         Raises:
             SpecError: the choices cannot be composed.
         """
         if self.composition is None:
             return self, member
-        chosen = {s for s in member if self.composition.chooses(s.path, s.value)}
+        chosen = {s for s in member if self.composition.chooses_option(s.path, s.value)}
         choices = tuple((s.path[0], s.value) for s in member if s in chosen)
         settings = tuple(s for s in member if s not in chosen)
         made = self.composition.composed(choices, [(".".join(s.path), s.value) for s in settings])
-        return Base(with_canonical_keys(made.value), made.positions, self.prefix), settings
-
-
-def with_canonical_keys(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sections by the names that they go by here, whatever spelling the file has."""
-    return {_CANONICAL.get(key, key): item for key, item in value.items()}
-
-
-_CANONICAL = {other: name for name, other in KEY_ALIASES.items()}
+        return Base(without_aliases(made.value), made.positions, self.prefix), settings
 
 
 class Resolver:
-    """Resolves the members of one grid, section by section."""
+    """Resolves the members of one grid, section by section, and collects their problems."""
 
     def __init__(self, base: Base, slurm_defaults: dict[str, Any], positions: Positions) -> None:
         self.base = base
@@ -83,7 +82,7 @@ class Resolver:
         self.problems: set[Problem] = set()
 
     def sections(self, member: Combination) -> dict[str, dict[str, Any] | None]:
-        """Return a member's sections as JSON values; mistakes are added to ``problems``."""
+        """Return a member's sections as JSON values; errors are added to ``problems``."""
         try:
             base, settings = self._base_of(member)
         except SpecError as e:
@@ -97,7 +96,7 @@ class Resolver:
         }
 
     def section(self, name: str, member: Combination) -> dict[str, Any] | None:
-        """Return one section of a member, None for none at all (or a mistake)."""
+        """Return one section of a member, None if it has none or an error."""
         if self.base.composition is None:
             return self._section(self.base, name, tuple(s for s in member if s.path[0] == name))
         return self.sections(member).get(name)
@@ -117,10 +116,10 @@ class Resolver:
             self._resolved[key] = self._new_section(base, name, settings)
         return self._resolved[key]
 
-    def check_alone(self, setting: Setting) -> None:
-        """Add to ``problems`` what is wrong with one value, whatever else its members have.
+    def check_value(self, setting: Setting) -> None:
+        """Add the errors of one value to ``problems``, whatever its members set besides.
 
-        For grids that cannot be expanded, so that all mistakes are told at once.
+        Used for grids that cannot be expanded, so that all errors are reported at once.
         """
         name, base = setting.path[0], self.base
         try:
@@ -153,8 +152,7 @@ class Resolver:
             try:
                 value = put(value, setting.path[1:], setting.value)
             except ValueError as e:
-                position = self.positions.value(setting.loc)
-                problem = self.positions.problem(position, f"{setting.key}: {e}")
+                problem = self.positions.problem_at(setting.loc, f"{setting.key}: {e}")
                 raise SpecError([problem]) from None
         if value is None and name in OPTIONAL:
             return None
@@ -167,21 +165,21 @@ class Resolver:
     def _problem(
         self, base: Base, name: str, settings: Combination, detail: ErrorDetails
     ) -> Problem:
-        """Return the problem at the value that caused it: the grid's, or the base's own."""
+        """Return the problem at the value that causes it, in the grid or in the base."""
         loc: Loc = (name, *detail["loc"])
         message = explain(detail, SECTIONS[name], (name,))
         setting = _blamed(settings, loc)
         if setting is None:
-            position = base.positions.value(located((*base.prefix, *loc), base.positions))
-            return base.positions.problem(position, message)
+            written = written_loc((*base.prefix, *loc), base.positions)
+            return base.positions.problem_at(written, message)
         inside = (*setting.loc, *loc[len(setting.path) :])
-        at_key = detail["type"] == "extra_forbidden"
-        position = self.positions.key(inside) if at_key else self.positions.value(inside)
-        return self.positions.problem(position, message)
+        if detail["type"] == "extra_forbidden":
+            return self.positions.problem_at_key(inside, message)
+        return self.positions.problem_at(inside, message)
 
 
 def _blamed(settings: Combination, loc: Loc) -> Setting | None:
-    """Return the setting nearest to an error; any of the section's where none is near."""
+    """Return the setting that an error is about; if none fits, any of the section."""
     fitting = [s for s in settings if _shares_path(s.path, loc)]
     return max(fitting or settings, key=lambda s: len(s.path), default=None)
 
@@ -201,11 +199,11 @@ def experiment(
     """Return one resolved experiment.
 
     Args:
-        name: its own, or the member's within ``grid``.
+        name: of the experiment, or of the member within ``grid``.
         grid: name of the grid, None for a single experiment.
         sections: resolved.
-        spec: what goes for all its members: entrypoint, description, owner, generation, rerun_on.
-        parameters: the values its grid set.
+        spec: entrypoint, description, owner, generation and rerun_on, the same for all members.
+        parameters: the values that its grid sets.
     """
     config = {"experiment_name": name, **sections, "entrypoint": spec["entrypoint"]}
     config |= {key: spec[key] for key in ("description", "owner") if spec[key] is not None}

@@ -1,4 +1,4 @@
-"""What `mtf retry --set` changes of a run's configuration, checked as a spec is."""
+"""``mtf retry --set KEY=VALUE``: parsing the changes and applying them to a configuration."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mtf.spec.yaml.reader import load_yaml
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-CHANGEABLE = ("slurm", "logging", "checkpoint")  # the sections that a run's identity leaves out
+CHANGEABLE = ("slurm", "logging", "checkpoint")  # the sections outside a run's identity
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """Return dotted keys with their values from texts like ``slurm.mem=16G``.
+    """Return values by dotted keys from texts like ``slurm.mem=16G``.
 
     Raises:
-        UsageError: no run has such a key, or it cannot change without making another run.
+        UsageError: the key does not exist, or is part of a run's identity.
     """
     return dict(map(_parse, texts))
 
@@ -30,13 +30,13 @@ def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     path = path_of(key.strip())
     if not equals or len(path) == 1 or "\n" in value:
-        raise UsageError(f"--set {text}: write KEY=VALUE, like slurm.mem=16G")
+        raise UsageError(f"--set {text}: expected KEY=VALUE, like slurm.mem=16G")
     if problem := key_problem(path):
         raise UsageError(f"--set {text}: {problem}")
     if path[0] not in CHANGEABLE:
         raise UsageError(
-            f"--set {text}: with another {path[0]} it is another run: commit a spec for it. Only"
-            f" {', '.join(CHANGEABLE)} may change"
+            f"--set {text}: changing {path[0]} makes another run. Commit a spec for it. --set"
+            f" changes {', '.join(CHANGEABLE)}"
         )
     try:
         return ".".join(path), load_yaml(f"value: {value}".encode(), "--set")[0]["value"]
@@ -45,10 +45,10 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a resolved configuration with changes in it.
+    """Return a resolved configuration with the changes applied.
 
     Raises:
-        UsageError: it would not be valid.
+        UsageError: the result is not valid.
     """
     out = dict(config)
     paths = {path_of(key): value for key, value in changes.items()}
@@ -62,6 +62,6 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             out[section] = SECTIONS[section].model_validate(out[section]).model_dump(mode="json")
         except ValidationError as e:
             details = e.errors(include_url=False)
-            told = (explain(detail, SECTIONS[section], (section,)) for detail in details)
-            raise UsageError("\n".join(f"--set: {text}" for text in told)) from e
+            messages = (explain(detail, SECTIONS[section], (section,)) for detail in details)
+            raise UsageError("\n".join(f"--set: {message}" for message in messages)) from e
     return out

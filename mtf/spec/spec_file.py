@@ -1,4 +1,4 @@
-"""One spec file: its kind, its value, and its check against the schema of that kind."""
+"""Reading one spec file: its kind, its value, and its validation against that kind's schema."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import Problem, SpecError
 from mtf.spec.compose.composition import KEY as DEFAULTS
 from mtf.spec.compose.composition import Composition
-from mtf.spec.resolve import Base, with_canonical_keys
-from mtf.spec.schema.dotted_keys import SECTIONS, misspelling_of
+from mtf.spec.resolve import Base
+from mtf.spec.schema.dotted_keys import SECTIONS, misspelling_of, without_aliases
 from mtf.spec.schema.error_messages import problems_of, shown
 from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.schema.strict import Open
@@ -30,26 +30,26 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 @dataclass(frozen=True)
 class SpecFile:
-    """A file that says what it is. ``problems``: what is wrong whatever its kind."""
+    """A spec file as read. ``problems``: errors that do not depend on its kind's schema."""
 
     path: str
     kind: str
     value: dict[str, Any]
     positions: Positions
     problems: tuple[Problem, ...]
-    composition: Composition | None = None  # where it has a defaults list
+    composition: Composition | None = None  # if it has a defaults list
 
 
 def read_spec(raw: bytes, path: str, groups: Groups) -> SpecFile:
     """Read a spec file; one with a defaults list is composed from the groups.
 
     Raises:
-        SpecError: nothing in it can be checked.
+        SpecError: the file is too broken to be validated.
     """
     document = read(raw, path)
     positions, value, problems = document.positions, document.value, list(document.problems)
     if not isinstance(value, dict):
-        raise SpecError(problems or [_no_mapping(document)])
+        raise SpecError(problems or [_not_a_mapping(document)])
     value = dict(value)
     kind = value.get("kind")
     if kind not in KINDS:
@@ -57,8 +57,8 @@ def read_spec(raw: bytes, path: str, groups: Groups) -> SpecFile:
         kind = value["kind"] = "grid" if "base" in value else "experiment"
     if DEFAULTS in value and kind == "grid":
         del value[DEFAULTS]
-        message = "defaults belongs to what the grid builds on: put it into its base"
-        problems.append(positions.problem(positions.key((DEFAULTS,)), message))
+        message = "defaults: a grid has no defaults list. Move it to the grid's base"
+        problems.append(positions.problem_at_key((DEFAULTS,), message))
     file = SpecFile(path, kind, value, positions, tuple(problems))
     return _composed(file, groups) if DEFAULTS in value else file
 
@@ -71,31 +71,30 @@ def _composed(file: SpecFile, groups: Groups) -> SpecFile:
     return replace(file, value=made.value, positions=made.positions, composition=composition)
 
 
-def _no_mapping(document: Document) -> Problem:
+def _not_a_mapping(document: Document) -> Problem:
     positions = document.positions
     if document.value is None:
         return positions.problem((1, 1), "the file is empty. Write kind: experiment or kind: grid")
-    message = f"a spec is a mapping of keys, this is {shown(document.value)}"
-    return positions.problem(positions.value(()), message)
+    message = (
+        f"expected a mapping of keys, got {shown(document.value)}. Begin with kind: experiment"
+    )
+    return positions.problem_at((), message)
 
 
 def _wrong_kind(positions: Positions, value: dict[str, Any]) -> Problem:
     if "kind" not in value:
-        return positions.problem(
-            positions.value(()), "kind is missing: write kind: experiment, grid or base"
-        )
+        message = "kind is missing. Write kind: experiment, kind: grid or kind: base"
+        return positions.problem_at((), message)
     kind = value["kind"]
-    message = f"kind: must be experiment, grid or base, got {shown(kind)}."
-    return positions.problem(
-        positions.value(("kind",)), f"{message} {did_you_mean(str(kind), KINDS)}"
-    )
+    message = f"kind: expected experiment, grid or base, got {shown(kind)}."
+    return positions.problem_at(("kind",), f"{message} {did_you_mean(str(kind), KINDS)}")
 
 
 def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> AnyModel:
-    """Return the value of a file as its model.
+    """Return the value of a file as its pydantic model.
 
     Raises:
-        SpecError: every mistake in the file.
+        SpecError: with every error in the file.
     """
     problems = [*file.problems, *misspelled_keys(value, file.positions)]
     try:
@@ -108,7 +107,7 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
 
 
 def misspelled_keys(value: dict[str, Any], positions: Positions, prefix: Loc = ()) -> list[Problem]:
-    """Return the misspelled keys of the open sections, which the schema lets through."""
+    """Return problems for the misspelled keys of open sections, which the schema accepts."""
     problems = []
     for name, model in SECTIONS.items():
         section = value.get(name)
@@ -118,15 +117,15 @@ def misspelled_keys(value: dict[str, Any], positions: Positions, prefix: Loc = (
             meant = misspelling_of(model, key)
             if meant and meant not in section:
                 message = f"unknown key {key!r} in {name}. Did you mean {meant!r}?"
-                problems.append(positions.problem(positions.key((*prefix, name, key)), message))
+                problems.append(positions.problem_at_key((*prefix, name, key), message))
     return problems
 
 
 def inline_base(value: dict[str, Any], positions: Positions, prefix: Loc, groups: Groups) -> Base:
-    """Return the sections that a grid builds on and that stand in the grid itself.
+    """Return the base that a grid contains itself, at ``prefix``.
 
     Raises:
-        SpecError: what is there is wrong.
+        SpecError: with every error in it.
     """
     if DEFAULTS not in value:
         return as_base(value, positions, prefix)
@@ -138,22 +137,20 @@ def inline_base(value: dict[str, Any], positions: Positions, prefix: Loc, groups
 def as_base(
     value: dict[str, Any], positions: Positions, prefix: Loc, composition: Composition | None = None
 ) -> Base:
-    """Return sections that grids build on; what is missing may still come from the grid.
+    """Return sections as a base; keys that are missing may still come from the grid.
 
     Raises:
-        SpecError: what is there is wrong.
+        SpecError: with every error in them.
     """
     problems = misspelled_keys(value, positions, prefix)
     try:
         ExperimentSpec.model_validate(value)
     except ValidationError as e:
-        problems += problems_of(e, ExperimentSpec, positions, prefix, missing_is_fine=True)
+        problems += problems_of(e, ExperimentSpec, positions, prefix, allow_missing=True)
     for key in ("generation", "on_change"):
         if key in value and value.get("kind") != "experiment":
-            position = positions.key((*prefix, key))
-            problems.append(
-                positions.problem(position, f"a base does not run: {key} belongs to the grid")
-            )
+            message = f"{key}: not allowed in a base, which never runs itself. Move it to the grid"
+            problems.append(positions.problem_at_key((*prefix, key), message))
     if problems:
         raise SpecError(problems)
-    return Base(with_canonical_keys(value), positions, prefix, composition)
+    return Base(without_aliases(value), positions, prefix, composition)

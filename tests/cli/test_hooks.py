@@ -94,7 +94,7 @@ def test_specs_that_build_on_a_changed_file_are_checked_too(repo: Repo) -> None:
     repo.git("rm", "-q", "experiments/base.yaml")
     code, said = run(repo.path, "commit", "-qm", "no base")
     assert code == 1
-    assert "there is no file experiments/base.yaml" in said
+    assert "the file experiments/base.yaml does not exist" in said
 
 
 def test_specs_that_use_a_changed_config_group_are_checked_too(repo: Repo) -> None:
@@ -110,7 +110,7 @@ def test_a_name_that_an_untouched_spec_has_is_refused(repo: Repo) -> None:
     repo.write({"experiments/second.yaml": SINGLE})
     repo.git("add", "-A")
     code, said = run(repo.path, "commit", "-qm", "twice")
-    assert (code, said.count("the name 'alone' is taken")) == (1, 1)
+    assert (code, said.count("the name 'alone' is also used")) == (1, 1)
 
 
 def test_a_change_of_the_settings_checks_every_spec(repo: Repo) -> None:

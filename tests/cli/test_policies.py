@@ -24,7 +24,7 @@ def test_a_broken_policy_fails_everywhere_and_stops_no_other_spec(tmp_path: Path
             "experiments/search.yaml": GRID,
         },
     )
-    said = "experiments/search.yaml:2:7: search: 4 runs, 3 are allowed [max_runs]"
+    said = "experiments/search.yaml:2:7: search: 4 runs, at most 3 are allowed [max_runs]"
     assert said in mtf(repo.path, "validate", code=1).stdout
     found = mtf_json(repo.path, "plan", "--format", "json", code=1)
     assert [a["experiment"] for a in found["actions"]] == ["alone"]

@@ -35,7 +35,7 @@ def test_specs_are_held_against_the_cluster_live_and_as_written_down(
     assert cluster.conf.exists()
     spec = SINGLE.replace("slurm: {", "slurm: {partition: hihg, ")
     repo = make_repo(tmp_path / "r", {"mtf.yaml": "# ours\n", "experiments/alone.yaml": spec})
-    told = "experiments/alone.yaml:7:20: slurm.partition: there is no partition 'hihg'. Did you mean 'high'?"
+    told = "experiments/alone.yaml:7:20: slurm.partition: unknown partition 'hihg'. Did you mean 'high'?"
     assert mtf(repo.path, "validate", code=1).stdout == f"{told} (SLURM)\n"
     assert mtf(repo.path, "validate", "--feasibility", code=1).stdout.splitlines() == [
         "experiments/alone.yaml:7:8: SLURM would refuse alone: invalid partition specified: hihg; "

@@ -1,4 +1,4 @@
-"""Loading a commit's specs: all mistakes at once, good specs still there, bases found by path."""
+"""Loading the specs of a commit: all errors at once, bases by path, names, ``init_from``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRID = "kind: grid\nname: g\nbase: base.yaml\nparameters: {optimizer.lr: [0.1, 0
 EXAMPLES = Path(__file__).parents[2] / "experiments"
 
 
-def test_a_single_experiment() -> None:
+def test_an_experiment_is_loaded_with_its_control_keys() -> None:
     (one,) = load(
         one=EXPERIMENT + "cluster: big\ngeneration: 3\nrerun_on: [src/models]\non_change: cancel\n"
     ).desired
@@ -46,7 +46,7 @@ def test_only_yaml_files_are_specs_and_a_base_does_not_run() -> None:
     assert [one.path for one in loaded.desired] == ["experiments/sub/g.yml"]
 
 
-def test_settings_are_defaults_under_the_slurm_section() -> None:
+def test_slurm_settings_are_defaults_of_the_slurm_section() -> None:
     settings = (
         "slurm: {partition: low, mem: 1G, variables: {A: 1}}\n"
         "environment: {conda: c, variables: {A: 0, B: 2}}\n"
@@ -68,13 +68,13 @@ def test_settings_are_defaults_under_the_slurm_section() -> None:
     assert (one["mem"], grid["mem"]) == ("2G", "4G")
 
 
-def test_good_specs_are_resolved_beside_bad_ones() -> None:
+def test_specs_without_errors_are_resolved_beside_others() -> None:
     loaded = load(bad="kind: experiment\n", good=EXPERIMENT, worse="a: [", base=BASE, g=GRID)
     assert [one.name for one in loaded.desired] == ["g", "one"]
     assert {p.path for p in loaded.problems} == {"experiments/bad.yaml", "experiments/worse.yaml"}
 
 
-def test_every_mistake_of_every_file_is_told_at_once_in_file_order() -> None:
+def test_every_error_of_every_file_is_reported_in_file_order() -> None:
     assert problems(
         a="kind: experimnt\nexperiment_name: a/b\nmodel: {type: mlp}\nmodle: {}\n"
         "data: {dataset_name: d, dataset_name: e}\ntraining: {seed: x}\n",
@@ -83,79 +83,79 @@ def test_every_mistake_of_every_file_is_told_at_once_in_file_order() -> None:
         d="experiment_name: d\nmodel: {}\n",
         e="kind: experiment\n  bad: indent\n",
     ) == [
-        'a.yaml:1:7: kind: must be experiment, grid or base, got "experimnt". Did you mean '
+        'a.yaml:1:7: kind: expected experiment, grid or base, got "experimnt". Did you mean '
         "'experiment'?",
-        "a.yaml:2:18: experiment_name: 'a/b' must begin with a letter or digit and hold only "
+        'a.yaml:2:18: experiment_name: "a/b" must begin with a letter or digit and contain only '
         "letters, digits, '.', '_' and '-'",
         "a.yaml:4:1: unknown key 'modle'. Did you mean 'model'?",
-        "a.yaml:5:25: the key 'dataset_name' stands twice, first in line 5",
-        'a.yaml:6:18: training.seed: must be a valid integer, got "x"',
+        "a.yaml:5:25: duplicate key 'dataset_name', first used in line 5. Remove one",
+        'a.yaml:6:18: training.seed: expected an integer, got "x"',
         "b.yaml:1:1: the file is empty. Write kind: experiment or kind: grid",
-        "c.yaml:1:1: a spec is a mapping of keys, this is [1]",
+        "c.yaml:1:1: expected a mapping of keys, got [1]. Begin with kind: experiment",
         "d.yaml:1:1: data is missing",
-        "d.yaml:1:1: kind is missing: write kind: experiment, grid or base",
+        "d.yaml:1:1: kind is missing. Write kind: experiment, kind: grid or kind: base",
         "d.yaml:2:1: model.type is missing",
-        "e.yaml:2:6: not YAML: mapping values are not allowed here",
+        "e.yaml:2:6: invalid YAML: mapping values are not allowed here",
     ]
 
 
-def test_two_specs_of_one_name_are_told_at_both_and_neither_runs() -> None:
+def test_two_specs_of_one_name_are_reported_at_both_and_neither_runs() -> None:
     loaded = load(base=BASE, a=EXPERIMENT.replace("one", "g"), g=GRID, z=EXPERIMENT)
     assert [str(p).removeprefix("experiments/") for p in loaded.problems] == [
-        "a.yaml:2:18: the name 'g' is taken: experiments/g.yaml has it too. Rename one",
-        "g.yaml:2:7: the name 'g' is taken: experiments/a.yaml has it too. Rename one",
+        "a.yaml:2:18: the name 'g' is also used by experiments/g.yaml. Rename one",
+        "g.yaml:2:7: the name 'g' is also used by experiments/a.yaml. Rename one",
     ]
     assert [one.name for one in loaded.desired] == ["one"]
 
 
-def test_a_name_is_taken_even_by_a_spec_with_mistakes() -> None:
+def test_a_spec_with_errors_still_uses_its_name() -> None:
     found = problems(a=EXPERIMENT + "sedd: 1\n", b=EXPERIMENT)
-    assert found[-1].startswith("b.yaml:2:18: the name 'one' is taken")
+    assert found[-1].startswith("b.yaml:2:18: the name 'one' is also used by")
 
 
-def test_a_base_that_is_not_there_is_told_with_the_nearest_one() -> None:
+def test_a_missing_base_is_reported_with_the_nearest_path() -> None:
     assert problems(basis=BASE, g=GRID.replace("base.yaml", "bases.yaml")) == [
-        "g.yaml:3:7: base: there is no file experiments/bases.yaml. Did you mean 'basis.yaml'?"
+        "g.yaml:3:7: base: the file experiments/bases.yaml does not exist. Did you mean 'basis.yaml'?"
     ]
     assert problems(g=GRID.replace("base.yaml", "../../../etc/passwd"))[0].startswith(
-        "g.yaml:3:7: base: there is no file ../../etc/passwd."
+        "g.yaml:3:7: base: the file ../../etc/passwd does not exist."
     )
 
 
-def test_what_cannot_be_a_base_is_told() -> None:
+def test_a_base_must_be_a_path_or_sections_of_an_experiment() -> None:
     assert problems(g=GRID.replace("base.yaml", "g.yaml")) == [
-        "g.yaml:3:7: base: experiments/g.yaml is a grid, not an experiment"
+        "g.yaml:3:7: base: expected an experiment or a base, experiments/g.yaml is a grid"
     ]
     assert problems(g=GRID.replace("base.yaml", "[a]")) == [
-        'g.yaml:3:7: base: must be a path or an experiment, got ["a"]'
+        'g.yaml:3:7: base: expected a path or a mapping of sections, got ["a"]'
     ]
     assert problems(g=GRID.replace("base: base.yaml\n", "")) == ["g.yaml:1:1: base is missing"]
     assert problems(g=GRID.replace("base.yaml", "")) == [
-        "g.yaml:3:1: base: must be a path or an experiment, got null"
+        "g.yaml:3:1: base: expected a path or a mapping of sections, got null"
     ]
 
 
-def test_the_mistakes_of_a_base_are_told_where_they_are() -> None:
+def test_errors_of_a_base_are_reported_in_its_file() -> None:
     assert problems(base=BASE + "sedd: 1\ngeneration: 2\non_change: cancel\n", g=GRID) == [
         "base.yaml:4:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
         "entrypoint, experiment_name, generation, init_from, kind, logging, model, on_change, optimizer, owner, "
         "rerun_on, scheduler, slurm, training",
-        "base.yaml:5:1: a base does not run: generation belongs to the grid",
-        "base.yaml:6:1: a base does not run: on_change belongs to the grid",
-        "g.yaml:3:7: base: experiments/base.yaml has mistakes of its own",
+        "base.yaml:5:1: generation: not allowed in a base, which never runs itself. Move it to the grid",
+        "base.yaml:6:1: on_change: not allowed in a base, which never runs itself. Move it to the grid",
+        "g.yaml:3:7: base: experiments/base.yaml has errors. Fix them first",
     ]
 
 
-def test_training_and_trainer_together_are_told() -> None:
+def test_training_and_trainer_cannot_be_combined() -> None:
     assert problems(a=EXPERIMENT + "training: {}\ntrainer: {seed: 1}\n") == [
-        "a.yaml:6:1: trainer means training, which is there already: keep one"
+        "a.yaml:6:1: trainer is another name for training, which is given as well. Keep one of them"
     ]
     assert problems(a=EXPERIMENT + "trainer: {sed: 1}\n") == [
         "a.yaml:5:11: unknown key 'sed' in training. Did you mean 'seed'?"
     ]
 
 
-def test_one_file_is_loaded_without_looking_at_the_others() -> None:
+def test_load_some_does_not_read_the_other_specs() -> None:
     grid = "experiments/g.yaml"
     files = {"experiments/base.yaml": BASE.encode(), "experiments/bad.yaml": b"a: ["}
     loaded = load_some([grid], {**files, grid: GRID.encode()}, Settings(), STAMP)
@@ -210,7 +210,7 @@ def test_specs_are_read_without_heavy_libraries() -> None:
     assert done.stdout.split() == []
 
 
-def test_specs_that_begin_from_each_other_are_told() -> None:
+def test_specs_that_start_from_each_other_in_a_circle_are_refused() -> None:
     found = problems(
         one=EXPERIMENT + "init_from: two\n",
         two=EXPERIMENT.replace("one", "two") + "init_from: {run: three}\n",
@@ -223,7 +223,7 @@ def test_specs_that_begin_from_each_other_are_told() -> None:
     assert "init_from: one waits for two waits for three waits for one, and so none" in found[0]
 
 
-def test_where_a_grid_and_its_base_name_runs_is_known() -> None:
+def test_positions_of_init_from_are_those_in_the_grid_and_its_base() -> None:
     grid = (
         "kind: grid\nname: g\nbase: base.yaml\n"
         "parameters:\n  init_from: [null, one, {run: two, load: all}]\n"
@@ -239,14 +239,14 @@ def test_where_a_grid_and_its_base_name_runs_is_known() -> None:
     assert asked == [None, "one", "two"]
 
 
-def test_a_grid_varies_how_a_name_is_begun_from() -> None:
+def test_a_grid_may_vary_what_init_from_loads() -> None:
     grid = "kind: grid\nname: g\nbase: base.yaml\nparameters: {init_from.load: [weights, all]}\n"
     (loaded,) = load(base=BASE + "init_from: old\n", g=grid).desired
     assert [e.config["init_from"]["load"] for e in loaded.experiments] == ["weights", "all"]
     assert {e.config["init_from"]["run"] for e in loaded.experiments} == {"old"}
 
 
-def test_members_of_one_grid_may_begin_from_each_other_but_not_in_a_circle() -> None:
+def test_members_of_a_grid_may_start_from_each_other_but_not_in_a_circle() -> None:
     chain = (
         "kind: grid\nname: g\nbase: base.yaml\nlinked:\n"
         "  - - {training.seed: 1, init_from: null}\n"
@@ -261,34 +261,34 @@ def test_members_of_one_grid_may_begin_from_each_other_but_not_in_a_circle() -> 
     ]  # fmt: skip
 
 
-def test_a_run_that_begins_from_its_own_name_is_told() -> None:
+def test_a_run_cannot_start_from_itself() -> None:
     (problem,) = problems(one=EXPERIMENT + "init_from: one\n")
     assert problem.startswith("one.yaml:5:12: init_from: one waits for one, and")
 
 
-def test_names_that_differ_in_their_case_alone_are_told() -> None:
+def test_names_that_differ_only_in_case_are_refused() -> None:
     loaded = load(a=EXPERIMENT, b=EXPERIMENT.replace("one", "One"))
     assert [str(p).removeprefix("experiments/") for p in loaded.problems] == [
-        "a.yaml:2:18: the name 'one' differs from 'One' in its case alone. Rename one",
-        "b.yaml:2:18: the name 'One' differs from 'one' in its case alone. Rename one",
+        "a.yaml:2:18: the name 'one' differs from 'One' only in case. Rename one",
+        "b.yaml:2:18: the name 'One' differs from 'one' only in case. Rename one",
     ]
     assert not loaded.desired
 
 
-def test_grids_that_are_certainly_a_mistake_are_refused_before_they_are_expanded() -> None:
+def test_grids_that_are_too_large_are_refused_before_they_are_expanded() -> None:
     thousand = ", ".join(map(str, range(1000)))
     grid = GRID.replace(
         "{optimizer.lr: [0.1, 0.2]}", f"{{training.seed: [{thousand}], model.x: [{thousand}]}}"
     )
     assert problems(base=BASE, g=grid) == [
-        "g.yaml:1:1: the grid has 1,000,000 members, more than max_runs, 10,000"
+        "g.yaml:1:1: the grid has 1,000,000 members, max_runs allows 10,000. Remove values"
     ]
     assert problems(base=BASE, g=grid + "max_runs: 2000000\n") == [
-        "g.yaml:5:11: max_runs: must be less than or equal to 100000, got 2000000"
+        "g.yaml:5:11: max_runs: expected a number of at most 100000, got 2000000"
     ]
 
 
-def test_an_unknown_key_of_a_grid_hides_no_wrong_value() -> None:
+def test_wrong_values_are_reported_beside_an_unknown_key_of_a_grid() -> None:
     grid = "kind: grid\nname: g\nbase: base.yaml\nslurm: {}\nparameters: {optimizer.lr: [1e-3, fast], model.hiden: [4]}\n"  # fmt: skip
-    told = problems(base=BASE, g=grid)
-    assert [one.split(": ", 1)[0] for one in told] == ["g.yaml:4:1", "g.yaml:5:35"]
+    found = problems(base=BASE, g=grid)
+    assert [one.split(": ", 1)[0] for one in found] == ["g.yaml:4:1", "g.yaml:5:35"]

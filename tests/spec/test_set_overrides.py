@@ -1,4 +1,4 @@
-"""`--set`: which keys may change, which values they take, and what is said of others."""
+"""`mtf retry --set`: which keys may change, how values are read, and messages for errors."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def test_a_value_is_read_as_in_a_spec(text: str, key: str, value: object) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("slurm.memm=16G", "Did you mean 'slurm.mem'?"),
-        ("slurm.mem=16Q", "'16Q' is not an amount of memory"),
-        ("slurm.mem", "write KEY=VALUE, like slurm.mem=16G"),
-        ("slurm={}", "write KEY=VALUE"),
-        ("training.batch_size=8", "with another training it is another run"),
-        ("slurm.nodes=two", "slurm.nodes: must be a valid integer"),
-        ("slurm.extra=[--array=1-9]", "mtf sets this option itself"),
+        ("slurm.mem=16Q", 'expected an amount of memory like 2G or 800M, got "16Q"'),
+        ("slurm.mem", "expected KEY=VALUE, like slurm.mem=16G"),
+        ("slurm={}", "expected KEY=VALUE"),
+        ("training.batch_size=8", "changing training makes another run"),
+        ("slurm.nodes=two", "slurm.nodes: expected an integer"),
+        ("slurm.extra=[--array=1-9]", "is set by mtf itself"),
         ("slurm.mem=1G\nslurm: {}", "--set"),
         ("slurm.partition=*x", "--set slurm.partition=*x"),
         ("nonsense=1", "--set nonsense=1"),
     ],
 )
-def test_a_mistake_is_told_with_what_was_meant(text: str, said: str) -> None:
+def test_an_error_is_reported_in_one_line(text: str, expected: str) -> None:
     with pytest.raises(UsageError) as caught:
         changed(CONFIG, parse_changes([text]))
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value).replace(text, "")

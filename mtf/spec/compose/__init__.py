@@ -1,1 +1,1 @@
-"""Specs with a Hydra ``defaults`` list, composed from the groups of the same commit."""
+"""Composing specs with a Hydra ``defaults`` list from the config groups of the same commit."""

@@ -1,6 +1,6 @@
-"""Hydra's config groups: the files under ``conf/`` that specs with a ``defaults`` list name.
+"""Hydra's config groups: the files under ``conf/`` that ``defaults`` lists of specs name.
 
-They come from where the specs come from, a commit mostly, and are read only when a spec asks.
+They come from the same commit as the specs, and are read only when a spec needs them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import SpecError
+from mtf.spec.schema.error_messages import shown
 from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from mtf.spec.yaml.positions import Positions
 
 FOLDER = "conf"  # at the root of the repository
-_ENDING = ".yaml"  # Hydra's; it knows no other
+_ENDING = ".yaml"  # the only one that Hydra knows
 
 
 class Groups:
-    """All groups of one commit, each file read once. A configuration is called ``group/option``."""
+    """All config groups of one commit, each file read once. Configurations are ``group/option``."""
 
     def __init__(self, files: Callable[[], Mapping[str, bytes]], folder: str = FOLDER) -> None:
-        """Take what returns all files below the folder by path; it is asked when it is needed."""
-        self._ask = files
+        """Take a function that returns all files below the folder by path; called when needed."""
+        self._read_files = files
         self.folder = folder
         self._read: dict[str, tuple[dict[str, Any], Positions]] = {}
 
@@ -34,39 +35,39 @@ class Groups:
         inside = f"{self.folder}/"
         return {
             path.removeprefix(inside).removesuffix(_ENDING): raw
-            for path, raw in self._ask().items()
+            for path, raw in self._read_files().items()
             if path.startswith(inside) and path.endswith(_ENDING)
         }
 
     def is_group(self, name: str) -> bool:
-        """Return whether some configuration lies below ``name``."""
+        """Return True if there is a configuration below ``name``."""
         below = f"{name.strip('/')}/".removeprefix("/")
         return any(path.startswith(below) for path in self._files)
 
     def is_option(self, name: str) -> bool:
-        """Return whether there is such a configuration."""
+        """Return True if the configuration exists."""
         return _bare(name) in self._files
 
     def options(self, group: str) -> list[str]:
-        """Return what may be chosen in a group."""
+        """Return the options of a group."""
         below = f"{group.strip('/')}/".removeprefix("/")
         names = (path.removeprefix(below) for path in self._files if path.startswith(below))
         return sorted(name for name in names if "/" not in name)
 
     def path(self, name: str) -> str:
-        """Return the path of a configuration's file, there or not."""
+        """Return the path of a configuration's file, whether it exists or not."""
         return f"{self.folder}/{_bare(name)}{_ENDING}"
 
     def value(self, name: str) -> dict[str, Any]:
-        """Return what stands in a configuration's file.
+        """Return the content of a configuration's file.
 
         Raises:
-            SpecError: every mistake in it.
+            SpecError: with every error in it.
         """
         return self._document(name)[0]
 
     def positions(self, name: str) -> Positions:
-        """Return where that stands."""
+        """Return the positions of a configuration's values."""
         return self._document(name)[1]
 
     def _document(self, name: str) -> tuple[dict[str, Any], Positions]:
@@ -76,17 +77,15 @@ class Groups:
             problems = list(document.problems)
             value = {} if document.value is None else document.value
             if not problems and not isinstance(value, dict):
-                position = document.positions.value(())
-                problems = [
-                    document.positions.problem(position, "a configuration is a mapping of keys")
-                ]
+                message = f"expected a mapping of keys, got {shown(value)}"
+                problems = [document.positions.problem_at((), message)]
             if problems:
                 raise SpecError(problems)
             self._read[bare] = value, document.positions
         return self._read[bare]
 
     def header(self, name: str) -> dict[str, str | None]:
-        """Return what the comments at a file's head say: ``# @package _global_``."""
+        """Return the directives in the comments at a file's head: ``# @package _global_``."""
         found: dict[str, str | None] = {"package": None}
         for line in self._files[_bare(name)].decode("utf-8", "replace").splitlines():
             text = line.strip()

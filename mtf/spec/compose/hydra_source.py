@@ -1,8 +1,8 @@
-"""The only place that imports hydra-core: a defaults list and groups in memory to one tree.
+"""The only module that imports hydra-core: composes a defaults list and config groups to one tree.
 
-Hydra reads nothing itself. It is given the committed files as values that the one YAML reader has
-made, and its own configuration (logging, launchers: 50 ms a composition) is left out. What is used
-is internal to hydra-core 1.3, hence the pin.
+Hydra reads no files itself: it gets the values that mtf's YAML reader has read from the commit. Its
+own configuration (logging, launchers) would take 50 ms a composition and is left out. This uses
+internals of hydra-core 1.3, hence the pin.
 
 Source: hydra.cc/docs/1.3/advanced/defaults_list
 """
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 version.setbase("1.3")
 _SCHEME = "mtf"
-PRIMARY = "(the spec)"  # no file of a group may be called so
+PRIMARY = "(the spec)"  # not a possible name of a group's file
 
 
 class _Source(ConfigSource):
-    """The groups of one commit and the spec, as Hydra's sources are."""
+    """The config groups of one commit and the spec, as a source for Hydra."""
 
     def __init__(self, groups: Groups, primary: Mapping[str, Any]) -> None:
         super().__init__(provider="main", path=f"{_SCHEME}://conf")
@@ -66,7 +66,7 @@ class _Source(ConfigSource):
 
 
 class _Repository(ConfigRepository):
-    """Hydra's repository over one source that needs no search path."""
+    """Hydra's repository with one source and no search path."""
 
     def __init__(self, source: _Source) -> None:
         self.sources = [source]
@@ -75,17 +75,17 @@ class _Repository(ConfigRepository):
 class Tree:
     """A composed configuration whose interpolations are not resolved yet.
 
-    ``parts``: the configurations it is merged from, in order, each by its name (``PRIMARY`` or
-    ``group/option``) with the package it goes into.
+    ``parts``: the configurations that it is merged from, in order: the name (``PRIMARY`` or
+    ``group/option``) and the package that it goes into.
     """
 
     def __init__(
         self, groups: Groups, primary: Mapping[str, Any], choices: Sequence[tuple[str, str]]
     ) -> None:
-        """Compose.
+        """Compose the tree.
 
         Raises:
-            HydraException, OmegaConfBaseException, ValueError: as Hydra says it.
+            HydraException, OmegaConfBaseException, ValueError: Hydra's own errors.
         """
         repository = _Repository(_Source(groups, primary))
         overrides = [f"{group}={option}" for group, option in choices]
@@ -111,14 +111,14 @@ class Tree:
             self.parts.append((default.config_path, tuple(filter(None, package.split(".")))))
 
     def raw(self) -> dict[str, Any]:
-        """Return the tree with its interpolations as they are written."""
+        """Return the tree with its interpolations unresolved."""
         return _plain(self._config, resolve=False)
 
     def resolved(self, settings: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:
-        """Return the tree with these values set by their dotted keys, everything resolved.
+        """Return the tree with these values set by dotted keys, and all interpolations resolved.
 
         Raises:
-            OmegaConfBaseException: an interpolation leads nowhere; ``full_key`` says which.
+            OmegaConfBaseException: an interpolation has no target; ``full_key`` says which.
         """
         config = self._config
         if settings:

@@ -1,4 +1,4 @@
-"""What a grid multiplies: its parameters, linked groups, draws and conditions, checked."""
+"""The definition of a grid: its parameters, linked groups, draws and conditions, checked."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from mtf.spec.schema.specs import Conditional, GridSpec
     from mtf.spec.yaml.positions import Loc, Positions
 
-Axis = list[Combination]  # settings that are made together, one of them for each member
-Match = dict[tuple[str, ...], Any]  # what a member must have
-# whether a key with a value stands for an option of a config group
-Chooses: TypeAlias = "Callable[[tuple[str, ...], object], bool]"
+Axis = list[Combination]  # the alternatives of one factor; each member has one of them
+Match = dict[tuple[str, ...], Any]  # values that a member must have
+# True if a key with this value chooses an option of a config group
+ChoosesOption: TypeAlias = "Callable[[tuple[str, ...], object], bool]"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Axes that only the members that match are multiplied by."""
+    """Axes that multiply only the members that match."""
 
     when: Match
     axes: list[Axis]
@@ -34,7 +34,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class GridDefinition:
-    """All that a grid is made of; ``axes`` make every member."""
+    """The axes that multiply all members, the conditions and exclusions, and their problems."""
 
     axes: list[Axis]
     conditions: list[Condition]
@@ -42,40 +42,40 @@ class GridDefinition:
     problems: list[Problem]
 
     def settings(self) -> Iterator[Setting]:
-        """Yield every key with each of its values."""
-        for axis in itertools.chain(self.axes, *(one.axes for one in self.conditions)):
+        """Yield each key with each of its values."""
+        for axis in itertools.chain(self.axes, *(c.axes for c in self.conditions)):
             yield from itertools.chain.from_iterable(axis)
 
 
 def chooses_nothing(_path: tuple[str, ...], _value: object) -> bool:
-    """Return that a grid without a defaults list in its base chooses nothing from groups."""
+    """Return False: without a defaults list in its base, a grid chooses no options of groups."""
     return False
 
 
 def read_grid(
-    spec: GridSpec, positions: Positions, chooses: Chooses = chooses_nothing
+    spec: GridSpec, positions: Positions, chooses_option: ChoosesOption = chooses_nothing
 ) -> GridDefinition:
-    """Return the parts of a grid, with what they do to each other that cannot be.
+    """Return the definition of a grid, with the contradictions in it as problems.
 
-    Where a key chooses an option of a group, other keys of that section may be set as well.
+    If a key chooses an option of a group, other keys of that section may be set as well.
     """
-    reader = _Reader(spec, positions, chooses)
+    reader = _DefinitionReader(spec, positions, chooses_option)
     return GridDefinition(reader.axes(), reader.conditions(), reader.excluded(), reader.problems)
 
 
-class _Reader:
-    """Reads the parts of one grid and collects what is wrong where it stands."""
+class _DefinitionReader:
+    """Reads the definition of one grid and collects the problems in it."""
 
-    def __init__(self, spec: GridSpec, positions: Positions, chooses: Chooses) -> None:
+    def __init__(self, spec: GridSpec, positions: Positions, chooses_option: ChoosesOption) -> None:
         self._spec = spec
         self._positions = positions
-        self._chooses = chooses
+        self._chooses_option = chooses_option
         self._set: dict[tuple[str, ...], str] = {}  # path -> the part of the grid that sets it
-        self._above: dict[tuple[str, ...], str] = {}  # paths that lead to those
+        self._parents: dict[tuple[str, ...], str] = {}  # the same for the paths above those
         self.problems: list[Problem] = []
 
     def axes(self) -> list[Axis]:
-        """Return the axes that all members are made of: parameters, linked groups, draws."""
+        """Return the axes of all members: parameters, linked groups, draws."""
         spec = self._spec
         axes = [
             self._values(("parameters", key), v, "parameters") for key, v in spec.parameters.items()
@@ -84,51 +84,52 @@ class _Reader:
         if spec.sample:
             axes.append(self._draws())
         if not axes:
-            self._add(
-                (), "the grid is empty: write parameters, linked or sample with at least one key"
-            )
+            self._add((), "the grid has no members. Add a key to parameters, linked or sample")
         return axes
 
     def conditions(self) -> list[Condition]:
-        """Return the conditions in the order they are written."""
-        return [self._condition(i, one) for i, one in enumerate(self._spec.conditional)]
+        """Return the conditions in the order of the file."""
+        return [self._condition(i, given) for i, given in enumerate(self._spec.conditional)]
 
     def excluded(self) -> list[Match]:
-        """Return the combinations that are left out."""
-        return [_match(one) for one in self._spec.exclude]
+        """Return the combinations to leave out."""
+        return [_match(values) for values in self._spec.exclude]
 
     def _add(self, loc: Loc, message: str, *, at_key: bool = False) -> None:
         position = self._positions.key(loc) if at_key else self._positions.value(loc)
         self.problems.append(self._positions.problem(position, message))
 
-    def _claim(self, loc: Loc, part: str, values: Iterable[Any] = ()) -> tuple[str, ...]:
-        """Return the path of a key that is set here; a key stands in one place only."""
+    def _set_key(self, loc: Loc, part: str, values: Iterable[Any] = ()) -> tuple[str, ...]:
+        """Return the path of a key that is set here; a key may be set in one place only."""
         path = path_of(str(loc[-1]))
-        # an option of a group goes under the section's keys, which may be set as well
-        spot = (*path, "") if any(self._chooses(path, value) for value in values) else path
-        clash = self._clash(spot, part)
-        if clash:
-            self._add(loc, f"{'.'.join(path)} is set in {clash} already", at_key=True)
-        self._set.setdefault(spot, part)
-        self._above.update({spot[:i]: part for i in range(1, len(spot))})
+        # the option of a group is below the section's keys, which may be set as well
+        chooses = any(self._chooses_option(path, value) for value in values)
+        slot = (*path, "") if chooses else path
+        other = self._other_setter(slot, part)
+        if other:
+            key = ".".join(path)
+            self._add(loc, f"{key}: already set in {other}. Set it in one place", at_key=True)
+        self._set.setdefault(slot, part)
+        self._parents.update({slot[:i]: part for i in range(1, len(slot))})
         return path
 
-    def _clash(self, path: tuple[str, ...], part: str) -> str | None:
+    def _other_setter(self, path: tuple[str, ...], part: str) -> str | None:
+        """Return the other part of the grid that sets this path, one above or one below it."""
         other = self._set.get(path)
         if other and other != part and {other[:4], part[:4]} == {"cond"}:
-            return None  # two conditions may give a key values, if they exclude each other
+            return None  # two conditions may set the same key if no member matches both
         above = (self._set.get(path[:i]) for i in range(1, len(path)))
-        return other or self._above.get(path) or next(filter(None, above), None)
+        return other or self._parents.get(path) or next(filter(None, above), None)
 
     def _values(self, loc: Loc, values: list[Any], part: str) -> Axis:
-        path = self._claim(loc, part, values)
+        path = self._set_key(loc, part, values)
         key = ".".join(path)
         return [(Setting(key, path, value, (*loc, i)),) for i, value in enumerate(values)]
 
     def _group(self, loc: Loc, group: list[dict[str, Any]]) -> Axis:
         part = dotted(loc)
         first = [
-            self._claim((*loc, 0, key), part, [entry.get(key) for entry in group])
+            self._set_key((*loc, 0, key), part, [entry.get(key) for entry in group])
             for key in group[0]
         ]
         axis = []
@@ -136,7 +137,9 @@ class _Reader:
             paths = [path_of(key) for key in entry]
             if sorted(paths) != sorted(first):
                 keys = ", ".join(map(".".join, first))
-                self._add((*loc, i), f"every entry of a linked group sets the same keys: {keys}")
+                self._add(
+                    (*loc, i), f"every entry of a linked group must set the same keys: {keys}"
+                )
             axis.append(
                 tuple(
                     Setting(".".join(path), path, value, (*loc, i, key))
@@ -148,15 +151,16 @@ class _Reader:
     def _draws(self) -> Axis:
         sample = self._spec.sample
         paths = {
-            key: self._claim(("sample", key), "sample", one.values or ())
-            for key, one in sample.items()
+            key: self._set_key(("sample", key), "sample", given.values or ())
+            for key, given in sample.items()
         }
         n = self._number_of_draws()
         if n is None:
             return []
-        draws = draw({".".join(paths[key]): one for key, one in sample.items()}, n)
+        draws = draw({".".join(paths[key]): given for key, given in sample.items()}, n)
         if len(draws) < n:
-            self._add(("sample",), f"n: {n} different draws are wanted, there are {len(draws)}")
+            message = f"n: only {len(draws)} different draws exist, got {n}. Lower n"
+            self._add(("sample",), message)
         return [
             tuple(
                 Setting(".".join(paths[key]), paths[key], value, ("sample", key))
@@ -166,19 +170,21 @@ class _Reader:
         ]
 
     def _number_of_draws(self) -> int | None:
-        given = {key: one.n for key, one in self._spec.sample.items() if one.n is not None}
+        given = {key: s.n for key, s in self._spec.sample.items() if s.n is not None}
         if not given:
             first = next(iter(self._spec.sample))
-            self._add(("sample", first), "n, the number of draws, is missing", at_key=True)
+            self._add(("sample", first), "n (the number of draws) is missing", at_key=True)
             return None
         n = next(iter(given.values()))
         for key, other in given.items():
             if other != n:
-                self._add(("sample", key, "n"), f"all keys are drawn together: write n: {n} once")
+                message = f"n: all keys are drawn together. Write n: {n} at one of them"
+                self._add(("sample", key, "n"), message)
         most = self._spec.max_runs
         if n > most:
             key = next(iter(given))
-            self._add(("sample", key, "n"), f"{n:,} draws are more than max_runs, {most:,}")
+            message = f"n: expected at most {most:,} (max_runs), got {n:,}"
+            self._add(("sample", key, "n"), message)
             return None
         return n
 
@@ -193,13 +199,13 @@ def _match(values: Mapping[str, Any]) -> Match:
 
 
 def key_problems(grid: Mapping[str, Any], positions: Positions) -> list[Problem]:
-    """Return what is wrong with the dotted keys of a grid, whatever else is wrong with it."""
+    """Return the problems of a grid's dotted keys, whatever other errors it has."""
     problems = []
     for loc, mapping in _dotted_mappings(grid):
         for key in mapping:
             problem = key_problem(path_of(key))
             if problem:
-                problems.append(positions.problem(positions.key((*loc, key)), problem))
+                problems.append(positions.problem_at_key((*loc, key), problem))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""From a grid to its members: every combination, conditions and exclusions applied."""
+"""Expanding a grid to its members: all combinations, with conditions and exclusions."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from mtf.spec.schema.specs import GridSpec
     from mtf.spec.yaml.positions import Loc, Position, Positions
 
-_LOOKED_AT = 1000  # members of a grid that is too large
+_MAX_CHECKED = 1000  # members of a grid that is too large
 
 
 def expand(
-    spec: GridSpec, parts: GridDefinition, resolver: Resolver, stamp: str
+    spec: GridSpec, definition: GridDefinition, resolver: Resolver, stamp: str
 ) -> tuple[Experiment, ...]:
-    """Return a grid's members in the order in which its values are written.
+    """Return a grid's members in the order of the values in its file.
 
     Raises:
-        SpecError: every mistake that was found, each at the value that causes it.
+        SpecError: with every error found, each at the value that causes it.
     """
     positions = resolver.positions
-    multiplied = _Members(spec, resolver)
-    members = multiplied.members(parts)
+    builder = _MemberBuilder(spec, resolver)
+    members = builder.members(definition)
     sections = [resolver.sections(member) for member in members]
-    if multiplied.problems or resolver.problems:
-        raise SpecError([*multiplied.problems, *resolver.problems])
+    if builder.problems or resolver.problems:
+        raise SpecError([*builder.problems, *resolver.problems])
     common = _common(spec, resolver.base)
     experiments, problems = [], []
     for i, (member, resolved) in enumerate(zip(members, sections, strict=True)):
@@ -47,17 +47,17 @@ def expand(
         try:
             name = experiment_name(spec.naming, parameters, i, len(members), stamp)
         except NameTooLongError as e:
-            problems.append(positions.problem(positions.value(member[-1].loc), str(e)))
+            problems.append(positions.problem_at(member[-1].loc, str(e)))
             continue
         experiments.append(experiment(name, spec.name, resolved, common, parameters))
-    problems = problems or _repeated(experiments, members, positions)
+    problems = problems or _duplicates(experiments, members, positions)
     if problems:
         raise SpecError(problems)
     return tuple(experiments)
 
 
 def _common(spec: GridSpec, base: Base) -> dict[str, Any]:
-    """Return what goes for all members; a grid that says nothing takes it from its base."""
+    """Return the keys that all members share; what the grid leaves out comes from its base."""
     inherited = {
         key: base.value.get(key) if getattr(spec, key) is None else getattr(spec, key)
         for key in ("description", "owner")
@@ -70,8 +70,8 @@ def _common(spec: GridSpec, base: Base) -> dict[str, Any]:
     }
 
 
-class _Members:
-    """Multiplies the axes of one grid, never beyond ``max_runs``."""
+class _MemberBuilder:
+    """Combines the axes of one grid to members, never more than ``max_runs``."""
 
     def __init__(self, spec: GridSpec, resolver: Resolver) -> None:
         self._spec = spec
@@ -79,14 +79,14 @@ class _Members:
         self._resolver = resolver
         self.problems: list[Problem] = []
 
-    def members(self, parts: GridDefinition) -> list[Combination]:
-        """Return the settings of each member; of far too many some, that mistakes are found in."""
-        if not self._is_within(math.prod(map(len, parts.axes)), ()):
-            return [] if parts.conditions else _some(parts.axes)
-        members = _product([()], parts.axes)
-        for i, condition in enumerate(parts.conditions):
+    def members(self, definition: GridDefinition) -> list[Combination]:
+        """Return the settings of each member; if there are too many, of some to find errors in."""
+        if not self._is_within(math.prod(map(len, definition.axes)), ()):
+            return [] if definition.conditions else _some_members(definition.axes)
+        members = _product([()], definition.axes)
+        for i, condition in enumerate(definition.conditions):
             members = self._conditional(members, condition, ("conditional", i))
-        return self._without(members, parts.excluded) if members else []
+        return self._without(members, definition.excluded) if members else []
 
     def _conditional(
         self, members: list[Combination], condition: Condition, loc: Loc
@@ -97,7 +97,7 @@ class _Members:
             return []
         out: list[Combination] = []
         for member, match in zip(members, matches, strict=True):
-            if match and self._clashes(member, condition, loc):
+            if match and self._is_set_twice(member, condition, loc):
                 return []
             if match:
                 out += _product([member], condition.axes)
@@ -105,23 +105,26 @@ class _Members:
                 out.append(member)
         return out
 
-    def _clashes(self, member: Combination, condition: Condition, loc: Loc) -> bool:
-        here = {axis[0][0].key for axis in condition.axes}
-        both = next((setting for setting in member if setting.key in here), None)
-        if both:
-            other = f"conditional[{both.loc[1]}]"
-            self._add(loc, f"{both.key} is set by {other} as well, and a member matches both")
-        return both is not None
+    def _is_set_twice(self, member: Combination, condition: Condition, loc: Loc) -> bool:
+        keys = {axis[0][0].key for axis in condition.axes}
+        twice = next((setting for setting in member if setting.key in keys), None)
+        if twice:
+            message = (
+                f"{twice.key}: also set by conditional[{twice.loc[1]}], and a member matches both."
+                " Make the conditions exclude each other"
+            )
+            self._add(loc, message)
+        return twice is not None
 
     def _without(self, members: list[Combination], excluded: list[Match]) -> list[Combination]:
         for i, match in enumerate(excluded):
             kept = [member for member in members if not self._has(member, match)]
             if len(kept) == len(members):
                 text = ", ".join(f"{'.'.join(k)}={shown(v)}" for k, v in match.items())
-                self._add(("exclude", i), f"no member has {text}: nothing is left out")
+                self._add(("exclude", i), f"no member has {text}. Correct or remove this entry")
             members = kept
             if not members:
-                self._add(("exclude",), "the grid is empty: every member is excluded")
+                self._add(("exclude",), "every member is excluded. Remove an entry")
                 break
         return members
 
@@ -129,7 +132,7 @@ class _Members:
         return all(self._has_value(member, path, value) for path, value in match.items())
 
     def _has_value(self, member: Combination, path: tuple[str, ...], value: Any) -> bool:
-        """Return whether a member has a value: as the grid writes it, or else as resolved."""
+        """Return True if a member has this value, as written in the grid or as resolved."""
         for setting in member:
             if setting.path == path:
                 return _same(setting.value, value)
@@ -139,11 +142,12 @@ class _Members:
     def _is_within(self, count: int, loc: Loc) -> bool:
         most = self._spec.max_runs
         if count > most:
-            self._add(loc, f"the grid has {count:,} members, more than max_runs, {most:,}")
+            message = f"the grid has {count:,} members, max_runs allows {most:,}. Remove values"
+            self._add(loc, message)
         return count <= most
 
     def _add(self, loc: Loc, message: str) -> None:
-        self.problems.append(self._positions.problem(self._positions.value(loc), message))
+        self.problems.append(self._positions.problem_at(loc, message))
 
 
 def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
@@ -152,9 +156,9 @@ def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combinati
     return [member + more for member in members for more in flat]
 
 
-def _some(axes: list[Axis]) -> list[Combination]:
-    """Return members that have, together, each of the first values of each axis."""
-    number = min(max(map(len, axes)), _LOOKED_AT)
+def _some_members(axes: list[Axis]) -> list[Combination]:
+    """Return members that together contain each of the first values of each axis."""
+    number = min(max(map(len, axes)), _MAX_CHECKED)
     return [
         tuple(itertools.chain.from_iterable(axis[i % len(axis)] for axis in axes))
         for i in range(number)
@@ -165,33 +169,34 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _repeated(
+def _duplicates(
     experiments: list[Experiment], members: list[Combination], positions: Positions
 ) -> list[Problem]:
-    """Return a problem at each value that makes a second run of one there is."""
+    """Return a problem at each value that repeats another member's experiment."""
     seen: dict[str, Combination] = {}
     problems: dict[Position, Problem] = {}
-    for one, member in zip(experiments, members, strict=True):
-        first = seen.setdefault(run_key(one, dict.fromkeys(one.rerun_on, "")), member)
+    for each, member in zip(experiments, members, strict=True):
+        first = seen.setdefault(run_key(each, dict.fromkeys(each.rerun_on, "")), member)
         if first is not member:
-            problem = _repetition(first, member, positions)
+            problem = _duplicate(first, member, positions)
             problems.setdefault((problem.line, problem.column), problem)
     return list(problems.values())
 
 
-def _repetition(first: Combination, second: Combination, positions: Positions) -> Problem:
-    here = [setting for setting in second if setting not in first]
-    there = [setting for setting in first if setting not in second]
-    told = here or there or list(second)
-    position = positions.value(told[0].loc)
-    if all(setting.path[0] in EXECUTION for setting in here + there):
-        keys = ", ".join(setting.key for setting in told)
+def _duplicate(first: Combination, second: Combination, positions: Positions) -> Problem:
+    only_second = [setting for setting in second if setting not in first]
+    only_first = [setting for setting in first if setting not in second]
+    causes = only_second or only_first or list(second)
+    if all(setting.path[0] in EXECUTION for setting in only_second + only_first):
+        keys = ", ".join(setting.key for setting in causes)
         message = (
-            f"members that differ only in {keys} are the same experiment: that says how a run is "
-            "executed or watched, not what it computes"
+            f"members that differ only in {keys} are the same experiment: {keys} decides how a run"
+            " is executed, not what it computes. Vary another key"
         )
     else:
-        line, column = positions.value((there or told)[0].loc)
-        values = ", ".join(f"{setting.key}={shown(setting.value)}" for setting in told)
-        message = f"the same experiment twice: {values} gives what line {line}:{column} gives"
-    return positions.problem(position, message)
+        line, column = positions.value((only_first or causes)[0].loc)
+        values = ", ".join(f"{setting.key}={shown(setting.value)}" for setting in causes)
+        message = (
+            f"duplicate experiment: {values} gives the same as line {line}:{column}. Remove one"
+        )
+    return positions.problem_at(causes[0].loc, message)

@@ -1,4 +1,4 @@
-"""How the members of a grid are named, and how a name is read back."""
+"""Names of a grid's members, and reading parameters back from a name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 Strategy = Literal["hash", "parameters", "timestamp", "sequential"]
 
-MAX_BYTES = 200  # a ref component and a file name may have 250, endings included
+MAX_BYTES = 200  # a ref component and a file name may have 250, including their endings
 # git refuses '..', a component that ends in '.' or '.lock', and '~' anywhere
 _REFUSED = re.compile(r"\.(?=\.|\Z|lock\Z)|~")
 _REFUSED_FIRST = re.compile(r"\A[.-]")
 
 
 class NameTooLongError(ValueError):
-    """The values of a member do not fit into a name."""
+    """The values of a member are too long for a name."""
 
 
 def experiment_name(
@@ -32,12 +32,12 @@ def experiment_name(
     Args:
         strategy: the spec's ``naming``.
         parameters: the values that the grid sets, by dotted key.
-        index: the member's place in its grid, from 0.
+        index: the member's index in its grid, from 0.
         count: the number of members.
         stamp: the submission's time, for ``timestamp``.
 
     Raises:
-        NameTooLongError: a name of ``parameters`` would be longer than 200 bytes.
+        NameTooLongError: with ``parameters``, the name would be longer than 200 bytes.
     """
     match strategy:
         case "parameters":
@@ -46,24 +46,24 @@ def experiment_name(
             text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
             return hashlib.sha256(text.encode()).hexdigest()[:16]
         case "sequential":
-            return _counted(index, count)
+            return _padded(index, count)
         case "timestamp":
-            return f"{stamp}-{_counted(index, count)}"
+            return f"{stamp}-{_padded(index, count)}"
         case _:
             assert_never(strategy)
 
 
 def parse_experiment_name(name: str) -> dict[str, Any]:
-    """Return the values that a name of the ``parameters`` strategy was made of.
+    """Return the values that a name of the ``parameters`` strategy was made from.
 
     Raises:
-        ValueError: the name was not made so.
+        ValueError: the name was not made by this strategy.
     """
     out: dict[str, Any] = {}
     for part in name.split(","):
         key, equals, value = part.partition("=")
         if not equals:
-            raise ValueError(f"{name!r} is no name made of parameters: {part!r} has no '='")
+            raise ValueError(f"{name!r} is not a name made from parameters: {part!r} has no '='")
         out[unquote(key, errors="strict")] = _read(unquote(value, errors="strict"))
     return out
 
@@ -73,12 +73,13 @@ def _of_parameters(parameters: Mapping[str, Any]) -> str:
     name = _REFUSED_FIRST.sub(_percent, name)
     if len(name) > MAX_BYTES:
         raise NameTooLongError(
-            f"the name {name[:40]}... has {len(name)} bytes, {MAX_BYTES} fit. Write naming: hash"
+            f"the member's name {name[:40]}... has {len(name)} bytes, at most {MAX_BYTES} are"
+            " allowed. Write naming: hash"
         )
     return name
 
 
-def _counted(index: int, count: int) -> str:
+def _padded(index: int, count: int) -> str:
     return f"{index + 1:0{max(4, len(str(count)))}}"
 
 
@@ -92,7 +93,7 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return JSON, but a string as it is where it cannot be taken for anything else."""
+    """Return a value as JSON; a string unquoted, unless it reads as another JSON value."""
     if isinstance(value, str) and _read(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

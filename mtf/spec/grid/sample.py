@@ -1,4 +1,4 @@
-"""Random search, fixed by its seed: the same draws on every machine, now and later."""
+"""Random search: draws that a seed fixes for every machine and every later version."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
     from mtf.spec.schema.specs import Sample
 
-DIGITS = 6  # that a drawn number keeps: libm differs between machines in the last ones
-MAX_MISSES = 1000  # repeated draws in a row before there count as being no others
+DIGITS = 6  # of a drawn number: the last digits of libm's results differ between machines
+MAX_MISSES = 1000  # repeated draws in a row, after which no others are assumed to exist
 
 
 def draw(sample: Mapping[str, Sample], n: int) -> list[tuple[Any, ...]]:
-    """Return ``n`` different joint draws of all keys, fewer where no more can be found.
+    """Return ``n`` different joint draws of all keys, fewer if no more can be found.
 
-    Each key draws from a stream of its own, made of its seed and its name; a draw that was there
-    before is passed over. So a greater ``n`` keeps the draws there are.
+    Each key draws from its own stream, seeded by its seed and its name; repeated draws are skipped.
+    So a greater ``n`` keeps the existing draws.
     """
-    streams = [_stream(key, one) for key, one in sample.items()]
+    streams = [_stream(*item) for item in sample.items()]
     out: list[tuple[Any, ...]] = []
     seen: set[str] = set()
     misses = 0
@@ -37,7 +37,7 @@ def draw(sample: Mapping[str, Sample], n: int) -> list[tuple[Any, ...]]:
 
 
 def _stream(key: str, sample: Sample) -> Callable[[], Any]:
-    # only random() is promised to stay the same in later versions of Python
+    # Python promises the same results in later versions for random() alone
     rng = random.Random(f"{sample.seed}:{key}")  # noqa: S311
     low, high = sample.low or 0.0, sample.high or 0.0
     match sample.distribution:
@@ -57,7 +57,7 @@ def _stream(key: str, sample: Sample) -> Callable[[], Any]:
 
 
 def _normal(rng: random.Random) -> float:
-    # Box-Muller: two uniform numbers a draw, whatever they are
+    # Box-Muller: always two uniform numbers a draw
     radius = math.sqrt(-2 * math.log(1 - rng.random()))
     return radius * math.cos(2 * math.pi * rng.random())
 

@@ -1,4 +1,4 @@
-"""What specs ask of the cluster, held against what is known of it. Pure."""
+"""Resources of specs that the cluster cannot give: unknown partitions, too large nodes, limits."""
 
 from __future__ import annotations
 
@@ -19,125 +19,129 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.jobs import Resources
 
-Finding = tuple[str, str]  # a field of the slurm section, and what about it
+Finding = tuple[str, str]  # a field of the slurm section, the message
 
 
 def unmet(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
-    """Yield what the cluster cannot give a spec, at the values that ask for it."""
-    for needs in shapes(desired):
-        for field, message in findings(needs, facts):
-            value = needs[field]  # type: ignore[literal-required]
+    """Yield a problem for each resource that the cluster lacks, at the value that asks for it."""
+    for resources in distinct_resources(desired):
+        for field, message in findings(resources, facts):
+            value = resources[field]  # type: ignore[literal-required]
             position = position_of(desired.places, f"slurm.{field}={json.dumps(value)}")
             kind = _severity(field, facts)
             yield Problem(*position, f"slurm.{field}: {message} ({facts.source})", kind)
-    yield from _numbers(desired, facts)
+    yield from _too_many_runs(desired, facts)
 
 
-def shapes(desired: Desired) -> list[Resources]:
+def distinct_resources(desired: Desired) -> list[Resources]:
     """Return the different resources that a spec's runs ask for."""
-    by_id = {id(one.resources): one.resources for one in desired.experiments}
-    return list({json.dumps(needs, sort_keys=True): needs for needs in by_id.values()}.values())
+    by_id = {id(e.resources): e.resources for e in desired.experiments}
+    return list({json.dumps(r, sort_keys=True): r for r in by_id.values()}.values())
 
 
-def findings(needs: Resources, facts: ClusterFacts) -> Iterator[Finding]:
-    """Yield what is wrong with resources: no such partition, no node large enough, and so on."""
-    names = [one.name for one in facts.partitions]
-    for name in (needs["partition"] or "").split(","):
+def findings(resources: Resources, facts: ClusterFacts) -> Iterator[Finding]:
+    """Yield what the cluster lacks: the partition, the account, nodes that are large enough."""
+    names = [partition.name for partition in facts.partitions]
+    for name in (resources["partition"] or "").split(","):
         if name and name not in names:
-            yield (
-                "partition",
-                f"there is no partition {name!r}. {did_you_mean(name, names)}".rstrip(),
-            )
-    yield from _charged(needs, facts)
-    partitions = facts.chosen(needs["partition"])
+            yield "partition", f"unknown partition {name!r}. {did_you_mean(name, names)}".rstrip()
+    yield from _account_and_qos(resources, facts)
+    partitions = facts.chosen(resources["partition"])
     if partitions:
-        yield from _first_that_fits(needs, partitions)
+        yield from _in_any_partition(resources, partitions)
 
 
 def _severity(field: str, facts: ClusterFacts) -> Literal["error", "warning"]:
-    """Return how sure a finding is: accounts written down are those of whoever wrote them."""
+    """Return the severity: accounts and QOS in mtf.yaml may be those of another user."""
     return "error" if facts.is_live or field not in {"account", "qos"} else "warning"
 
 
-def _charged(needs: Resources, facts: ClusterFacts) -> Iterator[Finding]:
-    account, qos = needs["account"], needs["qos"]
+def _account_and_qos(resources: Resources, facts: ClusterFacts) -> Iterator[Finding]:
+    account, qos = resources["account"], resources["qos"]
     if account is not None and facts.accounts is not None and account not in facts.accounts:
-        yield "account", f"you may not charge {account!r}. {did_you_mean(account, facts.accounts)}"
+        yield (
+            "account",
+            f"you may not use account {account!r}. {did_you_mean(account, facts.accounts)}",
+        )
     if qos is not None and facts.qos is not None and qos not in facts.qos:
-        yield "qos", f"there is no {qos!r} for you. {did_you_mean(qos, facts.qos)}"
+        yield "qos", f"you may not use QOS {qos!r}. {did_you_mean(qos, facts.qos)}"
 
 
-def _first_that_fits(needs: Resources, partitions: list[Partition]) -> Iterator[Finding]:
-    """Yield nothing where one of the partitions can run it, else what hinders the last."""
+def _in_any_partition(resources: Resources, partitions: list[Partition]) -> Iterator[Finding]:
+    """Yield the findings for the last partition, nothing if any of them can run the job."""
     found: list[Finding] = []
     for partition in partitions:
-        found = list(_in_partition(needs, partition))
+        found = list(_in_partition(resources, partition))
         if not found:
             return
     yield from found
 
 
-def _in_partition(needs: Resources, partition: Partition) -> Iterator[Finding]:
-    name, nodes, hours = partition.name, needs["nodes"], hours_of(needs)
+def _in_partition(resources: Resources, partition: Partition) -> Iterator[Finding]:
+    name, nodes, hours = partition.name, resources["nodes"], hours_of(resources)
     longest = partition.max_time_s
     if longest is not None and hours is not None and hours * 3600 > longest:
-        yield "time", f"{duration(hours * 3600)}, {name} gives at most {duration(longest)}"
-    if longest is not None and (needs["time"] or "").upper() == "UNLIMITED":
-        yield "time", f"no limit, {name} gives at most {duration(longest)}"
+        asked = duration(hours * 3600)
+        yield "time", f"asked for {asked}, partition {name} allows {duration(longest)}"
+    if longest is not None and (resources["time"] or "").upper() == "UNLIMITED":
+        yield "time", f"asked for no limit, partition {name} allows {duration(longest)}"
     if partition.max_nodes is not None and nodes > partition.max_nodes:
-        yield "nodes", f"{nodes}, {name} gives a job at most {partition.max_nodes}"
-    account, qos = needs["account"], needs["qos"]
+        most = partition.max_nodes
+        yield "nodes", f"asked for {nodes}, partition {name} allows {most} for each job"
+    account, qos = resources["account"], resources["qos"]
     if account and partition.accounts is not None and account not in partition.accounts:
-        yield (
-            "account",
-            f"{account!r} may not use {name}. {did_you_mean(account, partition.accounts)}",
-        )
+        near = did_you_mean(account, partition.accounts)
+        yield "account", f"{account!r} may not use partition {name}. {near}"
     if qos and partition.qos is not None and qos not in partition.qos:
-        yield "qos", f"{qos!r} is not allowed in {name}. {did_you_mean(qos, partition.qos)}"
+        yield (
+            "qos",
+            f"{qos!r} is not allowed in partition {name}. {did_you_mean(qos, partition.qos)}",
+        )
     if partition.nodes:
-        yield from _on_nodes(needs, partition)
+        yield from _on_nodes(resources, partition)
 
 
-def _on_nodes(needs: Resources, partition: Partition) -> Iterator[Finding]:
-    """Yield the first thing that no node, or not enough of them, can give."""
+def _on_nodes(resources: Resources, partition: Partition) -> Iterator[Finding]:
+    """Yield the first resource that no node has, or that too few nodes have."""
     fitting, name = list(partition.nodes), partition.name
-    for field, wanted, unit in _of_each_node(needs):
-        most = max(_given(field, node) for node in fitting)
-        fitting = [node for node in fitting if _given(field, node) >= wanted]
+    for field, wanted, unit in _per_node(resources):
+        most = max(_capacity(field, node) for node in fitting)
+        fitting = [node for node in fitting if _capacity(field, node) >= wanted]
         if not fitting:
             yield (
                 field,
-                f"{wanted:,} {unit} on one node, the largest that fits in {name} has {most:,}",
+                f"asked for {wanted:,} {unit} on each node, partition {name} has {most:,} at most",
             )
             return
     number = sum(node.count for node in fitting)
-    if number < needs["nodes"]:
-        yield "nodes", f"{needs['nodes']}, {name} has {number} that are large enough"
+    if number < resources["nodes"]:
+        asked = resources["nodes"]
+        yield "nodes", f"asked for {asked}, partition {name} has {number} that are large enough"
 
 
-def _of_each_node(needs: Resources) -> Iterator[tuple[str, int, str]]:
-    nodes, cores = needs["nodes"], cpus(needs)
-    if held := gpus(needs) // nodes:
-        yield "gpus_per_node", held, "GPU"
+def _per_node(resources: Resources) -> Iterator[tuple[str, int, str]]:
+    nodes, cores = resources["nodes"], cpus(resources)
+    if devices := gpus(resources) // nodes:
+        yield "gpus_per_node", devices, "GPU"
     if cores is not None:
-        several = needs["ntasks_per_node"] > needs["cpus_per_task"]
-        yield "ntasks_per_node" if several else "cpus_per_task", cores // nodes, "CPU"
-    if needs["mem"] is not None:
-        yield "mem", memory_mb(needs["mem"]), "MiB"
+        more_tasks = resources["ntasks_per_node"] > resources["cpus_per_task"]
+        yield "ntasks_per_node" if more_tasks else "cpus_per_task", cores // nodes, "CPU"
+    if resources["mem"] is not None:
+        yield "mem", memory_mb(resources["mem"]), "MiB"
 
 
-def _given(field: str, node: NodeShape) -> int:
+def _capacity(field: str, node: NodeShape) -> int:
     if field == "gpus_per_node":
         return node.gpus
     return node.memory_mb if field == "mem" else node.cpus
 
 
-def _numbers(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
-    """Yield that a grid goes to the cluster in parts: it is submitted all the same."""
+def _too_many_runs(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
+    """Yield a warning if a grid is too large for the user's limit and is submitted in parts."""
     number, most = len(desired.experiments), facts.max_submit_jobs
     if most is not None and number > most:
         message = (
-            f"{desired.name} has {number:,} runs, the cluster takes {most:,} jobs of a user at a"
+            f"{desired.name} has {number:,} runs, the cluster accepts {most:,} jobs of a user at a"
             f" time ({facts.source}): later syncs submit the rest"
         )
         yield Problem(*position_of(desired.places, ""), message, "warning")

@@ -1,4 +1,4 @@
-"""Where the keys that policies and checks are about stand in the files of a spec."""
+"""Positions in a spec's files of the keys that policies, checks and warnings are about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mtf.spec.schema.error_messages import located
+from mtf.spec.schema.error_messages import written_loc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtf.spec.resolve import Base
     from mtf.spec.yaml.positions import Loc, Positions
 
-# whose places are kept: what policies and checks may be about, and the sections around it
+# The keys whose positions are needed, by section.
 _FIELDS = {
     "slurm": (
         "partition", "account", "qos", "time", "nodes", "ntasks_per_node", "gpus_per_node",
@@ -30,58 +30,61 @@ _FIELDS = {
     "callbacks": ("early_stopping",),
     "logging": ("use_wandb",),
 }  # fmt: skip
-_SAID = ("owner", "description", "max_parallel")
+_TOP_LEVEL = ("owner", "description", "max_parallel")
 
 
-def position_of(places: Mapping[str, SourcePosition], key: str) -> SourcePosition:
-    """Return the place of a key, of the section around it, or that of the spec's name."""
-    for wish in (key, key.partition("=")[0], key.partition(".")[0], ""):
-        if wish in places:
-            return places[wish]
+def position_of(positions: Mapping[str, SourcePosition], key: str) -> SourcePosition:
+    """Return the position of a key, else of its section, else of the spec's name."""
+    for candidate in (key, key.partition("=")[0], key.partition(".")[0], ""):
+        if candidate in positions:
+            return positions[candidate]
     return "", 1, 1
 
 
 class LazyPositions(Mapping[str, "SourcePosition"]):
-    """Places that are looked up when the first is asked for: most specs break no rule."""
+    """Positions that are computed when the first one is needed: most specs have no findings."""
 
-    def __init__(self, look: Callable[[], dict[str, SourcePosition]]) -> None:
-        """Take what looks all of them up."""
-        self._look = look
+    def __init__(self, compute: Callable[[], dict[str, SourcePosition]]) -> None:
+        """Take the function that computes all of them."""
+        self._compute = compute
 
     @cached_property
-    def _found(self) -> dict[str, SourcePosition]:
-        return self._look()
+    def _all(self) -> dict[str, SourcePosition]:
+        return self._compute()
 
     def __getitem__(self, key: str) -> SourcePosition:
-        """Return the place of a key."""
-        return self._found[key]
+        """Return the position of a key."""
+        return self._all[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Return the keys that stand somewhere."""
-        return iter(self._found)
+        """Return the keys with a position."""
+        return iter(self._all)
 
     def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._found)
+        """Return the number of positions."""
+        return len(self._all)
 
 
 def positions_in_experiment(positions: Callable[[], Positions]) -> LazyPositions:
-    """Return where an experiment's file says what policies may be about; "" is its name."""
+    """Return the positions in an experiment's file by key; ``""`` is the experiment's name."""
     return LazyPositions(lambda: _in_file(positions(), "experiment_name"))
 
 
-def positions_in_grid(base: Base, parts: GridDefinition, positions: Positions) -> LazyPositions:
-    """Return the same for a grid: its own keys and values before those of its base."""
-    return LazyPositions(lambda: _in_grid(base, parts, positions))
+def positions_in_grid(base: Base, grid: GridDefinition, positions: Positions) -> LazyPositions:
+    """Return the positions in a grid's files by key; the grid's come before those of its base.
+
+    ``key=JSON`` is the position of one value of a grid.
+    """
+    return LazyPositions(lambda: _in_grid(base, grid, positions))
 
 
 def _in_file(positions: Positions, name_key: str) -> dict[str, SourcePosition]:
     return {"": (positions.path, *positions.value((name_key,))), **_positions_under(positions, ())}
 
 
-def _in_grid(base: Base, parts: GridDefinition, positions: Positions) -> dict[str, SourcePosition]:
+def _in_grid(base: Base, grid: GridDefinition, positions: Positions) -> dict[str, SourcePosition]:
     found = _positions_under(base.positions, base.prefix) | _in_file(positions, "name")
-    for setting in parts.settings():
+    for setting in grid.settings():
         if setting.path[0] not in _FIELDS:
             continue
         inside = setting.value.items() if isinstance(setting.value, dict) else ()
@@ -94,9 +97,9 @@ def _in_grid(base: Base, parts: GridDefinition, positions: Positions) -> dict[st
 
 
 def _positions_under(positions: Positions, prefix: Loc) -> dict[str, SourcePosition]:
-    found = {key: positions.find((*prefix, key)) for key in _SAID}
+    found = {key: positions.find((*prefix, key)) for key in _TOP_LEVEL}
     for section, fields in _FIELDS.items():
-        here = located((*prefix, section), positions)
+        here = written_loc((*prefix, section), positions)
         found[section] = positions.find(here)
         if found[section] is not None:
             found |= {f"{section}.{field}": positions.find((*here, field)) for field in fields}

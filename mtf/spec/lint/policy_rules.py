@@ -1,4 +1,4 @@
-"""Which policies a resolved spec breaks, and where in its files that stands. Pure."""
+"""The policies that a resolved spec breaks, each at the position of the key that breaks it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.spec.schema.policies import Limits, Policies, PullRequestLimits
 
-Finding = tuple[str, str, str]  # rule, the key whose place it is at (key=JSON of a value), message
+Finding = tuple[str, str, str]  # rule, key to report it at (key=JSON for a grid's value), message
 
 
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
-    """Return a problem for each rule that a spec breaks, at what breaks it."""
+    """Return a problem for each rule that a spec breaks."""
     limits = policies.at(desired.path)
     return tuple(
         Problem(*position_of(desired.places, key), f"{desired.name}: {message}", rule=rule)
@@ -32,24 +32,25 @@ def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
 
 def _findings(desired: Desired, limits: Limits) -> Iterator[Finding]:
     if limits.names is not None and not matches(limits.names, desired.name):
-        yield "names", "", f"the name does not match {limits.names}"
+        yield "names", "", f"the name does not match the pattern {limits.names}"
     for key in limits.require or ():
-        if not all(_said(e.config, key) for e in desired.experiments):
-            yield "require", key, f"{key} is missing, every spec must say it"
-    yield from _one_of(desired, "partition", limits.partitions, "partitions")
-    yield from _one_of(desired, "account", limits.accounts, "accounts")
-    yield from _counts(desired, limits)
+        if not all(_has_value(e.config, key) for e in desired.experiments):
+            yield "require", key, f"{key} is missing. Every spec must give it"
+    yield from _allowed_values(desired, "partition", limits.partitions, "partitions")
+    yield from _allowed_values(desired, "account", limits.accounts, "accounts")
+    yield from _numbers_of_runs(desired, limits)
     if limits.max_gpu_hours is not None or limits.max_cpu_hours is not None:
         yield from _budgets(total_cost(e.resources for e in desired.experiments), limits)
 
 
-def _counts(desired: Desired, limits: Limits) -> Iterator[Finding]:
+def _numbers_of_runs(desired: Desired, limits: Limits) -> Iterator[Finding]:
     number, most = len(desired.experiments), limits.max_runs
     if most is not None and number > most:
-        yield "max_runs", "", f"{number:,} runs, {most:,} are allowed"
+        yield "max_runs", "", f"{number:,} runs, at most {most:,} are allowed"
     most = limits.max_parallel
     if most is not None and number > most and (desired.max_parallel or number) > most:
-        yield "max_parallel", "max_parallel", f"write max_parallel: {most} (or less)"
+        message = f"at most {most} of its runs may run at a time. Write max_parallel: {most}"
+        yield "max_parallel", "max_parallel", message
 
 
 def _budgets(cost: Cost, limits: Limits | PullRequestLimits) -> Iterator[Finding]:
@@ -61,37 +62,39 @@ def _budgets(cost: Cost, limits: Limits | PullRequestLimits) -> Iterator[Finding
         if most is None:
             continue
         if hours is None:
-            why = "write slurm.time, and no slurm.extra that takes whole nodes"
-            yield rule, "slurm.time", f"{unit} have no bound, {most:,.6g} are allowed: {why}"
+            fix = "Set slurm.time, and no slurm.extra that takes whole nodes"
+            message = f"unlimited {unit}, at most {most:,.6g} are allowed. {fix}"
+            yield rule, "slurm.time", message
         elif hours > most:
-            yield rule, "slurm.time", f"at most {hours:,.6g} {unit}, {most:,.6g} are allowed"
+            message = f"up to {hours:,.6g} {unit}, at most {most:,.6g} are allowed"
+            yield rule, "slurm.time", message
 
 
-def _one_of(
+def _allowed_values(
     desired: Desired, field: str, allowed: list[str] | None, rule: str
 ) -> Iterator[Finding]:
     if allowed is None:
         return
     listed = ", ".join(allowed) or "none"
-    found = Counter(str(e.resources[field] or "") for e in desired.experiments)  # type: ignore[literal-required]
-    for value in found:
+    given = (e.resources[field] for e in desired.experiments)  # type: ignore[literal-required]
+    for value in Counter(str(value or "") for value in given):
         if not value:
-            yield rule, "slurm", f"slurm.{field} must be said: {listed}"
+            yield rule, "slurm", f"slurm.{field} is missing. Allowed: {listed}"
         elif not set(value.split(",")) <= set(allowed):
             key = f"slurm.{field}={json.dumps(value)}"
-            yield rule, key, f"{field} {value} is not allowed: {listed}"
+            yield rule, key, f"slurm.{field}: {value} is not allowed. Allowed: {listed}"
 
 
-def _said(config: Mapping[str, Any], key: str) -> bool:
+def _has_value(config: Mapping[str, Any], key: str) -> bool:
     section, _, field = key.partition(".")
     value = config.get(section)
     return bool(value.get(field) if field and isinstance(value, dict) else value)
 
 
 def over_budget(cost: Cost, runs: int, limits: PullRequestLimits) -> tuple[tuple[str, str], ...]:
-    """Return rule and message for each limit that all changes of a pull request exceed together."""
+    """Return rule and message of each limit that a pull request's changes exceed together."""
     found = [(f"pull_request.{rule}", message) for rule, _, message in _budgets(cost, limits)]
     if limits.max_runs is not None and runs > limits.max_runs:
-        message = f"{runs:,} runs, {limits.max_runs:,} are allowed"
+        message = f"{runs:,} runs, at most {limits.max_runs:,} are allowed"
         found.append(("pull_request.max_runs", message))
     return tuple(found)

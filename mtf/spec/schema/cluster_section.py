@@ -1,4 +1,4 @@
-"""``cluster`` in ``mtf.yaml``: its name, and what ``mtf doctor --write`` has found out about it."""
+"""The ``cluster`` section of ``mtf.yaml``: its name, and facts that ``mtf doctor --write`` adds."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
 class NodeFacts(Strict):
-    """Nodes that are alike."""
+    """Equal nodes of a partition."""
 
     count: Count = 1
-    """How many there are."""
+    """Number of these nodes."""
     cpus: Count
-    """CPUs of each."""
+    """CPUs of each node."""
     mem: Memory
-    """Memory of each."""
+    """Memory of each node."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs of each."""
+    """GPUs of each node."""
 
 
 class PartitionFacts(Strict):
-    """One partition."""
+    """A partition of the cluster."""
 
     default: bool = False
-    """Whether jobs that name no partition go there."""
+    """True: jobs without a partition go here."""
     time: Time | None = None
-    """Longest time limit; null: none."""
+    """Longest time limit; null: unlimited."""
     max_nodes: Count | None = None
-    """Nodes that one job may have; null: all."""
+    """Most nodes of one job; null: all."""
     accounts: list[Word] | None = None
     """Accounts that may use it; null: all."""
     qos: list[Word] | None = None
-    """Qualities of service that may be used in it; null: all."""
+    """Qualities of service that may be used here; null: all."""
     nodes: list[NodeFacts] = Field(default_factory=list)
-    """Its nodes, those that are alike together."""
+    """Its nodes, equal ones together."""
 
 
 class Cluster(Strict):
-    """The cluster that this controller serves; its name alone stands for all of it."""
+    """The cluster that this controller serves. May be given as its name alone."""
 
     name: Name = "default"
-    """What specs and records call it."""
+    """Name of the cluster in specs and records."""
     partitions: dict[Word, PartitionFacts] = Field(default_factory=dict)
-    """Its partitions; none: what specs ask for is not held against anything."""
+    """Its partitions. Without them, the resources of specs are not checked."""
     accounts: list[Word] | None = None
     """Accounts that may be charged; null: any."""
     qos: list[Word] | None = None
-    """Qualities of service there are; null: any."""
+    """Qualities of service that may be used; null: any."""
     max_array_size: Count | None = None
-    """Array indices are below it (MaxArraySize)."""
+    """Array indices must be lower than this (MaxArraySize)."""
     max_submit_jobs: Count | None = None
-    """Jobs that one user may have there, waiting and running (MaxSubmitJobs)."""
+    """Jobs that one user may have, waiting and running (MaxSubmitJobs)."""
 
     def facts(self) -> ClusterFacts | None:
-        """Return what is written down here, None for nothing."""
+        """Return the facts that this section gives, None if it gives none."""
         if not self.partitions:
             return None
         return ClusterFacts(
-            partitions=tuple(_partition(name, one) for name, one in self.partitions.items()),
+            partitions=tuple(_partition(*item) for item in self.partitions.items()),
             accounts=_frozen(self.accounts),
             qos=_frozen(self.qos),
             max_array_size=self.max_array_size,
@@ -75,20 +75,20 @@ class Cluster(Strict):
         )
 
 
-def named(value: object) -> object:
-    """Return the section, where a name alone stands for it."""
+def as_mapping(value: object) -> object:
+    """Return the section as a mapping, also where the file gives a name alone."""
     return {"name": value} if isinstance(value, str) else value
 
 
-def _partition(name: str, one: PartitionFacts) -> Partition:
+def _partition(name: str, given: PartitionFacts) -> Partition:
     return Partition(
         name=name,
-        nodes=tuple(NodeShape(n.count, n.cpus, memory_mb(n.mem), n.gpus) for n in one.nodes),
-        is_default=one.default,
-        max_time_s=None if one.time is None else limit_s(one.time),
-        max_nodes=one.max_nodes,
-        accounts=_frozen(one.accounts),
-        qos=_frozen(one.qos),
+        nodes=tuple(NodeShape(n.count, n.cpus, memory_mb(n.mem), n.gpus) for n in given.nodes),
+        is_default=given.default,
+        max_time_s=None if given.time is None else limit_s(given.time),
+        max_nodes=given.max_nodes,
+        accounts=_frozen(given.accounts),
+        qos=_frozen(given.qos),
     )
 
 
@@ -103,38 +103,40 @@ def memory_mb(text: str) -> int:
 
 
 def limit_s(text: str) -> int | None:
-    """Return a time limit in seconds, None where there is none."""
+    """Return a time limit in seconds, None if it is unlimited."""
     return time_limit_s(text) if text[0].isdigit() else None
 
 
 def as_section(name: str, facts: ClusterFacts) -> dict[str, Any]:
-    """Return the section that says of a cluster what is known; what has no limit is left out."""
-    partitions = {one.name: _said_of(one) for one in facts.partitions}
-    return _without_none({
+    """Return the ``cluster`` section for a cluster's facts; unlimited values are left out."""
+    section = {
         "name": name,
-        "partitions": partitions,
+        "partitions": {p.name: _partition_section(p) for p in facts.partitions},
         "accounts": _listed(facts.accounts),
         "qos": _listed(facts.qos),
         "max_array_size": facts.max_array_size,
         "max_submit_jobs": facts.max_submit_jobs,
-    })  # fmt: skip
+    }
+    return _without_none(section)
 
 
-def _said_of(one: Partition) -> dict[str, Any]:
-    return _without_none({
-        "default": one.is_default or None,
-        "time": None if one.max_time_s is None else _spelled(one.max_time_s),
-        "max_nodes": one.max_nodes,
-        "accounts": _listed(one.accounts),
-        "qos": _listed(one.qos),
+def _partition_section(partition: Partition) -> dict[str, Any]:
+    limit = partition.max_time_s
+    section = {
+        "default": partition.is_default or None,
+        "time": None if limit is None else _time_limit(limit),
+        "max_nodes": partition.max_nodes,
+        "accounts": _listed(partition.accounts),
+        "qos": _listed(partition.qos),
         "nodes": [
             {"count": n.count, "cpus": n.cpus, "mem": f"{n.memory_mb}M", "gpus": n.gpus}
-            for n in one.nodes
+            for n in partition.nodes
         ],
-    })  # fmt: skip
+    }
+    return _without_none(section)
 
 
-def _spelled(seconds: int) -> str:
+def _time_limit(seconds: int) -> str:
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

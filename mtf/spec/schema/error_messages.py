@@ -1,4 +1,4 @@
-"""Pydantic's errors as problems with their place in the file, in words for whoever wrote it."""
+"""Error messages of specs and settings: pydantic's errors in plain words, at their position."""
 
 from __future__ import annotations
 
@@ -19,9 +19,25 @@ if TYPE_CHECKING:
     from mtf.errors import Problem
     from mtf.spec.yaml.positions import Loc, Position, Positions
 
-_OR_INSTANCE = re.compile(r" or (an )?instance of \w+")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
-KEY_ALIASES = {"training": "trainer"}  # what a file may say instead
+KEY_ALIASES = {"training": "trainer"}  # key -> what a file may write instead
+# Source: docs.pydantic.dev, Validation Errors.
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "int_type": "an integer",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
 
 
 def problems_of(
@@ -30,46 +46,64 @@ def problems_of(
     positions: Positions,
     prefix: Loc = (),
     *,
-    missing_is_fine: bool = False,
+    allow_missing: bool = False,
 ) -> list[Problem]:
     """Return one problem for each of pydantic's errors.
 
     Args:
         error: raised by ``model``.
         model: that was validated.
-        positions: of the file the value was read from.
-        prefix: where in that file the validated value stands.
-        missing_is_fine: leave out what says that a key is missing.
+        positions: of the file that the value was read from.
+        prefix: where in that file the validated value is.
+        allow_missing: leave out errors about missing keys.
     """
     return [
         positions.problem(_position(detail, positions, prefix), explain(detail, model, prefix))
         for detail in error.errors(include_url=False)
-        if not (missing_is_fine and detail["type"] == "missing")
+        if not (allow_missing and detail["type"] == "missing")
     ]
 
 
 def explain(detail: ErrorDetails, model: type[BaseModel], prefix: Loc = ()) -> str:
-    """Return what is wrong and, where it can be guessed, what was meant."""
+    """Return the message for an error: key, expected, given and, if it can be guessed, the fix."""
     loc, kind = detail["loc"], detail["type"]
     where = dotted(prefix + loc)
     if kind == "extra_forbidden":
         return unknown_key(dotted(prefix + loc[:-1]), str(loc[-1]), known_keys(model, loc[:-1]))
     if kind == "missing":
         return f"{where} is missing"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = message.replace("should", "must", 1).replace("valid dictionary", "mapping")
-    message = _OR_INSTANCE.sub("", message)
-    if kind == "too_short" and detail["input"] in ([], {}):
-        message = "has no values"
-    elif kind != "value_error":
-        message += f", got {shown(detail['input'])}{_cure(kind, detail['input'])}"
+    message = _expectation(detail) + _fix(detail, known_keys(model, loc))
     return f"{where}: {message}" if where else message
 
 
-def _cure(kind: str, value: Any) -> str:
-    """Return what to write instead, where the value itself tells."""
+def _expectation(detail: ErrorDetails) -> str:
+    """Return what was expected and what was given."""
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "value_error":  # raised by a validator of ours, in whole
+        return detail["msg"].removeprefix("Value error, ")
+    if kind == "too_short" and not value:
+        return f"expected at least one value, got {shown(value)}"
+    if kind in {"too_short", "too_long"}:
+        bound = "at least {min_length}" if kind == "too_short" else "at most {max_length}"
+        unit = "characters" if isinstance(value, str) else "values"
+        return f"expected {bound.format(**context)} {unit}, got {context['actual_length']}"
+    if kind not in _EXPECTED:
+        return f"{detail['msg'].removeprefix('Input ')}, got {shown(value)}"
+    limits = {key: _number(limit) for key, limit in context.items()}
+    return f"expected {_EXPECTED[kind].format(**limits)}, got {shown(value)}"
+
+
+def _number(limit: Any) -> Any:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+
+
+def _fix(detail: ErrorDetails, known: Collection[str]) -> str:
+    """Return what to write instead, if the value tells; ``known``: keys that may stand there."""
+    kind, value = detail["type"], detail["input"]
     if kind == "list_type" and not isinstance(value, dict):
         return f". Write [{shown(value)}]"
+    if kind == "model_type" and "type" in known and isinstance(value, str):
+        return f". Write {{type: {value}}}"
     if kind == "string_type" and isinstance(value, int | float):
         return ". Put it in quotes"
     if kind in {"int_type", "float_type"} and isinstance(value, str) and _NUMBER.fullmatch(value):
@@ -80,16 +114,16 @@ def _cure(kind: str, value: Any) -> str:
 
 
 def unknown_key(where: str, key: str, known: Collection[str]) -> str:
-    """Return the message for a key that nothing knows, with its nearest known name."""
+    """Return the message for an unknown key, with the nearest known one."""
     inside = f" in {where}" if where else ""
-    for name, other in KEY_ALIASES.items():
-        if key == other and name in known:
-            return f"{key} means {name}, which is there already: keep one"
+    for name, alias in KEY_ALIASES.items():
+        if key == alias and name in known:
+            return f"{key} is another name for {name}, which is given as well. Keep one of them"
     return f"unknown key {key!r}{inside}. {did_you_mean(key, known)}".rstrip()
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message quotes it: JSON, cut where it gets long."""
+    """Return a value as messages quote it: JSON, shortened if it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
@@ -98,7 +132,7 @@ def shown(value: Any) -> str:
 
 
 def dotted(loc: Loc) -> str:
-    """Return ``linked[0][1].optimizer.lr`` for a path of keys and indices."""
+    """Return a path of keys and indices as text: ``linked[0][1].optimizer.lr``."""
     out = ""
     for part in loc:
         if isinstance(part, int):
@@ -110,11 +144,11 @@ def dotted(loc: Loc) -> str:
 
 def known_keys(model: type[BaseModel], loc: Loc) -> list[str]:
     """Return the keys that the mapping at ``loc`` may have."""
-    at: type[BaseModel] | None = model
+    found: type[BaseModel] | None = model
     for part in loc:
-        if at is not None and isinstance(part, str) and part in at.model_fields:
-            at = _model_in(at.model_fields[part].annotation)
-    return list(at.model_fields) if at else []
+        if found is not None and isinstance(part, str) and part in found.model_fields:
+            found = _model_in(found.model_fields[part].annotation)
+    return list(found.model_fields) if found else []
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -125,21 +159,21 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _position(detail: ErrorDetails, positions: Positions, prefix: Loc) -> Position:
-    loc = located(prefix + detail["loc"], positions)
-    if detail["type"] in {"extra_forbidden"} or "[key]" in detail["loc"]:
+    loc = written_loc(prefix + detail["loc"], positions)
+    if detail["type"] == "extra_forbidden" or "[key]" in detail["loc"]:
         return positions.key(loc)
-    if detail["type"] == "missing":  # the mapping that lacks it, by its key
+    if detail["type"] == "missing":  # the key of the mapping that lacks it
         return positions.key(loc[:-1]) if len(loc) > 1 else positions.value(())
     return positions.value(loc)
 
 
-def located(loc: Loc, positions: Positions) -> Loc:
-    """Return ``loc`` as the file spells it: its own spelling of keys, no union tags of pydantic."""
+def written_loc(loc: Loc, positions: Positions) -> Loc:
+    """Return ``loc`` as the file writes it: with its aliases of keys, without pydantic's tags."""
     out: Loc = ()
     for i, part in enumerate(loc):
-        spelled = KEY_ALIASES.get(str(part), part)
-        if positions.find((*out, part)) is None and positions.find((*out, spelled)) is not None:
-            out = (*out, spelled)
+        alias = KEY_ALIASES.get(str(part), part)
+        if positions.find((*out, part)) is None and positions.find((*out, alias)) is not None:
+            out = (*out, alias)
         elif positions.find((*out, part)) is not None or i == len(loc) - 1:
             out = (*out, part)
     return out

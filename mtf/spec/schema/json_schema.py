@@ -1,9 +1,9 @@
-"""JSON Schema of specs and of ``mtf.yaml``, for editors: descriptions, defaults, enums, examples.
+"""JSON Schema of specs and of ``mtf.yaml`` for editors: descriptions, defaults, enums, examples.
 
-The models say nearly all of it; a field's text is the docstring under it. Editors complete dotted
-keys of grids from the very sections that they set.
+Nearly everything comes from the pydantic models; the description of a field is the docstring under
+it. The dotted keys of grids are listed from the sections that they set.
 
-Source: json-schema.org, draft 2020-12; yaml-language-server's reading of it (``if`` by ``kind``).
+Source: json-schema.org, draft 2020-12; yaml-language-server (``if`` by ``kind``).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _EXAMPLES: dict[tuple[str, str], list[Any]] = {
     ("GridSpec", "exclude"): [[{"optimizer.lr": 1e-2, "model.hidden_size": 64}]],
     ("Settings", "runs_root"): ["runs", "/scratch/lab/runs"],
 }
-# What is taken as well, and turned into the type that the model has.
-_ALSO = {
+# Further types that are accepted and converted to the type of the model.
+_ALSO_ACCEPTED = {
     ("SLURMConfig", "time"): "integer",
     ("SLURMConfig", "mem"): "integer",
     ("ExperimentSpec", "init_from"): "string",
@@ -50,13 +50,13 @@ _ALSO = {
 _DEFAULTS_LIST = {
     "type": "array",
     "items": {"type": ["string", "object"]},
-    "description": "Hydra defaults list: groups under conf/ that this is composed from.",
+    "description": "Hydra defaults list: the groups under conf/ that the spec is composed from.",
     "examples": [[{"model": "small"}, {"optimizer": "adam"}]],
 }
 
 
 def spec_schema() -> dict[str, Any]:
-    """Return the schema of a file under ``experiments/``, whichever kind it is of."""
+    """Return the schema of a spec file of any kind."""
     schema = _schema_of(ExperimentSpec, GridSpec)
     defs = schema["$defs"]
     experiment, grid = defs["ExperimentSpec"], defs["GridSpec"]
@@ -64,8 +64,8 @@ def spec_schema() -> dict[str, Any]:
         experiment["properties"][name]["description"] = inspect.cleandoc(model.__doc__ or "")
     experiment["properties"]["kind"] = {"const": "experiment"}
     defs["BaseSpec"] = _base_schema(experiment)
-    for one in (experiment, defs["BaseSpec"]):
-        _allow_composition(one)
+    for spec in (experiment, defs["BaseSpec"]):
+        _allow_composition(spec)
     del grid["properties"]["base"]["$ref"]
     grid["properties"]["base"]["anyOf"] = [{"type": "string"}, {"$ref": f"{_DEFS}BaseSpec"}]
     _list_dotted_keys(grid["properties"], defs)
@@ -76,7 +76,7 @@ def spec_schema() -> dict[str, Any]:
         "properties": {
             "kind": {
                 "enum": ["experiment", "grid", "base"],
-                "description": "experiment: one run. grid: many. base: what grids build on.",
+                "description": "experiment: one run. grid: many runs. base: what grids build on.",
             }
         },
         "required": ["kind"],
@@ -100,12 +100,12 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _when(kind: str, name: str) -> dict[str, Any]:
-    says = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
-    return {"if": says, "then": {"$ref": _DEFS + name}}
+    condition = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
+    return {"if": condition, "then": {"$ref": _DEFS + name}}
 
 
 def _schema_of(*models: type[BaseModel]) -> dict[str, Any]:
-    """Return one schema with all models in its ``$defs``, each field with its text."""
+    """Return one schema with all models in its ``$defs``, each field with its description."""
     from pydantic.json_schema import models_json_schema
 
     _, schema = models_json_schema([(model, "validation") for model in models])
@@ -140,18 +140,18 @@ def _describe(definition: dict[str, Any], model: type[BaseModel]) -> None:
         value.pop("title", None)
         if (model.__name__, name) in _EXAMPLES:
             value["examples"] = _EXAMPLES[model.__name__, name]
-        if kind := _ALSO.get((model.__name__, name)):
-            _admit(value, {"type": kind})
+        if kind := _ALSO_ACCEPTED.get((model.__name__, name)):
+            _also_accept(value, {"type": kind})
 
 
-def _admit(value: dict[str, Any], other: dict[str, Any]) -> None:
-    """Let a value be of another kind as well."""
-    one = {key: value.pop(key) for key in ("$ref", "type") if key in value}
-    value["anyOf"] = [*value.get("anyOf", [one]), other]
+def _also_accept(value: dict[str, Any], other: dict[str, Any]) -> None:
+    """Allow another type for a value."""
+    first = {key: value.pop(key) for key in ("$ref", "type") if key in value}
+    value["anyOf"] = [*value.get("anyOf", [first]), other]
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the text under each field. Read from the source: no command pays for it but this."""
+    """Return the docstring under each field, from the source: no other command needs them."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if not issubclass(cls, BaseModel) or cls is BaseModel:
@@ -167,20 +167,20 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _base_schema(experiment: dict[str, Any]) -> dict[str, Any]:
-    """Return what a grid may build on: an experiment of which anything may be missing."""
+    """Return the schema of a base: an experiment of which anything may be missing."""
     kept = {*Sections.model_fields, "kind", "experiment_name", "rerun_on", "cluster"}
     properties = {k: v for k, v in experiment["properties"].items() if k in kept}
     properties["kind"] = {"enum": ["base", "experiment"]}
     return {
         "type": "object",
-        "description": "What grids build on; what is missing comes from the grid.",
+        "description": "Sections for grids to build on. A grid adds what is missing.",
         "properties": properties,
         "additionalProperties": False,
     }
 
 
 def _allow_composition(spec: dict[str, Any]) -> None:
-    """Let a defaults list stand for sections, and ``trainer`` for ``training``."""
+    """Allow a defaults list instead of required sections, and ``trainer`` for ``training``."""
     properties = spec["properties"]
     properties["defaults"] = _DEFAULTS_LIST
     properties["trainer"] = properties["training"]
@@ -192,7 +192,7 @@ def _allow_composition(spec: dict[str, Any]) -> None:
 
 
 def _list_dotted_keys(grid: dict[str, Any], defs: dict[str, Any]) -> None:
-    """Name the keys that grids may set, each with what its section says of it."""
+    """List the keys that a grid may set, each with its description from its section."""
     keys = dict(_dotted_keys(defs))
     arrays = {
         key: {"type": "array", "minItems": 1, "items": value, "description": value["description"]}

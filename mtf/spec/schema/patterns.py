@@ -1,7 +1,7 @@
-"""Patterns that settings hold, matched in time linear in the text: a bad one stops no hook.
+"""Regular expressions and path patterns of policies, matched in linear time.
 
-The engine is the one that pydantic brings along, Rust's, which knows neither look-around nor
-back references (Source: docs.rs/regex).
+The engine is pydantic's, written in Rust: no pattern in ``mtf.yaml`` can stop a hook by taking
+exponential time. It has neither look-around nor back references (Source: docs.rs/regex).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Return whether a regular expression matches a whole text.
+    """Return True if a regular expression matches the whole text.
 
     Raises:
-        ValueError: it is no regular expression, or one that linear time cannot do.
+        ValueError: the pattern is no regular expression, or needs more than linear time.
     """
     return _compiled(pattern).isinstance_python(text)
 
 
 def matches_path(pattern: str, path: str) -> bool:
-    """Return whether a path pattern matches; a folder's name means all that is in it."""
-    return matches(_translated(pattern), path)
+    """Return True if a path pattern matches; a folder's name matches everything in it."""
+    return matches(_as_regex(pattern), path)
 
 
 @lru_cache(maxsize=256)
@@ -36,7 +36,7 @@ def _compiled(pattern: str) -> SchemaValidator:
         raise ValueError(f"{pattern[:60]!r} is not a regular expression: {reason}") from None
 
 
-def _translated(pattern: str) -> str:
+def _as_regex(pattern: str) -> str:
     out = ""
     for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern.rstrip("/")):
         match part:

@@ -12,12 +12,12 @@ from mtf.spec.schema.strict import Strict
 
 
 def _origin(value: Any) -> Origin:
-    """Return the ledger's own type for a mapping: a strict model takes none for a dataclass."""
+    """Return the ledger's dataclass for a mapping, which a strict model would refuse."""
     return TypeAdapter(Origin).validate_python(value)
 
 
 class RunInfo(Strict):
-    """Which run this is and where its code stands. All paths are absolute."""
+    """Which run this is and where its code is. All paths are absolute."""
 
     run: str
     submission: str
@@ -27,16 +27,16 @@ class RunInfo(Strict):
     commit: str
     code_dir: str
     manifest: str
-    """The manifest that proves the content of ``code_dir`` (see ``git_tree_ids``)."""
+    """Path of the manifest that proves the content of ``code_dir`` (see ``git_tree_ids``)."""
     repository: str
-    """Root of the live repository, which nothing may be imported from."""
+    """Root of the user's repository, which the job must not import from."""
     origin: Annotated[Origin, BeforeValidator(_origin)] | None = None
-    """What ``init_from`` has come to."""
+    """The checkpoint that ``init_from`` was resolved to."""
 
 
 class ExperimentConfig(Sections):
-    """The resolved configuration as the job loads it from ``config.yaml``."""
+    """The resolved configuration that the job loads from ``config.yaml``."""
 
     experiment_name: str
-    """A single experiment's own name, or a member's name within its grid."""
+    """Name of the experiment, or of the member within its grid."""
     mtf: RunInfo

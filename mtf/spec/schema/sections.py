@@ -13,7 +13,9 @@ from mtf.spec.schema.text_types import OneLine, matching
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Type = Annotated[str, matching(r"[^\s\x00-\x1f]+", "a type, like mlp or package.module:Name")]
+Type = Annotated[
+    str, matching(r"[^\s\x00-\x1f]+", "a type without spaces, like mlp or package.module:Name")
+]
 Entrypoint = Annotated[
     str,
     matching(
@@ -23,7 +25,7 @@ Entrypoint = Annotated[
 
 
 class ModelConfig(Open):
-    """The model; further keys go to its constructor."""
+    """The model. Further keys go to its constructor."""
 
     type: Type
     """Registered name (mlp, transformer, timm:resnet50) or package.module:Name."""
@@ -38,18 +40,18 @@ class ModelConfig(Open):
 
 
 class DataConfig(Open):
-    """The data; further keys go to the data set."""
+    """The data. Further keys go to the data set."""
 
     dataset_name: Type
     """Registered name (digits, synthetic) or package.module:Name."""
     train_split: OneLine = "train"
-    """Name of the split that is trained on."""
+    """Name of the training split."""
     val_split: OneLine | None = "validation"
-    """Name of the split that is validated on; null: no validation."""
+    """Name of the validation split; null: no validation."""
     num_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that load data; 0 loads in the training process."""
+    """Processes that load data; 0: the training process loads it."""
     pin_memory: bool = True
-    """Whether batches are loaded into page-locked memory (only where there is a GPU)."""
+    """True: batches are loaded into page-locked memory (only with a GPU)."""
 
 
 class TrainingConfig(Strict):
@@ -58,29 +60,29 @@ class TrainingConfig(Strict):
     max_epochs: Count = 100
     """Epochs to train for."""
     batch_size: Count = 32
-    """Samples in a batch of each process."""
+    """Samples in each batch of each process."""
     gradient_accumulation_steps: Count = 1
-    """Batches whose gradients are summed for one optimizer step."""
+    """Batches whose gradients are accumulated for one optimizer step."""
     max_grad_norm: Positive | None = 1.0
-    """Norm that gradients are clipped to; null: no clipping."""
+    """Norm to clip gradients to; null: no clipping."""
     use_amp: bool = True
-    """Whether to use mixed precision where the device has it."""
+    """True: use mixed precision if the device supports it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of initialisation, data order, augmentation and dropout."""
     max_grad_value: Positive | None = None
-    """Value that gradients are clipped to, element by element; null: no such clipping."""
+    """Value to clip each element of the gradients to; null: no such clipping."""
     on_nonfinite: Literal["skip", "stop"] | None = None
-    """What a loss or gradient that is no finite number does: skip that optimizer step, or stop the
-    training there, complete; null: the run fails."""
+    """What to do if a loss or gradient is not finite: skip that optimizer step, or stop the
+    training there as complete; null: the run fails."""
     compile: bool = False
-    """Whether the model goes through torch.compile."""
+    """True: compile the model with torch.compile."""
     combine: Literal["cycle", "shortest", "in_turn"] | None = None
-    """How several training sets make one epoch: the shorter ones come around again (cycle, null),
-    all end with the shortest, or their batches come one by one."""
+    """How several training sets make one epoch. cycle (null): a batch of each at a time, shorter
+    sets repeated. shortest: the same until the shortest ends. in_turn: one batch at a time."""
 
 
 class OptimizerConfig(Open):
-    """The optimizer; further keys go to its constructor."""
+    """The optimizer. Further keys go to its constructor."""
 
     type: Type = "adamw"
     """Name of an optimizer of torch, or package.module:Name."""
@@ -89,99 +91,100 @@ class OptimizerConfig(Open):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay."""
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
-    """Decay rates of Adam's running means; only for optimizers that have them."""
+    """Decay rates of Adam's running means; ignored by optimizers without them."""
 
 
 class SchedulerConfig(Open):
-    """The learning-rate scheduler; further keys go to its constructor."""
+    """The learning-rate scheduler. Further keys go to its constructor."""
 
     type: Type
     """Name of a scheduler of torch, or package.module:Name."""
 
 
 class EarlyStoppingConfig(Strict):
-    """Ends the training when a metric has not improved for some epochs."""
+    """Stops the training when a metric has not improved for some epochs."""
 
     monitor: OneLine | None = None
-    """The metric; null: that of the checkpoint section."""
+    """The metric to watch; null: the one of the checkpoint section."""
     mode: Literal["min", "max"] | None = None
-    """Whether less or more of it is better; null: as the checkpoint section says, else min."""
+    """Whether lower or higher values are better; null: as in the checkpoint section, else min."""
     patience: Count = 5
-    """Epochs without improvement that are accepted."""
+    """Epochs without improvement before the training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """What counts as an improvement is more than this."""
+    """Smallest change that counts as an improvement (it must be greater than this)."""
 
 
 class EMAConfig(Strict):
     """Keeps an exponential moving average of the weights."""
 
     decay: Fraction = 0.999
-    """Weight of the past at each update."""
+    """Weight of the former average at each update."""
     every_n_steps: Count = 1
     """Optimizer steps between two updates."""
     evaluate: bool = True
-    """Whether validation runs on the average."""
+    """True: validate with the averaged weights."""
 
 
 class CallbacksConfig(Open):
-    """Callbacks of a training.
+    """Built-in and custom callbacks.
 
     A further key adds a callback of your own: ``name: {type: package.module:Name, ...}``; the other
     keys go to its constructor.
     """
 
     early_stopping: EarlyStoppingConfig | None = None
-    """Ends the training when a metric does not improve; null: it does not."""
+    """Stops the training when a metric does not improve; null: off."""
     ema: EMAConfig | None = None
-    """Keeps an average of the weights; null: it does not."""
+    """Keeps an average of the weights; null: off."""
 
     @model_validator(mode="after")
-    def _own_ones_have_a_type(self) -> Self:
+    def _custom_callbacks_have_a_type(self) -> Self:
         for name, given in self.further.items():
             if not isinstance(given, dict) or not isinstance(given.get("type"), str):
-                raise ValueError(  # noqa: TRY004 -- what pydantic takes for a finding
-                    f"{name} needs a type: {name}: {{type: package.module:Name}}"
+                raise ValueError(  # noqa: TRY004 -- pydantic reports ValueError only
+                    f"{name} needs a type. Write {name}: {{type: package.module:Name}}"
                 )
         return self
 
 
 class LoggingConfig(Strict):
-    """What is logged where; not part of a run's identity."""
+    """What is logged, and where. Not part of a run's identity."""
 
     use_wandb: bool = False
-    """Whether to log to Weights & Biases as well."""
+    """True: also log to Weights & Biases."""
     wandb_project: OneLine | None = None
-    """Project there; null: its own default."""
+    """W&B project; null: W&B's default."""
     wandb_entity: OneLine | None = None
-    """User or team there; null: its own default."""
+    """W&B user or team; null: W&B's default."""
     log_scalars_every_n_steps: Count = 50
-    """Steps between two log lines of scalars."""
+    """Steps between two logged values of each scalar."""
     tensorboard: bool = False
-    """Whether to write events for TensorBoard, in tensorboard/ of the run folder."""
+    """True: write TensorBoard events to tensorboard/ in the run folder."""
     csv: bool = False
-    """Whether to write csv/metrics.csv in the run folder."""
+    """True: write csv/metrics.csv in the run folder."""
     log_images_every_n_steps: Count | None = 500
-    """Steps between two sets of logged images (W&B and TensorBoard show them); null: none."""
+    """Steps between two sets of logged images (for W&B and TensorBoard); null: no images."""
     log_gradients: bool = False
-    """Whether to log norms and histograms of the gradients, before clipping."""
+    """True: log norms and histograms of the gradients, before clipping."""
     log_model_parameters: bool = False
-    """Whether to log norms and histograms of the parameters."""
+    """True: log norms and histograms of the parameters."""
     log_histograms_every_n_steps: Count = 500
-    """Steps between two sets of them."""
+    """Steps between two sets of histograms."""
 
 
 class InitFromConfig(Strict):
-    """The checkpoint of another run to begin from; a run's name alone stands for all of it."""
+    """The checkpoint of another run to start from. May be given as the run's name alone."""
 
     run: OneLine
-    """A run id, an experiment's name, grid/member, or a grid's name for the best of its members."""
+    """A run id, an experiment's name, grid/member, or a grid's name for its best member."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """Its newest checkpoint, or that of the best value of its monitored metric."""
+    """The run's newest checkpoint, or the one with the best value of its monitored metric."""
     load: Literal["weights", "all"] = "weights"
-    """The weights alone, or all of the state: the training goes on where that one ended."""
+    """weights: the weights alone. all: the whole state, so that the training goes on where the
+    other one ended."""
     strict: bool = True
-    """Whether all weights must be there and fit; false: those that fit are taken, and it is said
-    which do not."""
+    """True: all weights must exist and fit. False: those that fit are loaded, the others are listed
+    in the log."""
 
     @model_validator(mode="before")
     @classmethod
@@ -191,33 +194,34 @@ class InitFromConfig(Strict):
     @model_validator(mode="after")
     def _all_is_strict(self) -> Self:
         if self.load == "all" and not self.strict:
-            raise ValueError("load: all takes up a whole state: strict must be true")
+            raise ValueError("load: all requires strict: true")
         return self
 
 
 class CheckpointConfig(Strict):
-    """When the state is saved and what is kept; not part of a run's identity."""
+    """When checkpoints are saved and how many are kept. Not part of a run's identity."""
 
     every_n_epochs: Count | None = 1
-    """Epochs between two checkpoints; null: none by epochs."""
+    """Epochs between two checkpoints; null: no checkpoints by epochs."""
     every_n_steps: Count | None = None
-    """Steps between two checkpoints; null: none by steps."""
+    """Steps between two checkpoints; null: no checkpoints by steps."""
     every_n_minutes: Positive | None = None
-    """Minutes between two checkpoints; null: none by time."""
+    """Minutes between two checkpoints; null: no checkpoints by time."""
     keep_last: Count = 3
-    """Number of newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """Number of best checkpoints that are kept, of those at the end of an epoch; 0: none."""
+    """Number of best checkpoints to keep, among those at the end of an epoch; 0: none."""
     monitor: OneLine | None = None
-    """Metric that says which checkpoint is best; null: val_loss if there is one."""
+    """Metric that decides which checkpoint is best; null: val_loss, if the training has it."""
     mode: Literal["min", "max"] = "min"
-    """Whether less or more of the monitored metric is better."""
+    """Whether lower or higher values of the monitored metric are better."""
     on_error: Literal["continue", "stop"] = "continue"
-    """Whether a training whose state cannot be saved goes on to the next save, or fails."""
+    """What to do if a checkpoint cannot be saved: continue until the next one, or stop the run as
+    failed."""
 
 
 class Sections(Strict):
-    """What an experiment computes and how it is executed."""
+    """The sections of an experiment: what it computes and how it runs."""
 
     model: ModelConfig
     data: DataConfig
@@ -230,15 +234,15 @@ class Sections(Strict):
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
     entrypoint: Entrypoint | None = None
-    """Function of the pinned code that is called in place of the built-in training."""
+    """Function of your code that is called instead of the built-in training."""
     description: str | None = None
-    """What this is about, for people."""
+    """Free text about the experiment."""
     owner: OneLine | None = None
-    """Who answers for it."""
+    """Who is responsible for it."""
 
     @model_validator(mode="before")
     @classmethod
     def _trainer_is_training(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "trainer" not in value or "training" in value:
-            return value  # both: trainer is told as an unknown key
+            return value  # with both, trainer is reported as an unknown key
         return {"training" if key == "trainer" else key: item for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""``mtf.yaml``: the settings of an experiments repository, each with its default."""
+"""The settings of an experiments repository (``mtf.yaml``), each with its default."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from mtf.errors import SpecError
-from mtf.spec.schema.cluster_section import Cluster, named
+from mtf.spec.schema.cluster_section import Cluster, as_mapping
 from mtf.spec.schema.error_messages import problems_of
 from mtf.spec.schema.policies import Policies
 from mtf.spec.schema.slurm_section import Environment, SLURMConfig
@@ -23,12 +23,12 @@ Branch = Annotated[
     str,
     matching(
         r"(?!.*(\.\.|//|\.lock(/|$)|\.(/|$)|/\.|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*",
-        "the name of a branch",
+        "a branch name",
     ),
 ]
 
 
-def _none(value: object) -> object:
+def _none_as_null(value: object) -> object:
     return None if value == "none" else value
 
 
@@ -36,73 +36,73 @@ class LocalSettings(Strict):
     """The local executor."""
 
     max_parallel: Count = 2
-    """How many runs it executes at the same time."""
+    """Number of runs at the same time."""
 
 
 class Retry(Strict):
-    """Which ends of an attempt lead to another one."""
+    """When a run that ended gets another attempt."""
 
     max_attempts: Count = 3
-    """Attempts in a row without progress after which a run is given up; others do not count."""
+    """Attempts in a row without progress after which a run is given up."""
     on: list[Cause] = Field(
         default_factory=lambda: list[Cause](["node-failure", "preempted", "time-limit"])
     )
-    """Causes that are retried."""
+    """Causes of an end that are retried."""
     backoff: Seconds = 60
-    """Seconds before the next attempt; after each further one without progress twice as many."""
+    """Seconds before the next attempt, doubled after each further attempt without progress."""
 
 
 class ClusterSettings(Strict):
-    """What one cluster has of its own; what it does not say is as for all."""
+    """Settings of one cluster, over the settings for all clusters."""
 
     runs_root: Folder | None = None
-    """Folder of the runs there; null: as for all."""
+    """Folder of the runs on this cluster; null: as for all clusters."""
     executor: Executor | None = None
-    """What executes there; null: as for all."""
+    """Executor on this cluster; null: as for all clusters."""
     local: LocalSettings | None = None
-    """The local executor there; null: as for all."""
+    """The local executor on this cluster; null: as for all clusters."""
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
-    """Over the defaults for all clusters, under every spec's own ``slurm``."""
+    """Defaults of every spec's ``slurm`` on this cluster, over those for all clusters."""
     environment: Environment = Field(default_factory=Environment)
-    """Under those, for the environment of jobs there."""
+    """Defaults for the environment of jobs on this cluster; ``slurm`` replaces them."""
 
 
 class Settings(Strict):
-    """The whole of ``mtf.yaml``."""
+    """The content of ``mtf.yaml``."""
 
     branch: Branch = "main"
-    """The tracked branch: its tip is what is wanted."""
-    remote: Annotated[Word | None, BeforeValidator(_none)] = "origin"
-    """Git remote whose branch is tracked and where records go; null or none: local only."""
+    """The tracked branch: mtf runs the experiments at its tip."""
+    remote: Annotated[Word | None, BeforeValidator(_none_as_null)] = "origin"
+    """Git remote to track and to push records to; null or none: local only."""
     experiments: RelativePath = "experiments"
     """Folder of the specs."""
     runs_root: Folder = "runs"
-    """Folder of the runs, in the repository or absolute, where the compute nodes see it."""
+    """Folder of the runs, absolute or in the repository. The compute nodes must see it."""
     executor: Executor = "auto"
-    """What executes; auto: slurm where sbatch answers, else local."""
-    cluster: Annotated[Cluster, BeforeValidator(named)] = Field(default_factory=Cluster)
-    """The cluster of specs that name none, and the one a clone serves unless it is told another:
-    its name, or what is known of it as well."""
+    """What runs the jobs; auto: slurm if sbatch answers, else local."""
+    cluster: Annotated[Cluster, BeforeValidator(as_mapping)] = Field(default_factory=Cluster)
+    """The cluster of specs that name none, and the one that this clone serves by default: its name,
+    or a section with its name and facts."""
     clusters: dict[Name, ClusterSettings] = Field(default_factory=dict)
-    """What differs on which cluster. Where it is given, a spec may name no others."""
+    """Settings by cluster. If given, specs may name no other clusters."""
     local: LocalSettings = Field(default_factory=LocalSettings)
     """The local executor."""
     slurm: SLURMConfig = Field(default_factory=SLURMConfig)
-    """Defaults under every spec's own ``slurm``."""
+    """Defaults of every spec's ``slurm``."""
     environment: Environment = Field(default_factory=Environment)
-    """Defaults under those, for the environment of jobs."""
+    """Defaults for the environment of jobs; ``slurm`` replaces them."""
     retry: Retry = Field(default_factory=Retry)
     policies: Policies = Field(default_factory=Policies)
     """Limits and rules for specs and pull requests."""
     lease: Count = 600
-    """Seconds after which the claim of a submitter that went silent may be given up."""
+    """Seconds after which the claim of a submitter that went silent may be taken over."""
 
     def slurm_defaults(self) -> dict[str, Any]:
-        """Return the keys under every spec's ``slurm``: the environment, then ``slurm``."""
+        """Return the defaults of every spec's ``slurm``: the environment, then ``slurm``."""
         return _slurm_defaults(self)
 
     def serving(self, cluster: str) -> Settings:
-        """Return the settings as they are on a cluster."""
+        """Return the settings with those of one cluster applied."""
         own = self.clusters.get(cluster)
         if own is None:
             return self.model_copy(update={"cluster": self._named(cluster)})
@@ -113,7 +113,7 @@ class Settings(Strict):
             "executor": own.executor or self.executor,
             "local": own.local or self.local,
             "slurm": SLURMConfig.model_validate(slurm),
-            "environment": Environment(),  # it is in ``slurm`` now
+            "environment": Environment(),  # merged into ``slurm``
         }
         return self.model_copy(update=changed)
 
@@ -122,7 +122,7 @@ class Settings(Strict):
 
     @property
     def known_clusters(self) -> frozenset[str] | None:
-        """Return the clusters there are, None where the settings do not say."""
+        """Return the names of all clusters, None if the settings do not list them."""
         return frozenset({self.cluster.name, *self.clusters}) if self.clusters else None
 
 
@@ -134,9 +134,9 @@ def _slurm_defaults(of: Settings | ClusterSettings) -> dict[str, Any]:
 
 
 def merged_slurm(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return one ``slurm`` section over another; variables add up, the rest replaces.
+    """Return one ``slurm`` section over another: variables are merged, other keys replaced.
 
-    A virtual environment replaces a conda environment and the other way round.
+    A virtual environment replaces a conda environment and vice versa.
     """
     if over.get("venv") or over.get("conda"):
         under = {**under, "venv": None, "conda": None}
@@ -148,10 +148,10 @@ def merged_slurm(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(raw: bytes | None, path: str = "mtf.yaml") -> Settings:
-    """Return the settings in the bytes of ``mtf.yaml``; None, no file, means all defaults.
+    """Return the settings in the bytes of ``mtf.yaml``; for None (no file), the defaults.
 
     Raises:
-        SpecError: every mistake in it.
+        SpecError: with all its errors.
     """
     if raw is None:
         return Settings()

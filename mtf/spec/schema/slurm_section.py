@@ -1,4 +1,7 @@
-"""The ``slurm`` section: what a job asks of the cluster, so strict that no text can inject more."""
+"""The ``slurm`` section: resources and environment of a job.
+
+The types are so strict that no value can add anything to the job script.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +10,53 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Image, Prefix, Variables, Word, matching
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?")
-# what mtf itself writes into the script; sbatch also accepts every unambiguous beginning of these
-_OURS = (
+# Set by mtf itself in the script. sbatch also accepts every unambiguous beginning of an option.
+_SET_BY_MTF = (
     "array", "chdir", "comment", "error", "export", "export-file", "input", "job-name",
     "no-requeue", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait",
     "wrap",
 )  # fmt: skip
-_FIELDS = (
+_HAVE_KEYS = (
     "partition", "account", "qos", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task",
     "mem", "time", "constraint", "reservation",
 )  # fmt: skip
 
 
-def _minutes(value: object) -> object:
+def _integer_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _option(text: str) -> str:
     match = _OPTION.fullmatch(text)
     if not match:
-        raise ValueError(f"{text[:60]!r} is not one sbatch option like --exclusive or --gres=gpu:1")
-    for field in _FIELDS:
-        if field.startswith(match[1]):
-            raise ValueError(f"{text!r}: write slurm.{field.replace('-', '_')} instead")
-    if any(ours.startswith(match[1]) for ours in _OURS):
-        raise ValueError(f"{text!r}: mtf sets this option itself")
+        raise ValueError(
+            f"expected one sbatch option like --exclusive or --gres=gpu:1, got {shown(text)}"
+        )
+    for option in _HAVE_KEYS:
+        if option.startswith(match[1]):
+            key = option.replace("-", "_")
+            raise ValueError(f"{shown(text)} has a key of its own. Write slurm.{key}")
+    if any(option.startswith(match[1]) for option in _SET_BY_MTF):
+        raise ValueError(f"{shown(text)} is set by mtf itself. Remove it")
     return text
 
 
 Time = Annotated[
     str,
-    BeforeValidator(_minutes),
+    BeforeValidator(_integer_as_text),
     matching(
         r"(?i:[1-9][0-9]*|[0-9]+:[0-9]{2}(:[0-9]{2})?|[0-9]+-[0-9]{1,2}(:[0-9]{2}){0,2}|UNLIMITED)",
-        "a time limit: minutes, or text like '00:10:00' or '1-12:00:00'",
+        "a time limit, in minutes or like '00:10:00' or '1-12:00:00'",
     ),
 ]
 Memory = Annotated[
     str,
-    BeforeValidator(_minutes),
+    BeforeValidator(_integer_as_text),
     matching(r"[0-9]+[KMGT]?", "an amount of memory like 2G or 800M"),
 ]
 Constraint = Annotated[
@@ -60,7 +67,7 @@ Option = Annotated[str, AfterValidator(_option)]
 
 
 class Environment(Strict):
-    """What a job's environment is made of."""
+    """The environment of a job."""
 
     modules: list[Word] = Field(default_factory=list)
     """Environment modules that jobs load."""
@@ -76,17 +83,17 @@ class Environment(Strict):
     @model_validator(mode="after")
     def _one_environment(self) -> Self:
         if self.venv and self.conda:
-            raise ValueError("venv and conda exclude each other: keep one")
+            raise ValueError("venv and conda cannot be combined. Keep one of them")
         return self
 
 
 class SLURMConfig(Environment):
-    """Resources, job settings and environment of a run's job. None: the cluster's default."""
+    """Resources, settings and environment of a run's job. Null: the cluster's default."""
 
     partition: Word | None = None
     """Partition, or several separated by commas."""
     account: Word | None = None
-    """Account that is charged."""
+    """Account to charge."""
     qos: Word | None = None
     """Quality of service."""
     nodes: int = Field(default=1, ge=1)
@@ -100,14 +107,14 @@ class SLURMConfig(Environment):
     mem: Memory | None = None
     """Memory on each node, like 2G; a bare number means MiB."""
     time: Time | None = None
-    """Time limit: minutes, or SLURM's spelling ("00:10:00", "1-12:00:00")."""
+    """Time limit: minutes, or as SLURM writes it ("00:10:00", "1-12:00:00")."""
     constraint: Constraint | None = None
     """Features that the nodes must have."""
     reservation: Word | None = None
     """Reservation to use."""
     signal_lead: int = Field(default=90, ge=1, le=65535)
-    """Seconds before the time limit at which the training is told to save and stop."""
+    """Seconds before the time limit at which the training is asked to save and stop."""
     requeue: bool = True
-    """Whether the job goes back into the queue after preemption and before its time limit."""
+    """True: the job is requeued after a preemption and shortly before its time limit."""
     extra: list[Option] = Field(default_factory=list)
     """Further sbatch options, each like "--exclusive"."""

@@ -12,20 +12,20 @@ from mtf.spec.schema.text_types import Name, OneLine, RelativePath
 
 
 class _Control(Strict):
-    """What a spec says beyond configurations."""
+    """Keys of a spec that are not part of a configuration."""
 
     generation: Count = 1
-    """Raise it to run what has run already once more."""
+    """Increase it to run the same configuration again."""
     rerun_on: list[RelativePath] = Field(default_factory=list)
-    """Paths of the repository whose change makes this run anew."""
+    """Paths in the repository. A change of their content starts a new run."""
     cluster: Name | None = None
-    """Cluster that runs it; null: the one of the settings."""
+    """Cluster to run on; null: the one of the settings."""
     on_change: Literal["keep", "cancel"] = "keep"
-    """What becomes of active runs of the former configuration when a changed one is submitted."""
+    """What happens to active runs of the former configuration when a changed one is submitted."""
 
 
 class ExperimentSpec(Sections, _Control):
-    """A file of ``kind: experiment``, or of ``kind: base``, which only grids build on."""
+    """A file of ``kind: experiment``, or of ``kind: base`` (sections for grids to build on)."""
 
     kind: Literal["experiment", "base"] = "experiment"
     experiment_name: Name
@@ -37,12 +37,12 @@ Match = Annotated[dict[str, JsonValue], Field(min_length=1)]
 
 
 class Conditional(Strict):
-    """Values that only some members of a grid get."""
+    """Values for the members of a grid that match a condition."""
 
     set: dict[str, Values] = Field(min_length=1)
-    """Keys with their values, multiplied into the members that match."""
+    """Keys with their values. Each member that matches is multiplied by them."""
     when: Match
-    """Keys with the value that a member must have."""
+    """Keys with the values that a member must have."""
 
 
 DISTRIBUTIONS = {
@@ -55,38 +55,39 @@ DISTRIBUTIONS = {
 
 
 class Sample(Strict):
-    """One randomly drawn key. Each distribution needs its own parameters."""
+    """A key with randomly drawn values. Each distribution needs its own parameters."""
 
     distribution: Literal["uniform", "loguniform", "normal", "int", "choice"]
-    """How it is drawn."""
+    """Distribution to draw from."""
     low: float | None = None
-    """Least value (uniform, loguniform, int)."""
+    """Lowest value (uniform, loguniform, int)."""
     high: float | None = None
-    """Greatest value (uniform, loguniform; included for int)."""
+    """Highest value (uniform, loguniform, int)."""
     mean: float | None = None
     """Mean (normal)."""
     std: Positive | None = None
     """Standard deviation (normal)."""
     values: list[JsonValue] | None = None
-    """What to choose from (choice)."""
+    """Values to choose from (choice)."""
     n: Count | None = None
-    """Number of draws; all sampled keys are drawn together, so it is needed only once."""
+    """Number of draws. All sampled keys are drawn together, so that one of them gives it."""
     seed: int = 0
-    """Seed of this key's draws; a greater ``n`` keeps the draws there are."""
+    """Seed of this key's draws. Increasing ``n`` keeps the existing draws."""
 
     @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
+    def _parameters_fit_the_distribution(self) -> Self:
         needed = DISTRIBUTIONS[self.distribution]
         given = {"low", "high", "mean", "std", "values"} & self.model_fields_set
         if given != needed:
-            raise ValueError(f"{self.distribution} takes {' and '.join(sorted(needed))}")
+            names = " and ".join(sorted(needed))
+            raise ValueError(f"distribution {self.distribution} needs {names}, and nothing else")
         low, high = self.low or 0.0, self.high or 0.0
         if "low" in needed and not low < high:
-            raise ValueError(f"low, {low:g}, must be less than high, {high:g}")
+            raise ValueError(f"low ({low:g}) must be less than high ({high:g})")
         if self.distribution == "loguniform" and low <= 0:
-            raise ValueError("low must be greater than 0 for loguniform")
+            raise ValueError("low must be greater than 0 for distribution loguniform")
         if self.distribution == "int" and not (low.is_integer() and high.is_integer()):
-            raise ValueError("low and high must be whole numbers for int")
+            raise ValueError("low and high must be integers for distribution int")
         if self.values == []:
             raise ValueError("values must not be empty")
         return self
@@ -99,24 +100,24 @@ class GridSpec(_Control):
     name: Name
     """Name of the grid, unique in the repository."""
     base: JsonValue
-    """Path of the base, relative to this file, or an experiment written here."""
+    """Path of the base relative to this file, or the base itself."""
     parameters: dict[str, Values] = Field(default_factory=dict)
-    """Dotted keys with the values that are combined in every way."""
+    """Dotted keys with their values. All combinations become members."""
     linked: list[Annotated[list[Match], Field(min_length=1)]] = Field(default_factory=list)
-    """Groups of values that vary together; the groups are combined in every way."""
+    """Groups of keys whose values vary together. All combinations of the groups become members."""
     conditional: list[Conditional] = Field(default_factory=list)
-    """Values for the members that match."""
+    """Further values for the members that match a condition."""
     sample: dict[str, Sample] = Field(default_factory=dict)
-    """Randomly drawn keys; the draws are combined with everything else."""
+    """Keys with randomly drawn values. The draws are combined with all other values."""
     exclude: list[Match] = Field(default_factory=list)
-    """Combinations that are left out."""
+    """Combinations to leave out."""
     naming: Literal["hash", "parameters", "timestamp", "sequential"] = "parameters"
-    """How members are named."""
+    """How members get their names."""
     max_parallel: Count | None = None
-    """How many members run at the same time; null: as many as the cluster gives."""
+    """Members that run at the same time; null: as many as the cluster allows."""
     max_runs: Annotated[int, Field(ge=1, le=100_000)] = 10_000
-    """Greatest number of members that is not a mistake."""
+    """Most members that the grid may have, as a guard against mistakes."""
     description: str | None = None
-    """What this is about, for people."""
+    """Free text about the grid."""
     owner: OneLine | None = None
-    """Who answers for it."""
+    """Who is responsible for it."""

@@ -1,4 +1,4 @@
-"""The two kinds of sections: those that know all their keys, and those that keep further ones."""
+"""Base classes of all sections: ``Strict`` knows all its keys, ``Open`` keeps further ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and converts nothing: a wrong type is a mistake to be told."""
+    """Refuses unknown keys and converts nothing: a wrong type is an error."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -18,12 +18,12 @@ class Strict(BaseModel):
 
 
 class Open(Strict):
-    """Keeps further keys, which go to the model, the optimizer and so on as they are."""
+    """Keeps further keys, which go unchanged to the model, the optimizer and so on."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
 
     @property
     def further(self) -> dict[str, JsonValue]:
-        """Return the keys that the section does not know itself."""
+        """Return the keys that the section itself does not define."""
         return self.__pydantic_extra__

@@ -1,4 +1,4 @@
-"""Checked kinds of text that specs and settings share: names, words, paths, environment."""
+"""Types of text that specs and settings share: names, words, paths, environment variables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from mtf.spec.schema.error_messages import shown
+
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -14,30 +16,32 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 def name_problem(name: str) -> str | None:
-    """Return why a text cannot name an experiment or a grid, None when it can."""
+    """Return why a text cannot name an experiment or a grid, None if it can."""
     if not _NAME.fullmatch(name):
-        return "must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'"
+        return (
+            "must begin with a letter or digit and contain only letters, digits, '.', '_' and '-'"
+        )
     if len(name) > MAX_NAME:
         return f"must have at most {MAX_NAME} characters, has {len(name)}"
     if ".." in name or name.endswith((".", ".lock")):
-        return "must not hold '..' nor end in '.' or '.lock': git has no such branch"
+        return "must not contain '..' nor end in '.' or '.lock': git allows no such branch"
     return None
 
 
 def _name(name: str) -> str:
     problem = name_problem(name)
     if problem:
-        raise ValueError(f"{name[:120]!r} {problem}")
+        raise ValueError(f"{shown(name)} {problem}")
     return name
 
 
 def matching(pattern: str, meaning: str) -> AfterValidator:
-    """Return the check that a whole text matches ``pattern``; ``meaning`` says it in words."""
+    """Return a check that the whole text matches ``pattern``, which ``meaning`` says in words."""
     regex = re.compile(pattern)
 
     def check(text: str) -> str:
         if not regex.fullmatch(text):
-            raise ValueError(f"{text[:60]!r} is not {meaning}")
+            raise ValueError(f"expected {meaning}, got {shown(text)}")
         return text
 
     return AfterValidator(check)
@@ -45,28 +49,31 @@ def matching(pattern: str, meaning: str) -> AfterValidator:
 
 def _one_line(text: str) -> str:
     if _CONTROL.search(text):
-        raise ValueError(f"{text[:60]!r} holds a line break or a control character")
+        raise ValueError(f"expected one line without control characters, got {shown(text)}")
     return text
 
 
 def _relative(path: str) -> str:
     parts = path.split("/")
     if not path or path.startswith("/") or {"", ".", ".."} & set(parts) or "\\" in path:
-        raise ValueError(f"{path!r} is not a path inside the repository, like src/models")
+        raise ValueError(f"expected a path in the repository, like src/models, got {shown(path)}")
     return _one_line(path)
 
 
 def _folder(path: str) -> str:
     if path.startswith(("~", "-")) or re.search(r"[%\"'`$\\]", path) or not path:
-        raise ValueError(f"{path!r}: write the path out, without ~, $, %, quotes or backslashes")
+        raise ValueError(
+            f"expected a folder without ~, $, %, quotes and backslashes, got {shown(path)}."
+            " Write the whole path"
+        )
     return _one_line(path)
 
 
 def _variable_name(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        raise ValueError(f"{name!r} is not a name for an environment variable")
+        raise ValueError(f"{shown(name)} is not a valid environment variable name")
     if name.startswith("MTF_"):
-        raise ValueError(f"{name!r}: names that begin with MTF_ belong to mtf")
+        raise ValueError(f"{shown(name)} begins with MTF_, which is reserved for mtf. Rename it")
     return name
 
 
@@ -89,14 +96,14 @@ Prefix = Annotated[
     str,
     matching(
         r"[A-Za-z0-9_./][A-Za-z0-9_.@:/+,=-]*",
-        "a path of letters, digits and _.@:/+,=- (no spaces, ~ or $: write it out)",
+        "a path of letters, digits and _.@:/+,=- (without spaces, ~ and $)",
     ),
 ]
 Image = Annotated[
     str,
     matching(
         r"[A-Za-z0-9_./][A-Za-z0-9_.@:/+,=#-]*",
-        "a container image: a path or an address without spaces",
+        "a container image, which is a path or an address without spaces",
     ),
 ]
 VariableName = Annotated[str, AfterValidator(_variable_name)]

@@ -1,1 +1,1 @@
-"""YAML 1.2 bytes to plain values, and the line and column of each of them."""
+"""Reading YAML 1.2: bytes to JSON values, and the line and column of each of them."""

@@ -1,11 +1,11 @@
-"""What a plain word of YAML 1.2 stands for: the one place that decides between text and number."""
+"""Values of YAML 1.2 plain scalars: null, booleans, numbers and text."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-_WORDS = {
+_CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -23,24 +23,26 @@ Scalar = str | int | float | bool | None
 
 @lru_cache(maxsize=4096)
 def resolve(text: str) -> Scalar:
-    """Return what a plain word stands for by YAML 1.2: ``1e-3`` is a number, ``no`` is text.
+    """Return the value of a plain scalar in YAML 1.2: ``1e-3`` is a number, ``no`` is text.
 
     Raises:
-        ValueError: it is written as a number, but there is no such one.
+        ValueError: it is written like a number, but is not one.
 
-    Source: YAML 1.2, core schema, and as ruamel.yaml has it ``_`` within numbers.
+    Source: YAML 1.2, core schema; ``_`` within numbers as in ruamel.yaml.
     """
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if text[0] not in _NUMERIC:
         return text
     if _FLOAT.fullmatch(text):
         return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-    return _whole(text) if _INT.fullmatch(text) else text
+    return _integer(text) if _INT.fullmatch(text) else text
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     digits = text.replace("_", "").lstrip("+-")
     sign = -1 if text[0] == "-" else 1
-    return sign * int(digits.removeprefix(digits[:2]) if digits[:2] in _BASES else digits,
-                      _BASES.get(digits[:2], 10))  # fmt: skip
+    prefix = digits[:2]
+    if prefix in _BASES:
+        return sign * int(digits.removeprefix(prefix), _BASES[prefix])
+    return sign * int(digits)

@@ -1,4 +1,4 @@
-"""Where in its file each value and each key stands, worked out when somebody asks."""
+"""Line and column of each value and key of a YAML file, computed when they are asked for."""
 
 from __future__ import annotations
 
@@ -9,59 +9,62 @@ from mtf.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Loc = tuple[str | int, ...]  # keys and indices from the root, as in a pydantic error
+Loc = tuple[str | int, ...]  # keys and indices from the root, like pydantic's ``loc``
 Position = tuple[int, int]  # line, column, from 1
 # Of one value: the parser's marks of its key (None in a list) and of the value, and its children.
 Node = tuple[Any, Any, Any]
 
 
 class PositionInFile(tuple[int, int]):
-    """A place in another file than the one whose positions it stands in."""
+    """A position in another file than the one that the ``Positions`` are about."""
 
     path: str
 
     def __new__(cls, position: Position, path: str) -> Self:
-        """Return the place in the file at ``path``."""
+        """Return the position in the file at ``path``."""
         made = super().__new__(cls, position)
         made.path = path
         return made
 
 
 class Positions:
-    """Where the values and the keys of one file stand."""
+    """The positions of the values and keys of one file."""
 
     def __init__(self, path: str, root: Node | None = None) -> None:
-        """Take the positions of a whole file as its reader builds them."""
+        """Take the tree of parser marks that the reader has built."""
         self.path = path
         self._root = root
         self._flat: tuple[dict[Loc, Position], dict[Loc, Position]] | None = None
 
     @classmethod
     def merged(cls, path: str, values: dict[Loc, Position], keys: dict[Loc, Position]) -> Self:
-        """Return positions of several files as those of one; places may be ``PositionInFile``."""
+        """Return the positions of a value that was merged from several files.
+
+        Positions outside ``path`` are ``PositionInFile``.
+        """
         made = cls(path)
         made._flat = values, keys
         return made
 
     @property
     def values(self) -> dict[Loc, Position]:
-        """Return the place of each value."""
+        """Return the position of each value."""
         return self._all()[0]
 
     @property
     def keys(self) -> dict[Loc, Position]:
-        """Return the place of each key."""
+        """Return the position of each key."""
         return self._all()[1]
 
     def find(self, loc: Loc) -> Position | None:
-        """Return where the value at ``loc`` begins, None where there is none."""
+        """Return where the value at ``loc`` begins, None if there is no such value."""
         if self._flat is not None:
             return self._flat[0].get(loc)
         node = self._node(loc)
         return None if node is None else _position(node[1])
 
     def value(self, loc: Loc) -> Position:
-        """Return where the value at ``loc`` begins, or the nearest one around it."""
+        """Return where the value at ``loc`` begins, or the nearest value around it."""
         while (position := self.find(loc)) is None:
             if not loc:
                 return 1, 1
@@ -69,28 +72,36 @@ class Positions:
         return position
 
     def key(self, loc: Loc) -> Position:
-        """Return where the key that ends ``loc`` stands, or the value where there is no key."""
+        """Return the position of the key that ``loc`` ends in, or of its value if it has no key."""
         if self._flat is not None:
             return self._flat[1].get(loc) or self.value(loc)
         node = self._node(loc)
         return self.value(loc) if node is None or node[0] is None else _position(node[0])
 
     def problem(self, position: Position, message: str) -> Problem:
-        """Return a problem of this file, or of the one that the place is in."""
+        """Return a problem at a position of this file, or of the file that the position names."""
         return Problem(self.path_of(position), *position, message)
 
+    def problem_at(self, loc: Loc, message: str) -> Problem:
+        """Return a problem at the value at ``loc``."""
+        return self.problem(self.value(loc), message)
+
+    def problem_at_key(self, loc: Loc, message: str) -> Problem:
+        """Return a problem at the key that ``loc`` ends in."""
+        return self.problem(self.key(loc), message)
+
     def path_of(self, position: Position) -> str:
-        """Return the file that a place is in."""
+        """Return the path of the file that a position is in."""
         return position.path if isinstance(position, PositionInFile) else self.path
 
     def _node(self, loc: Loc) -> Node | None:
         node = self._root
         for part in loc:
-            inside = node[2] if node is not None else None
-            if isinstance(inside, dict):
-                node = inside.get(part)
-            elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
-                node = inside[part]
+            children = node[2] if node is not None else None
+            if isinstance(children, dict):
+                node = children.get(part)
+            elif isinstance(children, list) and isinstance(part, int) and part < len(children):
+                node = children[part]
             else:
                 return None
         return node
@@ -107,10 +118,10 @@ class Positions:
 
 def _walk(loc: Loc, node: Node) -> Iterator[tuple[Loc, Node]]:
     yield loc, node
-    inside = node[2]
-    if inside is not None:
-        for part, one in inside.items() if isinstance(inside, dict) else enumerate(inside):
-            yield from _walk((*loc, part), one)
+    children = node[2]
+    if children is not None:
+        for part, child in children.items() if isinstance(children, dict) else enumerate(children):
+            yield from _walk((*loc, part), child)
 
 
 def _position(mark: Any) -> Position:

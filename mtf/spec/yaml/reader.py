@@ -1,7 +1,7 @@
-"""The one YAML reader: bytes to JSON values, and where in the file each of them stands.
+"""The YAML reader of specs and settings: bytes to JSON values with their lines and columns.
 
-YAML 1.2, one document, and nothing that a reviewer could misread: no aliases, tags, merge keys,
-directives or duplicate keys.
+It reads YAML 1.2, one document a file, and refuses what a reviewer could misread: aliases, tags,
+merge keys, directives and duplicate keys.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import SpecError
-from mtf.spec.yaml.event_parsers import careful, differs, quick
+from mtf.spec.yaml.event_parsers import first_ambiguity, libyaml_events, ruamel_events
 from mtf.spec.yaml.plain_scalars import resolve
 from mtf.spec.yaml.positions import Positions
 
 if TYPE_CHECKING:
     from mtf.errors import Problem
-    from mtf.spec.yaml.event_parsers import Source
+    from mtf.spec.yaml.event_parsers import EventSource
     from mtf.spec.yaml.positions import Node, Position
 
 MAX_BYTES = 1 << 20
-MAX_CAREFUL_BYTES = 50_000  # of a file that only the slow parser may read
+MAX_SLOW_BYTES = 50_000  # of a file that only ruamel.yaml can read
 MAX_NODES = 50_000
 MAX_DEPTH = 50
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file as read. ``value`` is None where it could not be read to its end."""
+    """One file as read. ``value`` is None if it could not be read to its end."""
 
     value: Any
     positions: Positions
@@ -40,7 +40,7 @@ def load_yaml(raw: bytes, path: str) -> tuple[Any, Positions]:
     """Return the value of a YAML file and its positions.
 
     Raises:
-        SpecError: it is no YAML, or holds what a committed file must not hold.
+        SpecError: it is not valid YAML, or holds something that is not allowed.
     """
     document = read(raw, path)
     if document.problems:
@@ -49,210 +49,214 @@ def load_yaml(raw: bytes, path: str) -> tuple[Any, Positions]:
 
 
 def read(raw: bytes, path: str) -> Document:
-    """Read a YAML file as far as possible; never raises for what stands in it."""
-    positions = Positions(path)
+    """Read a YAML file as far as possible; problems are returned, never raised."""
     if len(raw) > MAX_BYTES:
-        problem = positions.problem((1, 1), f"larger than {MAX_BYTES:,} bytes")
-        return Document(None, positions, (problem,))
+        message = f"the file has {len(raw):,} bytes, at most {MAX_BYTES:,} are allowed. Split it"
+        return _unreadable(path, (1, 1), message)
     try:
         text = raw.decode("utf-8").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     except UnicodeDecodeError as e:
-        position = _position_of(raw[: e.start].decode("utf-8"))
-        problem = positions.problem(position, "not UTF-8 text. Save the file as UTF-8")
-        return Document(None, positions, (problem,))
-    found = _read_quickly(text, path)
-    if found is not None and (not found.problems or len(raw) > MAX_CAREFUL_BYTES):
-        return found
-    if len(raw) <= MAX_CAREFUL_BYTES:
-        return _read_carefully(text, path)
-    at = differs(text) or 0
-    message = f"{text[at]!r} here needs a slow reader, which takes {MAX_CAREFUL_BYTES:,} bytes"
-    problem = positions.problem(
-        _position_of(text[:at]), f"{message}. Write it plainly, or split the file"
+        position = _end_position(raw[: e.start].decode("utf-8"))
+        return _unreadable(path, position, "not UTF-8 text. Save the file as UTF-8")
+    fast = _read_with_libyaml(text, path)
+    if fast is not None and (not fast.problems or len(raw) > MAX_SLOW_BYTES):
+        return fast
+    if len(raw) <= MAX_SLOW_BYTES:
+        return _read_with_ruamel(text, path)
+    at = first_ambiguity(text) or 0
+    message = (
+        f"{text[at]!r} at this place can be read only in files of at most {MAX_SLOW_BYTES:,} bytes."
+        " Write it in plain block style, or split the file"
     )
-    return Document(None, positions, (problem,))
+    return _unreadable(path, _end_position(text[:at]), message)
 
 
-def _read_quickly(text: str, path: str) -> Document | None:
-    """Return the file as the quick parser reads it, None where the other one has to."""
+def _unreadable(path: str, position: Position, message: str) -> Document:
+    positions = Positions(path)
+    return Document(None, positions, (positions.problem(position, message),))
+
+
+def _read_with_libyaml(text: str, path: str) -> Document | None:
+    """Return the file as libyaml reads it, None if ruamel.yaml has to read it."""
     text = text.replace("\r\n", "\n")
-    source = quick(text) if differs(text) is None else None
+    source = libyaml_events(text) if first_ambiguity(text) is None else None
     if source is None:
         return None
     events, error = source
-    reader = _Reader(path, events)
+    builder = _DocumentBuilder(path, events)
     try:
-        value = reader.document()
+        value = builder.value()
     except error as e:
-        reader.note(*_syntax_error(e))
+        builder.add_problem(*_syntax_error(e))
         value = None
-    return reader.read(value) if value or reader.problems else None
+    return builder.document(value) if value or builder.problems else None
 
 
-def _read_carefully(text: str, path: str) -> Document:
+def _read_with_ruamel(text: str, path: str) -> Document:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError
 
-    reader = _Reader(path, careful(text))
+    builder = _DocumentBuilder(path, ruamel_events(text))
     value = None
     try:
-        value = reader.document()
+        value = builder.value()
     except ReaderError as e:
-        position = _position_of(text[: e.position])
-        reader.note(position, f"the character U+{e.character:04X} is not allowed in YAML")
+        position = _end_position(text[: e.position])
+        message = f"the character U+{e.character:04X} is not allowed in YAML. Remove it"
+        builder.add_problem(position, message)
     except MarkedYAMLError as e:
-        reader.note(*_syntax_error(e))
+        builder.add_problem(*_syntax_error(e))
     except YAMLError as e:
-        reader.note((1, 1), f"not YAML: {e}")
-    return reader.read(value)
+        builder.add_problem((1, 1), f"invalid YAML: {e}")
+    return builder.document(value)
 
 
-def _position_of(text_before: str) -> Position:
-    line = text_before.count("\n") + 1
-    return line, len(text_before) - (text_before.rfind("\n") + 1) + 1
+def _end_position(text: str) -> Position:
+    """Return the position just after ``text``."""
+    line = text.count("\n") + 1
+    return line, len(text) - (text.rfind("\n") + 1) + 1
 
 
 class _StopReadingError(Exception):
-    """The rest of the file cannot be read, the reason is noted."""
+    """The rest of the file cannot be read; the reason is among the problems."""
 
 
-class _Reader:
-    """Builds values from parser events, so that each alias and tag is seen where it stands.
+class _DocumentBuilder:
+    """Builds a document's value from parser events, so that it sees each alias and tag.
 
-    What it does for each value is most of what a large repository of specs costs.
+    The code for each value is most of the time that a large repository of specs takes: hence the
+    local names, and scalars handled in place instead of by ``_value``.
     """
 
-    def __init__(self, path: str, source: Source) -> None:
+    def __init__(self, path: str, source: EventSource) -> None:
         self._path = path
         self._root: Node | None = None
         self.problems: list[Problem] = []
         self._nodes = 0
         self._next = source.next
-        self._kinds = source.kinds
+        self._types = source.types
 
-    def read(self, value: Any) -> Document:
-        """Return the document of a value that was read."""
+    def document(self, value: Any) -> Document:
+        """Return the document with this value and the problems found so far."""
         return Document(value, Positions(self._path, self._root), tuple(self.problems))
 
-    def document(self) -> Any:
-        """Return the document's value, None where there is none or it cannot be read to its end."""
+    def value(self) -> Any:
+        """Return the document's value, None if it has none or cannot be read to its end."""
         value, documents = None, 0
-        kinds = self._kinds
+        types = self._types
         try:
-            while type(event := self._next()) is not kinds.stream_end:
-                if type(event) is kinds.document_start:
+            while type(event := self._next()) is not types.stream_end:
+                if type(event) is types.document_start:
                     documents += 1
                     if documents > 1:
-                        self._stop(event, "a second document: a file holds one")
+                        self._stop(event, "a second document begins here. Put it in its own file")
                     if event.version or event.tags:
-                        self._stop(
-                            event, "%YAML and %TAG lines are not allowed: the file is YAML 1.2"
-                        )
+                        self._stop(event, "%YAML and %TAG are not allowed. Remove the line")
                     event = self._next()
-                    value, inside = self._value(event, 0)
-                    self._root = (None, event.start_mark, inside)
+                    value, children = self._value(event, 0)
+                    self._root = (None, event.start_mark, children)
         except _StopReadingError:
             return None
         return value
 
-    def note(self, position: Position, message: str) -> None:
+    def add_problem(self, position: Position, message: str) -> None:
         """Add a problem."""
         self.problems.append(Positions(self._path).problem(position, message))
 
-    def _note(self, event: Any, message: str) -> None:
+    def _add(self, event: Any, message: str) -> None:
         mark = event.start_mark
-        self.note((mark.line + 1, mark.column + 1), message)
+        self.add_problem((mark.line + 1, mark.column + 1), message)
 
     def _stop(self, event: Any, message: str) -> None:
-        self._note(event, message)
+        self._add(event, message)
         raise _StopReadingError
 
     def _value(self, event: Any, depth: int) -> tuple[Any, Any]:
-        """Return a value, and the positions of what is inside it."""
-        kind, kinds = type(event), self._kinds
-        if kind is kinds.scalar:
+        """Return a value and the nodes of its children."""
+        kind, types = type(event), self._types
+        if kind is types.scalar:
             return self._scalar(event), None
-        if kind is kinds.alias:
-            self._note(event, f"the alias *{event.anchor} is not allowed: write the value again")
+        if kind is types.alias:
+            self._add(event, f"the alias *{event.anchor} is not allowed. Write the value again")
             return None, None
         if event.tag is not None:
-            self._note(event, f"the tag {event.tag} is not allowed")
+            self._add(event, f"the tag {event.tag} is not allowed. Remove it")
         if depth > MAX_DEPTH:
             self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
         self._count(event)
-        is_mapping = kind is kinds.mapping_start
+        is_mapping = kind is types.mapping_start
         return self._mapping(depth + 1) if is_mapping else self._sequence(depth + 1)
 
     def _count(self, event: Any) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES:,} values")
+            self._stop(event, f"more than {MAX_NODES:,} values. Split the file")
 
     def _sequence(self, depth: int) -> tuple[list[Any], list[Node]]:
         out: list[Any] = []
-        positions: list[Node] = []
-        end = self._kinds.sequence_end
+        nodes: list[Node] = []
+        end = self._types.sequence_end
         while type(event := self._next()) is not end:
-            value, inside = self._value(event, depth)
+            value, children = self._value(event, depth)
             out.append(value)
-            positions.append((None, event.start_mark, inside))
-        return out, positions
+            nodes.append((None, event.start_mark, children))
+        return out, nodes
 
     def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Node]]:
         out: dict[str, Any] = {}
-        positions: dict[str, Node] = {}
-        end, scalar = self._kinds.mapping_end, self._kinds.scalar
+        nodes: dict[str, Node] = {}
+        end, scalar = self._types.mapping_end, self._types.scalar
         while type(event := self._next()) is not end:
-            key, at = self._key(event, depth), event.start_mark
+            key, mark = self._key(event, depth), event.start_mark
             if key in out:
-                line = positions[key][0].line + 1
-                self._note(event, f"the key {key!r} stands twice, first in line {line}")
-            event, inside = self._next(), None
+                line = nodes[key][0].line + 1
+                self._add(event, f"duplicate key {key!r}, first used in line {line}. Remove one")
+            event, children = self._next(), None
             if type(event) is scalar:
                 value = self._scalar(event)
             else:
-                value, inside = self._value(event, depth)
+                value, children = self._value(event, depth)
             if key is None or key in out:
                 continue
             out[key] = value
-            nothing = value is None and getattr(event, "value", None) == ""  # it stands nowhere
-            positions[key] = (at, at if nothing else event.start_mark, inside)
-        return out, positions
+            is_empty = value is None and getattr(event, "value", None) == ""  # has no position
+            nodes[key] = (mark, mark if is_empty else event.start_mark, children)
+        return out, nodes
 
     def _key(self, event: Any, depth: int) -> str | None:
-        """Return a key, None where it is none: the mapping is then read on without it."""
-        if type(event) is not self._kinds.scalar:
+        """Return a key, None if it is invalid: the mapping is then read without it."""
+        if type(event) is not self._types.scalar:
             self._value(event, depth)
-            if type(event) is not self._kinds.alias:
-                self._note(event, "a list or a mapping cannot be a key")
+            if type(event) is not self._types.alias:
+                self._add(event, "a list or a mapping cannot be a key. Keys are text")
             return None
         key = self._scalar(event)
         if not isinstance(key, str):
-            self._note(event, f"the key {event.value} is not text: put it in quotes")
+            self._add(event, f"the key {event.value} is not text. Put it in quotes")
             return None
         if key == "<<" and event.implicit[0]:
-            self._note(event, "the merge key << is not allowed: write the keys out")
+            self._add(event, "the merge key << is not allowed. Write the keys out")
             return None
         return key
 
     def _scalar(self, event: Any) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES:,} values")
+            self._stop(event, f"more than {MAX_NODES:,} values. Split the file")
         if event.tag is not None:
-            self._note(event, f"the tag {event.tag} is not allowed")
+            self._add(event, f"the tag {event.tag} is not allowed. Remove it")
         text: str = event.value
         if not event.implicit[0]:
             return text if text.isascii() else self._text(event, text)
         try:
             value = resolve(text)
         except ValueError:
-            self._note(event, f"{json.dumps(text[:40])} is not a usable number")
+            self._add(event, f"{json.dumps(text[:40])} is not a valid number")
             return text
         if type(value) is str:
             return value if value.isascii() else self._text(event, value)
         if type(value) is float and not math.isfinite(value):
-            self._note(event, f"{text} is not a usable number: infinity and nan have no JSON")
+            self._add(event, f"expected a finite number, got {text}")
             return 0.0
         return value
 
@@ -263,13 +267,13 @@ class _Reader:
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
-            self._note(event, "half of a surrogate pair is not text")
+            self._add(event, "an escape like \\ud800 needs the second half of its surrogate pair")
             return ""
 
 
 def _syntax_error(error: Any) -> tuple[Position, str]:
     mark, start = error.problem_mark or error.context_mark, error.context_mark
-    message = f"not YAML: {error.problem or error.context}"
+    message = f"invalid YAML: {error.problem or error.context}"
     if error.context and error.problem:
         begun = f" that begins in line {start.line + 1}" if start else ""
         message += f" ({error.context}{begun})"

@@ -1,4 +1,4 @@
-"""What specs ask of a cluster, against what is known of it."""
+"""Resources of specs against the facts of a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FACTS = ClusterFacts(
 )  # fmt: skip
 
 
-def told(slurm: str, facts: ClusterFacts = FACTS) -> list[str]:
+def problems(slurm: str, facts: ClusterFacts = FACTS) -> list[str]:
     (one,) = load(one=EXPERIMENT + f"slurm: {{{slurm}}}\n").desired
     return [str(p).removeprefix("experiments/") for p in unmet(one, facts)]
 
@@ -33,24 +33,26 @@ def told(slurm: str, facts: ClusterFacts = FACTS) -> list[str]:
 @pytest.mark.parametrize(
     ("slurm", "problem"),
     [
-        ("partition: lwo", "5:20: slurm.partition: there is no partition 'lwo'. Did you mean 'low'? (SLURM)"),
-        ("partition: 'gpu,lwo'", "5:20: slurm.partition: there is no partition 'lwo'. Did you mean 'low'? (SLURM)"),
-        ("cpus_per_task: 17", "5:24: slurm.cpus_per_task: 17 CPU on one node, the largest that fits in low has 16 (SLURM)"),
-        ("ntasks_per_node: 5, cpus_per_task: 4", "5:26: slurm.ntasks_per_node: 20 CPU on one node, the largest that fits in low has 16 (SLURM)"),
-        ("mem: 100G", "5:14: slurm.mem: 102,400 MiB on one node, the largest that fits in low has 64,000 (SLURM)"),
-        ("gpus_per_node: 1", "5:24: slurm.gpus_per_node: 1 GPU on one node, the largest that fits in low has 0 (SLURM)"),
-        ("gpus_per_node: 8, partition: gpu", "5:24: slurm.gpus_per_node: 8 GPU on one node, the largest that fits in gpu has 4 (SLURM)"),
-        ("nodes: 2, mem: 32G", "5:16: slurm.nodes: 2, low has 1 that are large enough (SLURM)"),
-        ("nodes: 4", "5:16: slurm.nodes: 4, low gives a job at most 3 (SLURM)"),
-        ("time: 2-00:00:00", "5:15: slurm.time: 2 d 0 h, low gives at most 1 d 0 h (SLURM)"),
-        ("time: UNLIMITED", "5:15: slurm.time: no limit, low gives at most 1 d 0 h (SLURM)"),
-        ("account: lap", "5:18: slurm.account: you may not charge 'lap'. Did you mean 'lab'? (SLURM)"),
-        ("account: class, partition: gpu", "5:18: slurm.account: 'class' may not use gpu. Known: lab (SLURM)"),
-        ("qos: hihg", "5:14: slurm.qos: there is no 'hihg' for you. Did you mean 'high'? (SLURM)"),
+        ("partition: lwo", "5:20: slurm.partition: unknown partition 'lwo'. Did you mean 'low'? (SLURM)"),
+        ("partition: 'gpu,lwo'", "5:20: slurm.partition: unknown partition 'lwo'. Did you mean 'low'? (SLURM)"),
+        ("cpus_per_task: 17", "5:24: slurm.cpus_per_task: asked for 17 CPU on each node, partition low has 16 at most (SLURM)"),
+        ("ntasks_per_node: 5, cpus_per_task: 4", "5:26: slurm.ntasks_per_node: asked for 20 CPU on each node, partition low has 16 at most (SLURM)"),
+        ("mem: 100G", "5:14: slurm.mem: asked for 102,400 MiB on each node, partition low has 64,000 at most (SLURM)"),
+        ("gpus_per_node: 1", "5:24: slurm.gpus_per_node: asked for 1 GPU on each node, partition low has 0 at most (SLURM)"),
+        ("gpus_per_node: 8, partition: gpu", "5:24: slurm.gpus_per_node: asked for 8 GPU on each node, partition gpu has 4 at most (SLURM)"),
+        ("nodes: 2, mem: 32G", "5:16: slurm.nodes: asked for 2, partition low has 1 that are large enough (SLURM)"),
+        ("nodes: 4", "5:16: slurm.nodes: asked for 4, partition low allows 3 for each job (SLURM)"),
+        ("time: 2-00:00:00", "5:15: slurm.time: asked for 2 d 0 h, partition low allows 1 d 0 h (SLURM)"),
+        ("time: UNLIMITED", "5:15: slurm.time: asked for no limit, partition low allows 1 d 0 h (SLURM)"),
+        ("account: lap", "5:18: slurm.account: you may not use account 'lap'. Did you mean 'lab'? (SLURM)"),
+        ("account: class, partition: gpu", "5:18: slurm.account: 'class' may not use partition gpu. Known: lab (SLURM)"),
+        ("qos: hihg", "5:14: slurm.qos: you may not use QOS 'hihg'. Did you mean 'high'? (SLURM)"),
     ],
 )  # fmt: skip
-def test_what_the_cluster_cannot_give_is_told_at_its_value(slurm: str, problem: str) -> None:
-    assert told(slurm) == [f"one.yaml:{problem}"]
+def test_a_resource_that_the_cluster_lacks_is_reported_at_its_value(
+    slurm: str, problem: str
+) -> None:
+    assert problems(slurm) == [f"one.yaml:{problem}"]
 
 
 @pytest.mark.parametrize(
@@ -62,18 +64,18 @@ def test_what_the_cluster_cannot_give_is_told_at_its_value(slurm: str, problem: 
         "nodes: 3",
     ],
 )
-def test_what_fits_into_one_of_the_partitions_is_fine(slurm: str) -> None:
-    assert told(slurm) == []
+def test_a_job_that_fits_into_one_of_its_partitions_is_accepted(slurm: str) -> None:
+    assert problems(slurm) == []
 
 
-def test_accounts_that_were_written_down_are_those_of_somebody_else() -> None:
-    assert told("account: lap", replace(FACTS, is_live=False)) == [
-        "one.yaml:5:18: warning: slurm.account: you may not charge 'lap'. Did you mean 'lab'? "
+def test_an_unknown_account_is_only_a_warning_if_the_facts_come_from_the_settings() -> None:
+    assert problems("account: lap", replace(FACTS, is_live=False)) == [
+        "one.yaml:5:18: warning: slurm.account: you may not use account 'lap'. Did you mean 'lab'? "
         "(cluster: in mtf.yaml)"
     ]
 
 
-def test_a_grid_goes_in_parts_and_each_value_that_does_not_fit_is_told_once() -> None:
+def test_each_value_of_a_grid_that_does_not_fit_is_reported_once() -> None:
     grid = (
         "kind: grid\nname: g\nbase: base.yaml\nparameters:\n"
         "  training.seed: [1, 2, 3, 4]\n"
@@ -81,13 +83,13 @@ def test_a_grid_goes_in_parts_and_each_value_that_does_not_fit_is_told_once() ->
     )
     (one,) = load(base=BASE, g=grid).desired
     assert [str(p).removeprefix("experiments/") for p in unmet(one, FACTS)] == [
-        "g.yaml:6:52: slurm.mem: 66,560 MiB on one node, the largest that fits in low has 64,000 (SLURM)",
-        "g.yaml:2:7: warning: g has 12 runs, the cluster takes 10 jobs of a user at a time (SLURM): "
+        "g.yaml:6:52: slurm.mem: asked for 66,560 MiB on each node, partition low has 64,000 at most (SLURM)",
+        "g.yaml:2:7: warning: g has 12 runs, the cluster accepts 10 jobs of a user at a time (SLURM): "
         "later syncs submit the rest",
     ]  # fmt: skip
 
 
-def test_what_is_written_down_reads_back_as_it_was() -> None:
+def test_the_facts_of_a_cluster_survive_being_written_to_the_settings() -> None:
     section = Cluster.model_validate(as_section("big", FACTS))
     assert section.name == "big"
     assert section.facts() == replace(FACTS, is_live=False)

@@ -1,4 +1,4 @@
-"""Policies: which specs break which rule, at which place, and who is excepted by path."""
+"""Policies: which specs break which rule, at which position, and exceptions by path."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def broken(policies: str, *, base: str = BASE + HOUR, grid: str = GRID) -> list[
     ("policies", "expected"),
     [
         ("max_gpu_hours: 6, max_cpu_hours: 12, max_runs: 3, max_parallel: 3, names: '[a-z]+'", []),
-        ("max_gpu_hours: 5.5", ["base.yaml:4:51: g: at most 6 GPU-hours, 5.5 are allowed [max_gpu_hours]"]),
-        ("max_cpu_hours: 11", ["base.yaml:4:51: g: at most 12 CPU-hours, 11 are allowed [max_cpu_hours]"]),
-        ("max_runs: 2", ["g.yaml:2:7: g: 3 runs, 2 are allowed [max_runs]"]),
-        ("max_parallel: 2", ["g.yaml:2:7: g: write max_parallel: 2 (or less) [max_parallel]"]),
-        ("names: '[a-z]{2,}'", ["g.yaml:2:7: g: the name does not match [a-z]{2,} [names]"]),
-        ("require: [owner, slurm.time]", ["g.yaml:2:7: g: owner is missing, every spec must say it [require]"]),
-        ("partitions: [low]", ["base.yaml:4:8: g: slurm.partition must be said: low [partitions]"]),
-        ("accounts: []", ["base.yaml:4:8: g: slurm.account must be said: none [accounts]"]),
+        ("max_gpu_hours: 5.5", ["base.yaml:4:51: g: up to 6 GPU-hours, at most 5.5 are allowed [max_gpu_hours]"]),
+        ("max_cpu_hours: 11", ["base.yaml:4:51: g: up to 12 CPU-hours, at most 11 are allowed [max_cpu_hours]"]),
+        ("max_runs: 2", ["g.yaml:2:7: g: 3 runs, at most 2 are allowed [max_runs]"]),
+        ("max_parallel: 2", ["g.yaml:2:7: g: at most 2 of its runs may run at a time. Write max_parallel: 2 [max_parallel]"]),
+        ("names: '[a-z]{2,}'", ["g.yaml:2:7: g: the name does not match the pattern [a-z]{2,} [names]"]),
+        ("require: [owner, slurm.time]", ["g.yaml:2:7: g: owner is missing. Every spec must give it [require]"]),
+        ("partitions: [low]", ["base.yaml:4:8: g: slurm.partition is missing. Allowed: low [partitions]"]),
+        ("accounts: []", ["base.yaml:4:8: g: slurm.account is missing. Allowed: none [accounts]"]),
     ],
 )  # fmt: skip
-def test_a_rule_that_is_broken_is_told_at_what_breaks_it(
+def test_a_broken_rule_is_reported_at_the_key_that_breaks_it(
     policies: str, expected: list[str]
 ) -> None:
     assert broken(policies) == expected
 
 
-def test_the_value_of_a_grid_that_breaks_a_rule_is_blamed() -> None:
+def test_a_broken_rule_is_reported_at_the_value_of_a_grid() -> None:
     linked = [
         "linked:\n- - {training.seed: 1, slurm.partition: low}",
         "  - {training.seed: 2, slurm.partition: gpu}",
@@ -49,32 +49,32 @@ def test_the_value_of_a_grid_that_breaks_a_rule_is_blamed() -> None:
     ]
     grid = GRID.replace("parameters: {training.seed: [1, 2, 3]}\n", "\n".join(linked))
     assert broken("partitions: [low]", grid=grid) == [
-        "g.yaml:6:41: g: partition gpu is not allowed: low [partitions]",
-        "g.yaml:7:41: g: partition low,big is not allowed: low [partitions]",
+        "g.yaml:6:41: g: slurm.partition: gpu is not allowed. Allowed: low [partitions]",
+        "g.yaml:7:41: g: slurm.partition: low,big is not allowed. Allowed: low [partitions]",
     ]
 
 
-def test_a_default_of_the_settings_is_held_to_the_rules_too() -> None:
+def test_slurm_defaults_of_the_settings_are_checked_too() -> None:
     settings = "slurm: {partition: gpu}\npolicies: {partitions: [low]}\n"
     assert problems(settings, one=EXPERIMENT) == [
-        "one.yaml:2:18: one: partition gpu is not allowed: low [partitions]"
+        "one.yaml:2:18: one: slurm.partition: gpu is not allowed. Allowed: low [partitions]"
     ]
 
 
-def test_a_spec_that_breaks_a_rule_stays_asked_for() -> None:
+def test_a_spec_that_breaks_a_rule_remains_desired() -> None:
     loaded = load("policies: {max_runs: 2}\n", base=BASE, g=GRID, one=EXPERIMENT)
     assert [one.name for one in loaded.desired] == ["g", "one"]
     assert list(loaded.refused) == ["g"]
 
 
-def test_no_time_limit_breaks_every_budget() -> None:
+def test_a_job_without_time_limit_breaks_every_budget() -> None:
     for slurm in ("slurm: {gpus_per_node: 1}\n", "slurm: {gpus_per_node: 1, time: UNLIMITED}\n"):
-        [told] = broken("max_gpu_hours: 100", base=BASE + slurm)
-        assert "GPU-hours have no bound, 100 are allowed: write slurm.time" in told
+        [problem] = broken("max_gpu_hours: 100", base=BASE + slurm)
+        assert "unlimited GPU-hours, at most 100 are allowed. Set slurm.time" in problem
     assert broken("max_gpu_hours: 0", base=BASE) == []  # no GPU at all
 
 
-def test_the_last_exception_that_says_something_of_a_rule_counts() -> None:
+def test_the_last_matching_exception_that_gives_a_rule_counts() -> None:
     rules = (
         "policies:\n  max_runs: 1\n  require: [owner]\n  exceptions:\n"
         "  - {paths: [experiments/], max_runs: 2}\n"
@@ -83,8 +83,8 @@ def test_the_last_exception_that_says_something_of_a_rule_counts() -> None:
         "  - {paths: ['experiments/*.yaml'], require: null}\n"
     )
     assert problems(rules, base=BASE, g=GRID) == []
-    [told] = problems(rules, base=BASE, h=GRID)
-    assert told.endswith("3 runs, 2 are allowed [max_runs]")
+    [problem] = problems(rules, base=BASE, h=GRID)
+    assert problem.endswith("3 runs, at most 2 are allowed [max_runs]")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_last_exception_that_says_something_of_a_rule_counts() -> None:
         ("experiments/a.yaml", "experiments/axyaml", False),
     ],
 )
-def test_a_star_stays_within_a_folder_and_two_cross_folders(
+def test_one_star_matches_within_a_folder_and_two_across_folders(
     pattern: str, path: str, *, matches: bool
 ) -> None:
     text = f"policies: {{max_runs: 1, exceptions: [{{paths: ['{pattern}'], max_runs: 2}}]}}\n"
@@ -107,23 +107,23 @@ def test_a_star_stays_within_a_folder_and_two_cross_folders(
     assert policies.at(path).max_runs == (2 if matches else 1)
 
 
-def test_mistakes_in_policies_are_told() -> None:
+def test_errors_in_policies_are_reported() -> None:
     text = (
         "policies:\n  names: '['\n  max_gpu: 1\n  max_runs: 0\n"
         "  exceptions: [{paths: [], max_run: 1}, {paths: [/x]}]\n  require: [ownr]\n"
     )
     with pytest.raises(SpecError) as raised:
         parse_settings(text.encode())
-    told = [str(p) for p in raised.value.problems]
-    assert [t.split(" ", 1)[0] for t in told] == [
+    found = [str(p) for p in raised.value.problems]
+    assert [p.split(" ", 1)[0] for p in found] == [
         f"mtf.yaml:{n}:" for n in ("2:10", "3:3", "4:13", "5:24", "5:28", "5:50", "6:13")
     ]
-    assert "not a regular expression" in told[0]
-    assert "Did you mean" in told[1]
-    assert "Did you mean 'max_runs'?" in told[4]
+    assert "not a regular expression" in found[0]
+    assert "Did you mean" in found[1]
+    assert "Did you mean 'max_runs'?" in found[4]
 
 
-def test_a_pattern_that_would_search_for_ever_answers_at_once() -> None:
+def test_a_pattern_with_exponential_backtracking_is_matched_at_once() -> None:
     policies = parse_settings(b"policies: {names: '(a|a|aa)+b', exceptions: [{paths: ['" + b"**/a/" * 40 + b"b'], max_runs: 2}]}\n").policies  # fmt: skip
     assert not matches(policies.names or "", "a" * 100)
     assert policies.at("a/" * 60 + "c").max_runs is None
@@ -131,23 +131,23 @@ def test_a_pattern_that_would_search_for_ever_answers_at_once() -> None:
         parse_settings(b"policies: {names: '(?!x).*'}\n")
 
 
-def needs(**slurm: object) -> Cost:
+def cost(**slurm: object) -> Cost:
     return cost_of(SLURMConfig.model_validate(slurm).model_dump())  # type: ignore[arg-type]
 
 
-def test_extra_options_do_not_hide_what_a_run_takes() -> None:
-    assert needs(time="2:00:00", nodes=2, gpus_per_node=4, ntasks_per_node=2) == Cost(16.0, 8.0)
-    assert needs(time="60", extra=["--gres=gpu:a100:2,gpu:1"]).gpu_hours == 3
-    assert needs(time="60", extra=["--gres=gpu"]).gpu_hours == 1
-    assert needs(time="60", ntasks_per_node=4, extra=["--gpus-per-task=h100:2"]).gpu_hours == 8
-    assert needs(time="60", extra=["--exclusive"]) == Cost(0, None)
-    assert needs(time="60", extra=["--excl"]).cpu_hours is None
-    assert needs(time="60", extra=["--hold", "--nice=5"]) == Cost(0, 1)
-    assert needs() == Cost(0, None)
+def test_extra_sbatch_options_count_in_the_cost() -> None:
+    assert cost(time="2:00:00", nodes=2, gpus_per_node=4, ntasks_per_node=2) == Cost(16.0, 8.0)
+    assert cost(time="60", extra=["--gres=gpu:a100:2,gpu:1"]).gpu_hours == 3
+    assert cost(time="60", extra=["--gres=gpu"]).gpu_hours == 1
+    assert cost(time="60", ntasks_per_node=4, extra=["--gpus-per-task=h100:2"]).gpu_hours == 8
+    assert cost(time="60", extra=["--exclusive"]) == Cost(0, None)
+    assert cost(time="60", extra=["--excl"]).cpu_hours is None
+    assert cost(time="60", extra=["--hold", "--nice=5"]) == Cost(0, 1)
+    assert cost() == Cost(0, None)
     assert total_cost([]) == Cost(0, 0)
 
 
-def test_a_pull_request_has_budgets_of_its_own() -> None:
+def test_the_changes_of_a_pull_request_have_their_own_budgets() -> None:
     limits = PullRequestLimits(max_gpu_hours=10, max_runs=5)
     assert over_budget(Cost(10, None), 5, limits) == ()
     assert [rule for rule, _ in over_budget(Cost(None, 1), 6, limits)] == [

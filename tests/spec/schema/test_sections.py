@@ -1,4 +1,4 @@
-"""The sections: their defaults, what they keep, what they refuse, and what the job loads."""
+"""The sections of an experiment: defaults, further keys, refused values, the job's config."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_slurm_section_is_what_executors_expect() -> None:
     assert section.keys() == Resources.__annotations__.keys()
 
 
-def test_numbers_stay_what_they_are() -> None:
+def test_numbers_keep_their_type() -> None:
     config = resolved("optimizer: {lr: 1e-3, momentum: 1, eps: 1e-8, betas: [0, 0.5]}\n")
     text = '{"type": "adamw", "lr": 0.001, "weight_decay": 0.01, "betas": [0.0, 0.5], '
     assert json.dumps(config["optimizer"]) == text + '"momentum": 1, "eps": 1e-08}'
@@ -92,7 +92,7 @@ def test_further_keys_of_open_sections_are_kept() -> None:
     assert model.further == {"heads": 4}
 
 
-def test_trainer_is_another_spelling_of_training() -> None:
+def test_trainer_is_an_alias_of_training() -> None:
     assert resolved("trainer: {max_epochs: 3}\n")["training"]["max_epochs"] == 3  # type: ignore[index]
 
 
@@ -118,7 +118,7 @@ def test_a_config_without_its_run_is_refused() -> None:
     [("90", "90"), ("'90'", "90"), ("00:10:00", "00:10:00"), ("'1-12:00:00'", "1-12:00:00"),
      ("1-12", "1-12"), ("10:00", "10:00"), ("UNLIMITED", "UNLIMITED")],
 )  # fmt: skip
-def test_time_limits_in_the_spellings_of_slurm(text: str, value: str) -> None:
+def test_time_limits_are_accepted_as_slurm_writes_them(text: str, value: str) -> None:
     assert resolved(f"slurm: {{time: {text}}}\n")["slurm"]["time"] == value  # type: ignore[index]
 
 
@@ -138,7 +138,7 @@ def test_time_limits_in_the_spellings_of_slurm(text: str, value: str) -> None:
         "cpus_per_task: -1", "gpus_per_node: -1", "signal_lead: 0", "requeue: yes",
     ],
 )  # fmt: skip
-def test_nothing_can_be_smuggled_into_a_job_script(text: str) -> None:
+def test_no_value_can_inject_text_into_a_job_script(text: str) -> None:
     assert slurm_problem(text).startswith("one.yaml:5:")
 
 
@@ -152,57 +152,58 @@ def test_nothing_can_be_smuggled_into_a_job_script(text: str) -> None:
         "variables: {OMP_NUM_THREADS: 1, X: 'a b; $c', Y: ''}",
     ],
 )  # fmt: skip
-def test_what_clusters_need_is_taken(text: str) -> None:
+def test_common_values_of_clusters_are_accepted(text: str) -> None:
     assert problems(one=f"{EXPERIMENT}slurm: {{{text}}}\n") == []
 
 
-def test_an_sbatch_option_that_mtf_sets_names_the_way_to_set_it() -> None:
+def test_a_refused_sbatch_option_names_the_key_to_use() -> None:
     assert slurm_problem("extra: ['--cpus=3']") == (
-        "one.yaml:5:17: slurm.extra[0]: '--cpus=3': write slurm.cpus_per_task instead"
+        'one.yaml:5:17: slurm.extra[0]: "--cpus=3" has a key of its own. Write slurm.cpus_per_task'
     )
     assert slurm_problem("extra: ['--output=x']") == (
-        "one.yaml:5:17: slurm.extra[0]: '--output=x': mtf sets this option itself"
+        'one.yaml:5:17: slurm.extra[0]: "--output=x" is set by mtf itself. Remove it'
     )
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("training: {batch_size: 0}", "5:24: training.batch_size: must be greater than or equal to "
+        ("training: {batch_size: 0}", "5:24: training.batch_size: expected a number of at least "
          "1, got 0"),
-        ("training: {batch_size: '32'}", '5:24: training.batch_size: must be a valid integer, got '
+        ("training: {batch_size: '32'}", '5:24: training.batch_size: expected an integer, got '
          '"32". Remove the quotes'),
-        ("training: {max_epochs: 1e2}", "5:24: training.max_epochs: must be a valid integer, got "
+        ("training: {max_epochs: 1e2}", "5:24: training.max_epochs: expected an integer, got "
          "100.0. Write 100"),
-        ("training: {use_amp: yes}", '5:21: training.use_amp: must be a valid boolean, got "yes"'),
-        ("training: {max_epochs: true}", "5:24: training.max_epochs: must be a valid integer, got "
+        ("training: {use_amp: yes}", '5:21: training.use_amp: expected true or false, got "yes"'),
+        ("training: {max_epochs: true}", "5:24: training.max_epochs: expected an integer, got "
          "true"),
-        ("training: {seed: -1}", "5:18: training.seed: must be greater than or equal to 0, got -1"),
-        ("training: [1]", "5:11: training: must be a mapping, got [1]"),
-        ("training:", "5:1: training: must be a mapping, got null"),
-        ("optimizer: {lr: 0}", "5:17: optimizer.lr: must be greater than 0, got 0"),
-        ("optimizer: {lr: fast}", '5:17: optimizer.lr: must be a valid number, got "fast"'),
-        ("optimizer: {betas: [0.9, 1]}", "5:26: optimizer.betas[1]: must be less than 1, got 1"),
+        ("training: {seed: -1}", "5:18: training.seed: expected a number of at least 0, got -1"),
+        ("training: [1]", "5:11: training: expected a mapping, got [1]"),
+        ("training:", "5:1: training: expected a mapping, got null"),
+        ("optimizer: {lr: 0}", "5:17: optimizer.lr: expected a number greater than 0, got 0"),
+        ("optimizer: {lr: fast}", '5:17: optimizer.lr: expected a number, got "fast"'),
+        ("optimizer: {betas: [0.9, 1]}", "5:26: optimizer.betas[1]: expected a number less than 1, got 1"),
         ("optimizer: {weigth_decay: 0.1}", "5:13: unknown key 'weigth_decay' in optimizer. Did you "
          "mean 'weight_decay'?"),
         ("scheduler: {t_max: 3}", "5:1: scheduler.type is missing"),
-        ("scheduler: cosine", '5:12: scheduler: must be a mapping, got "cosine"'),
-        ("checkpoint: {mode: least}", "5:20: checkpoint.mode: must be 'min' or 'max', got "
+        ("scheduler: cosine", '5:12: scheduler: expected a mapping, got "cosine". Write {type: cosine}'),
+        ("checkpoint: {mode: least}", "5:20: checkpoint.mode: expected 'min' or 'max', got "
          '"least"'),
-        ("entrypoint: train.py", "5:13: entrypoint: 'train.py' is not an entry point like "
-         "package.module:function"),
-        ("generation: 0", "5:13: generation: must be greater than or equal to 1, got 0"),
-        ("rerun_on: src", '5:11: rerun_on: must be a valid list, got "src". Write ["src"]'),
-        ("rerun_on: [../src]", "5:12: rerun_on[0]: '../src' is not a path inside the repository, "
-         "like src/models"),
-        ("owner: 7", "5:8: owner: must be a valid string, got 7. Put it in quotes"),
+        ("entrypoint: train.py", "5:13: entrypoint: expected an entry point like "
+         'package.module:function, got "train.py"'),
+        ("generation: 0", "5:13: generation: expected a number of at least 1, got 0"),
+        ("rerun_on: src", '5:11: rerun_on: expected a list, got "src". Write ["src"]'),
+        ("rerun_on: [../src]", "5:12: rerun_on[0]: expected a path in the repository, like "
+         'src/models, got "../src"'),
+        ("owner: 7", "5:8: owner: expected text, got 7. Put it in quotes"),
         ("sedd: 1", "5:1: unknown key 'sedd'. Known: callbacks, checkpoint, cluster, data, description, "
          "entrypoint, experiment_name, generation, init_from, kind, logging, model, on_change, optimizer, owner, "
          "rerun_on, scheduler, slurm, training"),
-        ("defaults: [model: mlp]", "5:19: there is no conf/model/mlp.yaml, nor a folder conf/model"),
+        ("defaults: [model: mlp]", "5:19: defaults: conf/model/mlp.yaml does not exist, nor does the "
+         "folder conf/model"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_told_where_it_stands(text: str, problem: str) -> None:
+def test_a_wrong_value_is_reported_at_its_position(text: str, problem: str) -> None:
     assert problems(one=f"{EXPERIMENT}{text}\n") == [f"one.yaml:{problem}"]
 
 

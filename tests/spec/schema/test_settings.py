@@ -1,4 +1,4 @@
-"""mtf.yaml: its defaults, its checks, and what it puts under every spec's ``slurm``."""
+"""mtf.yaml: defaults, errors, and the defaults of every spec's ``slurm``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mtf.errors import SpecError
 from mtf.spec.schema.settings import Settings, merged_slurm, parse_settings
 
 
-def told(text: str) -> list[str]:
+def problems(text: str) -> list[str]:
     with pytest.raises(SpecError) as raised:
         parse_settings(text.encode())
     return [str(problem) for problem in raised.value.problems]
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"# nothing yet\n"])
-def test_no_settings_mean_all_defaults(raw: bytes | None) -> None:
+def test_an_empty_or_missing_file_gives_all_defaults(raw: bytes | None) -> None:
     settings = parse_settings(raw)
     assert settings == Settings()
     assert (settings.branch, settings.remote, settings.experiments) == (
@@ -34,11 +34,11 @@ def test_no_settings_mean_all_defaults(raw: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["remote: none", "remote: null", "remote:"])
-def test_no_remote_is_said_by_none_or_null(text: str) -> None:
+def test_none_and_null_mean_no_remote(text: str) -> None:
     assert parse_settings(text.encode()).remote is None
 
 
-def test_only_what_is_written_becomes_a_default() -> None:
+def test_only_keys_in_the_file_become_slurm_defaults() -> None:
     settings = parse_settings(
         b"slurm: {partition: low, variables: {A: 1}}\n"
         b"environment: {conda: x, modules: [cuda/12.1], variables: {A: 0, B: 2}}\n"
@@ -51,30 +51,30 @@ def test_only_what_is_written_becomes_a_default() -> None:
     }
 
 
-def test_an_environment_of_the_spec_replaces_the_other_kind() -> None:
+def test_a_venv_replaces_a_conda_environment() -> None:
     merged = merged_slurm({"conda": "x", "partition": "low"}, {"venv": "v"})
     assert merged == {"conda": None, "venv": "v", "partition": "low"}
     assert merged_slurm({"conda": "x"}, {"conda": None}) == {"conda": None}
 
 
-def test_every_mistake_is_told_at_its_place() -> None:
-    assert told(
+def test_every_error_is_reported_at_its_position() -> None:
+    assert problems(
         "branch: -x\npolices: {}\nretry: {on: [nodefailure], max_attempts: 0}\n"
         "policies: {max_gpus: 1}\nruns_root: ~/x\nslurm: {partitions: low}\nlease: 0\n"
         "environment: {venv: a, conda: b}\nexecutor: lokal\nbackoff: 3\n"
     ) == [
-        "mtf.yaml:1:9: branch: '-x' is not the name of a branch",
+        'mtf.yaml:1:9: branch: expected a branch name, got "-x"',
         "mtf.yaml:2:1: unknown key 'polices'. Did you mean 'policies'?",
-        "mtf.yaml:3:14: retry.on[0]: must be 'node-failure', 'preempted', 'time-limit', "
+        "mtf.yaml:3:14: retry.on[0]: expected 'node-failure', 'preempted', 'time-limit', "
         "'host-oom', 'cuda-oom' or 'code-error', got \"nodefailure\"",
-        "mtf.yaml:3:42: retry.max_attempts: must be greater than or equal to 1, got 0",
+        "mtf.yaml:3:42: retry.max_attempts: expected a number of at least 1, got 0",
         "mtf.yaml:4:12: unknown key 'max_gpus' in policies. Did you mean 'max_gpu_hours'?",
-        "mtf.yaml:5:12: runs_root: '~/x': write the path out, without ~, $, %, quotes or "
-        "backslashes",
+        "mtf.yaml:5:12: runs_root: expected a folder without ~, $, %, quotes and backslashes, got "
+        '"~/x". Write the whole path',
         "mtf.yaml:6:9: unknown key 'partitions' in slurm. Did you mean 'partition'?",
-        "mtf.yaml:7:8: lease: must be greater than or equal to 1, got 0",
-        "mtf.yaml:8:14: environment: venv and conda exclude each other: keep one",
-        "mtf.yaml:9:11: executor: must be 'auto', 'slurm' or 'local', got \"lokal\"",
+        "mtf.yaml:7:8: lease: expected a number of at least 1, got 0",
+        "mtf.yaml:8:14: environment: venv and conda cannot be combined. Keep one of them",
+        "mtf.yaml:9:11: executor: expected 'auto', 'slurm' or 'local', got \"lokal\"",
         "mtf.yaml:10:1: unknown key 'backoff'. Known: branch, cluster, clusters, environment, executor, "
         "experiments, lease, local, policies, remote, retry, runs_root, slurm",
     ]
@@ -83,24 +83,24 @@ def test_every_mistake_is_told_at_its_place() -> None:
 @pytest.mark.parametrize(
     "branch", ["a..b", "a/", "/a", "a//b", "a.lock", "a/.b", "a b", "a.", "@{"]
 )
-def test_what_git_refuses_as_a_branch_is_told(branch: str) -> None:
-    assert "is not the name of a branch" in told(f"branch: '{branch}'")[0]
+def test_a_branch_name_that_git_refuses_is_refused(branch: str) -> None:
+    assert "expected a branch name" in problems(f"branch: '{branch}'")[0]
 
 
 @pytest.mark.parametrize("branch", ["main", "release/1.0", "a-b_c+d"])
-def test_ordinary_branches_are_taken(branch: str) -> None:
+def test_ordinary_branch_names_are_accepted(branch: str) -> None:
     assert parse_settings(f"branch: {branch}".encode()).branch == branch
 
 
 @pytest.mark.parametrize("path", ["/x", "../x", "a/../b", "", "a//b", "./a"])
-def test_the_folder_of_specs_lies_inside_the_repository(path: str) -> None:
-    assert "is not a path inside the repository" in told(f"experiments: '{path}'")[0]
+def test_the_folder_of_specs_must_be_in_the_repository(path: str) -> None:
+    assert "expected a path in the repository" in problems(f"experiments: '{path}'")[0]
 
 
-def test_a_file_that_is_no_mapping_is_told() -> None:
-    assert told("hello") == ['mtf.yaml:1:1: must be a mapping, got "hello"']
-    assert told("branch: a\nbranch: b\n") == [
-        "mtf.yaml:2:1: the key 'branch' stands twice, first in line 1"
+def test_a_file_without_a_mapping_is_refused() -> None:
+    assert problems("hello") == ['mtf.yaml:1:1: expected a mapping, got "hello"']
+    assert problems("branch: a\nbranch: b\n") == [
+        "mtf.yaml:2:1: duplicate key 'branch', first used in line 1. Remove one"
     ]
 
 
@@ -115,7 +115,7 @@ cluster:
 """
 
 
-def test_a_cluster_is_a_name_or_what_is_known_of_it() -> None:
+def test_a_cluster_is_given_by_its_name_or_by_a_section() -> None:
     assert parse_settings(b"cluster: big").cluster.name == "big"
     assert parse_settings(b"cluster: big").cluster.facts() is None
     facts = parse_settings(FACTS.encode()).cluster.facts()
