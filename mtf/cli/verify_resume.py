@@ -78,7 +78,7 @@ def verify_resume(
     """
     from mtf.commands import verify_resume as proof
 
-    options = proof.Wishes(member, epochs, steps, workers, _phases(phases), stops, jobs)
+    options = proof.Options(member, epochs, steps, workers, _phases(phases), stops, jobs)
     prepared = proof.prepare(Path(folder), spec, options)
     inform(f"verifying the work tree {prepared.root}: {prepared.name}")
     for note in prepared.notes:

@@ -1,4 +1,4 @@
-"""Acts on recorded runs: cancel, retry, preempt. Each leaves a ledger commit."""
+"""Cancels, retries and preempts recorded runs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 def cancel(
     project: Project,
-    wishes: Sequence[str],
+    names: Sequence[str],
     *,
     where: Sequence[str] = (),
     publish: bool,
     say: Callable[[str], None],
 ) -> Report:
-    """End these runs for good; those that are over are passed over.
+    """End these runs for good; those that are already over are left alone.
 
     Raises:
-        MtfError: a wish names no run, or none is ``where`` it is said.
+        MtfError: a name is that of no run, or no run meets the conditions in ``where``.
     """
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in _chosen(ledger, wishes, where, lambda r: not r.is_over):
+        for record in _chosen(ledger, names, where, lambda r: not r.is_over):
             if record.is_over:
                 say(f"over     {record.run} is {record.state}: nothing to cancel")
             else:
@@ -56,7 +56,7 @@ def cancel(
 
 def retry(
     project: Project,
-    wishes: Sequence[str],
+    names: Sequence[str],
     *,
     where: Sequence[str] = (),
     changes: Sequence[str] = (),
@@ -65,38 +65,39 @@ def retry(
 ) -> Report:
     """Give these runs another attempt, which resumes from their newest checkpoint.
 
-    One whose checkpoints are gone starts from the beginning, which is said.
+    A run whose checkpoints are gone starts from the beginning, and ``say`` is told.
 
-    ``changes`` of their configuration, each like ``slurm.mem=16G``, stay for later attempts too.
+    ``changes`` to their configuration, each like ``slurm.mem=16G``, also hold for later attempts.
 
     Raises:
-        MtfError: a wish names no run, none is ``where`` it is said, or a change is not valid.
+        MtfError: a name is that of no run, no run meets the conditions in ``where``, or a change is
+            not valid.
     """
     new = parse_changes(changes)
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in _chosen(ledger, wishes, where, may_be_retried):
+        for record in _chosen(ledger, names, where, may_be_retried):
             if record.state is RunState.COMPLETED:
                 say(f"complete {record.run}: to run it again, set `generation: 2` in its spec")
             elif not record.is_over:
                 say(f"active   {record.run} is {record.state}: mtf cancel it first")
             else:
                 why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
-                begins = _as_it_begins(project, record, say)
-                actions.append(Resume(record.run, begins, why, asked=True, changes=new))
+                resumable = _resumable(project, record, say)
+                actions.append(Resume(record.run, resumable, why, asked=True, changes=new))
         return actions
 
     return _act(project, decide, publish=publish, say=say)
 
 
 def may_be_retried(record: RunRecord) -> bool:
-    """Return whether a run is over and has something left to do."""
+    """Return True if a run is over and did not complete."""
     return record.is_over and record.state is not RunState.COMPLETED
 
 
-def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
-    """Return a run's record without what its next attempt cannot begin from any more."""
+def _resumable(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
+    """Return a run's record, without its progress if its checkpoints are gone."""
     if (
         record.checkpoint is None
         or is_elsewhere(project.runs_root, record)
@@ -104,8 +105,8 @@ def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None
     ):
         return record
     say(
-        f"anew     {record.run}: its checkpoints are gone from {record.run_dir}: it starts from the"
-        " beginning"
+        f"restart  {record.run}: its checkpoints are gone from {record.run_dir}, so it starts from"
+        " the beginning"
     )
     return replace(
         record, checkpoint=None, best=None, best_checkpoint=None, metrics={}, epoch=None, step=None
@@ -114,16 +115,16 @@ def _as_it_begins(project: Project, record: RunRecord, say: Callable[[str], None
 
 def _chosen(
     ledger: Ledger,
-    wishes: Sequence[str],
+    names: Sequence[str],
     where: Sequence[str],
     applies: Callable[[RunRecord], bool],
 ) -> list[RunRecord]:
-    """Return the runs to act on; with conditions, those alone to which the action ``applies``."""
+    """Return the runs to act on; with conditions, only those to which the action ``applies``."""
     if not where:
-        return find_runs(ledger, wishes)
-    found = [record for record in choose(ledger, wishes, where) if applies(record)]
+        return find_runs(ledger, names)
+    found = [record for record in choose(ledger, names, where) if applies(record)]
     if not found:
-        raise MtfError(f"no such run where {' and '.join(where)}. mtf status lists the runs")
+        raise MtfError(f"no run with {' and '.join(where)}. mtf status lists the runs")
     return found
 
 
@@ -140,7 +141,7 @@ def _act(
         commit = project.tracked(store)
         ledger = store.read_whole()
         actions = sorted(decide(ledger), key=lambda a: a.run)
-        here = project.with_settings(project.settings_at(commit))
+        here = project.at(commit)
         _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
@@ -160,33 +161,39 @@ def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
     for record in records:
         if record.cluster != cluster:  # a job id means another job there
             raise MtfError(
-                f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}:"
-                f" go there ({CLUSTER}={record.cluster} where this host reaches it)"
+                f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}."
+                f" Run the command there, or with {CLUSTER}={record.cluster} if this host can"
+                " reach that cluster"
             )
         if is_elsewhere(project.runs_root, record):
-            raise MtfError(f"{record.run}: its folder {record.run_dir} is not here: go there")
+            raise MtfError(
+                f"{record.run}: its folder {record.run_dir} is on another host or in another clone."
+                " Run the command there"
+            )
 
 
 def _executor_of(actions: Sequence[Action]) -> str:
-    """Return the executor that the runs were on and go to again."""
+    """Return the executor that the runs were on and will be submitted to again."""
     names = {a.record.executor for a in actions if isinstance(a, Resume)}
     if len(names) > 1:
-        raise MtfError("these runs were on different executors: name those of one at a time")
+        raise MtfError(
+            "these runs were on different executors. Retry the runs of one executor at a time"
+        )
     return names.pop() if names else ""
 
 
-def preempt(project: Project, wishes: Sequence[str]) -> list[RunRecord]:
-    """Interrupt these runs as preemption would: they checkpoint, requeue and go on.
+def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
+    """Interrupt these runs as preemption would: they checkpoint, requeue and resume.
 
     Raises:
-        MtfError: a wish names no run, or one without a live job.
+        MtfError: a name is that of no run, or of one without a live job.
     """
-    records = find_runs(project.ledger(), wishes)
+    records = find_runs(project.ledger(), names)
     idle = [r.run for r in records if r.is_over or r.job_id is None]
     if idle:
         raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
-    here = project.with_settings(project.settings_at(project.tracked()))
+    here = project.at(project.tracked())
     _check_reachable(here, records)
-    for name, (jobs, names) in jobs_of(records).items():
-        executors_of(here).open(name).preempt(jobs, names)
+    for executor, (jobs, job_names) in jobs_of(records).items():
+        executors_of(here).open(executor).preempt(jobs, job_names)
     return records

@@ -1,4 +1,4 @@
-"""What differs between two runs, specs or revisions: configuration, code, environment, metrics."""
+"""Compares two runs, specs or revisions: configuration, code, environment and metrics."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Diff:
-    """All that differs."""
+    """The differences between two runs, specs or revisions."""
 
     old: CommitId
     new: CommitId
-    files: tuple[FileChange, ...] | None  # None: a commit is not in this clone
+    files: tuple[FileChange, ...] | None  # None: one of the commits is not in this clone
     contrast: Contrast | None = None  # of runs and specs
     review: Review | None = None  # of two revisions
 
 
 def diff(project: Project, a: str, b: str) -> Diff:
-    """Return what differs between what two names stand for.
+    """Compare two runs, specs or revisions.
 
-    A name is a run's (id, experiment, grid, job id, submission), a spec's (``[REV:]`` path, name
-    or ``grid/member``; HEAD without a revision), or a revision's. Where one is a run or a spec and
-    the other a revision, the same spec at that revision is meant.
+    A run is named by its id, experiment, grid, job id or submission; a spec by its path, name or
+    ``grid/member``, with ``REV:`` before it or else at HEAD. If one name is that of a run or spec
+    and the other a revision, the run or spec is compared with the same spec at that revision.
 
     Raises:
-        MtfError: one of them is nothing, or not comparable with the other.
+        MtfError: a name stands for nothing, or the two cannot be compared.
     """
     with project.repo.reading():
         ledger = project.ledger()
@@ -72,40 +72,40 @@ def _files(project: Project, old: CommitId, new: CommitId) -> tuple[FileChange, 
 
 @dataclass(frozen=True)
 class _Names:
-    """Finds what a name stands for."""
+    """Finds the runs, spec or revision of a name."""
 
     project: Project
     ledger: Ledger
 
-    def find(self, wish: str) -> Side | CommitId:
-        """Return runs or a spec, or the commit of a revision.
+    def find(self, name: str) -> Side | CommitId:
+        """Return the runs or the spec of that name, or the commit of that revision.
 
         Raises:
-            MtfError: it is none of these.
+            MtfError: the name stands for none of these.
         """
         records = newest_first(self.ledger.runs.values())
-        exact = [r for r in records if wish in (*names_of(r), r.grid, r.submission)]
+        exact = [r for r in records if name in (*names_of(r), r.grid, r.submission)]
         if exact:
             return self._runs(of_newest_submission(exact))
         repo = self.project.repo
-        rev, colon, name = wish.rpartition(":")
+        rev, colon, spec = name.rpartition(":")
         if colon and (commit := repo.find_commit(rev)):
-            return self._spec(commit, name, wish)
-        if commit := repo.find_commit(wish):
+            return self._spec(commit, spec, name)
+        if commit := repo.find_commit(name):
             return commit
         try:
-            return self._spec(repo.commit("HEAD"), wish, wish)
+            return self._spec(repo.commit("HEAD"), name, name)
         except _NoSpecError:
             pass
-        if any(n.startswith(wish) for r in records for n in names_of(r)):
-            return self._runs([find_run(self.ledger, wish)])
+        if any(n.startswith(name) for r in records for n in names_of(r)):
+            return self._runs([find_run(self.ledger, name)])
         raise MtfError(
-            f"{wish}: no such run, spec or revision. mtf status lists the runs;"
-            " a spec is its path or name, REV:path or REV:name at a revision"
+            f"{name}: no such run, spec or revision. mtf status lists the runs;"
+            " a spec is named by its path or name, or REV:path or REV:name"
         )
 
     def same_spec(self, side: Side | CommitId, commit: CommitId) -> Side:
-        """Return at a commit what the other side is: its experiment, or all of its grid."""
+        """Return the experiment or the grid of the other side as it is at a commit."""
         assert isinstance(side, Side)
         first = side.subjects[0]
         record = first.record
@@ -128,24 +128,24 @@ class _Names:
         title = first.run if len(records) == 1 else first.submission
         return Side(title, first.commit, subjects, _environment(first))
 
-    def _spec(self, commit: CommitId, wish: str, shown: str) -> Side:
-        desired, experiments = self._experiments(commit, wish, shown)
+    def _spec(self, commit: CommitId, name: str, shown: str) -> Side:
+        desired, experiments = self._experiments(commit, name, shown)
         subjects = tuple(
             Subject(label_of(e.grid, e.name), e.config, e.parameters) for e in experiments
         )
         return Side(f"{desired.path} at {commit[:8]}", commit, subjects)
 
     def _experiments(
-        self, commit: CommitId, wish: str, shown: str
+        self, commit: CommitId, name: str, shown: str
     ) -> tuple[Desired, tuple[Experiment, ...]]:
         tree = SpecTree.at(self.project.repo, commit).checked()
-        paths = {wish} & tree.specs.keys() or defining({wish, name_of(wish)}, tree.specs)
+        paths = {name} & tree.specs.keys() or defining({name, name_of(name)}, tree.specs)
         loaded = tree.load(paths)
         for one in loaded.desired:
-            if wish in (one.path, one.name):
+            if name in (one.path, one.name):
                 return one, one.experiments
             for e in one.experiments:
-                if wish in (f"{one.name}/{e.name}", label_of(e.grid, e.name)):
+                if name in (f"{one.name}/{e.name}", label_of(e.grid, e.name)):
                     return one, (e,)
         if wrong := [p for p in loaded.problems if p.is_error and not p.rule]:
             raise SpecError(wrong)
@@ -153,11 +153,11 @@ class _Names:
 
 
 class _NoSpecError(MtfError):
-    """No spec has that path or name."""
+    """There is no spec of that path or name."""
 
 
 def _environment(record: RunRecord) -> Environment:
-    """Return what the newest attempt's proof says; of a folder that is not here, the hash alone."""
+    """Return the environment of a run's newest attempt; only a hash if its folder is elsewhere."""
     facts = rundir.read_journal(Path(record.run_dir))
     proof: dict[str, Any] = next((f for f in reversed(facts) if f.get("event") == "proof"), {})
     packages = proof.get("packages")

@@ -1,4 +1,4 @@
-"""Scaffolds an experiments repository; what is already there is never overwritten."""
+"""Scaffolds an experiments repository; existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SETTINGS = """\
-# Settings of this experiments repository. Every key has a default; an unknown one is an error.
-branch: main            # the tracked branch: what its tip asks for is what runs
+# Settings of this experiments repository. Every key has a default; an unknown key is an error.
+branch: main            # the tracked branch: the specs at its tip are what runs
 # remote: origin        # where the tracked branch and the ledger are shared; null: local only
-runs_root: runs         # run folders; on a cluster, a path that the compute nodes share
-executor: auto          # slurm where sbatch answers, else local
+runs_root: runs         # folder of all runs; on a cluster, a path that the compute nodes share
+executor: auto          # slurm if sbatch is there, else local
 local: {max_parallel: 2}
 # slurm: {partition: gpu, account: lab}    # defaults under every spec's own `slurm`
 # environment: {venv: null, conda: null, modules: [], container: null, variables: {}}
@@ -50,10 +50,10 @@ slurm: {cpus_per_task: 1, mem: 2G, time: "00:10:00"}
 
 
 def init(folder: Path, *, demo: bool) -> list[str]:
-    """Scaffold ``folder`` and return the paths that were made, relative to it.
+    """Scaffold ``folder`` and return the paths of the new files, relative to it.
 
     Raises:
-        MtfError: the folder cannot be written, or git refuses.
+        MtfError: the folder cannot be written, or git fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a sync would do now, without doing anything."""
+"""Plans a sync: what `mtf sync` would do now, without doing it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, what it submits of each spec, and the commit it is for."""
+    """The plan for a commit, and the part of each spec that it submits."""
 
     plan: Plan
     specs: tuple[SpecChange, ...]
     commit: CommitId
-    # with what it leaves out, and with what it submits: hardly meant, or not to be had here
+    # of specs that are left out, and warnings about what is submitted
     problems: tuple[Problem, ...]
 
     @property
     def is_doubtful(self) -> bool:
-        """Return whether a part of what is wanted is not submitted, or would be refused."""
+        """True if runs are held back, or would be refused."""
         return self.plan.held > 0 or any(p.is_error for p in self.problems)
 
 
@@ -45,7 +45,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
     """Return what ``mtf sync`` with these options would do now.
 
     Raises:
-        SpecError: the settings are wrong; a sync would only observe what is recorded.
+        SpecError: the settings contain mistakes; a sync would only observe recorded runs.
     """
     now = datetime.now(UTC)
     with project.repo.reading():
@@ -60,7 +60,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:
-    """Yield each spec that something is submitted of: the whole, and that part."""
+    """Yield each spec with runs to submit, first as a whole, then with these runs alone."""
     new = {action.key for action in planned.actions if isinstance(action, Submit)}
     for desired, keys in world.desired:
         runs = [e for e, key in zip(desired.experiments, keys, strict=True) if key in new]
@@ -69,7 +69,7 @@ def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]
 
 
 def _doubts(new: Sequence[tuple[Desired, Desired]], settings: Settings) -> Iterator[Problem]:
-    """Yield what is hardly meant in specs, and what the cluster does not give their new runs."""
+    """Yield what is probably unintended in specs, and what SLURM would refuse their new runs."""
     if new:
         facts = known_facts(settings, live=True)
         yield from remarks((whole for whole, _ in new), settings, facts)

@@ -1,4 +1,4 @@
-"""Posts a plan to a pull request, or updates the one that is there: GitHub and GitLab over HTTP."""
+"""Posts a plan as a comment on a pull request of GitHub or GitLab, or updates that comment."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mtf.errors import MtfError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PAGE = 100  # comments; both forges give no more at once
-_REFUSED = (401, 403, 404)  # what a token that may only read is told
+_PAGE = 100  # comments; the most that either forge returns at once
+_REFUSED = (401, 403, 404)  # the answers to a token that may only read
 
 
 @dataclass(frozen=True)
 class Forge:
-    """Where the comments of one pull request are."""
+    """The URLs of the comments on one pull request."""
 
-    comments: str  # the URL that lists them, and takes new ones
-    one: str  # the URL that each stands below
-    update: str  # the HTTP method that changes one
+    comments: str  # lists them, and takes new ones
+    one: str  # the parent of each comment's own URL
+    update: str  # the HTTP method that changes a comment
     headers: Mapping[str, str]
 
 
 def forge_of(environment: Mapping[str, str], number: str | None) -> Forge:
-    """Return the forge whose CI this is, by the variables that it sets.
+    """Return the forge whose CI this is, going by the environment variables that it sets.
 
     Raises:
-        MtfError: it is none, or there is no pull request or token.
+        MtfError: this is not a CI job, or there is no pull request or token.
     """
     try:
         if "GITHUB_REPOSITORY" in environment:
@@ -43,30 +43,30 @@ def forge_of(environment: Mapping[str, str], number: str | None) -> Forge:
         ) from None
 
 
-def _github(told: Mapping[str, str], number: str | None) -> Forge:
+def _github(environment: Mapping[str, str], number: str | None) -> Forge:
     if number is None:
         raise MtfError("on GitHub, name the pull request: mtf comment --number N FILE")
-    issues = f"{told['GITHUB_API_URL']}/repos/{told['GITHUB_REPOSITORY']}/issues"
+    issues = f"{environment['GITHUB_API_URL']}/repos/{environment['GITHUB_REPOSITORY']}/issues"
     headers = {
-        "Authorization": f"Bearer {told['GITHUB_TOKEN']}",
+        "Authorization": f"Bearer {environment['GITHUB_TOKEN']}",
         "Accept": "application/vnd.github+json",
     }
     return Forge(f"{issues}/{number}/comments", f"{issues}/comments", "PATCH", headers)
 
 
-def _gitlab(told: Mapping[str, str], number: str | None) -> Forge:
-    project = f"{told['CI_API_V4_URL']}/projects/{told['CI_PROJECT_ID']}"
-    notes = f"{project}/merge_requests/{number or told['CI_MERGE_REQUEST_IID']}/notes"
-    return Forge(notes, notes, "PUT", {"PRIVATE-TOKEN": told["MTF_COMMENT_TOKEN"]})
+def _gitlab(environment: Mapping[str, str], number: str | None) -> Forge:
+    project = f"{environment['CI_API_V4_URL']}/projects/{environment['CI_PROJECT_ID']}"
+    notes = f"{project}/merge_requests/{number or environment['CI_MERGE_REQUEST_IID']}/notes"
+    return Forge(notes, notes, "PUT", {"PRIVATE-TOKEN": environment["MTF_COMMENT_TOKEN"]})
 
 
 def post(forge: Forge, text: str) -> str | None:
-    """Make ``text`` the one comment that begins with its own first line; return its URL or id.
+    """Post ``text``, or replace the comment with the same first line; return its URL or id.
 
-    None where the token may not write, as that of a pull request from a fork.
+    Return None if the token may not write, as with a pull request from a fork.
 
     Raises:
-        MtfError: the forge does not answer, or not as expected.
+        MtfError: the forge does not answer, or its answer is not as expected.
     """
     marker = text.splitlines()[0]
     try:
@@ -85,7 +85,7 @@ def post(forge: Forge, text: str) -> str | None:
 
 
 def _is_mine(comment: Mapping[str, Any], marker: str) -> bool:
-    """Return whether a bot wrote it (GitHub says so) and it begins with the marker."""
+    """Return True if a comment is a bot's (as GitHub tells) and begins with the marker."""
     is_bot = comment.get("user", {}).get("type", "Bot") == "Bot"
     return is_bot and str(comment["body"]).startswith(marker)
 

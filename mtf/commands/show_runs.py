@@ -1,4 +1,4 @@
-"""Answers questions about runs from the ledger and the journals; asks no executor."""
+"""Shows runs (status, page, results, output) from ledger and journals; asks no executor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """The runs asked for, and what to know about the whole."""
+    """The runs to show, and notes on the repository."""
 
     records: tuple[RunRecord, ...]
     notes: tuple[str, ...]
@@ -53,7 +53,7 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
 
 
 def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
-    """Return a note when experiments have changed since the newest submission."""
+    """Return a note if experiments have changed since the newest submission."""
     branch = project.settings.branch
     remote = f"refs/remotes/{project.remote}/{branch}"
     tip = (project.remote and project.repo.find_commit(remote)) or project.repo.find_commit(
@@ -65,24 +65,24 @@ def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
     paths = (project.settings.experiments, SETTINGS)
     if project.repo.object_ids(tip, paths) == project.repo.object_ids(newest.commit, paths):
         return []
-    return [f"{branch} has other experiments than the newest submission: mtf plan shows what"]
+    return [f"experiments on {branch} have changed since the newest submission. mtf plan shows how"]
 
 
 def as_json_list(records: Iterable[RunRecord]) -> str:
-    """Return runs as JSON: a list of objects, one a run."""
+    """Return runs as a JSON list with an object for each run."""
     return json.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
 
 
-def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
-    """Return one run and all that is known of it, as text.
+def page_of(project: Project, name: str) -> tuple[RunRecord, str]:
+    """Return one run and a page of text about it: state, configuration and history.
 
     Raises:
-        MtfError: ``wish`` does not name one run.
+        MtfError: ``name`` is not that of one run.
     """
     from mtf.report.runs import run_page
 
     ledger = project.ledger()
-    record = with_journals([find_run(ledger, wish)])[0]
+    record = with_journals([find_run(ledger, name)])[0]
     submission = project.store().submission(ledger, record.submission)
     config = rundir.render_yaml(submission.configs[record.member])
     assert ledger.tip is not None
@@ -92,10 +92,10 @@ def page_of(project: Project, wish: str) -> tuple[RunRecord, str]:
 
 
 def results_of(project: Project, name: str) -> list[RunRecord]:
-    """Return the runs of a grid's newest submission, or of an experiment; the best first.
+    """Return the runs of a grid's newest submission, or of an experiment, the best first.
 
     Raises:
-        MtfError: nothing has that name.
+        MtfError: no run has that name.
     """
     from mtf.report.runs import rank
 
@@ -103,13 +103,13 @@ def results_of(project: Project, name: str) -> list[RunRecord]:
     return sorted(with_journals(find_runs(ledger, [name])), key=rank)
 
 
-def output_of(project: Project, wish: str, *, err: bool) -> str:
-    """Return what a run's newest job has printed.
+def output_of(project: Project, name: str, *, err: bool) -> str:
+    """Return the standard output (``err``: standard error) of a run's newest job.
 
     Raises:
-        MtfError: no such run, or its output is not there.
+        MtfError: there is no such run, or it has no output yet.
     """
-    record = find_run(project.ledger(), wish)
+    record = find_run(project.ledger(), name)
     path = _output_path(record, err=err)
     if path is None or not path.exists():
         raise MtfError(
@@ -124,7 +124,7 @@ def _why(record: RunRecord) -> str:
 
 
 def _output_path(record: RunRecord, *, err: bool) -> Path | None:
-    """Return the newest job's output: in its own folder, or as the run's folder shows it."""
+    """Return the output file of a run's newest job: in the job's folder, else in the run's."""
     newest = next((a for a in reversed(record.attempts) if a.job_id), None)
     if newest is None or newest.job_id is None:
         return None
@@ -132,11 +132,11 @@ def _output_path(record: RunRecord, *, err: bool) -> Path | None:
     return path if path.exists() else Path(record.run_dir, path.name)
 
 
-def follow_output(project: Project, wish: str, *, err: bool) -> Iterator[str]:
-    """Yield a run's output as it comes, until its journal or the ledger says that it is over."""
+def follow_output(project: Project, name: str, *, err: bool) -> Iterator[str]:
+    """Yield a run's output as it is written, until the ledger says that the run is over."""
     at = 0
     while True:
-        record = find_run(project.ledger(), wish)
+        record = find_run(project.ledger(), name)
         path = _output_path(record, err=err)
         if path is not None and path.exists():
             with path.open(encoding="utf-8", errors="replace") as f:

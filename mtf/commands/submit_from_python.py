@@ -1,4 +1,4 @@
-"""Submits experiments that a program asks for, by the reconciler of the committed ones."""
+"""Submits experiments from Python through the same reconciler as committed ones."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def submit(
     publish: bool,
     say: Callable[[str], None],
 ) -> tuple[Report, set[RunKey]]:
-    """Submit what is not there yet, pinned to HEAD; return what was done and all runs' keys.
+    """Submit the runs that are not recorded yet, pinned to HEAD.
 
-    These runs are nobody's committed wish: pruning leaves them alone.
+    Return the report and the keys of all wanted runs. No spec asks for these runs, but pruning
+    leaves them alone.
 
     Raises:
-        MtfError: nothing was submitted; one that begins from a run which is not over cannot be yet.
+        MtfError: nothing was submitted, for example because a run in ``init_from`` is not over.
     """
     store = project.store(publish=publish)
     names = {d.name for d in wanted}

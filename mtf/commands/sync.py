@@ -1,7 +1,7 @@
 """Makes the live state match the committed one, once or until all runs are over.
 
-Every effect is either idempotent or guarded by the ledger's compare-and-swap, so that a sync which
-dies anywhere is continued by the next one.
+Every effect is either idempotent or guarded by the ledger's compare-and-swap, so the next sync
+completes a sync that dies anywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
 
-_PATIENCE_S = 300.0  # for the lock, once a command has begun to wait for runs
+_PATIENCE_S = 300.0  # to wait for the lock, once a command waits for runs
 WATCH = "mtf sync --watch"
 
 
@@ -49,11 +49,11 @@ def sync_once(
 ) -> Report:
     """Reconcile once; the caller holds the lock.
 
-    Mistakes in specs stop what is new of them, mistakes in the settings all that is new. The runs
-    that are recorded are observed and go on, and the report has the mistakes.
+    A spec with mistakes submits nothing new; if the settings contain mistakes, no spec does.
+    Recorded runs are observed and continued all the same, and the report has the mistakes.
 
     Args:
-        project: opened.
+        project: the opened repository.
         options: what to reconcile.
         publish: False keeps the ledger's commits in this clone.
         say: takes progress lines for people.
@@ -119,7 +119,7 @@ def read_situation(
 def _usable_settings(
     project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger
 ) -> tuple[Settings, tuple[Problem, ...]]:
-    """Return the settings at a commit; if it must not be used, the last ones known, and why."""
+    """Return the settings at a commit, or other settings and the reason if it must not be used."""
     try:
         check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
         return project.serving(tree.checked().settings), ()
@@ -140,12 +140,13 @@ def executors_of(project: Project) -> Executors:
 
 @contextmanager
 def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") -> Iterator[None]:
-    """Hold this clone's lock. Across clones and hosts the ledger's compare-and-swap is the guard.
+    """Hold this clone's lock; other clones are kept out by the ledger's compare-and-swap.
 
-    A controller (``role`` says which command holds it) is waited for: its work is soon done.
+    ``role`` is the command that holds the lock. A controller releases it soon, so it is waited for
+    in any case.
 
     Raises:
-        LockedError: another process holds it; the message says which.
+        LockedError: another process holds the lock; the message says which.
     """
     folder = project.folder
     folder.mkdir(exist_ok=True)
@@ -167,7 +168,7 @@ def _wait_for_controller(lock: FileLock, holder: Path) -> None:
     try:
         lock.acquire(timeout=_PATIENCE_S if WATCH in who else 0.0)
     except Timeout:
-        raise LockedError(f"{who} is syncing this clone. Wait for it, or run it later") from None
+        raise LockedError(f"{who} is syncing this clone. Try again when it is done") from None
 
 
 def sync_until_over(
@@ -179,13 +180,13 @@ def sync_until_over(
     every: float | None,
     runs: Collection[RunId] | None = None,
 ) -> None:
-    """Reconcile again and again until these runs are over (default: all that are active now).
+    """Reconcile again and again until these runs, by default all active ones, are over.
 
-    The clone's lock is held for each reconciliation alone: in between others may act on runs.
+    The clone's lock is released between reconciliations, so that others may act on runs.
 
-    ``update`` is given the runs, with what their journals say, after each look. The pause between
-    looks (``every``, seconds) is by default half a second for the local executor and five for a
-    cluster, which others use too.
+    ``update`` takes the runs, with the progress in their journals, before each reconciliation.
+    ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster,
+    which others use too.
     """
     followed = set(runs or ())
     while True:

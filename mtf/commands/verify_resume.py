@@ -1,7 +1,7 @@
-"""Proves that a spec's training can be interrupted without a trace, with the code of the work tree.
+"""Prepares and runs the proof that a spec's training resumes exactly, with the work tree's code.
 
-The trainings run in a scratch folder by ``python -m mtf.trainer.verify``, in the environment that
-jobs of the local executor get.
+``python -m mtf.trainer.verify`` runs the trainings in a scratch folder, in the environment of a
+local job.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,21 +49,21 @@ PHASES = (
     "VAL_BATCH_END",
     "EPOCH_END",
 )
-_EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # what a training is shortened to
-_SILENCE_S = 3600.0  # without a word, the trainings are given up
+_EPOCHS, _STEPS, _VAL_BATCHES = 2, 4, 3  # the lengths of a shortened training
+_SILENCE_S = 3600.0  # trainings that print nothing for so long are ended
 _LOG, _SCRIPT = "verify.log", "job.sh"
-_REMOVED = ("SLURM_", "SBATCH_", "MTF_")  # a shell inside a job is no rank of it
+_REMOVED = ("SLURM_", "SBATCH_", "MTF_")  # variables of a job that the command is run in
 
 
-class WrongWordError(MtfError):
-    """The command line names what is not there."""
+class UnknownNameError(MtfError):
+    """The command line names a spec or member that does not exist."""
 
     exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the command line says; None: as usual."""
+class Options:
+    """The options of the command line; None means the default."""
 
     member: str | None = None
     epochs: int | None = None
@@ -75,60 +76,59 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Shortened:
-    """A configuration made short enough to be trained many times."""
+    """A configuration that is short enough to be trained many times."""
 
     config: Mapping[str, Any]
-    batches: int  # of an epoch, at most
-    notes: tuple[str, ...]  # what is other than in the spec, for people
+    batches: int  # in an epoch, at most
+    notes: tuple[str, ...]  # differences from the spec, for people
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scratch folder in which everything is ready."""
+    """A scratch folder with everything that the proof needs."""
 
     folder: Path
     root: Path  # of the work tree
     name: str
-    gpus: int  # that the spec asks for
+    gpus: int  # requested by the spec
     notes: tuple[str, ...]
 
 
-def prepare(where: Path, spec: str, wishes: Wishes) -> Prepared:
-    """Make the scratch folder for a spec of the work tree.
+def prepare(where: Path, spec: str, options: Options) -> Prepared:
+    """Make the scratch folder for a spec in the work tree.
 
     Args:
-        where: the folder that the command is called in.
+        where: the folder that the command runs in.
         spec: the path of a spec, or the name of an experiment or a grid.
-        wishes: what the command line says.
+        options: of the command line.
 
     Raises:
-        WrongWordError: there is no such spec, member or phase.
-        SpecError: what stands in the spec is wrong.
+        UnknownNameError: there is no such spec or member.
+        SpecError: the spec or the settings contain mistakes.
     """
     root = project_root(where)
-    experiment = _experiment(where, spec, wishes.member)
-    short = shortened(experiment.config, wishes)
+    experiment = _experiment(where, spec, options.member)
+    short = shortened(experiment.config, options)
     if experiment.resources["container"] is not None:
         raise MtfError(
-            f"{spec}: its jobs run in the container {experiment.resources['container']}: call mtf"
-            " verify-resume in there, with slurm.container: null"
+            f"{spec}: its jobs run in the container {experiment.resources['container']}. Run"
+            " mtf verify-resume in that container, with slurm.container: null"
         )
     folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
     gpus = experiment.resources["gpus_per_node"]
     prepared = Prepared(folder, root, experiment.name, gpus, short.notes)
-    try:
-        _write(prepared, experiment, short, wishes)
-    except BaseException:
-        remove(prepared)
-        raise
+    with ExitStack() as on_failure:
+        on_failure.callback(remove, prepared)
+        _write(prepared, experiment, short, options)
+        on_failure.pop_all()
     return prepared
 
 
 def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
-    """Make the proof; yield what happens, the verdict at last.
+    """Run the proof and yield its events, the verdict last.
 
     Raises:
-        MtfError: there is no verdict, since the trainings fail by themselves.
+        MtfError: there is no verdict because a training failed.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(_REMOVED)}
     env |= {"MTF_RUN_DIR": str(prepared.folder), "MTF_JOB_ID": "verify", "MTF_RESTARTS": "0"}
@@ -143,7 +143,7 @@ def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
         yield event
         if event["verify"] == "verdict":
             return
-    raise MtfError(f"the proof did not end: {_last_line(log)} (all of it: {log})")
+    raise MtfError(f"the proof ended without a verdict: {_last_line(log)} (log: {log})")
 
 
 def remove(prepared: Prepared) -> None:
@@ -151,21 +151,21 @@ def remove(prepared: Prepared) -> None:
     shutil.rmtree(prepared.folder, ignore_errors=True)
 
 
-def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
-    """Return a configuration that trains for a few steps and says everything about them: pure."""
+def shortened(config: Mapping[str, Any], options: Options) -> Shortened:
+    """Return a configuration that trains for a few steps and logs all of them."""
     training, data, slurm = (dict(config[name]) for name in ("training", "data", "slurm"))
     windows = training["gradient_accumulation_steps"]
-    epochs = wishes.epochs or min(_EPOCHS, training["max_epochs"])
-    steps = wishes.steps or _STEPS
-    batches = steps * windows - (windows > 1)  # the last window smaller, as it may well be
+    epochs = options.epochs or min(_EPOCHS, training["max_epochs"])
+    steps = options.steps or _STEPS
+    batches = steps * windows - (windows > 1)  # a smaller last window is the harder case
     notes = [
         f"shortened: {epochs} of {training['max_epochs']} epochs, each of {steps} optimizer steps"
         f" and {_VAL_BATCHES} validation batches at most; a checkpoint every 2 steps"
     ]
     training["max_epochs"] = epochs
-    if wishes.workers is not None and wishes.workers != data["num_workers"]:
-        notes.append(f"data.num_workers: {wishes.workers} instead of {data['num_workers']}")
-        data["num_workers"] = wishes.workers
+    if options.workers is not None and options.workers != data["num_workers"]:
+        notes.append(f"data.num_workers: {options.workers} instead of {data['num_workers']}")
+        data["num_workers"] = options.workers
     ranks = slurm["nodes"] * slurm["ntasks_per_node"]
     if ranks > 1:
         notes.append(f"one process: the spec's {ranks} ranks are not verified together")
@@ -196,7 +196,7 @@ def shortened(config: Mapping[str, Any], wishes: Wishes) -> Shortened:
 def _experiment(where: Path, spec: str, member: str | None) -> Experiment:
     path = where / spec
     if path.is_file() and not is_spec(spec):
-        raise WrongWordError(f"{spec} is not a spec: those end in .yaml")
+        raise UnknownNameError(f"{spec} is not a spec: the name of a spec ends in .yaml")
     tree = SpecTree.on_disk(where, also=[path.parent] if path.is_file() else [])
     loaded = tree.checked().load_all()
     wanted = shown(path, where) if path.is_file() else None
@@ -210,11 +210,11 @@ def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
     if found:
         return found[0]
     if path is not None:
-        raise WrongWordError(f"{spec} is a base: name an experiment or a grid that builds on it")
+        raise UnknownNameError(f"{spec} is a base. Name an experiment or a grid that builds on it")
     near = did_you_mean(spec, [d.name for d in loaded.desired])
     wrong = count(len(loaded.problems), "mistake")
-    broken = f" (specs with {wrong} were left out: mtf validate)" if loaded.problems else ""
-    raise WrongWordError(f"{spec}: no such file, experiment or grid here. {near}".rstrip() + broken)
+    broken = f" (other specs have {wrong}: mtf validate)" if loaded.problems else ""
+    raise UnknownNameError(f"{spec}: no such spec, experiment or grid. {near}".rstrip() + broken)
 
 
 def _member(desired: Desired, member: str | None) -> Experiment:
@@ -222,14 +222,14 @@ def _member(desired: Desired, member: str | None) -> Experiment:
         return desired.experiments[0]
     found = {e.member: e for e in desired.experiments if e.member is not None}
     if member not in found:
-        none = f"{desired.path} is a single experiment, without members"
+        none = f"--member {member}: {desired.path} is a single experiment, not a grid"
         near = did_you_mean(member, list(found)) or f"The first is {next(iter(found), '')}"
-        raise WrongWordError(f"--member {member}: no such member. {near}" if found else none)
+        raise UnknownNameError(f"--member {member}: no such member. {near}" if found else none)
     return found[member]
 
 
-def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
-    """Return the configuration's section on where the code is: in the work tree, not pinned."""
+def _run_section(experiment: Experiment, root: Path) -> dict[str, Any]:
+    """Return the section of the configuration that names the run and its code, the work tree."""
     name = experiment.name
     return {
         "run": name,
@@ -244,14 +244,14 @@ def _place(experiment: Experiment, root: Path) -> dict[str, Any]:
     }
 
 
-def _write(prepared: Prepared, experiment: Experiment, short: Shortened, wishes: Wishes) -> None:
-    config = {**short.config, "mtf": _place(experiment, prepared.root)}
+def _write(prepared: Prepared, experiment: Experiment, short: Shortened, options: Options) -> None:
+    config = {**short.config, "mtf": _run_section(experiment, prepared.root)}
     request = {
         "batches": short.batches,
         "val_batches": _VAL_BATCHES,
-        "phases": list(wishes.phases),
-        "stops": wishes.stops,
-        "jobs": wishes.jobs,
+        "phases": list(options.phases),
+        "stops": options.stops,
+        "jobs": options.jobs,
     }
     texts = {
         rundir.CONFIG: rundir.render_yaml(config),
@@ -282,4 +282,4 @@ def _script(experiment: Experiment, folder: Path, root: Path) -> str:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line for line in reversed(lines) if line.strip()), "nothing was said")
+    return next((line for line in reversed(lines) if line.strip()), "no output")

@@ -1,4 +1,4 @@
-"""The Python interface: the same commands as objects, no second implementation."""
+"""The Python interface of mtf: the same commands as objects."""
 
 from mtf.framework.framework import ModelTrainingFramework, ParameterGrid, Run, Submission
 from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult

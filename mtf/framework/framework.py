@@ -1,4 +1,4 @@
-"""`ModelTrainingFramework`: experiments and grid searches from Python, by the same reconciler."""
+"""`ModelTrainingFramework`: experiments and grid searches from Python."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("mtf")
 
 
 class ParameterGrid:
-    """A named grid over dotted paths, as ``kind: grid`` specs have them."""
+    """A named grid over keys of a configuration, like a spec of ``kind: grid``."""
 
     def __init__(
         self, name: str, parameters: Mapping[str, Sequence[Any]] | None = None, **options: Any
@@ -36,8 +36,8 @@ class ParameterGrid:
         """Make a grid.
 
         Args:
-            name: of the grid; its runs go by ``<name>/<timestamp>/<commit>/<member>``.
-            parameters: dotted path to values; the cartesian product is taken.
+            name: of the grid; its runs are called ``<name>/<timestamp>/<commit>/<member>``.
+            parameters: dotted keys and their values; the grid is their cartesian product.
             options: further keys of a grid spec: linked, conditional, sample, exclude, naming...
         """
         self.name = name
@@ -45,12 +45,12 @@ class ParameterGrid:
         self.options = options
 
     def add_parameter(self, path: str, values: Sequence[Any]) -> ParameterGrid:
-        """Add an axis and return the grid."""
+        """Add a key with its values and return the grid."""
         self.parameters[path] = list(values)
         return self
 
     def as_spec(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the grid spec this stands for, over ``base``."""
+        """Return the grid as a spec over a base configuration."""
         return {
             "kind": "grid",
             "name": self.name,
@@ -62,39 +62,39 @@ class ParameterGrid:
 
 @dataclass(frozen=True)
 class Run:
-    """A handle on one run; every answer is read anew."""
+    """A handle on one run; its properties are read from ledger and journal each time."""
 
     project: Project = field(repr=False)
     id: RunId
 
     @property
     def record(self) -> RunRecord:
-        """Return all that is known of the run."""
+        """The run's record, with the newest progress in its journal."""
         return with_journals([find_run(self.project.ledger(), self.id)])[0]
 
     @property
     def state(self) -> str:
-        """Return the run's state, one of ``mtf.core.vocabulary.states.RunState``."""
+        """The run's state, one of ``mtf.core.vocabulary.states.RunState``."""
         return self.record.state
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Return the newest value of each metric."""
+        """The newest value of each metric."""
         return self.record.metrics
 
     def cancel(self) -> None:
-        """End the run for good."""
+        """End the run for good; if it is over already, nothing happens."""
         with sync_lock(self.project, wait_s=60):
             act_on_runs.cancel(self.project, [self.id], publish=True, say=_log.info)
 
     def wait(self, every: float | None = None) -> RunRecord:
-        """Reconcile until the run is over and return its record; ``every`` is in seconds."""
+        """Reconcile every ``every`` seconds until the run is over, and return its record."""
         return Submission(self.project, (self.id,)).wait(every)[0]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A handle on runs that were asked for together."""
+    """A handle on runs that were submitted together."""
 
     project: Project = field(repr=False)
     ids: tuple[RunId, ...]
@@ -104,21 +104,21 @@ class Submission:
         return (Run(self.project, run) for run in self.ids)
 
     def __len__(self) -> int:
-        """Return how many runs there are."""
+        """Return the number of runs."""
         return len(self.ids)
 
     @property
     def records(self) -> list[RunRecord]:
-        """Return all that is known of the runs, in their order."""
+        """The runs' records in their order, with the newest progress in their journals."""
         runs = self.project.ledger().runs
         return with_journals(runs[run] for run in self.ids)
 
     def best(self) -> RunRecord | None:
-        """Return the run with the best value of the monitored metric."""
+        """Return the run with the best monitored value; None before any run has one."""
         return best_run(self.records)
 
     def wait(self, every: float | None = None) -> list[RunRecord]:
-        """Reconcile until the runs are over and return their records; ``every`` is in seconds."""
+        """Reconcile every ``every`` seconds until the runs are over, and return their records."""
         sync_until_over(
             self.project, Options(), publish=True, update=_ignore, every=every, runs=self.ids
         )
@@ -130,35 +130,35 @@ def _ignore(_: list[RunRecord]) -> None:
 
 
 class ModelTrainingFramework:
-    """An experiments repository from Python. What it submits is recorded as `mtf sync` does it."""
+    """An experiments repository; what it submits is recorded in the ledger of `mtf sync`."""
 
     def __init__(self, root: str | Path = ".") -> None:
-        """Open the repository that holds ``root``.
+        """Open the repository that contains ``root``.
 
         Raises:
-            MtfError: it is not a repository with a commit.
+            MtfError: there is no repository, or it has no commit.
         """
         self.project = open_project(Path(root))
 
     def create_experiment(self, config: Mapping[str, Any]) -> Experiment:
-        """Return the validated, resolved experiment of a configuration like a spec's.
+        """Return the experiment of a configuration, validated and with all defaults.
 
         Raises:
-            SpecError: it is wrong; every mistake is said.
+            SpecError: the configuration contains mistakes; the error has all of them.
         """
         return self._resolve({"kind": "experiment", **config}).experiments[0]
 
     def run_experiment(
         self, config: Mapping[str, Any] | Experiment, *, local: bool | None = None
     ) -> Run:
-        """Submit one experiment, pinned to HEAD, unless the same one has been.
+        """Submit one experiment, pinned to HEAD, unless it has been submitted before.
 
         Args:
-            config: like an experiment spec, or what ``create_experiment`` has made of one.
-            local: True runs it here, False on SLURM, None where mtf.yaml says.
+            config: like an experiment spec, or a result of ``create_experiment``.
+            local: True runs it here, False on SLURM, None on the executor in mtf.yaml.
 
         Raises:
-            MtfError: it was not submitted.
+            MtfError: the experiment was not submitted.
         """
         if isinstance(config, Experiment):
             wanted = Desired(config.owner_name, DIRECT, (config,), max_parallel=None, cluster=None)
@@ -173,10 +173,15 @@ class ModelTrainingFramework:
         *,
         local: bool | None = None,
     ) -> Submission:
-        """Submit every member of the grids that has not been.
+        """Submit all members of the grids that have not been submitted before.
+
+        Args:
+            base: the configuration that the grids vary.
+            grids: to submit.
+            local: as in ``run_experiment``.
 
         Raises:
-            MtfError: nothing was submitted.
+            MtfError: not all members were submitted.
         """
         return self._submit([self._resolve(g.as_spec(base)) for g in grids], local=local)
 
@@ -184,7 +189,8 @@ class ModelTrainingFramework:
         """Reconcile the committed experiments once, as ``mtf sync`` does.
 
         Raises:
-            SpecError: some of what is committed is wrong and was left out; all else was done.
+            SpecError: committed specs contain mistakes. They were left out; everything else was
+                done.
         """
         with sync_lock(self.project, wait_s=60):
             report = sync_once(self.project, Options(), publish=True, say=_log.info)
@@ -194,7 +200,7 @@ class ModelTrainingFramework:
             raise SpecError(list(report.problems))
 
     def status(self) -> list[RunRecord]:
-        """Return every run that the ledger knows."""
+        """Return the records of all runs, with the newest progress in their journals."""
         return with_journals(self.project.ledger().runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
@@ -211,7 +217,7 @@ class ModelTrainingFramework:
                 self.project, wanted, executor=executor, publish=True, say=_log.info
             )
         if report.refused:
-            raise MtfError("\n".join(f"{run}: {why}" for run, why in report.refused.items()))
+            raise MtfError("\n".join(f"{run}: {reason}" for run, reason in report.refused.items()))
         runs = self.project.ledger().runs.values()
         newest = {r.key: r.run for r in sorted(runs, key=lambda r: r.claimed_at) if r.key in keys}
         return Submission(self.project, tuple(sorted(newest.values())))

@@ -1,4 +1,4 @@
-"""`ConfigValidator`: what `mtf validate` says of a spec, for a configuration from Python."""
+"""`ConfigValidator`: validates a configuration from Python as `mtf validate` does a spec."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What is wrong with a configuration, and what is hardly meant."""
+    """The errors and warnings of a configuration."""
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
     @property
     def is_valid(self) -> bool:
-        """Return whether it may be run; warnings stop nothing."""
+        """True if there is no error; a configuration with warnings can be run."""
         return not self.errors
 
 
 @dataclass(frozen=True)
 class ResourceCheck:
-    """What a configuration asks of the cluster, and what that cannot give it."""
+    """The resources that a configuration asks for, and those that the cluster cannot give."""
 
-    resources: tuple[Resources, ...]  # the different ones of its runs
+    resources: tuple[Resources, ...]  # each combination that one of its runs asks for
     problems: tuple[Problem, ...]
-    source: str | None  # who says what the cluster has; None: nothing is known, nothing was checked
+    source: str | None  # where the cluster is described; None: unknown, so nothing was checked
 
     @property
     def is_feasible(self) -> bool:
-        """Return whether nothing is known that stands against it."""
+        """True if no problem is an error."""
         return not any(problem.is_error for problem in self.problems)
 
 
 class ConfigValidator:
-    """Checks configurations as `mtf validate` checks committed specs: experiments and grids."""
+    """Validates configurations of experiments and grids as `mtf validate` does specs."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        """Take the settings whose defaults and policies count; none: mtf's own."""
+        """Take the settings whose defaults and policies apply; by default mtf's own."""
         self._settings = settings or Settings()
 
     def validate_config(self, config: Mapping[str, Any]) -> ValidationResult:
-        """Return every error and warning; places are those in the configuration as JSON."""
+        """Return all errors and warnings, with lines of the configuration as indented JSON."""
         loaded = self._load(config)
         found = [*loaded.problems, *(p for one in loaded.desired for p in warnings(one))]
         return ValidationResult(
@@ -63,7 +63,7 @@ class ConfigValidator:
         )
 
     def check_resource_requirements(self, config: Mapping[str, Any]) -> ResourceCheck:
-        """Hold what a configuration asks for against the cluster, and ask SLURM where it is."""
+        """Compare the resources of a configuration with the cluster; ask SLURM if it is here."""
         desired = self._load(config).desired
         facts = known_facts(self._settings, live=True)
         found = [p for one in desired for p in unmet(one, facts)] if facts is not None else []

@@ -1,7 +1,7 @@
-"""Which specs a change may touch, told from their bytes: the others need not be parsed.
+"""Finds the specs that a change may affect by searching their text, so that no other is parsed.
 
-Text is searched, not understood, so that a file is rather taken for touched than overlooked: one
-that holds an escape (a backslash) always is, since a name may stand there in disguise.
+A file counts as affected when in doubt. One that contains a backslash always does: an escape
+sequence may hide a name.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
 def touched(
     before: Mapping[str, bytes], after: Mapping[str, bytes], marks: Collection[bytes] = ()
 ) -> set[str]:
-    """Return the specs that may ask for something else: changed, or built on what has changed.
+    """Return the specs that may resolve differently: changed, or built on a changed one.
 
-    Those that hold one of the ``marks`` are among them: what they name elsewhere may have changed.
+    Specs that contain one of the ``marks`` are included: files they refer to may have changed.
     """
     same = {p: text for p, text in after.items() if is_spec(p) and before.get(p) == text}
-    differing = {p for p in (*before, *after) if is_spec(p) and p not in same}
-    found = differing | {p for p, text in same.items() if any(mark in text for mark in marks)}
-    wave = set(found)
-    while wave:
-        names = {posixpath.basename(path) for path in wave}
-        wave = {p for p in mentioning(names, same) if p not in found}
-        found |= wave
+    changed = {p for p in (*before, *after) if is_spec(p) and p not in same}
+    found = changed | {p for p, text in same.items() if any(mark in text for mark in marks)}
+    newest = set(found)
+    while newest:
+        names = {posixpath.basename(path) for path in newest}
+        newest = {p for p in mentioning(names, same) if p not in found}
+        found |= newest
     return found
 
 
 def also_needed(before: Loaded, after: Loaded, texts: Mapping[str, bytes]) -> set[str]:
-    """Return the specs whose names matter to those that were loaded.
+    """Return the specs that must be loaded as well to check those that were.
 
-    Their name is the same, ``init_from`` of a loaded one asks for them, or their own may ask for
-    a spec that is gone.
+    They have the same name, a loaded spec names them in ``init_from``, or their own ``init_from``
+    may name a spec that is gone.
     """
     asked = {name_of(name) for one in after.desired for name in one.named_at}
     asking = {path: text for path, text in texts.items() if b"init_from" in text}
@@ -59,14 +59,15 @@ def defining(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
 def mentioning(
     names: Collection[str], texts: Mapping[str, bytes], *, before: str = r"(?<![A-Za-z0-9_.-])"
 ) -> set[str]:
-    """Return the files where one of the names may stand, as a whole, after what is ``before``."""
+    """Return the files that may contain one of the names as a whole word, after ``before``."""
     if not names or not texts:
         return set()
     if not all(map(_PLAIN.fullmatch, names)):
         return set(texts)
     either = "|".join(map(re.escape, sorted(names)))
     wanted = re.compile(rf"{before}(?:{either})(?![A-Za-z0-9_-]|\.[A-Za-z0-9])".encode())
-    raw = [name.encode() for name in names] if len(names) < 20 else [b""]  # far quicker to find
+    # a plain search rules most files out far faster than the pattern does
+    raw = [name.encode() for name in names] if len(names) < 20 else [b""]
     return {
         path
         for path, text in texts.items()

@@ -1,4 +1,4 @@
-"""What is known of the cluster here, and what that and good sense say of specs before they run."""
+"""Checks specs against the partitions and limits of the cluster, and asks SLURM about them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
-    """Return what SLURM says now, where it is asked and answers, else what is written down.
+    """Return what SLURM says of the cluster, or what mtf.yaml says if SLURM does not answer.
 
-    None: nothing is known, or nothing goes to a cluster.
+    None if nothing is known, or if runs go to the local executor. ``live``: ask SLURM.
     """
     if settings.executor == "local":
         return None
@@ -36,14 +36,14 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
 
                 return read_facts()
         except ExecutorUnavailableError:
-            pass  # what is written down is the second best
+            pass  # mtf.yaml is the second best source
     return settings.cluster.facts()
 
 
 def remarks(
     specs: Iterable[Desired], settings: Settings, facts: ClusterFacts | None
 ) -> Iterator[Problem]:
-    """Yield what is hardly meant in specs, and what the cluster cannot give them."""
+    """Yield what is probably unintended in specs, and what the cluster cannot give them."""
     for one in specs:
         yield from warnings(one)
         if facts is not None and _is_here(one, settings):
@@ -51,9 +51,9 @@ def remarks(
 
 
 def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem]:
-    """Yield what SLURM itself says it would refuse, asked once for each shape of resources.
+    """Yield a problem for each spec that SLURM says it would refuse.
 
-    Nothing, where this host has no SLURM or it does not answer now.
+    Each shape of resources is asked for once. Nothing is yielded if SLURM does not answer here.
     """
     from mtf.executor.slurm.programs import answers
 

@@ -1,4 +1,4 @@
-"""JSON Schemas beside the specs: files that editors read, and the line that points to them."""
+"""JSON Schemas for editors, and the modeline in a spec that points to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SPEC, SETTINGS = f"{FOLDER}/spec.schema.json", f"{FOLDER}/settings.schema.json"
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """Return the schema of a ``spec`` or of the ``settings``."""
+    """Return the JSON Schema of a ``spec`` or of the ``settings``."""
     from mtf.spec.schema.json_schema import settings_schema, spec_schema
 
     return spec_schema() if kind == "spec" else settings_schema()
 
 
 def write(root: Path) -> list[str]:
-    """Write both schemas below a repository's root; return the paths that have changed.
+    """Write both schemas below a repository's root; return the paths that changed.
 
     Raises:
         MtfError: the folder cannot be written.
@@ -39,7 +39,7 @@ def write(root: Path) -> list[str]:
 
 
 def modeline(path: str) -> str:
-    """Return the first line of a YAML file at ``path`` in the repository.
+    """Return the first line for a YAML file at ``path`` in the repository.
 
     Source: yaml-language-server, "Using inlined schema".
     """

@@ -1,4 +1,4 @@
-"""An experiments repository opened for a command: settings, tracked commit, ledger, run root."""
+"""`Project`: an experiments repository opened for a command, with settings, ledger and run root."""
 
 from __future__ import annotations
 
@@ -18,66 +18,65 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.spec.schema.settings import Settings
 
-CLUSTER = "MTF_CLUSTER"  # which cluster is served, for a clone that several share
+CLUSTER = "MTF_CLUSTER"  # the cluster to serve, for a clone that several clusters share
 _CLUSTER_KEY = "mtf.cluster"  # the same, in the git configuration of a clone
 
 
 @dataclass(frozen=True)
 class Project:
-    """What every command that acts on runs starts from."""
+    """An opened experiments repository."""
 
     repo: GitRepo
-    settings: Settings  # as they are on the cluster that this clone serves
+    settings: Settings  # those for the cluster that this clone serves
     remote: str | None
-    serves: str | None = None  # the cluster, where the clone says another than the settings
+    serves: str | None = None  # the cluster, if this clone names one
 
     @cached_property
     def runs_root(self) -> Path:
-        """Return the folder of all runs, the same from every work tree of the clone."""
+        """The folder of all runs, the same from every work tree of the clone."""
         root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
         main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
         return root if root.is_absolute() else (main or self.repo.root) / root
 
     @property
     def folder(self) -> Path:
-        """Return the folder of what mtf keeps for this clone alone; ``mtf sync`` makes it."""
+        """The folder for what mtf keeps for this clone alone; ``mtf sync`` makes it."""
         return self.repo.common_dir / "mtf"
 
-    def settings_at(self, commit: CommitId) -> Settings:
-        """Return the settings at a commit, as they are on the cluster served here.
+    def at(self, commit: CommitId) -> Project:
+        """Return the project with the settings of a commit; the tracked branch stays.
 
         Raises:
-            SpecError: they hold mistakes.
+            SpecError: the settings contain mistakes.
         """
-        return self.serving(settings_at(self.repo, commit))
+        return self.with_settings(self.serving(settings_at(self.repo, commit)))
 
     def serving(self, settings: Settings) -> Settings:
-        """Return committed settings as they are on the cluster served here."""
+        """Return committed settings with those of the cluster served here merged in."""
         return settings.serving(self.serves or settings.cluster.name)
 
     def with_settings(self, settings: Settings) -> Project:
-        """Return the project with the settings of another commit; the tracked branch stays."""
+        """Return the project with other settings; the tracked branch stays."""
         return replace(self, settings=settings.model_copy(update={"branch": self.settings.branch}))
 
     def store(self, *, publish: bool = True) -> LedgerStore:
-        """Return the ledger's store."""
+        """Return the store of the ledger; without ``publish`` it never pushes."""
         return LedgerStore(self.repo, self.remote, publish=publish)
 
     def ledger(self) -> Ledger:
-        """Return the newest ledger that this clone knows, without asking the remote."""
+        """Return the newest ledger in this clone, without asking the remote."""
         with self.repo.reading():
             return self.store().read(self._newest_ledger_ref())
 
     def fetched_ledger(self) -> Ledger | None:
-        """Return the same, None if the remote may have a ledger that was never fetched."""
+        """Return that ledger; None if the remote may have one that was never fetched."""
         ledger = self.ledger()
         return None if ledger.tip is None and self.remote is not None else ledger
 
     def whole_ledger(self) -> Ledger:
-        """Return the same, compared with its history since this clone has last found it whole.
+        """Return that ledger, checked against its history since the last check in this clone.
 
-        A clone that has never synced has not: it takes the ledger as it is, for all of the history
-        would have to be read.
+        A clone that has never synced takes the ledger as it is: it would have to read all history.
         """
         with self.repo.reading():
             if self.repo.find_commit(SEEN_REF) is None:
@@ -85,21 +84,21 @@ class Project:
             return self.store().read_whole(self._newest_ledger_ref())
 
     def proven_ledger(self) -> Ledger:
-        """Return the same, compared with all of its history."""
+        """Return that ledger, checked against all of its history."""
         with self.repo.reading():
             return self.store().read_whole(self._newest_ledger_ref(), since_beginning=True)
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)
-        there = f"refs/remotes/{self.remote}/mtf/ledger"
-        theirs = self.repo.find_commit(there) if self.remote else None
+        remote_ref = f"refs/remotes/{self.remote}/mtf/ledger"
+        theirs = self.repo.find_commit(remote_ref) if self.remote else None
         if theirs is None or ours == theirs:
             return LEDGER_REF
         behind = ours is None or self.repo.is_ancestor(ours, theirs)
-        return there if behind else LEDGER_REF
+        return remote_ref if behind else LEDGER_REF
 
     def tracked(self, store: LedgerStore | None = None) -> CommitId:
-        """Return the tip of the tracked branch: the remote's, asked now, when ``store`` is given.
+        """Return the tip of the tracked branch; with a ``store``, as fetched from the remote now.
 
         Raises:
             RepositoryError: there is no such branch, or the remote cannot be reached.
@@ -112,32 +111,32 @@ class Project:
         if found is not None:
             return found
         current = self.repo.current_branch()
-        here = f"the checked-out branch is {current}" if current else "HEAD is detached"
+        checked_out = f"the checked-out branch is {current}" if current else "HEAD is detached"
         raise RepositoryError(
-            f"the tracked branch {branch!r} does not exist ({here})."
+            f"the tracked branch {branch!r} does not exist ({checked_out})."
             f" Create it, or set `branch:` in {SETTINGS} and commit that"
         )
 
 
 def open_project(folder: Path) -> Project:
-    """Open the repository that holds ``folder``.
+    """Open the repository that contains ``folder``.
 
     Raises:
-        RepositoryError: no repository, no commit, no such remote.
-        SpecError: mtf.yaml is wrong.
+        RepositoryError: there is no repository or no commit, or its remote does not exist.
+        SpecError: mtf.yaml contains mistakes.
     """
     return project_in(GitRepo(folder))
 
 
 def project_in(repo: GitRepo) -> Project:
-    """Return what commands start from in a repository.
+    """Return the project of an opened repository.
 
-    Where the settings say which branch to track, they are read from HEAD; what they say of runs is
-    read again from the tracked commit.
+    The settings at HEAD say which branch to track. Commands that submit runs use the settings of
+    the tracked commit for everything else.
 
     Raises:
-        RepositoryError: no commit, no such remote.
-        SpecError: mtf.yaml is wrong.
+        RepositoryError: the repository has no commit, or its remote does not exist.
+        SpecError: mtf.yaml contains mistakes.
     """
     with repo.reading():
         settings = settings_at(repo, repo.commit("HEAD"))
@@ -146,8 +145,8 @@ def project_in(repo: GitRepo) -> Project:
     known = settings.known_clusters
     if serves is not None and known is not None and serves not in known:
         raise RepositoryError(
-            f"{CLUSTER} (or git config {_CLUSTER_KEY}) says that this clone serves cluster"
-            f" {serves!r}, which {SETTINGS} does not know: {', '.join(sorted(known))}"
+            f"{CLUSTER} (or git config {_CLUSTER_KEY}): {SETTINGS} has no cluster {serves!r}."
+            f" It has: {', '.join(sorted(known))}"
         )
     if remote is not None and url is None:
         if "remote" in settings.model_fields_set:
@@ -160,10 +159,10 @@ def project_in(repo: GitRepo) -> Project:
 
 
 def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str | None]:
-    """Return which cluster this clone serves, where it says so, and the remote's URL.
+    """Return the cluster that this clone is configured to serve, if any, and the remote's URL.
 
     Raises:
-        RepositoryError: the cluster's name cannot be one.
+        RepositoryError: the name of the cluster is not valid.
     """
     from mtf.spec.schema.text_types import name_problem
 

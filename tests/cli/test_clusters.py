@@ -74,6 +74,6 @@ def test_clusters_that_the_settings_do_not_know_are_told(
     said = mtf(lab.path, "validate", code=1).stdout
     assert "experiments/b.yaml:8:10: cluster: mtf.yaml knows no 'bog'. Did you mean 'big'?" in said
     monkeypatch.setenv("MTF_CLUSTER", "bog")
-    assert "does not know: big, default" in mtf(lab.path, "status", code=1).stderr
+    assert "It has: big, default" in mtf(lab.path, "status", code=1).stderr
     monkeypatch.setenv("MTF_CLUSTER", "-x")
     assert "must begin with a letter or digit" in mtf(lab.path, "status", code=1).stderr

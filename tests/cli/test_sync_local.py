@@ -143,7 +143,10 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
 
     # a class of ends is run again with other resources, and nothing else is
     assert "name a RUN" in mtf(lab.path, "retry", code=64).stderr
-    assert "no such run" in mtf(lab.path, "retry", "--where", "cause=host-oom", code=1).stderr
+    assert (
+        "no run with cause=host-oom"
+        in mtf(lab.path, "retry", "--where", "cause=host-oom", code=1).stderr
+    )
     mtf(lab.path, "retry", "--where", "cause=code-error", "--set", "slurm.mem=3G")
     changed = runs(lab)["broken"]
     assert [a["changes"] for a in changed["attempts"]] == [{}, {"slurm.mem": "3G"}]
@@ -273,7 +276,7 @@ def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) 
     done = mtf(tmp_path / "other", "sync")
     assert "are reconciled there" in done.stderr
     assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == before
-    assert "go there" in mtf(tmp_path / "other", "cancel", "endless", code=1).stderr
+    assert "Run the command there" in mtf(tmp_path / "other", "cancel", "endless", code=1).stderr
     mtf(lab.path, "cancel", "endless")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf.commands import verify_resume
-from mtf.commands.verify_resume import Wishes, shortened
+from mtf.commands.verify_resume import Options, shortened
 from mtf.report.proofs import Proved, table_of, verdict_text
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify.__main__ import REQUEST
@@ -130,21 +130,21 @@ def test_a_training_that_is_not_exact_exits_with_1_and_names_cause_and_cure(
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
-        (("alnoe",), "no such file, experiment or grid here. Did you mean 'alone'?"),
+        (("alnoe",), "no such spec, experiment or grid. Did you mean 'alone'?"),
         (("search", "--member", "lr=0.1"), "--member lr=0.1: no such member"),
-        (("alone", "--member", "x"), "without members"),
+        (("alone", "--member", "x"), "is a single experiment, not a grid"),
         (("alone", "--phases", "EPOCH"), "--phases: EPOCH is not a phase. Use INIT, "),
         (("README",), "README is not a spec"),
     ],
 )
-def test_a_word_that_means_nothing_is_a_usage_error(
-    args: tuple[str, ...], said: str, tmp_path: Path
+def test_a_name_of_nothing_is_a_usage_error(
+    args: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     files = {"README": "", "experiments/alone.yaml": SPEC, "experiments/search.yaml": GRID}
     repo = make_repo(tmp_path / "lab", files)
-    assert said in mtf(repo.path, "verify-resume", *args, code=64).stderr
+    assert message in mtf(repo.path, "verify-resume", *args, code=64).stderr
 
 
 def test_a_spec_with_mistakes_is_told_where_they_are(tmp_path: Path) -> None:
@@ -158,13 +158,13 @@ def test_a_grid_is_verified_by_its_first_member_or_the_named_one(tmp_path: Path)
     files = {"experiments/alone.yaml": SPEC, "experiments/search.yaml": GRID}
     repo = make_repo(tmp_path / "lab", files)
     for member, lr in ((None, "0.001"), ("optimizer.lr=0.01", "0.01")):
-        prepared = verify_resume.prepare(repo.path, "search", Wishes(member=member))
+        prepared = verify_resume.prepare(repo.path, "search", Options(member=member))
         assert f"lr: {lr}" in (prepared.folder / "config.yaml").read_text()
         verify_resume.remove(prepared)
 
 
 def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
-    short = shortened(CONFIG, Wishes(workers=0))
+    short = shortened(CONFIG, Options(workers=0))
     assert short.config["training"]["max_epochs"] == 2
     assert short.batches == 15, "four windows of four, the last one smaller"
     assert short.config["checkpoint"]["monitor"] == "val_loss"
@@ -181,7 +181,7 @@ def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
 def test_the_command_and_the_trainer_agree_on_phases_and_request(tmp_path: Path) -> None:
     assert tuple(p for p in Phase if p is not Phase.TRAINING_COMPLETE) == verify_resume.PHASES
     repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": SPEC})
-    prepared = verify_resume.prepare(repo.path, "alone", Wishes(phases=("INIT",), stops=3))
+    prepared = verify_resume.prepare(repo.path, "alone", Options(phases=("INIT",), stops=3))
     request = VerifyRequest.read(prepared.folder / REQUEST)
     assert (request.phases, request.stops, request.batches) == (("INIT",), 3, 4)
     verify_resume.remove(prepared)
