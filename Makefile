@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# `make demo` and `make test` work on a fresh machine: both set up .venv first.
 PYTHON ?= python3
 EXECUTOR ?= local
 BIN := .venv/bin
@@ -6,21 +6,22 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =  # whoever has set it: compiling mtf again takes longer than most commands
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint docs bench clean
 help:
-	@echo "make demo              set up, then the main job: commit a grid, sync, train, read the results"
+	@echo "make demo              commit a grid, sync, train, read the results"
 	@echo "make demo EXECUTOR=slurm   the same on the cluster whose sbatch answers here"
-	@echo "make test              set up, then all tests, those on a private SLURM included"
+	@echo "make test              all tests, those on a private SLURM included"
 	@echo "make lint              ruff, mypy, import layers, dead code, commit messages, the CI files"
+	@echo "make docs              the documentation, into docs/_build/html"
 	@echo "make bench             the figures of benchmarks/"
 
 setup: $(READY)
 
-# The constraints pin every version; pyproject.toml keeps honest ranges.
+# The constraints pin every version; pyproject.toml holds the ranges that mtf works with.
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mtf needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,hydra,test]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,hydra,test,docs]'
 	$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch"); assert v.split("+")[0] == "2.13.0", f"torch {v} instead of the pinned one"'
 	@touch $(READY)
 
@@ -40,9 +41,13 @@ lint: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci templates/ci/*.yml
 
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
