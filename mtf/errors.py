@@ -1,4 +1,4 @@
-"""Error types for people, and the exit codes they end in. Only ``mtf.cli`` catches ``MtfError``."""
+"""Error types, problems of specs, and exit codes. Only ``mtf.cli`` catches ``MtfError``."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 1
 EXIT_CHANGES = 2  # `plan --detailed-exitcode` only
-EXIT_PARTIAL = 3  # `sync` did a part of its plan
-EXIT_LOCKED = 4  # somebody else holds the lock
-EXIT_USAGE = 64  # click would say 2, which `--detailed-exitcode` needs
+EXIT_PARTIAL = 3  # `sync` carried out only a part of its plan
+EXIT_LOCKED = 4  # another process holds the lock
+EXIT_USAGE = 64  # click's own code, 2, is used by `--detailed-exitcode`
 
-_READABLE = 100  # problems of one file: nobody reads more
+_MOST_PROBLEMS = 100  # listed of one file
 
 
 class MtfError(Exception):
-    """What was wrong, where, and what to do about it, in one message."""
+    """An error whose message says what is wrong, where, and what to do about it."""
 
     exit_code = EXIT_ERROR
 
 
 class TrainingError(MtfError):
-    """A training that had begun has come to a bad end."""
+    """A training failed after it had begun."""
 
 
 class UsageError(MtfError):
-    """The command line says something that no command can do."""
+    """The command line is wrong."""
 
     exit_code = EXIT_USAGE
 
@@ -42,71 +42,72 @@ class LockedError(MtfError):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake in a committed file. ``line`` and ``column`` count from 1."""
+    """One problem in a spec or in the settings. ``line`` and ``column`` count from 1."""
 
     path: str
     line: int
     column: int
     message: str
-    severity: Literal["error", "warning"] = "error"  # a warning stops nothing
-    rule: str = ""  # the policy of mtf.yaml that it breaks, if it is that
+    severity: Literal["error", "warning"] = "error"  # a warning does not stop a command
+    rule: str = ""  # the policy of mtf.yaml that is violated, if any
 
     @property
     def is_error(self) -> bool:
-        """Return whether nothing may be run before it is mended."""
+        """Return True if no run may start before the problem is fixed."""
         return self.severity == "error"
 
     def __str__(self) -> str:
-        """Return ``path:line:column: message``, with what kind it is where that matters."""
+        """Return ``path:line:column: message``, with the severity of a warning and the rule."""
         kind = "" if self.is_error else "warning: "
         rule = f" [{self.rule}]" if self.rule else ""
         return f"{self.path}:{self.line}:{self.column}: {kind}{self.message}{rule}"
 
 
-def foremost(problems: Iterable[Problem]) -> list[Problem]:
-    """Return what a person is to be told: of a file with very many problems the first ones.
+def abridged(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems without those that make the list of a file too long.
 
-    Errors go before warnings there; the last one says how many more there are.
+    Of a file with very many problems, errors are kept before warnings, and a last problem says how
+    many more there are.
     """
     by_file: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_file[problem.path].append(problem)
-    return [problem for of_file in by_file.values() for problem in _first(of_file)]
+    return [problem for found in by_file.values() for problem in _abridged_file(found)]
 
 
-def _first(of_file: list[Problem]) -> list[Problem]:
-    by_weight = sorted(of_file, key=lambda p: not p.is_error)
-    if len(by_weight) <= _READABLE:
-        return of_file
-    more = len(by_weight) - _READABLE
+def _abridged_file(problems: list[Problem]) -> list[Problem]:
+    errors_first = sorted(problems, key=lambda p: not p.is_error)
+    if len(errors_first) <= _MOST_PROBLEMS:
+        return problems
+    more = len(errors_first) - _MOST_PROBLEMS
     rest = f"and {more:,} more in this file: mtf validate --format json lists them all"
-    shown = sorted(by_weight[:_READABLE])
-    return [*shown, replace(by_weight[_READABLE], message=rest, rule="")]
+    listed = sorted(errors_first[:_MOST_PROBLEMS])
+    return [*listed, replace(errors_first[_MOST_PROBLEMS], message=rest, rule="")]
 
 
 class SpecError(MtfError):
-    """A spec or the settings hold mistakes: all of them, in file order."""
+    """A spec or the settings are wrong; the message lists all problems in file order."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems))
-        super().__init__("\n".join(map(str, foremost(self.problems))))
+        super().__init__("\n".join(map(str, abridged(self.problems))))
 
 
 class RepositoryError(MtfError):
-    """The git repository or its remote is not in a state that mtf can work with."""
+    """The git repository or its remote is in a state that mtf cannot work with."""
 
 
 class ExecutorUnavailableError(MtfError):
-    """The executor cannot be read now: its jobs are Unknown, never missing."""
+    """The executor cannot be reached now: its jobs are Unknown, never missing."""
 
 
 class QueueFullError(ExecutorUnavailableError):
-    """A limit of jobs in the queue lets no more in now; fewer of them might still fit."""
+    """A limit of the queue allows no more jobs now; fewer jobs might still fit."""
 
 
 class SubmissionRefusedError(MtfError):
-    """The executor refused a submission for good; ``str()`` is its own text."""
+    """The executor refused a submission for good; the message is its own text."""
 
 
 class SubmissionUncertainError(MtfError):
-    """The executor gave no clear answer: look the token up, the jobs may exist."""
+    """The executor gave no clear answer: the jobs may exist, look their token up."""

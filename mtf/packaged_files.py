@@ -1,4 +1,4 @@
-"""The one place that finds packaged data: `templates/`, `hooks/` and `experiments/`."""
+"""Finds the data files that come with mtf: `templates/`, `hooks/` and `experiments/`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ _PACKAGE = Path(__file__).parent
 
 
 def data_dir(name: str) -> Path:
-    """Return a folder of packaged data: in a wheel under `mtf/_data`, else beside the package."""
-    packed = _PACKAGE / "_data" / name
-    return packed if packed.is_dir() else _PACKAGE.parent / name
+    """Return a folder of data files: `mtf/_data/NAME` in a wheel, else next to the package."""
+    in_wheel = _PACKAGE / "_data" / name
+    return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / name

@@ -1,4 +1,4 @@
-"""The one subprocess call: argument tuples, never a shell, always a time limit."""
+"""Runs programs: tuples of arguments, never through a shell, always with a time limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DYING_S = 10.0  # a killed process ends what it asked of the kernel first
+_DYING_S = 10.0  # time for killed processes to finish their system calls
 
 
 class ProgramMissingError(MtfError):
@@ -25,12 +25,12 @@ class ProgramMissingError(MtfError):
 
 
 class ProgramTimeoutError(MtfError):
-    """The program did not end within its time limit; what it did is not known."""
+    """The program did not end within its time limit; what it has done is unknown."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """How a program ended and what it printed."""
+    """The exit code of a program and what it printed."""
 
     code: int
     stdout: str
@@ -48,8 +48,8 @@ def run(
     """Run a program to its end.
 
     Raises:
-        ProgramMissingError: it is not installed.
-        ProgramTimeoutError: it was killed after ``timeout_s`` seconds.
+        ProgramMissingError: the program is not installed.
+        ProgramTimeoutError: the program was killed after ``timeout_s`` seconds.
     """
     try:
         done = subprocess.run(
@@ -71,27 +71,27 @@ def lines(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[str]:
-    """Yield a program's lines as it prints them; its standard error is appended to ``log``.
+    """Yield the lines of a program as it prints them; append its standard error to ``log``.
 
-    When the iteration is over, or given up, the program and all that it has started are gone.
+    When the iterator ends or is closed, the program and all processes that it started are killed.
 
     Raises:
-        ProgramMissingError: it is not installed.
-        ProgramTimeoutError: it was killed after ``silence_s`` seconds without a line.
+        ProgramMissingError: the program is not installed.
+        ProgramTimeoutError: the program was killed after ``silence_s`` seconds without output.
     """
-    with _mortal(args, log, env, cwd) as stream:
+    with _killed_at_exit(args, log, env, cwd) as stream:
         yield from _lines_of(stream, args[0], silence_s)
 
 
 @contextmanager
-def _mortal(
+def _killed_at_exit(
     args: Sequence[str], log: Path, env: Mapping[str, str] | None, cwd: Path | None
 ) -> Iterator[IO[bytes]]:
-    """Yield a program's output; with the block, the program and all that it has started end."""
-    # an interrupt before the program is known here would leave nobody to end it
+    """Start a program and yield its output; kill it and all that it started at the end."""
+    # an interrupt right after the start would leave the program running
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
-        child, alive = _started(args, log, env, cwd, mask)
+        child, alive = _start(args, log, env, cwd, mask)
         assert child.stdout is not None
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -107,16 +107,16 @@ def _mortal(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _started(
+def _start(
     args: Sequence[str],
     log: Path,
     env: Mapping[str, str] | None,
     cwd: Path | None,
     mask: Iterable[int],
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Return a program in a session of its own, with that mask of signals, and a pipe to it.
+    """Start a program in a session of its own, with a signal mask; return it and a pipe.
 
-    The pipe ends when the program and all that it has started have ended.
+    The pipe reaches its end when the program and all processes that it started have ended.
     """
     alive, held = os.pipe()
     try:
@@ -141,7 +141,7 @@ def _lines_of(stream: IO[bytes], name: str, silence_s: float) -> Iterator[str]:
             return
         *whole, left = (left + piece).split(b"\n")
         yield from (line.decode(errors="replace") for line in whole)
-    raise ProgramTimeoutError(f"{name} said nothing for {silence_s:g} s")
+    raise ProgramTimeoutError(f"{name} printed nothing for {silence_s:g} s")
 
 
 def start_detached(
@@ -155,12 +155,11 @@ def start_detached(
 ) -> int:
     """Start a program in a session of its own and return its pid.
 
-    Its output is appended to ``log``, and its standard error to ``errors`` where that is given. It
-    gets no other open files of the caller than ``pass_fds``, and outlives the caller and its
-    terminal.
+    Its output is appended to ``log``, and its standard error to ``errors`` if given. Of the open
+    files of the caller it inherits ``pass_fds`` only. It outlives the caller and its terminal.
 
     Raises:
-        OSError: it did not start, and will not.
+        OSError: the program could not be started.
     """
     reap_detached()
     with log.open("ab") as out, (errors or log).open("ab") as err:
@@ -168,16 +167,16 @@ def start_detached(
             list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd,
             start_new_session=True, close_fds=True, pass_fds=pass_fds,
         )  # fmt: skip
-    child.returncode = 0  # we do not wait for it: no warning when the handle goes
+    child.returncode = 0  # we do not wait for it: no warning when the handle is deleted
     _detached.append(child.pid)
     return child.pid
 
 
-_detached: list[int] = []  # children that may have ended unnoticed: each would stay a zombie
+_detached: list[int] = []  # pids of children that become zombies when they end
 
 
 def reap_detached() -> None:
-    """Let detached programs that have ended go, which are zombies until then."""
+    """Reap the detached programs that have ended, which are zombies until then."""
     for pid in tuple(_detached):
         try:
             ended = os.waitpid(pid, os.WNOHANG)[0] == pid

@@ -1,8 +1,8 @@
-"""The one owner of paths and files in a run folder: names, claims and the journal.
+"""Run folders: the paths in them, claims, the journal, configurations, and atomic file writes.
 
-Both sides use it: ``mtf sync`` writes down, once for all the jobs of a request, what each is to
-run, and reads the journals; a job makes and claims its run's folder and appends to the journal. A
-run folder mirrors the run id under the run root.
+Both sides use it. ``mtf sync`` writes the configurations of all jobs of a request, and reads the
+journals. A job makes and claims the folder of its run, and appends to the journal. The path of a
+run folder below the run root is the run id.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ LATEST = "latest.ckpt"
 BEST = "best.ckpt"
 CLAIMS = ".claims"
 JOBS = ".jobs"
-CONFIGS = "configs.jsonl"  # of a job request: the configuration of each of its runs, a line each
+CONFIGS = "configs.jsonl"  # of a job request: one line with the configuration of each run
 SCRIPT = "job.sbatch"  # of a job request
 CODE = ".code"
-FENCED = "fenced"  # holder of a claim that no job may have any more
+FENCED = "fenced"  # holds a claim that no job may get any more
 
 
 def run_dir(root: Path, run: RunId) -> Path:
@@ -44,27 +44,27 @@ def run_dir(root: Path, run: RunId) -> Path:
 
 
 def root_of(folder: Path, run: RunId) -> Path:
-    """Return the run root that a run's folder lies in."""
+    """Return the run root that the folder of a run is in."""
     return folder.parents[run.count("/")]
 
 
 def submission_dir(root: Path, submission: SubmissionId) -> Path:
-    """Return the folder of a submission (for a single experiment, the run's own)."""
+    """Return the folder of a submission; for a single experiment, that of its run."""
     return root.joinpath(*submission.split("/"))
 
 
 def job_dir(root: Path, submission: SubmissionId, token: Token) -> Path:
-    """Return the folder of one job request: its script, its runs' configurations, its output."""
+    """Return the folder of a job request: its script, configurations and output."""
     return submission_dir(root, submission) / JOBS / token
 
 
 def code_dir(root: Path, commit: CommitId) -> Path:
-    """Return the read-only checkout that all runs pinned to ``commit`` share."""
+    """Return the read-only checkout of a commit, which all runs pinned to it share."""
     return root / CODE / commit
 
 
 def code_manifest(root: Path, commit: CommitId) -> Path:
-    """Return the manifest beside the checkout that proves its content (see ``git_tree_ids``)."""
+    """Return the manifest that proves the content of the checkout (see ``git_tree_ids``)."""
     return root / CODE / f"{commit}.json"
 
 
@@ -72,29 +72,29 @@ def code_manifest(root: Path, commit: CommitId) -> Path:
 
 
 def claim(folder: Path, token: Token, holder: str) -> str:
-    """Claim a run folder for the attempt ``token`` and return who holds it now.
+    """Claim a run folder for the attempt ``token`` and return the holder of the claim.
 
-    The first caller wins, for ever: it gets its own ``holder`` back, and so does the same job
-    when it is requeued; everybody else gets the winner's. The reconciler claims with ``FENCED``
-    before it gives an attempt up, so that a job of that attempt which wakes up late finds the
-    folder taken. Exclusive by link(2), which is atomic on NFS too.
+    The first caller wins for ever: it gets its own ``holder`` back, also when the same job is
+    requeued; all others get the winner's. Before the reconciler gives an attempt up, it claims the
+    folder with ``FENCED``, so that a job of that attempt which starts late finds the folder taken.
+    The claim is exclusive by link(2), which is atomic on NFS too.
 
     Raises:
         OSError: the folder cannot be written.
     """
     path = folder / CLAIMS / token
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = beside(path)
+    mine = temporary_path(path)
     write_durably(mine, holder.encode())
-    # taken; not found: the one that has taken it was faster, and has swept ours away
+    # exists: another claim is in place; not found: its holder has removed our temporary file
     with suppress(FileExistsError, FileNotFoundError):
         os.link(mine, path)
-    sweep(path)
+    remove_temporary_files(path)
     return path.read_text(encoding="utf-8")
 
 
 def claim_holder(folder: Path, token: Token) -> str | None:
-    """Return who holds a run folder for an attempt, None while nobody does.
+    """Return the holder of the claim of an attempt, None if there is no claim.
 
     Raises:
         OSError: the folder cannot be read.
@@ -109,9 +109,9 @@ def claim_holder(folder: Path, token: Token) -> str | None:
 
 
 def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
-    """Append one event durably; ``journal_reader`` in ``mtf.core.planner`` lists the events.
+    """Append an event durably; ``mtf.core.planner.journal_reader`` lists the events.
 
-    One ``write`` of one line to a file opened for appending: a torn line costs that line only.
+    Each event is one ``write`` of one line in append mode, so a torn line costs that line only.
 
     Raises:
         OSError: the folder cannot be written.
@@ -121,10 +121,12 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
     fd = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":  # a torn line: end it, keep ours whole
+        if (
+            size and os.pread(fd, 1, size - 1) != b"\n"
+        ):  # ends a torn line, so that ours stays whole
             line = "\n" + line
         raw = line.encode()
-        if os.write(fd, raw) < len(raw):  # the rest would follow without an error: it is torn
+        if os.write(fd, raw) < len(raw):  # the disk is full; writing the rest might succeed
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / JOURNAL))
         os.fsync(fd)
     finally:
@@ -132,39 +134,41 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
-    """Return a run's facts in the order they were written; damaged lines are left out."""
+    """Return the events of a run in the order they were written, without damaged lines."""
     try:
         raw = (folder / JOURNAL).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    facts = []
+    events = []
     for line in raw.split(b"\n"):
         try:
-            fact = json.loads(line)
+            event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(fact, dict) and isinstance(fact.get("event"), str):
-            facts.append(fact)
-    return tuple(facts)
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            events.append(event)
+    return tuple(events)
 
 
-# -- what a job finds, and what it shows -----------------------------------------------------------
+# -- configurations and links ----------------------------------------------------------------------
 
 
-def put_configs(job_dir: Path, configs: Iterable[Mapping[str, Any]]) -> None:
-    """Write down what the tasks of a job request are to run, in the order of their indices.
+def write_configs(job_dir: Path, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Write the configurations of the tasks of a job request, in the order of their indices.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    put(job_dir / CONFIGS, "".join(f"{json.dumps(config)}\n" for config in configs).encode())
+    write_atomically(
+        job_dir / CONFIGS, "".join(f"{json.dumps(config)}\n" for config in configs).encode()
+    )
 
 
 def read_configs(job_dir: Path) -> list[dict[str, Any]]:
-    """Return what ``put_configs`` has written.
+    """Return the configurations of all tasks of a job request.
 
     Raises:
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError: the file cannot be read.
     """
     return [json.loads(line) for line in (job_dir / CONFIGS).read_bytes().splitlines()]
 
@@ -173,24 +177,24 @@ def read_config(job_dir: Path, index: int) -> dict[str, Any]:
     """Return the configuration of one task of a job request.
 
     Raises:
-        OSError, ValueError: it cannot be read, or has no such task.
+        OSError, ValueError: the file cannot be read, or has no such task.
     """
     with (job_dir / CONFIGS).open("rb") as file:
         config: dict[str, Any] = json.loads(next(islice(file, index, None), b""))
     return config
 
 
-def show(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> None:
-    """Put into a run's folder what people look for there: configuration, script and output.
+def fill_run_folder(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> None:
+    """Put the configuration into the folder of a run, and links to the job's script and output.
 
     Raises:
         OSError: the folder cannot be written.
     """
     text = render_yaml(config).encode()
     path = folder / CONFIG
-    sweep(path)
-    if not path.exists() or path.read_bytes() != text:  # a retry may change its resources
-        put(path, text)
+    remove_temporary_files(path)
+    if not path.exists() or path.read_bytes() != text:  # a retry may change resources
+        write_atomically(path, text)
     _link(folder / f"{job}.sbatch", job_dir / SCRIPT)
     for err in (False, True):
         output = job_output(job_dir, job, err=err)
@@ -198,9 +202,9 @@ def show(folder: Path, job_dir: Path, job: JobId, config: Mapping[str, Any]) -> 
 
 
 def _link(name: Path, file: Path) -> None:
-    """Give a file, if it is there, another name: as one more entry of a folder, or else by a link.
+    """Give a file, if it exists, another name: by a hard link, or else by a symbolic link.
 
-    Some parallel file systems have the first within one folder only.
+    Some parallel file systems allow hard links within one folder only.
     """
     with suppress(FileExistsError, FileNotFoundError):
         try:
@@ -212,24 +216,25 @@ def _link(name: Path, file: Path) -> None:
 
 
 def job_output(job_dir: Path, job: JobId, *, err: bool = False) -> Path:
-    """Return the file that an executor writes a job's output to."""
+    """Return the file with the standard output of a job, or with its standard error."""
     return job_dir / f"{job}.{'err' if err else 'out'}"
 
 
 # -- config.yaml -----------------------------------------------------------------------------------
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# YAML takes some of these for line breaks and refuses others (Source: YAML 1.2, section 5.1)
+# line breaks for YAML, or not allowed at all (Source: YAML 1.2, section 5.1)
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-# what YAML 1.1 or 1.2 readers take for something else than text
+# words that YAML 1.1 or 1.2 readers do not take for strings
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
 def render_yaml(value: Mapping[str, Any]) -> str:
     """Return a mapping of JSON values as block YAML 1.2 that reads back as the same values.
 
-    Scalars and lists are written as JSON, which YAML 1.2 contains; ruamel's own writer takes 5 ms
-    a file, too long for grids of thousands. Members of a grid share most of their sections.
+    Scalars and lists are written as JSON, which is valid YAML 1.2. Not by ruamel, which takes 5 ms
+    a file: too long for grids of thousands. Sections are cached, since members of a grid share
+    most of them.
     """
     return "".join(_section(json.dumps({key: item})) for key, item in value.items()) or "{}\n"
 
@@ -261,41 +266,41 @@ def _json(value: object) -> str:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until its bytes are on disk (the name is not: see ``replace``)."""
+    """Write a file and wait until its content is on disk (its name may not be)."""
     with path.open("wb") as f:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put a whole file in place: readers see the old content or the new, never a part."""
-    new = beside(path)
+def replace_durably(path: Path, data: bytes) -> None:
+    """Replace a file durably: readers see the old content or the new one, never a part."""
+    new = temporary_path(path)
     write_durably(new, data)
     new.replace(path)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Put a whole file in place without waiting for the disk: for what can be made again."""
-    new = beside(path)
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file without waiting for the disk, for content that can be made again."""
+    new = temporary_path(path)
     new.write_bytes(data)
     new.replace(path)
 
 
-def beside(path: Path) -> Path:
-    """Return a name for what becomes ``path`` when it is whole."""
+def temporary_path(path: Path) -> Path:
+    """Return a new path in the same folder, to be renamed to ``path`` when it is complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def left_beside(path: Path) -> list[Path]:
-    """Return what is to become ``path``, or was when its writer was killed."""
+def temporary_files(path: Path) -> list[Path]:
+    """Return the temporary files of current and of killed writers of ``path``."""
     return list(path.parent.glob(f".{glob.escape(path.name)}.*"))
 
 
-def sweep(path: Path) -> None:
-    """Remove the files that writers of ``path`` have left beside it.
+def remove_temporary_files(path: Path) -> None:
+    """Remove the temporary files of all writers of ``path``.
 
-    For whoever has the right to write it now: a writer that is still at it is shut out.
+    Only the holder of the right to write may call it: a writer that is still at work then fails.
     """
-    for left in left_beside(path):
-        left.unlink(missing_ok=True)
+    for temporary in temporary_files(path):
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A program's lines arrive as it prints them; with the iteration, all that it started ends."""
+"""Running programs: lines arrive as they are printed, and nothing runs on afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from mtf import proc
 
 
-def test_lines_arrive_and_errors_go_to_the_log(tmp_path: Path) -> None:
+def test_output_is_yielded_as_lines_and_errors_go_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = "echo one; echo oops >&2; printf 'two\\nthree'"
     found = list(proc.lines(("sh", "-c", script), silence_s=30, log=log))
@@ -22,7 +22,7 @@ def test_lines_arrive_and_errors_go_to_the_log(tmp_path: Path) -> None:
     assert log.read_text() == "oops\n"
 
 
-def test_whoever_gives_up_leaves_nothing_running(tmp_path: Path) -> None:
+def test_closing_the_iterator_kills_the_children_of_the_program(tmp_path: Path) -> None:
     running: Any = proc.lines(
         ("sh", "-c", "sleep 60 & echo $!; wait"), silence_s=30, log=tmp_path / "l"
     )
@@ -33,16 +33,16 @@ def test_whoever_gives_up_leaves_nothing_running(tmp_path: Path) -> None:
             state = Path(f"/proc/{pid}/stat").read_text().split()[2]
         except FileNotFoundError:
             break
-        if state == "Z":  # dead; nobody has asked yet
+        if state == "Z":  # dead, not reaped yet
             break
         time.sleep(0.01)
     else:
         os.kill(pid, 9)
-        raise AssertionError("it runs on")
+        raise AssertionError("the child still runs")
 
 
-def test_what_was_started_is_gone_when_the_iteration_is(tmp_path: Path) -> None:
-    """Else whoever removes the folder then finds new files in it."""
+def test_no_process_of_the_program_writes_after_the_iterator_is_closed(tmp_path: Path) -> None:
+    """Otherwise the caller, who removes the folder, finds new files in it."""
     writer = f"while :; do : > {tmp_path}/$RANDOM.$i; i=$((i + 1)); done"
     for _ in range(20):
         running: Any = proc.lines(
@@ -57,8 +57,8 @@ def test_what_was_started_is_gone_when_the_iteration_is(tmp_path: Path) -> None:
         assert set(tmp_path.iterdir()) == before
 
 
-def test_an_interrupt_while_a_program_starts_waits_until_it_can_be_ended(tmp_path: Path) -> None:
-    """It raises KeyboardInterrupt, and the program, which hears signals, is gone."""
+def test_an_interrupt_during_the_start_of_a_program_kills_it(tmp_path: Path) -> None:
+    """It raises KeyboardInterrupt as soon as the program can be killed."""
     code = f"""
 import os, pathlib, signal, subprocess, sys
 from mtf import proc
@@ -78,18 +78,18 @@ except KeyboardInterrupt:
     assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
 
 
-def test_a_program_hears_what_its_caller_hears(tmp_path: Path) -> None:
+def test_a_program_does_not_inherit_blocked_signals(tmp_path: Path) -> None:
     lines = proc.lines(("cat", "/proc/self/status"), silence_s=30, log=tmp_path / "log")
-    said = dict(line.split(":", 1) for line in lines)
-    assert int(said["SigBlk"], 16) == 0
+    status = dict(line.split(":", 1) for line in lines)
+    assert int(status["SigBlk"], 16) == 0
 
 
-def test_a_silent_program_is_ended(tmp_path: Path) -> None:
+def test_a_silent_program_is_killed(tmp_path: Path) -> None:
     silent = proc.lines(("sleep", "60"), silence_s=0.05, log=tmp_path / "log")
-    with pytest.raises(proc.ProgramTimeoutError, match=r"sleep said nothing for 0\.05 s"):
+    with pytest.raises(proc.ProgramTimeoutError, match=r"sleep printed nothing for 0\.05 s"):
         list(silent)
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
     with pytest.raises(proc.ProgramMissingError, match="no-such-program"):
         list(proc.lines(("no-such-program",), silence_s=1, log=tmp_path / "log"))

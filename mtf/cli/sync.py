@@ -11,7 +11,7 @@ import click
 
 from mtf.cli.plan import plan
 from mtf.cli.terminal.output import inform, open_here
-from mtf.errors import foremost
+from mtf.errors import abridged
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _summary(report: Report) -> list[str]:
         else "Nothing new was submitted; recorded runs were synced"
     )
     heading = f"error: {problems} at {report.commit[:8]}. {effect}:"
-    return [*notes, *counts, heading, *map(str, foremost(report.problems))]
+    return [*notes, *counts, heading, *map(str, abridged(report.problems))]
 
 
 def _counts(report: Report) -> str:

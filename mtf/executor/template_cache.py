@@ -33,7 +33,7 @@ class CompiledTemplates(BytecodeCache):
     def dump_bytecode(self, bucket: Bucket) -> None:
         """Keep what has been compiled."""
         with suppress(OSError):
-            rundir.put(self._path(bucket), bucket.bytecode_to_string())
+            rundir.write_atomically(self._path(bucket), bucket.bytecode_to_string())
 
     def _path(self, bucket: Bucket) -> Path:
         return self._folder / f"{bucket.key}.template"

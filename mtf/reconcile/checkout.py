@@ -44,7 +44,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
                     f"{e.filename or root}: {e.strerror}. The run root must be writable here and"
                     " on the compute nodes: set `runs_root:` in mtf.yaml"
                 ) from e
-    for left in rundir.left_beside(target):
+    for left in rundir.temporary_files(target):
         _remove(left)
     return target
 
@@ -76,7 +76,7 @@ def _times(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
-    new = rundir.beside(target)
+    new = rundir.temporary_path(target)
     new.mkdir(parents=True)
     try:
         files = repo.files(commit)
@@ -84,7 +84,7 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
         _write_files(files, contents, new)
         proof = _manifest(commit, contents[commit], files)
         is_changed = target.is_dir() and alteration(target, manifest) is not None
-        rundir.replace(manifest, json.dumps(proof).encode())
+        rundir.replace_durably(manifest, json.dumps(proof).encode())
         _make_read_only(new)
         _put(new, target, over=is_changed)
     except BaseException:
@@ -97,7 +97,7 @@ def _put(new: Path, target: Path, *, over: bool) -> None:
     if not over:
         new.rename(target)
         return
-    old = rundir.beside(target)
+    old = rundir.temporary_path(target)
     target.rename(old)
     try:
         new.rename(target)

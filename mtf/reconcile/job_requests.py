@@ -92,7 +92,7 @@ def prepare(batch: Batch, repository: Path) -> None:
     """
     job_dir = Path(batch.request.job_dir)
     job_dir.mkdir(parents=True, exist_ok=True)
-    rundir.put_configs(job_dir, (job_config(start, repository) for start in batch.starts))
+    rundir.write_configs(job_dir, (job_config(start, repository) for start in batch.starts))
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
 
 
 def _put(path: Path, text: str) -> None:
-    rundir.sweep(path)
-    rundir.put(path, text.encode())
+    rundir.remove_temporary_files(path)
+    rundir.write_atomically(path, text.encode())
 
 
 def _search(records: list[RunRecord]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mtf.errors import foremost
+from mtf.errors import abridged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +24,13 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
     if style == "json":
         return json.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
     if style == "github":
-        return "\n".join(map(_annotation, foremost(problems)))
-    return "\n".join(map(str, foremost(problems)))
+        return "\n".join(map(_annotation, abridged(problems)))
+    return "\n".join(map(str, abridged(problems)))
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """Return a line for each problem of a plan; errors begin with ``error:``."""
-    return [f"error: {p}" if p.is_error else str(p) for p in foremost(problems)]
+    return [f"error: {p}" if p.is_error else str(p) for p in abridged(problems)]
 
 
 def _annotation(problem: Problem) -> str:

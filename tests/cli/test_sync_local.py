@@ -206,7 +206,7 @@ def _idle_requests(run: dict[str, Any]) -> tuple[Path, Path]:
     torn, whole = (Path(run["run_dir"]) / rundir.JOBS / token for token in ("1" * 8, "2" * 8))
     for folder in (torn, whole):
         folder.mkdir()
-        rundir.put_configs(folder, [{"mtf": {"run": run["run"]}}])
+        rundir.write_configs(folder, [{"mtf": {"run": run["run"]}}])
     configs = next(torn.iterdir())
     configs.write_bytes(configs.read_bytes()[:-5])
     return torn, whole

@@ -23,7 +23,7 @@ def live(job: run_job.Job, journal: Journal) -> None:
     """Append to ``lives``, which the tests count, and journal a complete training."""
     assert job.request is not None
     job_dir, index = job.request
-    rundir.show(job.run_dir, job_dir, job.job_id, rundir.read_config(job_dir, index))
+    rundir.fill_run_folder(job.run_dir, job_dir, job.job_id, rundir.read_config(job_dir, index))
     with (job.run_dir / "lives").open("a") as lives:
         lives.write(f"{job.job_id}\n")
     journal.started(token=job.token, job_id=job.job_id, restarts=job.restarts, max_epochs=1)

@@ -74,7 +74,7 @@ def test_a_job_shows_configuration_script_and_output_in_its_runs_folder(tmp_path
     for err in (False, True):
         rundir.job_output(job_dir, job, err=err).write_text("said")
     for seed in (1, 1, 2):  # begun, requeued, retried with another configuration
-        rundir.show(folder, job_dir, job, {"training": {"seed": seed}})
+        rundir.fill_run_folder(folder, job_dir, job, {"training": {"seed": seed}})
         assert (folder / "config.yaml").read_text() == f"training:\n  seed: {seed}\n"
     with rundir.job_output(job_dir, job).open("a") as output:
         output.write(" more")

@@ -37,7 +37,7 @@ def write_facts(where: Path) -> Path:
         raise MtfError("SLURM is not installed here. Run mtf doctor --write on a login node")
     section = as_section(settings.cluster.name, read_facts())
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    rundir.put(path, with_section(text, section).encode())
+    rundir.write_atomically(path, with_section(text, section).encode())
     return path
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtf.commands.validate import new_in
 from mtf.core.planner.push_rules import lost_records, refused_job_branch
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF
-from mtf.errors import foremost
+from mtf.errors import abridged
 from mtf.project.settings_file import SETTINGS, settings_or_defaults
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _reasons(repo: GitRepo, update: Update) -> list[str]:
         return _ledger_reasons(repo, update.old, update.new)
     if update.new and update.ref in _tracked(repo, update.new):
         checked = new_in(repo, [update.old] if update.old else [], update.new)
-        return [str(p) for p in foremost(p for p in checked.problems if p.is_error)]
+        return [str(p) for p in abridged(p for p in checked.problems if p.is_error)]
     return []
 
 

@@ -77,7 +77,7 @@ class LocalExecutor:
         limit = request.resources["time"] or "0"  # no limit
         try:
             self._queue.make()
-            rundir.put(path, script.encode())
+            rundir.write_atomically(path, script.encode())
         except OSError as e:
             raise MtfError(
                 f"{e.filename}: {e.strerror}. Make it writable, or set `runs_root:` in mtf.yaml"

@@ -194,12 +194,14 @@ class LocalQueue:
         """
         if not self.exists():
             self._make()
-        rundir.sweep(self._door.path)  # of a client that was killed while it made the queue
+        rundir.remove_temporary_files(
+            self._door.path
+        )  # of a client that was killed while it made the queue
 
     def _make(self) -> None:
         lost = (self.folder / STARTS).exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        new = rundir.beside(self._door.path)
+        new = rundir.temporary_path(self._door.path)
         try:
             self._write_empty(new, lost=lost)
             os.link(new, self._door.path)

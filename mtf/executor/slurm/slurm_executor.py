@@ -63,8 +63,8 @@ class SlurmExecutor:
         """
         path = Path(request.job_dir) / rundir.SCRIPT
         folders = "".join(f"{task.index} {task.run_dir}\n" for task in request.tasks)
-        rundir.put(path.with_name(FOLDERS), folders.encode())
-        rundir.put(path, script.encode())
+        rundir.write_atomically(path.with_name(FOLDERS), folders.encode())
+        rundir.write_atomically(path, script.encode())
         left = [task.index for task in request.tasks]
         size, jobs, put_off = len(left), dict[int, JobId](), ""
         while left and size:

@@ -261,7 +261,7 @@ def _config_of(job: Job) -> ExperimentConfig:
     except (OSError, ValueError) as e:
         raise MtfError(f"{job_dir / rundir.CONFIGS}: line {index + 1}: {e}") from e
     if job.rank == 0:
-        rundir.show(job.run_dir, job_dir, job.job_id, value)
+        rundir.fill_run_folder(job.run_dir, job_dir, job.job_id, value)
     return _validated(value, job_dir / rundir.CONFIGS)
 
 
