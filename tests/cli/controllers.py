@@ -27,7 +27,9 @@ class Controller:
             # a shell makes what it runs in the background deaf to INT, nohup to HUP
             hears = ("env", "--default-signal=INT,HUP")
             command = [*hears, sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
-            self.process = subprocess.Popen(command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL)  # fmt: skip
+            self.process = subprocess.Popen(
+                command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL
+            )
 
     @property
     def said(self) -> str:
@@ -54,6 +56,8 @@ def watching(folder: Path, *args: str) -> Iterator[Controller]:
 
 
 def lease(folder: Path, cluster: str = "default") -> dict[str, object]:
-    text = git(folder / "lab.git", "show", f"refs/mtf/controller/{cluster}:holder.json", check=False)  # fmt: skip
+    text = git(
+        folder / "lab.git", "show", f"refs/mtf/controller/{cluster}:holder.json", check=False
+    )
     found: dict[str, object] = json.loads(text) if text else {}
     return found

@@ -87,7 +87,9 @@ def runs(lab: Repo, *globs: str) -> dict[str, dict[str, Any]]:
     return {r["experiment"]: r for r in mtf_json(lab.path, "status", "--json", *globs)}
 
 
-def sync_until(lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], seconds: float = 120) -> dict[str, dict[str, Any]]:  # fmt: skip
+def sync_until(
+    lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], seconds: float = 120
+) -> dict[str, dict[str, Any]]:
     """Sync again and again until ``done`` holds of the runs."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -37,7 +37,9 @@ def mtf(
     return done
 
 
-def _become(folder: Path, args: tuple[str, ...], env: Mapping[str, str], output: tuple[Path, Path]) -> None:  # fmt: skip
+def _become(
+    folder: Path, args: tuple[str, ...], env: Mapping[str, str], output: tuple[Path, Path]
+) -> None:
     """Turn this process into `python -m mtf.cli` as a shell in the folder starts it."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(output, start=1):

@@ -49,7 +49,9 @@ def server(repo: Repo, tmp_path: Path) -> Path:
 
 def run(folder: Path, *args: str, **env: str) -> tuple[int, str]:
     """Run git; return its exit code and what it and its hooks printed."""
-    done = subprocess.run(["git", *args], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        ["git", *args], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -81,7 +83,12 @@ def test_every_kind_of_commit_is_checked_by_what_it_stages(repo: Repo) -> None:
 
 
 def test_specs_that_build_on_a_changed_file_are_checked_too(repo: Repo) -> None:
-    repo.commit({"experiments/base.yaml": BASE, "experiments/deep/search.yaml": GRID.replace("base.yaml", "../base.yaml")})  # fmt: skip
+    repo.commit(
+        {
+            "experiments/base.yaml": BASE,
+            "experiments/deep/search.yaml": GRID.replace("base.yaml", "../base.yaml"),
+        }
+    )
     repo.write({"experiments/base.yaml": BASE.replace("adamw", "sgd")})
     grid = "experiments/deep/search.yaml"
     repo.write({grid: (repo.path / grid).read_text().replace("training.seed", "training.sed")})
@@ -256,9 +263,20 @@ def test_a_push_under_the_pre_commit_framework_is_checked(clone: Repo) -> None:
     old = clone.git("rev-parse", "HEAD")
     clone.write({ALONE: BROKEN})
     clone.git("commit", "-qanm", "broken")
-    told = {"PRE_COMMIT_REMOTE_NAME": "origin", "PRE_COMMIT_REMOTE_BRANCH": "refs/heads/f", "PRE_COMMIT_LOCAL_BRANCH": "refs/heads/main"}  # fmt: skip
+    told = {
+        "PRE_COMMIT_REMOTE_NAME": "origin",
+        "PRE_COMMIT_REMOTE_BRANCH": "refs/heads/f",
+        "PRE_COMMIT_LOCAL_BRANCH": "refs/heads/main",
+    }
     for span in ({}, {"PRE_COMMIT_FROM_REF": old, "PRE_COMMIT_TO_REF": "HEAD"}):
-        done = subprocess.run([sys.executable, "-m", "mtf.cli", "hooks", "run", "pre-push"], cwd=clone.path, env={**os.environ, **told, **span}, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "mtf.cli", "hooks", "run", "pre-push"],
+            cwd=clone.path,
+            env={**os.environ, **told, **span},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         assert (done.returncode, f"{ALONE}:5:" in done.stderr) == (1, True), done.stderr
 
 

@@ -56,7 +56,9 @@ def review_of_everything() -> Review:
         back=EXPERIMENT.replace("one", "back") + "generation: 2\n",
     ).desired
     then, now = keyed(before), keyed(after)
-    experiments = {k: e for d, keys in (*then, *now) for k, e in zip(keys, d.experiments, strict=True)}  # fmt: skip
+    experiments = {
+        k: e for d, keys in (*then, *now) for k, e in zip(keys, d.experiments, strict=True)
+    }
     probe = next(k for d, keys in then if d.name == "probe" for k in keys)
     back = next(k for d, keys in now if d.name == "back" for k in keys)
     records = {
@@ -79,13 +81,21 @@ def review_of_everything() -> Review:
         untouched=998,
         problems=(
             warning,
-            Problem("experiments/base.yaml", 4, 60, "search: at most 144 GPU-hours, 100 are allowed", rule="max_gpu_hours"),
-            Problem("experiments/x.yaml", 1, 1, "kind is missing: write kind: experiment, grid or base"),
+            Problem(
+                "experiments/base.yaml",
+                4,
+                60,
+                "search: at most 144 GPU-hours, 100 are allowed",
+                rule="max_gpu_hours",
+            ),
+            Problem(
+                "experiments/x.yaml", 1, 1, "kind is missing: write kind: experiment, grid or base"
+            ),
         ),
         over_budget=(("pull_request.max_runs", "3 runs, 2 are allowed"),),
         settings=tuple(differences({"retry": {"max_attempts": 3}}, {"retry": {"max_attempts": 5}})),
         policies=tuple(differences({"max_gpu_hours": None}, {"max_gpu_hours": 100})),
-    )  # fmt: skip
+    )
 
 
 REST_OF_CONFIG = re.compile(r"(?<=experiment_name: \"training.seed=1\"\n).*?(?=```)", re.DOTALL)
@@ -117,13 +127,20 @@ def test_a_review_as_json_has_the_documented_keys() -> None:
     value = json.loads(review_json(review_of_everything()))
     assert value["format"] == 1
     assert value["totals"] == {
-        "new": 1, "changed": 2, "done": 1, "unchanged": 1, "removed": 1,
-        "gpu_hours": 144.0, "cpu_hours": 288.0,
-    }  # fmt: skip
+        "new": 1,
+        "changed": 2,
+        "done": 1,
+        "unchanged": 1,
+        "removed": 1,
+        "gpu_hours": 144.0,
+        "cpu_hours": 288.0,
+    }
     assert [d["key"] for d in value["differences"] if d["reruns"]] == ["generation", "optimizer.lr"]
     assert [a["experiment"] for a in value["actions"]] == [
-        "training.seed=3", "training.seed=1", "training.seed=2",
-    ]  # fmt: skip
+        "training.seed=3",
+        "training.seed=1",
+        "training.seed=2",
+    ]
     back, one, probe, search = value["specs"]
     assert (back["done"], back["best"]["value"]) == (["back"], 0.9625)
     assert one["unchanged"] == ["one"]
