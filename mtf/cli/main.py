@@ -95,6 +95,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 class LazyGroup(click.Group):
     """Commands that are imported when they are called."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; end quietly if the reader of its output is gone (`mtf status | head`)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would exit with 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names in the order of the help."""
         return list(COMMANDS)
@@ -152,9 +160,6 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # `mtf status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except MtfError as e:
         click.echo(_message(e), err=True)
         code = e.exit_code
