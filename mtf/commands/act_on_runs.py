@@ -139,7 +139,7 @@ def _act(
 
     def once() -> Report:
         commit = project.tracked(store)
-        ledger = store.read_whole()
+        ledger = store.read_audited()
         actions = sorted(decide(ledger), key=lambda a: a.run)
         here = project.at(commit)
         _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])

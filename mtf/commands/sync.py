@@ -94,7 +94,7 @@ def read_situation(
     commit = project.tracked(store)
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
-    ledger = store.read_whole()
+    ledger = store.read_audited()
     tree = SpecTree.at(project.repo, commit, now=now)
     settings, problems = _usable_settings(project, commit, tree, ledger)
     here = project.with_settings(settings)

@@ -1,1 +1,1 @@
-"""The ledger: records to bytes and back, and the store that appends them."""
+"""The ledger: encoding records, the store that appends them, the audit, the overview page."""

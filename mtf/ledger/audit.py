@@ -1,7 +1,7 @@
-"""Compares the ledger with its own history: only mtf writes records, and it never removes one.
+"""Audit of the ledger against its own history: records that were removed, damaged or edited.
 
-Whatever else a commit on the ledger's branch has done, by hand or by force, is found here, with the
-last version of the record that mtf has written.
+Only mtf writes records, and it never removes one. Everything else that a commit on the ledger's
+branch has done, by hand or by force, is found here, with the last version that mtf has written.
 """
 
 from __future__ import annotations
@@ -28,85 +28,84 @@ if TYPE_CHECKING:
     from mtf.git.repo import GitRepo
 
 RUNS, SUBMISSIONS = "runs/", "submissions/"
-_AT_ONCE = 1000  # files whose versions are held in memory
+_BATCH = 1000  # files whose versions are in memory at a time
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """A record that is not as mtf has left it."""
+class AuditFinding:
+    """A record that is not as mtf has written it."""
 
     path: str
     why: str  # "was removed", "is damaged (...)", "was edited (key changed)"
-    good: RunRecord | SubmissionRecord | None  # to be put back; None: it cannot be
-    rivals: tuple[Attempt, ...] = ()  # to be ended before that: another ledger's, beside ours
+    last_good: RunRecord | SubmissionRecord | None  # to be restored; None: cannot be restored
+    rivals: tuple[Attempt, ...] = ()  # another ledger's attempts, to be ended before that
 
 
-def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[Trouble, ...]:
-    """Return what is wrong with the records at ``tip``.
+def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[AuditFinding, ...]:
+    """Return the findings about the records at ``tip``, compared with ``seen``, which had none.
 
-    ``seen`` was whole. Where it is no part of ``tip``'s history (a branch that was set back or
-    forced), what it has and ``tip`` has not is taken for removed, and a run that both have given
-    another attempt has them all.
+    If ``tip`` does not contain ``seen`` (the branch was reset or force-pushed), records that only
+    ``seen`` has count as removed, and a run that both sides continued gets the attempts of both.
 
     Raises:
         RepositoryError: git failed.
     """
     versions: dict[str, list[str | None]] = {}
     steps = repo.steps(seen, tip, (RUNS, SUBMISSIONS))
-    parted = any(step.side == "<>" for step in steps)
+    diverged = any(step.side == "<>" for step in steps)
     for change in steps:
         versions.setdefault(change.path, [change.old]).append(change.new)
     changed = [path for path, oids in versions.items() if oids[0] or len(oids) > 2]
-    troubles: list[Trouble] = []
-    for at in range(0, len(changed), _AT_ONCE):
-        some = changed[at : at + _AT_ONCE]
-        blobs = repo.blobs(oid for path in some for oid in versions[path] if oid)
-        for path in some:
+    findings: list[AuditFinding] = []
+    for start in range(0, len(changed), _BATCH):
+        batch = changed[start : start + _BATCH]
+        blobs = repo.blobs(oid for path in batch for oid in versions[path] if oid)
+        for path in batch:
             raws = [blobs[oid] if oid else None for oid in versions[path]]
-            found = list(_judged(path, raws))
-            troubles += [_united(t, raws[-1]) for t in found] if parted else found
-    return tuple(troubles)
+            found = list(_judge(path, raws))
+            findings += [_with_theirs(f, raws[-1]) for f in found] if diverged else found
+    return tuple(findings)
 
 
-def _judged(path: str, versions: Sequence[bytes | None]) -> Iterator[Trouble]:
-    """Yield what is wrong with the last of a record's versions."""
-    good: RunRecord | SubmissionRecord | None = None
-    why, may_restore = None, True
+def _judge(path: str, versions: Sequence[bytes | None]) -> Iterator[AuditFinding]:
+    """Yield a finding if the last version of a record is not one that mtf has written."""
+    last_good: RunRecord | SubmissionRecord | None = None
+    why, can_restore = None, True
     for raw in versions if versions[0] else versions[1:]:
-        why, may_restore = "was removed", True
+        why, can_restore = "was removed", True
         try:
             if raw is not None:
                 new = decode_at(path, raw)
-                why = _contradicted(good, new)
-                good = new if why is None else good
+                why = _edited(last_good, new)
+                last_good = new if why is None else last_good
         except NewerRecordError as e:
-            why, may_restore = f"cannot be read ({e})", False
+            why, can_restore = f"cannot be read ({e})", False
         except DamagedRecordError as e:
             why = f"is damaged ({e})"
     if why is not None:
-        yield Trouble(path, why, good if may_restore else None)
+        yield AuditFinding(path, why, last_good if can_restore else None)
 
 
-def _united(trouble: Trouble, theirs: bytes | None) -> Trouble:
-    """Return the trouble with what the other of two parted ledgers has of the run joined in."""
-    ours = trouble.good
+def _with_theirs(finding: AuditFinding, theirs: bytes | None) -> AuditFinding:
+    """Return the finding with the attempts of both ledgers, if both continued the run."""
+    ours = finding.last_good
     if theirs is None or not isinstance(ours, RunRecord):
-        return trouble
+        return finding
     with suppress(DamagedRecordError):
-        other = decode_at(trouble.path, theirs)
+        other = decode_at(finding.path, theirs)
         assert isinstance(other, RunRecord)
         if both := united(ours, other):
             good, rivals = both
-            why = "was continued in two ledgers that have parted" if good != ours else trouble.why
-            return replace(trouble, why=why, good=good, rivals=rivals)
-    return trouble
+            why = finding.why if good == ours else "was continued in two ledgers that diverged"
+            return replace(finding, why=why, last_good=good, rivals=rivals)
+    return finding
 
 
 def decode_at(path: str, raw: bytes) -> RunRecord | SubmissionRecord:
-    """Return the record that stands at a path of the ledger.
+    """Return the record in a file of the ledger.
 
     Raises:
-        DamagedRecordError: it does not hold one, or another's.
+        DamagedRecordError: the file holds no record, or the record of another run.
     """
     if path.startswith(SUBMISSIONS):
         return decode_submission(raw)
@@ -116,9 +115,10 @@ def decode_at(path: str, raw: bytes) -> RunRecord | SubmissionRecord:
     return record
 
 
-def _contradicted(
+def _edited(
     old: RunRecord | SubmissionRecord | None, new: RunRecord | SubmissionRecord
 ) -> str | None:
+    """Return what was edited by hand, None if mtf may have made the change."""
     if old is None or old == new:
         return None
     if isinstance(old, RunRecord) and isinstance(new, RunRecord):

@@ -1,4 +1,4 @@
-"""The ledger branch's README.md: what a person sees who opens the branch on a forge."""
+"""README.md of the ledger branch: a table of submissions for people who open the branch."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import SubmissionId
     from mtf.core.vocabulary.records import RunRecord
 
-_MOST = 200  # submissions shown, the newest
+_MAX_ROWS = 200  # the newest submissions
 
 
 def render_overview(records: Iterable[RunRecord]) -> str:
-    """Return one table row a submission, the newest first."""
+    """Return the page, with one table row for each submission, the newest first."""
     groups: dict[SubmissionId, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.submission, []).append(record)
     newest = sorted(groups, key=lambda s: s.split("/")[1:], reverse=True)
-    rows = [_row(s, groups[s]) for s in newest[:_MOST]]
+    rows = [_row(s, groups[s]) for s in newest[:_MAX_ROWS]]
     lines = [
         "# mtf ledger",
         "",
-        "What ran, written by `mtf sync` and never by hand: one record a run under `runs/`,",
-        "one a submission under `submissions/`. Read it with `mtf status`.",
+        "Records of all runs: one file for each run under `runs/`, one for each submission under",
+        "`submissions/`. Only mtf writes them. Run `mtf status` to read them.",
         "",
         "| submission | runs | " + " | ".join(RunState) + " | best |",
         "|---|--:|" + "--:|" * len(RunState) + "---|",
         *rows,
     ]
-    if len(newest) > _MOST:
-        lines += ["", f"The newest {_MOST} of {len(newest)} submissions."]
+    if len(newest) > _MAX_ROWS:
+        lines += ["", f"The newest {_MAX_ROWS} of {len(newest)} submissions."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""The ledger's store: reads it whole, appends to it by compare-and-swap, here and on the remote.
+"""Reading the ledger, and appending to it by compare-and-swap, in this clone and on the remote.
 
-A linearizable log. Whoever finds the ledger moved gets ``RefMovedError``, reads again and decides
-anew; nobody merges, nobody overwrites.
+The ledger is a linearizable log: a writer that finds it moved gets ``RefMovedError``, reads it
+again and decides again. Nothing is merged or overwritten.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtf.core.vocabulary.ids import (
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
 from mtf.git.repo import RefUpdate
-from mtf.ledger.audit import RUNS, SUBMISSIONS, Trouble, audit, decode_at
+from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, decode_at
 from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
 from mtf.ledger.overview import render_overview
 
@@ -43,20 +43,19 @@ class Ledger:
     tip: CommitId | None
     runs: Mapping[RunId, RunRecord]
     submissions: frozenset[SubmissionId]
-    damaged: Mapping[str, str] = field(default_factory=dict)  # path -> what is wrong
-    # what is not as mtf has left it; None: nobody has compared it with its history
-    troubles: tuple[Trouble, ...] | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)  # path -> reason
+    findings: tuple[AuditFinding, ...] | None = None  # None: not audited
 
-    def with_history(self, troubles: tuple[Trouble, ...]) -> Ledger:
-        """Return the ledger with the records that its history has and its tip has not."""
-        good = [t.good for t in troubles if isinstance(t.good, RunRecord)]
+    def audited(self, findings: tuple[AuditFinding, ...]) -> Ledger:
+        """Return the ledger with these findings, and with the good records that they contain."""
+        good = [f.last_good for f in findings if isinstance(f.last_good, RunRecord)]
         runs = {**self.runs, **{record.run: record for record in good}}
-        return replace(self, runs=runs, troubles=troubles)
+        return replace(self, runs=runs, findings=findings)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one commit adds to the ledger, and the job branches that appear with it."""
+    """The records that one commit adds to the ledger, and the job branches created with it."""
 
     runs: tuple[RunRecord, ...] = ()
     submissions: tuple[SubmissionRecord, ...] = ()
@@ -64,12 +63,12 @@ class Change:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is nothing to write."""
+        """Return True if there is nothing to write."""
         return not (self.runs or self.submissions)
 
 
 class LedgerStore:
-    """The ledger of one clone and, where there is a remote, of all clones."""
+    """The ledger of one clone and, if there is a remote, of all clones."""
 
     def __init__(self, repo: GitRepo, remote: str | None, *, publish: bool = True) -> None:
         """Open the store. ``publish`` False: commits stay in this clone (``--no-push``)."""
@@ -82,7 +81,7 @@ class LedgerStore:
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, ref: str = LEDGER_REF) -> Ledger:
-        """Return the ledger as it stands in this clone; damaged records are set aside."""
+        """Return the ledger of this clone; damaged records are listed apart."""
         tip = self._repo.find_commit(ref)
         if tip is None:
             return Ledger(None, {}, frozenset())
@@ -102,107 +101,107 @@ class LedgerStore:
         submissions = frozenset(s for s in recorded if s is not None)
         return Ledger(tip, runs, submissions, damaged)
 
-    def read_whole(self, ref: str = LEDGER_REF, *, since_beginning: bool = False) -> Ledger:
-        """Return the ledger compared with its history since this clone last found it whole.
+    def read_audited(self, ref: str = LEDGER_REF, *, since_beginning: bool = False) -> Ledger:
+        """Return the ledger, audited since the last commit that this clone found without findings.
 
-        What is missing or wrong at its tip is in ``runs`` as the history has it, and in
-        ``troubles``. The next ``append`` that puts all of it back marks the ledger as whole.
+        A record that is missing or wrong at the tip is in ``runs`` as its history has it, and in
+        ``findings``. The next ``append`` that restores all of them marks the ledger as good.
 
         Raises:
             RepositoryError: git failed.
         """
         ledger = self.read(ref)
         if ledger.tip is None:
-            return replace(ledger, troubles=())
+            return replace(ledger, findings=())
         seen = self._repo.find_commit(SEEN_REF)
-        troubles = () if seen == ledger.tip else audit(self._repo, seen, ledger.tip)
+        findings = () if seen == ledger.tip else audit(self._repo, seen, ledger.tip)
         if since_beginning and seen is not None:
-            found = (*audit(self._repo, None, ledger.tip), *troubles)
-            troubles = tuple({trouble.path: trouble for trouble in found}.values())
-        return ledger.with_history(troubles)
+            found = (*audit(self._repo, None, ledger.tip), *findings)
+            findings = tuple({finding.path: finding for finding in found}.values())
+        return ledger.audited(findings)
 
     def submission(self, ledger: Ledger, submission: SubmissionId) -> SubmissionRecord:
         """Return a submission's record.
 
         Raises:
-            RepositoryError: the ledger holds none, or a damaged one.
+            RepositoryError: the record is missing or damaged.
         """
         path = submission_path(submission)
-        kept = {t.path: t.good for t in ledger.troubles or ()}.get(path)
-        if isinstance(kept, SubmissionRecord):
-            return kept
+        last_good = {f.path: f.last_good for f in ledger.findings or ()}.get(path)
+        if isinstance(last_good, SubmissionRecord):
+            return last_good
         raw = self._repo.read(ledger.tip, path) if ledger.tip else None
         if raw is None:
-            raise RepositoryError(f"mtf/ledger:{path}: missing. Run git log mtf/ledger -- {path}")
+            raise RepositoryError(
+                f"mtf/ledger:{path}: missing. Find it with git log mtf/ledger -- {path}"
+            )
         try:
             return decode_submission(raw)
         except DamagedRecordError as e:
-            raise RepositoryError(f"mtf/ledger:{path}: damaged ({e})") from e
+            raise RepositoryError(f"mtf/ledger:{path}: damaged ({e}). Run mtf doctor") from e
 
     # -- the remote --------------------------------------------------------------------------------
 
     def fetch(self, branch: str) -> CommitId | None:
-        """Bring the tracked branch and the ledger here; return the branch's tip on the remote.
+        """Fetch the tracked branch and the ledger; return the branch's tip on the remote.
 
         Raises:
             RepositoryError: the remote cannot be reached.
         """
         if self._remote is None:
-            here = self._repo.refs(JOB_BRANCH_PREFIX)
-            self._branches = Branches(here)
+            self._branches = Branches(self._repo.refs(JOB_BRANCH_PREFIX))
             self._follow(None)
             return None
         tracked = f"refs/heads/{branch}"
-        there = self._repo.remote_refs(self._remote, [tracked, LEDGER_REF, f"{JOB_BRANCH_PREFIX}*"])
-        known = self._repo.refs(f"refs/remotes/{self._remote}/", JOB_BRANCH_PREFIX)
+        wanted = [tracked, LEDGER_REF, f"{JOB_BRANCH_PREFIX}*"]
+        remote = self._repo.remote_refs(self._remote, wanted)
+        local = self._repo.refs(f"refs/remotes/{self._remote}/", JOB_BRANCH_PREFIX)
         stale = {
             ref: tip
             for ref in (tracked, LEDGER_REF)
-            if (tip := there.get(ref)) and known.get(self._tracking(ref)) != tip
+            if (tip := remote.get(ref)) and local.get(self._tracking_ref(ref)) != tip
         }
         self._repo.fetch(self._remote, stale)
-        self._remote_tip = there.get(LEDGER_REF)
+        self._remote_tip = remote.get(LEDGER_REF)
         self._follow(self._remote_tip)
-        jobs = {ref: oid for ref, oid in there.items() if ref.startswith(JOB_BRANCH_PREFIX)}
-        here = {ref: oid for ref, oid in known.items() if ref.startswith(JOB_BRANCH_PREFIX)}
-        self._branches = Branches(here, jobs)
-        return there.get(tracked)
+        self._branches = Branches(_job_branches(local), _job_branches(remote))
+        return remote.get(tracked)
 
-    def _tracking(self, ref: str) -> str:
+    def _tracking_ref(self, ref: str) -> str:
         return f"refs/remotes/{self._remote}/{ref.removeprefix('refs/heads/')}"
 
     @property
     def branches(self) -> Branches | None:
-        """Return the job branches as ``fetch`` has found them."""
+        """Return the job branches that ``fetch`` found."""
         return self._branches
 
     @property
     def is_ahead(self) -> bool:
-        """Return whether ``fetch`` has found that the remote lacks commits of this clone's."""
+        """Return True if the remote lacked ledger commits of this clone when it was fetched."""
         tip = self._repo.find_commit(LEDGER_REF)
         return self._remote is not None and tip is not None and tip != self._remote_tip
 
     def _follow(self, theirs: CommitId | None) -> None:
-        """Move this clone's ledger on to the remote's, unless it is ahead already.
+        """Move this clone's ledger to the remote's, unless it is ahead of it.
 
-        What a ledger that was deleted, set back or forced has lost is not lost here: the commit
-        that this clone has last found whole stays, and ``read_whole`` compares with it.
+        If the remote's ledger was deleted, reset or force-pushed, no record is lost: ``SEEN_REF``
+        keeps the last commit that this clone found good, and ``read_audited`` compares with it.
         """
         ours = self._repo.find_commit(LEDGER_REF)
         if ours is None:
-            if (there := theirs or self._repo.find_commit(SEEN_REF)) is not None:
-                self._repo.update_refs([RefUpdate(LEDGER_REF, there, None)])
+            if (tip := theirs or self._repo.find_commit(SEEN_REF)) is not None:
+                self._repo.update_refs([RefUpdate(LEDGER_REF, tip, None)])
         elif theirs is None or ours == theirs:
             return
         elif self._repo.is_ancestor(ours, theirs):
             self._repo.update_refs([RefUpdate(LEDGER_REF, theirs, ours)])
-        elif not self._repo.is_ancestor(theirs, ours):  # they have parted
+        elif not self._repo.is_ancestor(theirs, ours):  # they diverged
             seen = self._repo.find_commit(SEEN_REF)
             keep = RefUpdate(SEEN_REF, ours, seen)
             self._repo.update_refs([RefUpdate(LEDGER_REF, theirs, ours), keep])
 
     def publish(self) -> bool:
-        """Push what only this clone has; return whether there was anything."""
+        """Push the commits that only this clone has; return True if there were any."""
         tip = self._repo.find_commit(LEDGER_REF)
         if not self._publishes or tip is None or tip == self._remote_tip:
             return False
@@ -214,16 +213,16 @@ class LedgerStore:
 
     def _unpublished_branches(self) -> dict[str, CommitId]:
         assert self._branches is not None
-        there = self._branches.there or {}
-        return {ref: oid for ref, oid in self._branches.here.items() if ref not in there}
+        remote = self._branches.there or {}
+        return {ref: oid for ref, oid in self._branches.here.items() if ref not in remote}
 
     def repin(self, branch: str, commit: CommitId, found: CommitId | None, *, remote: bool) -> None:
-        """Put a job branch back at its pin, from ``found`` (None: it is not there) and only then.
+        """Move a job branch back to its pinned commit, if it still is at ``found`` (None: missing).
 
-        What a branch of the remote was moved to stays in this clone.
+        The commit that a branch of the remote was moved to is fetched first, so that it is kept.
 
         Raises:
-            RefMovedError: it is elsewhere by now.
+            RefMovedError: the branch has moved again.
             RepositoryError: the remote cannot be reached or refuses.
         """
         update = RefUpdate(f"refs/heads/{branch}", commit, found)
@@ -240,11 +239,11 @@ class LedgerStore:
     def append(self, ledger: Ledger, change: Change, message: str) -> Ledger:
         """Commit a change on top of ``ledger`` and return the ledger with it.
 
-        The commits that its submissions run from become further parents: as long as the ledger
-        lives, so does the code of every run.
+        The commits that its submissions run from become further parents: so the code of every run
+        is kept as long as the ledger exists.
 
         Raises:
-            RefMovedError: another writer was faster; nothing was written.
+            RefMovedError: another writer came first; nothing was written.
             RepositoryError: the remote cannot be reached or refuses; nothing was written.
         """
         runs = {**ledger.runs, **{record.run: record for record in change.runs}}
@@ -256,14 +255,15 @@ class LedgerStore:
             message=message,
             committer=self._repo.identity,
         )
-        left = _left(ledger.troubles, change)
-        self._move(ledger.tip, new, change.branches, whole=left == ())
+        findings = _remaining(ledger.findings, change)
+        self._move(ledger.tip, new, change.branches, is_good=findings == ())
         made = frozenset(s.submission for s in change.submissions)
-        damaged = {p: why for p, why in ledger.damaged.items() if p not in _paths(change)}
-        return Ledger(new, runs, ledger.submissions | made, damaged, left)
+        written = _written_paths(change)
+        damaged = {path: why for path, why in ledger.damaged.items() if path not in written}
+        return Ledger(new, runs, ledger.submissions | made, damaged, findings)
 
     def _beginning(self) -> CommitId:
-        """Return the orphan commit a ledger starts from; code comes in as second parents only."""
+        """Return the orphan commit that a ledger starts from; code is only in second parents."""
         return self._repo.write_commit(
             _files(Change(), ()),
             parents=(),
@@ -277,7 +277,7 @@ class LedgerStore:
         new: CommitId,
         branches: Mapping[str, CommitId],
         *,
-        whole: bool,
+        is_good: bool,
     ) -> None:
         pins = [RefUpdate(ref, oid, None) for ref, oid in branches.items()]
         if self._publishes:
@@ -285,20 +285,26 @@ class LedgerStore:
             self._repo.push(self._remote, [*pins, RefUpdate(LEDGER_REF, new, self._remote_tip)])
             self._remote_tip = new
         moved = [*pins, RefUpdate(LEDGER_REF, new, old)]
-        if whole:
+        if is_good:
             moved.append(RefUpdate(SEEN_REF, new, self._repo.find_commit(SEEN_REF)))
         self._repo.update_refs(moved)
 
 
-def _left(troubles: tuple[Trouble, ...] | None, change: Change) -> tuple[Trouble, ...] | None:
-    """Return the troubles that a change leaves; None where they are not known."""
-    if not troubles:
-        return troubles
-    mended = _paths(change)
-    return tuple(t for t in troubles if t.path not in mended)
+def _job_branches(refs: Mapping[str, CommitId]) -> dict[str, CommitId]:
+    return {ref: oid for ref, oid in refs.items() if ref.startswith(JOB_BRANCH_PREFIX)}
 
 
-def _paths(change: Change) -> set[str]:
+def _remaining(
+    findings: tuple[AuditFinding, ...] | None, change: Change
+) -> tuple[AuditFinding, ...] | None:
+    """Return the findings that a change does not restore; None if the ledger was not audited."""
+    if not findings:
+        return findings
+    restored = _written_paths(change)
+    return tuple(finding for finding in findings if finding.path not in restored)
+
+
+def _written_paths(change: Change) -> set[str]:
     return {
         *(record_path(r.run) for r in change.runs),
         *(submission_path(s.submission) for s in change.submissions),
@@ -306,7 +312,7 @@ def _paths(change: Change) -> set[str]:
 
 
 def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, bytes]]:
-    for submission in change.submissions:  # the large ones: git packs them while others are made
+    for submission in change.submissions:  # large ones first: git packs them meanwhile
         yield submission_path(submission.submission), encode_submission(submission)
     for record in change.runs:
         yield record_path(record.run), encode_run(record)

@@ -81,12 +81,12 @@ class Project:
         with self.repo.reading():
             if self.repo.find_commit(SEEN_REF) is None:
                 return self.ledger()
-            return self.store().read_whole(self._newest_ledger_ref())
+            return self.store().read_audited(self._newest_ledger_ref())
 
     def proven_ledger(self) -> Ledger:
         """Return that ledger, checked against all of its history."""
         with self.repo.reading():
-            return self.store().read_whole(self._newest_ledger_ref(), since_beginning=True)
+            return self.store().read_audited(self._newest_ledger_ref(), since_beginning=True)
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)

@@ -62,11 +62,10 @@ def look_for_drift(
         is_shared: True if the clone has a remote, so that other clones submit as well.
     """
     here = list(here)
+    found = [(finding.last_good, finding.why) for finding in ledger.findings or ()]
     return Drift(
-        records={t.good.run: t.why for t in ledger.troubles or () if isinstance(t.good, RunRecord)},
-        submissions=tuple(
-            (t.good, t.why) for t in ledger.troubles or () if isinstance(t.good, SubmissionRecord)
-        ),
+        records={r.run: why for r, why in found if isinstance(r, RunRecord)},
+        submissions=tuple((s, why) for s, why in found if isinstance(s, SubmissionRecord)),
         unreadable=dict(_unreadable(ledger)),
         branches=branches,
         made_here=_made_here(here, branches, repository, is_shared=is_shared),
@@ -79,17 +78,17 @@ def look_for_drift(
 def known_submissions(ledger: Ledger) -> frozenset[SubmissionId]:
     """Return the submissions that the ledger knows of, be it by a damaged record."""
     of_runs = {r.submission for r in ledger.runs.values()}
-    of_troubles = {s for t in ledger.troubles or () if (s := submission_at(t.path))}
+    of_findings = {s for t in ledger.findings or () if (s := submission_at(t.path))}
     of_damaged = {s for path in ledger.damaged if (s := submission_at(path))}
-    return frozenset({*ledger.submissions, *of_runs, *of_troubles, *of_damaged})
+    return frozenset({*ledger.submissions, *of_runs, *of_findings, *of_damaged})
 
 
 def beyond_repair(ledger: Ledger) -> dict[str, str]:
     """Return the records that are not as they should be and cannot be put back, with the reason."""
-    troubles = ledger.troubles or ()
-    restored = {t.path for t in troubles if t.good is not None}
+    findings = ledger.findings or ()
+    restored = {t.path for t in findings if t.last_good is not None}
     damaged = {path: f"is damaged ({why})" for path, why in ledger.damaged.items()}
-    lost = {t.path: t.why for t in troubles}
+    lost = {t.path: t.why for t in findings}
     return {path: why for path, why in {**damaged, **lost}.items() if path not in restored}
 
 

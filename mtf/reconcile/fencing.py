@@ -52,7 +52,7 @@ class Fence:
 
     def _without_rivals(self, planned: Iterable[Action]) -> list[Action]:
         """Return the actions of the runs that no other ledger's attempt can execute any more."""
-        rivals = {t.path: t.rivals for t in self.ledger.troubles or () if t.rivals}
+        rivals = {t.path: t.rivals for t in self.ledger.findings or () if t.rivals}
         kept: list[Action] = []
         for action in planned:
             found = rivals.get(record_path(action.run))

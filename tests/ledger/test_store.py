@@ -1,4 +1,4 @@
-"""The ledger: linearizable here and across clones, and the code it keeps alive."""
+"""The ledger's store: compare-and-swap in one clone and across clones, and the code it keeps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_store(path: Path, remote: str | None = None) -> LedgerStore:
     return LedgerStore(GitRepo(path), remote)
 
 
-def test_a_record_survives_the_ledger_unchanged(tmp_path: Path) -> None:
+def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     full = replace(
         RUN, state=RunState.COMPLETED, checkpoint=Checkpoint("/c", 1, "s", 2, 3),
         best=Best("val_accuracy", 0.9, 1, 2, "max"), metrics={"a": 1.5}, parameters={"x.y": [1]},
@@ -64,7 +64,7 @@ def test_the_ledger_is_an_orphan_branch_with_an_overview(tmp_path: Path) -> None
     assert "alone/20260101T110000Z" in made.git("show", "mtf/ledger:README.md")
 
 
-def test_a_stale_reader_loses_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_a_writer_with_a_stale_ledger_is_refused(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     store = open_store(made.path)
     stale = store.read()
@@ -74,7 +74,7 @@ def test_a_stale_reader_loses_and_overwrites_nothing(tmp_path: Path) -> None:
     assert set(store.read().runs) == {run_record(1).run}
 
 
-def test_a_damaged_record_is_set_aside_and_the_others_are_read(tmp_path: Path) -> None:
+def test_damaged_and_newer_records_do_not_hide_the_others(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     store = open_store(made.path)
     store.append(store.read(), Change(runs=(run_record(1), run_record(2))), "m")
@@ -143,7 +143,7 @@ def test_writers_in_several_clones_lose_no_update(tmp_path: Path) -> None:
         assert len(store.read().runs) == 16
 
 
-def test_commits_kept_back_are_published_by_the_next_sync_that_pushes(tmp_path: Path) -> None:
+def test_commits_that_were_not_pushed_are_published_later(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     bare = make_remote(tmp_path / "bare.git", made)
     quiet = LedgerStore(GitRepo(made.path), "origin", publish=False)

@@ -1,6 +1,6 @@
-"""The ledger under several writers that read, stop for a while, die, and write what they meant to.
+"""State machine test: several clones read the ledger, pause, die and append to it.
 
-A model of it is a list: what was acknowledged is there for ever, in one order that all clones see.
+Every acknowledged append stays in the ledger, in one order that all clones see.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLONE = st.integers(0, CLONES - 1)
 
 
 class Writers(RuleBasedStateMachine):
-    """Three clones of one remote, each with one store."""
+    """Three clones of one remote, each with its own store."""
 
     @initialize()
     def begin(self) -> None:
@@ -40,7 +40,7 @@ class Writers(RuleBasedStateMachine):
         for store in self.stores:
             store.fetch("main")
             self.read.append(store.read())
-        self.told: dict[RunId, int] = {}  # the newest epoch that was acknowledged, by run
+        self.acknowledged: dict[RunId, int] = {}  # run -> its newest epoch
         self.tips = ["", ""]
         self.writes = 0
 
@@ -59,7 +59,7 @@ class Writers(RuleBasedStateMachine):
 
     @rule(clone=CLONE, run=st.integers(0, 2))
     def writes_what_it_has_decided(self, clone: int, run: int) -> None:
-        """Append to what was read, however long ago; who is late must be told, not believed."""
+        """Append to the ledger as it was read, however long ago; a late writer must be refused."""
         before = self.read[clone]
         name = RunId(f"e{run}/20260101T110000Z/cccccccc")
         epoch = (before.runs[name].epoch or 0) + 1 if name in before.runs else 1
@@ -68,14 +68,14 @@ class Writers(RuleBasedStateMachine):
             change = self.change(name, epoch)
             self.read[clone] = self.stores[clone].append(before, change, "m")
         except RefMovedError:
-            assert (before.tip or "") != newest, "only who is late is refused"
+            assert (before.tip or "") != newest, "only a late writer is refused"
         else:
-            assert (before.tip or "") == newest, "who is late must be refused"
-            self.told[name] = epoch
+            assert (before.tip or "") == newest, "a late writer must be refused"
+            self.acknowledged[name] = epoch
 
     @rule(clone=CLONE, run=st.integers(0, 2))
     def dies_after_its_push(self, clone: int, run: int) -> None:
-        """Leave the remote ahead of this clone, as a writer killed between the two does."""
+        """Leave the remote ahead of this clone, like a writer killed after its push."""
         self.looks(clone)
         repo, ledger = GitRepo(self.folder / str(clone)), self.read[clone]
         scratch = LedgerStore(repo, "origin", publish=False)
@@ -87,7 +87,7 @@ class Writers(RuleBasedStateMachine):
         back = ["update-ref", "refs/heads/mtf/ledger", ledger.tip] if ledger.tip else [
             "update-ref", "-d", "refs/heads/mtf/ledger"]  # fmt: skip
         git(self.folder / str(clone), *back)
-        self.told[name] = epoch
+        self.acknowledged[name] = epoch
         self.stores[clone] = self.open(clone)
         self.looks(clone)
 
@@ -113,7 +113,9 @@ class Writers(RuleBasedStateMachine):
             self.looks(clone)
             seen.add(self.read[clone].tip)
             found = {run: r.epoch for run, r in self.read[clone].runs.items()}
-            assert found == self.told, "what was acknowledged is there, and nothing else"
+            assert found == self.acknowledged, (
+                "the ledger holds every acknowledged append and nothing else"
+            )
         assert len(seen) == 1
         shutil.rmtree(self.folder)
 

@@ -23,8 +23,8 @@ def records(checkup: Checkup) -> Iterator[Finding]:
     for path, why in beyond_repair(checkup.ledger).items():
         cure = f"git log -p mtf/ledger -- {path}"
         yield Finding("error", f"the record {why}", f"mtf/ledger:{path}", cure)
-    for trouble in checkup.ledger.troubles or ():
-        if trouble.good is not None:
+    for trouble in checkup.ledger.findings or ():
+        if trouble.last_good is not None:
             where = f"mtf/ledger:{trouble.path}"
             yield Finding("error", f"the record {trouble.why}", where, "mtf sync (restores it)")
 
