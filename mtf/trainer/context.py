@@ -76,7 +76,7 @@ class RunContext:
         self._store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
-        self._saver = CheckpointWriter(self._store, self._journal)
+        self._writer = CheckpointWriter(self._store, self._journal)
 
     # -- what the configuration names --------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class RunContext:
         best = best_of(facts, place, name or "", keep=policy.keep_best, mode=policy.mode)
         write = functools.partial(torch.save, content)
         order = WriteRequest(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
-        return isinstance(self._saver.now(order), Saved)
+        return isinstance(self._writer.write_now(order), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Journal metrics: what ``mtf status`` and ``mtf results`` show."""

@@ -1,7 +1,8 @@
-"""``GenericTrainer``: drives the loop from phase to phase, stops and saves at its cuts."""
+"""``GenericTrainer``: runs the training loop phase by phase, resumes, saves and stops at cuts."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,11 @@ from mtf.trainer.loop.objective import objective_of
 from mtf.trainer.loop.phases import CUTS, NEXT, Phase
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.checkpointer import Checkpointer
+from mtf.trainer.resume.snapshot import Resumable
 from mtf.trainer.resume.warm_start import warm_start
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.signals import STOP, Stopped
+from mtf.trainer.storage.checkpoint_writer import FailedWrite
 from mtf.trainer.storage.journal import Journal, monitored
 from mtf.trainer.storage.scalars import Scalars
 from mtf.trainer.tracking.tracking import Tracking, build_tracking
@@ -39,22 +42,24 @@ if TYPE_CHECKING:
     from mtf.trainer.components.lr_schedulers import Schedulers
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.callbacks import Callback
+    from mtf.trainer.storage.checkpoint_writer import Outcome
 
 
 class GenericTrainer:
-    """Trains a model so that any interruption leaves no trace in the result.
+    """Trains a model; an interrupted training ends in the same bits as an uninterrupted one.
 
     Args:
         config: the resolved configuration.
         fabric: launched.
-        model: as constructed, or set up by Fabric already. With a method ``training_step(batch)``
-            it computes its own loss, see ``mtf.trainer.loop.objective``; else it is a classifier.
+        model: as constructed, or already set up by Fabric. A model with a method
+            ``training_step(batch)`` computes its own loss, see ``mtf.trainer.loop.objective``;
+            any other is trained as a classifier.
         optimizer: over the model's parameters; a dict of several by name steps them together, or
             in turns where ``training_step`` takes the ``optimizer``'s name.
         scheduler: a torch scheduler, or a ``Schedule`` that says when it steps; a dict of these by
             the optimizers' names.
-        wandb_run: a run to mirror the scalars to; None: one is opened where ``logging`` asks.
-        run_dir: the run folder; None: what the job's environment names.
+        wandb_run: a run to mirror the scalars to; None: one is opened if ``logging`` asks for it.
+        run_dir: the run folder; None: the one in the job's environment.
         callbacks: by name, besides those of the configuration.
     """
 
@@ -79,9 +84,6 @@ class GenericTrainer:
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
-        self._saving = Checkpointer(
-            config, fabric, self._run_dir, self._journal, callbacks=self._callbacks
-        )
 
     def fit(
         self,
@@ -99,16 +101,23 @@ class GenericTrainer:
         """
         signals.install()
         loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
+        parts = Resumable(
+            loop.config, loop.state, loop.engine, loop.schedules, loop.scalars, self._callbacks,
+            loop.train, loop.rank_sync,
+        )  # fmt: skip
+        checkpointer = Checkpointer(
+            parts, self._run_dir, self._journal, on_outcome=functools.partial(self._saved, loop)
+        )
         try:
-            self._resume(loop)
+            self._resume(loop, parts, checkpointer)
             loop.tracking.begin(loop.scalars, loop.standing)
-            self._drive(loop)
+            self._drive(loop, checkpointer)
         except Exception as e:
             for callback in self._callbacks.values():
                 callback.on_exception(loop, e)
             raise
         finally:
-            self._saving.close()
+            checkpointer.close()
             if loop.scalars is not None:
                 loop.scalars.close()
             loop.tracking.close()
@@ -157,64 +166,93 @@ class GenericTrainer:
     def _tracking(self) -> Tracking:
         return build_tracking(self._config, self._run_dir, self._engine, self._wandb_run)
 
-    def _resume(self, loop: Loop) -> None:
-        zero, store = self._fabric.is_global_zero, self._saving.store
-        newest = loop.rank_sync.broadcast(store.newest_intact() if zero else None)
-        if zero:
+    def _resume(self, loop: Loop, parts: Resumable, checkpointer: Checkpointer) -> None:
+        store, is_first = checkpointer.store, loop.rank_sync.is_first
+        newest = loop.rank_sync.broadcast(store.newest_intact() if is_first else None)
+        if is_first:
             store.set_damaged_aside()
-        if newest is None:
-            if loop.scalars is not None:
-                loop.scalars.cut_to(0)
-            warm_start(loop, self._callbacks, self._config)
-            self._saving.begin(loop, None)
-            return
-        snapshot.put(loop, self._callbacks, snapshot.read(newest.path))
-        self._saving.begin(loop, newest)
-        state = loop.state
-        loop.say(
-            f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
-            f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
-        )
+        if newest is not None:
+            snapshot.resume(parts, snapshot.read(newest.path))
+            loop.adapt_to_state()
+        else:
+            self._begin(loop, parts)
+        checkpointer.begin(newest)
+        if newest is not None:
+            state = loop.state
+            loop.say(
+                f"resumed from {newest.path.name} (sha256 verified): epoch {state.epoch}, step"
+                f" {state.global_step}, phase {state.phase}, batch {state.train.batch}"
+            )
 
-    def _drive(self, loop: Loop) -> None:
-        """Execute phase after phase; act on wishes to stop and to save at the cuts."""
-        state, alone = loop.state, loop.rank_sync.is_alone
+    def _begin(self, loop: Loop, parts: Resumable) -> None:
+        """Start from the beginning, or from the checkpoint that ``init_from`` names."""
+        if loop.scalars is not None:
+            loop.scalars.cut_to(0)
+        for callback in warm_start(parts, self._journal):
+            callback.before(Phase.INIT, loop)
+            callback.after(Phase.INIT, loop)
+        loop.adapt_to_state()
+
+    def _drive(self, loop: Loop, checkpointer: Checkpointer) -> None:
+        """Execute phase after phase; at the cuts, carry out wishes to stop and requests to save."""
+        state, alone, saves = loop.state, loop.rank_sync.is_alone, loop.saves
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
-                if (STOP.requested or loop.save_is_due) and phase in CUTS:
-                    self._attend(loop, stop=STOP.wish, save=loop.save_is_due)
+                if (STOP.requested or saves.pending or checkpointer.must_end) and phase in CUTS:
+                    self._act(loop, checkpointer, stop=STOP.wish, failed=checkpointer.must_end)
             elif loop.is_exchange_point(phase):
-                stop, clock = loop.rank_sync.exchange(STOP.wish, loop.clock_is_due())
-                self._attend(loop, stop=stop, save=loop.save_is_due or bool(clock))
+                stop, clock, failed = loop.rank_sync.exchange(
+                    STOP.wish, saves.clock_is_due(), checkpointer.must_end
+                )
+                if clock:
+                    saves.add("every_n_minutes")
+                self._act(loop, checkpointer, stop=stop, failed=bool(failed))
             following = handlers[phase](loop)
             assert following in NEXT[phase], f"{phase} -> {following}"
             state.phase = following
         loop.rank_sync.last_answer()
-        self._saving.save_last(loop, complete=True)
+        checkpointer.save_last(complete=True)
         if state.ended_by is not None:
             loop.say(f"the training ends here: {state.ended_by}")
             self._journal.noted(state.ended_by)
 
-    def _attend(self, loop: Loop, *, stop: int, save: bool) -> None:
-        """Save and stop as wished; ``stop`` is a signal's number, see ``StopRequest.wish``."""
-        if save and not stop:
-            self._saving.save(loop)
+    def _act(self, loop: Loop, checkpointer: Checkpointer, *, stop: int, failed: bool) -> None:
+        """Stop or save at a cut.
+
+        Args:
+            loop: the training; its pending request, if any, is carried out.
+            checkpointer: what saves it.
+            stop: number of the signal that asks to stop, 0 for none.
+            failed: whether a save has failed after which the training must end.
+        """
+        request = loop.saves.take()
         if stop:
-            self._saving.save_last(loop, complete=False)
-            by = Signals(stop) if stop > 1 else signals.SIGNALS[0]
-            self._journal.stopped(by.name, loop.state.epoch, loop.state.global_step)
+            checkpointer.save_last(complete=False)
+            self._journal.stopped(Signals(stop).name, loop.state.epoch, loop.state.global_step)
             self._fabric.barrier()  # the first rank to end makes srun end the others
-            raise Stopped(by)
+            raise Stopped(Signals(stop))
+        if failed:
+            checkpointer.end_after_failure()
+        if request is not None:
+            checkpointer.save(request)
+
+    def _saved(self, loop: Loop, outcome: Outcome) -> None:
+        """Take note of a checkpoint that is durable or could not be written."""
+        if isinstance(outcome, FailedWrite):
+            loop.state.best.pop(outcome.place, None)  # it must not be kept as one of the best
+            return
+        for callback in self._callbacks.values():
+            callback.on_checkpoint(loop, outcome)
 
 
 def length_of(train: Batches, accumulated: int, max_epochs: int) -> Length:
-    """Return how long a training is; an epoch's last accumulation window may be smaller."""
+    """Return the length of a training; an epoch's last accumulation window may be smaller."""
     return Length(max_epochs * -(-len(train) // accumulated), max_epochs)
 
 
 def _run_dir_of_job() -> Path:
-    said = os.environ.get("MTF_RUN_DIR")
-    if not said:
+    folder = os.environ.get("MTF_RUN_DIR")
+    if not folder:
         raise MtfError("GenericTrainer outside of a job needs run_dir=, the folder of its run")
-    return Path(said)
+    return Path(folder)

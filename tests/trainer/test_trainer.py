@@ -130,7 +130,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path
         second.trainer(model, second.optimizer(model)).fit(data.train, data.validation)
     assert str(raised.value) == (
         "the checkpoint is of another configuration: optimizer.lr was 0.003 and is 0.5;"
-        " training.seed was 3 and is 4. Put it back, or start a run of its own"
+        " training.seed was 3 and is 4. Restore the settings, or start a new run"
     )
 
 
@@ -148,7 +148,7 @@ def test_keys_and_shapes_are_told_where_both_differ(tmp_path: Path) -> None:
     with pytest.raises(MtfError) as raised:
         fit(other)
     said = str(raised.value)
-    assert "another configuration: model.hidden_size was 64 and is 32 (its model is" in said
+    assert "another configuration: model.hidden_size was 64 and is 32 (and of another model" in said
     assert "[64, 64] in the checkpoint, [32, 64] in the model" in said
 
 
@@ -241,7 +241,7 @@ def test_a_loader_that_gives_less_than_it_promised_is_an_error(tmp_path: Path) -
 
     parts = context(make_run(tmp_path))
     model = torch.nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match="promised 3 batches and gave 1"):
+    with pytest.raises(RuntimeError, match="promised 3 batches, but it gave 1"):
         parts.trainer(model, parts.optimizer(model)).fit(Short())
 
 

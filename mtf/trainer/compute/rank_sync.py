@@ -1,8 +1,8 @@
-"""What any rank wishes, known to all of them at the same cut, without waiting for each other there.
+"""Messages between the ranks: stop and save wishes without waiting, broadcast, gather, checks.
 
-A question asked at one meeting is answered at the next: the ranks' answers travel while they
-compute. It goes between the hosts, so that no device is waited for either. How many cuts lie
-between two meetings the ranks agree on in passing, so that fast steps are not held up by them.
+An exchange is asynchronous: the answer to one is read at the next, so the ranks compute while it
+travels. It goes between the hosts (gloo), so that no device is waited for. The ranks adapt the
+number of cuts between two exchanges to their pace: fast steps are not slowed down.
 """
 
 from __future__ import annotations
@@ -14,67 +14,76 @@ import torch
 from torch import distributed
 
 from mtf.errors import MtfError
+from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-EXCHANGE_EVERY_S = 0.03  # a stop is agreed within two of these: nothing beside a grace of seconds
-_MOST = 1000
+EXCHANGE_EVERY_S = 0.03  # all ranks know of a stop within two of these: far below a grace period
+_MOST_CUTS = 1000
 
 
 class RankSync:
-    """The ranks' common word. With one rank, it is that one's own, at once.
+    """What the ranks of a training tell each other. A single rank answers itself at once.
 
     Attributes:
-        is_alone: whether there is but one rank.
+        rank: number of this rank.
+        world_size: number of ranks.
+        is_alone: whether this rank is the only one.
+        is_first: whether this rank is the one that writes.
     """
 
     def __init__(self, fabric: Fabric) -> None:
-        self.is_alone = fabric.world_size == 1
-        self._rank = fabric.global_rank
+        self.rank, self.world_size = fabric.global_rank, fabric.world_size
+        self.is_alone, self.is_first = fabric.world_size == 1, fabric.is_global_zero
         self._group: Any = None if self.is_alone else distributed.new_group(backend="gloo")
-        self._asked: tuple[Any, torch.Tensor] | None = None
-        self._every = self._left = 1  # cuts between two meetings, and to the next one
-        self._met_s = time.monotonic()
+        self._pending: tuple[Any, torch.Tensor] | None = None  # the exchange under way
+        self._cuts_between = self._cuts_left = 1  # of exchanges, and until the next one
+        self._exchanged_s = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line to the job's log, once for all ranks."""
+        if self.is_first:
+            say(text)
 
     def exchange(self, *wishes: int) -> list[int]:
-        """Return the greatest wishes of any rank at the last meeting, and send this one's.
+        """Return the greatest wishes of any rank at the last exchange, and send this rank's.
 
-        A wish is a number, 0 for none.
+        All ranks must call it at the same cuts. Most calls exchange nothing and return zeros.
 
-        All ranks must call it at the same places of the training; most calls are no meeting, and
-        nobody wishes anything there.
+        Args:
+            wishes: numbers from 0, for none, upwards.
         """
         if self.is_alone:
             return list(wishes)
-        self._left -= 1
-        if self._left > 0:
+        self._cuts_left -= 1
+        if self._cuts_left > 0:
             return [0] * len(wishes)
-        heard = [0] * len(wishes) if self._asked is None else self.last_answer()
+        answer = [0] * len(wishes) if self._pending is None else self.last_answer()
         mine = torch.tensor([*wishes, -self._cuts_in_time()], dtype=torch.int32)
         work = distributed.all_reduce(
             mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
-        self._asked = (work, mine)
-        self._left = self._every
-        return heard
+        self._pending = (work, mine)
+        self._cuts_left = self._cuts_between
+        return answer
 
     def last_answer(self) -> list[int]:
-        """Return the answer to the last question, and forget it."""
-        if self._asked is None:
+        """Wait for the exchange under way and return its answer; an empty list where none is."""
+        if self._pending is None:
             return []
-        work, answer = self._asked
+        work, answer = self._pending
         work.wait()
-        self._asked = None
-        *wishes, fewest = answer.tolist()
-        self._every = -fewest
+        self._pending = None
+        *wishes, negative_cuts = answer.tolist()
+        self._cuts_between = -negative_cuts  # of the slowest rank
         return wishes
 
     def _cuts_in_time(self) -> int:
-        """Return how many cuts this rank passes in the time between two meetings."""
+        """Return how many cuts this rank passes in ``EXCHANGE_EVERY_S``."""
         now = time.monotonic()
-        a_cut_s, self._met_s = (now - self._met_s) / self._every, now
-        return max(1, min(_MOST, int(EXCHANGE_EVERY_S / max(a_cut_s, 1e-9))))
+        a_cut_s, self._exchanged_s = (now - self._exchanged_s) / self._cuts_between, now
+        return max(1, min(_MOST_CUTS, int(EXCHANGE_EVERY_S / max(a_cut_s, 1e-9))))
 
     def minimum(self, number: int) -> int:
         """Return the least of the ranks' numbers."""
@@ -85,30 +94,31 @@ class RankSync:
         return int(value)
 
     def require_same(self, number: int, what: str) -> int:
-        """Return a number that all ranks must have.
+        """Return a number that must be the same on all ranks.
 
         Raises:
-            MtfError: they have not.
+            MtfError: it differs.
         """
         least, most = self.minimum(number), -self.minimum(-number)
         if least != most:
-            raise MtfError(f"{what} differs between the ranks: from {least} to {most}")
+            raise MtfError(
+                f"{what} differs between the ranks: from {least} to {most}. Give each rank as many"
+                " batches"
+            )
         return number
 
     def gather(self, of_this_rank: Any) -> list[Any] | None:
         """Return the ranks' values in order on the first rank, None on the others."""
         if self.is_alone:
             return [of_this_rank]
-        values: list[Any] | None = (
-            [None] * distributed.get_world_size() if self._rank == 0 else None
-        )
+        values: list[Any] | None = [None] * self.world_size if self.is_first else None
         distributed.gather_object(of_this_rank, values, dst=0, group=self._group)
         return values
 
-    def broadcast(self, by_the_first: Any) -> Any:
-        """Return the first rank's value on all of them."""
+    def broadcast(self, of_first_rank: Any) -> Any:
+        """Return the first rank's value on all ranks."""
         if self.is_alone:
-            return by_the_first
-        value = [by_the_first]
+            return of_first_rank
+        value = [of_first_rank]
         distributed.broadcast_object_list(value, src=0, group=self._group)
         return value[0]

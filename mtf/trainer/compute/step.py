@@ -1,7 +1,7 @@
-"""How a step is computed: on the raw module and optimizers where nothing else is needed.
+"""The step engine: forward, backward, clipping and optimizer step, on the raw module if possible.
 
-Fabric's wrappers of module, optimizer and backward take 70 µs and more a step. They are used for
-several ranks and for mixed precision, which cannot do without them.
+Fabric's wrappers of module, optimizer and backward cost 70 µs and more a step. They are used only
+for several ranks and for mixed precision, which need them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ T = TypeVar("T")
 
 
 class StepEngine:
-    """Module and optimizers in place on their device, and the operations of a step on them.
+    """Module and optimizers on their device, and the operations of a step on them.
 
     Attributes:
-        module: the raw module; its state is what checkpoints hold.
+        module: the raw module, whose state checkpoints hold.
         optimizers: the raw optimizers by name, likewise.
-        forward: what computes: the module, or Fabric's wrapper of it.
-        parameters: those of the module, in its order.
+        forward: the module that computes: the raw one or Fabric's wrapper of it.
+        parameters: the module's parameters, in its order.
+        device: where they are.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class StepEngine:
         optimizers: Mapping[str, Optimizer],
         training: TrainingConfig,
     ) -> None:
-        self._fabric = fabric
+        self._fabric, self.device = fabric, fabric.device
         self._training = training
         self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
         self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
@@ -54,44 +55,44 @@ class StepEngine:
         self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
         self.forward, self._stepping = model, dict(optimizers)
         if not self._is_wrapped:
-            self.module.to(fabric.device)
+            self.module.to(self.device)
         elif not isinstance(model, FabricModule):
             self.forward, *wrapped = fabric.setup(model, *optimizers.values())
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.parameters = list(self.module.parameters())
         self._as_built = dict(self._built(self.module.state_dict().keys()))
-        self._moves = fabric.device.type != "cpu"
+        self._moves = self.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
         self._guards = skips and self.scaler is None  # the scaler leaves such steps out itself
         clips = training.max_grad_norm is not None or training.max_grad_value is not None
-        self._looks = clips or self._guards  # at the gradients, before a step
-        self._noted: dict[str, torch.Tensor] = {}  # values of buffers, see ``note_buffers``
+        self._prepares = clips or self._guards  # something to do with gradients before a step
+        self._noted: dict[str, torch.Tensor] = {}  # the buffers' values, see ``note_buffers``
 
     def _built(self, held: Collection[str]) -> Iterator[tuple[str, tuple[torch.Tensor, int, str]]]:
         """Yield each buffer with its version, and a digest of those that no state holds.
 
-        Torch tells by the version that a tensor was written to, but for the kernels of BatchNorm.
+        Torch counts writes to a tensor in its version, except those of the kernels of BatchNorm.
         """
         for name, buffer in self.module.named_buffers():
             digest = "" if name in held else digest_of(buffer)
-            yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- how torch tells itself
+            yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- torch has no public name
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
         return self._fabric.to_device(batch) if self._moves else batch
 
     def compute(self, function: Callable[[Any], T], batch: Any) -> T:
-        """Call a function of a batch in the precision asked for."""
+        """Call a function of a batch in the configured precision."""
         if not self._is_wrapped:
             return function(batch)
         with self._fabric.autocast():
             return function(batch)
 
     def hold_back(self, *, held: bool) -> None:
-        """Say, before a forward pass, whether its gradients stay on this rank for now.
+        """Keep the next backward pass from exchanging gradients, or let it; call before forward.
 
-        Inside an accumulation window nobody needs the other ranks' gradients yet.
+        Inside an accumulation window the other ranks' gradients are not needed yet.
         """
         self._unsynced = nullcontext()
         if held and self._fabric.world_size > 1:
@@ -99,14 +100,14 @@ class StepEngine:
         self._unsynced.__enter__()
 
     def note_buffers(self) -> None:
-        """Say, before a forward pass, that its loss may turn out to be no finite number.
+        """Remember the buffers, such as running means, before a forward pass.
 
-        What it has then made of the buffers, such as running means, is taken back.
+        ``backward`` restores them if the loss is not finite.
         """
         self._noted = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the loss's gradients."""
+        """Add the gradients of a loss."""
         if self._is_wrapped:
             self._fabric.backward(loss)
             self._unsynced.__exit__(None, None, None)
@@ -116,17 +117,16 @@ class StepEngine:
             self.put_buffers(self._noted, ())
 
     def commit(self, active: Collection[str]) -> bool:
-        """Unscale, clip, step, update the scaler, and drop all gradients: all or nothing.
+        """Unscale, clip, step, update the scaler, and drop all gradients.
 
         Args:
-            active: names of the optimizers whose turn it is.
+            active: names of the optimizers that step.
 
         Returns:
-            Whether the step was taken. It is left out where gradients are not finite and the
-            configuration says to skip or to stop then; they are dropped all the same.
+            True if the step was taken. It is skipped, its gradients dropped, if they are not
+            finite and ``training.on_nonfinite`` is set.
         """
-        looks = self._looks
-        finite = not looks or all(self._clipped(self.optimizers[name]) for name in active)
+        finite = not self._prepares or all(self._prepare(self.optimizers[name]) for name in active)
         if finite:
             for name in active:
                 self._stepping[name].step()
@@ -134,8 +134,8 @@ class StepEngine:
             optimizer.zero_grad()
         return finite
 
-    def _clipped(self, optimizer: Optimizer) -> bool:
-        """Clip what an optimizer steps on; return whether it may."""
+    def _prepare(self, optimizer: Optimizer) -> bool:
+        """Unscale and clip an optimizer's gradients; return False if it must not step on them."""
         max_norm, max_value = self._training.max_grad_norm, self._training.max_grad_value
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.scaler is not None:
@@ -149,14 +149,14 @@ class StepEngine:
 
     @property
     def scaler(self) -> Any | None:
-        """Return the gradient scaler of 16-bit mixed precision, else None."""
+        """Return the gradient scaler of 16-bit mixed precision; None in any other precision."""
         return getattr(self._fabric.strategy.precision, "scaler", None)
 
     @property
     def spreads_buffers(self) -> bool | None:
-        """Return whether the next forward pass begins with the first rank's buffers; None: alone.
+        """Return True if the next forward pass broadcasts the first rank's buffers; None: alone.
 
-        DDP hands them out where the pass before was one that exchanged gradients.
+        DDP does so after a pass that exchanged gradients.
         """
         ddp = getattr(self.forward, "_forward_module", None)
         return getattr(ddp, "require_forward_param_sync", None)
@@ -166,13 +166,13 @@ class StepEngine:
         vars(self.forward._forward_module)["require_forward_param_sync"] = value  # noqa: SLF001
 
     def gradients(self) -> list[torch.Tensor | None]:
-        """Return the gradients by parameter; None stays None, since an optimizer skips those."""
+        """Return the gradient of each parameter; None stays None, since optimizers skip those."""
         return [parameter.grad for parameter in self.parameters]
 
     def unsaved_buffers(self) -> dict[str, torch.Tensor]:
-        """Return the buffers that this process has changed and the module's state does not hold.
+        """Return the non-persistent buffers that this process has changed.
 
-        They are not persistent in torch's sense: no part of a trained model, but of a training.
+        They are not part of the module's state, but of the training's.
         """
         held = self.module.state_dict().keys()
         return {
@@ -187,9 +187,9 @@ class StepEngine:
         return not is_same or digest_of(buffer) != digest
 
     def replaced_buffers(self) -> list[str]:
-        """Return the names of those buffers that are no longer the tensors they were built with.
+        """Return the names of the buffers that are no longer the tensors they were built as.
 
-        DDP gives the first rank's values to the tensors it was built with, and to no others.
+        DDP broadcasts the first rank's values to the tensors it was built with, and to no others.
         """
         return [
             name
@@ -198,15 +198,15 @@ class StepEngine:
         ]
 
     def put_buffers(self, buffers: Mapping[str, torch.Tensor], replaced: Collection[str]) -> None:
-        """Put buffers back that are not in the module's state, or otherwise on this rank."""
+        """Restore buffers that are not in the module's state, or differ on this rank."""
         with torch.no_grad():
             for name, value in buffers.items():
                 owner, last = self._owner(name)
-                there = getattr(owner, last, None)
-                if isinstance(there, torch.Tensor) and there.shape == value.shape:
-                    there.copy_(value)
+                present = getattr(owner, last, None)
+                if isinstance(present, torch.Tensor) and present.shape == value.shape:
+                    present.copy_(value)
                 else:
-                    setattr(owner, last, value.to(self._fabric.device))
+                    setattr(owner, last, value.to(self.device))
             for name in replaced:
                 owner, last = self._owner(name)
                 setattr(owner, last, getattr(owner, last).clone())
@@ -216,7 +216,7 @@ class StepEngine:
         return self.module.get_submodule(path), last
 
     def put_gradients(self, gradients: list[torch.Tensor | None]) -> None:
-        """Put gradients back that ``gradients`` returned."""
+        """Restore the gradients that ``gradients`` returned."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
@@ -227,7 +227,7 @@ def _finite(parameters: list[nn.Parameter]) -> bool:
 
 
 def needs_wrappers(fabric: Fabric) -> bool:
-    """Return whether a step needs more than the raw module and optimizer."""
+    """Return True if a step needs Fabric's wrappers of module and optimizer."""
     return fabric.world_size > 1 or fabric.strategy.precision.precision != "32-true"
 
 

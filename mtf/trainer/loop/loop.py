@@ -1,14 +1,13 @@
-"""The training loop: one handler for each phase, which executes it and names the next.
+"""The training loop: one handler for each phase, which executes it and returns the next phase.
 
-``HANDLERS`` is the machine that ``GenericTrainer`` runs on. A handler leaves the state whole unless
-the next phase is one of ``phases.REPLAYED``.
+``GenericTrainer`` calls the handlers of ``HANDLERS`` in turn. After each handler the state can be
+saved, unless the next phase is in ``phases.REPLAYED``.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.loop.best_epochs import with_value
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.progress import ProgressReport
+from mtf.trainer.loop.save_request import SaveRequests
 from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState, means_of
-from mtf.trainer.runtime.console import say
 from mtf.trainer.storage.journal import monitored
 from mtf.trainer.tracking.tracking import Tracking
 
@@ -39,37 +38,43 @@ if TYPE_CHECKING:
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.progress_bar import ProgressStatus
 
-# Where several ranks have all come to: there they agree whether to stop or to save.
-_MEETING_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
+# Cuts that every rank comes to: here several ranks exchange their wishes to stop or to save.
+_EXCHANGE_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
 
 
 @dataclass
 class Loop:
-    """What the handlers work on. Only ``state`` and what it counts is part of a checkpoint."""
+    """The parts of a training that the handlers work on, and the handlers.
+
+    Attributes:
+        val_objective: what validation computes; differs from ``objective`` where a callback
+            replaces the module that is validated.
+        scalars: None but on the first rank.
+        saves: requests for checkpoints, made by the handlers and taken by the trainer at cuts.
+        batch: the present batch, on the device.
+        loss: the present batch's loss, with its graph.
+    """
 
     config: ExperimentConfig
     fabric: Fabric
     rank_sync: RankSync
     engine: StepEngine
     objective: Objective
-    val_objective: Objective  # what validation computes with
+    val_objective: Objective
     schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
     length: Length
     journal: Journal
-    scalars: Scalars | None  # on the first rank only
+    scalars: Scalars | None
     tracking: Tracking = field(default_factory=Tracking)
     state: ResumeState = field(default_factory=ResumeState)
-    save_is_due: bool = False
-    saved_at_s: float = field(default_factory=time.monotonic)
-    batch: Any = None  # the present one, on the device
-    loss: torch.Tensor | None = None  # of the present batch, with its graph
+    batch: Any = None
+    loss: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        modules = self.engine.module.modules()
-        # a part that the user froze in evaluation mode stays in it
-        self._in_training = [module for module in modules if module.training]
+        # modules that the user has put in evaluation mode stay there
+        self._in_training = [module for module in self.engine.module.modules() if module.training]
         self._batches: Iterator[Any] | None = None
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
@@ -77,20 +82,22 @@ class Loop:
         self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
         self._save_every = self.config.checkpoint.every_n_steps
-        self._save_minutes = self.config.checkpoint.every_n_minutes
+        minutes = self.config.checkpoint.every_n_minutes
+        self.saves = SaveRequests(minutes, is_first_rank=self.rank_sync.is_first)
+        self._saves_by_clock = minutes is not None and self.rank_sync.is_alone
         self._tolerant = self.config.training.on_nonfinite is not None
         self._names = tuple(self.engine.optimizers)
-        self._turns = self.objective.takes_turns
+        self._takes_turns = self.objective.takes_turns
         self._is_several = not self.rank_sync.is_alone
         self._losses = {n: functools.partial(self.objective.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
         self._progress = ProgressReport(
             self.journal, self.scalars, self.tracking, self.length, self.fabric.world_size
         )
-        self.take_up()
+        self.adapt_to_state()
 
-    def take_up(self) -> None:
-        """Adapt to a state that was put in from outside."""
+    def adapt_to_state(self) -> None:
+        """Find the rest of the epoch that ``state``, as loaded from a checkpoint, stands in."""
         offset = self.state.train.offset
         self._epoch_batches = self.train.after_samples(offset) if offset else self.train  # type: ignore[attr-defined]
         self._num_batches = self.rank_sync.require_same(
@@ -98,39 +105,31 @@ class Loop:
         )
 
     def end(self, reason: str) -> None:
-        """End the training at the end of this epoch, complete; all ranks must say so."""
-        if self.state.epoch < self.config.training.max_epochs:  # else it ends anyway
+        """Complete the training at the end of this epoch. All ranks must call it."""
+        if self.state.epoch < self.config.training.max_epochs:  # the last epoch ends it anyway
             self.state.ended_by = reason
 
     def say(self, text: str) -> None:
-        """Say something to people, once for all ranks."""
-        if self.fabric.is_global_zero:
-            say(text)
+        """Print a line to the job's log, once for all ranks."""
+        self.rank_sync.say(text)
 
     def is_exchange_point(self, phase: Phase) -> bool:
-        """Return whether all ranks come to this cut, so that they can agree there what to do."""
+        """Return True if every rank comes to this cut, so that they can exchange wishes there."""
         if phase is Phase.VAL_BATCH_LOAD:
             return self.state.val.batch < self.common_val_batches
-        return phase in _MEETING_POINTS
-
-    def clock_is_due(self) -> bool:
-        """Return whether it is time for a checkpoint by the clock; the first rank's counts."""
-        minutes = self._save_minutes
-        if minutes is None or not self.fabric.is_global_zero:
-            return False
-        return time.monotonic() - self.saved_at_s >= minutes * 60
+        return phase in _EXCHANGE_POINTS
 
     # -- training ----------------------------------------------------------------------------------
 
     def init(self) -> Phase:
-        """Give the training its own random numbers, however many the building has drawn."""
+        """Seed the training, so that it does not depend on what building the model has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
         for optimizer in self.engine.optimizers.values():
             optimizer.zero_grad()
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
-        """Clear the epoch's cursor and sums."""
+        """Reset the epoch's cursor and sums."""
         self.state.train = TrainMicroState()
         return Phase.TRAIN_BATCH_LOAD
 
@@ -143,7 +142,7 @@ class Loop:
         self.batch = self.engine.placed(next(self._batches))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
-            self._progress.seen(
+            self._progress.log_observed(
                 self.state.epoch, step, self._observer.observe_batch(self.batch, step)
             )
         return Phase.TRAIN_BATCH_FORWARD
@@ -154,7 +153,7 @@ class Loop:
             self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
         if self._tolerant:
             self.engine.note_buffers()
-        compute_loss = self._losses[self._active()[0]] if self._turns else self.objective.loss
+        compute_loss = self._losses[self._active()[0]] if self._takes_turns else self.objective.loss
         self.loss = self.engine.compute(compute_loss, self.batch)
         return Phase.TRAIN_BATCH_BACKWARD
 
@@ -164,37 +163,37 @@ class Loop:
         assert loss is not None
         window = self._window_size()
         self.engine.backward(loss if window == 1 else loss / window)
-        # the graph stays until the next one: freeing it now costs 10 µs a step
+        # ``loss`` keeps its graph until the next one: freeing it here costs 10 µs a step
         value = train.add(loss, tolerant=self._tolerant)
         if value is not None and not math.isfinite(value):
-            self._meet_nonfinite(f"the training loss is {value}")
+            self._handle_nonfinite(f"the training loss is {value}")
         return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == window else Phase.TRAIN_BATCH_END
 
     def train_batch_optim_step(self) -> Phase:
-        """Commit the window's gradients."""
+        """Take an optimizer step with the window's gradients, unless they are not finite."""
         state = self.state
         if self._observer is not None:
             step = state.global_step + 1
-            self._progress.seen(state.epoch, step, self._observer.observe_gradients(step))
+            self._progress.log_observed(state.epoch, step, self._observer.observe_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
                 state.ended_by = f"gradients are not finite at {self._where()}"
                 return Phase.TRAINING_COMPLETE
-            self.say(f"gradients are not finite at {self._where()}: this step is left out")
+            self.say(f"gradients are not finite at {self._where()}: this step is skipped")
         state.global_step += 1
         state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP
 
     def scheduler_batch_step(self) -> Phase:
-        """Step the schedulers that count optimizer steps, each with its optimizer."""
+        """Step the schedulers that count optimizer steps, of the optimizers that just stepped."""
         if self.schedules:
             for name in self._active(self.state.global_step - 1):
                 self.schedules[name].after_step()
         return Phase.TRAIN_BATCH_END
 
     def train_batch_end(self) -> Phase:
-        """Log and ask for a checkpoint where they are due."""
+        """Log, and request a checkpoint, where they are due."""
         if self.state.train.window == 0:
             self._after_step()
         if self.state.train.batch < self._num_batches:
@@ -211,12 +210,12 @@ class Loop:
     # -- validation --------------------------------------------------------------------------------
 
     def val_start_epoch(self) -> Phase:
-        """Clear the validation's cursor and sums."""
+        """Reset the validation's cursor and sums."""
         self.state.val = ValMicroState()
         return Phase.VAL_BATCH_LOAD
 
     def val_batch_load(self) -> Phase:
-        """Fetch the validation batch at the cursor; all epochs validate on the same ones."""
+        """Fetch the validation batch at the cursor; the batches are the same in every epoch."""
         if self._batches is None:
             assert self.validation is not None
             self._batches = _open(self.validation, 0, self.state.val.batch)
@@ -225,19 +224,19 @@ class Loop:
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
-        """Compute the batch's sums."""
+        """Compute the sums and counts of the batch's metrics."""
         with torch.no_grad():
             self._totals = self.engine.compute(self.val_objective.totals, self.batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
-        """Add them and count the batch as done."""
+        """Add the batch's sums and count it as done."""
         self.state.val.add(self._totals)
         self.state.val.batch += 1
-        if self.rank_sync.is_alone:
-            self.save_is_due |= self.clock_is_due()
+        if self._saves_by_clock and self.saves.clock_is_due():
+            self.saves.add("every_n_minutes")
         if self.journal.progress_is_due():
-            self._say_progress()
+            self._journal_progress()
         if self.state.val.batch < self._num_val_batches:
             return Phase.VAL_BATCH_LOAD
         self._batches = self.batch = None
@@ -246,40 +245,42 @@ class Loop:
     # -- the end of an epoch -----------------------------------------------------------------------
 
     def epoch_end(self) -> Phase:
-        """Report what the epoch has come to, and count it as done."""
+        """Log the epoch's metrics, count the epoch as done, and request its checkpoint."""
         state = self.state
         metrics = means_of(
             {"train_loss": state.train.epoch_sum(), **state.val.pairs()}, self.fabric
         )
         if not math.isfinite(metrics["train_loss"]):
-            self._meet_nonfinite(f"the epoch's mean training loss is {metrics['train_loss']}")
+            self._handle_nonfinite(f"the epoch's mean training loss is {metrics['train_loss']}")
         for schedule in self.schedules.values():
             schedule.after_metrics(metrics)
         state.metrics = metrics
         state.epoch += 1
         state.train, state.val = TrainMicroState(), ValMicroState()
         if self._num_batches != len(self.train):
-            self.take_up()
-        self._progress.row({"epoch": state.epoch, "step": state.global_step, **metrics})
+            self.adapt_to_state()
+        self._progress.log_row({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
-        self._say_progress()
+        self._journal_progress()
         every = self.config.checkpoint.every_n_epochs
-        self.save_is_due |= bool(every and state.epoch % every == 0)
-        self.save_is_due |= self._is_among_the_best()
+        if every and state.epoch % every == 0:
+            self.saves.add("every_n_epochs")
+        if self._is_among_the_best():
+            self.saves.add("keep_best")
         complete = state.epoch >= self.config.training.max_epochs
         return Phase.TRAINING_COMPLETE if complete else Phase.TRAIN_START_EPOCH
 
     # -- parts of several handlers -----------------------------------------------------------------
 
     def _active(self, step: int | None = None) -> tuple[str, ...]:
-        """Return the names of the optimizers whose turn an optimizer step is; None: the next."""
-        if not self._turns:
+        """Return the names of the optimizers that take an optimizer step; None: the next one."""
+        if not self._takes_turns:
             return self._names
         step = self.state.global_step if step is None else step
         return (self._names[step % len(self._names)],)
 
     def _window_size(self) -> int:
-        """Return the size of the present accumulation window; the epoch's last may be less.
+        """Return the micro-batches in the present accumulation window, fewer at an epoch's end.
 
         Call it before a micro-batch is counted as done.
         """
@@ -288,20 +289,20 @@ class Loop:
         train = self.state.train
         return min(self._accumulated, train.window + self._num_batches - train.batch)
 
-    def _meet_nonfinite(self, what: str) -> None:
-        """Fail where nothing else is said; else the window's commit decides.
+    def _handle_nonfinite(self, what: str) -> None:
+        """Fail unless ``training.on_nonfinite`` is set; if it is, the optimizer step decides.
 
         Raises:
-            TrainingError: the configuration says nothing of it.
+            TrainingError: it is not set.
         """
         if not self._tolerant:
             raise TrainingError(
-                f"{what} at {self._where()}. Lower optimizer.lr, look at the data, or say"
-                " training.on_nonfinite: skip or stop"
+                f"{what} at {self._where()}. Lower optimizer.lr, check the data, or set"
+                " training.on_nonfinite to skip or stop"
             )
 
     def _where(self) -> str:
-        """Return the place of the newest micro-batch, and the samples in it."""
+        """Return the newest micro-batch in words: epoch, step, batch and its samples."""
         state = self.state
         batch = max(state.train.batch - 1, 0)
         place = f"epoch {state.epoch + 1}, step {state.global_step}, batch {batch}"
@@ -313,26 +314,28 @@ class Loop:
         if step % self._log_every == 0:
             self._log_step()
         if self._observer is not None:
-            self._progress.seen(self.state.epoch, step, self._observer.observe_parameters(step))
+            self._progress.log_observed(self.state.epoch, step, self._observer.observe_parameters(step))
         every = self._save_every
         if every is not None and step % every == 0:
-            self.save_is_due = True
-        if self._save_minutes is not None and not self._is_several and self.clock_is_due():
-            self.save_is_due = True
+            self.saves.add("every_n_steps")
+        if self._saves_by_clock and self.saves.clock_is_due():
+            self.saves.add("every_n_minutes")
         if self.journal.progress_is_due():
-            self._say_progress()
+            self._journal_progress()
 
     def _is_among_the_best(self) -> bool:
-        """Return whether this end of an epoch is, and note it."""
+        """Add this end of an epoch to the best ones if it belongs there; return True if it does."""
         state, policy = self.state, self.config.checkpoint
         value = state.metrics.get(monitored(self.config) or "")
         if value is None and policy.monitor is not None and state.epoch == 1:
-            there = ", ".join(state.metrics)
-            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}; there are {there}")
+            names = ", ".join(state.metrics)
+            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}; there are {names}")
         if value is None or not policy.keep_best:
             return False
         place = (state.epoch, state.global_step)
-        best = self.rank_sync.broadcast(state.best)  # the first rank knows what could not be saved
+        best = self.rank_sync.broadcast(
+            state.best
+        )  # only the first rank knows which saves have failed
         state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
         return place in state.best
 
@@ -341,22 +344,22 @@ class Loop:
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
         row["train_loss"] = self._progress.loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
-            self._meet_nonfinite(f"the mean training loss is {row['train_loss']}")
+            self._handle_nonfinite(f"the mean training loss is {row['train_loss']}")
         rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
         row["lr"] = rates[self._names[0]]
         if len(rates) > 1:
             row |= {f"lr/{name}": rate for name, rate in rates.items()}
-        self._progress.row(row)
+        self._progress.log_row(row)
 
-    def _say_progress(self) -> None:
+    def _journal_progress(self) -> None:
         state = self.state
         batches = state.epoch * self._num_batches + state.train.batch
-        # while validating, the batch at hand is none of the training's
+        # while validating, ``batch`` is not a training batch
         batch = self.batch if state.phase is Phase.TRAIN_BATCH_END else None
-        self._progress.progress(state, batches, batch)
+        self._progress.journal_progress(state, batches, batch)
 
     def standing(self) -> ProgressStatus:
-        """Return where the training is, as people want to know it; called from any thread."""
+        """Return the training's progress for a display; may be called from any thread."""
         return self._progress.standing(self.state, self._num_val_batches)
 
 
@@ -384,16 +387,12 @@ def _open(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
 
 
 def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield ``count`` batches.
-
-    Raises:
-        RuntimeError: there are fewer.
-    """
+    """Yield ``count`` batches; raise RuntimeError if there are fewer."""
     for done in range(count):
         try:
             batch = next(batches)
         except StopIteration:
             raise RuntimeError(
-                f"the loader promised {count} batches and gave {done}: its __len__ is wrong"
+                f"the loader's __len__ promised {count} batches, but it gave {done}: fix __len__"
             ) from None
         yield batch

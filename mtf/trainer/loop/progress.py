@@ -1,4 +1,4 @@
-"""What a loop tells of itself as it goes: rows of scalars, how far it is, how fast it gets on."""
+"""Progress of a training: rows of scalars, progress events for the journal, the display's data."""
 
 from __future__ import annotations
 
@@ -23,39 +23,40 @@ if TYPE_CHECKING:
 
 @dataclass
 class ProgressReport:
-    """Tells what the loop hands it; holds no state of the training.
+    """Writes scalars and progress to files, mirrors and display; holds no state of the training.
 
     Attributes:
+        scalars: None but on the first rank.
         world_size: number of ranks.
-        loss: the newest that was logged.
+        loss: the newest mean loss that was logged.
     """
 
     journal: Journal
-    scalars: Scalars | None  # on the first rank only
+    scalars: Scalars | None
     tracking: Tracking
     length: Length
     world_size: int
     loss: float | None = None
-    _batch_size: int = 0  # the greatest seen; 0: not known
+    _batch_size: int = 0  # the greatest so far; 0: unknown
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Add a row, and show it where rows are shown."""
+    def log_row(self, row: Mapping[str, Any]) -> None:
+        """Append a row to the scalars and to their mirrors, such as wandb."""
         if self.scalars is not None:
             self.scalars.append(row)
             self.tracking.mirrors.show(row)
 
-    def seen(self, epoch: int, step: int, seen: Mapping[str, Any]) -> None:
-        """Add a row of what an observer has seen, if it has seen anything."""
-        if seen:
-            self.row({"epoch": epoch, "step": step, **seen})
+    def log_observed(self, epoch: int, step: int, observed: Mapping[str, Any]) -> None:
+        """Append a row of an observer's values, such as histograms, if there are any."""
+        if observed:
+            self.log_row({"epoch": epoch, "step": step, **observed})
 
-    def progress(self, state: ResumeState, batches: int, batch: Any) -> None:
-        """Journal how far the training is.
+    def journal_progress(self, state: ResumeState, batches: int, batch: Any) -> None:
+        """Append a progress event to the journal.
 
         Args:
-            state: where it is.
-            batches: of this rank, those done in all epochs.
-            batch: one whose size tells that of the others; None: there is none at hand.
+            state: place in the training.
+            batches: number that this rank has done, in all epochs.
+            batch: a training batch, to learn the batch size from; None: none at hand.
         """
         throughput, total = self.tracking.throughput, self.length.steps
         throughput.add(ProgressMark(time.monotonic(), state.global_step, batches))
@@ -66,9 +67,9 @@ class ProgressReport:
         )  # fmt: skip
 
     def _samples_per_s(self, batch: Any) -> float | None:
-        """Return the samples of all ranks a second, None while that is not known."""
+        """Return the samples a second of all ranks, None while unknown."""
         if batch is not None:
-            with suppress(Exception):  # batches may be anything; only the rate needs it
+            with suppress(Exception):  # a batch may be any object; only this rate needs its size
                 self._batch_size = max(self._batch_size, num_samples(batch))
         batches_per_s = self.tracking.throughput.batches_per_s
         if batches_per_s is None or not self._batch_size:
@@ -76,7 +77,7 @@ class ProgressReport:
         return batches_per_s * self._batch_size * self.world_size
 
     def standing(self, state: ResumeState, num_val_batches: int) -> ProgressStatus:
-        """Return where the training is, as people want to know it; called from any thread."""
+        """Return the training's progress for a display; may be called from any thread."""
         throughput, total = self.tracking.throughput, self.length.steps
         validating = state.phase.startswith("VAL_")
         return ProgressStatus(

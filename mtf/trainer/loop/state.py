@@ -1,6 +1,6 @@
-"""The snapshot that a training resumes from: its program counter, cursors and running sums.
+"""One rank's place in a training: phase, epoch, step, batch cursors, running sums, generators.
 
-Weights, optimizer and scheduler stand beside it in a checkpoint; see ``resume.snapshot``.
+``resume.snapshot`` saves it in a checkpoint, beside weights, optimizers and schedulers.
 """
 
 from __future__ import annotations
@@ -19,32 +19,39 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-FORMAT = 2  # of a checkpoint's content; a reader refuses a greater one
+FORMAT = 2  # of a checkpoint's content; a reader refuses any other
 
 
 @dataclass
 class TrainMicroState:
-    """Where in the training of an epoch: counts of micro-batches, and the sums behind the loss."""
+    """Place in an epoch's training: counts of micro-batches, and the sums of their losses.
 
-    batch: int = 0  # micro-batches of this epoch that are done
-    window: int = 0  # of these, the newest whose gradients still wait for the optimizer
-    offset: int = 0  # samples of this epoch that another number of ranks did before these batches
-    # Sums of losses since the last scalars, and of those before. On the CPU, where reading a loss
-    # costs nothing, they are numbers; else float64 tensors beside the losses, for nobody to wait.
+    Attributes:
+        batch: micro-batches of this epoch that are done.
+        window: those of them whose gradients wait for the optimizer step.
+        offset: samples of this epoch that were done before, by another number of ranks.
+        recent_loss: sum since the last row of scalars. A number on the CPU, where reading a loss
+            is free; else a float64 tensor beside the losses, so that the CPU does not wait.
+        epoch_loss: sum up to the last row of scalars.
+    """
+
+    batch: int = 0
+    window: int = 0
+    offset: int = 0
     recent_loss: torch.Tensor | float = 0.0
     recent_count: int = 0
     epoch_loss: float = 0.0
     epoch_count: int = 0
 
     def add(self, loss: torch.Tensor, *, tolerant: bool = False) -> float | None:
-        """Count a micro-batch as done, its gradients waiting for the optimizer.
+        """Count a micro-batch as done and its loss in the sums.
 
         Args:
-            loss: its mean.
-            tolerant: whether a loss that is no finite number is left out of the sums.
+            loss: the batch's mean loss.
+            tolerant: whether a loss that is not finite is left out of the sums.
 
         Returns:
-            The loss, None where reading it would make the CPU wait for the device.
+            The loss; None where reading it would make the CPU wait for the device.
         """
         value = None
         if loss.is_cpu:
@@ -61,7 +68,7 @@ class TrainMicroState:
         return value
 
     def close_recent(self) -> float:
-        """Return the mean loss since the last call, and add its sum to the epoch's."""
+        """Return the mean loss since the last call, and add the recent sum to the epoch's."""
         total, count = float(self.recent_loss), self.recent_count
         self.epoch_loss += total
         self.epoch_count += count
@@ -75,9 +82,9 @@ class TrainMicroState:
 
 @dataclass
 class ValMicroState:
-    """Where in a validation: batches done, and for each metric its sum and count so far.
+    """Place in a validation: batches done, and each metric's sum and count so far.
 
-    Sums and counts, not means: batches differ in size, and a resumed validation adds on.
+    Not means, since batches differ in size and a resumed validation continues the sums.
     """
 
     batch: int = 0
@@ -98,28 +105,39 @@ class ValMicroState:
 
 @dataclass
 class ResumeState:
-    """One process's place in the training. ``phase`` is the instruction it executes next."""
+    """One rank's place in a training. The object stays the same for a whole training.
+
+    Attributes:
+        phase: the instruction that is executed next.
+        epoch: number of epochs done.
+        global_step: number of optimizer steps done.
+        rng: the generators' state, captured by a save.
+        timestamp: of the save: ISO 8601, UTC.
+        metrics: of the last epoch.
+        skipped: number of optimizer steps left out since gradients were not finite.
+        ended_by: the reason for which the training ends before its last epoch.
+        best: the monitored metric of the best checkpoints, by epochs and steps done.
+    """
 
     phase: Phase = Phase.INIT
-    epoch: int = 0  # epochs done
-    global_step: int = 0  # optimizer steps done
+    epoch: int = 0
+    global_step: int = 0
     version: int = FORMAT
     train: TrainMicroState = field(default_factory=TrainMicroState)
     val: ValMicroState = field(default_factory=ValMicroState)
-    rng: RNGState | None = None  # captured when saving, never before
-    timestamp: str = ""  # ISO 8601, UTC, of the save
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
-    skipped: int = 0  # optimizer steps that were left out, for gradients that are not finite
-    ended_by: str | None = None  # why the training ends before its last epoch
-    # the monitored metric of the best checkpoints, by epochs and steps done
+    rng: RNGState | None = None
+    timestamp: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    ended_by: str | None = None
     best: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def position(self) -> tuple[Phase, int, int, int, int]:
-        """Return what tells two cuts of one training apart."""
+        """Return the numbers that distinguish any two cuts of a training."""
         return self.phase, self.epoch, self.global_step, self.train.batch, self.val.batch
 
     def plain(self) -> dict[str, Any]:
-        """Return it as containers of tensors, text and numbers."""
+        """Return the state as containers of tensors, text and numbers."""
         return {
             **vars(self),
             "phase": str(self.phase),
@@ -128,14 +146,13 @@ class ResumeState:
             "rng": self.rng.plain() if self.rng else None,
         }
 
-    @classmethod
-    def read(cls, plain: Mapping[str, Any], device: torch.device) -> ResumeState:
-        """Return the state that ``plain`` returned, its sums on ``device``."""
+    def load(self, plain: Mapping[str, Any], device: torch.device) -> None:
+        """Take over the state that ``plain`` returned, its sums on ``device``."""
         train, val = dict(plain["train"]), dict(plain["val"])
         if isinstance(train["recent_loss"], torch.Tensor):
             train["recent_loss"] = train["recent_loss"].to(device)
         val["sums"] = {name: total.to(device) for name, total in val["sums"].items()}
-        return cls(
+        loaded = ResumeState(
             **{
                 **plain,
                 "phase": Phase(plain["phase"]),
@@ -144,12 +161,13 @@ class ResumeState:
                 "rng": RNGState(**plain["rng"]) if plain["rng"] else None,
             }
         )
+        vars(self).update(vars(loaded))
 
 
 def means_of(
     pairs: Mapping[str, tuple[torch.Tensor | float, float]], fabric: Fabric
 ) -> dict[str, float]:
-    """Return the mean of each metric over the samples of all ranks, from its sum and count."""
+    """Return each metric's mean over all ranks, from its sum and count on this one."""
     if fabric.world_size == 1:
         return {name: float(total) / max(count, 1) for name, (total, count) in pairs.items()}
     mine = [[float(total), float(count)] for total, count in pairs.values()]

@@ -1,7 +1,11 @@
-"""A loop's whole state as containers of tensors and numbers, and back: a checkpoint's content."""
+"""A checkpoint's content: a training's whole state as containers of tensors and numbers.
+
+``take`` makes it from a training's parts, ``resume`` and ``put`` load it into them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
@@ -11,7 +15,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of, leaf_digests, with_common, without_common
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.loop.state import FORMAT, ResumeState, ValMicroState
+from mtf.trainer.loop.state import FORMAT, ValMicroState
 from mtf.trainer.resume.compatibility import fit_of, misfit_of
 
 if TYPE_CHECKING:
@@ -19,35 +23,63 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.spec.schema.run_config import ExperimentConfig
+    from mtf.trainer.components.lr_schedulers import Schedule
+    from mtf.trainer.compute.rank_sync import RankSync
+    from mtf.trainer.compute.step import StepEngine
+    from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.callbacks import Callback
-    from mtf.trainer.loop.loop import Loop
+    from mtf.trainer.loop.state import ResumeState
+    from mtf.trainer.storage.scalars import Scalars
 
 Content = dict[str, Any]
 
 
-def take(loop: Loop, callbacks: Mapping[str, Callback]) -> Content | None:
+@dataclass(frozen=True)
+class Resumable:
+    """The parts of a training that a checkpoint holds, and those that it must match.
+
+    Attributes:
+        scalars: None but on the first rank.
+    """
+
+    config: ExperimentConfig
+    state: ResumeState
+    engine: StepEngine
+    schedules: Mapping[str, Schedule]
+    scalars: Scalars | None
+    callbacks: Mapping[str, Callback]
+    train: Batches
+    rank_sync: RankSync
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """Return the settings that a resume must not change, which only some data has."""
+        return getattr(self.train, "fixed", {})
+
+
+def take(parts: Resumable) -> Content | None:
     """Return the state at a cut on the first rank, None on the others. All ranks take part.
 
-    The values still share memory with the training: copy or write them before it goes on.
+    Its tensors share memory with the training: copy or write them before the training goes on.
     """
-    loop.state.rng = RNGState.capture()
-    states = {name: callback.state_dict() for name, callback in callbacks.items()}
-    mine = {**_of_this_rank(loop), "callbacks": _own_callbacks(loop, states)}
-    ranks = loop.rank_sync.gather(mine)
+    parts.state.rng = RNGState.capture()
+    states = {name: callback.state_dict() for name, callback in parts.callbacks.items()}
+    mine = {**_of_this_rank(parts), "callbacks": _own_callbacks(parts, states)}
+    ranks = parts.rank_sync.gather(mine)
     if ranks is None:
         return None
-    scaler = loop.engine.scaler
+    engine, scaler = parts.engine, parts.engine.scaler
     return {
         "version": FORMAT,
         "ranks": ranks,
-        "model": loop.engine.module.state_dict(),
-        "optimizers": {name: one.state_dict() for name, one in loop.engine.optimizers.items()},
-        "schedulers": {name: one.scheduler.state_dict() for name, one in loop.schedules.items()},
+        "model": engine.module.state_dict(),
+        "optimizers": {name: one.state_dict() for name, one in engine.optimizers.items()},
+        "schedulers": {name: one.scheduler.state_dict() for name, one in parts.schedules.items()},
         "scaler": scaler.state_dict() if scaler else None,
         "callbacks": states,
-        "fixed": getattr(loop.train, "fixed", {}),
-        "config": deciding(loop.config),
-        "scalars_bytes": loop.scalars.durable_size() if loop.scalars else 0,
+        "fixed": parts.fixed,
+        "config": deciding(parts.config),
+        "scalars_bytes": parts.scalars.durable_size() if parts.scalars else 0,
     }
 
 
@@ -55,92 +87,93 @@ def read(file: Path | BinaryIO) -> Content:
     """Return the content of a checkpoint, its tensors on the CPU; no code in it is executed.
 
     Raises:
-        MtfError: it was written by a later version.
+        MtfError: another version of mtf wrote it.
     """
     content: Content = torch.load(file, map_location="cpu", weights_only=True)
-    return migrated(content)
-
-
-def migrated(content: Content) -> Content:
-    """Return a checkpoint's content in today's format.
-
-    Raises:
-        MtfError: it was written by a later version.
-    """
-    if "version" not in content:
-        return content  # that of an entry point of the user
-    if content["version"] > FORMAT:
+    found = content.get("version", FORMAT)  # a user's entry point saves what it likes
+    if found != FORMAT:
         raise MtfError(
-            f"the checkpoint has format {content['version']}, this mtf reads up to {FORMAT}:"
-            " install the version of mtf that wrote it"
+            f"the checkpoint has format {found}, and this mtf reads format {FORMAT}: install the"
+            " version of mtf that wrote it"
         )
-    while content["version"] < FORMAT:
-        content = _STEPS[content["version"]](content)
     return content
 
 
-def put(loop: Loop, callbacks: Mapping[str, Callback], content: Mapping[str, Any]) -> None:
-    """Put a loop into the state that ``take`` returned.
+def resume(parts: Resumable, content: Mapping[str, Any]) -> None:
+    """Continue the run that ``content`` is a checkpoint of.
 
     Raises:
-        MtfError: it is of another configuration, model or optimizer, or cannot be continued by so
-            many ranks.
+        MtfError: configuration, model, optimizers or number of ranks do not match it.
     """
-    ranks, here = content["ranks"], loop.fabric.world_size
-    _check_same(loop, content)
-    _check_fixed(content["fixed"], getattr(loop.train, "fixed", {}))
-    rank = loop.fabric.global_rank
-    mine = dict(ranks[rank]) if len(ranks) == here else _redealt(loop, ranks)
-    gradients, buffers = mine.pop("gradients"), mine.pop("buffers")
-    replaced, own = mine.pop("replaced", []), mine.pop("callbacks", None)
-    spreads = mine.pop("spreads_buffers", None)
-    loop.state = ResumeState.read(mine, loop.fabric.device)
-    _load(loop, content["model"], content)
-    loop.engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
+    _check_config(parts, content)
+    _check_fixed(content["fixed"], parts.fixed)
+    put(parts, content)
+    if parts.scalars is not None:
+        parts.scalars.cut_to(content["scalars_bytes"])
+
+
+def put(parts: Resumable, content: Mapping[str, Any]) -> None:
+    """Load the state that ``take`` returned, of this run or of another.
+
+    Raises:
+        MtfError: model, optimizers or number of ranks do not match it.
+    """
+    fit = fit_of(parts.engine.module, content["model"])
+    if not fit.is_whole:
+        raise MtfError(f"the checkpoint is of another model: {fit}")
+    ranks, sync, engine = content["ranks"], parts.rank_sync, parts.engine
+    mine = dict(ranks[sync.rank]) if len(ranks) == sync.world_size else _redealt(parts, ranks)
+    gradients, buffers, replaced = (mine.pop(key) for key in ("gradients", "buffers", "replaced"))
+    own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
+    parts.state.load(mine, engine.device)
+    _load(parts, content)
+    engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
     if gradients is not None:
-        loop.engine.put_gradients(gradients)
+        engine.put_gradients(gradients)
     if spreads is not None:
-        loop.engine.spreads_buffers = spreads
+        engine.spreads_buffers = spreads
     states = content["callbacks"] if own is None else with_common(own, content["callbacks"])
-    for name, callback in callbacks.items():
+    for name, callback in parts.callbacks.items():
         if name in states:
             callback.load_state_dict(states[name])
-    if loop.scalars is not None:
-        loop.scalars.cut_to(content["scalars_bytes"])
-    loop.take_up()
-    if loop.state.rng is not None:
-        loop.state.rng.restore()
+    state = parts.state
+    if state.rng is not None:
+        state.rng.restore()
     else:
-        state = loop.state
-        seed_all(seed_at("train", loop.config.training.seed, rank, state.epoch, state.global_step))
+        seed = parts.config.training.seed
+        seed_all(seed_at("train", seed, sync.rank, state.epoch, state.global_step))
 
 
-def _load(loop: Loop, weights: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    engine = loop.engine
-    for what, there in (("optimizers", engine.optimizers), ("schedulers", loop.schedules)):
-        if list(content[what]) != list(there):
+def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
+    """Load weights, optimizers, schedulers and scaler."""
+    engine = parts.engine
+    for what, present in (("optimizers", engine.optimizers), ("schedulers", parts.schedules)):
+        if list(content[what]) != list(present):
             raise MtfError(
                 f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, and now there"
-                f" are {', '.join(there) or 'none'}"
+                f" are {', '.join(present) or 'none'}"
             )
     for name, optimizer in engine.optimizers.items():
         if problem := misfit_of(optimizer, content["optimizers"][name]):
             raise MtfError(f"the checkpoint is of another {name}{problem}")
-    engine.module.load_state_dict(weights)
+    engine.module.load_state_dict(content["model"])
     for name, optimizer in engine.optimizers.items():
         optimizer.load_state_dict(content["optimizers"][name])
-    for name, schedule in loop.schedules.items():
+    for name, schedule in parts.schedules.items():
         schedule.scheduler.load_state_dict(content["schedulers"][name])
-        # else torch warns that the scheduler is ahead of an optimizer that never stepped here
+        # otherwise torch warns of a scheduler that stepped before its optimizer
         vars(engine.optimizers[name])["_opt_called"] = True
     if engine.scaler is not None and content["scaler"] is not None:
         engine.scaler.load_state_dict(content["scaler"])
-        # it takes a scale up at its first loss, and the next phase may be the optimizer's step
-        engine.scaler.scale(torch.zeros((), device=loop.fabric.device))
+        # a scaler uses the loaded scale from its next loss on, and an optimizer step may come first
+        engine.scaler.scale(torch.zeros((), device=engine.device))
+
+
+# -- the configuration -----------------------------------------------------------------------------
 
 
 def deciding(config: ExperimentConfig) -> dict[str, Any]:
-    """Return what of a configuration decides the result, by dotted key."""
+    """Return the settings that decide a training's result, by dotted key."""
     plain = config.model_dump(mode="json", exclude=set(EXECUTION) | {"mtf", "init_from"})
     flat: dict[str, Any] = {}
     for section, value in plain.items():
@@ -152,29 +185,29 @@ def deciding(config: ExperimentConfig) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _HARMLESS}
 
 
-def _check_same(loop: Loop, content: Mapping[str, Any]) -> None:
-    """Refuse to go on with what another configuration or another model has begun.
+_HARMLESS = {"data.num_workers", "data.pin_memory"}  # they change how fast batches come, not which
+
+
+def _check_config(parts: Resumable, content: Mapping[str, Any]) -> None:
+    """Refuse to continue the training of another configuration.
 
     Raises:
-        MtfError: they differ.
+        MtfError: a setting that decides the result differs.
     """
-    now = deciding(loop.config)
-    found = differing(content.get("config") or now, now)
-    fit = fit_of(loop.engine.module, content["model"])
-    if found:
-        shapes = "" if fit.is_whole else f" (its model is another one: {fit})"
+    if found := differing(content["config"], deciding(parts.config)):
+        fit = fit_of(parts.engine.module, content["model"])
+        shapes = "" if fit.is_whole else f" (and of another model: {fit})"
         raise MtfError(
-            f"the checkpoint is of another configuration: {'; '.join(found.values())}{shapes}. Put"
-            " it back, or start a run of its own"
+            f"the checkpoint is of another configuration: {'; '.join(found.values())}{shapes}."
+            " Restore the settings, or start a new run"
         )
-    if not fit.is_whole:
-        raise MtfError(f"the checkpoint is of another model: {fit}")
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return, for each key that two configurations differ in, what it was and is.
+    """Return the keys in which two configurations differ, each with a text of both values.
 
-    A key that one of them lacks is unset there: another version of mtf has it, see ``run_key``.
+    A key that only one of them has does not differ where it is unset: the versions of mtf that
+    wrote them may know different keys, see ``run_key``.
     """
     return {
         key: f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
@@ -192,85 +225,81 @@ def _shown(config: Mapping[str, Any], key: str) -> str:
     return repr(config[key]) if key in config else "not set"
 
 
-_HARMLESS = {"data.num_workers", "data.pin_memory"}  # they change how fast batches come, not which
-
-
 def _check_fixed(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):
             raise MtfError(
-                f"{key} was {then.get(key)} and is {now.get(key)} now: the order of data that"
-                " cannot be sought depends on it. Put it back"
+                f"{key} was {then.get(key)} and is {now.get(key)}: the order of non-seekable data"
+                f" (such as an IterableDataset) depends on it. Set {key}: {then.get(key)}"
             )
 
 
 # -- what differs between ranks --------------------------------------------------------------------
 
 
-def _of_this_rank(loop: Loop) -> dict[str, Any]:
-    """Return what only this rank knows.
+def _of_this_rank(parts: Resumable) -> dict[str, Any]:
+    """Return the state that only this rank has.
 
     Gradients stay on a rank until the end of an accumulation window. Buffers, such as the running
-    means of BatchNorm, are the first rank's at each step, and one's own until the next. Those of
-    the first rank stand with the model, but for the ones that a model's state does not hold.
+    means of BatchNorm, are broadcast from the first rank at each step and differ until the next.
+    The first rank's are in the model's state, except those that are not persistent.
     """
-    gradients = loop.engine.gradients() if loop.state.train.window else None
-    if gradients and not loop.rank_sync.is_alone:
+    gradients = parts.engine.gradients() if parts.state.train.window else None
+    if gradients and not parts.rank_sync.is_alone:
         gradients = [None if gradient is None else gradient.cpu() for gradient in gradients]
     return {
-        **loop.state.plain(),
+        **parts.state.plain(),
         "gradients": gradients,
-        "buffers": _own_buffers(loop),
-        "replaced": loop.engine.replaced_buffers(),
-        "spreads_buffers": loop.engine.spreads_buffers,
+        "buffers": _own_buffers(parts),
+        "replaced": parts.engine.replaced_buffers(),
+        "spreads_buffers": parts.engine.spreads_buffers,
     }
 
 
-def _own_buffers(loop: Loop) -> dict[str, torch.Tensor]:
-    unsaved = loop.engine.unsaved_buffers()
-    if loop.rank_sync.is_alone:
+def _own_buffers(parts: Resumable) -> dict[str, torch.Tensor]:
+    unsaved, sync = parts.engine.unsaved_buffers(), parts.rank_sync
+    if sync.is_alone:
         return unsaved
-    mine = {name: buffer.cpu() for name, buffer in loop.engine.module.named_buffers()}
-    sums = {name: digest_of(buffer) for name, buffer in mine.items()}
-    first = loop.rank_sync.broadcast(sums)
-    is_first = loop.fabric.is_global_zero
+    mine = {name: buffer.cpu() for name, buffer in parts.engine.module.named_buffers()}
+    digests = {name: digest_of(buffer) for name, buffer in mine.items()}
+    of_first = sync.broadcast(digests)
     return {
         name: buffer
         for name, buffer in mine.items()
-        if sums[name] != first.get(name) or (is_first and name in unsaved)
+        if digests[name] != of_first.get(name) or (sync.is_first and name in unsaved)
     }
 
 
-def _own_callbacks(loop: Loop, states: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the callbacks' states have on this rank alone, say averages of its buffers."""
-    if loop.rank_sync.is_alone:
+def _own_callbacks(parts: Resumable, states: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the callbacks' state without what the first rank has alike, None on that rank."""
+    sync = parts.rank_sync
+    if sync.is_alone:
         return None
-    firsts = loop.rank_sync.broadcast(
-        dict(leaf_digests(states)) if loop.fabric.is_global_zero else None
-    )
-    return None if loop.fabric.is_global_zero else without_common(states, firsts)
+    of_first = sync.broadcast(dict(leaf_digests(states)) if sync.is_first else None)
+    return None if sync.is_first else without_common(states, of_first)
 
 
-def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the state of this rank where there were more or fewer: the samples stay exact."""
-    here, rank, first = loop.fabric.world_size, loop.fabric.global_rank, ranks[0]
-    if not hasattr(loop.train, "samples_used"):
+def _redealt(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return this rank's state where the number of ranks has changed: the samples stay exact."""
+    here, rank, first = parts.rank_sync.world_size, parts.rank_sync.rank, ranks[0]
+    train: Any = parts.train
+    if not hasattr(train, "samples_used"):
         raise MtfError(
-            f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}. This"
-            " data cannot be dealt out anew: give slurm.nodes and slurm.ntasks_per_node as they"
-            " were"
+            f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: this"
+            " data cannot be dealt out to another number. Set slurm.nodes and"
+            " slurm.ntasks_per_node as they were"
         )
-    loop.say(
+    parts.rank_sync.say(
         f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: each sample"
         " of the epoch is used once as before, but sums of floating-point numbers will differ"
     )
-    train = dict(first["train"])
-    begun = loop.train.after_samples(train["offset"]) if train["offset"] else loop.train  # type: ignore[attr-defined]
-    train |= {"offset": begun.samples_used(train["batch"], len(ranks)), "batch": 0}
+    cursor = dict(first["train"])
+    begun = train.after_samples(cursor["offset"]) if cursor["offset"] else train
+    cursor |= {"offset": begun.samples_used(cursor["batch"], len(ranks)), "batch": 0}
     validates = first["phase"].startswith("VAL")
     return {
         **first,
-        "train": train,
+        "train": cursor,
         "val": vars(ValMicroState()),
         "phase": str(Phase.VAL_START_EPOCH) if validates else first["phase"],
         "rng": ranks[rank]["rng"] if rank < len(ranks) else None,
@@ -283,37 +312,11 @@ def _redealt(loop: Loop, ranks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(of_ranks: list[list[torch.Tensor | None] | None]) -> list[torch.Tensor | None] | None:
-    """Return the mean of the ranks' gradients, which is what their exchange comes to."""
+    """Return the mean of the ranks' gradients, as their exchange would have computed it."""
     if of_ranks[0] is None:
         return None
-    together = zip(*[one for one in of_ranks if one is not None], strict=True)
+    by_parameter = zip(*[one for one in of_ranks if one is not None], strict=True)
     return [
         None if any(g is None for g in gradients) else sum(gradients) / len(of_ranks)
-        for gradients in together
+        for gradients in by_parameter
     ]
-
-
-# -- earlier formats -------------------------------------------------------------------------------
-
-
-def _from_1(content: Content) -> Content:
-    """One optimizer, one scheduler, no callbacks; gradients beside the ranks."""
-    scheduler = content["scheduler"]
-    gradients = content["gradients"]
-    ranks = [
-        {**one, "gradients": gradients if one["train"]["window"] else None, "buffers": {}}
-        for one in content["ranks"]
-    ]
-    return {
-        **content,
-        "version": 2,
-        "ranks": [{**one, "version": 2} for one in ranks],
-        "optimizers": {"optimizer": content["optimizer"]},
-        "schedulers": {} if scheduler is None else {"optimizer": scheduler},
-        "callbacks": {},
-        "fixed": {},
-        "config": None,
-    }
-
-
-_STEPS = {1: _from_1}

@@ -1,4 +1,4 @@
-"""Begins a run from another one's checkpoint, which the ledger has named with its sha256."""
+"""Warm start: a run begins from another run's checkpoint, which the spec names (``init_from``)."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedule
     from mtf.trainer.loop.callbacks import Callback
-    from mtf.trainer.loop.loop import Loop
+    from mtf.trainer.resume.snapshot import Content, Resumable
+    from mtf.trainer.storage.journal import Journal
 
 
 def origin_of(config: ExperimentConfig) -> Origin | None:
-    """Return the checkpoint that a run is to begin from, None where its spec names none.
+    """Return the checkpoint that a run begins from, None where its spec names none.
 
     Raises:
-        MtfError: it names one that was never looked up in the ledger.
+        MtfError: the one it names was never looked up in the ledger.
     """
     if config.init_from is None:
         return None
     if config.mtf.origin is None:
         raise MtfError(
-            f"init_from: {config.init_from.run} was not looked up in the ledger: mtf sync does that"
-            " when it submits a run"
+            f"init_from: {config.init_from.run} was not looked up in the ledger. Submit the run"
+            " with mtf sync, which does that"
         )
     return config.mtf.origin
 
 
-def read_origin(origin: Origin) -> snapshot.Content:
-    """Return the content of the checkpoint that a run begins from: of the bytes that were verified.
+def read_origin(origin: Origin) -> Content:
+    """Return the content of a checkpoint whose bytes are those that the ledger recorded.
 
     Raises:
-        MtfError: it is not there, or not what the ledger has recorded.
+        MtfError: the file is missing or differs.
     """
     path = Path(origin.path)
     try:
@@ -55,84 +56,90 @@ def read_origin(origin: Origin) -> snapshot.Content:
                 return snapshot.read(file)
     except OSError as e:
         raise MtfError(
-            f"init_from: the checkpoint of {origin.run} cannot be read: {path}: {e.strerror}. Put"
-            " it back, or let init_from name another run"
+            f"init_from: the checkpoint of {origin.run} cannot be read: {path}: {e.strerror}."
+            " Restore the file, or name another run in init_from"
         ) from e
     raise MtfError(
-        f"init_from: {path} is not the checkpoint that the ledger has recorded for"
-        f" {origin.run}: its sha256 is {found[:12]}..., recorded is {origin.sha256[:12]}...."
-        " Put it back, or let init_from name another run"
+        f"init_from: {path} is not the checkpoint that the ledger recorded for {origin.run}: its"
+        f" sha256 is {found[:12]}..., not {origin.sha256[:12]}.... Restore the file, or name"
+        " another run in init_from"
     )
 
 
-def warm_start(loop: Loop, callbacks: Mapping[str, Callback], config: ExperimentConfig) -> None:
-    """Put the loop where ``init_from`` says; without it, do nothing.
+def warm_start(parts: Resumable, journal: Journal) -> list[Callback]:
+    """Load what ``init_from`` names; without ``init_from``, do nothing.
 
-    ``load: all`` goes on where that training stood. What it has gathered is taken up: weights,
-    optimizers' state, counters, callbacks' state, random numbers. What is set is this run's own:
-    learning rates, weight decay, the schedule, which stands where it would stand had this run
-    trained from the start. What is logged is this run's alone.
+    ``load: all`` continues where that training stood. What it has accumulated is loaded: weights,
+    optimizer state, counters, callbacks' state, random numbers. What is configured is this run's:
+    learning rates, weight decay, and the schedule, which stands where it would stand if this run
+    had trained from the start. Only this run's scalars and metrics are logged.
+
+    Returns:
+        The callbacks that the other training did not have, and whose INIT phase is due.
 
     Raises:
-        MtfError: the checkpoint is not what was recorded, or does not fit.
+        MtfError: the checkpoint is not the recorded one, or does not fit.
     """
+    config = parts.config
     origin, asked = origin_of(config), config.init_from
     if origin is None or asked is None:
-        return
+        return []
     content = read_origin(origin)
-    left_out = ""
+    left_out, new = "", []
     if asked.load == "all":
         _check_place(content, origin, config)
-        _take_up_all(loop, callbacks, content)
+        new = _load_all(parts, content)
     else:
-        left_out = _load_weights(loop, content, origin, strict=asked.strict)
-    loop.journal.initialised(vars(origin) | {"load": asked.load, "left_out": left_out})
-    loop.say(f"init_from: {asked.load} of {origin.run}, step {origin.step} (sha256 verified)")
+        left_out = _load_weights(parts, content, origin, strict=asked.strict)
+    journal.initialised(vars(origin) | {"load": asked.load, "left_out": left_out})
+    parts.rank_sync.say(
+        f"init_from: loaded {asked.load} of {origin.run}, step {origin.step} (sha256 verified)"
+    )
+    return new
 
 
 # -- the weights alone -----------------------------------------------------------------------------
 
 
-def _load_weights(loop: Loop, content: snapshot.Content, origin: Origin, *, strict: bool) -> str:
-    """Load those that fit; return in words which do not."""
+def _load_weights(parts: Resumable, content: Content, origin: Origin, *, strict: bool) -> str:
+    """Load the weights that fit; return the names of the others as a text, or ""."""
     weights: dict[str, Any] = content.get("model", content)
-    module = loop.engine.module
+    module = parts.engine.module
     fit = fit_of(module, weights)
     if not fit.fitting or (strict and not fit.is_whole):
-        hint = ". init_from.strict: false takes those that fit" if fit.fitting else ""
+        hint = ". Set init_from.strict: false to load those that fit" if fit.fitting else ""
         raise MtfError(f"init_from: the weights of {origin.run} do not fit the model: {fit}{hint}")
     if not fit.is_whole:
-        loop.say(f"init_from: {len(fit.fitting)} weights are taken; {fit}")
+        parts.rank_sync.say(f"init_from: {len(fit.fitting)} weights are loaded; {fit}")
     module.load_state_dict({name: weights[name] for name in fit.fitting}, strict=False)
     return str(fit)
 
 
-# -- all of a training -----------------------------------------------------------------------------
+# -- the whole state -------------------------------------------------------------------------------
 
 
-def _check_place(content: snapshot.Content, origin: Origin, config: ExperimentConfig) -> None:
-    """Refuse a place that this run cannot go on from.
+def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> None:
+    """Refuse a checkpoint whose training this run cannot continue.
 
     Raises:
-        MtfError: there is none, it is the end, or it lies in an epoch of other batches.
+        MtfError: it is not the trainer's, is at the end, or lies in an epoch of other batches.
     """
     if "ranks" not in content:
-        raise MtfError(f"init_from: {origin.run} has saved states of its own: say load: weights")
+        raise MtfError(f"init_from: {origin.run} was trained by its own loop: set load: weights")
     first, epochs = content["ranks"][0], config.training.max_epochs
     if first["epoch"] >= epochs:
         raise MtfError(
             f"init_from: {origin.run} has trained for {first['epoch']} epochs, and"
-            f" training.max_epochs is {epochs}: say more, they are counted on"
+            f" training.max_epochs is {epochs}: set a greater number, which counts those epochs too"
         )
-    then = content.get("config")  # None: an early version's
-    if first["phase"] in _BETWEEN_EPOCHS or then is None:
+    if first["phase"] in _BETWEEN_EPOCHS:
         return
-    differing = snapshot.differing(then, snapshot.deciding(config))
+    differing = snapshot.differing(content["config"], snapshot.deciding(config))
     if of_batches := [text for key, text in differing.items() if key.startswith(_OF_BATCHES)]:
         raise MtfError(
-            f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, whose other"
-            f" batches are not to be had: {'; '.join(of_batches)}. Put it back, or say"
-            " load: weights"
+            f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, and the rest of"
+            f" that epoch needs the same batches: {'; '.join(of_batches)}. Restore the settings, or"
+            " set load: weights"
         )
 
 
@@ -143,36 +150,32 @@ _OF_BATCHES = (
 )  # fmt: skip
 
 
-def _take_up_all(loop: Loop, callbacks: Mapping[str, Callback], content: snapshot.Content) -> None:
-    settings = {name: _settings(one) for name, one in loop.engine.optimizers.items()}
-    untouched: dict[str, Any] = {name: {} for name in loop.schedules}
-    own = {"scalars_bytes": 0, "fixed": getattr(loop.train, "fixed", {}), "config": None}
-    snapshot.put(loop, callbacks, {**content, **own, "schedulers": untouched})
-    reached = {name: _rates(one) for name, one in loop.engine.optimizers.items()}
-    for name, optimizer in loop.engine.optimizers.items():
-        _set(optimizer, settings[name])
-    for name, schedule in loop.schedules.items():
-        _move_on(schedule, loop, content, name, reached[name])
-    for name, callback in callbacks.items():
-        if name not in content["callbacks"] and Phase.INIT in callback.phases:
-            callback.before(Phase.INIT, loop)  # it was not there at that beginning
-            callback.after(Phase.INIT, loop)
-    state = loop.state
+def _load_all(parts: Resumable, content: Content) -> list[Callback]:
+    """Load the whole state; return the callbacks that are new in this run."""
+    optimizers, state = parts.engine.optimizers, parts.state
+    configured = {name: _settings(one) for name, one in optimizers.items()}
+    untouched: dict[str, Any] = {name: {} for name in parts.schedules}
+    snapshot.put(parts, {**content, "schedulers": untouched})
+    reached = {name: [g["lr"] for g in one.param_groups] for name, one in optimizers.items()}
+    for name, optimizer in optimizers.items():
+        _set(optimizer, configured[name])
+    for name, schedule in parts.schedules.items():
+        _advance(schedule, parts, content, name, reached[name])
     if state.phase is Phase.TRAINING_COMPLETE:
         state.phase, state.ended_by = Phase.TRAIN_START_EPOCH, None
         state.train = TrainMicroState()  # gradients that are not finite may have ended an epoch
-        loop.take_up()
-        for optimizer in loop.engine.optimizers.values():
+        for optimizer in optimizers.values():
             optimizer.zero_grad()
-    state.best = {}  # those are files of the other run
+    state.best = {}  # the other run's checkpoints
+    return [
+        callback
+        for name, callback in parts.callbacks.items()
+        if name not in content["callbacks"] and Phase.INIT in callback.phases
+    ]
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-
-
-def _rates(optimizer: Optimizer) -> list[Any]:
-    return [group["lr"] for group in optimizer.param_groups]
 
 
 def _set(optimizer: Optimizer, settings: list[dict[str, Any]]) -> None:
@@ -182,25 +185,23 @@ def _set(optimizer: Optimizer, settings: list[dict[str, Any]]) -> None:
         group.update({"params": parameters, **own})
 
 
-def _move_on(
-    schedule: Schedule, loop: Loop, content: snapshot.Content, name: str, reached: list[Any]
+def _advance(
+    schedule: Schedule, parts: Resumable, content: Content, name: str, reached: list[Any]
 ) -> None:
     """Bring a schedule from its own beginning to where the training stands."""
-    there = content["schedulers"].get(name, {})
+    saved = content["schedulers"].get(name, {})
     if schedule.monitor is None:
-        schedule.skip(_ticks(schedule, loop, content, there))
-    elif "num_bad_epochs" in there:  # it has followed a metric, and its rates are what came of it
-        schedule.take_over_history(there)
-        for group, rate in zip(loop.engine.optimizers[name].param_groups, reached, strict=True):
+        schedule.skip(_ticks(schedule, parts, content, saved))
+    elif "num_bad_epochs" in saved:  # a plateau: its rates are the outcome of what it has seen
+        schedule.take_over_history(saved)
+        for group, rate in zip(parts.engine.optimizers[name].param_groups, reached, strict=True):
             group["lr"] = rate
 
 
-def _ticks(
-    schedule: Schedule, loop: Loop, content: snapshot.Content, there: Mapping[str, Any]
-) -> int:
-    """Return how often a schedule would have taken its step by now."""
-    then, now = content.get("config"), snapshot.deciding(loop.config)
+def _ticks(schedule: Schedule, parts: Resumable, content: Content, saved: Mapping[str, Any]) -> int:
+    """Return the number of steps that the schedule would have taken by now."""
+    then, now = content["config"], snapshot.deciding(parts.config)
     keys = ("scheduler.type", "scheduler.interval")
-    if "last_epoch" in there and (then is None or all(then.get(k) == now.get(k) for k in keys)):
-        return int(there["last_epoch"])
-    return loop.state.global_step if schedule.interval == "step" else loop.state.epoch
+    if "last_epoch" in saved and all(then.get(key) == now.get(key) for key in keys):
+        return int(saved["last_epoch"])
+    return parts.state.global_step if schedule.interval == "step" else parts.state.epoch

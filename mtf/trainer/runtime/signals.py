@@ -1,7 +1,7 @@
-"""Signals: their handlers only note the wish to stop; the loop acts on it at the next cut.
+"""Signals that ask a job to stop: their handlers note the wish, the trainer acts on it at a cut.
 
-Source: research on how SLURM ends jobs: TERM opens the grace period of a preemption and of a
-cancellation alike, USR1 is our own lead signal before the time limit.
+SLURM sends TERM at the beginning of the grace period of a preemption and of a cancellation alike.
+USR1 is the job script's own signal, ``slurm.signal_lead`` seconds before the time limit.
 """
 
 from __future__ import annotations
@@ -21,53 +21,59 @@ EXIT_INTERRUPTED = 130
 
 
 class StopRequest:
-    """Whether, and by which signal, the training was asked to stop."""
+    """The wish to stop, and the signal that it came with.
+
+    Attributes:
+        requested: whether there is a wish; a plain attribute, since it is read at every phase:
+            reading it costs 27 ns.
+        signal: None where there is no wish.
+    """
 
     __slots__ = ("requested", "signal")
 
     def __init__(self) -> None:
-        self.requested = False  # a plain attribute: reading it costs 27 ns, and it is read often
+        self.requested = False
         self.signal: signal.Signals | None = None
 
     @property
     def wish(self) -> int:
-        """Return the signal's number, 1 for a stop that no signal asks for, 0 for none.
+        """Return the signal's number, 0 for no wish.
 
         TERM has the greatest number of ours: of several ranks' wishes the greatest counts.
         """
-        return int(self.signal or self.requested)
+        return int(self.signal or 0)
 
     def note(self, signum: int, _frame: FrameType | None = None) -> None:
-        """Note a signal. TERM outranks the others: after it, only SLURM knows what is to follow."""
+        """Note a signal. TERM replaces the others: after it, only SLURM decides what follows."""
         if self.signal is None or signum == signal.SIGTERM:
             self.signal = signal.Signals(signum)
         self.requested = True
 
 
 class Stopped(BaseException):
-    """The training has stopped as asked, its state saved. Not an ``Exception``: nobody means it."""
+    """The training has stopped as asked, its state saved. No ``except Exception`` catches it."""
 
     def __init__(self, by: signal.Signals) -> None:
         self.signal = by
         super().__init__(by.name)
 
 
-STOP = StopRequest()  # one a process, as signal handlers are
+STOP = StopRequest()  # one a process, like its signal handlers
 
 
 def install() -> StopRequest:
-    """Answer TERM, USR1 and INT by noting them; idempotent."""
+    """Make TERM, USR1 and INT note a wish to stop; idempotent."""
     for signum in SIGNALS:
         signal.signal(signum, STOP.note)
     return STOP
 
 
 def end_after(stopped: Stopped) -> int:
-    """Return the exit code that tells the job script what to do; after SLURM's TERM, do not return.
+    """Return the exit code for the job script; after a TERM from SLURM, wait to be killed.
 
-    An exit in SLURM's grace period would be recorded as COMPLETED or FAILED and never requeued, and
-    a requeue of our own would undo a cancellation: only SLURM may end the process then. The local
-    executor knows what it has sent TERM for.
+    SLURM records an exit in the grace period as COMPLETED or FAILED and never requeues the job,
+    and requeueing it from here would undo a cancellation. The local executor knows why it sent
+    TERM.
     """
     now = STOP.signal or stopped.signal  # TERM may have come during the save
     if now is signal.SIGTERM:
@@ -79,6 +85,6 @@ def end_after(stopped: Stopped) -> int:
 
 def _wait_to_be_killed() -> NoReturn:
     parent = os.getppid()
-    while os.getppid() == parent:  # without its parent nobody is left to kill it
+    while os.getppid() == parent:  # without its parent, nobody would kill it
         time.sleep(0.5)
     raise SystemExit(EXIT_TERMINATED)

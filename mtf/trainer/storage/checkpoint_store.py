@@ -1,7 +1,7 @@
-"""The one owner of a run's ``checkpoints/`` folder: whole files, their sums, which one is next.
+"""A run's ``checkpoints/`` folder: write durable checkpoints, find the newest intact one, prune.
 
-A checkpoint appears under its name only when all its bytes are on disk and its sha256 stands in
-the file beside it (``sha256sum -c`` reads those). What is damaged is never used.
+A checkpoint gets its name only when all its bytes are on disk and its sha256 is in the file beside
+it, which ``sha256sum -c`` can read. A damaged checkpoint is never used.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _HALF = re.compile(r"\.[^/]*\.half")
 _SUM = ".sha256"
 _DAMAGED = ".damaged"
 
-# The size of what is summed and written at a time. Before each, the training thread may hold the
-# interpreter for 5 ms: small pieces would make the write take several times as long.
+# Bytes that are hashed and written at once. Before each chunk, the training thread may hold the
+# interpreter for 5 ms: small chunks would make the write take several times as long.
 _CHUNK = 8 << 20
-# Dirty pages are sent to the disk from early on. Left to the end, they would make that one fsync,
-# and every small fsync of the journal beside it, wait for the whole file.
-_SYNCED_AT_ONCE = 128 << 20
+# Bytes after which the file is synced. If all were left to the end, that fsync, and every small
+# fsync of the journal at the same time, would wait for the whole file.
+_SYNC_EVERY = 128 << 20
 
 Place = tuple[int, int]  # epochs and steps done
 
@@ -49,18 +49,18 @@ class Saved:
 
 
 class Writable(Protocol):
-    """What a checkpoint is written to."""
+    """A file that a checkpoint is written to."""
 
     def write(self, data: bytes, /) -> int:
         """Write the bytes and return their number."""
 
 
 class GivenUpError(Exception):
-    """A write was given up on request; nothing of it is left."""
+    """A write was given up on request; it leaves no file."""
 
 
 class WriteProgress:
-    """A write as another thread sees it: how far it is, and the wish to give it up."""
+    """A write as seen from another thread: the bytes written, and the wish to give it up."""
 
     __slots__ = ("bytes", "give_up")
 
@@ -69,25 +69,26 @@ class WriteProgress:
         self.give_up = False
 
 
-class _Summing:
-    """Passes bytes on to a file and sums them in passing.
+class _HashingFile:
+    """Writes to a file and hashes what it writes.
 
     Attributes:
-        error: what has ended the writing. ``torch.save`` answers an error of its file with one of
-            its own, which says less.
+        digest: the sha256 of all bytes so far.
+        error: the first error of the file. ``torch.save`` raises an error of its own instead,
+            which says less.
     """
 
-    def __init__(self, file: BinaryIO, under_way: WriteProgress) -> None:
-        self._file, self._under_way = file, under_way
+    def __init__(self, file: BinaryIO, progress: WriteProgress) -> None:
+        self._file, self._progress = file, progress
         self._synced = 0
-        self.sum = hashlib.sha256()
+        self.digest = hashlib.sha256()
         self.error: BaseException | None = None
 
     def write(self, data: bytes, /) -> int:
         view = memoryview(data).cast("B")
         try:
             for start in range(0, view.nbytes, _CHUNK):
-                self._pass_on(view[start : start + _CHUNK])
+                self._write_chunk(view[start : start + _CHUNK])
         except BaseException as e:
             self.error = self.error or e
             raise
@@ -96,25 +97,30 @@ class _Summing:
     def flush(self) -> None:
         self._file.flush()
 
-    def _pass_on(self, chunk: memoryview) -> None:
-        if self._under_way.give_up:
+    def _write_chunk(self, chunk: memoryview) -> None:
+        if self._progress.give_up:
             raise GivenUpError
-        self.sum.update(chunk)
+        self.digest.update(chunk)
         while chunk:  # an unbuffered file may take less than all
             chunk = chunk[self._file.write(chunk) :]
-        self._under_way.bytes = self._file.tell()
-        if self._under_way.bytes - self._synced >= _SYNCED_AT_ONCE:
+        self._progress.bytes = self._file.tell()
+        if self._progress.bytes - self._synced >= _SYNC_EVERY:
             os.fdatasync(self._file.fileno())
-            self._synced = self._under_way.bytes
+            self._synced = self._progress.bytes
 
 
 class CheckpointStore:
-    """Saves, finds and prunes the checkpoints of one run. One process writes: rank 0."""
+    """Saves, finds and prunes the checkpoints of one run. Only the first rank writes.
+
+    Args:
+        folder: may not exist yet.
+        keep_last: number of newest checkpoints that are kept.
+    """
 
     def __init__(self, folder: Path, *, keep_last: int) -> None:
         self.folder = folder
         self._keep_last = keep_last
-        self._passed_over: list[tuple[Path, str]] = []  # and what is wrong with each
+        self._damaged: list[tuple[Path, str]] = []  # found by ``newest_intact``, and the reasons
 
     def save(
         self,
@@ -123,43 +129,43 @@ class CheckpointStore:
         epoch: int,
         step: int,
         best: Sequence[Place] = (),
-        under_way: WriteProgress | None = None,
+        progress: WriteProgress | None = None,
     ) -> Saved:
-        """Make what ``write`` writes the newest checkpoint; return when it is durable.
+        """Write the newest checkpoint and return when it is durable.
 
         Args:
-            write: called once with a file to write to, from its beginning to its end.
+            write: called once with a file, writes the content to it from beginning to end.
             epoch: epochs done, for the name.
             step: optimizer steps done, for the name.
-            best: places of the checkpoints that are kept however old, the best one first.
-            under_way: tells another thread how far it is, and whether to give up.
+            best: places of the checkpoints that are kept at any age, the best first.
+            progress: shared with another thread, which may give the write up.
 
         Raises:
-            OSError: it could not be written; what was there before is untouched.
-            GivenUpError: ``under_way`` asked for it; likewise.
+            OSError: it could not be written; earlier checkpoints are untouched.
+            GivenUpError: ``progress`` asked for it; likewise.
         """
-        # not its parents: a vanished disk's mount point is no place for a checkpoint
+        # without its parents: if the disk is gone, its empty mount point must not be written to
         self.folder.mkdir(exist_ok=True)
         half = self._half_name()
         try:
-            size, digest = _write(half, write, under_way or WriteProgress())
+            size, digest = _write(half, write, progress or WriteProgress())
             path = self._free_name(epoch, step)
-            self._name(half, path, digest)
+            self._publish(half, path, digest)
         finally:
             with suppress(OSError):
                 half.unlink(missing_ok=True)
         self._point(rundir.LATEST, path)
         self._point_at_best(best)
-        _sync_folder(self.folder)
+        _fsync_folder(self.folder)
         self._prune(best)
         return Saved(path, epoch, step, digest, size)
 
-    def trial_s(self, size: int, under_way: WriteProgress) -> float:
-        """Return the time in seconds in which so many bytes become durable here.
+    def trial_s(self, size: int, progress: WriteProgress) -> float:
+        """Return the time in seconds that it takes to make so many bytes durable here.
 
         Raises:
-            OSError: they do not.
-            GivenUpError: ``under_way`` asked for it.
+            OSError: they could not be written.
+            GivenUpError: ``progress`` asked for it.
         """
         self.folder.mkdir(exist_ok=True)
         half, block = self._half_name(), os.urandom(_CHUNK)
@@ -170,43 +176,43 @@ class CheckpointStore:
 
         start = time.monotonic()
         try:
-            _write(half, write, under_way)
+            _write(half, write, progress)
         finally:
             with suppress(OSError):
                 half.unlink(missing_ok=True)
         return time.monotonic() - start
 
     def newest_intact(self) -> Saved | None:
-        """Return the newest checkpoint that holds what was written, None when there is none.
+        """Return the newest checkpoint whose sha256 is right, None where there is none.
 
-        A damaged one is left where it is, and the one before it is taken.
+        Damaged ones are skipped, and stay where they are until ``set_damaged_aside``.
         """
-        self._passed_over = []
+        self._damaged = []
         for path in reversed(self._all()):
             problem, saved = _examine(path)
             if saved is not None:
                 return saved
-            self._passed_over.append((path, problem))
+            self._damaged.append((path, problem))
         return None
 
     def set_damaged_aside(self) -> None:
-        """Say what ``newest_intact`` has passed over, and take it out of the row.
+        """Report the damaged checkpoints that ``newest_intact`` skipped, and rename them.
 
-        It stays, under another name. It is ahead of where the training now is: as the newest by its
-        name it would make whole ones be pruned in its stead.
+        They are ahead of the training: as the newest by name, they would be kept in place of intact
+        ones.
         """
-        is_all = len(self._passed_over) == len(self._all())
-        for path, problem in self._passed_over:
-            say(f"checkpoint {path.name} is damaged ({problem}): trying the one before it")
+        is_all = len(self._damaged) == len(self._all())
+        for path, problem in self._damaged:
+            say(f"checkpoint {path.name} is damaged ({problem}): using the one before it")
             with suppress(OSError):  # gone, or on a disk that cannot be written either
                 path.rename(path.with_name(path.name + _DAMAGED))
-                _sum_of(path).unlink(missing_ok=True)
-        if self._passed_over and is_all:
-            say(f"no checkpoint in {self.folder} is intact: the training starts anew")
-        self._passed_over = []
+                _sum_path(path).unlink(missing_ok=True)
+        if self._damaged and is_all:
+            say(f"no checkpoint in {self.folder} is intact: training starts from the beginning")
+        self._damaged = []
 
     def sweep(self) -> None:
-        """Remove what a killed writer left half done."""
+        """Remove the temporary files of a writer that was killed."""
         if not self.folder.is_dir():
             return
         for path in self.folder.iterdir():
@@ -230,15 +236,15 @@ class CheckpointStore:
         )
         return self.folder / (f"{stem}-{count + 1}.ckpt" if count else f"{stem}.ckpt")
 
-    def _name(self, half: Path, path: Path, digest: str) -> None:
-        """Give a written file its name, its sum first."""
+    def _publish(self, half: Path, path: Path, digest: str) -> None:
+        """Give a written file its name, after that of its sha256 file."""
         beside = self._half_name()
         try:
             rundir.write_durably(beside, f"{digest}  {path.name}\n".encode())
-            beside.rename(_sum_of(path))
+            beside.rename(_sum_path(path))
             half.rename(path)
         except OSError:
-            for left in (beside, _sum_of(path)):
+            for left in (beside, _sum_path(path)):
                 with suppress(OSError):
                     left.unlink(missing_ok=True)
             raise
@@ -249,12 +255,12 @@ class CheckpointStore:
         beside.replace(self.folder / name)
 
     def _point_at_best(self, best: Sequence[Place]) -> None:
-        there = self._first_of(best)
-        if there and not _points_at(self.folder / rundir.BEST, there[0]):
-            self._point(rundir.BEST, there[0])
+        paths = self._first_of(best)
+        if paths and not _points_at(self.folder / rundir.BEST, paths[0]):
+            self._point(rundir.BEST, paths[0])
 
     def _first_of(self, places: Iterable[Place]) -> list[Path]:
-        """Return the first checkpoint of each place, where there is one."""
+        """Return the first checkpoint of each place that has one."""
         by_place: dict[Place, Path] = {}
         for path in self._all():
             epoch, step, _ = _place(path) or (0, 0, 0)
@@ -262,45 +268,45 @@ class CheckpointStore:
         return [by_place[place] for place in places if place in by_place]
 
     def _prune(self, best: Sequence[Place]) -> None:
-        there = self._all()
-        kept = {*there[-self._keep_last :], *self._first_of(best)}
+        checkpoints = self._all()
+        kept = {*checkpoints[-self._keep_last :], *self._first_of(best)}
         try:
-            for path in there:
+            for path in checkpoints:
                 if path not in kept:
                     path.unlink()
-                    _sum_of(path).unlink(missing_ok=True)
+                    _sum_path(path).unlink(missing_ok=True)
         except OSError as e:  # the new one is durable all the same
-            say(f"an old checkpoint cannot be removed: {e}")
+            say(f"could not remove an old checkpoint: {e}")
 
 
 def _write(
-    half: Path, write: Callable[[Writable], None], under_way: WriteProgress
+    half: Path, write: Callable[[Writable], None], progress: WriteProgress
 ) -> tuple[int, str]:
     """Write a file durably; return its size in bytes and its sha256."""
     with half.open("wb", buffering=0) as file:
-        summing = _Summing(file, under_way)
+        hashing = _HashingFile(file, progress)
         try:
-            write(summing)
+            write(hashing)
         except Exception:
-            if summing.error is not None:
-                raise summing.error from None
+            if hashing.error is not None:
+                raise hashing.error from None
             raise
         os.fsync(file.fileno())
-        return file.tell(), summing.sum.hexdigest()
+        return file.tell(), hashing.digest.hexdigest()
 
 
 def _place(path: Path) -> tuple[int, int, int] | None:
-    """Return epoch, step and count of a checkpoint's name, None for another file."""
+    """Return epoch, step and count from a checkpoint's name, None for any other file."""
     match = _NAME.fullmatch(path.name)
     return (int(match[1]), int(match[2]), int(match[3] or 1)) if match else None
 
 
-def _sum_of(path: Path) -> Path:
+def _sum_path(path: Path) -> Path:
     return path.with_name(f"{path.name}{_SUM}")
 
 
 def _is_orphan(path: Path) -> bool:
-    """Return whether this is the sum of a checkpoint that is not there."""
+    """Return True for the sha256 file of a checkpoint that does not exist."""
     return path.name.endswith(f".ckpt{_SUM}") and not path.with_suffix("").exists()
 
 
@@ -309,10 +315,10 @@ def _points_at(link: Path, path: Path) -> bool:
 
 
 def _examine(path: Path) -> tuple[str, Saved | None]:
-    """Return what is wrong with a checkpoint, or the checkpoint."""
+    """Return an empty text and the checkpoint, or the reason for which it is damaged and None."""
     epoch, step, _ = _place(path) or (0, 0, 0)
     try:
-        recorded = _sum_of(path).read_text(encoding="ascii").split()
+        recorded = _sum_path(path).read_text(encoding="ascii").split()
         before = path.stat()
         key = (str(path), before.st_ino, before.st_size, before.st_mtime_ns)
         if key not in _EXAMINED:
@@ -326,11 +332,11 @@ def _examine(path: Path) -> tuple[str, Saved | None]:
     return "", Saved(path, epoch, step, digest, before.st_size)
 
 
-# A job looks for its checkpoint twice, to say where it resumes and to resume: it is read once.
+# A job looks for its checkpoint twice, to journal it and to resume; it is hashed once.
 _EXAMINED: dict[tuple[str, int, int, int], str] = {}
 
 
-def _sync_folder(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

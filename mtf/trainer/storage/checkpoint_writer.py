@@ -1,4 +1,4 @@
-"""Writes checkpoints in the background, one at a time, and says what could not be written."""
+"""Writes checkpoints in the background, one at a time, and reports those that failed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WriteRequest:
-    """A checkpoint to be written.
+    """A checkpoint to write.
 
     Attributes:
-        write: writes it to a file; may be called in another thread.
+        write: writes the content to a file; may be called in another thread.
         place: epochs and optimizer steps done.
-        size: about how many bytes it has.
-        best: places of the checkpoints to be kept as the best ones, the best one first.
+        size: approximate size in bytes.
+        best: places of the best checkpoints, the best first, which are kept.
     """
 
     write: Callable[[Writable], None]
@@ -38,7 +38,7 @@ class WriteRequest:
 
 @dataclass(frozen=True)
 class FailedWrite:
-    """A checkpoint that is not there, and why, for people."""
+    """A checkpoint that was not written, and the reason in words."""
 
     place: Place
     reason: str
@@ -52,123 +52,132 @@ OnFailure = Callable[[FailedWrite | Exception], None]
 class CheckpointWriter:
     """Writes one run's checkpoints and journals them when they are durable.
 
-    ``settle`` hands an outcome over to the thread that has ordered it. An error that is no fault
-    of the disk is raised there.
+    ``settle`` returns the outcome of a write to the thread that requested it, and raises an error
+    there that is not the disk's.
+
+    Args:
+        store: the run's checkpoints.
+        journal: where they are recorded.
+        on_failure: called in the writing thread, before ``settle`` returns or raises.
     """
 
     def __init__(
         self, store: CheckpointStore, journal: Journal, on_failure: OnFailure | None = None
     ) -> None:
-        """``on_failure`` is called in the writing thread, before ``settle`` hands it over."""
         self._store, self._journal, self._on_failure = store, journal, on_failure
         self._thread: threading.Thread | None = None
-        self._order: WriteRequest | None = None
-        self._under_way = WriteProgress()
+        self._request: WriteRequest | None = None
+        self._progress = WriteProgress()
         self._started_s = 0.0
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
-        self._s_per_byte = 0.0  # not known
+        self._s_per_byte = 0.0  # 0: unknown
         self._failures = 0  # in a row
 
     @property
     def is_busy(self) -> bool:
-        """Return whether a write is under way."""
+        """Return True while a write is under way."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def order(self) -> WriteRequest | None:
-        """Return what has been ordered and not settled."""
-        return self._order
+    def request(self) -> WriteRequest | None:
+        """Return the request that is not settled yet."""
+        return self._request
 
-    def start(self, order: WriteRequest) -> None:
-        """Begin to write in the background; what was ordered before must be settled."""
-        self._prepare(order)
+    def start(self, request: WriteRequest) -> None:
+        """Begin to write in the background; an earlier request must be settled."""
+        self._prepare(request)
         self._thread = threading.Thread(target=self._in_background, name="checkpoint")
         self._thread.start()
 
-    def now(self, order: WriteRequest) -> Outcome:
-        """Write, and return when it is durable or has failed."""
-        self._prepare(order)
-        self._execute(order)
+    def write_now(self, request: WriteRequest) -> Outcome:
+        """Write, and return when the checkpoint is durable or has failed."""
+        self._prepare(request)
+        self._execute(request)
         outcome = self.settle()
         assert outcome is not None
         return outcome
 
     def give_up(self) -> None:
-        """Make a write under way end without a checkpoint."""
-        self._under_way.give_up = True
+        """Stop the write under way; it leaves no checkpoint."""
+        self._progress.give_up = True
 
     def settle(self) -> Outcome | None:
-        """Wait for the write under way; return its outcome, once, and None when there is none.
+        """Wait for the write under way and return its outcome, None where there is no write.
 
         Raises:
-            Exception: it has failed, and not because of the disk.
+            Exception: the write has failed, and not because of the disk.
         """
         if self._thread is not None:
             self._thread.join()
         outcome, error = self._outcome, self._error
-        self._thread = self._order = self._outcome = self._error = None
+        self._thread = self._request = self._outcome = self._error = None
         if error is not None:
             raise error
         return outcome
 
     def expected_s(self, size: int) -> float:
-        """Return the time that writing so many bytes takes, in seconds, as far as is known."""
-        if self.is_busy and self._under_way.bytes:
-            return size * (time.monotonic() - self._started_s) / self._under_way.bytes
+        """Return the expected time of writing so many bytes, in seconds; 0 while unknown."""
+        if self.is_busy and self._progress.bytes:
+            return size * (time.monotonic() - self._started_s) / self._progress.bytes
         return size * self._s_per_byte
 
     def left_s(self) -> float:
-        """Return the expected time to the end of the write under way, in seconds."""
-        assert self._order is not None
-        return self.expected_s(max(0, self._order.size - self._under_way.bytes))
+        """Return the expected time until the write under way ends, in seconds."""
+        assert self._request is not None
+        return self.expected_s(max(0, self._request.size - self._progress.bytes))
 
     def learn(self, size: int, spent_s: float) -> None:
-        """Note how long the disk has taken for so many bytes."""
+        """Note the time in seconds that the disk took for so many bytes."""
         self._s_per_byte = spent_s / size
 
-    def _prepare(self, order: WriteRequest) -> None:
-        assert self._order is None, "one write at a time"
-        self._order, self._under_way = order, WriteProgress()
+    def _prepare(self, request: WriteRequest) -> None:
+        assert self._request is None, "one write at a time"
+        self._request, self._progress = request, WriteProgress()
         self._started_s = time.monotonic()
 
     def _in_background(self) -> None:
-        assert self._order is not None
-        self._execute(self._order)
+        assert self._request is not None
+        self._execute(self._request)
         failure = self._error or self._outcome
         if self._on_failure is not None and isinstance(failure, FailedWrite | Exception):
             self._on_failure(failure)
 
-    def _execute(self, order: WriteRequest) -> None:
-        epoch, step = order.place
+    def _execute(self, request: WriteRequest) -> None:
+        epoch, step = request.place
         try:
             saved = self._store.save(
-                order.write, epoch=epoch, step=step, best=order.best, under_way=self._under_way
+                request.write, epoch=epoch, step=step, best=request.best, progress=self._progress
             )
             self.learn(saved.bytes, time.monotonic() - self._started_s)
             self._journal.checkpoint(saved)
             self._outcome, self._failures = saved, 0
         except GivenUpError:
-            self._outcome = FailedWrite(order.place, "given up for a newer one", was_given_up=True)
+            self._outcome = FailedWrite(
+                request.place, "given up for a newer one", was_given_up=True
+            )
         except OSError as e:
-            self._outcome = self.failed(order, e)
-        except Exception as e:  # noqa: BLE001 -- raised by settle in the thread that has ordered
+            self._outcome = self.report_failure(request, e)
+        except Exception as e:  # noqa: BLE001 -- raised by settle in the thread that requested it
             self._error = e
 
-    def failed(self, order: WriteRequest, error: OSError) -> FailedWrite:
-        """Say and journal that a checkpoint could not be written; of many, ever fewer are said."""
-        epoch, step = order.place
-        reason = why(error, self._store.folder, order.size)
+    def report_failure(self, request: WriteRequest, error: OSError) -> FailedWrite:
+        """Log and journal a checkpoint that was not written.
+
+        Of failures in a row, only the 1st, 2nd, 4th, 8th and so on are logged.
+        """
+        epoch, step = request.place
+        reason = describe_disk_error(error, self._store.folder, request.size)
         self._failures += 1
         if self._failures.bit_count() == 1:
             again = f" ({self._failures} in a row)" if self._failures > 1 else ""
-            say(f"the checkpoint of epoch {epoch}, step {step} is not saved: {reason}{again}")
+            say(f"could not save the checkpoint of epoch {epoch}, step {step}: {reason}{again}")
         self._journal.unsaved(epoch, step, reason)
-        return FailedWrite(order.place, reason)
+        return FailedWrite(request.place, reason)
 
 
-def why(error: OSError, folder: Path, size: int) -> str:
-    """Return what an error of the disk means: where, how much is needed and how much is free."""
+def describe_disk_error(error: OSError, folder: Path, size: int) -> str:
+    """Return a disk error in words: the error, the folder, the bytes needed and the bytes free."""
     free = _free(folder)
     room = f", {amount(free)} free there" if free is not None else ""
     what = error.strerror or str(error) or type(error).__name__
@@ -176,7 +185,7 @@ def why(error: OSError, folder: Path, size: int) -> str:
 
 
 def _free(folder: Path) -> int | None:
-    """Return the free bytes of the disk that a folder is, or was, on; None: not known."""
+    """Return the free bytes of the disk that a folder is, or was, on; None: unknown."""
     for place in (folder, folder.parent):
         try:
             found = os.statvfs(place)

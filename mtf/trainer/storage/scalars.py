@@ -1,4 +1,4 @@
-"""The rows of a run, ``scalars.jsonl`` in its folder: the truth, which everything else mirrors."""
+"""``scalars.jsonl`` in the run folder: the rows of scalars, which wandb and others mirror."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ SCALARS = "scalars.jsonl"
 
 
 class Scalars:
-    """The rows of a run, each once, whatever interrupted it: a resume cuts off what was ahead.
+    """The rows of a run: a resume removes those after its checkpoint, and they are written again.
 
-    A row holds no time, so that an interrupted run's file equals an uninterrupted one's. Rows that
-    were cut off come again, equal in their bits: the n-th row is the same in every attempt.
+    A row holds no time of day, so that the file of an interrupted run equals that of an
+    uninterrupted one: the n-th row is the same in every attempt.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / SCALARS
         self._file = self._path.open("ab", buffering=0)
-        self._unwritten = bytearray()
+        self._unwritten = bytearray()  # rows that a full disk did not take
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; readers see it at once. What a full disk does not take is kept."""
+        """Append a row; readers see it at once. A full disk delays it to a later call."""
         was_whole = not self._unwritten
         self._unwritten += json.dumps(row).encode() + b"\n"
         try:
             self._write()
         except OSError as e:
             if was_whole:
-                say(f"{self._path} cannot be written, and is to be made up for: {e}")
+                say(f"could not write {self._path}: {e}. Its rows are kept and written later")
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows there are, from the first one on; damaged lines are left out."""
+        """Yield the rows from the first one on, without damaged lines."""
         with self._path.open("rb") as file:
             for line in file:
                 try:
@@ -47,21 +47,21 @@ class Scalars:
                     continue
 
     def durable_size(self) -> int:
-        """Return the size in bytes, all of them on disk: what a checkpoint remembers.
+        """Make all rows durable and return the file's size in bytes, for a checkpoint.
 
         Raises:
-            OSError: they are not.
+            OSError: the disk does not take them.
         """
         self._write()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def cut_to(self, size: int) -> None:
-        """Return to what a checkpoint remembers (0: a training from its start)."""
-        there = self._path.stat().st_size
-        if there < size:
-            say(f"{SCALARS} has lost rows: {there} bytes of at least {size} are left")
-        self._file.truncate(min(size, there))
+        """Remove the rows after a checkpoint; ``size`` is the file's size that it holds."""
+        found = self._path.stat().st_size
+        if found < size:
+            say(f"{self._path} has lost rows: it has {found} bytes instead of at least {size}")
+        self._file.truncate(min(size, found))
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:

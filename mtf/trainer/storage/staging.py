@@ -1,8 +1,8 @@
-"""A copy of a state in memory that is kept between saves: what a background write reads from.
+"""The staging buffer: memory kept between saves, holding the copy that a background write reads.
 
-All tensors lie in one mapping of pages, however many there are. For a GPU it is page-locked as a
-whole and exactly: torch's own page-locked memory is rounded up to a power of two. It is shared
-with forked processes: of private pages, loader workers would make the kernel keep a second copy.
+All tensors lie in one mapping. For a GPU it is page-locked as a whole, since torch rounds its own
+page-locked memory up to a power of two. The mapping is shared with forked processes: of private
+pages, the kernel would keep a second copy for loader workers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ALIGNED = 64  # bytes: of a cache line, enough for any element
+_ALIGNED = 64  # bytes: a cache line, enough for any element
 
 
 class StagingBuffer:
-    """StagingBuffer states, one at a time: a copy is valid until the next one is made."""
+    """Memory for one copy of a state: a copy is valid until the next one is made."""
 
     def __init__(self) -> None:
         self._pages: mmap.mmap | None = None
         self._size = 0
 
-    def of(self, content: Any) -> Any:
-        """Return a copy of containers of tensors and plain values; nothing in it is shared.
+    def copy_of(self, content: Any) -> Any:
+        """Return a copy of containers of tensors and plain values.
 
         Tensors that share memory, such as tied weights, share it in the copy too.
         """
@@ -44,24 +44,24 @@ class StagingBuffer:
         return _with_copies(content, copied)
 
     def reserve(self, size: int) -> None:
-        """Take the memory for a state of about this size: a first touch is slower than a copy."""
-        self._make_room(size + size // 2, is_locked=False)  # gradients may come on top, untouched
+        """Allocate memory for a state of about this size: a first touch is slower than a copy."""
+        self._make_room(size + size // 2, is_locked=False)  # room for gradients, not touched yet
         torch.frombuffer(self._pages, dtype=torch.uint8, count=size).zero_()
 
     def _copied(self, tensor: torch.Tensor, at: int) -> torch.Tensor:
         assert self._pages is not None
         raw = torch.frombuffer(self._pages, dtype=torch.uint8, count=tensor.nbytes, offset=at)
-        # strides as they are, so that a channels-last state comes back as one
+        # with the same strides, so that a channels-last state stays one
         like = torch.empty_like(tensor, device="meta")
-        there = raw.view(tensor.dtype).as_strided(like.size(), like.stride())
-        return there.copy_(tensor, non_blocking=tensor.is_cuda)
+        copied = raw.view(tensor.dtype).as_strided(like.size(), like.stride())
+        return copied.copy_(tensor, non_blocking=tensor.is_cuda)
 
     def _make_room(self, size: int, *, is_locked: bool) -> None:
         if size <= self._size:
             return
         if self._pages is not None and is_locked:
             _unlock(self._pages)
-        self._pages = None  # before there are others: one copy is all the memory this may take
+        self._pages = None  # freed first: two buffers would take twice the memory
         self._pages = mmap.mmap(-1, size)
         self._size = size
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -71,29 +71,29 @@ class StagingBuffer:
 
 
 def nbytes(content: Any) -> int:
-    """Return the size of a state's tensors in bytes, each counted once."""
+    """Return the size of a state's tensors in bytes; shared memory counts once."""
     return sum({_identity(t): t.nbytes for t in _tensors(content)}.values())
 
 
 def expected_size(module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Return about how many bytes a checkpoint will have, before the first step too."""
+    """Return the approximate size of a checkpoint in bytes, also before the first step."""
     return nbytes(module.state_dict()) + sum(map(_expected_size, optimizers))
 
 
 def _expected_size(optimizer: torch.optim.Optimizer) -> int:
     trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-    return nbytes(optimizer.state_dict()) or trained * _copies_kept(optimizer.defaults)
+    return nbytes(optimizer.state_dict()) or trained * _tensors_kept(optimizer.defaults)
 
 
-def _copies_kept(settings: dict[str, Any]) -> int:
-    """Return how many tensors an optimizer keeps for a parameter, by its settings."""
+def _tensors_kept(settings: dict[str, Any]) -> int:
+    """Return the number of tensors that an optimizer keeps for each parameter."""
     if "betas" in settings:
         return 2
     return 1 if settings.get("momentum") else 0
 
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
-    """Yield those tensors that ``StagingBuffer`` has room for: strided ones that hold something."""
+    """Yield the tensors that ``StagingBuffer`` holds: strided ones that are not empty."""
     if isinstance(content, torch.Tensor):
         if _is_plain(content):
             yield content
@@ -112,7 +112,7 @@ def _with_copies(content: Any, copied: dict[Any, torch.Tensor]) -> Any:
             return copied[_identity(content)]
         return content.detach().clone()
     if isinstance(content, dict):
-        other = copy.copy(content)  # a state_dict has attributes of its own: its modules' versions
+        other = copy.copy(content)  # keeps the attributes of a state_dict: its modules' versions
         for key, value in content.items():
             other[key] = _with_copies(value, copied)
         return other
@@ -136,7 +136,7 @@ def _room(tensor: torch.Tensor) -> int:
 
 
 def _lock(pages: mmap.mmap, size: int) -> None:
-    """Page-lock memory, which makes copies from the GPU several times as fast; where it may be."""
+    """Page-lock memory if the system allows it: copies from the GPU get several times as fast."""
     _cuda_runtime().cudaHostRegister(_address(pages), size, 0)
 
 

@@ -14,7 +14,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.rng import RNGState, apart, seed_all, seed_at
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import FORMAT, ResumeState, TrainMicroState, ValMicroState
-from mtf.trainer.resume.snapshot import migrated
+from mtf.trainer.resume import snapshot
 
 CPU = torch.device("cpu")
 
@@ -77,16 +77,25 @@ def test_a_state_reads_back_from_a_file_that_may_hold_no_code() -> None:
         timestamp="2025-01-01T00:00:00+00:00",
         metrics={"train_loss": float("nan")},
     )
-    back = ResumeState.read(through_a_file(state.plain()), CPU)
+    back = ResumeState()
+    back.load(through_a_file(state.plain()), CPU)
     assert back.position() == state.position() == (Phase.VAL_BATCH_LOAD, 2, 31, 7, 2)
     assert isinstance(back.phase, Phase)
     assert back.train == state.train
     assert back.val == state.val
 
 
-def test_a_version_from_the_future_is_refused() -> None:
-    with pytest.raises(MtfError, match=f"has format {FORMAT + 1}, this mtf reads up to {FORMAT}"):
-        migrated({"version": FORMAT + 1})
+@pytest.mark.parametrize("found", [FORMAT - 1, FORMAT + 1])
+def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(found: int) -> None:
+    file = io.BytesIO()
+    torch.save({"version": found}, file)
+    file.seek(0)
+    with pytest.raises(MtfError) as raised:
+        snapshot.read(file)
+    assert str(raised.value) == (
+        f"the checkpoint has format {found}, and this mtf reads format {FORMAT}: install the"
+        " version of mtf that wrote it"
+    )
 
 
 def test_validation_sums_weigh_batches_by_their_size() -> None:

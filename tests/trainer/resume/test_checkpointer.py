@@ -149,7 +149,7 @@ def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
         run = make_run(tmp_path, base=NASTY)
 
         def prepare(size: int = chunk) -> None:
-            pass_on = checkpoint_store._Summing._pass_on
+            pass_on = checkpoint_store._HashingFile._write_chunk
             go = hold_first_write()
 
             def slowly(self: Any, data: memoryview) -> None:
@@ -159,7 +159,7 @@ def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
 
             go_on = threading.Event()
             checkpoint_store._CHUNK = size
-            checkpoint_store._Summing._pass_on = slowly  # type: ignore[method-assign,assignment]
+            checkpoint_store._HashingFile._write_chunk = slowly  # type: ignore[method-assign,assignment]
 
             def stop() -> None:
                 go.set()
@@ -212,13 +212,13 @@ def test_a_training_goes_on_without_a_checkpoint_and_saves_the_next(
 
     assert in_child(run, prepare) == COMPLETE
     said = capfd.readouterr().err
-    assert "the checkpoint of epoch 0, step 1 is not saved: File too large" in said
+    assert "could not save the checkpoint of epoch 0, step 1: File too large" in said
     assert f"{run / 'checkpoints'} (" in said
     assert "needed, " in said
     assert "free there" in said
     unsaved = events(run, "unsaved")
     assert unsaved[0]["step"] == 1
-    assert said.count("is not saved") == len(unsaved).bit_length() < len(unsaved)
+    assert said.count("could not save") == len(unsaved).bit_length() < len(unsaved)
     assert not halves(run)
     left, right = without_best(result(run)), without_best(whole(**config))
     assert difference(left, right) is None

@@ -100,7 +100,7 @@ LONGER = {"training": {"max_epochs": 4}}
     ("changes", "message"),
     [
         ({"model": {"hidden_size": 9}}, "layers.0.weight: [8, 6] in the checkpoint, [9, 6] in"),
-        ({"model": {"hidden_size": 9}}, "init_from.strict: false takes those that fit"),
+        ({"model": {"hidden_size": 9}}, "Set init_from.strict: false to load those that fit"),
         ({"init_from": {"load": "all"}}, "has trained for 2 epochs, and training.max_epochs is 2"),
         (
             {"init_from": {"load": "all"}, "model": {"hidden_size": 9}, **LONGER},
@@ -134,7 +134,7 @@ def test_weights_that_fit_can_be_taken_alone(
     )
     assert in_child(run) == COMPLETE
     said = capfd.readouterr().err
-    assert "init_from: 11 weights are taken; not in the checkpoint: head.weight, head.bias" in said
+    assert "init_from: 11 weights are loaded; not in the checkpoint: head.weight, head.bias" in said
     left, right = result(run)["content"]["model"], result(source)["content"]["model"]
     assert torch.equal(left["layers.0.weight"], right["layers.0.weight"])
 
@@ -245,7 +245,7 @@ def test_a_training_that_stopped_inside_an_epoch_goes_on_with_the_same_batches_a
     other = begin(tmp_path, short, {"load": "all"}, training={"batch_size": 5})
     assert in_child(other) == 1
     said = capfd.readouterr().err
-    assert "stopped inside epoch 2, whose other batches are not to be had" in said
+    assert "stopped inside epoch 2, and the rest of that epoch needs the same batches" in said
     assert "training.batch_size was 4 and is 5" in said
     same = begin(tmp_path, short, {"load": "all"}, optimizer={"lr": 1e-2})
     assert in_child(same) == COMPLETE

@@ -172,7 +172,7 @@ def test_without_an_intact_one_the_training_starts_anew_and_says_so(
     os.truncate(save(store, b"content").path, 0)
     assert store.newest_intact() is None
     store.set_damaged_aside()
-    assert "the training starts anew" in capsys.readouterr().err
+    assert "training starts from the beginning" in capsys.readouterr().err
 
 
 def test_a_failed_write_leaves_what_was_there(store: CheckpointStore, tmp_path: Path) -> None:
@@ -200,17 +200,17 @@ def test_torch_does_not_hide_why_its_file_failed(store: CheckpointStore) -> None
 
 
 def test_a_write_that_is_given_up_leaves_nothing(store: CheckpointStore) -> None:
-    under_way = WriteProgress()
+    progress = WriteProgress()
 
     def write(file: Any) -> None:
         torch.save(torch.zeros(10), file)
-        under_way.give_up = True
+        progress.give_up = True
         torch.save(torch.zeros(10), file)
 
     before = save(store, b"good")
     with pytest.raises(GivenUpError):
-        store.save(write, epoch=1, step=20, under_way=under_way)
-    assert under_way.bytes > 40
+        store.save(write, epoch=1, step=20, progress=progress)
+    assert progress.bytes > 40
     assert store.newest_intact() == before
     assert not list(store.folder.glob(".*"))
 

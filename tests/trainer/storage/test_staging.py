@@ -52,7 +52,7 @@ def tensors(content: Any) -> list[torch.Tensor]:
 
 def test_a_copy_equals_the_state_and_stays_when_that_goes_on() -> None:
     content, expected = state(), read_back(state())
-    copied = StagingBuffer().of(content)
+    copied = StagingBuffer().copy_of(content)
     with torch.no_grad():
         for tensor in tensors(content):
             if not tensor.is_conj() and 0 not in tensor.stride():
@@ -69,25 +69,25 @@ def test_a_copy_equals_the_state_and_stays_when_that_goes_on() -> None:
 
 
 def test_strides_and_sharing_are_kept() -> None:
-    copied = StagingBuffer().of(state())
+    copied = StagingBuffer().copy_of(state())
     assert copied["model"]["0.weight"].is_contiguous(memory_format=torch.channels_last)
     assert copied["others"][0].stride() == (1, 3)
     assert copied["others"][3] is copied["others"][4]
 
 
 def test_memory_is_kept_between_saves_and_taken_anew_for_a_greater_state() -> None:
-    copies = StagingBuffer()
-    first = copies.of([torch.zeros(1000)])[0].data_ptr()
-    again = copies.of([torch.ones(500), torch.ones(400)])
+    buffer = StagingBuffer()
+    first = buffer.copy_of([torch.zeros(1000)])[0].data_ptr()
+    again = buffer.copy_of([torch.ones(500), torch.ones(400)])
     assert again[0].data_ptr() == first
-    assert copies.of([torch.arange(5000)])[0].tolist() == list(range(5000))
+    assert buffer.copy_of([torch.arange(5000)])[0].tolist() == list(range(5000))
     assert again[1].tolist() == [1.0] * 400  # the old pages live as long as who reads them
 
 
 def test_a_state_takes_its_own_size_and_no_more() -> None:
-    copies = StagingBuffer()
+    buffer = StagingBuffer()
     content = [torch.zeros(mmap.PAGESIZE) for _ in range(4)]
-    copied = copies.of(content)
+    copied = buffer.copy_of(content)
     spans = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in copied]
     assert max(end for _, end in spans) - min(start for start, _ in spans) == nbytes(content)
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from mtf.trainer.storage.stop_budget import Watch, needed_lead_s, should_finish_write, warning
+from mtf.trainer.storage.stop_budget import (
+    StopBudget,
+    needed_lead_s,
+    short_lead_warning,
+    should_finish_write,
+)
 
 
 def test_a_save_that_fits_is_not_worth_a_word() -> None:
-    assert warning(80, 10, 10**9, 90) is None
+    assert short_lead_warning(80, 10, 10**9, 90) is None
 
 
 def test_one_that_does_not_says_what_to_set() -> None:
-    said = warning(120, 7, 1_200_000_000, 90)
+    said = short_lead_warning(120, 7, 1_200_000_000, 90)
     assert said is not None
     assert "1.2 GB takes about 120 s" in said
     assert "micro-batch of 7 s" in said
-    assert "only 90 s ahead" in said
+    assert "only 90 s before the time limit" in said
     assert said.endswith("Set slurm.signal_lead: 159")
-    assert warning(120, 7, 1_200_000_000, needed_lead_s(120, 7)) is None
+    assert short_lead_warning(120, 7, 1_200_000_000, needed_lead_s(120, 7)) is None
 
 
 def test_it_is_said_once_and_again_when_it_gets_worse(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Watch(90)
+    budget = StopBudget(90)
     for save_s in (50, 100, 101, 99, 200):
-        watch.look(save_s, 10**9)
+        budget.check(save_s, 10**9)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[-1] for line in lines] == ["125", "250"]
 
