@@ -126,7 +126,7 @@ def ours(folder: Path) -> dict[str, Any]:
     blocked, durable, beside = [], [], []
     for number in range(SAVES):
         start = time.perf_counter()
-        content = staging.of(_state(model, optimizer))
+        content = staging.copy_of(_state(model, optimizer))
         write = functools.partial(torch.save, content)
         writer.start(WriteRequest(write, (0, number), nbytes(content)))
         blocked.append(time.perf_counter() - start)
@@ -139,7 +139,7 @@ def ours(folder: Path) -> dict[str, Any]:
     for number in range(SAVES):
         start = time.perf_counter()
         write = functools.partial(torch.save, _state(model, optimizer))
-        writer.now(WriteRequest(write, (1, number), 0))
+        writer.write_now(WriteRequest(write, (1, number), 0))
         last.append(time.perf_counter() - start)
     return {
         "last": last,

@@ -195,15 +195,16 @@ class GenericTrainer:
 
     def _drive(self, loop: Loop, checkpointer: Checkpointer) -> None:
         """Execute phase after phase; at the cuts, carry out wishes to stop and requests to save."""
-        state, alone, saves = loop.state, loop.rank_sync.is_alone, loop.saves
+        state, alone = loop.state, loop.rank_sync.is_alone
+        saves, failure = loop.saves, checkpointer.failure
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
-                if (STOP.requested or saves.pending or checkpointer.must_end) and phase in CUTS:
-                    self._act(loop, checkpointer, stop=STOP.wish, failed=checkpointer.must_end)
+                if (STOP.requested or saves.pending or failure.must_end) and phase in CUTS:
+                    self._act(loop, checkpointer, stop=STOP.wish, failed=failure.must_end)
             elif loop.is_exchange_point(phase):
                 stop, clock, failed = loop.rank_sync.exchange(
-                    STOP.wish, saves.clock_is_due(), checkpointer.must_end
+                    STOP.wish, saves.clock_is_due(), failure.must_end
                 )
                 if clock:
                     saves.add("every_n_minutes")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import shutil
 import signal
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from mtf.errors import MtfError
-from mtf.trainer import GenericTrainer, RunContext
+from mtf.trainer import Callback, GenericTrainer, RunContext
 from mtf.trainer.components.lr_schedulers import Schedule
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.job.run_job import read_config
@@ -26,6 +28,8 @@ from tests.trainer.runs import events, make_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from mtf.trainer.loop.loop import Loop
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +226,25 @@ def test_a_module_that_was_set_up_by_fabric_is_taken_too(tmp_path: Path) -> None
     wrapped = parts.fabric.setup(model, optimizer)
     metrics = parts.trainer(*wrapped).fit(data.train, data.validation)
     assert metrics["train_loss"] > 0
+
+
+def test_a_training_is_freed_when_it_has_ended(tmp_path: Path) -> None:
+    """A cycle would keep its data loaders' processes, which the interpreter's exit waits for."""
+    seen = []
+
+    class Noting(Callback):
+        def on_start(self, training: Loop) -> None:
+            seen.append(weakref.ref(training))
+
+    parts = context(make_run(tmp_path))
+    data = DataLoader(TensorDataset(torch.randn(8, 2), torch.randint(2, (8,))), batch_size=4)
+    model = torch.nn.Linear(2, 2)
+    gc.disable()
+    try:
+        parts.trainer(model, parts.optimizer(model), callbacks={"noting": Noting()}).fit(data)
+        assert [noted() for noted in seen] == [None]
+    finally:
+        gc.enable()
 
 
 def test_outside_of_a_job_the_run_folder_must_be_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
@@ -42,6 +42,29 @@ if TYPE_CHECKING:
     from mtf.trainer.storage.journal import Journal
 
 
+class FatalFailure:
+    """The failed save after which a training must not go on; noted by any thread.
+
+    Attributes:
+        must_end: whether there is one; a plain attribute, since the trainer reads it at every
+            phase. It is not a wish to stop: a stop ends the job well.
+        write: the first failed write, where the disk is at fault.
+    """
+
+    def __init__(self, on_error: Literal["continue", "stop"]) -> None:
+        self.must_end = False
+        self.write: FailedWrite | None = None
+        self._on_error = on_error
+
+    def note(self, failure: FailedWrite | Exception) -> None:
+        """Take a failure into account; an exception is raised later by ``settle``."""
+        if isinstance(failure, Exception):
+            self.must_end = True
+        elif self._on_error == "stop" and not failure.was_given_up:
+            self.write = self.write or failure
+            self.must_end = True
+
+
 class Checkpointer:
     """Saves the states of one training. All ranks call it alike; the first one writes.
 
@@ -56,9 +79,7 @@ class Checkpointer:
 
     Attributes:
         store: the run's checkpoints.
-        must_end: set when a save has failed after which the training must not go on; the trainer
-            reads it at every cut and then calls ``end_after_failure``. It is not a wish to stop:
-            a stop ends the job well.
+        failure: with ``must_end``, the trainer calls ``end_after_failure`` at the next cut.
     """
 
     def __init__(
@@ -75,14 +96,15 @@ class Checkpointer:
         self.store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=self._settings.keep_last
         )
-        self.must_end = False
-        self._writer = CheckpointWriter(self.store, journal, on_failure=self._note_failure)
+        # no method of this object: a cycle would keep the training, and its data loaders'
+        # processes, alive until the interpreter exits
+        self.failure = FatalFailure(self._settings.on_error)
+        self._writer = CheckpointWriter(self.store, journal, on_failure=self.failure.note)
         self._staging = StagingBuffer()
         self._budget = StopBudget(self._lead_s)
         self._newest: Saved | None = None  # durable; None on the other ranks
         self._durable_at: object = None  # its position in the training
         self._taken_at: object = None  # position of the newest state taken, on each rank
-        self._failure: FailedWrite | None = None  # the one that ends the training
         self._wait_is_said = False
         self._preparing: threading.Thread | None = None
         self._disk_trial = WriteProgress()
@@ -126,10 +148,10 @@ class Checkpointer:
                 ``checkpoint.on_error`` is stop.
         """
         self._end_write()
-        is_due = self._failure is None and not self._is_durable()
+        is_due = self.failure.write is None and not self._is_durable()
         if self._parts.rank_sync.broadcast(is_due):
             self._save_now()
-        if not self._parts.rank_sync.broadcast(self._failure is None and self._is_durable()):
+        if not self._parts.rank_sync.broadcast(self.failure.write is None and self._is_durable()):
             self._report_loss(complete=complete)
 
     def end_after_failure(self) -> NoReturn:
@@ -202,20 +224,12 @@ class Checkpointer:
 
     def _conclude(self, outcome: Outcome) -> None:
         if isinstance(outcome, FailedWrite):
-            self._note_failure(outcome)
+            self.failure.note(outcome)
         else:
             self._newest, self._durable_at = outcome, self._taken_at
             self._budget.count(self._batches_done())
             self._budget.check(self._writer.expected_s(outcome.bytes), outcome.bytes)
         self._on_outcome(outcome)
-
-    def _note_failure(self, failure: FailedWrite | Exception) -> None:
-        """End the training at its next cut where it must not go on; called in any thread."""
-        if isinstance(failure, Exception):
-            self.must_end = True  # ``settle`` raises it there
-        elif self._settings.on_error == "stop" and not failure.was_given_up:
-            self._failure = self._failure or failure
-            self.must_end = True
 
     def _report_loss(self, *, complete: bool) -> None:
         """Report that the last state is not durable.
