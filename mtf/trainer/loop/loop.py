@@ -314,7 +314,9 @@ class Loop:
         if step % self._log_every == 0:
             self._log_step()
         if self._observer is not None:
-            self._progress.log_observed(self.state.epoch, step, self._observer.observe_parameters(step))
+            self._progress.log_observed(
+                self.state.epoch, step, self._observer.observe_parameters(step)
+            )
         every = self._save_every
         if every is not None and step % every == 0:
             self.saves.add("every_n_steps")
