@@ -65,7 +65,10 @@ def test_lost_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[st
     scalars = Scalars(tmp_path)
     scalars.cut_to(100)
     scalars.close()
-    assert "scalars.jsonl has lost rows: it has 0 bytes instead of at least 100" in capsys.readouterr().err
+    assert (
+        "scalars.jsonl has lost rows: it has 0 bytes instead of at least 100"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "scalars.jsonl").read_bytes() == b""
 
 
