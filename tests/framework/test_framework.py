@@ -351,6 +351,7 @@ def test_a_sync_submits_what_is_committed_and_names_what_is_wrong(
 
 
 def test_settings_and_config_groups_are_those_committed(tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
     repo = make_repo(
         tmp_path,
         {
