@@ -6,13 +6,14 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =  # whoever has set it: compiling mtf again takes longer than most commands
 
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test lint docs mutants bench clean
 help:
 	@echo "make demo              commit a grid, sync, train, read the results"
 	@echo "make demo EXECUTOR=slurm   the same on the cluster whose sbatch answers here"
 	@echo "make test              all tests, those on a private SLURM included"
 	@echo "make lint              ruff, mypy, import layers, dead code, commit messages, the CI files"
 	@echo "make docs              the documentation, into docs/_build/html"
+	@echo "make mutants           small faults put into the code: do tests notice? (30 minutes)"
 	@echo "make bench             the figures of benchmarks/"
 
 setup: $(READY)
@@ -48,6 +49,10 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[mutants]'
+	$(BIN)/python -m tests.mutants --sample 180 --seed 1 --minutes 30
 
 clean:
 	rm -rf .venv docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
