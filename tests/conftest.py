@@ -1,8 +1,19 @@
-"""Seals every test: its own home, git identity, time zone; no editor, no prompt, no outside W&B."""
+"""Set-up for all tests: isolation from the machine, order of the files, and skipped tests.
+
+The tests start four kinds of processes:
+
+- commands: ``tests.cli.mtf`` runs ``mtf`` in a fork of a server that has already imported it
+  (``tests.forks``);
+- trainings: forks of the test itself, which are stopped and killed (``tests.trainer.nasty``), and
+  ranks that are started like those of a job (``tests.trainer.ranks``);
+- crash campaigns: ``tests.crash`` kills a sync at each of its effects, and syncs again;
+- a private SLURM, for ``tests/slurm`` only: ``tests.slurm_cluster``.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,38 +21,72 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from xdist.remote import Producer
 
-# a busy machine is slow, not wrong
+# on a busy machine, an example that takes long is not an error
 settings.register_profile("mtf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mtf")
 
 
-# Begun first, so that no process is left alone with a long file at the end.
-_LONG = ("tests/slurm/", "tests/crash/", "tests/trainer/", "tests/cli/", "tests/executor/")
+# -- order -----------------------------------------------------------------------------------------
+
+# Folders with slow files go first, so that no worker is left with one of them at the end.
+_SLOW = ("tests/slurm/", "tests/crash/", "tests/trainer/", "tests/cli/", "tests/executor/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the folders that take long."""
-    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in _LONG])
+    """Sort the tests: folders with slow files first."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in _SLOW])
 
 
-class _ByFile(LoadFileScheduling):
-    """Deals out files, and the tests on SLURM as if they were one file: they share a cluster."""
+class _FileScheduling(LoadFileScheduling):
+    """Gives each worker whole files, and all tests on SLURM to one worker: they share a cluster."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
-    """Deal out files in the order above, not those with most tests first."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FileScheduling:
+    """Hand out files in the order above, not those with most tests first."""
     config.option.loadscopereorder = False
-    return _ByFile(config, log)
+    return _FileScheduling(config, log)
 
+
+# -- skipped tests ---------------------------------------------------------------------------------
+
+_MAY_SKIP_IN_CI = ("a disk can only be mounted by root",)  # runners of GitHub are not root
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skipped test fail in CI, where every part must be installed."""
+    report = yield
+    is_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if is_skipped and os.environ.get("CI") == "true":
+        reason = _skip_reason(report)
+        if not any(allowed in reason for allowed in _MAY_SKIP_IN_CI):
+            report.outcome, report.longrepr = "failed", f"must not be skipped in CI: {reason}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests were skipped, and why."""
+    reports = terminalreporter.stats.get("skipped", [])
+    for reason, count in sorted(Counter(map(_skip_reason, reports)).items()):
+        tests = "test was" if count == 1 else "tests were"
+        terminalreporter.write_line(f"{count} {tests} skipped: {reason}", yellow=True)
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+# -- isolation -------------------------------------------------------------------------------------
 
 _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
 
@@ -50,7 +95,10 @@ _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
 def sealed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Cut the test off from the machine it runs on, and fail it if it leaves its folder."""
+    """Isolate each test: its own home and git identity, UTC, no editor, no prompt, W&B offline.
+
+    Also fail a test that changes the working directory and does not change it back.
+    """
     home: Path = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         if name.startswith(_REMOVED) and name != "SLURM_CONF":
@@ -59,13 +107,19 @@ def sealed(
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / "config"),
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "Test", "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_COMMITTER_NAME": "Test", "GIT_COMMITTER_EMAIL": "test@localhost",
-        "GIT_EDITOR": "false", "EDITOR": "false",
-        "WANDB_MODE": "offline", "TZ": "UTC", "NO_COLOR": "1", "COLUMNS": "200",
-    }  # fmt: skip
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@localhost",
+        "GIT_EDITOR": "false",
+        "EDITOR": "false",
+        "WANDB_MODE": "offline",
+        "TZ": "UTC",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    where = os.getcwd()
+    folder = os.getcwd()
     yield
-    assert os.getcwd() == where, "the test has left its folder"
+    assert os.getcwd() == folder, "the test changed the working directory"

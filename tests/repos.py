@@ -1,4 +1,4 @@
-"""Real git repositories for tests."""
+"""Git repositories for tests: real ones, made with the git command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def git(folder: Path, *args: str, check: bool = True) -> str:
-    """Run git in a folder and return what it printed."""
+    """Run git in a folder and return its output."""
     done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True)
     assert not (check and done.returncode), done.stderr
     return done.stdout.strip()
@@ -19,19 +19,22 @@ def git(folder: Path, *args: str, check: bool = True) -> str:
 
 @dataclass
 class Repo:
-    """A repository with a work tree."""
+    """A git repository with a work tree."""
 
     path: Path
 
     def git(self, *args: str, check: bool = True) -> str:
+        """Run git here and return its output."""
         return git(self.path, *args, check=check)
 
     def write(self, files: dict[str, str]) -> None:
+        """Write files, by their path in the work tree."""
         for name, text in files.items():
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             (self.path / name).write_text(text)
 
     def commit(self, files: dict[str, str], message: str = "change") -> str:
+        """Write files, commit everything, and return the commit."""
         self.write(files)
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
@@ -39,7 +42,7 @@ class Repo:
 
 
 def make_repo(path: Path, files: dict[str, str] | None = None) -> Repo:
-    """Return a new repository on branch main, with a first commit if there are files."""
+    """Return a new repository on the branch main, with a first commit if files are given."""
     path.mkdir(parents=True, exist_ok=True)
     git(path, "init", "-q", "-b", "main")
     repo = Repo(path)
@@ -49,7 +52,7 @@ def make_repo(path: Path, files: dict[str, str] | None = None) -> Repo:
 
 
 def make_remote(path: Path, repo: Repo) -> Path:
-    """Return a new bare repository that is the origin of ``repo``, with its main pushed."""
+    """Return a new bare repository, made the remote origin of ``repo``; push main to it."""
     git(path.parent, "init", "-q", "--bare", "-b", "main", str(path))
     repo.git("remote", "add", "origin", str(path))
     repo.git("push", "-q", "origin", "main")

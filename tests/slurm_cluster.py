@@ -1,8 +1,11 @@
-"""A private SLURM in one folder: munge, MariaDB, slurmdbd, slurmctld and four slurmd nodes.
+"""A private SLURM cluster in one folder: munge, MariaDB, slurmdbd, slurmctld and four nodes.
 
-Everything (sockets, state, logs, pids, ports on loopback) is under the folder; no service of the
-host is touched. `python -m tests.slurm_cluster up DIR` starts it and prints the line that makes a
-shell's `sbatch` use it; `python -m tests.slurm_cluster down DIR` takes it down.
+The tests in `tests/slurm` start one and share it. All of its sockets, state, logs and pid files are
+in the folder, and its ports are on the loopback interface, so no service of the machine is changed.
+Only Debian's packages are installed, if they are missing and root runs the tests.
+
+`python -m tests.slurm_cluster up DIR` starts a cluster and prints the line that makes the `sbatch`
+of a shell use it; `python -m tests.slurm_cluster down DIR` stops it.
 """
 
 from __future__ import annotations
@@ -33,14 +36,14 @@ _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged")
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be had here; the message says why."""
+    """The cluster cannot be started here; the message says why."""
 
 
 def install_packages() -> None:
-    """Install what is missing of Debian's packages.
+    """Install Debian's packages for SLURM if they are missing.
 
     Raises:
-        ClusterError: they are missing and cannot be installed.
+        ClusterError: packages are missing and cannot be installed.
     """
     missing = [
         package for program, package in PACKAGES.items() if not shutil.which(program, path=_PATH)
@@ -49,12 +52,12 @@ def install_packages() -> None:
         return
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         raise ClusterError(
-            f"Debian's packages {' '.join(missing)} are missing, and only root may install them"
+            f"packages are missing, and only root may install them: apt-get install {' '.join(missing)}"
         )
-    # Debian starts services when it installs them; ours are private
+    # keeps Debian from starting the services that it installs
     policy = Path("/usr/sbin/policy-rc.d")
-    made = not policy.exists()
-    if made:
+    is_new = not policy.exists()
+    if is_new:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
@@ -66,13 +69,13 @@ def install_packages() -> None:
             if done.returncode:
                 raise ClusterError(f"apt-get {command[0]}: {done.stderr.strip()[-500:]}")
     finally:
-        if made:
+        if is_new:
             policy.unlink()
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster that lives in a folder."""
+    """The cluster in a folder."""
 
     folder: Path
 
@@ -82,11 +85,11 @@ class Cluster:
 
     @property
     def env(self) -> Path:
-        """The file that a shell reads to use this cluster."""
+        """The file that a shell sources to use this cluster."""
         return self.folder / "env"
 
     def run(self, *args: str, timeout: float = 60) -> str:
-        """Run one of SLURM's programs against this cluster and return what it printed."""
+        """Run one of SLURM's programs on this cluster and return its output."""
         settings = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")
         env = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
         env |= {"SLURM_CONF": str(self.conf), "PATH": _PATH}
@@ -97,24 +100,26 @@ class Cluster:
 
     @contextmanager
     def failed(self, node: str) -> Iterator[None]:
-        """Take a node down, with what runs on it; afterwards it serves again."""
+        """Take a node down, with its jobs; at the end of the block, resume it."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         try:
             yield
         finally:
-            with suppress(ClusterError):  # it has come back by itself
+            with suppress(ClusterError):  # it has resumed by itself
                 self.run("scontrol", "update", f"nodename={node}", "state=resume")
 
     # -- up ----------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Start it from nothing.
+        """Start the cluster with an empty state.
 
         Raises:
-            ClusterError: a daemon does not come up; its log is in ``log/``.
+            ClusterError: a daemon does not start; its log is in ``log/``.
         """
         if self.folder.exists() and any(self.folder.iterdir()) and not self.conf.exists():
-            raise ClusterError(f"{self.folder}: holds other things. Name a folder of its own")
+            raise ClusterError(
+                f"{self.folder} is not empty and holds no cluster: name another folder"
+            )
         install_packages()
         self.down()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -126,7 +131,7 @@ class Cluster:
         self._start("slurmdbd")
         self._wait("slurmdbd", lambda: self.run("sacctmgr", "-n", "show", "cluster"))
         self.run("sacctmgr", "-i", "add", "cluster", "mtftest")
-        self._limit()
+        self._add_limits()
         self._start("slurmctld", "-c", "-i")
         for number in range(1, NODES + 1):
             self._start("slurmd", "-N", f"n{number}")
@@ -134,12 +139,12 @@ class Cluster:
         self._wait("nodes", self._all_idle)
         self.env.write_text(f"export SLURM_CONF={shlex.quote(str(self.conf))}\n")
 
-    def _limit(self) -> None:
-        """Make a QOS ``few`` that lets three jobs of a user into the queue, and ours a user."""
+    def _add_limits(self) -> None:
+        """Add a QOS ``few`` with at most three queued jobs per user, and add the current user."""
         change = ("sacctmgr", "-i")
         self.run(*change, "add", "qos", "few", "MaxSubmitJobsPerUser=3")
         self.run(*change, "modify", "cluster", "mtftest", "set", "qos=normal,few")
-        if _user() != "root":  # who is one from the beginning
+        if _user() != "root":  # root is a user already
             self.run(*change, "add", "user", _user(), "account=root")
 
     def _all_idle(self) -> None:
@@ -209,7 +214,7 @@ class Cluster:
                 ready()
             except ClusterError as e:
                 if time.monotonic() > end:
-                    raise ClusterError(f"{what} is not up after {seconds:g} s: {e}") from e
+                    raise ClusterError(f"{what} did not start within {seconds:g} s: {e}") from e
                 time.sleep(0.1)
             else:
                 return
@@ -217,7 +222,7 @@ class Cluster:
     # -- down --------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        """Kill what runs from this folder, jobs included; a throw-away cluster needs no farewell."""
+        """Kill all daemons and jobs of this folder; nothing needs an orderly stop."""
         end = time.monotonic() + 10
         while (pids := self._pids()) and time.monotonic() < end:
             for pid in pids:
@@ -227,8 +232,8 @@ class Cluster:
         self.env.unlink(missing_ok=True)
 
     def _pids(self) -> list[int]:
-        """Return the daemons of this folder, the step daemons, and the jobs below those."""
-        found = {}
+        """Return the pids of the daemons of this folder, of step daemons, and of their jobs."""
+        processes = {}
         for process in Path("/proc").iterdir():
             if process.name.isdigit():
                 try:
@@ -237,16 +242,16 @@ class Cluster:
                     env = (process / "environ").read_bytes().decode(errors="replace")
                 except (OSError, IndexError, ValueError):
                     continue
-                found[int(process.name)] = (words, parent, env)
+                processes[int(process.name)] = (words, parent, env)
         conf = f"SLURM_CONF={self.conf}"
         own = {
             pid
-            for pid, (words, _, env) in found.items()
+            for pid, (words, _, env) in processes.items()
             if Path(words[0].rstrip(":")).name.startswith((*_DAEMONS, "slurmstepd"))
             and (conf in env.split("\0") or any(str(self.folder) + "/" in w for w in words))
         }
-        steps = {p for p in own if "slurmstepd" in found[p][0][0]}
-        while more := {p for p, (_, parent, _) in found.items() if parent in steps} - steps:
+        steps = {p for p in own if "slurmstepd" in processes[p][0][0]}
+        while more := {p for p, (_, parent, _) in processes.items() if parent in steps} - steps:
             steps |= more
         return sorted(own | steps)
 
@@ -338,7 +343,7 @@ GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';
 
 
 def main() -> None:
-    """Start or stop the cluster of a folder."""
+    """Start or stop the cluster in a folder."""
     match sys.argv[1:]:
         case ["up", folder]:
             cluster = Cluster(Path(folder).absolute())
