@@ -301,8 +301,8 @@ def test_a_retry_waits_for_its_backoff() -> None:
 
 
 def test_a_run_whose_cancellation_is_requested_is_not_continued_when_it_is_due() -> None:
-    for minutes in (-1, 0):
-        waiting = record(ALONE, retry_at=iso(minutes), cancel_requested=True)
+    for asked_at in (-2, -0.5, 0):  # long ago it is asked for again, just now it is waited for
+        waiting = record(ALONE, retry_at=iso(0), cancel_requested=True, observed_at=iso(asked_at))
         assert Resume not in kinds(decide(world(SPEC, records=(waiting,))))
 
 

@@ -63,7 +63,7 @@ def worlds(draw: st.DrawFn) -> World:
         run = record(
             of, run=f"grid/20260101T110000Z/cccccccc/seed={seed}", state=state, attempt=attempt,
             retry_at=iso(draw(st.sampled_from([-1, 1]))) if has_job and draw(st.booleans()) else None,
-            cancel_requested=draw(st.booleans()),
+            cancel_requested=draw(st.booleans()), observed_at=iso(draw(st.sampled_from([-60, 0]))),
         )  # fmt: skip
         records.append(run)
         if draw(st.booleans()):
