@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
 from mtf.commands.review import compare_commits
-from mtf.core.review.compare_runs import Contrast, Environment, Side, Subject, contrast
+from mtf.core.review.compare_runs import Comparison, Environment, Side, Subject, compare
 from mtf.core.vocabulary.ids import label_of, name_of
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
@@ -33,7 +33,7 @@ class Diff:
     old: CommitId
     new: CommitId
     files: tuple[FileChange, ...] | None  # None: one of the commits is not in this clone
-    contrast: Contrast | None = None  # of runs and specs
+    contrast: Comparison | None = None  # of runs and specs
     review: Review | None = None  # of two revisions
 
 
@@ -60,7 +60,7 @@ def diff(project: Project, a: str, b: str) -> Diff:
             other = names.same_spec(one, other)
         assert isinstance(other, Side)
         files = _files(project, one.commit, other.commit)
-        return Diff(one.commit, other.commit, files, contrast=contrast(one, other))
+        return Diff(one.commit, other.commit, files, contrast=compare(one, other))
 
 
 def _files(project: Project, old: CommitId, new: CommitId) -> tuple[FileChange, ...] | None:

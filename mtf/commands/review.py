@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.init_from_names import circles
+from mtf.core.planner.init_from_names import cycles
 from mtf.core.review.changed_runs import Review, differences, review_specs
 from mtf.errors import RepositoryError
 from mtf.project.affected import also_needed, touched
@@ -137,7 +137,7 @@ def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
     records = {r.key: r for r in runs.values()}
     specs = review_specs(*keyed, records, _moved(old, new, after.desired))
     problems = [p for p in after.problems if not p.rule]
-    problems += [*new.tree.problems, *circles(after.desired)]
+    problems += [*new.tree.problems, *cycles(after.desired)]
     if ledger is not None:
         problems += unknown_origins_of(keyed[1], runs)
     theirs = {s.path for s in specs if not s.is_same} | changed

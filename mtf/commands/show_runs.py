@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.planner.drift import Branches, told
+from mtf.core.planner.drift import Branches, described
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
@@ -47,7 +47,7 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
             repository=project.repo.root,
             is_shared=project.remote is not None,
         )
-        notes = told(drift, ledger.runs)
+        notes = described(drift, ledger.runs)
     records = with_journals(matching(ledger, globs))
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
 

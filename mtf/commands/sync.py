@@ -109,7 +109,7 @@ def read_situation(
         found = scan(store, ledger, here.runs_root, root, remote)
         if options.rev is None and _is_unpushed(project, commit):
             branch = project.settings.branch
-            return found.saying(f"{branch} here has commits that {remote} lacks: git push")
+            return found.with_note(f"{branch} here has commits that {remote} lacks: git push")
         return found
 
     target = Target(commit, here.settings, specs, is_usable=not problems)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.init_from_names import circles
+from mtf.core.planner.init_from_names import cycles
 from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
@@ -175,7 +175,7 @@ class _Check:
     def _init_from_problems(self, asking: Sequence[Desired], specs: Loaded) -> list[Problem]:
         """Return the mistakes in ``init_from`` of some specs, given all others."""
         paths = {one.path for one in asking}
-        in_circles = [p for p in circles(specs.desired) if p.path in paths]
+        in_circles = [p for p in cycles(specs.desired) if p.path in paths]
         return [*in_circles, *unknown_names(asking, specs, self._ledger)]
 
     def _ledger(self) -> Ledger | None:

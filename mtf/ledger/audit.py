@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.drift import contradiction, united
+from mtf.core.planner.drift import contradiction, merged
 from mtf.core.vocabulary.ids import record_path
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
@@ -94,7 +94,7 @@ def _with_theirs(finding: AuditFinding, theirs: bytes | None) -> AuditFinding:
     with suppress(DamagedRecordError):
         other = decode_at(finding.path, theirs)
         assert isinstance(other, RunRecord)
-        if both := united(ours, other):
+        if both := merged(ours, other):
             good, rivals = both
             why = finding.why if good == ours else "was continued in two ledgers that diverged"
             return replace(finding, why=why, last_good=good, rivals=rivals)

@@ -40,7 +40,7 @@ def scan(
         ledger, here, branches, repository=repository, is_shared=remote is not None
     )
     if store.is_ahead:
-        drift = drift.saying(f"{remote} lacks commits of mtf/ledger: mtf sync pushes them")
+        drift = drift.with_note(f"{remote} lacks commits of mtf/ledger: mtf sync pushes them")
     return drift
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mtf.core.review.changed_runs import Review
-    from mtf.core.review.compare_runs import Contrast, Side, Subject
+    from mtf.core.review.compare_runs import Comparison, Side, Subject
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.wire import FileChange
 
 _LISTED = 60  # lines of one list
 
 
-def contrast_text(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
+def contrast_text(contrast: Comparison, files: Sequence[FileChange] | None) -> str:
     """Return the differences of two runs or specs as text.
 
     Its sections are configuration, code, environment and metrics.
@@ -52,7 +52,7 @@ def _titled(side: Side) -> str:
     return f"{side.title}  {record.state}" if record else f"{side.title}  {side.subjects[0].label}"
 
 
-def _configuration(contrast: Contrast) -> Iterator[str]:
+def _configuration(contrast: Comparison) -> Iterator[str]:
     pairs = len(contrast.pairs)
     yield "configuration" + (f" ({pairs} pairs of equal parameters)" if pairs > 1 else "")
     if not contrast.configuration:
@@ -91,7 +91,7 @@ def _size(file: FileChange) -> str:
     return "binary" if file.added is None else f"+{file.added} -{file.deleted}"
 
 
-def _environment(contrast: Contrast) -> Iterator[str]:
+def _environment(contrast: Comparison) -> Iterator[str]:
     changed = contrast.packages
     if contrast.same_environment:
         yield "environment: the same packages"
@@ -105,7 +105,7 @@ def _environment(contrast: Contrast) -> Iterator[str]:
         yield "environment: packages differ; the list needs both run folders, one is not here"
 
 
-def _metrics(contrast: Contrast) -> Iterator[str]:
+def _metrics(contrast: Comparison) -> Iterator[str]:
     pairs = [(a, b) for a, b in contrast.pairs if a.record or b.record]
     if len(pairs) == 1:
         rows = [
@@ -144,7 +144,7 @@ def _values(a: Subject, b: Subject) -> Iterator[tuple[str, float | None, float |
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def contrast_json(contrast: Contrast, files: Sequence[FileChange] | None) -> str:
+def contrast_json(contrast: Comparison, files: Sequence[FileChange] | None) -> str:
     """Return the differences of two runs or specs as JSON; docs/review.md fixes its keys."""
     value = {
         "format": 1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mtf.core.planner.init_from_names import circles
+from mtf.core.planner.init_from_names import cycles
 from mtf.core.vocabulary.experiments import Desired
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import Problem, SpecError
@@ -70,7 +70,7 @@ def load_specs(
     desired = [spec for path in sorted(files) if is_spec(path) for spec in loader.load(path)]
     ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
     good = tuple(spec for spec in desired if spec.name not in ambiguous)
-    loader.problems += circles(good)
+    loader.problems += cycles(good)
     return loader.loaded(good)
 
 

@@ -72,8 +72,8 @@ def test_job_branches_are_put_back_at_their_pins(tmp_path: Path) -> None:
     lab.git("push", "-q", "origin", f":refs/heads/{a}", f"+{stray}:refs/heads/{b}")
 
     said = mtf(lab.path, "status").stderr
-    assert f"note: {a} was deleted: mtf sync puts it back" in said
-    assert f"note: {b} was moved to {stray}: mtf sync puts it back" in said
+    assert f"note: {a} was deleted: mtf sync restores it" in said
+    assert f"note: {b} was moved to {stray}: mtf sync restores it" in said
     assert todo(lab) == [("repin", name) for name in "aabb"]
     assert f"{a} was deleted on the remote" in mtf(lab.path, "plan").stdout
     mtf(lab.path, "sync")
@@ -109,7 +109,7 @@ def test_a_record_changed_by_a_commit_on_top_is_put_back_and_nothing_runs_twice(
     assert f"! {before['b']['run']}: its record was edited (key changed)" in lines
     lab.git("fetch", "-q")
     told = mtf(lab.path, "status").stderr
-    assert f"note: {before['a']['run']}: its record was removed: mtf sync puts it back" in told
+    assert f"note: {before['a']['run']}: its record was removed: mtf sync restores it" in told
     mtf(lab.path, "sync")
     after = runs(lab)
     assert {n: (r["run"], r["key"], r["job_id"]) for n, r in after.items()} == {
@@ -128,7 +128,7 @@ def test_a_ledger_forced_back_gets_back_what_it_lost(tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")
     new = planned(Repo(tmp_path / "new"))
     assert new["actions"] == []
-    assert "and mtf/ledger has no record of it" in " ".join(new["notes"])
+    assert "but mtf/ledger has no record of it" in " ".join(new["notes"])
     told = mtf(tmp_path / "new", "doctor", code=1).stdout
     assert "the job branch has no record in the ledger: there is no run folder here" in told
     assert "git push origin :refs/heads/slurm-job/a/" in told

@@ -89,7 +89,7 @@ assert not found, found
 def test_a_run_to_begin_from_must_be_somebodys(repo: Repo) -> None:
     tuned = SINGLE.replace("alone", "tuned") + "init_from: aloen\n"
     repo.write({"experiments/tuned.yaml": tuned})
-    place = f"experiments/tuned.yaml:{tuned.count(chr(10))}:12: init_from: aloen, and no run or"
+    place = f"experiments/tuned.yaml:{tuned.count(chr(10))}:12: init_from: no run or spec"
     for words in (["validate"], ["validate", "experiments/tuned.yaml"]):
         said = mtf(repo.path, *words, code=1).stdout
         assert said.startswith(place)
@@ -111,7 +111,7 @@ def test_a_circle_is_told_before_it_is_committed(repo: Repo) -> None:
     repo.write({"experiments/alone.yaml": SINGLE + "init_from: tuned\n"})
     repo.git("add", "-A")
     said = mtf(repo.path, "validate", "--staged", code=1).stdout
-    assert "init_from: alone waits for tuned waits for alone, and so none of them" in said
+    assert "init_from: alone waits for tuned waits for alone, so none of them" in said
     assert "experiments/tuned.yaml" not in said
 
 

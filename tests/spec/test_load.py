@@ -220,7 +220,7 @@ def test_specs_that_start_from_each_other_in_a_circle_are_refused() -> None:
     assert [problem.split(": ", 1)[0] for problem in found] == [
         "one.yaml:5:12", "three.yaml:5:12", "two.yaml:5:18",
     ]  # fmt: skip
-    assert "init_from: one waits for two waits for three waits for one, and so none" in found[0]
+    assert "init_from: one waits for two waits for three waits for one, so none" in found[0]
 
 
 def test_positions_of_init_from_are_those_in_the_grid_and_its_base() -> None:
@@ -256,14 +256,14 @@ def test_members_of_a_grid_may_start_from_each_other_but_not_in_a_circle() -> No
     assert not problems(base=BASE, g=chain)
     closed = chain.replace("null", "'g/0002'")
     assert problems(base=BASE, g=closed) == [
-        "g.yaml:5:37: init_from: g/0001 waits for g/0002 waits for g/0001, and so none of them can begin",
-        "g.yaml:6:37: init_from: g/0002 waits for g/0001 waits for g/0002, and so none of them can begin",
+        "g.yaml:5:37: init_from: g/0001 waits for g/0002 waits for g/0001, so none of them can start",
+        "g.yaml:6:37: init_from: g/0002 waits for g/0001 waits for g/0002, so none of them can start",
     ]  # fmt: skip
 
 
 def test_a_run_cannot_start_from_itself() -> None:
     (problem,) = problems(one=EXPERIMENT + "init_from: one\n")
-    assert problem.startswith("one.yaml:5:12: init_from: one waits for one, and")
+    assert problem.startswith("one.yaml:5:12: init_from: one waits for one, so none")
 
 
 def test_names_that_differ_only_in_case_are_refused() -> None:

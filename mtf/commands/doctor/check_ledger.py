@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.core.planner.drift import Branches, repairs, strangers
+from mtf.core.planner.drift import Branches, repairs, unrecorded_submissions
 from mtf.core.vocabulary.actions import Repin
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, submission_path
 from mtf.reconcile.drift_scan import beyond_repair, known_submissions, look_for_drift
@@ -48,7 +48,7 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
         if isinstance(action, Repin):
             where = f"refs/heads/{action.record.branch}"
             yield Finding("warning", action.reason, where, "mtf sync (restores it)")
-    for submission in strangers(drift, known_submissions(ledger)):
+    for submission in unrecorded_submissions(drift, known_submissions(ledger)):
         yield _without_record(checkup, submission, found)
 
 

@@ -1,4 +1,4 @@
-"""Drift: what somebody but mtf has changed, and what is to be done about it. Pure."""
+"""Drift: what somebody other than mtf has changed, and the actions that restore it. Pure."""
 
 from __future__ import annotations
 
@@ -17,43 +17,52 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 
-# What a run is: written with its claim, never changed.
-_LASTING = (
-    "run", "experiment", "grid", "branch", "commit", "key", "generation", "cluster", "claimed_at",
-    "parameters", "run_dir",
-)  # fmt: skip
+# Fields that are written with a run's claim and never change.
+_IMMUTABLE = (
+    "run",
+    "experiment",
+    "grid",
+    "branch",
+    "commit",
+    "key",
+    "generation",
+    "cluster",
+    "claimed_at",
+    "parameters",
+    "run_dir",
+)
 
 
 @dataclass(frozen=True)
 class Branches:
-    """Where the job branches are, by their full names."""
+    """The job branches and their commits, by full name."""
 
     here: Mapping[str, CommitId] = field(default_factory=dict)
-    there: Mapping[str, CommitId] | None = None  # on the remote; None: not known
+    there: Mapping[str, CommitId] | None = None  # on the remote; None: unknown
 
     @property
     def submissions(self) -> frozenset[SubmissionId]:
-        """Return the submissions that have a branch anywhere."""
+        """Return the submissions that have a branch here or on the remote."""
         names = (ref.removeprefix(JOB_BRANCH_PREFIX) for ref in {*self.here, *(self.there or ())})
         return frozenset(SubmissionId(name) for name in names if name.count("/") == 2)
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found to be other than mtf has left it."""
+    """Everything that differs from how mtf left it."""
 
-    records: Mapping[RunId, str] = field(default_factory=dict)  # as history has them -> why
+    records: Mapping[RunId, str] = field(default_factory=dict)  # to be restored -> why
     submissions: tuple[tuple[SubmissionRecord, str], ...] = ()  # the same
-    # records that cannot be put back: name of the spec and member -> why
+    # records that cannot be restored: name of the spec and member -> why
     unreadable: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
-    branches: Branches | None = None  # None: not looked at
-    made_here: frozenset[SubmissionId] = frozenset()  # whose branches this clone is to have
-    folders: frozenset[RunId] = frozenset()  # runs whose folder, or all checkpoints, are gone
+    branches: Branches | None = None  # None: unknown
+    made_here: frozenset[SubmissionId] = frozenset()  # by this clone, whose branches are gone
+    folders: frozenset[RunId] = frozenset()  # runs without their folder or any checkpoint
     checkouts: frozenset[RunId] = frozenset()  # active runs whose pinned checkout is gone
     notes: tuple[str, ...] = ()
 
-    def saying(self, note: str) -> Drift:
-        """Return the same with one more thing to say."""
+    def with_note(self, note: str) -> Drift:
+        """Return the drift with one more note."""
         return replace(self, notes=(*self.notes, note))
 
 
@@ -61,14 +70,14 @@ class Drift:
 
 
 def contradiction(old: RunRecord, new: RunRecord) -> str | None:
-    """Return why ``new`` cannot be what mtf has made of ``old``; None when it can."""
-    changed = [name for name in _LASTING if getattr(old, name) != getattr(new, name)]
+    """Return the reason why mtf cannot have changed ``old`` to ``new``, None if it can."""
+    changed = [name for name in _IMMUTABLE if getattr(old, name) != getattr(new, name)]
     if changed:
         return f"{', '.join(changed)} changed"
     if len(new.attempts) < len(old.attempts):
         return "an attempt is gone"
-    lasting = old.attempts[:-1] if old.is_put_off else old.attempts  # that one gives way
-    if not all(map(_continues, lasting, new.attempts)):
+    kept = old.attempts[:-1] if old.is_put_off else old.attempts  # the next one replaces it
+    if not all(map(_continues, kept, new.attempts)):
         return "an attempt changed"
     again = len(new.attempts) > len(old.attempts)
     settled = old.is_over and old.state is not RunState.LOST
@@ -82,28 +91,30 @@ def _continues(old: Attempt, new: Attempt) -> bool:
     return same and old.job_id in (None, new.job_id)
 
 
-def united(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt, ...]] | None:
-    """Return one record of a run that two ledgers have continued, and the attempts to be ended.
+def merged(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt, ...]] | None:
+    """Return one record for a run that two ledgers have continued, and the attempts to be ended.
 
-    No attempt is forgotten. Theirs come first, so that the record continues theirs too and nobody
-    takes it for an edit; the newest is ours, so the others that may have a job are given up. None:
-    the two are not the same run.
+    All attempts are kept. Theirs come first, so that the merged record is a valid continuation of
+    their record. The newest attempt is ours; their attempts that may still have a job are given up.
+    Return None if the two records are not of the same run.
     """
-    if any(getattr(ours, name) != getattr(theirs, name) for name in _LASTING):
+    if any(getattr(ours, name) != getattr(theirs, name) for name in _IMMUTABLE):
         return None
-    mine, known = ({a.token for a in r.attempts} for r in (ours, theirs))
-    # two jobs of one attempt: the claim in the run's folder lets one of them execute it, so theirs
-    # may stand; where it is the other, the planner finds that when theirs has left
+    our_tokens, their_tokens = ({a.token for a in r.attempts} for r in (ours, theirs))
+    # Two jobs of one attempt: the claim in the run's folder lets only one of them execute it, so
+    # theirs may stand. If the other job executes it, the planner notices when theirs has exited.
     disputed = any(not _agree(a, b) for a in ours.attempts for b in theirs.attempts)
-    if known <= mine and not disputed:
+    if their_tokens <= our_tokens and not disputed:
         return ours, ()
-    if mine <= known:
+    if our_tokens <= their_tokens:
         return theirs, ()
-    rivals = tuple(a for a in theirs.attempts if a.token not in mine and a.ended_at is None)
-    why = "given up: two ledgers had parted, and the other has continued the run as well"
-    before = [replace(a, outcome=Cause.CANCELLED, reason=why) if a in rivals else a
-              for a in theirs.attempts]  # fmt: skip
-    after = [a for a in ours.attempts if a.token not in known]
+    rivals = tuple(a for a in theirs.attempts if a.token not in our_tokens and a.ended_at is None)
+    why = "given up: two ledgers had diverged, and both continued the run"
+    before = [
+        replace(a, outcome=Cause.CANCELLED, reason=why) if a in rivals else a
+        for a in theirs.attempts
+    ]
+    after = [a for a in ours.attempts if a.token not in their_tokens]
     return replace(ours, attempts=(*before, *after)), rivals
 
 
@@ -111,22 +122,22 @@ def _agree(a: Attempt, b: Attempt) -> bool:
     return a.token != b.token or None in (a.job_id, b.job_id) or a.job_id == b.job_id
 
 
-def held(
-    name: str, member: str | None, drift: Drift, strange: Collection[SubmissionId]
+def why_not_submitted(
+    name: str, member: str | None, drift: Drift, unrecorded: Collection[SubmissionId]
 ) -> str | None:
-    """Return why a run that no record stands for is not to be submitted; None when it is.
+    """Return the reason why a run without a record must not be submitted, None if it may be.
 
-    Where the ledger has lost something, a missing record may be one of a run that was submitted.
+    If the ledger has lost records, such a run may have been submitted before.
     """
     why = drift.unreadable.get((name, member))
     if why is not None:
         return f"{name} is not submitted: {why}"
-    lost = [submission for submission in strange if name_of(submission) == name]
+    lost = [submission for submission in unrecorded if name_of(submission) == name]
     if lost:
         return (
-            f"{name} is not submitted: the branch slurm-job/{lost[0]} is there, and mtf/ledger has"
-            " no record of it. Another clone may have it: run mtf sync there. If nothing was run"
-            " from it, delete the branch"
+            f"{name} is not submitted: the branch slurm-job/{lost[0]} exists, but mtf/ledger has no"
+            " record of it. Another clone may have the record: run mtf sync there. If nothing ran"
+            " from the branch, delete it"
         )
     return None
 
@@ -134,15 +145,15 @@ def held(
 # -- branches, folders, checkouts ------------------------------------------------------------------
 
 
-def strangers(drift: Drift, known: Collection[SubmissionId]) -> list[SubmissionId]:
-    """Return the submissions that have a job branch, and no record in the ledger."""
+def unrecorded_submissions(drift: Drift, known: Collection[SubmissionId]) -> list[SubmissionId]:
+    """Return the submissions that have a job branch but no record in the ledger."""
     return sorted(drift.branches.submissions - set(known)) if drift.branches else []
 
 
 def repairs(
     drift: Drift, records: Mapping[RunId, RunRecord], busy: Collection[RunId]
 ) -> list[Action]:
-    """Return what puts things back. ``busy``: runs whose records are written anyway."""
+    """Return the actions that restore what drifted; records of ``busy`` runs are written anyway."""
     actions: list[Action] = [
         Restore(run, records[run], f"its record {why}")
         for run, why in drift.records.items()
@@ -168,7 +179,7 @@ def _root(record: RunRecord) -> str:
 
 
 def _repins(record: RunRecord, drift: Drift) -> list[Action]:
-    """Return what puts the branch of a run's submission back, here and on the remote."""
+    """Return the actions that restore the job branch of a run, here and on the remote."""
     if drift.branches is None:
         return []
     ref = f"refs/heads/{record.branch}"
@@ -189,25 +200,25 @@ def _repin(record: RunRecord, found: CommitId | None, *, remote: bool) -> Repin:
     return Repin(record.run, record, f"{record.branch} {what}", found, on_remote=remote)
 
 
-def stopped(action: Action, drift: Drift) -> str | None:
-    """Return why an attempt is not to be started, None when it may be."""
+def why_not_continued(action: Action, drift: Drift) -> str | None:
+    """Return the reason why an attempt must not be started, None if it may be."""
     if not isinstance(action, Resume) or action.run not in drift.folders:
         return None
     record = action.record
     if record.checkpoint is None:
         return None  # nothing is lost
     return (
-        f"{record.run} is not continued: its checkpoints are gone from {record.run_dir}. Put them"
-        f" back, or start it anew: mtf cancel {record.run}, then mtf retry {record.run}"
+        f"{record.run} is not continued: its checkpoints are gone from {record.run_dir}. Restore"
+        f" them, or start again: mtf cancel {record.run}, then mtf retry {record.run}"
     )
 
 
-def remarks(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
-    """Return what is said of drift that is not repaired, each with what to do."""
+def unrepaired(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
+    """Return a note about each drift that mtf does not repair; each says what to do."""
     gone = [records[run] for run in sorted(drift.folders) if run in records]
     over = [r for r in gone if r.is_over]
     notes = [
-        f"the folder of {r.run} ({r.state}) is gone: put it back, or mtf cancel {r.run}"
+        f"the folder of {r.run} ({r.state}) is gone: restore it, or mtf cancel {r.run}"
         for r in gone
         if not r.is_over and r.retry_at is None
     ]
@@ -216,24 +227,26 @@ def remarks(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
         shown = ", ".join(f"{s} ({n})" for s, n in list(counts.items())[:3])
         more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
         notes.append(
-            f"run folders are gone, and the checkpoints that the ledger names with them: {shown}"
-            f"{more}. The records stay; mtf doctor lists the folders"
+            f"run folders are gone, with the checkpoints that the ledger names: {shown}{more}."
+            " The records stay; mtf doctor lists the folders"
         )
     return [*drift.notes, *notes]
 
 
-def told(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
-    """Return all that is other than mtf has left it, for somebody who only looks."""
-    todo = [f"{a.run}: {a.reason}" if isinstance(a, Restore) else a.reason
-            for a in repairs(drift, records, ())]  # fmt: skip
-    return [*(f"{what}: mtf sync puts it back" for what in todo), *remarks(drift, records)]
+def described(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
+    """Return a note about each drift, for commands that repair nothing."""
+    repairable = [
+        f"{a.run}: {a.reason}" if isinstance(a, Restore) else a.reason
+        for a in repairs(drift, records, ())
+    ]
+    return [*(f"{what}: mtf sync restores it" for what in repairable), *unrepaired(drift, records)]
 
 
 # -- changed specs ---------------------------------------------------------------------------------
 
 
 def superseded(new: Iterable[Action], records: Iterable[RunRecord]) -> dict[RunId, RunId]:
-    """Return the active runs that new ones take the place of (``on_change: cancel``), and which."""
+    """Return the active runs that new ones replace (``on_change: cancel``), with the new ones."""
     replacing = {
         (a.experiment.grid, a.experiment.name): a.run
         for a in new

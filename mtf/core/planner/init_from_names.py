@@ -1,4 +1,4 @@
-"""What specs say of the runs they begin from, and what is wrong with that on its own. Pure."""
+"""The names in ``init_from``: what they may refer to, and mistakes in them. Pure."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 
 def names_of(grid: str | None, experiment: str) -> set[str]:
-    """Return what ``init_from`` may call a run, but for its id."""
+    """Return the names of a run in ``init_from``, except its id."""
     if grid is None:
         return {experiment}
     return {grid, f"{grid}/{experiment}", label_of(grid, experiment)}
 
 
 def asked_of(experiment: Experiment) -> str | None:
-    """Return the name of the run that an experiment begins from."""
+    """Return the name in an experiment's ``init_from``, None if it has none."""
     asked = experiment.config.get("init_from")
     return asked["run"] if asked else None
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """Return the message for a name that nothing has."""
+    """Return the message for a name of no run or spec."""
     near = nearest(name, known)
-    hint = f". Did you mean {near!r}?" if near else ": mtf status lists the runs"
-    return f"init_from: {name}, and no run or spec is called so{hint}"
+    hint = f"Did you mean {near!r}?" if near else "mtf status lists the runs"
+    return f"init_from: no run or spec is called {name!r}. {hint}"
 
 
 def names_of_desired(desired: Iterable[Desired]) -> set[str]:
-    """Return what ``init_from`` may call the runs of specs."""
+    """Return the names of all runs of these specs in ``init_from``."""
     return {
         name for one in desired for e in one.experiments for name in names_of(e.grid, e.name)
     } | {one.name for one in desired}
 
 
 def not_among(desired: Desired, asked: Iterable[str], known: Collection[str]) -> list[Problem]:
-    """Return a problem at each of these names of a spec's ``init_from`` that is not known."""
+    """Return a problem for each unknown name in a spec's ``init_from``, at its position."""
     return [
         Problem(*desired.named_at[name], unknown(name, known))
         for name in sorted(asked)
@@ -52,10 +52,10 @@ def not_among(desired: Desired, asked: Iterable[str], known: Collection[str]) ->
     ]
 
 
-def circles(desired: Iterable[Desired]) -> list[Problem]:
-    """Return a problem in each spec that, by ``init_from``, waits for itself."""
+def cycles(desired: Iterable[Desired]) -> list[Problem]:
+    """Return a problem for each spec that, by ``init_from``, waits for itself."""
     places: dict[str, tuple[str, int, int]] = {}
-    waits: defaultdict[str, set[str]] = defaultdict(set)  # of a run and of a name, for the other
+    waits: defaultdict[str, set[str]] = defaultdict(set)  # runs wait for names, names for runs
     for one in (one for one in desired if one.named_at):
         for e in one.experiments:
             if (name := asked_of(e)) is not None and name in one.named_at:
@@ -67,28 +67,28 @@ def circles(desired: Iterable[Desired]) -> list[Problem]:
             for name in names_of(e.grid, e.name):
                 waits[name].add(_RUN + label_of(e.grid, e.name))
     problems: list[Problem] = []
-    while way := _way_round(waits):
-        problems += _told(way, places)
-        for run in way:
+    while cycle := _find_cycle(waits):
+        problems += _problems_of(cycle, places)
+        for run in cycle:
             waits.pop(run, None)
     return problems
 
 
-_RUN = "\0"  # before a run, to tell it from the names that it goes by
+_RUN = "\0"  # prefix of a run's node, which no name has
 
 
-def _way_round(waits: Mapping[str, set[str]]) -> list[str]:
-    """Return runs of which each waits for the next, and the last for the first; [] for none."""
+def _find_cycle(waits: Mapping[str, set[str]]) -> list[str]:
+    """Return runs of which each waits for the next and the last for the first; [] if none do."""
     try:
         TopologicalSorter(waits).prepare()
     except CycleError as e:
-        # each stands before what waits for it, the last is the first again
+        # each node comes before the one that waits for it; the last repeats the first
         return [node for node in e.args[1][:0:-1] if node.startswith(_RUN)]
     return []
 
 
-def _told(way: list[str], places: Mapping[str, tuple[str, int, int]]) -> Iterable[Problem]:
-    for i, run in enumerate(way):
-        around = (one.removeprefix(_RUN) for one in (*way[i:], *way[: i + 1]))
+def _problems_of(cycle: list[str], places: Mapping[str, tuple[str, int, int]]) -> Iterable[Problem]:
+    for i, run in enumerate(cycle):
+        around = (node.removeprefix(_RUN) for node in (*cycle[i:], *cycle[: i + 1]))
         words = " waits for ".join(around)
-        yield Problem(*places[run], f"init_from: {words}, and so none of them can begin")
+        yield Problem(*places[run], f"init_from: {words}, so none of them can start")

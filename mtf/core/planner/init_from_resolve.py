@@ -1,4 +1,4 @@
-"""Which run's checkpoint another run begins from: ``init_from`` against what is recorded. Pure."""
+"""Resolves ``init_from``: the recorded checkpoint that a new run begins from. Pure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Keyed = tuple["Desired", tuple["RunKey", ...]]
 
 
 class Lineage:
-    """What ``init_from`` may name: all that is committed, and all runs, as observed now.
+    """The runs that ``init_from`` can name: those of committed specs, and all recorded runs.
 
-    A name of a committed spec means the runs of just what is committed, so that what begins from a
-    changed experiment waits for the changed one. Another name means the newest runs that had it, a
-    run's or a submission's id that very run or submission.
+    The name of a committed spec means the runs of the committed version, so that a run which begins
+    from a changed experiment waits for the changed one. Any other name means the newest runs that
+    had it, and an id means exactly that run or submission.
 
-    Where not all specs could be read (``is_whole`` is False) another name is waited for: it may be
-    that of a changed experiment.
+    If some specs could not be read (``is_whole`` is False), a run with any other name waits, since
+    the name may be that of a changed experiment.
     """
 
     def __init__(
@@ -42,33 +42,33 @@ class Lineage:
         self._found: dict[tuple[str, str], Origin | str] = {}
 
     def origin(self, asked: Mapping[str, Any]) -> Origin | str:
-        """Return the checkpoint that a run is to begin from, or what it waits for, in words.
+        """Return the checkpoint that a run begins from, or the reason why it has to wait.
 
         A grid's name means the best of its completed members, once all of them are over.
         """
-        wish = asked["run"], asked["checkpoint"]
-        if wish not in self._found:
-            self._found[wish] = self._origin(*wish)
-        return self._found[wish]
+        key = asked["run"], asked["checkpoint"]
+        if key not in self._found:
+            self._found[key] = self._origin(*key)
+        return self._found[key]
 
     def _origin(self, name: str, checkpoint: str) -> Origin | str:
         if name in self._by_id:
-            return _begun(self._by_id[name], checkpoint, completed_only=False)
+            return _newest_checkpoint(self._by_id[name], checkpoint, completed_only=False)
         if name in self._committed:
             keys = self._committed[name]
             there = [self._by_key[key] for key in keys if key in self._by_key]
             if len(there) < len(keys):
-                return f"waits for {name}, {_not_yet(len(keys) - len(there), len(keys))}"
-            return _begun(there, checkpoint)
+                return f"waits for {name}, {_not_submitted(len(keys) - len(there), len(keys))}"
+            return _newest_checkpoint(there, checkpoint)
         if not self._is_whole:
             return f"waits for {name}, which may be a spec that has mistakes"
         if name in self._named:
-            return _begun(list(self._named[name].values()), checkpoint)
-        return f"has {unknown(name, self.names)}"
+            return _newest_checkpoint(list(self._named[name].values()), checkpoint)
+        return f"is blocked: {unknown(name, self.names)}"
 
     @cached_property
     def names(self) -> set[str]:
-        """Return all that ``init_from`` may name."""
+        """Return all names that ``init_from`` can have."""
         return {*self._committed, *self._named, *self._by_id}
 
     @cached_property
@@ -94,7 +94,7 @@ class Lineage:
 
     @cached_property
     def _named(self) -> dict[str, dict[str, RunRecord]]:
-        """Return by name the newest run of each member."""
+        """Return the newest run of each member, by name."""
         found: defaultdict[str, dict[str, RunRecord]] = defaultdict(dict)
         for record in sorted(self._records, key=lambda r: r.run.split("/")[1]):
             for name in names_of(record.grid, record.experiment):
@@ -102,12 +102,12 @@ class Lineage:
         return dict(found)
 
 
-def _begun(
+def _newest_checkpoint(
     candidates: list[RunRecord], checkpoint: str, *, completed_only: bool = True
 ) -> Origin | str:
-    """Return the checkpoint of one of these runs, or what is waited for.
+    """Return the checkpoint of one of these runs, or the reason why there is none yet.
 
-    ``completed_only`` is not for what was named by its id: it may have ended in any way.
+    ``completed_only`` is False for runs named by their id, which may have ended in any way.
     """
     if active := [run for run in candidates if not run.is_over]:
         more = f" and {len(active) - 1} more" if len(active) > 1 else ""
@@ -116,28 +116,28 @@ def _begun(
     if not completed and (completed_only or len(candidates) > 1):
         run = candidates[0].run
         return (
-            f"waits for {run}, which is {candidates[0].state}: mtf retry {run}, or name this very"
-            " run in init_from"
+            f"is blocked: {run} is {candidates[0].state}. Retry it (mtf retry {run}), or name"
+            " another run in init_from"
         )
     completed = completed or candidates
     source = best_run(completed) or (completed[0] if len(completed) == 1 else None)
     if source is None:
-        return f"waits: no run of {name_of(candidates[0].run)} has a metric. Name one of them"
+        return f"is blocked: no run of {name_of(candidates[0].run)} has a metric. Name one of them"
     found = source.best_checkpoint if checkpoint == "best" else source.checkpoint
     if found is None:
         which = "checkpoint of its best epoch" if checkpoint == "best" else "checkpoint"
-        return f"waits for {source.run}, which is {source.state} and has no {which}"
+        return f"is blocked: {source.run} is {source.state} and has no {which}"
     return Origin(source.run, found.path, found.sha256, found.step)
 
 
-def _not_yet(lacking: int, total: int) -> str:
-    return "which has not run yet" if total == 1 else f"{lacking} of whose {total} runs are to come"
+def _not_submitted(lacking: int, total: int) -> str:
+    return "which has not run yet" if total == 1 else f"{lacking} of its {total} runs are missing"
 
 
 def unknown_origins(
     asking: Iterable[Keyed], lineage: Lineage, recorded: Collection[RunKey]
 ) -> list[Problem]:
-    """Return a problem for each name that nothing has, and that a run not yet there is to use."""
+    """Return a problem for each unknown name that a run which is not recorded yet begins from."""
     problems = []
     for desired, keys in asking:
         if not desired.named_at:

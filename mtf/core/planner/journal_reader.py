@@ -1,4 +1,4 @@
-"""A run's journal folded into what it has reached: pure, and deaf to facts it does not know."""
+"""Folds a run's journal into its progress. Pure; unknown events are ignored."""
 
 from __future__ import annotations
 
@@ -16,80 +16,80 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a journal says of its run. None: not said yet."""
+    """The progress of a run by its journal. None: not journaled yet."""
 
     first_started_at: str | None = None
     started_at: str | None = None  # of the newest start
     job_id: str | None = None  # of the newest start
     token: str | None = None
     starts: int = 0
-    idle_starts: int = 0  # of the newest attempt, since a checkpoint has last gone further
+    idle_starts: int = 0  # of the newest attempt, since its last checkpoint with a higher step
     epoch: int | None = None
     max_epochs: int | None = None
     step: int | None = None
     total_steps: int | None = None
     steps_per_s: float | None = None  # of the newest start
-    eta_s: float | None = None  # expected to its end
+    eta_s: float | None = None  # expected until its end
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
     best_checkpoint: Checkpoint | None = None
     packages: str | None = None
-    stopped: str | None = None  # the signal that the newest start has answered
-    stopped_before: str | None = None  # ... and the start before it
+    stopped: str | None = None  # the signal at which the newest start stopped
+    stopped_before: str | None = None  # ... and that of the start before it
     failed: str | None = None  # the newest start's error
     refused: str | None = None
-    noted: str | None = None  # what to know of a complete training: why it has ended early
-    unsaved: str | None = None  # why the newest checkpoint that was due is not there
+    noted: str | None = None  # why a complete training ended early
+    unsaved: str | None = None  # why the newest checkpoint could not be saved
     finished_at: str | None = None
     last_at: str | None = None
 
 
-def fold(facts: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
-    """Return what the facts, in journal order, add up to.
+def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
+    """Return the progress that the events, in journal order, add up to.
 
     Args:
-        facts: as ``mtf.rundir.read_journal`` returns them.
+        events: as ``mtf.rundir.read_journal`` returns them.
         run_dir: the run folder, to which checkpoint paths are relative.
     """
     seen: dict[str, Any] = {}
     monitor: tuple[str, str] | None = None
     starts = idle = 0
-    for fact in map(_sound, facts):
-        seen["last_at"] = fact.get("at") or seen.get("last_at")
-        match fact["event"]:
+    for event in map(_without_wrong_fields, events):
+        seen["last_at"] = event.get("at") or seen.get("last_at")
+        match event["event"]:
             case "started":
                 starts += 1
-                idle = idle + 1 if fact.get("token") == seen.get("token") else 1
+                idle = idle + 1 if event.get("token") == seen.get("token") else 1
                 seen["stopped_before"] = seen.get("stopped")
-                monitor = _monitor(fact) or monitor
+                monitor = _monitor(event) or monitor
                 seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
                 seen |= {"steps_per_s": None, "eta_s": None}
-                seen.setdefault("first_started_at", fact.get("at"))
-                seen["started_at"] = fact.get("at")
-                seen |= _some(fact, "job_id", "token", "max_epochs", "epoch", "step")
+                seen.setdefault("first_started_at", event.get("at"))
+                seen["started_at"] = event.get("at")
+                seen |= _some(event, "job_id", "token", "max_epochs", "epoch", "step")
             case "proof":
-                seen["packages"] = fact.get("packages_sha256")
+                seen["packages"] = event.get("packages_sha256")
             case "progress":
-                seen |= _some(fact, "epoch", "step", "total_steps", "steps_per_s", "eta_s")
+                seen |= _some(event, "epoch", "step", "total_steps", "steps_per_s", "eta_s")
             case "metrics":
-                seen |= _some(fact, "epoch", "step")
-                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
-                seen["best"] = _best(seen.get("best"), fact, monitor)
+                seen |= _some(event, "epoch", "step")
+                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(event.get("metrics"))}
+                seen["best"] = _best(seen.get("best"), event, monitor)
             case "checkpoint":
-                saved = _checkpoint(fact, run_dir)
-                idle = idle if _is_as_far(seen.get("checkpoint"), saved) else 0
+                saved = _checkpoint(event, run_dir)
+                idle = idle if _is_no_progress(seen.get("checkpoint"), saved) else 0
                 seen |= _saved(saved, seen.get("best"))
             case "unsaved":
-                seen["unsaved"] = str(fact.get("reason", "for no reason given"))
-            case "stopped" | "failed" | "refused" | "noted" as event:
-                # of several ranks the first to fail knows why; the others only miss it
-                seen[event] = seen.get(event) or str(fact.get("reason", event))
+                seen["unsaved"] = str(event.get("reason", "for no reason given"))
+            case "stopped" | "failed" | "refused" | "noted" as kind:
+                # of several ranks, the first to fail names the reason; the others only lose it
+                seen[kind] = seen.get(kind) or str(event.get("reason", kind))
             case "finished":
-                seen |= _some(fact, "epoch", "step")
-                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(fact.get("metrics"))}
-                seen["finished_at"] = fact.get("at")
-            case _:  # a fact of a later version
+                seen |= _some(event, "epoch", "step")
+                seen["metrics"] = {**seen.get("metrics", {}), **_numbers(event.get("metrics"))}
+                seen["finished_at"] = event.get("at")
+            case _:  # an event of a later version
                 pass
     return Progress(starts=starts, idle_starts=idle, **seen)
 
@@ -102,29 +102,29 @@ _TYPES: Mapping[str, type] = {
 }
 
 
-def _sound(fact: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a fact without the fields that are not what they should be."""
-    sound = {k: v for k, v in fact.items() if isinstance(v, _TYPES.get(k, object))}
+def _without_wrong_fields(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an event without the fields of a wrong type."""
+    sound = {k: v for k, v in event.items() if isinstance(v, _TYPES.get(k, object))}
     if not _is_time(str(sound.get("at"))):
         sound.pop("at", None)
     return sound
 
 
 def _is_time(text: str) -> bool:
-    """Return whether a text is a time that can be told from others: one with its zone."""
+    """Return True if a text is a time with its zone."""
     try:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
 
 
-def _some(fact: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: fact[name] for name in names if fact.get(name) is not None}
+def _some(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: event[name] for name in names if event.get(name) is not None}
 
 
-def _monitor(fact: Mapping[str, Any]) -> tuple[str, str] | None:
-    name = fact.get("monitor")
-    return (str(name), str(fact.get("mode", "min"))) if name else None
+def _monitor(event: Mapping[str, Any]) -> tuple[str, str] | None:
+    name = event.get("monitor")
+    return (str(name), str(event.get("mode", "min"))) if name else None
 
 
 def _numbers(metrics: object) -> dict[str, float]:
@@ -134,21 +134,21 @@ def _numbers(metrics: object) -> dict[str, float]:
 
 
 def _best(
-    best: Best | None, fact: Mapping[str, Any], monitor: tuple[str, str] | None
+    best: Best | None, event: Mapping[str, Any], monitor: tuple[str, str] | None
 ) -> Best | None:
     if monitor is None:
         return best
     name, mode = monitor
-    value = _numbers(fact.get("metrics")).get(name)
+    value = _numbers(event.get("metrics")).get(name)
     if value is None or value != value:  # NaN is never the best  # noqa: PLR0124
         return best
     if best is not None and (value <= best.value if mode == "max" else value >= best.value):
         return best
-    return Best(name, value, int(fact.get("epoch") or 0), int(fact.get("step") or 0), mode)
+    return Best(name, value, int(event.get("epoch") or 0), int(event.get("step") or 0), mode)
 
 
-def _is_as_far(old: Checkpoint | None, new: Checkpoint) -> bool:
-    """Return whether a checkpoint is no further than the one before it."""
+def _is_no_progress(old: Checkpoint | None, new: Checkpoint) -> bool:
+    """Return True if the new checkpoint has no higher step than the old one."""
     return new.step <= (old.step if old else 0)
 
 
@@ -159,13 +159,13 @@ def _saved(checkpoint: Checkpoint, best: Best | None) -> dict[str, Any]:
     return seen
 
 
-def _checkpoint(fact: Mapping[str, Any], run_dir: str) -> Checkpoint:
+def _checkpoint(event: Mapping[str, Any], run_dir: str) -> Checkpoint:
     return Checkpoint(
-        path=f"{run_dir}/{fact.get('path')}",
-        step=int(fact.get("step") or 0),
-        sha256=str(fact.get("sha256", "")),
-        bytes=int(fact.get("bytes") or 0),
-        epoch=int(fact.get("epoch") or 0),
+        path=f"{run_dir}/{event.get('path')}",
+        step=int(event.get("step") or 0),
+        sha256=str(event.get("sha256", "")),
+        bytes=int(event.get("bytes") or 0),
+        epoch=int(event.get("epoch") or 0),
     )
 
 
@@ -173,7 +173,7 @@ NOTHING = Progress()
 
 
 def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
-    """Return the record with what its journal says: epoch, step, checkpoint, metrics."""
+    """Return the record with its journal's progress: epoch, step, checkpoint, metrics."""
     if progress == NOTHING:
         return record
     return replace(

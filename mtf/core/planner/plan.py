@@ -1,6 +1,6 @@
-"""The planner: what is committed, recorded and live in, the actions that reconcile them out.
+"""The planner: turns what is committed, recorded and live into the actions that reconcile them.
 
-Pure and idempotent: once its actions have been applied, the next plan is empty.
+Pure and idempotent: after its actions have been applied, the next plan is empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.drift import Drift, held, remarks, repairs, stopped, strangers, superseded
+from mtf.core.planner.drift import (
+    Drift,
+    repairs,
+    superseded,
+    unrecorded_submissions,
+    unrepaired,
+    why_not_continued,
+    why_not_submitted,
+)
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.run_update import Retry, doomed, observe
@@ -36,33 +44,33 @@ class Policy:
 
     retry: Retry = field(default_factory=Retry)
     prune: bool = False
-    wants: Callable[[str], bool] = lambda _: True  # which specs, by name (`--only`)
+    wants: Callable[[str], bool] = lambda _: True  # selects specs by name (`--only`)
     cluster: str = "default"
-    progress_every: timedelta = timedelta(minutes=1)  # between records of mere progress
+    progress_every: timedelta = timedelta(minutes=1)  # between records of progress alone
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything a plan depends on but the policy and the clock."""
+    """Everything that a plan depends on, except the policy and the clock."""
 
     commit: CommitId  # the tracked branch's
     desired: tuple[tuple[Desired, tuple[RunKey, ...]], ...]  # keys in the experiments' order
     records: Mapping[RunId, RunRecord]
-    # what each executor says, by its name; an executor that cannot be read is not in it
+    # views of jobs by executor; an executor that cannot be read is missing
     live: Mapping[str, Mapping[tuple[Token, int], JobView]]
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
     progress: Mapping[RunId, Progress] = field(default_factory=dict)
-    known: frozenset[SubmissionId] = frozenset()  # to the ledger, if only by a damaged record
-    taken: frozenset[SubmissionId] = frozenset()  # those, and ids that exist as a branch
-    abandoned: frozenset[Token] = frozenset()  # claims whose submitter is known to be gone
-    # runs whose newest job was not to run -> the job that does; None: their claim was given up
+    known: frozenset[SubmissionId] = frozenset()  # to the ledger, be it by a damaged record
+    taken: frozenset[SubmissionId] = frozenset()  # those, and ids of job branches
+    abandoned: frozenset[Token] = frozenset()  # claims whose submitter has died
+    # runs whose newest job was fenced out -> the job that executes the run; None: no job does
     shut_out: Mapping[RunId, JobId | None] = field(default_factory=dict)
-    elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can judge
+    elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can see
     can_submit: bool = True
-    # False: some of what is committed has mistakes and is not in ``desired``: nothing is orphaned
+    # False: specs with mistakes are missing in ``desired``, so no run counts as orphaned
     specs_read: bool = True
     drift: Drift = field(default_factory=Drift)
-    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by policies
+    refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # specs, by policies
 
 
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
@@ -71,13 +79,13 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     notes: list[str] = []
     if policy.prune and not world.specs_read:
         policy = replace(policy, prune=False)
-        notes.append("nothing is pruned while something committed has mistakes")
+        notes.append("nothing is pruned while committed specs have mistakes")
     decided: dict[RunId, Action] = {}
     for record in world.records.values():
         if record.cluster == policy.cluster and policy.wants(name_of(record.run)):
             wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
             action, note = _recorded(record, world, policy, now, wanted=wanted)
-            why_not = action and stopped(action, world.drift)
+            why_not = action and why_not_continued(action, world.drift)
             decided |= {record.run: action} if action and not why_not else {}
             notes += [text for text in (note, why_not) if text]
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
@@ -97,16 +105,16 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         for (name, cluster), n in theirs.items()
     ]
     if new and not world.can_submit:
-        notes.append(f"{len(new)} runs are to be submitted when the executor answers again")
+        notes.append(f"{len(new)} runs will be submitted when the executor answers again")
         new = []
     decided |= _replaced(new, decided, world, policy)
     actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
     notes += [
-        f"{run}: its record {why}; it is written as it should be"
+        f"record {run} {why}: restored"
         for run, why in world.drift.records.items()
         if run in decided
     ]
-    notes += remarks(world.drift, world.records)
+    notes += unrepaired(world.drift, world.records)
     in_order = tuple(sorted(actions, key=lambda a: a.run))
     return Plan(in_order, unchanged, _summed(notes), len(waiting), sum(refused.values()))
 
@@ -114,7 +122,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
 def _replaced(
     new: list[Action], decided: Mapping[RunId, Action], world: World, policy: Policy
 ) -> dict[RunId, Action]:
-    """Return the cancellation of each active run that a new one takes the place of."""
+    """Return the cancellation of each active run that a new run replaces."""
     live = {r.run: r for r in world.records.values() if r.run not in world.elsewhere}
     live |= {run: a.record for run, a in decided.items() if isinstance(a, Record | Adopt | Resume)}
     return {
@@ -127,14 +135,14 @@ def _replaced(
 def _missing(
     world: World, records: Mapping[RunId, RunRecord], policy: Policy, now: datetime
 ) -> tuple[list[Action], list[str], list[str]]:
-    """Return what is to be submitted, what waits for other runs, and what is left out.
+    """Return the submissions, notes on runs that wait for others, and notes on runs left out.
 
-    A run is left out, though no record stands for it, where the ledger has lost something.
-    ``records`` are as observed now.
+    A run without a record is left out if the ledger has lost records. ``records`` are as observed
+    now.
     """
     recorded = {record.key for record in records.values()}
     lineage = Lineage(world.desired, records.values(), is_whole=world.specs_read)
-    strange = strangers(world.drift, world.known)
+    unrecorded = unrecorded_submissions(world.drift, world.known)
     actions: list[Action] = []
     waiting: list[str] = []
     left_out: list[str] = []
@@ -151,7 +159,7 @@ def _missing(
         submission = _free_id(desired.name, world, now)
         for experiment, key in missing:
             recorded.add(key)
-            if why := held(desired.name, experiment.member, world.drift, strange):
+            if why := why_not_submitted(desired.name, experiment.member, world.drift, unrecorded):
                 left_out.append(why)
                 continue
             origin = None
@@ -170,7 +178,7 @@ def _is_ours(desired: Desired, policy: Policy) -> bool:
 
 
 def _of_others(world: World, policy: Policy) -> dict[tuple[str, str | None], int]:
-    """Return how many runs of which spec nobody has recorded for the cluster that it names."""
+    """Return the number of unrecorded runs by spec and cluster, for clusters served by others."""
     recorded = {record.key for record in world.records.values()}
     counts = {
         (desired.name, desired.cluster): sum(key not in recorded for key in keys)
@@ -181,7 +189,7 @@ def _of_others(world: World, policy: Policy) -> dict[tuple[str, str | None], int
 
 
 def _refused(world: World, policy: Policy) -> dict[str, int]:
-    """Return how many runs are not submitted because their spec breaks a policy, by its name."""
+    """Return the number of unrecorded runs of each spec that breaks a policy, by its name."""
     recorded = {record.key for record in world.records.values()}
     counts = {
         desired.name: sum(key not in recorded for key in keys)
@@ -194,15 +202,15 @@ def _refused(world: World, policy: Policy) -> dict[str, int]:
 
 
 def _free_id(name: str, world: World, now: datetime) -> SubmissionId:
-    while (wish := submission_id(name, timestamp(now), world.commit)) in world.taken:
+    while (candidate := submission_id(name, timestamp(now), world.commit)) in world.taken:
         now += timedelta(seconds=1)
-    return wish
+    return candidate
 
 
 def _recorded(
     record: RunRecord, world: World, policy: Policy, now: datetime, *, wanted: bool
 ) -> tuple[Action | None, str | None]:
-    """Return what to do about one recorded run, and what to say."""
+    """Return the action for one recorded run, and a note."""
     live = world.live.get(record.executor)
     if record.is_over:
         return None, None
@@ -210,7 +218,10 @@ def _recorded(
         return None, f"runs under {record.run_dir.removesuffix(record.run)} are reconciled there"
     if live is None:
         why = world.unreadable.get(record.executor, "not asked")
-        return None, f"{record.executor} cannot be read ({why}): its runs are Unknown, no action"
+        return (
+            None,
+            f"{record.executor} cannot be read ({why}): its runs are left alone until it answers",
+        )
     job = live.get((record.attempt.token, record.attempt.index))
     orphan = record.wanted and not wanted
     if record.job_id is not None or record.retry_at is not None:
@@ -220,7 +231,7 @@ def _recorded(
             return Cancel(record.run, record, "its spec is gone (--prune)"), None
         return _claimed(record, world, policy, now)
     if job.state is JobState.UNKNOWN:
-        return None, f"claims without a job are looked up later: {job.reason}"
+        return None, f"claims without a job will be checked again: {job.reason}"
     found = _with_job(record, job)
     action, note = _known(found, job, world, policy, now, orphan=orphan)
     if action is None or isinstance(action, Record):
@@ -232,18 +243,23 @@ def _recorded(
 def _shut_out(
     record: RunRecord, holder: JobId | None, world: World, now: datetime
 ) -> tuple[Action | None, str | None]:
-    """Decide about a run whose job has left at once: the folder's claim says who executes it."""
+    """Decide about a run whose job exited without training, since it was fenced out.
+
+    ``holder`` is the job that holds the claim of the run's folder, None if the claim was given up.
+    """
     if holder is None and not world.can_submit:
         return None, "claims without a job wait for the executor"
-    why = f"job {holder} executes it" if holder else "its claim was given up before it began"
+    why = f"job {holder} executes the run" if holder else "the claim was given up before it began"
     at = iso(now)
-    left = replace(record.attempt, ended_at=at, outcome=Cause.CANCELLED, reason=f"left: {why}")
+    left = replace(record.attempt, ended_at=at, outcome=Cause.CANCELLED, reason=f"exited: {why}")
     if holder is None:
         record = record.with_attempt(left)
-        return Resume(record.run, record, f"job {record.job_id} has left: {why}", fence=True), None
+        return Resume(
+            record.run, record, f"job {record.job_id} exited without training: {why}", fence=True
+        ), None
     other = replace(record.attempt, job_id=holder)
     record = replace(record, attempts=(*record.attempts[:-1], left, other))
-    return Record(record.run, record, f"job {left.job_id} has left: {why}"), None
+    return Record(record.run, record, f"job {left.job_id} exited without training: {why}"), None
 
 
 def _known(
@@ -255,12 +271,12 @@ def _known(
     *,
     orphan: bool,
 ) -> tuple[Action | None, str | None]:
-    """Decide about a run whose job is known, or that waits for its next one."""
+    """Decide about a run that has a job, or that waits for its next one."""
     holder = world.shut_out.get(record.run, record.job_id)
     if holder != record.job_id and record.retry_at is None:
         if holder or not record.cancel_requested:
             return _shut_out(record, holder, world, now)
-        job = None  # it has left, and none is to come
+        job = None  # it exited, and no other job will come
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:
@@ -273,7 +289,7 @@ def _known(
 def _active(
     old: RunRecord, new: RunRecord, world: World, policy: Policy, now: datetime, *, orphan: bool
 ) -> tuple[Action | None, str | None]:
-    """Decide about a run that goes on, or is to."""
+    """Decide about a run that goes on or will be continued."""
     note = None
     sync = Sync.OUT_OF_SYNC if orphan else Sync.SYNCED
     if new.sync is not sync:
@@ -282,7 +298,7 @@ def _active(
         note = "runs of changed or removed specs go on: mtf sync --prune cancels them"
         if policy.prune and not old.cancel_requested:
             return Cancel(old.run, new, "its spec is gone (--prune)"), None
-    if old.cancel_requested and _told_long_ago(old, policy, now):
+    if old.cancel_requested and _was_written_long_ago(old, policy, now):
         return Cancel(old.run, new, "its cancellation has had no effect yet"), note
     due = new.retry_at is not None and parse_time(new.retry_at) <= now
     if due and world.can_submit and not new.cancel_requested:
@@ -298,10 +314,10 @@ def _claimed(
     if attempt.put_off and now < parse_time(attempt.claimed_at) + policy.retry.wait(
         attempt.put_off
     ):
-        return None, f"claims whose submission was unclear are looked up and wait: {attempt.reason}"
+        return None, f"submission outcome unknown; checking again: {attempt.reason}"
     lapsed = parse_time(attempt.lease_until) <= now
     if lapsed or attempt.token in world.abandoned:
-        why = "its lease has run out" if lapsed else "its submitter is gone"
+        why = "its lease has expired" if lapsed else "its submitter has died"
         if not world.can_submit:
             return None, "claims without a job wait for the executor"
         return Resume(record.run, record, f"claimed, never submitted: {why}", fence=True), None
@@ -309,23 +325,23 @@ def _claimed(
 
 
 def _with_job(record: RunRecord, job: JobView) -> RunRecord:
-    """Return a claim's record with the job that was found for it."""
+    """Return a claim's record with the job that was found by its token."""
     attempt = record.attempt
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.claimed_at)
     return record.with_attempt(attempt)
 
 
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
-    """Return a record action for what others must learn now; mere progress is told now and then."""
-    progressed = _reached(old) != _reached(new) and _told_long_ago(old, policy, now)
+    """Return a record action if the run's state changed; progress alone is recorded more rarely."""
+    progressed = _reached(old) != _reached(new) and _was_written_long_ago(old, policy, now)
     if _standing(old) == _standing(new) and not progressed:
         return None
     return Record(old.run, new, _change(old, new))
 
 
-def _told_long_ago(record: RunRecord, policy: Policy, now: datetime) -> bool:
-    told = record.observed_at
-    return told is None or now - parse_time(told) >= policy.progress_every
+def _was_written_long_ago(record: RunRecord, policy: Policy, now: datetime) -> bool:
+    written = record.observed_at
+    return written is None or now - parse_time(written) >= policy.progress_every
 
 
 def _standing(record: RunRecord) -> tuple[object, ...]:
@@ -351,13 +367,14 @@ def _change(old: RunRecord, new: RunRecord) -> str:
 def _drift(record: RunRecord) -> str | None:
     if record.state is RunState.CANCELLED and not record.cancel_requested:
         if record.grid is None:
-            return f"{record.run} was cancelled outside mtf and stays so: mtf retry {record.run}"
+            run = record.run
+            return f"{run} was cancelled outside mtf and stays cancelled: mtf retry {run}"
         members = f"members of {record.submission}"
-        return f"{members} were cancelled outside mtf and stay so: mtf retry runs one again"
+        return f"{members} were cancelled outside mtf and stay cancelled: mtf retry runs one again"
     return None
 
 
 def _summed(notes: Iterable[str]) -> tuple[str, ...]:
-    """Return each note once, with how often it was made."""
+    """Return each note once, with the number of runs that it is about."""
     counts = Counter(notes)
     return tuple(f"{text} ({n} runs)" if n > 1 else text for text, n in counts.items())

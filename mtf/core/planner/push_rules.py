@@ -1,4 +1,4 @@
-"""What git tells a hook about a push, and which refs a server must guard."""
+"""Ref updates as git reports them to a push hook, and the rules for the refs that mtf writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING = re.compile("0{40,64}")
 
 @dataclass(frozen=True)
 class Update:
-    """A ref of the receiving side that moves; None stands for its not being there."""
+    """A ref that a push moves; ``old`` or ``new`` is None if the ref is created or deleted."""
 
     ref: str
     old: CommitId | None
@@ -24,12 +24,12 @@ class Update:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether mtf writes this ref: no spec is ever read from it."""
+        """Return True if only mtf writes this ref: no spec is ever read from it."""
         return self.ref == LEDGER_REF or self.ref.startswith(JOB_BRANCH_PREFIX)
 
 
 def read_pre_push(lines: Iterable[str]) -> list[Update]:
-    """Return what a push is about to do.
+    """Return the updates that a push is about to make.
 
     Source: githooks(5), pre-push: ``<local ref> <local oid> <remote ref> <remote oid>``.
     """
@@ -38,7 +38,7 @@ def read_pre_push(lines: Iterable[str]) -> list[Update]:
 
 
 def read_pre_receive(lines: Iterable[str]) -> list[Update]:
-    """Return what a push asks of this repository.
+    """Return the updates that a push asks of this repository.
 
     Source: githooks(5), pre-receive: ``<old oid> <new oid> <ref>``.
     """
@@ -51,7 +51,7 @@ def _id(text: str) -> CommitId | None:
 
 
 def refused_job_branch(update: Update) -> str | None:
-    """Return why a job branch may not move like this, None when it may."""
+    """Return the reason why a job branch must not be updated like this, None if it may be."""
     if update.old is not None:
         what = "deleted" if update.new is None else "moved"
         return f"a job branch pins the code of runs and is never {what}"
@@ -61,5 +61,5 @@ def refused_job_branch(update: Update) -> str | None:
 
 
 def lost_records(deleted: Iterable[str]) -> list[str]:
-    """Return the records of the ledger among files that a commit deletes."""
+    """Return the records of the ledger among the files that a commit deletes."""
     return [path for path in deleted if path.startswith(("runs/", "submissions/"))]

@@ -1,4 +1,4 @@
-"""Why an attempt has ended, in words for people."""
+"""Reasons for the end of attempts, in words for people."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ _REQUESTED = "cancel requested: "
 
 
 def cancel_requested(record: RunRecord, why: str) -> str:
-    """Return why a run is to end, ahead of which it goes on; who asked first is kept."""
+    """Return the reason of a run that will be cancelled; the first reason given is kept."""
     return record.reason if record.reason.startswith(_REQUESTED) else f"{_REQUESTED}{why}"
 
 
 def cancelled(record: RunRecord) -> str:
-    """Return why a run has ended whose cancellation was asked for."""
+    """Return the reason of a run that ended because its cancellation was requested."""
     why = record.reason.removeprefix(_REQUESTED)
     return f"cancelled: {why}" if why != record.reason else "cancelled by mtf"
 
 
 def reason_of(cause: Cause, record: RunRecord, job: JobView | None, progress: Progress) -> str:
-    """Return how a run's newest attempt came to its end."""
-    said = f" ({job.reason})" if job and _is_news(job.reason, cause) else ""
+    """Return the reason for the end of a run's newest attempt."""
+    detail = f" ({job.reason})" if job and _adds_to(cause, job.reason) else ""
     match cause:
         case Cause.COMPLETED:
             return progress.noted or ""
         case Cause.CANCELLED:
             return _who_cancelled(record, job, progress)
         case Cause.LOST:
-            return "the executor no longer knows the job, and it left no word: mtf retry"
+            return f"the job disappeared without a trace. Run mtf retry {record.run}"
         case Cause.CONFIGURATION:
-            return progress.refused or _silent_end(job, said)
+            return progress.refused or _silent_end(job, detail)
         case Cause.CODE_ERROR:
-            return progress.failed or _silent_end(job, said)
+            return progress.failed or _silent_end(job, detail)
         case Cause.HOST_OOM | Cause.CUDA_OOM if progress.failed:
             return progress.failed
     if job is not None and job.state is JobState.FAILED and job.exit_code != 0:
-        said = f" ({_silent_end(job, said)})"
+        detail = f" ({_silent_end(job, detail)})"
     node = f" of {job.node}" if cause is Cause.NODE_FAILURE and job and job.node else ""
-    return f"{cause}{node}{said}"
+    return f"{cause}{node}{detail}"
 
 
-def _is_news(said: str, cause: Cause) -> bool:
-    return said not in ("", "None", "NonZeroExitCode") and said.lower() != cause
+def _adds_to(cause: Cause, reason: str) -> bool:
+    return reason not in ("", "None", "NonZeroExitCode") and reason.lower() != cause
 
 
 def _who_cancelled(record: RunRecord, job: JobView | None, progress: Progress) -> str:
     if record.cancel_requested:
         return cancelled(record)
-    interrupted = job is not None and job.state is JobState.FAILED  # by a signal of somebody's
+    interrupted = job is not None and job.state is JobState.FAILED  # by a signal from a person
     who = progress.stopped if interrupted else job and job.cancelled_by
     return f"cancelled{f' by {who}' if who else ''} outside mtf: mtf retry runs it again"
 
 
-def _silent_end(job: JobView | None, said: str) -> str:
-    """Return how a job ended badly without an error in its journal."""
+def _silent_end(job: JobView | None, detail: str) -> str:
+    """Return the reason for a failure that left no error in the journal."""
     if job is not None and job.state is JobState.COMPLETED:
         return "the job ended with exit code 0 before its training was complete"
     how = "ended"
     if job is not None:
         how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
-    return f"{how}{said}, before it could say why: see mtf logs --err"
+    return f"{how}{detail} without an error message: see mtf logs --err"

@@ -1,4 +1,4 @@
-"""One run's record brought up to date with what its job, its journal and the clock say: pure."""
+"""Brings one run's record up to date with its job, its journal and the clock. Pure."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retry:
-    """When an attempt that has ended is followed by another (``retry`` in mtf.yaml)."""
+    """When another attempt follows one that has ended (``retry`` in mtf.yaml)."""
 
     max_attempts: int = 3  # in a row without progress
     on: frozenset[Cause] = frozenset({Cause.NODE_FAILURE, Cause.PREEMPTED, Cause.TIME_LIMIT})
     backoff_s: float = 60.0
 
     def wait(self, number: int) -> timedelta:
-        """Return how long to wait before the try after ``number`` that came to nothing."""
+        """Return the wait after ``number`` tries in a row without progress."""
         seconds = self.backoff_s * 2 ** min(number - 1, 20) if number > 0 else 0.0
         return min(timedelta(seconds=seconds), LONGEST_WAIT)
 
@@ -46,10 +46,10 @@ LONGEST_WAIT = timedelta(hours=1)
 def observe(
     record: RunRecord, job: JobView | None, progress: Progress, *, retry: Retry, now: datetime
 ) -> RunRecord:
-    """Return the record as it should stand now.
+    """Return the record as of now.
 
-    ``job`` is what the executor says of the newest attempt's job; None when it has no job yet or
-    the executor, which was readable, has forgotten it.
+    ``job`` is the executor's view of the newest attempt's job; None if the attempt has no job yet,
+    or the executor could be read and no longer knows the job.
     """
     record = replace(with_progress(record, progress), observed_at=iso(now))
     if record.is_over or record.retry_at is not None or record.job_id is None:
@@ -80,7 +80,7 @@ def _of_newest_attempt(progress: Progress, record: RunRecord) -> Progress:
 def _cause(
     record: RunRecord, job: JobView | None, progress: Progress, now: datetime
 ) -> Cause | None:
-    """Return why the newest attempt has ended, None while it may go on."""
+    """Return the cause of the newest attempt's end, None while it may go on."""
     if progress.finished_at is not None and (job is None or job.state is not JobState.RUNNING):
         return Cause.COMPLETED
     if job is None:
@@ -88,7 +88,7 @@ def _cause(
     match job.state:
         case JobState.CANCELLED if record.cancel_requested:
             return Cause(record.attempt.outcome or Cause.CANCELLED)
-        case JobState.CANCELLED if _is_soon_told_by_whom(job, now):
+        case JobState.CANCELLED if _may_learn_who_cancelled(job, now):
             return None
         case JobState.FAILED:
             return _cause_of_failure(job, progress)
@@ -98,14 +98,14 @@ def _cause(
             return STANDINGS[job.state].cause
 
 
-def _is_soon_told_by_whom(job: JobView, now: datetime) -> bool:
-    """Return whether the accounts may still say who has cancelled a job: they are seconds late."""
+def _may_learn_who_cancelled(job: JobView, now: datetime) -> bool:
+    """Return True if the accounting, which is seconds late, may still name who cancelled a job."""
     fresh = job.ended_at is not None and now - job.ended_at < ACCOUNTS_ARE_LATE
     return fresh and job.cancelled_by is None
 
 
 def _cause_of_failure(job: JobView, progress: Progress) -> Cause:
-    """Return why a job ended badly by itself: its own word counts most."""
+    """Return the cause of a job's own failure; its journal counts most."""
     if job.exit_code == CONTINUE_EXIT_CODE:
         return Cause.TIME_LIMIT
     if progress.refused:
@@ -119,14 +119,14 @@ def _cause_of_failure(job: JobView, progress: Progress) -> Cause:
 
 
 def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) -> Cause | None:
-    """Return LOST for a job that has given no sign of life for long, else None.
+    """Return LOST for a job without a sign of life for ``FORGOTTEN_AFTER``, else None.
 
     squeue knows a job within milliseconds and keeps it for minutes after its end; sacct is seconds
-    late. Only what both have forgotten for ``FORGOTTEN_AFTER`` is given up.
+    late. A job is given up only if both have not known it for that long.
     """
     if progress.failed:
         return cause_of_error(progress.failed)
-    if record.cancel_requested:  # SLURM keeps no word of a task that is cancelled before it starts
+    if record.cancel_requested:  # SLURM forgets a task that is cancelled before it starts
         return Cause(record.attempt.outcome or Cause.CANCELLED)
     signs = [record.attempt.submitted_at, progress.last_at]
     newest = max(datetime.fromisoformat(s) for s in signs if s)
@@ -147,12 +147,12 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
     )
     state, reason = _standing(job, progress)
     if record.cancel_requested:
-        reason = record.reason  # until it has ended
+        reason = record.reason  # kept until the run has ended
     return replace(record.with_attempt(attempt), state=state, reason=reason)
 
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
-    """Return the state of a run whose job goes on, and why."""
+    """Return the state and the reason of a run whose job goes on."""
     standing = STANDINGS[job.state]
     assert standing.run is not None
     if job.state is JobState.SUSPENDED:
@@ -171,10 +171,11 @@ def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
 def doomed(
     record: RunRecord, job: JobView | None, progress: Progress, retry: Retry
 ) -> RunRecord | None:
-    """Return the record of a live job that is to be ended because its lives come to nothing.
+    """Return the record of a live job to be cancelled: it is requeued again and again in vain.
 
-    SLURM requeues a job for ever: after preemptions, failed nodes, and our own time limits. A life
-    is fruitless when no checkpoint went further in it; one that still runs is not judged.
+    SLURM requeues a job without a limit: after preemptions, node failures and our own time limits.
+    A start is fruitless if no later checkpoint was saved after it; the current start is not counted
+    while it runs.
     """
     if job is None or record.cancel_requested or STANDINGS[job.state].run is None:
         return None
@@ -182,12 +183,12 @@ def doomed(
         return None
     progress = _of_newest_attempt(progress, record)
     running = job.state in (JobState.RUNNING, JobState.SUSPENDED)
-    lives = progress.idle_starts - running if progress.starts else job.restarts
-    if lives < retry.max_attempts:
+    fruitless = progress.idle_starts - running if progress.starts else job.restarts
+    if fruitless < retry.max_attempts:
         return None
     last = progress.stopped or progress.stopped_before
     cause = Cause.TIME_LIMIT if last == "SIGUSR1" else Cause.PREEMPTED
-    reason = f"{cause}: gave up after {lives} requeues in a row without progress"
+    reason = f"{cause}: gave up after {fruitless} requeues in a row without progress"
     attempt = replace(record.attempt, outcome=cause, reason=reason)
     return replace(record.with_attempt(attempt), reason=reason)
 
@@ -202,8 +203,8 @@ def _ended(
     now: datetime,
 ) -> RunRecord:
     ended_at = iso(job.ended_at) if job and job.ended_at else progress.finished_at or iso(now)
-    doom = record.attempt.reason if record.attempt.outcome == cause else None
-    reason = doom or reason_of(cause, record, job, progress)
+    given_up = record.attempt.reason if record.attempt.outcome == cause else None
+    reason = given_up or reason_of(cause, record, job, progress)
     attempt = replace(
         record.attempt,
         started_at=record.attempt.started_at or progress.started_at,
@@ -222,20 +223,20 @@ def _ended(
             at = iso(now + retry.wait(fruitless))
             return replace(record, state=state, reason=f"{reason}; to be continued", retry_at=at)
         reason = f"{reason}; gave up after {fruitless} attempts in a row without progress"
-    outside = cause is Cause.CANCELLED and not record.cancel_requested
+    by_hand = cause is Cause.CANCELLED and not record.cancel_requested
     return replace(
         record,
         state=ENDS[cause].state,
         reason=reason,
         finished_at=ended_at,
-        sync=Sync.OUT_OF_SYNC if outside else record.sync,
+        sync=Sync.OUT_OF_SYNC if by_hand else record.sync,
     )
 
 
 def _fruitless(attempts: tuple[Attempt, ...]) -> int:
-    """Return how many of the newest attempts in a row have not moved the checkpoint on.
+    """Return the number of newest attempts in a row without a later checkpoint.
 
-    Those before one that a person has asked for do not count any more.
+    Attempts before one that a person asked for are not counted.
     """
     count = 0
     for attempt in reversed(attempts):

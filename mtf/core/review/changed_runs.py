@@ -1,4 +1,4 @@
-"""What one commit asks for that another does not: runs told apart, and why each runs anew. Pure."""
+"""The runs that a commit adds, changes or removes, and why each changed run runs anew. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Known = dict[tuple[str, int, int], "tuple[Difference, ...]"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One key that has another value. Values are JSON; None: the key was not, or is no more."""
+    """One key whose value differs. Values are JSON; None: the key is missing on that side."""
 
     key: str
     old: str | None
@@ -32,13 +32,13 @@ class Difference:
 
     @property
     def reruns(self) -> bool:
-        """Return whether it makes another run, rather than say how one is executed or watched."""
+        """Return True if it makes a new run; other keys say how a run is executed or watched."""
         return self.key.split(".", 1)[0] not in EXECUTION
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as it is asked for now and as it was."""
+    """One run, as a spec asks for it now and as one did before."""
 
     now: Experiment | None  # None: no longer asked for
     record: RunRecord | None = None  # of ``now``, where there is one
@@ -57,18 +57,18 @@ class Run:
 
 @dataclass(frozen=True)
 class SpecReview:
-    """What becomes of one spec's runs; each run is in one of the five."""
+    """The runs of one spec; each run is in one of the five groups."""
 
     name: str
     path: str
     path_before: str | None  # None: the spec is new
     max_parallel: int | None
     new: tuple[Run, ...] = ()
-    changed: tuple[Run, ...] = ()  # other resolved values than before: runs anew
-    done: tuple[Run, ...] = ()  # new or changed, but recorded already: nothing runs
+    changed: tuple[Run, ...] = ()  # resolved values differ: these run anew
+    done: tuple[Run, ...] = ()  # new or changed, but already recorded: nothing runs
     unchanged: tuple[Run, ...] = ()  # may differ in how they are executed
     removed: tuple[Run, ...] = ()
-    on_change: str = "keep"  # or "cancel": what becomes of active runs that changed ones replace
+    on_change: str = "keep"  # or "cancel": what to do with active runs that changed ones replace
 
     @property
     def to_submit(self) -> tuple[Run, ...]:
@@ -77,7 +77,7 @@ class SpecReview:
 
     @property
     def recorded(self) -> tuple[RunRecord, ...]:
-        """Return what the ledger holds of the runs that are asked for."""
+        """Return the ledger's records of the runs that the spec asks for."""
         runs = (*self.done, *self.unchanged)
         return tuple(run.record for run in runs if run.record is not None)
 
@@ -103,49 +103,49 @@ class SpecReview:
 
     @property
     def cost(self) -> Cost:
-        """Return what its new and changed runs cost at most."""
+        """Return the greatest cost of its new and changed runs."""
         return total_cost(r.now.resources for r in self.to_submit if r.now is not None)
 
     @property
     def is_same(self) -> bool:
-        """Return whether it asks for just the same runs, executed in the same way."""
+        """Return True if the spec asks for the same runs, executed in the same way."""
         differs = self.to_submit or self.done or self.removed
         return not differs and not any(run.differences for run in self.unchanged)
 
 
 @dataclass(frozen=True)
 class Review:
-    """All that merging one commit into another means."""
+    """Everything that merging one commit into another changes."""
 
     head: CommitId
     base: CommitId  # where the two branched off
     specs: tuple[SpecReview, ...]
     has_policies: bool = False
-    untouched: int = 0  # spec files that are the same on both sides, and were not looked at
+    untouched: int = 0  # spec files that are equal on both sides and were not read
     problems: tuple[Problem, ...] = ()  # mistakes, warnings, broken policies
     over_budget: tuple[tuple[str, str], ...] = ()  # rule and message, of all changes together
-    settings: tuple[Difference, ...] = ()  # what changes in mtf.yaml besides its policies
-    policies: tuple[Difference, ...] = ()  # what changes in its policies
-    loosened: tuple[Problem, ...] = ()  # what the policies before this change would refuse
+    settings: tuple[Difference, ...] = ()  # changes in mtf.yaml, except its policies
+    policies: tuple[Difference, ...] = ()  # changes in its policies
+    loosened: tuple[Problem, ...] = ()  # problems under the policies before this change
 
     @property
     def is_empty(self) -> bool:
-        """Return whether merging changes nothing of what runs, or how."""
+        """Return True if merging changes no run and not how one is executed."""
         return all(spec.is_same for spec in self.specs)
 
     @property
     def is_refused(self) -> bool:
-        """Return whether something of it must not be submitted."""
+        """Return True if a part of it must not be submitted."""
         return bool(self.over_budget) or any(p.is_error for p in self.problems)
 
     @property
     def cost(self) -> Cost:
-        """Return what all new and changed runs cost at most."""
+        """Return the greatest cost of all new and changed runs."""
         runs = [run for spec in self.specs for run in spec.to_submit]
         return total_cost(run.now.resources for run in runs if run.now is not None)
 
     def count(self, kind: str) -> int:
-        """Return how many runs there are of a kind (``new``, ``changed``, ...)."""
+        """Return the number of runs of a kind (``new``, ``changed``, ...)."""
         return sum(len(getattr(spec, kind)) for spec in self.specs)
 
 
@@ -155,7 +155,7 @@ def review_specs(
     records: Mapping[RunKey, RunRecord],
     moved: Collection[str] = (),
 ) -> tuple[SpecReview, ...]:
-    """Return what becomes of each spec, in order of their names.
+    """Return the review of each spec, in order of their names.
 
     Args:
         before: the specs at the base.
@@ -217,14 +217,14 @@ def _execution(experiment: Experiment) -> dict[str, Any]:
 
 
 def _values(experiment: Experiment) -> str:
-    """Return what tells a spec's members apart, whatever else changes: the values they set."""
+    """Return the values that identify a member in its spec, whatever else changes."""
     return json.dumps(experiment.parameters, sort_keys=True)
 
 
 def _why(
     old: Experiment, new: Experiment, moved: Collection[str], known: _Known
 ) -> Iterator[Difference]:
-    """Yield what makes a run another one; ``known``: sections that were compared already."""
+    """Yield the differences that make a new run; ``known`` caches compared sections."""
     for name in dict.fromkeys((*old.config, *new.config)):
         one, other = old.config.get(name), new.config.get(name)
         if name != "experiment_name":
@@ -242,7 +242,7 @@ def _why(
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[Difference]:
-    """Yield the keys of two configurations that have other values, nested ones by dotted names."""
+    """Yield the keys of two configurations whose values differ, nested keys by dotted names."""
     if old is new:
         return
     if isinstance(old, dict | None) and isinstance(new, dict | None):
@@ -261,7 +261,7 @@ def _json(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """One change of one key, with all the runs that it makes the same way."""
+    """One change of one key, with the number of runs that have it."""
 
     change: Difference
     runs: int
@@ -275,7 +275,7 @@ class _Tally:
 
 
 def summarise(specs: Sequence[SpecReview]) -> tuple[Summary, ...]:
-    """Return each change of the resolved configurations once; what runs anew comes first."""
+    """Return each change of the configurations once; those that make new runs come first."""
     tallies: defaultdict[Difference, _Tally] = defaultdict(_Tally)
     for spec in specs:
         for run in (*spec.changed, *spec.done, *spec.unchanged):

@@ -1,4 +1,4 @@
-"""Two runs, specs or groups of either, side by side: what differs between them. Pure."""
+"""Compares two runs, two specs, or groups of them. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """One run or experiment: what it is called, its resolved configuration, what became of it."""
+    """One run or experiment: its label, its resolved configuration and its record."""
 
     label: str
     config: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Environment:
-    """What was installed where a run ran: all that is known of it."""
+    """The packages installed where a run ran, as far as they are known."""
 
     packages: Mapping[str, str] | None = None  # None: the journal cannot be read here
     sha256: str | None = None
@@ -38,7 +38,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Side:
-    """What one of the two names stands for."""
+    """One of the two sides of a comparison."""
 
     title: str
     commit: CommitId
@@ -48,15 +48,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Tally:
-    """One difference of the configurations, and how many pairs have it."""
+    """One difference of the configurations, and the number of pairs that have it."""
 
     change: Difference
     pairs: int
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """What differs between two sides, beside the code."""
+class Comparison:
+    """The differences between two sides, except those of the code."""
 
     a: Side
     b: Side
@@ -67,13 +67,13 @@ class Contrast:
 
     @property
     def same_environment(self) -> bool | None:
-        """Return whether both ran with the same packages, None where that is not known."""
+        """Return True if both ran with the same packages, None if that is unknown."""
         one, other = self.a.environment.sha256, self.b.environment.sha256
         return None if one is None or other is None else one == other
 
     @property
     def packages(self) -> tuple[Difference, ...]:
-        """Return the packages of which another version is installed, where both are known."""
+        """Return the packages with different versions, if those of both sides are known."""
         one, other = self.a.environment, self.b.environment
         if one.packages is None or other.packages is None:
             return ()
@@ -84,11 +84,11 @@ class Contrast:
         return tuple(Difference(n, old, new) for n, old, new in versions if old != new)
 
 
-def contrast(a: Side, b: Side) -> Contrast:
-    """Return what differs; runs are paired by the values that their grid set.
+def compare(a: Side, b: Side) -> Comparison:
+    """Return the differences between two sides; runs are paired by the values that their grid set.
 
     Raises:
-        MtfError: nothing on one side is what is on the other.
+        MtfError: no run of one side has a counterpart on the other.
     """
     if len(a.subjects) == len(b.subjects) == 1:
         pairs, left = [(a.subjects[0], b.subjects[0])], []
@@ -108,7 +108,7 @@ def contrast(a: Side, b: Side) -> Contrast:
     counts = Counter(d for one, other in pairs for d in _all(one, other))
     order = sorted(counts.items(), key=lambda item: (not item[0].reruns, -item[1]))
     tallies = tuple(Tally(difference, number) for difference, number in order)
-    return Contrast(a, b, tuple(pairs), tuple(left), only_b, tallies)
+    return Comparison(a, b, tuple(pairs), tuple(left), only_b, tallies)
 
 
 def _all(one: Subject, other: Subject) -> Iterator[Difference]:

@@ -32,7 +32,7 @@ class Cost:
 
 
 def total_cost(runs: Iterable[Resources]) -> Cost:
-    """Return what these runs cost together. Members of a grid mostly ask for the same object."""
+    """Return the total cost of these runs. Members of a grid mostly share one object."""
     gpu_hours: float | None = 0.0
     cpu_hours: float | None = 0.0
     known: dict[int, Cost] = {}
@@ -44,7 +44,7 @@ def total_cost(runs: Iterable[Resources]) -> Cost:
 
 
 def cost_of(needs: Resources) -> Cost:
-    """Return what one attempt of one run costs at most."""
+    """Return the greatest cost of one attempt of one run."""
     hours, held, cores = hours_of(needs), gpus(needs), cpus(needs)
     return Cost(
         gpu_hours=0.0 if held == 0 else _times(hours, held),
@@ -61,7 +61,7 @@ def hours_of(needs: Resources) -> float | None:
 
 
 def gpus(needs: Resources) -> int:
-    """Return how many GPUs one run holds, those that ``extra`` options ask for among them."""
+    """Return the number of GPUs of one run, with those that ``extra`` options ask for."""
     nodes, tasks = needs["nodes"], needs["nodes"] * needs["ntasks_per_node"]
     held = nodes * needs["gpus_per_node"]
     for name, value in _options(needs):
@@ -74,7 +74,7 @@ def gpus(needs: Resources) -> int:
 
 
 def cpus(needs: Resources) -> int | None:
-    """Return how many CPUs one run holds, None where an ``extra`` option leaves that open."""
+    """Return the number of CPUs of one run, None if an ``extra`` option leaves it open."""
     if any(more.startswith(name) for name, _ in _options(needs) for more in _UNCOUNTED):
         return None
     return needs["nodes"] * needs["ntasks_per_node"] * needs["cpus_per_task"]

@@ -1,4 +1,4 @@
-"""What a plan is made of: a closed set of actions, each saying what and why."""
+"""Plans and their actions: a closed set, each action with its reason."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submit:
-    """Start a run that nobody has recorded yet."""
+    """Start a run that is not recorded yet."""
 
     run: RunId
     desired: Desired
     experiment: Experiment
     key: RunKey
     reason: str = "new"
-    origin: Origin | None = None  # what it is to begin from
+    origin: Origin | None = None  # the checkpoint that it begins from
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Start a further attempt of a recorded run. ``record`` is as observed now."""
+    """Start another attempt of a recorded run. ``record`` is as observed now."""
 
     run: RunId
     record: RunRecord
     reason: str
-    fence: bool = False  # the last claim has no job: shut it out first
-    asked: bool = False  # by a person
+    fence: bool = False  # the newest claim has no job: fence it first
+    asked: bool = False  # for by a person
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, from now on
 
 
 @dataclass(frozen=True)
 class Adopt:
-    """Take a job that bears a claim's token for that claim's job."""
+    """Record a job with a claim's token as the job of that claim."""
 
     run: RunId
     record: RunRecord
@@ -52,7 +52,7 @@ class Adopt:
 
 @dataclass(frozen=True)
 class Record:
-    """Write down what has been observed; ``record`` is the new one."""
+    """Write down what was observed; ``record`` is the new one."""
 
     run: RunId
     record: RunRecord
@@ -61,7 +61,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Cancel:
-    """End a run's job for good."""
+    """Cancel a run and its job for good."""
 
     run: RunId
     record: RunRecord
@@ -70,7 +70,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Restore:
-    """Put a record of the ledger back as its history has it. ``run`` may be a submission's id."""
+    """Restore a record from the ledger's history. ``run`` may be a submission's id."""
 
     run: RunId
     record: RunRecord | SubmissionRecord
@@ -79,31 +79,31 @@ class Restore:
 
 @dataclass(frozen=True)
 class Repin:
-    """Put the job branch of a run's submission back at the pinned commit."""
+    """Restore the job branch of a run's submission at the pinned commit."""
 
     run: RunId
     record: RunRecord
     reason: str
-    found: CommitId | None  # where the branch is now
+    found: CommitId | None  # the branch's commit now, None if it was deleted
     on_remote: bool
 
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Make the checkout that a run's job uses once more."""
+    """Restore the checkout that a run's job uses."""
 
     run: RunId
     record: RunRecord
     reason: str
 
 
-RunAction = Submit | Resume | Adopt | Record | Cancel  # each leaves a run's record
+RunAction = Submit | Resume | Adopt | Record | Cancel  # each writes a run's record
 Repair = Repin | Rebuild  # of things outside the ledger
 Action = RunAction | Restore | Repair
 
 
 def experiment_name(action: Action) -> str:
-    """Return the name of the experiment an action is about."""
+    """Return the name of the action's experiment."""
     match action:
         case Submit():
             return action.experiment.name
@@ -115,25 +115,25 @@ def experiment_name(action: Action) -> str:
 
 
 def owner_name(action: Action) -> str:
-    """Return the name of the spec an action is about: the grid's or the experiment's."""
+    """Return the name of the action's spec: the grid's or the experiment's."""
     return name_of(action.run)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The actions, in the order of their runs' ids, and what is true without any action."""
+    """The actions, in the order of their runs' ids, and what needs no action."""
 
     actions: tuple[Action, ...]
-    unchanged: int  # desired runs that are already there
-    notes: tuple[str, ...]  # drift, orphans, things waited for: in words, each with what to do
-    waiting: int = 0  # desired runs that begin from others, which are not over
-    held: int = 0  # desired runs that are not submitted: their spec breaks a policy
+    unchanged: int  # desired runs that are already recorded
+    notes: tuple[str, ...]  # drift, orphans, blocked runs: each says what to do
+    waiting: int = 0  # desired runs that begin from runs which are not over
+    held: int = 0  # desired runs that are not submitted, since their spec breaks a policy
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is nothing to do."""
+        """Return True if there is nothing to do."""
         return not self.actions
 
     def only(self, actions: tuple[Action, ...]) -> Plan:
-        """Return the plan with these of its actions alone."""
+        """Return the plan with only these of its actions."""
         return replace(self, actions=actions)

@@ -1,7 +1,7 @@
-"""Why an attempt ended: the causes that retry policies and people speak of, and their tables.
+"""The causes of an attempt's end, and tables from job states, exit codes and signals to causes.
 
-What is left of the tables after a word of SLURM's is in ``mtf.executor.slurm.job_text.STATES``;
-``docs/states.md`` shows all of them.
+``mtf.executor.slurm.job_text.STATES`` maps SLURM's words to job states; ``docs/states.md`` shows
+all of these tables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """How one attempt ended."""
+    """Why one attempt ended."""
 
     COMPLETED = "completed"
     PREEMPTED = "preempted"
@@ -35,99 +35,99 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class End:
-    """What follows from one cause."""
+    """The consequences of one cause."""
 
     state: RunState  # of the run, when no further attempt follows
     meaning: str
-    advice: str = ""  # what a person may do when mtf does no more
+    advice: str = ""  # what a person can do when mtf stops retrying
 
 
 ENDS: Mapping[Cause, End] = {
     Cause.COMPLETED: End(RunState.COMPLETED, "the journal says that the training is complete"),
     Cause.PREEMPTED: End(
-        RunState.FAILED,  # the state `preempted` is for a run that comes back
-        "the cluster took its place for something else",
-        "mtf retry goes on from the checkpoint",
+        RunState.FAILED,  # `preempted` is the state of a run that will continue
+        "the cluster needed its place for another job",
+        "mtf retry continues from the checkpoint",
     ),
     Cause.TIME_LIMIT: End(
         RunState.TIMEOUT,
         "it reached its time limit",
-        "mtf retry --set slurm.time=... gives it more at a time",
+        "mtf retry --set slurm.time=... allows more time",
     ),
     Cause.NODE_FAILURE: End(
         RunState.FAILED,
         "its node failed, was taken down, or could not start it",
-        "mtf retry; --set slurm.extra='[--exclude=NODE]' keeps it off a bad node",
+        "mtf retry; --set slurm.extra='[--exclude=NODE]' avoids a bad node",
     ),
     Cause.HOST_OOM: End(
         RunState.FAILED,
-        "the memory of its host ran out, or what the job may have of it",
-        "mtf retry --where cause=host-oom --set slurm.mem=... gives more",
+        "the host ran out of memory, or the job exceeded its share",
+        "mtf retry --where cause=host-oom --set slurm.mem=... allows more",
     ),
     Cause.CUDA_OOM: End(
         RunState.FAILED,
-        "the memory of its GPU ran out",
-        "mtf retry --where cause=cuda-oom --set slurm.constraint=... on larger GPUs, or a new spec"
+        "the GPU ran out of memory",
+        "mtf retry --where cause=cuda-oom --set slurm.constraint=... for larger GPUs, or a new spec"
         " with a smaller training.batch_size",
     ),
     Cause.CANCELLED: End(
-        RunState.CANCELLED, "mtf cancel, or somebody by hand: it is said who", "mtf retry"
+        RunState.CANCELLED, "mtf cancel, or a person by hand: the reason names who", "mtf retry"
     ),
     Cause.CODE_ERROR: End(
-        RunState.FAILED, "the program ended with an error: its last line is said", "mtf logs --err"
+        RunState.FAILED, "the program failed: the reason is its last line", "mtf logs --err"
     ),
     Cause.CONFIGURATION: End(
         RunState.FAILED,
-        "it was refused before it trained: what its spec names is not there or does not fit, its"
-        " environment, or a checkout that is not the commit",
-        "a changed spec, or mtf retry once its environment is as it should be",
+        "it was refused before it trained: the spec names something missing or unfit, the"
+        " environment is broken, or the checkout is not the commit",
+        "change the spec, or fix the environment and run mtf retry",
     ),
     Cause.SUBMISSION: End(
         RunState.FAILED,
         "the executor refused it for good",
-        "mtf retry --set slurm.... with what it may ask for",
+        "mtf retry --set slurm.... with resources that it allows",
     ),
     Cause.LOST: End(
         RunState.LOST,
-        "the executor has forgotten the job, which left no word",
-        "look whether it still runs, then mtf retry",
+        "the job disappeared without a trace: the executor no longer knows it",
+        "check that it no longer runs, then mtf retry",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What it means for a run that its job is in one state."""
+    """The consequences of one job state for its run."""
 
-    run: RunState | None  # its state meanwhile; None: the job is over, or nothing is known
-    cause: Cause | None  # None: it goes on
+    run: RunState | None  # the run's state; None: the job is over, or nothing is known
+    cause: Cause | None  # None: the job goes on
     action: str  # what mtf does, or a person may
 
 
 STANDINGS: Mapping[JobState, Standing] = {
     JobState.PENDING: Standing(RunState.PENDING, None, "waits"),
-    JobState.HELD: Standing(RunState.PENDING, None, "scontrol release lets it go"),
+    JobState.HELD: Standing(RunState.PENDING, None, "scontrol release starts it"),
     JobState.RUNNING: Standing(RunState.RUNNING, None, "follows its journal"),
-    JobState.SUSPENDED: Standing(RunState.RUNNING, None, "scontrol resume lets it go on"),
+    JobState.SUSPENDED: Standing(RunState.RUNNING, None, "scontrol resume continues it"),
     JobState.COMPLETED: Standing(
-        None, Cause.COMPLETED, "believes it only with the journal's word; else a code-error"
+        None, Cause.COMPLETED, "believes it only if the journal agrees; otherwise code-error"
     ),
     JobState.FAILED: Standing(
         None, Cause.CODE_ERROR, "looks for the cause in the journal, exit code and signal"
     ),
-    JobState.CANCELLED: Standing(None, Cause.CANCELLED, "leaves it; drift when done by hand"),
+    JobState.CANCELLED: Standing(None, Cause.CANCELLED, "does not retry it; drift if done by hand"),
     JobState.PREEMPTED: Standing(None, Cause.PREEMPTED, "another attempt"),
     JobState.TIMEOUT: Standing(None, Cause.TIME_LIMIT, "another attempt"),
     JobState.NODE_FAILURE: Standing(None, Cause.NODE_FAILURE, "another attempt"),
     JobState.OUT_OF_MEMORY: Standing(None, Cause.HOST_OOM, "stops"),
-    JobState.UNKNOWN: Standing(None, None, "nothing, until it is known"),
+    JobState.UNKNOWN: Standing(None, None, "nothing, until the state is known"),
 }
 
-CONTINUE_EXIT_CODE = 85  # the job's own "time limit ahead, continue me"
-EXIT_TERMINATED = 143  # as a shell says it of what has obeyed SIGTERM
-CONFIGURATION_EXIT_CODE = 78  # of the job script, when its environment cannot be set up
+CONTINUE_EXIT_CODE = 85  # of a job that asks to be continued before its time limit
+EXIT_TERMINATED = 143  # what a shell reports for a program that SIGTERM ended
+CONFIGURATION_EXIT_CODE = 78  # of the job script, if its environment cannot be set up
 _KILLED, _BUS_ERROR = 9, 7
-# What the exit code or the signal of a FAILED job tells, where its journal has no word of an error.
+# The causes of a FAILED job's exit codes and signals, if its journal has no error.
 # A shell adds 128 to a signal's number; srun may give the number itself where SLURM has killed the
 # step (JobAcctGatherParams=OverMemoryKill). 53 stands for "the output files cannot be opened".
 EXIT_CODES: Mapping[int, Cause] = {
@@ -142,13 +142,13 @@ SIGNALS: Mapping[int, Cause] = {
     _BUS_ERROR: Cause.HOST_OOM,
     53: Cause.NODE_FAILURE,
 }
-# What a FAILED job was told last, where it has stopped as asked.
+# The causes of a FAILED job that stopped at a signal.
 STOPS: Mapping[str, Cause] = {
     "SIGTERM": Cause.PREEMPTED,
     "SIGUSR1": Cause.TIME_LIMIT,
     "SIGINT": Cause.CANCELLED,
 }
-# What errors say of memory. Source: torch's and CUDA's texts, CPython's, the DataLoader's.
+# Error messages about memory. Source: torch's and CUDA's texts, CPython's, the DataLoader's.
 _CUDA_OOM = re.compile(
     r"torch(\.cuda)?\.OutOfMemoryError|(CUDA|HIP|XPU|MPS backend) out of memory"
     r"|CUDA error: out of memory|Cuda failure (\d+ )?'out of memory'"
@@ -161,7 +161,7 @@ _HOST_OOM = re.compile(
 
 
 def cause_of_error(text: str) -> Cause:
-    """Return the cause that the last line of an error stands for."""
+    """Return the cause of an error, by the error's last line."""
     if _CUDA_OOM.search(text):
         return Cause.CUDA_OOM
     return Cause.HOST_OOM if _HOST_OOM.search(text) else Cause.CODE_ERROR

@@ -1,4 +1,4 @@
-"""What is known of a cluster: its partitions and nodes, who may charge what, how much at a time."""
+"""Facts about a cluster: its partitions, nodes, accounts, QOS and limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NodeShape:
-    """Nodes of a partition that are alike."""
+    """Identical nodes of a partition."""
 
     count: int
     cpus: int
@@ -30,22 +30,22 @@ class Partition:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """A cluster as its SLURM tells of it. None: not known, or no limit."""
+    """A cluster as its SLURM describes it. None: not known, or no limit."""
 
     partitions: tuple[Partition, ...]
-    accounts: frozenset[str] | None = None  # that may be charged, where SLURM holds users to them
+    accounts: frozenset[str] | None = None  # that this user may charge, if SLURM enforces them
     qos: frozenset[str] | None = None
     max_array_size: int | None = None  # array indices are below it
     max_submit_jobs: int | None = None  # of one user, waiting and running
-    is_live: bool = False  # SLURM said so now; else it was written down
+    is_live: bool = False  # asked of SLURM now; False: read from mtf.yaml
 
     @property
     def source(self) -> str:
-        """Return who says so, for people."""
+        """Return the source of these facts, for people."""
         return "SLURM" if self.is_live else "cluster: in mtf.yaml"
 
     def chosen(self, names: str | None) -> list[Partition]:
-        """Return the partitions that a job may run in: those named, else the default one."""
+        """Return the partitions that a job may run in: those named, or the default one."""
         if names is None:
             return [one for one in self.partitions if one.is_default]
         wanted = names.split(",")

@@ -1,4 +1,4 @@
-"""What is committed, resolved: experiments, and the submittables (one a spec) they come in."""
+"""Resolved specs: experiments, the specs that ask for them, and the keys of their runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import Resources
 
-# Sections that say how a run is executed or watched, not what it computes: not part of its key.
+# Sections about how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
-_OPEN = frozenset({"model", "data", "optimizer", "scheduler"})  # these take keys of the user's
+_OPEN = frozenset({"model", "data", "optimizer", "scheduler"})  # accept keys of the user's own
 SourcePosition = tuple[str, int, int]  # path, line and column
-DIRECT = "(asked for directly)"  # stands for the path where there is no committed spec
+DIRECT = "(asked for directly)"  # instead of a path, if there is no committed spec
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Experiment:
 
     name: str  # unique within its grid; a legal ref component and file name
     grid: str | None
-    config: Mapping[str, Any]  # JSON values; the trainer gets just this, and where its code is
+    config: Mapping[str, Any]  # JSON values; the job gets this and the place of its code
     resources: Resources
     parameters: Mapping[str, Any]  # the values its grid set, by dotted path
     generation: int
@@ -35,18 +35,18 @@ class Experiment:
 
     @property
     def owner_name(self) -> str:
-        """Return the name that submissions and keys go by: the grid's, or its own."""
+        """Return the name used in submission ids and keys: the grid's, or its own."""
         return self.grid or self.name
 
     @property
     def member(self) -> str | None:
-        """Return the name within the grid, None for a single experiment."""
+        """Return the name in the grid, None for a single experiment."""
         return None if self.grid is None else self.name
 
 
 @dataclass(frozen=True)
 class Desired:
-    """All that one committed spec asks for. ``experiments`` holds one for a single experiment."""
+    """Everything that one spec asks for: the members of a grid, or a single experiment."""
 
     name: str
     path: str
@@ -56,18 +56,18 @@ class Desired:
     named_at: Mapping[str, SourcePosition] = field(
         default_factory=dict
     )  # init_from: where it names a run
-    # where what policies are about is said: by key, by key=JSON for a grid's values, "": the name
+    # positions for policies: by key, by key=JSON for a grid's values; "" is the spec's name
     places: Mapping[str, SourcePosition] = field(default_factory=dict)
-    on_change: Literal["keep", "cancel"] = "keep"  # what becomes of a former configuration's runs
+    on_change: Literal["keep", "cancel"] = "keep"  # what to do with runs of an older version
 
     @property
     def is_committed(self) -> bool:
-        """Return whether a committed spec asks for this; else a program did."""
+        """Return True if a committed spec asks for this, False if a program does."""
         return self.path != DIRECT
 
 
 def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return each parameter with the values it takes, in the order of their first use."""
+    """Return each parameter with its values, in the order of their first use."""
     axes: dict[str, dict[str, Any]] = {}
     for values in parameters:
         for name, value in values.items():
@@ -78,16 +78,18 @@ def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
     """Return the identity of a run: equal keys are the same run, never submitted twice.
 
-    Neither the spec's path nor a member's name or index belongs to it (a ``sequential`` name
-    moves when a value is added), only the owner's name and the values. A key that is null, false
-    or empty in a section that knows all its keys is left out, so that a later mtf may add such a
-    key without running everything anew: each such section holds all its keys, so nothing is lost.
+    The key is made of the owner's name and the values. The spec's path and a member's name or index
+    are not part of it: a ``sequential`` name changes when a value is added. Null, false and empty
+    values in a section with a fixed set of keys are left out, so that a later mtf can add such a
+    key without changing every run's key.
 
     Args:
         experiment: resolved.
         trees: the git object id of each of its ``rerun_on`` paths at the pinned commit.
     """
-    values = {k: _said(k, v) for k, v in experiment.config.items() if k not in EXECUTION}
+    values = {
+        k: _without_defaults(k, v) for k, v in experiment.config.items() if k not in EXECUTION
+    }
     identity = {
         "name": experiment.owner_name,
         "config": {section: value for section, value in values.items() if value},
@@ -98,8 +100,8 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
 
 
-def _said(section: str, value: Any) -> Any:
+def _without_defaults(section: str, value: Any) -> Any:
     if section in _OPEN or not isinstance(value, dict):
         return value
-    silent: tuple[Any, ...] = ([], {})
-    return {k: v for k, v in value.items() if v is not None and v is not False and v not in silent}
+    empty: tuple[Any, ...] = ([], {})
+    return {k: v for k, v in value.items() if v is not None and v is not False and v not in empty}

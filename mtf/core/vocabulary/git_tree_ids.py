@@ -1,8 +1,8 @@
-"""Git's object ids, computed without git: what proves that a checkout is the pinned commit.
+"""Git's object ids computed without git, to prove that a checkout is the pinned commit.
 
-A checkout is written with a manifest beside it: the raw commit object and the id of every file.
-From these the job computes the commit id again, so a changed, missing or additional file, or a
-manifest of another commit, cannot go unseen; and the job needs no git.
+Each checkout has a manifest beside it: the raw commit object and the id of every file. The job
+computes the commit id from them again. This detects changed, missing and additional files and the
+manifest of another commit, and the job needs no git.
 
 Source: git-hash-object(1); the tree format in Documentation/gitformat-pack and git-mktree(1).
 """
@@ -21,7 +21,7 @@ EXECUTABLE = "100755"
 
 
 class Manifest(TypedDict):
-    """What stands in ``.code/<commit>.json``."""
+    """The content of ``.code/<commit>.json``."""
 
     commit: str
     commit_object: str  # latin-1 text of the raw object, so that every byte survives JSON
@@ -29,13 +29,13 @@ class Manifest(TypedDict):
 
 
 def object_id(kind: str, content: bytes, *, like: str) -> str:
-    """Return the id git gives an object; ``like`` is an object id made by the same hash."""
+    """Return git's id of an object; ``like`` is any object id made by the same hash function."""
     algorithm = hashlib.sha256 if len(like) == 64 else hashlib.sha1
     return algorithm(f"{kind} {len(content)}\0".encode() + content).hexdigest()
 
 
 def tree_id(files: Mapping[str, tuple[str, str]], *, like: str) -> str:
-    """Return the id of the tree that holds just these files (path -> mode, object id)."""
+    """Return the id of the tree with exactly these files (path -> mode, object id)."""
     here: list[tuple[bytes, str, str]] = []  # sort key, mode + name, id
     below: dict[str, dict[str, tuple[str, str]]] = {}
     for path, (mode, oid) in files.items():
@@ -52,7 +52,7 @@ def tree_id(files: Mapping[str, tuple[str, str]], *, like: str) -> str:
 
 
 def manifest_problem(manifest: Manifest, commit: str) -> str | None:
-    """Return what is wrong when the manifest does not prove ``commit``, else None."""
+    """Return the reason why the manifest does not prove ``commit``, None if it does."""
     raw = manifest["commit_object"].encode("latin-1")
     if object_id("commit", raw, like=commit) != commit:
         return f"the checkout's manifest is not that of commit {commit[:8]}"

@@ -1,4 +1,4 @@
-"""Identifiers: how submissions, runs, branches, tokens and ledger paths are spelled."""
+"""Identifiers of submissions, runs, branches and tokens, and their paths in the ledger."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Token = NewType("Token", str)  # one for each job submission, 16 hexadecimal dig
 JOB_BRANCH_PREFIX = "refs/heads/slurm-job/"
 LEDGER_REF = "refs/heads/mtf/ledger"
 SEEN_REF = "refs/mtf/seen"  # the ledger that this clone last found whole; never pushed
-SINGLE = "run"  # stands for the member in the record path of a single experiment
+SINGLE = "run"  # in a record's path, instead of a member, for a single experiment
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 def timestamp(now: datetime) -> str:
-    """Return ``now`` (aware, UTC) as it stands in ids: ``20250101T120000Z``."""
+    """Return ``now`` (aware, UTC) as ids spell it: ``20250101T120000Z``."""
     return now.strftime(TIMESTAMP_FORMAT)
 
 
 def submission_id(name: str, stamp: str, commit: CommitId) -> SubmissionId:
-    """Return the id of what one sync submits for one spec at one commit."""
+    """Return the id of a submission: what one sync submits for one spec at one commit."""
     return SubmissionId(f"{name}/{stamp}/{commit[:8]}")
 
 
@@ -70,13 +70,13 @@ def job_branch(submission: SubmissionId) -> str:
 
 
 def record_path(run: RunId) -> str:
-    """Return where a run's record stands in the ledger's tree."""
+    """Return the path of a run's record in the ledger's tree."""
     name, stamp, short = run.split("/", 3)[:3]
     return f"runs/{name}/{stamp}-{short}/{member_of(run) or SINGLE}.json"
 
 
 def spec_and_member(path: str) -> tuple[str, str] | None:
-    """Return what a run's path in the ledger says: its spec's name, its member or ``SINGLE``."""
+    """Return the spec's name and the member (or ``SINGLE``) of a run's path in the ledger."""
     parts = path.split("/")
     if len(parts) != 4 or parts[0] != "runs":
         return None
@@ -84,7 +84,7 @@ def spec_and_member(path: str) -> tuple[str, str] | None:
 
 
 def submission_at(path: str) -> SubmissionId | None:
-    """Return the submission whose record, or whose run's record, stands at a path of the ledger."""
+    """Return the submission that a path of the ledger belongs to: its own record or a run's."""
     parts = path.removesuffix(".json").split("/")
     if len(parts) not in (3, 4) or parts[0] not in ("runs", "submissions"):
         return None
@@ -93,21 +93,21 @@ def submission_at(path: str) -> SubmissionId | None:
 
 
 def submission_path(submission: SubmissionId) -> str:
-    """Return where a submission's record stands in the ledger's tree."""
+    """Return the path of a submission's record in the ledger's tree."""
     name, stamp, short = submission.split("/")
     return f"submissions/{name}/{stamp}-{short}.json"
 
 
 def job_name(name: str, token: Token) -> str:
-    """Return the job name that carries the token; ``name`` is the experiment's or the grid's.
+    """Return the job name that contains the token; ``name`` is the experiment's or the grid's.
 
-    sacct always gives the name back, the comment not.
+    sacct always reports a job's name, but not always its comment.
     """
     return f"{name}+{token}"
 
 
 def token_of(name: str) -> Token | None:
-    """Return the token a job name carries, None when the job is not one of ours."""
+    """Return the token in a job's name, None if mtf did not submit the job."""
     _, plus, tail = name.rpartition("+")
     if plus and len(tail) == 16 and all(c in "0123456789abcdef" for c in tail):
         return Token(tail)

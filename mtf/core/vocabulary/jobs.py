@@ -1,4 +1,4 @@
-"""What is asked of an executor and what it answers: values that cross the executor's border."""
+"""Values exchanged with executors: job requests, and views of jobs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Resources(TypedDict):
 
 @dataclass(frozen=True)
 class Task:
-    """One run inside a job request. ``index`` is its place in the array."""
+    """One run in a job request. ``index`` is its index in the job array."""
 
     run: RunId
     index: int
@@ -53,8 +53,8 @@ class Task:
 class JobRequest:
     """One submission to an executor: runs of one spec that need equal resources.
 
-    ``job_dir`` is a folder of its own for this request (``<submission>/.jobs/<token>``); it holds
-    the script, what each task is to run, and what the tasks print. A task makes its run's folder.
+    ``job_dir`` is a folder for this request alone (``<submission>/.jobs/<token>``): the script, the
+    configuration of each task's run, and the tasks' output. A task creates its run's folder.
     """
 
     token: Token
@@ -65,42 +65,42 @@ class JobRequest:
     job_dir: str
     array: bool  # False: one single experiment, a plain job
     max_parallel: int | None
-    python: str  # the interpreter used where `venv`, `conda` and `container` are not set
-    module: str = "mtf.trainer"  # what it runs, with the run folder
+    python: str  # the interpreter if `venv`, `conda` and `container` are not set
+    module: str = "mtf.trainer"  # the module to run, with the run folder as its argument
 
 
 @dataclass(frozen=True)
 class JobView:
-    """What the executor says of one task of one job. Times are aware, UTC.
+    """One task of one job, as its executor reports it. Times are aware, UTC.
 
-    ``index`` None: of all the tasks of the token that have no view of their own.
+    ``index`` None: a view of all tasks of the token that have no view of their own.
     """
 
     job_id: JobId
-    token: Token | None  # None: the job's name does not carry one
+    token: Token | None  # None: the job's name contains none
     index: int | None
     state: JobState
-    raw_state: str  # the executor's own word, for people
-    reason: str = ""  # why pending, or how it ended
+    raw_state: str  # in the executor's own words, for people
+    reason: str = ""  # why it is pending, or how it ended
     exit_code: int | None = None
-    signal: int | None = None  # that ended it
+    signal: int | None = None  # the signal that ended it
     node: str | None = None
     restarts: int = 0
-    cancelled_by: str | None = None  # the user who has cancelled it, where that is known
+    cancelled_by: str | None = None  # the user who cancelled it, if known
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What an executor has taken of a request: the job of each task, by its index."""
+    """The tasks of a request that an executor accepted: their jobs, by index."""
 
     jobs: Mapping[int, JobId]
-    put_off: str = ""  # why the tasks that are not among them have to wait for room in the queue
+    put_off: str = ""  # why the other tasks must wait for room in the queue
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission to this executor may hold at most."""
+    """The limits of one submission to an executor."""
 
     max_array_size: int  # array indices must be below it

@@ -1,4 +1,4 @@
-"""The ledger's records as values: what is known of a run, its attempts and its submission.
+"""Records of the ledger as values: runs, their attempts and checkpoints, and submissions.
 
 Times are ISO 8601 text, UTC, as they stand in the ledger and in ``mtf status --json``.
 """
@@ -21,7 +21,7 @@ FORMAT = 1  # of the records; a reader refuses a greater one
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run's newest durable checkpoint is, and how to know it again."""
+    """A durable checkpoint of a run: its place, its step and its checksum."""
 
     path: str  # absolute
     step: int
@@ -42,7 +42,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Best:
-    """The best value that the monitored metric has had."""
+    """The best value of the monitored metric so far."""
 
     name: str
     value: float
@@ -59,25 +59,25 @@ class Attempt:
     index: int  # in the job array
     claimed_at: str
     claimed_by: str  # user@host:pid of the submitter
-    lease_until: str  # from then on another submitter may give the claim up
+    lease_until: str  # from this time on, another submitter may give the claim up
     job_id: JobId | None = None
     submitted_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
-    outcome: str | None = None  # how it ended: a cause of mtf.core.vocabulary.causes
+    outcome: str | None = None  # a cause of mtf.core.vocabulary.causes
     reason: str = ""
     node: str | None = None
     exit_code: int | None = None
-    start_step: int = 0  # the step of the checkpoint it could start from
-    end_step: int | None = None  # the step of the checkpoint it left: progress is the difference
-    asked: bool = False  # for by a person: what was fruitless before does not count any more
-    changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, by dotted key
-    put_off: int = 0  # how often in a row its submission has come to nothing that is final
+    start_step: int = 0  # of the checkpoint it could start from
+    end_step: int | None = None  # of the checkpoint it left: the difference is its progress
+    asked: bool = False  # by a person: earlier attempts without progress no longer count
+    changes: Mapping[str, Any] = field(default_factory=dict)  # to the configuration, by dotted key
+    put_off: int = 0  # submissions in a row that were neither accepted nor refused for good
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that the ledger knows of one run."""
+    """Everything that the ledger records about one run."""
 
     run: RunId
     experiment: str
@@ -102,15 +102,15 @@ class RunRecord:
     checkpoint: Checkpoint | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
-    best_checkpoint: Checkpoint | None = None  # of the best value, where one was saved there
-    origin: Origin | None = None  # what it began from, where that is another run
+    best_checkpoint: Checkpoint | None = None  # of the epoch with the best value, if saved
+    origin: Origin | None = None  # the other run's checkpoint that it began from
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_dir: str = ""
-    packages: str | None = None  # sha256 of the installed packages, from the job's proof
-    cancel_requested: bool = False  # by mtf: otherwise a cancellation is somebody's by hand
+    packages: str | None = None  # sha256 of the installed packages, as the job reported
+    cancel_requested: bool = False  # through mtf; without it a cancellation was done by hand
     observed_at: str | None = None  # when a sync last wrote this record
-    retry_at: str | None = None  # the newest attempt is over; another may start from then on
-    wanted: bool = True  # by a committed spec; False: asked for directly, pruning leaves it alone
+    retry_at: str | None = None  # the newest attempt is over; another may start at this time
+    wanted: bool = True  # by a committed spec; False: by a program, pruning leaves it alone
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -120,20 +120,20 @@ class RunRecord:
 
     @property
     def member(self) -> str:
-        """Return what stands for this run in its submission's folder of the ledger."""
+        """Return the name of this run's record in its submission's folder of the ledger."""
         return self.experiment if self.grid else SINGLE
 
     @property
     def label(self) -> str:
-        """Return the short name people read and type: ``grid/lr=0.01,seed=1`` or the experiment.
+        """Return the short name that people read and type: ``grid/lr=0.01,seed=1``.
 
-        Parameters go by the last part of their path where that tells them apart.
+        A parameter is called by the last part of its path if no other one ends the same.
         """
         return label_of(self.grid, self.experiment)
 
     @property
     def attempt(self) -> Attempt:
-        """Return the newest attempt; a record always has one."""
+        """Return the newest attempt. A record always has one."""
         return self.attempts[-1]
 
     def with_attempt(self, attempt: Attempt) -> RunRecord:
@@ -142,33 +142,33 @@ class RunRecord:
 
     @property
     def job_id(self) -> JobId | None:
-        """Return the job of the newest attempt, None while it is only claimed."""
+        """Return the newest attempt's job, None while the run is only claimed."""
         return self.attempt.job_id
 
     @property
     def cause(self) -> str | None:
-        """Return why the newest attempt has ended, None while it may go on."""
+        """Return the cause of the newest attempt's end, None while it may go on."""
         return self.attempt.outcome if self.attempt.ended_at else None
 
     @property
     def is_put_off(self) -> bool:
-        """Return whether the newest attempt has surely no job, and gives way to the next one."""
+        """Return True if the newest attempt certainly has no job; the next attempt replaces it."""
         return self.retry_at is not None and self.job_id is None
 
     @property
     def has_begun(self) -> bool:
-        """Return whether a trainer of this run has told of itself: there is a folder of its own."""
+        """Return True if a job of this run has started, so that its run folder exists."""
         return self.max_epochs is not None
 
     @property
     def is_over(self) -> bool:
-        """Return whether the recorded state is final."""
+        """Return True if the recorded state is final."""
         return self.state in OVER
 
 
 @dataclass(frozen=True)
 class SubmissionRecord:
-    """What one sync submitted for one spec. Written once, never changed."""
+    """The runs that one sync submitted for one spec. Written once, never changed."""
 
     submission: SubmissionId
     spec: str
@@ -183,7 +183,7 @@ class SubmissionRecord:
 
 
 def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
-    """Return the run with the best value of the monitored metric, None when there is no value."""
+    """Return the run with the best value of the monitored metric, None if no run has a value."""
     ranked = [
         (r.best.value if r.best.mode == "min" else -r.best.value, r) for r in records if r.best
     ]

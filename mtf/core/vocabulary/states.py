@@ -1,4 +1,4 @@
-"""The states of runs and jobs. Which executor text means which is the executors' business."""
+"""The states of runs and jobs. Each executor maps its own words to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """What a run is in; the words users see."""
+    """The state of a run, in the words that users see."""
 
     CLAIMED = "claimed"
     PENDING = "pending"
@@ -20,7 +20,7 @@ class RunState(StrEnum):
 
 
 class JobState(StrEnum):
-    """What an executor says of one job, reduced to what decisions need."""
+    """The state of a job, reduced to what decisions depend on."""
 
     PENDING = "pending"
     HELD = "held"
@@ -33,11 +33,11 @@ class JobState(StrEnum):
     TIMEOUT = "timeout"
     NODE_FAILURE = "node-failure"
     OUT_OF_MEMORY = "out-of-memory"
-    UNKNOWN = "unknown"  # a text this version does not know: no action
+    UNKNOWN = "unknown"  # a word that this version does not know: no action
 
 
 class Sync(StrEnum):
-    """Whether what is committed, recorded and live agree."""
+    """Says if the committed, the recorded and the live state of a run agree."""
 
     SYNCED = "Synced"
     OUT_OF_SYNC = "OutOfSync"

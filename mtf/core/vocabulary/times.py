@@ -12,7 +12,7 @@ def time_limit_s(text: str) -> int:
     """Return a SLURM time in seconds: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
 
     Source: sbatch(1), ``--time``.
     """
@@ -30,7 +30,7 @@ def time_limit_s(text: str) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the one or two units that matter: ``2 d 3 h``, ``5 min``, ``40 s``."""
+    """Return a duration in its one or two largest units: ``2 d 3 h``, ``5 min``, ``40 s``."""
     for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {smaller}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from mtf.core.planner.drift import Branches, Drift, contradiction, united
+from mtf.core.planner.drift import Branches, Drift, contradiction, merged
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Restore
 from mtf.core.vocabulary.ids import JobId, SubmissionId, Token
@@ -44,7 +44,7 @@ def test_a_record_from_history_is_put_back_unless_it_is_written_anyway() -> None
     (written,) = plan(ended, Policy(), NOW).actions
     assert isinstance(written, Record)
     assert written.record.run == RUN.run
-    assert f"{RUN.run}: its record was removed; it is written as it should be" in plan(ended, Policy(), NOW).notes  # fmt: skip
+    assert f"record {RUN.run} was removed: restored" in plan(ended, Policy(), NOW).notes  # fmt: skip
 
 
 def test_a_branch_is_put_back_where_it_should_be() -> None:
@@ -69,7 +69,7 @@ def test_what_the_ledger_has_lost_holds_new_runs_of_its_spec_alone() -> None:
     drift = Drift(branches=Branches({f"refs/heads/slurm-job/{stray}": COMMIT}, {}))
     made = plan(world(desired(ALONE), desired(other), drift=drift), Policy(), NOW)
     assert [a.run.split("/")[0] for a in made.actions] == ["other"]
-    assert f"the branch slurm-job/{stray} is there" in made.notes[0]
+    assert f"the branch slurm-job/{stray} exists" in made.notes[0]
     assert made.unchanged == 0
     known = plan(world(desired(ALONE), drift=drift, known=frozenset({stray})), Policy(), NOW)
     assert kinds(known) == [Submit]
@@ -129,9 +129,9 @@ def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
 
 def test_of_two_jobs_that_parted_ledgers_know_of_one_attempt_theirs_stands_in_the_record() -> None:
     theirs = replace(RUN, attempts=(replace(RUN.attempt, job_id=JobId("78")),))
-    assert united(RUN, theirs) == (theirs, ())
+    assert merged(RUN, theirs) == (theirs, ())
     longer = replace(RUN, attempts=(*RUN.attempts, tried("b")))
-    both = united(longer, theirs)
+    both = merged(longer, theirs)
     assert both is not None
     assert [(a.token[0], a.job_id) for a in both[0].attempts] == [("a", "78"), ("b", "77")]
     assert contradiction(theirs, both[0]) is None
@@ -145,7 +145,7 @@ def test_a_run_that_two_ledgers_have_continued_keeps_all_attempts_and_one_goes_o
     first = tried("a", ended_at=iso(-40), outcome="time-limit")
     ours = replace(RUN, attempts=(first, tried("b", job_id=JobId("5"))))
     theirs = replace(RUN, attempts=(first, tried("c", ended_at=iso(-30)), tried("d")), epoch=7)
-    both = united(ours, theirs)
+    both = merged(ours, theirs)
     assert both is not None
     record, rivals = both
     assert [a.token[0] for a in record.attempts] == ["a", "c", "d", "b"]
@@ -154,11 +154,11 @@ def test_a_run_that_two_ledgers_have_continued_keeps_all_attempts_and_one_goes_o
     assert (record.job_id, record.epoch) == ("5", ours.epoch)
     for side in (theirs, record):  # they take it for their own; it is united with nothing again
         assert contradiction(side, record) is None
-        assert united(side, record) == (record, ())
-    assert united(record, theirs) == (record, ())
+        assert merged(side, record) == (record, ())
+    assert merged(record, theirs) == (record, ())
 
 
 def test_where_one_ledger_alone_has_continued_a_run_nothing_is_given_up() -> None:
     longer = replace(RUN, attempts=(RUN.attempt, tried("b")))
-    assert united(longer, RUN) == united(RUN, longer) == (longer, ())
-    assert united(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]
+    assert merged(longer, RUN) == merged(RUN, longer) == (longer, ())
+    assert merged(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_the_best_of_a_grid_is_sought_among_all_its_members_whenever_they_ran() 
     for specs in ([desired(*MEMBERS)], []):
         assert origin("search", specs, runs) == f"/{runs[1].run}"
     assert origin("search", [desired(*MEMBERS)], runs[:2]) == (
-        "waits for search, 1 of whose 3 runs are to come"
+        "waits for search, 1 of its 3 runs are missing"
     )
     going = [*runs[:2], replace(runs[2], state=RunState.RUNNING)]
     assert origin("search", [desired(*MEMBERS)], going) == f"waits for {runs[2].run} (running)"
@@ -82,7 +82,7 @@ def test_a_member_goes_by_its_whole_name_and_by_the_one_that_status_prints() -> 
 
 def test_without_a_metric_there_is_no_best_run() -> None:
     runs = [done(e, f"search/{DAY}/{e.name}") for e in MEMBERS]
-    words = "waits: no run of search has a metric. Name one of them"
+    words = "is blocked: no run of search has a metric. Name one of them"
     assert origin("search", [desired(*MEMBERS)], runs) == words
 
 
@@ -91,11 +91,11 @@ def test_a_run_named_by_its_id_is_taken_however_it_has_ended(state: RunState) ->
     run = done(ALONE, f"alone/{DAY}", state=state)
     assert origin(run.run, (), [run]) == f"/{run.run}"
     assert origin("alone", (), [run]) == (
-        f"waits for {run.run}, which is {state}: mtf retry {run.run}, or name this very run in"
+        f"is blocked: {run.run} is {state}. Retry it (mtf retry {run.run}), or name another run in"
         " init_from"
     )
     without = replace(run, checkpoint=None)
-    assert origin(run.run, (), [without]).endswith(f"which is {state} and has no checkpoint")
+    assert origin(run.run, (), [without]).endswith(f" is {state} and has no checkpoint")
 
 
 def test_the_best_checkpoint_is_another_than_the_latest() -> None:
@@ -113,7 +113,7 @@ def test_only_runs_that_are_still_to_begin_need_a_name_that_is_known() -> None:
     keyed = [(one, tuple(run_key(e, {}) for e in one.experiments)) for one in (spec, desired(ALONE))]  # fmt: skip
     (problem,) = unknown_origins(keyed, Lineage(keyed, ()), ())
     assert str(problem) == (
-        "experiments/tuned.yaml:9:12: init_from: alnoe, and no run or spec is called so."
+        "experiments/tuned.yaml:9:12: init_from: no run or spec is called 'alnoe'."
         " Did you mean 'alone'?"
     )
     assert not unknown_origins(keyed, Lineage(keyed, ()), {run_key(tuned, {})})

@@ -66,13 +66,13 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
         (
             RunState.FAILED,
             {},
-            "tuned waits for {run}, which is failed: mtf retry {run}, or name this very run in init_from",
+            "tuned is blocked: {run} is failed. Retry it (mtf retry {run}), or name another run in init_from",
         ),
-        (RunState.COMPLETED, {}, "tuned waits for {run}, which is completed and has no checkpoint"),
+        (RunState.COMPLETED, {}, "tuned is blocked: {run} is completed and has no checkpoint"),
         (
             RunState.COMPLETED,
             {"asked": "alon"},
-            "tuned has init_from: alon, and no run or spec is called so. Did you mean 'alone'?",
+            "tuned is blocked: init_from: no run or spec is called 'alon'. Did you mean 'alone'?",
         ),
     ],
 )
@@ -388,7 +388,7 @@ def test_a_cancelled_grid_is_one_line() -> None:
     )  # fmt: skip
     jobs = tuple(job(JobState.CANCELLED, index=i) for i in range(3))
     assert decide(world(desired(*grid), records=records, jobs=jobs)).notes == (
-        "members of search/20260101T110000Z/cccccccc were cancelled outside mtf and stay so:"
+        "members of search/20260101T110000Z/cccccccc were cancelled outside mtf and stay cancelled:"
         " mtf retry runs one again (3 runs)",
     )
 
@@ -416,7 +416,7 @@ def test_while_a_spec_cannot_be_read_nothing_is_orphaned_and_the_others_go_on() 
     unread = world(records=(running,), jobs=(job(JobState.RUNNING),), specs_read=False)
     found = decide(unread, Policy(prune=True))
     assert found.is_empty
-    assert found.notes == ("nothing is pruned while something committed has mistakes",)
+    assert found.notes == ("nothing is pruned while committed specs have mistakes",)
     more = replace(unread, desired=world(desired(experiment("seed=1", "search", seed=1))).desired)
     assert kinds(decide(more, Policy(prune=True))) == [Submit]
     over = replace(unread, live={"slurm": {(Token("a" * 16), 0): job(JobState.FAILED)}})

@@ -113,8 +113,8 @@ def test_each_end_has_its_cause(
 @pytest.mark.parametrize(
     ("state", "shown", "reason"),
     [
-        (JobState.HELD, RunState.PENDING, "held (JobHeldUser): scontrol release lets it go"),
-        (JobState.SUSPENDED, RunState.RUNNING, "suspended: scontrol resume lets it go on"),
+        (JobState.HELD, RunState.PENDING, "held (JobHeldUser): scontrol release starts it"),
+        (JobState.SUSPENDED, RunState.RUNNING, "suspended: scontrol resume continues it"),
         (JobState.PENDING, RunState.PENDING, "JobHeldUser"),
     ],
 )
