@@ -1,1 +1,1 @@
-"""Speed, as ratios measured side by side in one run: `make bench`. Nothing here is asserted."""
+"""Benchmarks: ratios of times measured side by side in one run (`make bench`), without limits."""

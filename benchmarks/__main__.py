@@ -1,6 +1,7 @@
-"""Prints each figure as seconds and as a ratio to its floor. `python -m benchmarks [NAME...]`.
+"""`python -m benchmarks [NAME...]`: print each figure in seconds and as a ratio to its floor.
 
-The parts of the trainer's figure have names of their own: `python -m benchmarks trainer startup`.
+A figure's floor is the least that any program would need for the same work. The parts of the
+trainer's figure have names of their own: `python -m benchmarks trainer startup`.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ FIGURES = {
 PARTS = {"trainer": trainer.PARTS}
 
 
-def chosen(words: Sequence[str]) -> list[Callable[[], None]]:
-    """Return what words ask for: figures, each alone or followed by some of its parts."""
-    asked: list[Callable[[], None]] = []
-    left = list(words) or list(FIGURES)
+def selected(names: Sequence[str]) -> list[Callable[[], None]]:
+    """Return the figures of some names, or of all; a figure's name may be followed by its parts."""
+    figures: list[Callable[[], None]] = []
+    left = list(names) or list(FIGURES)
     while left:
         name = left.pop(0)
         parts = PARTS.get(name, {})
-        some = list(itertools.takewhile(parts.__contains__, left))
-        asked += [parts[part] for part in some] or [FIGURES[name]]
-        left = left[len(some) :]
-    return asked
+        wanted = list(itertools.takewhile(parts.__contains__, left))
+        figures += [parts[part] for part in wanted] or [FIGURES[name]]
+        left = left[len(wanted) :]
+    return figures
 
 
-for figure in chosen(sys.argv[1:]):
+for figure in selected(sys.argv[1:]):
     figure()

@@ -1,4 +1,4 @@
-"""`mtf validate` of one spec and `mtf status` of 100 runs as whole processes, against a bare start.
+"""Time of `mtf validate` with one spec and of `mtf status` with 100 runs, as whole processes.
 
 The floor is an interpreter that imports what the command needs and does nothing.
 """
@@ -12,14 +12,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.timing import in_turn, init_repository, process_s
+from benchmarks.timing import alternately, init_repository, process_s
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, Token
 from mtf.core.vocabulary.records import Attempt, Best, Checkpoint, RunRecord
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 
-# pydantic imports its parts when they are used
+# pydantic imports its parts only when they are used
 MODELS = "from pydantic import BaseModel, Field, field_validator; import click"
 SPEC = """\
 kind: experiment
@@ -32,7 +32,7 @@ optimizer: {type: adamw, lr: 1e-3}
 
 
 def make_project(folder: Path, runs: int) -> Path:
-    """Return a repository with one committed spec and a ledger of that many completed runs."""
+    """Make a repository with one committed spec and a ledger of completed runs; return it."""
     init_repository(folder)
     (folder / "experiments").mkdir()
     (folder / "experiments" / "alone.yaml").write_text(SPEC)
@@ -51,10 +51,21 @@ def _record(commit: CommitId, number: int) -> RunRecord:
     at = "2026-01-01T12:00:00+00:00"
     attempt = Attempt(Token(f"{number:016x}"), number, at, "b@b:1", at, JobId(f"7_{number}"), at)
     base = RunRecord(
-        run=run, experiment=f"seed={number}", grid="search", branch="b", commit=commit,
-        key=RunKey("k" * 64), generation=1, spec="experiments/search.yaml", executor="slurm",
-        cluster="default", state=RunState.COMPLETED, reason="", claimed_at=at, attempts=(attempt,),
-    )  # fmt: skip
+        run=run,
+        experiment=f"seed={number}",
+        grid="search",
+        branch="b",
+        commit=commit,
+        key=RunKey("k" * 64),
+        generation=1,
+        spec="experiments/search.yaml",
+        executor="slurm",
+        cluster="default",
+        state=RunState.COMPLETED,
+        reason="",
+        claimed_at=at,
+        attempts=(attempt,),
+    )
     return replace(
         base,
         epoch=20,
@@ -66,7 +77,7 @@ def _record(commit: CommitId, number: int) -> RunRecord:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figure."""
     python = sys.executable
     with tempfile.TemporaryDirectory() as name:
         folder = make_project(Path(name), 100)
@@ -81,10 +92,10 @@ def main() -> None:
             ),
         }
         for title, (command, floor) in figures.items():
-            spent, base = in_turn(
+            spent, base = alternately(
                 7, partial(process_s, command, folder), partial(process_s, floor, folder)
             )
-            bare = in_turn(7, lambda: process_s([python, "-c", ""], folder))[0]
+            bare = alternately(7, lambda: process_s([python, "-c", ""], folder))[0]
             print(
                 f"{title:<28} {spent:6.3f} s   {spent / base:4.2f} x its imports alone"
                 f" ({base:.3f} s)   {spent / bare:5.1f} x bare python ({bare:.3f} s)"

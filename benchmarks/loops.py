@@ -1,9 +1,9 @@
-"""The loops that are timed against each other: `python -m benchmarks.loops ROUNDS STEPS NAME...`.
+"""Training loops to be compared: `python -m benchmarks.loops ROUNDS STEPS NAME...`.
 
-Each trains the same MLP 64-64-10 by plain descent on the same ready batches of 32, on one thread.
-One process does all of them in turn, round by round, and prints as JSON for each loop and round the
-microseconds of a step, of the process's time on its core, in each block of 100, taken between two
-batches that its loader is asked for: what code costs, however busy the machine is.
+Each loop trains the same MLP 64-64-10 with SGD, on the same prepared batches of 32, on one thread.
+One process runs all loops in each round. It prints as JSON, for each loop and round, the CPU time
+of a step in microseconds, for each block of 100 steps, measured between two batches that the loader
+is asked for. CPU time is the cost of the code, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ EVERYTHING = {
 NOTHING = {"checkpoint": {"every_n_epochs": None}, "logging": {"log_scalars_every_n_steps": 10**9}}
 
 
-class Ready(Dataset[Any]):
-    """Batches that are there already, and when every hundredth of them was asked for."""
+class PreparedBatches(Dataset[Any]):
+    """Batches in memory; notes the CPU time at which every hundredth one is asked for."""
 
     num_classes, input_shape = 10, (64,)
 
@@ -45,14 +45,14 @@ class Ready(Dataset[Any]):
             (torch.randn(32, 64, generator=generator), torch.arange(32) % 10) for _ in range(64)
         ]
         self._steps = WARM_UP + steps
-        self._asked_s: list[float] = []
+        self._times_s: list[float] = []
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index >= WARM_UP and index % BLOCK == 0:
-            self._asked_s.append(time.process_time())
+            self._times_s.append(time.process_time())
         return self._batches[index % 64]
 
     def loader(self) -> DataLoader[Any]:
@@ -60,7 +60,7 @@ class Ready(Dataset[Any]):
 
     def steps_us(self) -> list[float]:
         """Return the mean time of a step in each block, in microseconds."""
-        pairs = itertools.pairwise(self._asked_s)
+        pairs = itertools.pairwise(self._times_s)
         return [(after - before) / BLOCK * 1e6 for before, after in pairs]
 
 
@@ -74,35 +74,35 @@ def _parts() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=1e-3)
 
 
-def raw(ready: Ready, _folder: Path) -> None:
+def raw(data: PreparedBatches, _folder: Path) -> None:
     """Train with torch alone."""
     model, optimizer = _parts()
-    for inputs, targets in ready.loader():
+    for inputs, targets in data.loader():
         loss = functional.cross_entropy(model(inputs), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def fabric(ready: Ready, _folder: Path) -> None:
+def fabric(data: PreparedBatches, _folder: Path) -> None:
     """Train with Fabric as its documentation shows."""
     from lightning.fabric import Fabric
 
     lightning = Fabric(accelerator="cpu", devices=1)
     model, optimizer = lightning.setup(*_parts())
-    for inputs, targets in lightning.setup_dataloaders(ready.loader()):
+    for inputs, targets in lightning.setup_dataloaders(data.loader()):
         loss = functional.cross_entropy(model(inputs), targets)
         lightning.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
 
 
-def accelerate(ready: Ready, _folder: Path) -> None:
+def accelerate(data: PreparedBatches, _folder: Path) -> None:
     """Train with Accelerate as its documentation shows."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True)
-    model, optimizer, loader = accelerator.prepare(*_parts(), ready.loader())
+    model, optimizer, loader = accelerator.prepare(*_parts(), data.loader())
     for inputs, targets in loader:
         loss = functional.cross_entropy(model(inputs), targets)
         accelerator.backward(loss)
@@ -110,8 +110,8 @@ def accelerate(ready: Ready, _folder: Path) -> None:
         optimizer.zero_grad()
 
 
-def lightning(ready: Ready, folder: Path) -> None:
-    """Train with Lightning's Trainer, all that can be off being off."""
+def lightning(data: PreparedBatches, folder: Path) -> None:
+    """Train with Lightning's Trainer, with everything off that can be off."""
     from lightning.pytorch import LightningModule, Trainer
 
     class Module(LightningModule):
@@ -126,18 +126,24 @@ def lightning(ready: Ready, folder: Path) -> None:
             return torch.optim.SGD(self.parameters(), lr=1e-3)
 
     Trainer(
-        accelerator="cpu", devices=1, max_epochs=1, logger=False, default_root_dir=folder,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    ).fit(Module(), ready.loader())  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(Module(), data.loader())
 
 
-def ddp(ready: Ready, _folder: Path) -> None:
-    """Train with torch alone, one of several ranks."""
+def ddp(data: PreparedBatches, _folder: Path) -> None:
+    """Train one of several ranks with torch alone."""
     rank, ranks = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
     model, optimizer = _parts()
     wrapped = nn.parallel.DistributedDataParallel(model)
-    for inputs, targets in ready.loader():
+    for inputs, targets in data.loader():
         loss = functional.cross_entropy(wrapped(inputs), targets)
         loss.backward()
         optimizer.step()
@@ -145,10 +151,10 @@ def ddp(ready: Ready, _folder: Path) -> None:
 
 
 class _Batches:
-    """Ready batches as mtf's loop takes them, through the same loader as all others."""
+    """Prepared batches for mtf's loop, through the same loader as for the other loops."""
 
-    def __init__(self, ready: Ready) -> None:
-        self._ready = ready
+    def __init__(self, data: PreparedBatches) -> None:
+        self._ready = data
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -158,7 +164,7 @@ class _Batches:
         return iter(self._ready.loader())
 
 
-def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
+def _mtf(data: PreparedBatches, folder: Path, sections: dict[str, Any]) -> None:
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer import GenericTrainer
     from mtf.trainer.compute.fabric import build_fabric
@@ -179,20 +185,20 @@ def _mtf(ready: Ready, folder: Path, sections: dict[str, Any]) -> None:
         }
     )
     trainer = GenericTrainer(config, build_fabric(config, os.environ), *_parts(), run_dir=folder)
-    trainer.fit(_Batches(ready))
+    trainer.fit(_Batches(data))
 
 
-def mtf_alone(ready: Ready, folder: Path) -> None:
-    """Train with mtf, all that can be off being off."""
-    _mtf(ready, folder, NOTHING)
+def mtf_alone(data: PreparedBatches, folder: Path) -> None:
+    """Train with mtf, with everything off that can be off."""
+    _mtf(data, folder, NOTHING)
 
 
-def mtf_whole(ready: Ready, folder: Path) -> None:
-    """Train with mtf: checkpoints, journal and scalars."""
-    _mtf(ready, folder, EVERYTHING)
+def mtf_whole(data: PreparedBatches, folder: Path) -> None:
+    """Train with mtf, with checkpoints, journal and scalars."""
+    _mtf(data, folder, EVERYTHING)
 
 
-LOOPS: dict[str, Callable[[Ready, Path], None]] = {
+LOOPS: dict[str, Callable[[PreparedBatches, Path], None]] = {
     "raw": raw,
     "mtf_alone": mtf_alone,
     "mtf_whole": mtf_whole,
@@ -204,16 +210,16 @@ RANKS = {"ddp": ddp, "mtf_alone": mtf_alone}
 
 
 def main(rounds: int, steps: int, names: list[str]) -> None:
-    """Do the loops in turn and print what they took."""
+    """Run the loops alternately and print their times."""
     torch.set_num_threads(1)
     spent: dict[str, list[list[float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, blocks in spent.items():
-            ready = Ready(steps)
+            data = PreparedBatches(steps)
             with tempfile.TemporaryDirectory() as folder:
-                {**LOOPS, **RANKS}[name](ready, Path(folder))
-            blocks.append(ready.steps_us())
-            gc.collect()  # no loop pays for what another has left
+                {**LOOPS, **RANKS}[name](data, Path(folder))
+            blocks.append(data.steps_us())
+            gc.collect()  # no loop pays for the garbage of another
     print(json.dumps(spent))
 
 

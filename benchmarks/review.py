@@ -1,4 +1,4 @@
-"""`mtf plan --base` of a pull request that changes 1 spec of 1,000, as a whole process.
+"""Time of `mtf plan --base` for a pull request that changes 1 spec of 1,000, as a whole process.
 
 The floor is an interpreter that imports what the command needs and does nothing.
 """
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.timing import in_turn, init_repository, process_s
+from benchmarks.timing import alternately, init_repository, process_s
 
 SPECS = 1_000
 _LIMIT_S = 0.7
@@ -73,7 +73,7 @@ _IMPORTS = (
 )
 
 
-def _make(folder: Path) -> None:
+def _make_repository(folder: Path) -> None:
     init_repository(folder)
     (folder / "experiments").mkdir()
     for number in range(1, SPECS + 1):
@@ -93,12 +93,12 @@ def _git(folder: Path, *args: str) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figure."""
     command = [sys.executable, "-m", "mtf.cli", "plan", "--base", "main", "--format", "markdown"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _make(folder)
-        spent, floor = in_turn(
+        _make_repository(folder)
+        spent, floor = alternately(
             7,
             lambda: process_s(command, folder),
             lambda: process_s([sys.executable, "-c", _IMPORTS], folder),

@@ -1,10 +1,10 @@
-"""Saving a model of 100 million parameters with AdamW's state, 1.2 GB, against plain torch.
+"""Saving a checkpoint of 1.2 GB (100 million parameters and AdamW's state), against plain torch.
 
-The floor: `torch.save` and fsync to the same disk, for which the training waits. Each side runs in
-a process of its own, for its memory to be its own, and in turn, since disks vary from minute to
-minute; times are the least of all rounds, memory the greatest. Lines say how long the training
-thread is held up, when the state is durable, how much memory is taken beside that of the training,
-and how slow small steps are while a write is running.
+The floor is `torch.save` and fsync to the same disk, for which the training waits. Each side runs
+in a process of its own, so that its memory can be measured, and alternately, since disks vary from
+minute to minute. Times are the minimum of all rounds, memory is the maximum. The lines say how long
+the training thread is blocked, when the state is durable, how much memory is used in addition to
+that of the training, and how slow small steps are during a write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDTH, LAYERS = 2048, 24
 ROUNDS = 2
 SAVES = 3  # of a process
-_HELD_UP = "saving: training held up"
+_BLOCKED = "saving: training blocked"
 
 
 def _training() -> tuple[Any, Any]:
@@ -50,7 +50,7 @@ def _state(model: Any, optimizer: Any) -> dict[str, Any]:
 
 
 def _small_step() -> Callable[[], float]:
-    """Return a step of a small model, which says how long it took."""
+    """Return a function that trains a small model for a step and returns its seconds."""
     import torch
 
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
@@ -68,7 +68,7 @@ def _small_step() -> Callable[[], float]:
 
 
 class _Memory:
-    """The greatest resident size beyond that at the start, in bytes."""
+    """Measures the peak resident size above that at its start, in bytes."""
 
     def __init__(self) -> None:
         self._before = _resident()
@@ -81,7 +81,7 @@ class _Memory:
         while not self._stop.wait(0.02):
             self._most = max(self._most, _resident())
 
-    def taken(self) -> int:
+    def peak(self) -> int:
         self._stop.set()
         self._thread.join()
         return max(self._most, _resident()) - self._before
@@ -105,11 +105,11 @@ def plain(folder: Path) -> dict[str, Any]:
             file.flush()
             os.fsync(file.fileno())
         blocked.append(time.perf_counter() - start)
-    return {"blocked": blocked, "durable": blocked, "memory": memory.taken()}
+    return {"blocked": blocked, "durable": blocked, "memory": memory.peak()}
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    """Measure what the checkpointer does at a save, and small steps beside its write."""
+    """Measure a save as the checkpointer does it, and small steps during its write."""
     import torch
 
     from mtf.trainer.storage.checkpoint_store import CheckpointStore
@@ -122,8 +122,8 @@ def ours(folder: Path) -> dict[str, Any]:
     alone = [step() for _ in range(2000)]
     writer = CheckpointWriter(CheckpointStore(folder / "checkpoints", keep_last=1), Journal(folder))
     staging, memory = StagingBuffer(), _Memory()
-    staging.reserve(expected_size(model, [optimizer]))  # beside the first steps of a training
-    blocked, durable, beside = [], [], []
+    staging.reserve(expected_size(model, [optimizer]))  # during the first steps of a training
+    blocked, durable, during = [], [], []
     for number in range(SAVES):
         start = time.perf_counter()
         content = staging.copy_of(_state(model, optimizer))
@@ -131,7 +131,7 @@ def ours(folder: Path) -> dict[str, Any]:
         writer.start(WriteRequest(write, (0, number), nbytes(content)))
         blocked.append(time.perf_counter() - start)
         while writer.is_busy:
-            beside.append(step())
+            during.append(step())
         durable.append(time.perf_counter() - start)
         del content, write
         writer.settle()
@@ -143,15 +143,19 @@ def ours(folder: Path) -> dict[str, Any]:
         last.append(time.perf_counter() - start)
     return {
         "last": last,
-        "blocked": blocked, "durable": durable, "memory": memory.taken(),
-        "alone": statistics.median(alone), "beside": statistics.median(beside),
-        "mean": statistics.mean(beside) / statistics.mean(alone), "longest": max(beside),
+        "blocked": blocked,
+        "durable": durable,
+        "memory": memory.peak(),
+        "alone": statistics.median(alone),
+        "during": statistics.median(during),
+        "mean": statistics.mean(during) / statistics.mean(alone),
+        "longest": max(during),
         "state": nbytes(_state(model, optimizer)),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figure."""
     sides: dict[str, list[dict[str, Any]]] = {"plain": [], "ours": []}
     for _ in range(ROUNDS):
         for name, results in sides.items():
@@ -160,33 +164,31 @@ def main() -> None:
     state = sides["ours"][0]["state"]
     for title, results, key, which in (
         ("torch.save + fsync", sides["plain"], "blocked", slice(None)),
-        (_HELD_UP, sides["ours"], "blocked", slice(1, None)),
+        (_BLOCKED, sides["ours"], "blocked", slice(1, None)),
         ("saving: the same, first", sides["ours"], "blocked", slice(0, 1)),
         ("saving: until durable", sides["ours"], "durable", slice(None)),
         ("saving at a stop", sides["ours"], "last", slice(None)),
     ):
         spent = _least(results, key, which)
-        limit = "   (limit 0.150)" if title == _HELD_UP else ""
+        limit = "   (limit 0.150)" if title == _BLOCKED else ""
         print(f"{title:<28} {spent:6.3f} s   {spent / floor:5.3f} x torch.save + fsync{limit}")
     for title, name in (("memory of torch.save", "plain"), ("memory of saving", "ours")):
-        taken = max(result["memory"] for result in sides[name])
+        peak = max(result["memory"] for result in sides[name])
         limit = "   (limit 1.000)" if name == "ours" else ""
-        print(f"{title:<28} {taken / 1e9:6.3f} GB  {taken / state:5.3f} x the state{limit}")
-    slower = statistics.median(r["beside"] / r["alone"] for r in sides["ours"])
+        print(f"{title:<28} {peak / 1e9:6.3f} GB  {peak / state:5.3f} x the state{limit}")
+    slower = statistics.median(r["during"] / r["alone"] for r in sides["ours"])
     mean = statistics.median(r["mean"] for r in sides["ours"])
     longest = max(r["longest"] for r in sides["ours"])
     print(
-        f"{'small steps beside a write':<28} {slower:5.2f} x alone (mean {mean:.2f} x, longest"
+        f"{'small steps during a write':<28} {slower:5.2f} x alone (mean {mean:.2f} x, longest"
         f" {longest:.3f} s)"
     )
 
 
 def _in_process(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.saving", name, folder],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.saving", name, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

@@ -1,9 +1,9 @@
-"""`mtf sync` of a 100-run grid on SLURM, against the floor that any tool with a record has.
+"""Time of `mtf sync` for a grid of 100 runs on SLURM, against the floor for any such tool.
 
-The clone has synced before: its ledger has begun, its templates are compiled.
+The clone has synced before: it has a ledger and compiled templates.
 
-The floor: one `sbatch --array` of 100 held tasks, one `git fast-import` of 100 records, one
-`git update-ref` transaction of two refs. Both sides hold their jobs, so that nothing runs.
+The floor is one `sbatch --array` of 100 tasks, one `git fast-import` of 100 records, and one
+`git update-ref` transaction of two refs. Both sides submit held jobs, so that nothing runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.timing import in_turn, init_repository, process_s
+from benchmarks.timing import alternately, init_repository, process_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +65,7 @@ def _floor(folder: Path, number: int) -> float:
 
 
 def _sync(folder: Path, number: int) -> float:
-    """Return the time of a sync in a repository of its own, nothing of the rounds before active."""
+    """Return the time of a sync in a new repository, with no active run from earlier rounds."""
     folder = folder / str(number)
     (folder / "experiments").mkdir(parents=True)
     init_repository(folder)
@@ -100,16 +100,16 @@ def _mtf(folder: Path, *args: str) -> None:
 
 
 def main() -> None:
-    """Measure and print; needs the cluster that SLURM_CONF names."""
+    """Measure and print the figure; needs the cluster of SLURM_CONF."""
     if shutil.which("sbatch") is None:
-        print("mtf sync, 100 runs           not measured: no sbatch here")
+        print("mtf sync, 100 runs           not measured: sbatch is not on PATH")
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         init_repository(folder)
         numbers = iter(range(1, 100))
         try:
-            sync, floor, start = in_turn(
+            sync, floor, start = alternately(
                 7,
                 lambda: _sync(folder, next(numbers)),
                 lambda: _floor(folder, next(numbers)),
@@ -119,18 +119,18 @@ def main() -> None:
             subprocess.run(["scancel", "--me"], check=False)
     print(
         f"mtf sync, {RUNS} runs           {sync:6.3f} s = {sync / floor:4.2f} x the floor"
-        f" ({floor:.3f} s), beside process start ({start:.3f} s)"
+        f" ({floor:.3f} s), without process start ({start:.3f} s)"
     )
 
 
-# all that a sync imports, and the compilation of the sections, which pydantic puts off until then
+# imports everything that a sync does, and compiles the sections, which pydantic does late
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
 import mtf.cli.main, mtf.cli.sync, mtf.commands.sync
 import mtf.executor.slurm.slurm_executor, mtf.report.plans
-from mtf.spec.schema import keys, schema, settings
+from mtf.spec.schema import dotted_keys, settings, specs
 settings.Settings()
-for model in (schema.ExperimentSpec, schema.GridSpec, *keys.SECTIONS.values()):
+for model in (specs.ExperimentSpec, specs.GridSpec, *dotted_keys.SECTIONS.values()):
     model.model_rebuild()
 """
 _SYNC = """

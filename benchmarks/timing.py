@@ -1,4 +1,4 @@
-"""Times whole processes and functions in turn, so that a machine's drift hits both alike."""
+"""Measures processes and functions alternately, so that a machine's drift affects all alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def process_s(args: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> float:
-    """Return the wall time of a process, in seconds.
+    """Run a process and return its wall time in seconds.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the process failed.
     """
     start = time.perf_counter()
     done = subprocess.run(
@@ -33,22 +33,22 @@ def process_s(args: Sequence[str], cwd: Path, env: Mapping[str, str] | None = No
     return spent
 
 
-def in_turn(rounds: int, *works: Callable[[], float]) -> list[float]:
-    """Run each work once a round, round by round; return each one's least, in seconds.
+def alternately(rounds: int, *measures: Callable[[], float]) -> list[float]:
+    """Take each measure once a round and return the minimum of each, in seconds.
 
-    What disturbs a measure only ever adds to it, and it does not add to all alike.
+    The minimum, because disturbances only ever add time. The first round is a warm-up.
     """
-    spent: list[list[float]] = [[] for _ in works]
+    seconds: list[list[float]] = [[] for _ in measures]
     for number in range(rounds + 1):
-        for place, work in enumerate(works):
-            seconds = work()
-            if number:  # the first round warms up
-                spent[place].append(seconds)
-    return [min(s) for s in spent]
+        for results, measure in zip(seconds, measures, strict=True):
+            result = measure()
+            if number:
+                results.append(result)
+    return [min(results) for results in seconds]
 
 
 def init_repository(folder: Path) -> None:
-    """Make ``folder`` a git repository with an author."""
+    """Make a folder a git repository with an author."""
     settings = (("init", "-q", "-b", "main"), ("config", "user.name", "b"))
     for args in (*settings, ("config", "user.email", "b@localhost")):
         subprocess.run(["git", "-C", str(folder), *args], check=True)

@@ -1,7 +1,7 @@
-"""The trainer against raw PyTorch and its peers: time of a step, of a start, of a resume.
+"""The trainer against raw PyTorch and other trainers: time of a step, of a start, of a resume.
 
-All figures are minima of rounds in turn: what disturbs a measure only ever adds to it. Peers that
-are not installed are left out and said.
+All figures are minima of alternating rounds, since disturbances only ever add time. Trainers that
+are not installed are left out, with a note.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.loops import LOOPS, RANKS
-from benchmarks.timing import in_turn
+from benchmarks.timing import alternately
 
 ROOT = Path(__file__).parents[1]
 STEPS, ROUNDS = 1000, 5
@@ -37,7 +37,7 @@ def _read(output: str) -> Blocks:
 
 
 def _print(blocks: Blocks, floor: str) -> None:
-    """Print of each loop its least block, and its least round, checkpoints and all."""
+    """Print the fastest block and the fastest whole round of each loop."""
     least = {name: min(us for r in rounds for us in r) for name, rounds in blocks.items()}
     whole = {name: min(sum(r) / len(r) for r in rounds) for name, rounds in blocks.items()}
     for name, us in least.items():
@@ -50,20 +50,20 @@ def _print(blocks: Blocks, floor: str) -> None:
 
 def steps() -> None:
     """Print the time of a step of each loop, and its ratio to the raw one."""
-    print(
-        f"CPU time of a step, MLP 64-64-10, batch 32, one thread: least of {ROUNDS} rounds in turn"
-    )
+    print(f"CPU time of a step, MLP 64-64-10, batch 32, one thread: least of {ROUNDS} rounds")
     names = [name for name in LOOPS if name != "accelerate" or importlib.util.find_spec(name)]
     if "accelerate" not in names:
-        print("  accelerate is not installed here: pip install accelerate")
+        print("  accelerate is not installed: pip install accelerate")
     command = _command(ROUNDS, STEPS, *names)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     _print(_read(done.stdout), "raw")
 
 
 def ranks() -> None:
-    """Print the time of a step of two ranks that exchange gradients, without and with mtf."""
-    print(f"the same on two ranks (gloo, one host): the least of {ROUNDS_OF_RANKS} rounds in turn")
+    """Print the time of a step of two ranks that exchange gradients, with and without mtf."""
+    print(
+        f"the same on two ranks (gloo, one host): the least of {ROUNDS_OF_RANKS} alternating rounds"
+    )
     rounds = [
         {k: v for name in RANKS for k, v in _of_ranks(name).items()} for _ in range(ROUNDS_OF_RANKS)
     ]
@@ -76,18 +76,22 @@ def _of_ranks(name: str) -> Blocks:
     port = free_port()
     both = [
         subprocess.Popen(
-            _command(1, STEPS_OF_RANKS, name), cwd=ROOT, stdout=subprocess.PIPE,
-            env={**os.environ, **environment(rank, 2, port)}, stderr=subprocess.DEVNULL, text=True,
+            _command(1, STEPS_OF_RANKS, name),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment(rank, 2, port)},
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     said = [rank.communicate()[0] for rank in both]
     return _read(said[0])
 
 
 _STARTS = 4
-_FLOOR = "import os, torch; import mtf.trainer.compute.fabric; os._exit(0)"  # ends as ours does
-# a model that ends the process at its first step, as the pinned code of a run
+_FLOOR = "import os, torch; import mtf.trainer.compute.fabric; os._exit(0)"  # ends like _MODEL
+# the pinned code of a run: a model that ends the process at its first step
 _MODEL = """\
 import os
 import torch
@@ -106,9 +110,11 @@ def start() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(
-            Path(folder), {"ends.py": _MODEL}, model={"type": "ends:Ends"},
+            Path(folder),
+            {"ends.py": _MODEL},
+            model={"type": "ends:Ends"},
             data={"dataset_name": "synthetic"},
-        )  # fmt: skip
+        )
         code = read_config(run)["mtf"]["code_dir"]
         env = {**environment(run, "1", "t", {}), "PYTHONPATH": f"{code}:{ROOT}"}
 
@@ -122,11 +128,12 @@ def start() -> None:
             spent.append(sum(after[2:4]) - sum(before[2:4]))
             return time.perf_counter() - begun
 
-        wall = in_turn(
-            _STARTS, lambda: process_s(cpu[0], "-c", _FLOOR),
+        wall = alternately(
+            _STARTS,
+            lambda: process_s(cpu[0], "-c", _FLOOR),
             lambda: process_s(cpu[1], "-m", "mtf.trainer", str(run)),
-        )  # fmt: skip
-    print(f"to the first step, whole process; the least of {_STARTS} rounds in turn")
+        )
+    print(f"to the first step, whole process; the least of {_STARTS} alternating rounds")
     cpu_s = [min(spent) for spent in cpu]
     for title, i in (("import torch and Fabric alone", 0), ("python -m mtf.trainer", 1)):
         times = f"{wall[i]:6.2f} s {wall[i] / wall[0]:5.2f} x   CPU time {cpu_s[i]:5.2f} s"
@@ -134,7 +141,7 @@ def start() -> None:
 
 
 def seek() -> None:
-    """Print how long the first batch takes to come, early and late in a long epoch."""
+    """Print the time of the first batch after a resume, early and late in a long epoch."""
     import torch
     from torch.utils.data import Dataset
 
@@ -158,8 +165,8 @@ def seek() -> None:
         next(batches.batches(0, at))
         return time.perf_counter() - begun
 
-    early, late = in_turn(7, lambda: first_batch_s(10), lambda: first_batch_s(100_000))
-    print("the first batch of a resume, 3.5 million shuffled samples; the least of 7 in turn")
+    early, late = alternately(7, lambda: first_batch_s(10), lambda: first_batch_s(100_000))
+    print("the first batch of a resume, 3.5 million shuffled samples; the least of 7 rounds")
     print(f"  at step 10        {early * 1e3:6.1f} ms")
     print(f"  at step 100,000   {late * 1e3:6.1f} ms   {late / early:.2f} x")
 

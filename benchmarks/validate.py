@@ -1,9 +1,8 @@
-"""Validation of 1,000 specs against the bare parse, and a grid of 10,000 runs planned.
+"""Time to validate 1,000 specs against that to parse them, and to plan a grid of 10,000 runs.
 
-The floor of the first is what cannot be left out: libyaml's parse to nodes with positions (no
-parser for Python is faster; it reads YAML 1.1: its words are resolved by us), or its events alone,
-from which nothing is made; and pydantic's own time for the same values. The second is a whole
-process: wall time and memory.
+The floor of the first is libyaml's parse to nodes with positions (no parser for Python is faster;
+it reads YAML 1.1, so mtf resolves scalars itself), or its events alone; and pydantic's own time for
+the same values. The second is a whole process: wall time and memory.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from yaml import CSafeLoader, compose
 
-from benchmarks.timing import in_turn, init_repository
+from benchmarks.timing import alternately, init_repository
 from mtf.spec.lint.plausibility import warnings
 from mtf.spec.load import load_specs
 from mtf.spec.schema.settings import Settings
@@ -142,7 +141,7 @@ def _specs() -> None:
     gc.set_threshold(100_000)  # as the program has it
     files = {f"experiments/e{i}.yaml": SPEC.format(i=i).encode() for i in range(SPECS)}
     values = [read(raw, path).value for path, raw in files.items()]
-    ours, events, parsed, checked = in_turn(
+    ours, events, parsed, checked = alternately(
         7,
         lambda: _cpu_s(lambda: _validate(files)),
         lambda: _cpu_s(lambda: _parse(files)),
@@ -167,9 +166,11 @@ def _plan(folder: Path) -> None:
     subprocess.run(["git", "-C", str(folder), "commit", "-qm", "first"], check=True)
     start = time.perf_counter()
     started = subprocess.Popen(
-        [sys.executable, "-m", "mtf.cli", "plan"], cwd=folder, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "mtf.cli", "plan"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
+    )
     assert started.stdout is not None
     said = started.stdout.read().decode()
     _, status, used = os.wait4(started.pid, 0)
@@ -184,7 +185,7 @@ def _plan(folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figure."""
     with tempfile.TemporaryDirectory() as name:
-        _plan(Path(name))  # first: a child's greatest memory counts what its parent had at its fork
+        _plan(Path(name))  # first: the peak memory of a child includes its parent's at the fork
     _specs()
