@@ -1,8 +1,8 @@
 """Mutation testing: change the code a little, and see whether the nearest tests notice.
 
 `make mutants` takes a sample of small faults, one at a time, and runs the tests nearest to each. A
-fault that no test notices has survived: a property is untested, or the fault changes nothing. Each
-survivor that is known stands with its reason in ``survivors.toml``.
+fault that neither they nor mypy notice has survived: a property is untested, or the fault changes
+nothing. Each survivor that is known stands with its reason in ``survivors.toml``.
 
 The operators are mutmut's, and some of our own (``operators``). The driver is our own, because
 mutmut 3 runs all mutants of a module from one rewritten copy (which breaks pinned code, frozen

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.mutants.operators import Mutant
 
 ROOT = Path(__file__).parents[2]
+REFUSED_BY_MYPY = 71
 # What most tests import, loaded once: a forked pytest then starts in a tenth of a second.
 PRELOADED = ("hypothesis", "pydantic", "click", "git", "ruamel.yaml", "jinja2", "rich", "numpy", "torch", "lightning.fabric", "torch.utils.data", "sklearn.datasets")  # fmt: skip
 
@@ -32,9 +33,8 @@ class Outcome:
     """How the tests of a mutant ended."""
 
     mutant: Mutant | None
-    caught: bool
+    caught: str  # by the tests, the time limit or the types; or empty
     seconds: float
-    timed_out: bool
     output: str
 
 
@@ -62,6 +62,8 @@ class Slot:
             if name and (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
+        if (ROOT / ".mypy_cache").is_dir():
+            shutil.copytree(ROOT / ".mypy_cache", folder / ".mypy_cache")
         self.python = self._interpreter()
         self.pid = 0
 
@@ -126,8 +128,14 @@ class Slot:
             ]
             code = int(pytest.main(arguments, plugins=[_Quick()]))
             sys.stdout.flush()
+            if not code and self.mutant and not self._is_well_typed(self.mutant.path):
+                code = REFUSED_BY_MYPY
         finally:
             os._exit(code)
+
+    def _is_well_typed(self, name: str) -> bool:
+        """Return True if mypy accepts the mutant: what it refuses cannot be committed."""
+        return subprocess.run([sys.executable, "-m", "mypy", name], check=False).returncode == 0
 
     def poll(self) -> Outcome | None:
         """Return how the tests ended once they have, or None; end what takes too long."""
@@ -140,11 +148,11 @@ class Slot:
         self.pid = 0
         if self.mutant:
             self._put(self.mutant.path, self.original)
-        caught = timed_out or os.waitstatus_to_exitcode(status) != 0
+        code = os.waitstatus_to_exitcode(status)
+        caught = "types" if code == REFUSED_BY_MYPY else "tests" if code else ""
         spent = time.monotonic() - self.began
-        return Outcome(
-            self.mutant, caught, spent, timed_out, self.output.read_text(errors="replace")
-        )
+        output = self.output.read_text(errors="replace")
+        return Outcome(self.mutant, "time" if timed_out else caught, spent, output)
 
 
 def preload() -> None:
