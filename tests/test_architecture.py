@@ -32,7 +32,7 @@ CODE = ("mtf", "tests", "benchmarks")
 MODULES_IN_A_FOLDER = {"mtf": 15, "tests": 22, "benchmarks": 15}
 # Statements, not lines: a wide line that the formatter skips does not make a function smaller.
 STATEMENTS_IN_A_FUNCTION = {"mtf": 32, "tests": 44, "benchmarks": 31}
-STATEMENTS_IN_A_MODULE = {"mtf": 296, "tests": 327, "benchmarks": 138}
+STATEMENTS_IN_A_MODULE = {"mtf": 289, "tests": 295, "benchmarks": 138}
 
 TWINS = {
     "plan": "commands/plan.py reads the world and prints what core/planner/plan.py decides",
@@ -62,7 +62,7 @@ NAMES = {
     "mtf.cluster": "a key of git config",
     "mtf.run_grid_search": "README calls its ModelTrainingFramework mtf",
 }
-PATHS = ("mtf/_data",)  # a folder of the built wheel
+PATHS = ("mtf/_data", "docs/_build")  # folders of the built wheel and of `make docs`
 
 # Each contract of import-linter: the package to add an import to, and the import it must refuse.
 REFUSED = {
@@ -224,13 +224,13 @@ def marked(part: str, mark: str) -> Iterator[str]:
 
 # What may be found at most. Lower a number when fewer are left; never raise one.
 CAPS: dict[str, tuple[int, Callable[[], Iterator[str]]]] = {
-    "imports inside functions": (99, imports_in_functions),
-    "broad excepts": (19, broad_excepts),
-    "docstrings that begin with a question word": (290, riddles),
-    "fmt: skip in mtf": (90, lambda: marked("mtf", "fmt: skip")),
-    "fmt: skip in tests": (214, lambda: marked("tests", "fmt: skip")),
-    "type: ignore in mtf": (29, lambda: marked("mtf", "type: ignore")),
-    "type: ignore in tests": (37, lambda: marked("tests", "type: ignore")),
+    "imports inside functions": (97, imports_in_functions),
+    "broad excepts": (18, broad_excepts),
+    "docstrings that begin with a question word": (117, riddles),
+    "fmt: skip in mtf": (39, lambda: marked("mtf", "fmt: skip")),
+    "fmt: skip in tests": (168, lambda: marked("tests", "fmt: skip")),
+    "type: ignore in mtf": (23, lambda: marked("mtf", "type: ignore")),
+    "type: ignore in tests": (35, lambda: marked("tests", "type: ignore")),
 }
 
 
@@ -282,7 +282,7 @@ def test_every_module_and_function_that_a_text_names_exists() -> None:
 
 def test_every_file_that_a_text_names_exists() -> None:
     named = re.compile(
-        r"(?<![\w./<>$~{}-])(?:mtf|tests|docs|benchmarks|templates|hooks|\.ci)/[\w./-]*\w"
+        r"(?<![\w./<>$~{}-])(?:mtf|tests|docs|benchmarks|templates|hooks|\.ci)/[\w./-]*\w(?![\w<*{])"
     )
     missing = [
         f"{place}: {found[0]}"

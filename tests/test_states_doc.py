@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtf.core.vocabulary.causes import ENDS, EXIT_CODES, SIGNALS, STANDINGS, STOPS, Cause
+from mtf.core.vocabulary.states import JobState
 from mtf.executor.slurm.job_text import STATES
 from mtf.spec.schema.settings import Settings
 
@@ -26,7 +27,7 @@ def states() -> str:
         standing = STANDINGS[state]
         run = standing.run or (ENDS[standing.cause].state if standing.cause else "as it was")
         rows.append([f"`{word}`", f"`{run}`", standing.cause or "", standing.action])
-    rows.append(["another word", "as it was", "", STANDINGS["unknown"].action])  # type: ignore[index]
+    rows.append(["another word", "as it was", "", STANDINGS[JobState.UNKNOWN].action])
     return table("SLURM says|the run is|cause|mtf", rows)
 
 
