@@ -1,4 +1,4 @@
-"""Controllers as processes of their own, and the lease that one holds."""
+"""Controllers in processes of their own, and the lease that a controller holds."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Controller:
     def __init__(self, folder: Path, *args: str) -> None:
         self.log = folder.parent / f"watch-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
-            # a shell makes what it runs in the background deaf to INT, nohup to HUP
-            hears = ("env", "--default-signal=INT,HUP")
-            command = [*hears, sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
+            # a shell starts background processes with INT ignored, nohup with HUP
+            with_signals = ("env", "--default-signal=INT,HUP")
+            command = [*with_signals, sys.executable, "-m", "mtf.cli", "sync", "--watch", *args]
             self.process = subprocess.Popen(
                 command, cwd=folder, stderr=log, stdin=subprocess.DEVNULL
             )

@@ -1,6 +1,6 @@
-"""Imports what mtf's commands import, and nothing of the trainer, for the processes forked from it.
+"""Imports everything that mtf's commands use, without the trainer, before processes are forked.
 
-And compiles the models, which pydantic otherwise does in each of them when it first needs one.
+It also builds the pydantic models, which each process would otherwise do at their first use.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from mtf.spec.schema.strict import Strict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as `mtf` does at its start
-_LATE = ("jinja2", "rich.console", "rich.table", "ruamel.yaml", "yaml._yaml")  # inside functions
-_NOT = ("mtf.trainer", "mtf.cli.__main__")
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as `mtf` does when it starts
+_LAZY = (
+    "jinja2",
+    "rich.console",
+    "rich.table",
+    "ruamel.yaml",
+    "yaml._yaml",
+)  # imported inside functions
+_EXCLUDED = ("mtf.trainer", "mtf.cli.__main__")
 
 for module in pkgutil.walk_packages(mtf.__path__, "mtf."):
-    if not module.name.startswith(_NOT):
+    if not module.name.startswith(_EXCLUDED):
         importlib.import_module(module.name)
-for name in _LATE:
+for name in _LAZY:
     importlib.import_module(name)
 
 

@@ -1,4 +1,4 @@
-"""An experiments repository with code of its own, for tests that run jobs."""
+"""An experiments repository with models of its own, for tests that run jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 class Slow(nn.Module):
-    "Random dropout, and time enough to be interrupted; `gate` names a file that it waits for."
+    "Has random dropout, and takes `pause` seconds a step, so that it can be interrupted."
     def __init__(self, num_classes, input_shape, pause=0.0, hidden_size=8):
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden_size), nn.Dropout(0.5), nn.Linear(hidden_size, num_classes))
@@ -70,7 +70,7 @@ def spec(name: str, *, model: str = "Slow", pause: float = 0.0, epochs: int = 2)
 
 
 def make_lab(folder: Path, specs: dict[str, str], *, settings: str = SETTINGS) -> Repo:
-    """Return a repository with a remote and these specs, committed and pushed."""
+    """Return a repository with these specs committed, and pushed to a remote."""
     files = {"mtf.yaml": settings, ".gitignore": "/runs/\n", "models.py": MODELS}
     lab = make_repo(folder / "lab", {**files, **{f"experiments/{n}": t for n, t in specs.items()}})
     make_remote(folder / "lab.git", lab)
@@ -83,14 +83,14 @@ def push(lab: Repo, files: dict[str, str]) -> None:
 
 
 def runs(lab: Repo, *globs: str) -> dict[str, dict[str, Any]]:
-    """Return what `mtf status --json` says, by experiment."""
+    """Return the objects of `mtf status --json`, by experiment."""
     return {r["experiment"]: r for r in mtf_json(lab.path, "status", "--json", *globs)}
 
 
 def sync_until(
     lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], seconds: float = 120
 ) -> dict[str, dict[str, Any]]:
-    """Sync again and again until ``done`` holds of the runs."""
+    """Sync again and again until ``done`` is true of the runs, and return them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         mtf(lab.path, "sync", code=None)
@@ -98,11 +98,11 @@ def sync_until(
         if found and done(found):
             return found
         time.sleep(0.3)
-    raise AssertionError(f"not within {seconds} s: {runs(lab)}")
+    raise AssertionError(f"not done within {seconds} s: {runs(lab)}")
 
 
 def wait_until(holds: Callable[[], bool], why: Callable[[], object], seconds: float = 120) -> None:
-    """Wait for a condition; ``why`` is told where it does not come."""
+    """Wait for a condition; fail with the value of ``why`` if it stays false."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, why()
@@ -114,12 +114,12 @@ def states(found: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def stop_jobs(folder: Path) -> None:
-    """Kill every process that was started with a path below ``folder``: workers and jobs."""
+    """Kill the workers and jobs of a folder: every process with a path below it as argument."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             try:
                 words = (process / "cmdline").read_text(errors="replace")
                 if f"{folder}/" in words:
                     os.kill(int(process.name), signal.SIGKILL)
-            except OSError:  # it has ended by itself
+            except OSError:  # it has ended in the meantime
                 continue

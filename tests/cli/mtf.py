@@ -1,4 +1,4 @@
-"""The real command line, each time in a process of its own: the imports take longer than most."""
+"""Runs the real command line in a process that is forked after the imports, which take longest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def mtf(
     folder: Path, *args: str, code: int | None = 0, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run `mtf` in a folder; ``code`` is the exit code expected, None for any."""
+    """Run `mtf` in a folder and check its exit code; ``code=None`` allows any."""
     with tempfile.TemporaryDirectory() as place:
         output = (Path(place, "stdout"), Path(place, "stderr"))
         process = FORKS.Process(target=_become, args=(folder, args, dict(os.environ), output))
@@ -40,7 +40,7 @@ def mtf(
 def _become(
     folder: Path, args: tuple[str, ...], env: Mapping[str, str], output: tuple[Path, Path]
 ) -> None:
-    """Turn this process into `python -m mtf.cli` as a shell in the folder starts it."""
+    """Make this process what `python -m mtf.cli` is when a shell starts it in the folder."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(output, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -54,5 +54,5 @@ def _become(
 
 
 def mtf_json(folder: Path, *args: str, code: int | None = 0) -> Any:
-    """Run `mtf` and return what it printed, read as JSON."""
+    """Run `mtf` and return the JSON that it printed."""
     return json.loads(mtf(folder, *args, code=code).stdout)

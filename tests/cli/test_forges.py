@@ -1,4 +1,4 @@
-"""The CI files: their shell steps, run for real in a clone against a stand-in for the forge's API."""
+"""The CI files: their shell steps, run in a clone against a stand-in for the forge's API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers as GitHub's and GitLab's interfaces for comments do, as far as they are documented."""
+    """Answers requests about comments as GitHub and GitLab document it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -93,7 +93,7 @@ def forge() -> Iterator[StandIn]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Repo:
-    """Return a clone on a branch that adds a grid of four runs to what main asks for."""
+    """Return a clone on a branch that adds a grid of four runs to main."""
     repo = make_repo(tmp_path / "r", {"mtf.yaml": "", "experiments/alone.yaml": SINGLE})
     make_remote(tmp_path / "origin.git", repo)
     repo.git("checkout", "-qb", "search")
@@ -102,7 +102,7 @@ def clone(tmp_path: Path) -> Repo:
 
 
 def step(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a step as a runner does: bash, that ends at the first failure."""
+    """Run a step as a runner does, in a bash that stops at the first failure."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script],
@@ -119,13 +119,13 @@ def yaml(path: str) -> Any:
     return YAML(typ="safe", pure=True).load(ROOT / path)
 
 
-def test_github_keeps_one_comment_and_a_summary(
+def test_github_gets_one_comment_that_is_updated_and_a_summary(
     clone: Repo, forge: StandIn, tmp_path: Path
 ) -> None:
     steps = yaml(".github/workflows/mtf.yml")["jobs"]["review"]["steps"]
     script = next(s["run"] for s in steps if s.get("name") == "Plan")
     summary = tmp_path / "summary"
-    told = {
+    variables = {
         "BASE": "main",
         "NUMBER": "7",
         "GITHUB_TOKEN": "secret",
@@ -135,24 +135,24 @@ def test_github_keeps_one_comment_and_a_summary(
     }
     forge.comments += [{"id": n, "body": "Nice!", "user": {"type": "User"}} for n in range(120)]
     forge.comments[3]["body"] = f"{MARKER} by somebody else"
-    assert step(clone.path, script, **told).returncode == 0
+    assert step(clone.path, script, **variables).returncode == 0
     assert len(forge.comments) == 121
     assert "4 new runs" in forge.comments[120]["body"]
     assert "4 new runs" in summary.read_text()
     clone.commit({"experiments/search.yaml": GRID.replace("[1, 2]", "[1, 2, 3]")})
-    assert step(clone.path, script, **told).returncode == 0
+    assert step(clone.path, script, **variables).returncode == 0
     assert len(forge.comments) == 121
     assert "6 new runs" in forge.comments[120]["body"]
     forge.comments.clear()
     forge.read_only = True  # as the token of a pull request from a fork is
-    done = step(clone.path, script, **told)
+    done = step(clone.path, script, **variables)
     assert (done.returncode, forge.comments) == (0, [])
     assert "no comment" in done.stderr
 
 
-def test_gitlab_keeps_one_note(clone: Repo, forge: StandIn) -> None:
+def test_gitlab_gets_one_note_that_is_updated(clone: Repo, forge: StandIn) -> None:
     (script,) = yaml("templates/ci/mtf.gitlab-ci.yml")["mtf"]["script"]
-    told = {
+    variables = {
         "CI_MERGE_REQUEST_IID": "7",
         "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main",
         "MTF_COMMENT_TOKEN": "secret",
@@ -160,16 +160,16 @@ def test_gitlab_keeps_one_note(clone: Repo, forge: StandIn) -> None:
         "CI_PROJECT_ID": "3",
     }
     for _ in range(2):
-        done = step(clone.path, script, **told)
+        done = step(clone.path, script, **variables)
         assert done.returncode == 0, done.stderr
     (note,) = forge.comments
     assert note["body"].startswith(MARKER)
     clone.commit({"experiments/alone.yaml": SINGLE.replace("max_epochs", "max_epoch")})
-    assert step(clone.path, script, **told).returncode == 1
+    assert step(clone.path, script, **variables).returncode == 1
     assert len(forge.comments) == 1
 
 
-def test_github_annotates_mistakes(clone: Repo) -> None:
+def test_mistakes_become_annotations_on_github(clone: Repo) -> None:
     steps = yaml(".github/workflows/mtf.yml")["jobs"]["review"]["steps"]
     script = next(s["run"] for s in steps if s.get("name") == "Validate")
     clone.write({"experiments/alone.yaml": SINGLE.replace("max_epochs", "max_epoch")})

@@ -1,1 +1,1 @@
-"""What a command shows on the terminal, and the signals that end it."""
+"""Printing to the terminal, the live display of runs, and signals that stop a command."""

@@ -1,4 +1,4 @@
-"""The live display of `mtf sync --wait` and `mtf status --watch`."""
+"""The live display of runs, for `mtf sync --wait` and `mtf status --watch`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.records import RunRecord
 
-_MOST = 40  # rows; a taller display would scroll the terminal
+_ROWS = 40  # a taller display would scroll the terminal
 
 
 @contextmanager
 def show_progress() -> Iterator[Callable[[list[RunRecord]], None]]:
-    """Show runs as they change: a table that is redrawn, or in a pipe a line for each change."""
+    """Return a function that shows runs whenever it is called with them.
+
+    A terminal gets a table that is redrawn, a pipe one line for each change of state.
+    """
     if sys.stderr.isatty():
         with _redrawn() as update:
             yield update
@@ -38,15 +41,15 @@ def _redrawn() -> Iterator[Callable[[list[RunRecord]], None]]:
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 
         def update(records: list[RunRecord]) -> None:
-            active = sorted(records, key=lambda r: r.is_over)[:_MOST]
-            table = render_rich(status_table(active, datetime.now(UTC)))
+            shown = sorted(records, key=lambda r: r.is_over)[:_ROWS]
+            table = render_rich(status_table(shown, datetime.now(UTC)))
             live.update(Group(table, summary(records)), refresh=True)
 
         yield update
 
 
 class _LineByLine:
-    """Says what has changed since the last look."""
+    """Prints the runs whose state has changed since the last update."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}

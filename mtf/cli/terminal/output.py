@@ -1,4 +1,4 @@
-"""Printing: data on standard output, progress on standard error, colours on terminals only."""
+"""Printing: data to standard output, progress to standard error, colours to terminals only."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def inform(line: str) -> None:
 
 
 def open_here(folder: str) -> Project:
-    """Open the project that holds the folder given by ``-C``."""
+    """Return the project of the folder that ``-C`` names."""
     from mtf.project.project import open_project
 
     return open_project(Path(folder))
 
 
 def print_table(table: Columns) -> None:
-    """Print a table: rich's on a terminal, aligned text into a pipe."""
+    """Print a table: drawn by rich on a terminal, as aligned text to a pipe."""
     from mtf.report.tables import render_plain, render_rich
 
     if not sys.stdout.isatty():
@@ -42,12 +42,13 @@ _COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "cyan"
 
 
 def print_plan(text: str) -> None:
-    """Print a plan, its lines coloured by their symbols on a terminal."""
+    """Print a plan; on a terminal its lines get the colours of their symbols."""
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         click.echo(text)
         return
     for line in text.split("\n"):
         symbol = line.strip()[:2]
         colour = _COLOURS.get(symbol[0]) if symbol[1:] == " " else None
-        error = "red" if line.startswith("error: ") else None
-        click.echo(click.style(line, fg=colour or error))
+        if line.startswith("error: "):
+            colour = "red"
+        click.echo(click.style(line, fg=colour))

@@ -1,4 +1,4 @@
-"""TERM, INT and HUP as a wish to end, which a long-lived command sees while it waits."""
+"""TERM, INT and HUP as a request to stop, which a long-lived command sees while it waits."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[float], bool]]:
-    """Return a function that waits some seconds and returns True, at once, when asked to end.
+    """Return a function that waits some seconds, and returns True at once after a stop request.
 
-    The first signal asks; what is being done is finished. A second one ends the process as it
-    would any other.
+    The first signal is the request: work in progress is finished. A second one has its default
+    effect and ends the process.
     """
     waker, wake = os.pipe()
     for end in (waker, wake):
         os.set_blocking(end, False)
-    asked = False
+    requested = False
 
-    def ask(number: int, _: object) -> None:
-        nonlocal asked
-        asked = True
+    def request(number: int, _: object) -> None:
+        nonlocal requested
+        requested = True
         signal.signal(number, signal.SIG_DFL)
 
     def pause(seconds: float) -> bool:
-        if not asked:
-            select.select([waker], [], [], seconds)  # a signal's number arrives there
-        return asked
+        if not requested:
+            select.select([waker], [], [], seconds)  # a signal writes its number to the pipe
+        return requested
 
-    heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, ask) for number in heard}
-    woken = signal.set_wakeup_fd(wake)
+    # nohup ignores HUP, and so do we then
+    caught = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request) for number in caught}
+    previous_wake = signal.set_wakeup_fd(wake)
     try:
         yield pause
     finally:
-        signal.set_wakeup_fd(woken)
+        signal.set_wakeup_fd(previous_wake)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(waker)
