@@ -28,11 +28,11 @@ def show_status(folder: str, as_json: bool) -> None:
 
     Exit code: 0 this clone's cluster has a live controller, 1 it has none.
     """
-    from mtf.commands.controller.service import standings
+    from mtf.commands.controller.service import controller_states
 
     project = open_here(folder)
     cluster = project.settings.cluster.name
-    found = standings(project)
+    found = controller_states(project)
     if as_json:
         rows = [{"cluster": s.cluster, "alive": s.is_alive, **asdict(s.holder)} for s in found]
         click.echo(json.dumps(rows, indent=2))

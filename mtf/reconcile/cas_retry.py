@@ -1,4 +1,4 @@
-"""Tries again when another writer of the ledger was faster."""
+"""Repeats a compare-and-swap that another writer of the ledger won."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _T = TypeVar("_T")
-_TRIES = 30  # with growing random pauses: 8 writers of one remote waited 14 s at worst
+_TRIES = 30  # with growing random pauses: 8 writers of one remote waited at most 14 s
 
 
 def with_retries(read_and_write: Callable[[], _T]) -> _T:
-    """Return what the function returns; run it again, from its reading on, when it lost a race.
+    """Return the function's result; call it again each time that it loses a race.
 
     Raises:
         RefMovedError: others were faster every time.

@@ -1,4 +1,4 @@
-"""Materialises the pinned code: one read-only checkout a commit, with its proof beside it."""
+"""Checks out pinned commits: one read-only folder for each commit, with a manifest beside it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from mtf.git.wire import Entry
 
 _WRITE, _READ = 0o222, 0o444
-_MADE_AT = 1_000_000_000  # the time of every file: who changes one changes that, whoever made it
+_MADE_AT = 1_000_000_000  # the time of every file: changing a file changes its time
 
 
 def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
-    """Return the checkout of ``commit``, made now unless it is there as it was made.
+    """Return the checkout of ``commit``; make it unless it exists and is unchanged.
 
-    The blobs are written as they are stored, byte for byte, without filters or line-end
-    conversions: that is what makes the content provable. It appears whole or not at all.
+    The blobs are written byte for byte as they are stored, without filters or line-end conversions,
+    so that the content can be proved. The checkout appears whole or not at all.
 
     Raises:
         MtfError: the run root cannot be written.
@@ -39,7 +39,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
         try:
             _make(repo, commit, target, manifest)
         except OSError as e:
-            if not target.is_dir():  # else another sync was faster, and has swept ours away
+            if not target.is_dir():  # otherwise another sync was faster and removed our folder
                 raise MtfError(
                     f"{e.filename or root}: {e.strerror}. The run root must be writable here and"
                     " on the compute nodes: set `runs_root:` in mtf.yaml"
@@ -50,9 +50,9 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
 
 
 def alteration(folder: Path, manifest: Path) -> str | None:
-    """Return a file of a checkout that was changed since it was made; None when there is none.
+    """Return a file that was changed since the checkout was made, None if there is none.
 
-    By names, kinds and times alone, so that it costs little: the content is proved by the job.
+    Only names, kinds and times are compared, which is fast; the job proves the content.
     """
     try:
         files = json.loads(manifest.read_bytes())["files"]
@@ -66,7 +66,7 @@ def alteration(folder: Path, manifest: Path) -> str | None:
 
 
 def _times(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the files and links of a checkout, but compiled ones, with the time of their change."""
+    """Yield the files and links of a checkout with their times; compiled files are left out."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
         links = [name for name in folders if Path(here, name).is_symlink()]
@@ -93,7 +93,10 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
 
 
 def _put(new: Path, target: Path, *, over: bool) -> None:
-    """Put a checkout in place; only a changed one is made room for: jobs may run from it."""
+    """Put a checkout in place; an existing one is replaced only if it was changed.
+
+    Jobs may run from it.
+    """
     if not over:
         new.rename(target)
         return
@@ -101,7 +104,7 @@ def _put(new: Path, target: Path, *, over: bool) -> None:
     target.rename(old)
     try:
         new.rename(target)
-    except OSError:  # another sync has put its own in place just now, and swept ours away
+    except OSError:  # another sync has just put its own in place and removed ours
         old.rename(target)
         raise
 
@@ -112,13 +115,13 @@ def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], fold
     for path, entry in files.items():
         place = folder / path
         if entry.mode == GITLINK:
-            place.mkdir(exist_ok=True)  # as git does where the submodule is not checked out
+            place.mkdir(exist_ok=True)  # as git does for a submodule that is not checked out
         elif entry.mode == SYMLINK:
             place.symlink_to(os.fsdecode(contents[entry.oid]))
         else:
             place.write_bytes(contents[entry.oid])
             mode = place.stat().st_mode & ~_WRITE
-            # as git does: executable for whoever may read
+            # as git does: executable for everyone who may read
             place.chmod(mode | (mode & _READ) >> 2 if entry.mode == EXECUTABLE else mode)
         if entry.mode != GITLINK:
             os.utime(place, (_MADE_AT, _MADE_AT), follow_symlinks=False)
@@ -136,18 +139,18 @@ def _make_read_only(folder: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Remove a read-only folder, or a file; what others remove at the same time is fine."""
+    """Remove a read-only folder or a file; others may remove it at the same time."""
     if not place.is_dir() or place.is_symlink():
         place.unlink(missing_ok=True)
         return
     with suppress(FileNotFoundError):
         _make_writable(place)
-    shutil.rmtree(place, ignore_errors=True)  # who still writes into it removes it, too
+    shutil.rmtree(place, ignore_errors=True)  # a sync that still writes into it removes it, too
 
 
 def _make_writable(folder: Path) -> None:
     folder.chmod(folder.stat().st_mode | 0o200)
-    for here, folders, _ in os.walk(folder):  # what is gone by now is passed over
+    for here, folders, _ in os.walk(folder):  # folders that are gone by now are skipped
         for inside in (Path(here, name) for name in folders):
             if not inside.is_symlink():
                 with suppress(FileNotFoundError):

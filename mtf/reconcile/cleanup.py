@@ -1,4 +1,4 @@
-"""Removes what requests that came to nothing have left: a script, and what it was to run."""
+"""Removes the folders of job requests that gave no run a job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:
-    """Return the folders of requests that gave no run a job, of submissions that are over."""
+    """Return the folders of job requests without jobs, of submissions that are over."""
     groups: dict[SubmissionId, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.submission, []).append(record)
@@ -41,10 +41,10 @@ def _idle(submission: SubmissionId, records: list[RunRecord]) -> list[Path]:
 
 
 def sweep_requests(executors: Executors, records: Iterable[RunRecord]) -> None:
-    """Remove the folders of requests that came to nothing, of submissions that are over by now.
+    """Remove the folders of job requests without jobs, of submissions that are over by now.
 
-    No job of theirs may start any more: each run's claim is shut to it first. Where one is known
-    all the same, or the executor does not answer, they stay, which ``mtf doctor`` tells.
+    The requests are fenced first, so that none of their jobs can start any more. A folder stays if
+    the executor knows such a job or does not answer; ``mtf doctor`` reports it.
     """
     by_submission = {r.submission: r for r in records}
     for submission, folders in idle_requests(records).items():
@@ -53,7 +53,7 @@ def sweep_requests(executors: Executors, records: Iterable[RunRecord]) -> None:
         with suppress(MtfError, OSError):
             for folder in _without_jobs(executors, record, folders):
                 runs = _runs(folder)
-                if runs is not None and all(_is_shut(root, r, Token(folder.name)) for r in runs):
+                if runs is not None and all(_is_fenced(root, r, Token(folder.name)) for r in runs):
                     shutil.rmtree(folder)
 
 
@@ -67,14 +67,14 @@ def _without_jobs(executors: Executors, record: RunRecord, folders: list[Path]) 
 
 
 def _runs(folder: Path) -> list[RunId] | None:
-    """Return the runs that a request's jobs were to be of; None: what is there is torn."""
+    """Return the runs of a job request, None if its file was not written completely."""
     try:
         return [RunId(config["mtf"]["run"]) for config in rundir.read_configs(folder)]
-    except FileNotFoundError:  # whoever made it died at once: no job can begin without it
+    except FileNotFoundError:  # its submitter died at once: no job can start without the file
         return []
     except (ValueError, KeyError):
         return None
 
 
-def _is_shut(root: Path, run: RunId, token: Token) -> bool:
+def _is_fenced(root: Path, run: RunId, token: Token) -> bool:
     return rundir.claim(rundir.run_dir(root, run), token, rundir.FENCED) == rundir.FENCED

@@ -1,4 +1,4 @@
-"""Looks for what somebody but mtf has changed: records, job branches, run folders, checkouts."""
+"""Looks for drift: records, job branches, run folders and checkouts changed by somebody else."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def look_for_drift(
 
 
 def known_submissions(ledger: Ledger) -> frozenset[SubmissionId]:
-    """Return the submissions that the ledger knows of, be it by a damaged record."""
+    """Return all submissions in the ledger, also those of damaged records."""
     of_runs = {r.submission for r in ledger.runs.values()}
     of_findings = {s for t in ledger.findings or () if (s := submission_at(t.path))}
     of_damaged = {s for path in ledger.damaged if (s := submission_at(path))}
@@ -84,7 +84,7 @@ def known_submissions(ledger: Ledger) -> frozenset[SubmissionId]:
 
 
 def beyond_repair(ledger: Ledger) -> dict[str, str]:
-    """Return the records that are not as they should be and cannot be put back, with the reason."""
+    """Return the damaged or lost records that cannot be restored, each with the reason."""
     findings = ledger.findings or ()
     restored = {t.path for t in findings if t.last_good is not None}
     damaged = {path: f"is damaged ({why})" for path, why in ledger.damaged.items()}
@@ -110,7 +110,7 @@ def _unreadable(ledger: Ledger) -> Iterator[tuple[tuple[str, str | None], str]]:
 def _made_here(
     records: Iterable[RunRecord], branches: Branches | None, repository: Path, *, is_shared: bool
 ) -> frozenset[SubmissionId]:
-    """Return the submissions without a branch in this clone that this clone has made.
+    """Return the submissions of this clone whose branch is missing here.
 
     Another clone of the same remote never had the branch.
     """
@@ -132,9 +132,9 @@ def _was_submitted_from(repository: Path, record: RunRecord) -> bool:
 
 
 def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
-    """Return the runs whose folder, or that of their job, or every checkpoint, is gone.
+    """Return the runs whose folder, job folder or checkpoints are all gone.
 
-    One look at the folder of each submission, not one at each run's.
+    The folder of each submission is listed once, which is faster than looking for each run.
     """
     listed: dict[Path, frozenset[str]] = {}
     lost = set()
@@ -157,14 +157,14 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def _has_lost_checkpoints(record: RunRecord) -> bool:
-    """Return whether a run that is to go on has nothing left to go on from."""
+    """Return True if a run that goes on has lost all its checkpoints."""
     if record.is_over or record.retry_at is None or record.checkpoint is None:
         return False
     return not has_checkpoints(record)
 
 
 def has_checkpoints(record: RunRecord) -> bool:
-    """Return whether there is anything in a run's folder that it could go on from."""
+    """Return True if there is a checkpoint in a run's folder."""
     names = _names(Path(record.run_dir) / rundir.CHECKPOINTS)
     return any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
 

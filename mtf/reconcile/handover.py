@@ -1,4 +1,4 @@
-"""Hands batches to an executor, and says what every way that can end leaves in a run's record."""
+"""Submits batches to an executor; turns each outcome of a submission into records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALL = None  # stands for every queue of the executor
 
 @dataclass
 class Handover:
-    """The batches of one sync on their way to the executor, and what became of their runs."""
+    """The submissions of one sync, and the outcome for each of their runs."""
 
     repository: Path
     say: Callable[[str], None]
@@ -40,11 +40,11 @@ class Handover:
     refused: dict[RunId, str] = field(default_factory=dict)
     uncertain: dict[RunId, str] = field(default_factory=dict)
     put_off: dict[RunId, str] = field(default_factory=dict)
-    _full: set[RunId] = field(default_factory=set)  # put off for want of room in the queue alone
-    _closed: dict[object, str] = field(default_factory=dict)  # queues not to be asked again now
+    _full: set[RunId] = field(default_factory=set)  # put off only because the queue is full
+    _closed: dict[object, str] = field(default_factory=dict)  # queues that accept nothing now
 
     def submit(self, executor: Executor, batch: Batch, script: str) -> None:
-        """Hand one batch over; every way it can end leaves what the next sync understands."""
+        """Submit one batch; the next sync can continue from every outcome."""
         runs = [s.run for s in batch.starts]
         name = batch.request.name
         if self._is_closed(batch):
@@ -57,20 +57,20 @@ class Handover:
             self.say(f"refused  {name}: {e}")
         except SubmissionUncertainError as e:
             self.uncertain |= dict.fromkeys(runs, str(e))
-            self._closed[_ALL] = str(e)  # it may be stuck: the next would wait as long
-            self.say(f"unclear  {name}: {e}. The next mtf sync looks the jobs up")
+            self._closed[_ALL] = str(e)  # the executor may hang: the next batch would wait as long
+            self.say(f"unclear  {name}: {e}. The next mtf sync checks for the jobs")
         except ExecutorUnavailableError as e:
             self.put_off |= dict.fromkeys(runs, str(e))
             self._closed[_ALL] = str(e)
             self.say(f"put off  {name}: {e}. A later mtf sync submits it")
         except OSError as e:
             self.uncertain |= dict.fromkeys(runs, str(e))
-            self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync goes on")
+            self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync tries again")
         else:
-            self._take_in(executor, batch, done)
+            self._note_submitted(executor, batch, done)
 
     def _is_closed(self, batch: Batch) -> bool:
-        """Put a batch off where another one has just met a closed door."""
+        """Put a batch off if its queue has just turned down another one; return True if so."""
         runs = [s.run for s in batch.starts]
         queue = _queue(batch)
         why = self._closed.get(_ALL) or self._closed.get(queue)
@@ -81,7 +81,7 @@ class Handover:
         self.say(f"put off  {batch.request.name}: {count(len(runs), 'run')}, for the same reason")
         return True
 
-    def _take_in(self, executor: Executor, batch: Batch, done: Submitted) -> None:
+    def _note_submitted(self, executor: Executor, batch: Batch, done: Submitted) -> None:
         name = batch.request.name
         taken = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
         left = [s.run for s in batch.starts if s.run not in taken]
@@ -101,11 +101,11 @@ class Handover:
 
     @property
     def runs(self) -> list[RunId]:
-        """Return the runs of which there is something to record."""
+        """Return the runs whose outcome is to be recorded."""
         return [*self.submitted, *self.refused, *self.uncertain, *self.put_off]
 
     def settled(self, record: RunRecord, retry: Retry) -> RunRecord:
-        """Return the record of one of the ``runs`` as it stands now."""
+        """Return the record of one of the ``runs`` after its submission."""
         now = datetime.now(UTC)
         at = iso(now)
         if record.run in self.submitted:
@@ -114,14 +114,14 @@ class Handover:
             return refused(record, self.refused[record.run], at)
         if record.run in self.uncertain:
             return unclear(record, self.uncertain[record.run])
-        # room comes as other jobs end: waiting for it gets no longer
+        # the queue gets room as other jobs end: the wait does not grow
         tries = 1 if record.run in self._full else record.attempt.put_off + 1
         retry_at = iso(now + retry.wait(tries))
         return put_off(record, self.put_off[record.run], at, retry_at)
 
     @property
     def message(self) -> str:
-        """Return the commit message of what has become of the runs."""
+        """Return the message of the commit that records the outcomes."""
         counts = {
             "submitted": len(self.submitted),
             "refused": len(self.refused),
@@ -134,6 +134,6 @@ class Handover:
 
 
 def _queue(batch: Batch) -> tuple[str | None, ...]:
-    """Return what limits of jobs in the queue go by."""
+    """Return the partition, account and QOS: limits of jobs in the queue apply to these."""
     needs = batch.request.resources
     return needs["partition"], needs["account"], needs["qos"]

@@ -1,4 +1,4 @@
-"""Turns the runs to start into job requests, and writes down what their jobs find."""
+"""Groups the runs to start into job requests, and writes the files that their jobs read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """One run that is to get a job now."""
+    """One run that gets a job now."""
 
     run: RunId
     key: RunKey
@@ -31,13 +31,13 @@ class Start:
     grid: str | None
     config: Mapping[str, Any]
     max_parallel: int | None
-    root: Path  # the run root: for a further attempt the one that the first has chosen
+    root: Path  # the run root; later attempts keep that of the first
     origin: Origin | None = None  # the checkpoint of another run that it begins from
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs that go to the executor together, in the order of their indices."""
+    """Runs that are submitted together, in the order of their indices."""
 
     request: JobRequest
     starts: tuple[Start, ...]
@@ -50,7 +50,7 @@ class Batch:
 def make_batches(starts: Iterable[Start], most: int, new_token: Callable[[], str]) -> list[Batch]:
     """Return one batch for each group of runs of a submission that need equal resources.
 
-    ``most`` is how many tasks one array may hold; a larger group becomes several.
+    A group of more than ``most`` runs, the limit of a job array, becomes several batches.
     """
     groups: dict[tuple[str, str, str], list[Start]] = defaultdict(list)
     for start in starts:
@@ -85,7 +85,7 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
 
 
 def prepare(batch: Batch, repository: Path) -> None:
-    """Write down what the jobs of a batch find: one file, however many they are. Idempotent.
+    """Write the configurations of a batch's runs, all into one file. Idempotent.
 
     Raises:
         OSError: the run root cannot be written.
@@ -96,7 +96,7 @@ def prepare(batch: Batch, repository: Path) -> None:
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:
-    """Return what a job gets of its run: its configuration, and where its code is."""
+    """Return the configuration that a job reads: the run's own and the paths of its code."""
     where = {
         "run": start.run,
         "submission": submission_of(start.run),

@@ -1,4 +1,4 @@
-"""The records that an application of a plan writes: pure, given who, when and where."""
+"""The records that carrying out a plan writes. Pure: given the claimant and the time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.reconcile.claimant import Claimant
 
-Place = tuple["Token", int]  # a run's job request and its index there
+Place = tuple["Token", int]  # a run's job request, by its token, and the run's index in it
 
 
 def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
-    """Return the record an action leaves in the claiming commit."""
+    """Return the record that an action writes in the claiming commit."""
     match action:
         case Submit():
             assert place is not None
@@ -77,7 +77,7 @@ def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
 
 
 def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
-    """Return the record with one attempt more; one that was put off gives way to it."""
+    """Return the record with another attempt, which replaces one that was put off."""
     record, last = action.record, action.record.attempt
     attempt = replace(
         _attempt(place, by),
@@ -111,7 +111,7 @@ def _attempt(place: Place, by: Claimant) -> Attempt:
 
 
 def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
-    """Return the record once its claim has a job."""
+    """Return the record of a claim that has got its job."""
     attempt = replace(record.attempt, job_id=job, submitted_at=at, reason="")
     fresh = record.state is RunState.CLAIMED
     return replace(
@@ -123,7 +123,7 @@ def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
 
 
 def refused(record: RunRecord, why: str, at: str) -> RunRecord:
-    """Return the record once the executor has refused its job for good."""
+    """Return the record of a run whose job the executor refused for good."""
     attempt = replace(record.attempt, ended_at=at, outcome=Cause.SUBMISSION, reason=why)
     return replace(
         record.with_attempt(attempt),
@@ -134,7 +134,7 @@ def refused(record: RunRecord, why: str, at: str) -> RunRecord:
 
 
 def put_off(record: RunRecord, why: str, at: str, retry_at: str) -> RunRecord:
-    """Return the record once the executor has surely not taken its job, but may take it later."""
+    """Return the record of a run whose job was certainly not accepted, but may be later."""
     last = record.attempt
     attempt = replace(
         last, ended_at=at, outcome=Cause.SUBMISSION, reason=why, put_off=last.put_off + 1
@@ -143,19 +143,19 @@ def put_off(record: RunRecord, why: str, at: str, retry_at: str) -> RunRecord:
     return replace(
         record.with_attempt(attempt),
         state=RunState.PENDING if record.state is RunState.CLAIMED else record.state,
-        reason=f"{record.executor} takes it later{tries}: {why}",
+        reason=f"{record.executor} could not accept it yet{tries}: {why}",
         retry_at=retry_at,
     )
 
 
 def unclear(record: RunRecord, why: str) -> RunRecord:
-    """Return the record of a claim of which nobody knows whether it has a job."""
+    """Return the record of a claim that may or may not have a job."""
     attempt = replace(record.attempt, reason=why, put_off=record.attempt.put_off + 1)
     return record.with_attempt(attempt)
 
 
 def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
-    """Return the record of a run to be cancelled; over at once when it has no live job."""
+    """Return the record of a run to be cancelled; without a live job it is over at once."""
     reason = reasons.cancel_requested(record, why)
     record = replace(record, cancel_requested=True, reason=reason)
     if record.job_id is not None and record.retry_at is None:
@@ -173,7 +173,7 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
 
 
 def submission_records(actions: Iterable[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
-    """Return the records of the submissions that these actions begin, or put back."""
+    """Return the records of the submissions that these actions begin or restore."""
     groups: dict[str, list[Submit]] = {}
     restored: list[SubmissionRecord] = []
     for action in actions:

@@ -1,4 +1,4 @@
-"""What this host sees of a run: its folder, its journal, whether who claimed it is still there."""
+"""What this host can see of a run: its folder, its journal, its claims and its submitter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read_progress(record: RunRecord) -> Progress:
-    """Return what a run's journal says."""
+    """Return the progress in a run's journal."""
     return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
 
 
@@ -33,18 +33,18 @@ def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
 
 
 def needed_folder(record: RunRecord) -> Path | None:
-    """Return the folder that a run cannot do without: its own, or its job's before that begins."""
+    """Return the folder that a run depends on: its own, or before its start that of its job."""
     if record.has_begun:
         return Path(record.run_dir)
     return job_dir_of(record, record.attempt) if record.job_id else None
 
 
 def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
-    """Return whether a run's folder, or the local queue it is in, cannot be reached from here.
+    """Return True if a run's folder, or the local queue of its job, cannot be reached from here.
 
-    Runs of another clone's local executor are that clone's to reconcile, and so are those whose
-    run root this host does not see: nothing is known of them here, so nothing is done. Nor is it
-    where a record, edited by hand, names a folder that cannot be its run's.
+    Runs of another clone's local executor are reconciled by that clone, and runs under a run root
+    that this host cannot see by a host that can. A record edited by hand may also name a folder
+    that cannot be its run's.
     """
     root = record.run_dir.removesuffix(f"/{record.run}")
     if root == record.run_dir or not root.startswith("/"):
@@ -55,10 +55,10 @@ def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
 
 
 def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
-    """Return the runs whose newest job is over because it was not to run, and the job that does.
+    """Return the runs whose newest job was fenced out, each with the job that executes it.
 
-    None: no job does, the claim was given up. Whoever gave it up died before it was recorded, and
-    its submitter was not dead, only slow. Only a job that is over is asked after.
+    None stands for no job: the claim was given up by a sync that died before it could record that,
+    while the submitter was not dead, only slow. Only jobs that are over are looked at.
     """
     found: dict[RunId, JobId | None] = {}
     for record in records:
@@ -73,13 +73,13 @@ def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | No
 
 
 def submitter() -> str:
-    """Return who claims here: ``user@host:pid``."""
+    """Return the name of this process as a submitter: ``user@host:pid``."""
     user = os.environ.get("USER") or str(os.getuid())
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
 
 
 def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
-    """Return the claims made on this host by processes that are no more."""
+    """Return the claims of processes on this host that have ended."""
     host = socket.gethostname()
     gone = set()
     for record in records:
@@ -91,7 +91,7 @@ def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
 
 def _may_submit(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # our own earlier tick is over
+        return False  # an earlier tick of this process, which is over
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -102,14 +102,14 @@ def _may_submit(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Return whether a process has ended and nobody has waited for it, as in a container."""
+    """Return True if a process has ended and nobody waited for it, as happens in containers."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # not on Linux, or it is gone by now: the next sync sees that
+    except OSError:  # not on Linux, or the process is gone by now: the next sync sees that
         return False
     return stat.rpartition(") ")[2].startswith("Z")
 
 
 def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the records with what the journals of active runs have said since the last sync."""
+    """Return the records with the progress that active runs have journaled since the last sync."""
     return [r if r.is_over else with_progress(r, read_progress(r)) for r in records]

@@ -1,6 +1,6 @@
-"""Writes what people look for beside a grid's run folders: its search and its results so far.
+"""Writes a grid's parameters and results so far beside its run folders, for people.
 
-Both are copies for the eye, rebuilt from the ledger by every sync that changes a run of the grid.
+Both files are copies, rebuilt from the ledger by every sync that changes a run of the grid.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
             groups[record.submission].append(record)
     for submission, records in groups.items():
         folder = rundir.submission_dir(root, submission)
-        if folder.is_dir():  # else: submitted from a host with another run root
+        if folder.is_dir():  # otherwise it was submitted from a host with another run root
             _put(folder / SEARCH, rundir.render_yaml(_search(records)))
             _put(folder / RESULTS, _results(records))
 
@@ -58,7 +58,7 @@ def _search(records: list[RunRecord]) -> dict[str, Any]:
 
 
 def _results(records: list[RunRecord]) -> str:
-    """Return how a grid's runs stand, as JSON with a line for each."""
+    """Return the results of a grid's runs as JSON, a line for each run."""
     best = best_run(records)
     states: dict[str, int] = {}
     for record in records:

@@ -1,7 +1,7 @@
-"""Who controls a cluster: a lease in a ref, on the remote where there is one.
+"""The lease of a cluster: which controller serves it, in a ref on the remote if there is one.
 
-The ref names a commit that holds one small file; it is moved by compare-and-swap alone. The lease
-spares the work of several controllers, no more: what guards the runs is the ledger.
+The ref names a commit with one small file; only compare-and-swap moves it. The lease only saves
+several controllers from doing the same work: the ledger is what guards the runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtf.git.repo import GitRepo
 
 REFS = "refs/mtf/controller/"  # one below it for each cluster
-LEASE_S = 600.0  # after which a holder of another host that went silent has lost it
+LEASE_S = 600.0  # a holder on another host that is silent for so long loses the lease
 _FILE = "holder.json"
 
 
@@ -34,17 +34,17 @@ class LeaseHeldError(LockedError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease. Times are ISO 8601, UTC."""
+    """The holder of a lease. Times are ISO 8601, UTC."""
 
     who: str  # user@host:pid
-    process: str  # tells it from another process that gets its pid later
-    folder: str  # its clone
+    process: str  # distinguishes it from a later process with the same pid
+    folder: str  # of its clone
     since: str
     until: str
     released: bool = False
 
     def is_free(self, now: datetime) -> bool:
-        """Return whether another may take the lease: given back, run out, or its holder died."""
+        """Return True if another may take the lease: released, expired, or its holder died."""
         return self.released or parse_time(self.until) <= now or self._has_died()
 
     def _has_died(self) -> bool:
@@ -54,7 +54,7 @@ class Holder:
 
 
 def holders(repo: GitRepo, remote: str | None) -> dict[str, Holder]:
-    """Return who holds, or held last, the lease of each cluster.
+    """Return the current or last holder of each cluster's lease.
 
     Raises:
         RepositoryError: the remote cannot be reached.
@@ -69,7 +69,7 @@ def holders(repo: GitRepo, remote: str | None) -> dict[str, Holder]:
 
 
 def _tip(repo: GitRepo, remote: str | None, ref: str) -> CommitId | None:
-    """Return what the ref names, its objects brought here."""
+    """Return the commit that the ref names, once it has been fetched."""
     if remote is None:
         return repo.find_commit(ref)
     found = repo.remote_refs(remote, [ref])
@@ -82,7 +82,7 @@ def _holder(repo: GitRepo, tip: CommitId | None) -> Holder | None:
     raw = repo.read(tip, _FILE) if tip else None
     try:
         return Holder(**json.loads(raw)) if raw else None
-    except (TypeError, ValueError):  # of another version, or not ours: as good as none
+    except (TypeError, ValueError):  # written by another version: treated as none
         return None
 
 
@@ -93,14 +93,14 @@ class Lease:
         """Name the lease; it is not taken yet."""
         self._repo, self._remote, self._cluster = repo, remote, cluster
         self._ref = REFS + cluster
-        self._tip: CommitId | None = None  # of the ref, while the lease is ours
+        self._tip: CommitId | None = None  # the ref's commit, while this process holds the lease
         self._ours: Holder | None = None
 
     def hold(self, now: datetime) -> bool:
-        """Take the lease, or renew it once a third of it is over; return whether it was taken.
+        """Take the lease, or renew it once a third of it is over; return True if it was taken.
 
         Raises:
-            LeaseHeldError: another controller has it; the message says which.
+            LeaseHeldError: another controller holds it; the message names it.
             RepositoryError: the remote cannot be reached.
         """
         if self._ours is None:
@@ -111,7 +111,7 @@ class Lease:
         return False
 
     def release(self) -> None:
-        """Give the lease back, if it is ours.
+        """Release the lease, if this process holds it.
 
         Raises:
             RepositoryError: the remote cannot be reached.
@@ -136,17 +136,16 @@ class Lease:
     def _renew(self, ours: Holder, now: datetime) -> None:
         try:
             self._move(replace(ours, until=_until(now)))
-        except (
-            RefMovedError
-        ):  # we were silent for too long, or our last push came through after all
+        except RefMovedError:
+            # this process was silent for too long, or its last push succeeded after all
             self._ours = None
             with_retries(lambda: self._take(now))
 
     def _move(self, holder: Holder) -> None:
-        """Write the holder down.
+        """Write the holder into the ref.
 
         Raises:
-            RefMovedError: the ref is not where we saw it last.
+            RefMovedError: somebody else moved the ref.
         """
         content = json.dumps(asdict(holder), indent=2).encode()
         new = self._repo.write_commit(

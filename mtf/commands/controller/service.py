@@ -1,4 +1,4 @@
-"""How a controller is kept running on a login node, and who controls which cluster now."""
+"""A controller as a service of a login node (systemd, cron), and the state of all controllers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from mtf.commands.controller.lease import Holder
     from mtf.project.project import Project
 
-# What the programs that a controller starts need to know of the environment it was set up in.
+# Environment variables that the programs started by a controller need.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "SLURM_CONF", "GIT_SSH_COMMAND", CLUSTER)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A cluster's lease and whether a controller can be behind it."""
+class ControllerState:
+    """The controller of a cluster, by the cluster's lease."""
 
     cluster: str
     holder: Holder
@@ -36,7 +36,7 @@ class Standing:
 
     @property
     def line(self) -> str:
-        """Return it in words."""
+        """Return the state as a line of text."""
         h = self.holder
         since = f"{h.who} in {h.folder}, since {h.since}"
         if self.is_alive:
@@ -44,15 +44,15 @@ class Standing:
         return f"{self.cluster}: none ({'stopped' if h.released else 'gone'}: {since})"
 
 
-def standings(project: Project) -> list[Standing]:
-    """Return the lease of each cluster that has had a controller.
+def controller_states(project: Project) -> list[ControllerState]:
+    """Return the state of each cluster that has or had a controller.
 
     Raises:
         RepositoryError: the remote cannot be reached.
     """
     now = datetime.now(UTC)
     found = holders(project.repo, project.remote)
-    return [Standing(name, h, not h.is_free(now)) for name, h in sorted(found.items())]
+    return [ControllerState(name, h, not h.is_free(now)) for name, h in sorted(found.items())]
 
 
 def unit_name(project: Project) -> str:
@@ -65,7 +65,7 @@ def systemd_unit(project: Project) -> str:
     """Return a systemd user unit that keeps the controller of this clone running.
 
     Raises:
-        MtfError: a path holds what cannot be written there.
+        MtfError: the path of this clone contains a line break.
     """
     folder = str(project.repo.root)
     environment = [_for_systemd(f"{name}={value}") for name, value in _environment().items()]
@@ -82,7 +82,7 @@ def crontab_line(project: Project) -> str:
     """Return a crontab line that starts the controller of this clone where none runs.
 
     Raises:
-        MtfError: a path holds what cannot be written there.
+        MtfError: the path of this clone contains a line break.
     """
     own = project.folder
     own.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def crontab_line(project: Project) -> str:
 
 
 def _command(folder: str) -> list[str]:
-    # -P: this mtf, whatever lies in the folder that it is started in
+    # -P: import this mtf, whatever is in the current folder
     return [sys.executable, "-P", "-m", "mtf.cli", "-C", folder, "sync", "--watch"]
 
 
@@ -112,6 +112,6 @@ def _for_systemd(word: str) -> str:
 
 def _filled(name: str, **values: str) -> str:
     if any("\n" in v for key, v in values.items() if key != "environment"):
-        raise MtfError("the path of this clone holds a line break: move it")
+        raise MtfError("the path of this clone contains a line break: move the clone")
     text = (data_dir("templates") / name).read_text(encoding="utf-8")
     return Template(text).substitute(values)

@@ -1,7 +1,7 @@
-"""The controller: reconciles on an interval, and at once when a branch it depends on moves.
+"""The controller's loop: syncs on an interval, and at once when a branch that it depends on moves.
 
-It keeps nothing from one reconciliation to the next but what it has said, so it can be killed and
-started anew at any time.
+Between two syncs it remembers only what it has logged, so it can be killed and restarted at any
+time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 30.0
 _POLL_S = 1.0  # between looks at the refs' files
-_LONGEST_S = 600.0  # between tries while reconciling fails
-_PATIENCE_S = 60.0  # with another command of this clone, before that counts as a failure
+_LONGEST_S = 600.0  # between syncs while they fail
+_PATIENCE_S = 60.0  # to wait for another command's lock; then the sync fails
 
 
 def watch(
@@ -44,15 +44,15 @@ def watch(
     say: Callable[[str], None],
     pause: Callable[[float], bool],
 ) -> None:
-    """Reconcile until told to stop; what fails is tried again.
+    """Sync until ``pause`` says to stop; a sync that fails is tried again.
 
     Args:
         project: opened.
-        options: what to reconcile.
+        options: of each sync.
         publish: False keeps the ledger's commits, and the lease, in this clone.
-        interval_s: seconds from one look at the remote and the executors to the next.
+        interval_s: seconds between syncs.
         say: takes a line for each thing done or noticed.
-        pause: waits so many seconds; True, at once, when this is to end.
+        pause: waits for the given seconds; returns True, at once, when the loop must stop.
 
     Raises:
         LeaseHeldError: another controller serves this cluster.
@@ -65,7 +65,7 @@ def watch(
 
 
 def _bound_gits_waiting(project: Project) -> None:
-    """Let git give a silent remote up after a minute, where nobody has said otherwise.
+    """Make git give up a silent remote after a minute, unless the user configured otherwise.
 
     Source: git(1), GIT_SSH_COMMAND; git-config(1), http.lowSpeedLimit; ssh_config(5).
     """
@@ -83,10 +83,10 @@ class _Controller:
     project: Project
     options: Options
     lease: Lease
-    told: ControllerLog
+    log: ControllerLog
     publish: bool
     interval_s: float
-    failures: int = field(default=0, init=False)  # since it last went well
+    failures: int = field(default=0, init=False)  # in a row
 
     def run(self, pause: Callable[[float], bool]) -> None:
         tracked = _Tracked(self.project)
@@ -96,12 +96,12 @@ class _Controller:
                 if self._wait(self._tick(), tracked, pause):
                     break
         finally:
-            with suppress(MtfError):  # it runs out by itself
+            with suppress(MtfError):  # the lease expires by itself
                 self.lease.release()
-        self.told.say("stopped  the jobs go on")
+        self.log.say("stopped  the jobs go on")
 
     def _wait(self, seconds: float, tracked: _Tracked, pause: Callable[[float], bool]) -> bool:
-        """Wait for the next tick; return whether to stop instead."""
+        """Wait for the next sync; return True to stop instead."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if pause(min(left, _POLL_S)):
@@ -111,23 +111,23 @@ class _Controller:
         return False
 
     def _tick(self) -> float:
-        """Reconcile once; return the seconds until it is to be done again."""
+        """Sync once; return the seconds until the next sync."""
         proc.reap_detached()
         try:
             if self.lease.hold(datetime.now(UTC)):
-                self.told.say(f"watching {self._what()}, every {self.interval_s:g} s")
+                self.log.say(f"watching {self._what()}, every {self.interval_s:g} s")
             with sync_lock(self.project, wait_s=_PATIENCE_S, role=WATCH):
                 report = sync_once(
-                    self.project, self.options, publish=self.publish, say=self.told.say
+                    self.project, self.options, publish=self.publish, say=self.log.say
                 )
         except LeaseHeldError:
             raise
         except MtfError as e:
             return self._failed(str(e))
-        except Exception as e:  # noqa: BLE001  # a bug must not end the watch over what runs
+        except Exception as e:  # noqa: BLE001  # a bug must not stop the controller
             return self._failed(f"{type(e).__name__}: {e}", traceback.format_exc())
-        self.told.works_again()
-        self.told.report(report)
+        self.log.works_again()
+        self.log.report(report)
         self.failures = 0
         return self.interval_s
 
@@ -139,16 +139,16 @@ class _Controller:
     def _failed(self, why: str, details: str = "") -> float:
         delay = min(self.interval_s * 2.0**self.failures, max(self.interval_s, _LONGEST_S))
         self.failures = min(self.failures + 1, 32)
-        self.told.fails(why, details)
+        self.log.fails(why, details)
         return delay
 
 
 class _Tracked:
-    """The refs that a plan depends on, as they were when the last tick began.
+    """The refs in this clone that a plan depends on, as they were when the last sync began.
 
-    Their files are looked at every second, git is asked only when one has changed: a push or a
-    command in this clone is seen at once, and waiting costs nothing. (The remote's refs are asked
-    for by each tick.)
+    Their files are checked every second, and git is called only if one has changed: a push or a
+    command in this clone is noticed at once, and waiting costs nothing. The remote's refs are read
+    by each sync.
     """
 
     def __init__(self, project: Project) -> None:
@@ -163,12 +163,14 @@ class _Tracked:
         self._tips: list[CommitId | None] = []
 
     def note(self) -> None:
-        """Take what is there for known."""
-        self._stamps = [_stamp(path) for path in self._files]  # first: later changes show
+        """Remember the refs as they are now."""
+        self._stamps = [
+            _stamp(path) for path in self._files
+        ]  # before the refs: no change is missed
         self._tips = self._read()
 
     def have_moved(self) -> bool:
-        """Return whether a ref has moved since it was noted."""
+        """Return True if a ref has moved since it was noted."""
         stamps = [_stamp(path) for path in self._files]
         if stamps == self._stamps:
             return False

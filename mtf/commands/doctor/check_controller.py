@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc
-from mtf.commands.controller.service import standings
+from mtf.commands.controller.service import controller_states
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.errors import MtfError, RepositoryError
 
@@ -27,7 +27,7 @@ def alive(checkup: Checkup) -> Iterator[Finding]:
     project = checkup.project
     cluster = project.settings.cluster.name
     try:
-        found = [s for s in standings(project) if s.cluster == cluster]
+        found = [s for s in controller_states(project) if s.cluster == cluster]
     except RepositoryError:
         return  # the repository's checks report it
     if any(s.is_alive for s in found):
