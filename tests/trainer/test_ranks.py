@@ -63,6 +63,13 @@ def test_three_ranks_stopped_at_a_phase_resume_bit_for_bit(
     assert difference(result(run), whole(3)) is None
 
 
+@pytest.mark.parametrize("hearing", [0, 1])
+def test_two_ranks_stop_where_only_one_of_them_hears_a_signal(hearing: int, tmp_path: Path) -> None:
+    run = make(tmp_path, 2)
+    stop = signal_at(Phase.TRAIN_BATCH_LOAD, 2, signal.SIGUSR1, after=False)
+    assert train_ranks(run, 2, {hearing: stop}) == [STOPPED] * 2
+
+
 @pytest.mark.parametrize(
     ("ranks", "phase", "nth"),
     [

@@ -36,6 +36,7 @@ from tests.trainer.nasty import (
     result,
     signal_at,
 )
+from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import Job, events, make_run, wait_for
 
 if TYPE_CHECKING:
@@ -239,11 +240,25 @@ def test_a_training_that_is_to_stop_at_a_failure_does_and_says_what_is_left(
         HANDLERS.update(before)
     assert code == 1
     assert "Traceback" not in output
+    assert not events(run, "stopped")  # nobody asked for that
     (failed,) = events(run, "failed")
     assert (
         "checkpoint.on_error is stop: the newest checkpoint is epoch_000_step_" in failed["reason"]
     )
     assert in_child(run) == COMPLETE
+
+
+def test_two_ranks_end_where_the_first_cannot_save(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = {"on_error": "stop", "every_n_steps": 1}
+    ranks = {"slurm": {"ntasks_per_node": 2}, "training": {"batch_size": 3}}
+    run = make_run(tmp_path, base=NASTY, **LARGE, checkpoint=checkpoint, **ranks)
+    fail = partial(at, Phase.TRAIN_BATCH_OPTIM_STEP, 2, lambda: limit_files(30_000))
+    codes = train_ranks(run, 2, {0: fail})
+    assert set(codes) <= {1, -signal.SIGKILL}  # the first to end has the others killed
+    assert "and checkpoint.on_error is stop" in capfd.readouterr().err
+    assert not events(run, "stopped")
 
 
 @pytest.mark.parametrize("on_error", ["continue", "stop"])

@@ -62,6 +62,27 @@ def test_what_is_saved_is_named_summed_and_pointed_at(
     assert store.newest_intact() == saved
 
 
+def test_files_are_synced_before_they_get_their_names_and_the_folder_afterwards(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill cannot show this: only a machine that loses power forgets what was not synced."""
+    sync, synced = os.fsync, []
+
+    def recorded_sync(fd: int) -> None:
+        synced.append(
+            (Path(f"/proc/self/fd/{fd}").readlink(), {path.name for path in tmp_path.iterdir()})
+        )
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    saved = save(store, b"content")
+    *files, (last, present) = synced
+    assert [path.suffix for path, _ in files] == [".half", ".half"]  # the content and its sha256
+    assert all(saved.path.name not in names for _, names in files)
+    assert last == tmp_path
+    assert {saved.path.name, f"{saved.path.name}.sha256", "latest.ckpt"} <= present
+
+
 def test_the_newest_is_the_furthest_in_the_training_not_in_the_alphabet(
     store: CheckpointStore,
 ) -> None:
