@@ -252,7 +252,7 @@ def test_two_ranks_end_where_the_first_cannot_save(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = {"on_error": "stop", "every_n_steps": 1}
-    ranks = {"slurm": {"ntasks_per_node": 2}, "training": {"batch_size": 3}}
+    ranks: dict[str, Any] = {"slurm": {"ntasks_per_node": 2}, "training": {"batch_size": 3}}
     run = make_run(tmp_path, base=NASTY, **LARGE, checkpoint=checkpoint, **ranks)
     fail = partial(at, Phase.TRAIN_BATCH_OPTIM_STEP, 2, lambda: limit_files(30_000))
     codes = train_ranks(run, 2, {0: fail})
