@@ -1,4 +1,4 @@
-"""Lists of array indices as SLURM spells them: ``0-9:3,12``."""
+"""Reading and writing SLURM's lists of array indices: ``0-9:3,12``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def parse_indices(text: str) -> list[int]:
-    """Return the indices in SLURM's list of array tasks: ``0-9:3,12``.
+    """Return the indices in a list of array tasks: ``0-9:3,12``.
 
-    `squeue --array` would list them, but 22.05 loses the last one of a range with a step.
+    `squeue --array` would expand the list, but 22.05 omits the last index of a range with a step.
 
     Raises:
-        ValueError: the text is no such list, or cut short with ``...``.
+        ValueError: the text is not such a list, or is truncated with ``...``.
     """
     indices: list[int] = []
     for part in text.split(","):
@@ -25,7 +25,7 @@ def parse_indices(text: str) -> list[int]:
 
 
 def render_indices(indices: Iterable[int]) -> str:
-    """Return indices as sbatch and scancel take them: ``0-3,7``."""
+    """Return indices as sbatch and scancel accept them: ``0-3,7``."""
     parts: list[list[int]] = []
     for index in sorted(indices):
         if parts and parts[-1][-1] == index - 1:

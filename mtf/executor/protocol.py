@@ -1,4 +1,4 @@
-"""The one interface that the reconciler knows of an executor."""
+"""The interface of executors, which is all that the reconciler knows of them."""
 
 from __future__ import annotations
 
@@ -13,69 +13,68 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """Submits job requests and says what became of them. Every call costs O(1) processes."""
+    """Submits job requests and reports the state of jobs. Every call starts O(1) processes."""
 
-    name: str  # "slurm" or "local"; stands in the ledger
+    name: str  # "slurm" or "local"; written to the ledger
 
     def script(self, request: JobRequest) -> str:
-        """Return the text that ``submit`` would hand over; pure.
+        """Return the job script that ``submit`` would submit. Pure.
 
         Raises:
-            MtfError: a template of the user is broken.
+            MtfError: a template has an error.
         """
         ...
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
-        """Submit and return which tasks were taken, as which jobs.
+        """Submit a request; return the tasks that were accepted and their job ids.
 
-        ``request.job_dir`` exists and holds what the tasks are to run.
+        ``request.job_dir`` exists and contains what the tasks need.
 
         Raises:
             SubmissionRefusedError: final; nothing was submitted.
-            SubmissionUncertainError: the jobs may exist; look the token up.
+            SubmissionUncertainError: the jobs may exist; look them up by the token.
             ExecutorUnavailableError: nothing was submitted; try again later.
         """
         ...
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
-        """Return what is known of all tasks of the submissions ``names`` (token to job name).
+        """Return the jobs of the submissions in ``names`` (token -> job name).
 
-        A job that the executor has forgotten is simply not among them; one that may be known when
-        it can be read as a whole is UNKNOWN. ``since``: no submission asked for is older (aware,
-        UTC).
+        Jobs that the executor has forgotten are left out. A job is UNKNOWN if only a part of the
+        executor's records can be read now. ``since``: no submission is older (aware, UTC).
 
         Raises:
-            ExecutorUnavailableError: it cannot be read now.
+            ExecutorUnavailableError: the executor cannot be read now.
         """
         ...
 
     def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """Ask for these jobs to end for good; those over or unknown are passed over.
+        """Cancel these jobs; those that are over or unknown are skipped.
 
-        So is what bears such an id but none of the ``names``, as given to ``jobs``: ids come around
-        again, and then they are somebody else's.
+        A job whose name is not among ``names`` (as for ``jobs``) is skipped as well: job ids are
+        reused, and then belong to somebody else.
 
         Raises:
-            ExecutorUnavailableError: it cannot be reached now.
-            MtfError: it refuses for some of them; the others are ended.
+            ExecutorUnavailableError: the executor cannot be reached now.
+            MtfError: it refuses some of them; the others are cancelled.
         """
         ...
 
     def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """Interrupt these jobs as preemption would: signal, grace, then back into the queue.
+        """Interrupt these jobs like a preemption: signal, grace time, then back into the queue.
 
-        Those that do not run are passed over, and what bears none of the ``names``.
+        Jobs that do not run are skipped, and so are jobs whose name is not among ``names``.
 
         Raises:
-            ExecutorUnavailableError: it cannot be reached now.
-            MtfError: it refuses for some of them; the others are interrupted.
+            ExecutorUnavailableError: the executor cannot be reached now.
+            MtfError: it refuses some of them; the others are interrupted.
         """
         ...
 
     def limits(self) -> Limits:
-        """Return what one submission may hold at most.
+        """Return the limits of one submission.
 
         Raises:
-            ExecutorUnavailableError: it cannot be read now.
+            ExecutorUnavailableError: the limits cannot be read now.
         """
         ...

@@ -1,6 +1,6 @@
-"""Renders job scripts from templates, and refuses those that a job could not run from.
+"""Rendering job scripts from templates, and refusing scripts that could not work.
 
-The templates that mtf ships are in ``templates/``; the user's repository may replace each.
+mtf's templates are in ``templates/``; the user's repository may replace each of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobRequest, Resources
 
 Kind = Literal["slurm", "local"]
-FOLDERS = "folders"  # beside a script: a line for each task of an array, its index and run folder
+FOLDERS = "folders"  # file beside a script: a line for each task of an array, index and run folder
 TEMPLATES: Mapping[Kind, str] = {"slurm": "job.sbatch.j2", "local": "local.sh.j2"}
 
 
@@ -37,13 +37,13 @@ def render(
     """Return the script of a job request.
 
     Args:
-        request: what is submitted.
-        kind: for which executor.
-        own: texts of the user's templates by their names; each replaces the one of mtf.
-        cache: folder where templates are kept as they are compiled, and that is nobody else's.
+        request: the job to submit.
+        kind: the executor.
+        own: the user's templates, text by name; each replaces the one of mtf.
+        cache: private folder for compiled templates.
 
     Raises:
-        MtfError: a template is broken, or its script could not work; name and line are said.
+        MtfError: a template has an error, or its script could not work; with name and line.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError
 
@@ -56,10 +56,14 @@ def render(
         return (shipped.read_text(), f"templates/{name}", None) if shipped.is_file() else None
 
     jinja = Environment(
-        loader=FunctionLoader(source), undefined=StrictUndefined, autoescape=False,  # noqa: S701
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        loader=FunctionLoader(source),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 -- a shell script, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
         bytecode_cache=CompiledTemplates(cache) if cache else None,
-    )  # fmt: skip
+    )
     jinja.filters |= {"quote": lambda value: shlex.quote(str(value)), "directive": directive}
     try:
         text = jinja.get_template(TEMPLATES[kind]).render(_values(request, kind))
@@ -68,13 +72,13 @@ def render(
     except MtfError:
         raise
     except Exception as e:  # a template's expressions may raise anything
-        raise MtfError(f"{_place(e, kind)}: {e}. Compare it with mtf's own template") from e
+        raise MtfError(f"{_position(e, kind)}: {e}. Compare it with mtf's own template") from e
     check_script(text, kind)
     return text
 
 
-def _place(error: Exception, kind: Kind) -> str:
-    """Return the template's line that an error comes from."""
+def _position(error: Exception, kind: Kind) -> str:
+    """Return the template and line that an error comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f"{f.filename}:{f.lineno}" for f in frames if f.filename.startswith("templates/")]
     return lines[-1] if lines else f"templates/{TEMPLATES[kind]}"
@@ -83,7 +87,7 @@ def _place(error: Exception, kind: Kind) -> str:
 def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:
     for name in request.resources["variables"]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise MtfError(f"slurm.variables: {name!r} is no name for an environment variable")
+            raise MtfError(f"slurm.variables: {name!r} is not a valid environment variable name")
     return {
         "job_name": job_name(request.name, request.token),
         "token": request.token,
@@ -108,17 +112,20 @@ def _srun_options(request: JobRequest) -> str:
     options = [
         "--export=ALL",
         f"--cpus-per-task={int(needs['cpus_per_task'])}",  # newer sruns do not inherit it
-        "--kill-on-bad-exit=1",  # the other ranks would wait for ever
+        "--kill-on-bad-exit=1",  # else the other ranks would wait for ever
     ]
     if _is_pyxis(needs["container"]):
         root = _run_root(request)
-        options += [f"--container-image={needs['container']}", f"--container-mounts={root}:{root}",
-                    f"--container-workdir={request.code_dir}"]  # fmt: skip
+        options += [
+            f"--container-image={needs['container']}",
+            f"--container-mounts={root}:{root}",
+            f"--container-workdir={request.code_dir}",
+        ]
     return shlex.join(options)
 
 
 def _command(request: JobRequest, kind: Kind) -> str:
-    """Return the quoted words that start the trainer; the run folder follows them."""
+    """Return the shell words that start the trainer; the run folder is appended to them."""
     needs = request.resources
     own = needs["venv"] or needs["conda"] or needs["container"]
     trainer = shlex.join(["python" if own else request.python, "-m", request.module])
@@ -127,7 +134,9 @@ def _command(request: JobRequest, kind: Kind) -> str:
         return trainer
     if _is_pyxis(image):
         if kind == "local":
-            raise MtfError(f"slurm.container {image}: only SLURM's pyxis runs it. Name a .sif file")
+            raise MtfError(
+                f"slurm.container: {image} needs SLURM's pyxis. Use a .sif file with local runs"
+            )
         return trainer
     options = ["--bind", _run_root(request), "--pwd", request.code_dir]
     options += ["--nv"] if needs["gpus_per_node"] else []
@@ -136,19 +145,17 @@ def _command(request: JobRequest, kind: Kind) -> str:
 
 
 def _is_pyxis(image: str | None) -> bool:
-    """Return whether an image is written as pyxis takes it: ``registry#image`` or a ``.sqsh``."""
+    """Return True for an image as pyxis accepts it: ``registry#image`` or a ``.sqsh`` file."""
     return image is not None and ("#" in image or image.endswith(".sqsh"))
 
 
 def _run_root(request: JobRequest) -> str:
-    """Return the folder that holds all that a job reads and writes."""
+    """Return the folder that contains everything that a job reads and writes."""
     return str(PurePosixPath(request.code_dir).parents[1])
 
 
-_FLAGS: Mapping[str, str] = {
-    "partition": "--partition", "account": "--account", "qos": "--qos", "mem": "--mem",
-    "time": "--time", "constraint": "--constraint", "reservation": "--reservation",
-}  # fmt: skip
+# Keys of the slurm section that have an option of the same name.
+_SAME_NAME = ("partition", "account", "qos", "mem", "time", "constraint", "reservation")
 
 
 def slurm_options(request: JobRequest) -> list[str]:
@@ -160,11 +167,11 @@ def slurm_options(request: JobRequest) -> list[str]:
         f"--cpus-per-task={int(needs['cpus_per_task'])}",
     ]
     given: dict[str, Any] = dict(needs)
-    options += [f"{flag}={directive(given[key])}" for key, flag in _FLAGS.items() if given[key]]
+    options += [f"--{key}={directive(given[key])}" for key in _SAME_NAME if given[key]]
     if needs["gpus_per_node"]:
         options.append(f"--gpus-per-node={int(needs['gpus_per_node'])}")
     if needs["time"]:
-        # without `B:`: to the steps, so that every rank hears it (SLURM rounds up to a minute)
+        # without `B:`, SLURM signals the steps, and so every rank (it rounds to a minute)
         options.append(f"--signal=USR1@{int(needs['signal_lead'])}")
     options.append("--requeue" if needs["requeue"] else "--no-requeue")
     options += ["--open-mode=append", *_outputs(request)]
@@ -182,27 +189,27 @@ def _outputs(request: JobRequest) -> list[str]:
 
 
 def _path(path: str) -> str:
-    """Return a path in which sbatch sees no pattern. Source: sbatch(1), filename pattern."""
+    """Return a path with its % escaped for sbatch. Source: sbatch(1), filename pattern."""
     return path.replace("%", "%%")
 
 
 def directive(text: str) -> str:
-    r"""Return one word of an ``#SBATCH`` line, where sbatch knows quotes, ``\`` and ``#``.
+    r"""Return text as one word of an ``#SBATCH`` line, quoted if needed.
 
     Raises:
-        MtfError: it cannot stand there. (A backslash in a file name turns its patterns off.)
+        MtfError: no quotes allow it there. (A backslash in a file name turns off its patterns.)
     """
     if re.fullmatch(r"[A-Za-z0-9_./%+:,=@&|*!()\[\]-]+", text):
         return text
     if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029\"\\]", text):
-        raise MtfError(f"{text!r}: cannot stand in an #SBATCH line. Rename that folder or value")
+        raise MtfError(f"{text!r} is not allowed in an #SBATCH line. Rename that folder or value")
     return f'"{text}"'
 
 
 def _option(text: str) -> str:
-    """Return one of the user's own options, as ``slurm.extra`` allows them."""
+    """Return an option of ``slurm.extra``, if it is a single sbatch option."""
     if not re.fullmatch(r"--[a-z][a-z0-9-]*(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?", text):
-        raise MtfError(f"slurm.extra: {text!r} is not one sbatch option like --exclusive")
+        raise MtfError(f"slurm.extra: expected one sbatch option like --exclusive, got {text!r}")
     return text
 
 
@@ -210,23 +217,24 @@ def check_script(text: str, kind: Kind) -> None:
     """Refuse a script that could not work as a job of this kind.
 
     Raises:
-        MtfError: the template, the line, and what to change.
+        MtfError: with the template, the line, and what to change.
     """
     name = f"templates/{TEMPLATES[kind]}"
     if "\r" in text:
         line = text[: text.index("\r")].count("\n") + 1
-        raise MtfError(f"{name}:{line}: Windows line ends, which sbatch refuses. Save it with LF")
+        raise MtfError(f"{name}:{line}: sbatch refuses Windows line endings. Save the file with LF")
     lines = text.splitlines()
     if not lines or not lines[0].startswith("#!"):
-        raise MtfError(f"{name}:1: the first line must name the shell, like #!/bin/bash")
+        raise MtfError(f"{name}:1: the first line must name the shell. Write #!/bin/bash")
     commands = [line for line in lines if not line.lstrip().startswith("#")]
     if not any("mtf.trainer" in line for line in commands):
-        raise MtfError(f"{name}: nothing starts the trainer. Put {{{{ command }}}} in it")
+        raise MtfError(f"{name}: no line starts the trainer. Add a line with {{{{ command }}}}")
     if kind == "slurm":
         _check_directives(name, lines)
         if not any(re.search(r"(^|[\s;&|(])srun\s", line) for line in commands):
             raise MtfError(
-                f"{name}: without srun the trainer does not hear SLURM's signals in time"
+                f"{name}: no line starts srun, so the trainer would miss SLURM's signals. Write"
+                " srun before {{ command }}"
             )
 
 
@@ -236,6 +244,10 @@ def _check_directives(name: str, lines: list[str]) -> None:
         if not line.startswith("#SBATCH"):
             body = body or bool(line.strip() and not line.startswith("#"))
         elif body:
-            raise MtfError(f"{name}:{number}: sbatch ignores #SBATCH lines after a command")
+            raise MtfError(
+                f"{name}:{number}: sbatch ignores #SBATCH lines after a command. Move it up"
+            )
         elif re.search(r"--(no-)?requeue=", line):
-            raise MtfError(f"{name}:{number}: --requeue takes no value: sbatch would refuse it")
+            raise MtfError(
+                f"{name}:{number}: --requeue takes no value. Write --requeue or --no-requeue"
+            )

@@ -1,1 +1,1 @@
-"""The only door to git: its processes, its wire formats, and a repository's objects and refs."""
+"""The only access to git: its processes, its wire formats, and a repository's objects and refs."""

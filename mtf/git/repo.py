@@ -1,7 +1,7 @@
-"""What mtf asks of a repository: objects at a commit, refs by compare-and-swap, fetch and push.
+"""A git repository: objects at a commit, refs by compare-and-swap, fetch and push.
 
-Nothing here touches the work tree, and the index is only read (``staged``, ``index``): a dirty or
-half-staged checkout neither matters nor is disturbed. ``mtf.git.process`` starts the processes.
+Nothing here touches the work tree, and the index is only read (``staged``, ``index``), so that a
+dirty or half-staged checkout has no effect and is not changed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mtf.git.wire import (
     changes_of,
     commit_stream,
     entries_of,
+    required,
     steps_of,
-    there,
 )
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 _TREE = "040000"
 _LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
-_STALE_S = 5.0  # git holds a ref's lock for milliseconds
+_STALE_LOCK_S = 5.0  # git holds a ref's lock for milliseconds
 
 
 class RefMovedError(RepositoryError):
-    """Another writer has moved a ref in the meantime: read again and decide anew."""
+    """Another writer has moved a ref meanwhile: read again and decide again."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,24 @@ class RefUpdate:
 
 
 class GitRepo:
-    """One repository. All answers come from git itself; nothing is cached but what cannot change.
+    """One repository. Everything is read from git when it is asked for; only constants are cached.
 
-    ``inherit`` keeps git's own environment variables: right inside a hook of this very
-    repository, wrong for any other one (Source: githooks(5)).
+    ``inherit`` keeps git's own environment variables: needed in a hook of this repository, wrong
+    for any other repository (Source: githooks(5)).
     """
 
     def __init__(self, folder: Path, *, inherit: bool = False) -> None:
-        """Open the repository that holds ``folder``.
+        """Open the repository that contains ``folder``.
 
         Raises:
-            RepositoryError: there is none, or git is not installed.
+            RepositoryError: there is no repository, or git is not installed.
         """
         self._git = GitProcesses(folder, inherit=inherit)
         where = ["--show-toplevel", "--git-common-dir"]
         code, out, err = self._git.attempt("rev-parse", "--path-format=absolute", *where)
         lines = os.fsdecode(out).splitlines()
         if code and "must be run in a work tree" not in err:
-            raise RepositoryError(f"{folder}: not in a git repository. Create one: mtf init")
+            raise RepositoryError(f"{folder}: not in a git repository. Run mtf init to make one")
         if code:  # bare
             code, out, _ = self._git.attempt("rev-parse", "--absolute-git-dir")
             lines = [os.fsdecode(out).strip()] * 2
@@ -81,11 +81,11 @@ class GitRepo:
     # -- reading -----------------------------------------------------------------------------------
 
     def reading(self) -> AbstractContextManager[Objects]:
-        """Let one process answer all that this thread reads of objects meanwhile."""
+        """Return a context in which one process answers all object reads of this thread."""
         return self._git.reading()
 
     def find_commit(self, rev: str) -> CommitId | None:
-        """Return the commit that ``rev`` names, None when there is none."""
+        """Return the commit that ``rev`` names, None if there is none."""
         with self.reading() as objects:
             found = objects.ask([rev + "^{commit}"])[0]
         return CommitId(found.oid) if found else None
@@ -113,12 +113,14 @@ class GitRepo:
         """
         below = f"{folder.rstrip('/')}/" if folder else ""
         found: dict[str, Entry] = {}
-        level = {"": f"{commit}^{{tree}}"}  # trees to look into, by their paths
+        level = {"": f"{commit}^{{tree}}"}  # trees to read, by path
         with self.reading() as objects:
             while level:
                 answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
                 entries = [
-                    e for (at, name), tree in answers for e in entries_of(at, there(name, tree))
+                    e
+                    for (path, oid), tree in answers
+                    for e in entries_of(path, required(oid, tree))
                 ]
                 level = {
                     f"{path}/": entry.oid
@@ -130,7 +132,7 @@ class GitRepo:
         return dict(sorted(found.items()))
 
     def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
-        """Return objects' contents by id, all with one process.
+        """Return the contents of objects by id, all from one process.
 
         Raises:
             RepositoryError: one is missing.
@@ -140,38 +142,34 @@ class GitRepo:
             return {}
         with self.reading() as objects:
             found = zip(wanted, objects.ask(wanted), strict=True)
-            return {oid: there(oid, answer).content for oid, answer in found}
+            return {oid: required(oid, answer).content for oid, answer in found}
 
     def read(self, commit: CommitId, path: str) -> bytes | None:
-        """Return a file at a commit, None when it is not there."""
+        """Return the content of a file at a commit, None if it does not exist."""
         with self.reading() as objects:
             found = objects.ask([f"{commit}:{path}"])[0]
         return found.content if found and found.kind == "blob" else None
 
     def object_ids(self, commit: CommitId, paths: Iterable[str]) -> dict[str, str]:
-        """Return the id of the file or folder at each path; "absent" where there is none."""
+        """Return the object id of the file or folder at each path, "absent" if there is none."""
         found = {}
         for path in dict.fromkeys(paths):
             rev = f"{commit}:{path.strip('/')}"
-            code, out, _ = self._git.attempt(
-                "rev-parse", "--verify", "--quiet", "--end-of-options", rev
-            )
+            options = ("--verify", "--quiet", "--end-of-options")
+            code, out, _ = self._git.attempt("rev-parse", *options, rev)
             found[path] = out.decode().strip() if code == 0 else "absent"
         return found
 
     def staged(self, *paths: str) -> dict[str, Entry | None]:
-        """Return what the next commit adds, changes or (None) deletes at or below these paths.
+        """Return the staged files at or below these paths: added, changed, or (None) deleted.
 
         Source: git-diff-index(1), raw output format.
         """
-        head = self.find_commit("HEAD") or self._git.run(
-            "hash-object", "-t", "tree", "--stdin", stdin=b""
-        ).decode().strip()  # fmt: skip
-        out = self._git.run(
-            "diff-index", "--cached", "--raw", "-z", "--no-renames",
-            "--abbrev=64", "--ita-invisible-in-index", head, "--",
-            *[f":(top,literal){path}" for path in paths],
-        )  # fmt: skip
+        empty_tree = ("hash-object", "-t", "tree", "--stdin")
+        base = self.find_commit("HEAD") or self._git.run(*empty_tree).decode().strip()
+        options = ("--cached", "--raw", "-z", "--no-renames", "--abbrev=64")
+        specs = [f":(top,literal){path}" for path in paths]
+        out = self._git.run("diff-index", *options, "--ita-invisible-in-index", base, "--", *specs)
         parts = os.fsdecode(out).split("\0")
         found: dict[str, Entry | None] = {}
         for meta, path in zip(parts[0:-1:2], parts[1::2], strict=True):
@@ -180,7 +178,7 @@ class GitRepo:
         return found
 
     def index(self, path: str) -> dict[str, Entry]:
-        """Return all files at or below ``path`` as they stand in the index."""
+        """Return the files of the index at or below ``path``."""
         top = f":(top,literal){path}"
         out = self._git.run("ls-files", "--stage", "-z", "--full-name", "--", top)
         found = {}
@@ -197,11 +195,11 @@ class GitRepo:
         return {ref: CommitId(oid) for ref, oid in pairs}
 
     def is_ancestor(self, older: CommitId, newer: CommitId) -> bool:
-        """Return whether ``newer`` contains ``older``."""
+        """Return True if ``newer`` contains ``older``."""
         return self._git.attempt("merge-base", "--is-ancestor", older, newer)[0] == 0
 
     def merge_base(self, a: CommitId, b: CommitId) -> CommitId | None:
-        """Return the best common ancestor, None where the histories do not meet."""
+        """Return the best common ancestor, None if the histories are unrelated."""
         code, out, _ = self._git.attempt("merge-base", a, b)
         return CommitId(out.decode().split()[0]) if code == 0 else None
 
@@ -211,7 +209,7 @@ class GitRepo:
         Source: git-diff-tree(1), raw output format and ``--numstat``.
 
         Raises:
-            RepositoryError: one of them is not here.
+            RepositoryError: one of the commits is not in this clone.
         """
         out = self._git.run(
             "diff-tree", "-r", "--no-renames", "--raw", "--numstat", "-z", "--no-abbrev", old, new
@@ -219,22 +217,21 @@ class GitRepo:
         return changes_of(out)
 
     def signature_problem(self, commit: CommitId) -> str | None:
-        """Return why git does not take a commit's signature for good, None where it does."""
+        """Return why git does not accept a commit's signature, None if it does."""
         code, _, err = self._git.attempt("verify-commit", "--", commit)
         if code == 0:
             return None
         return " ".join(err.split()) or "it is not signed"
 
     def current_branch(self) -> str | None:
-        """Return the branch that is checked out, None when HEAD is detached."""
+        """Return the branch that is checked out, None if HEAD is detached."""
         code, out, _ = self._git.attempt("symbolic-ref", "--quiet", "--short", "HEAD")
         return out.decode().strip() if code == 0 else None
 
-    def history(self, commit: CommitId, path: str, most: int = 50) -> list[str]:
-        """Return what happened to a file, the newest first: ``<id> <date> <subject>`` lines."""
-        out = self._git.run(
-            "log", "--first-parent", f"--max-count={most}", "--format=%h %cI %s", commit, "--", path
-        )
+    def history(self, commit: CommitId, path: str, max_count: int = 50) -> list[str]:
+        """Return the log of a file, the newest first: ``<id> <date> <subject>`` lines."""
+        options = ("--first-parent", f"--max-count={max_count}", "--format=%h %cI %s")
+        out = self._git.run("log", *options, commit, "--", path)
         return out.decode(errors="replace").splitlines()
 
     def boundary(self, commit: CommitId, remote: str) -> list[CommitId]:
@@ -244,48 +241,49 @@ class GitRepo:
         return [CommitId(s[1:]) for s in lines if s[:1] == "-"] if lines else [commit]
 
     def deleted(self, old: CommitId, new: CommitId) -> list[str]:
-        """Return the files of one commit that another does not have."""
+        """Return the files of the ``old`` commit that the ``new`` one does not have."""
         out = self._git.run(
             "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", old, new
         )
         return os.fsdecode(out).split("\0")[:-1]
 
     def steps(self, old: CommitId | None, new: CommitId, folders: tuple[str, ...]) -> list[Step]:
-        """Return what happened to files between two commits, by first parents, the oldest first.
+        """Return the changes of files between two commits, by first parents, the oldest first.
 
-        None stands for the beginning. Where ``new`` does not hold all of ``old``'s commits, what
-        the one has and the other has not comes as one change, of side "<>".
+        ``old`` None: from the beginning. If ``new`` does not contain all commits of ``old``, the
+        difference between the two is one step for each file, of side "<>".
         """
-        how = ("--raw", "-z", "--no-renames", "--no-abbrev", "--format=%m")
+        raw = ("--raw", "-z", "--no-renames", "--no-abbrev")
         span = ("--left-right", f"{old}...{new}") if old else (new,)
-        out = self._git.run("log", "--first-parent", "-m", "--reverse", *how, *span, "--", *folders)
+        options = ("--first-parent", "-m", "--reverse", *raw, "--format=%m")
+        out = self._git.run("log", *options, *span, "--", *folders)
         found = steps_of(out)
         if old and any(change.side == "<" for change in found):
-            out = self._git.run("diff-tree", "-r", *how[:-1], old, new, "--", *folders)
+            out = self._git.run("diff-tree", "-r", *raw, old, new, "--", *folders)
             found = [step._replace(side="<>") for step in steps_of(out)]
         return found
 
     def config(self, key: str) -> str | None:
-        """Return a configuration value, None when it is not set."""
+        """Return a configuration value, None if it is not set."""
         code, out, _ = self._git.attempt("config", "--get", key)
         return out.decode().strip() if code == 0 else None
 
     def config_values(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the values of those of these keys that are set."""
+        """Return the configuration values of those of these keys that are set."""
         pattern = "|".join(re.escape(key) for key in keys)
         out = self._git.attempt("config", "-z", "--get-regexp", f"^({pattern})$")[1]
-        pairs = (one.partition("\n") for one in os.fsdecode(out).split("\0")[:-1])
+        pairs = (entry.partition("\n") for entry in os.fsdecode(out).split("\0")[:-1])
         return {key: value for key, _, value in pairs}
 
     @cached_property
     def identity(self) -> str:
-        """Who commits here, as ``Name <mail>``."""
+        """Return the committer of this clone as ``Name <mail>``."""
         code, out, _ = self._git.attempt("var", "GIT_COMMITTER_IDENT")
         return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
 
     @property
     def version(self) -> str:
-        """What git calls itself: ``git version 2.39.5``."""
+        """Return git's version: ``git version 2.39.5``."""
         return self._git.run("version").decode().strip()
 
     # -- writing -----------------------------------------------------------------------------------
@@ -298,13 +296,13 @@ class GitRepo:
         message: str,
         committer: str,
     ) -> CommitId:
-        """Write a commit that changes files of its first parent; None deletes one. No ref moves.
+        """Write a commit that changes files of its first parent; None deletes a file. Moves no ref.
 
-        One ``git fast-import`` however many files; it packs those that are there while the next
-        are made. Source: git-fast-import(1).
+        Uses one ``git fast-import`` for all files, which packs them while the next are produced.
+        Source: git-fast-import(1).
 
         Raises:
-            RepositoryError: git failed; the message is its own.
+            RepositoryError: git failed; the message is git's own.
         """
         process = self._git.start(
             "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
@@ -314,28 +312,28 @@ class GitRepo:
             for part in commit_stream(changes, parents, message, committer):
                 process.stdin.write(part)
         except BrokenPipeError:
-            pass  # it has ended: its own words say why
+            pass  # git has ended: its error output says why
         finally:
-            out, err = process.communicate()  # without a "done" it writes nothing
+            out, err = process.communicate()  # without "done" it writes nothing
         if process.returncode:
             raise RepositoryError(f"git fast-import: {err.decode(errors='replace').strip()}")
         return CommitId(out.decode().strip())
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
-        """Move all the refs or none.
+        """Move all of the refs or none.
 
         Raises:
-            RefMovedError: one is not where it was expected.
+            RefMovedError: a ref is not at its expected commit.
         """
         lines = [f"update {u.ref} {u.new} {u.old or '0' * len(u.new)}\n" for u in updates]
         args = ("-c", "core.fsync=committed", "update-ref", "--stdin")
         self._write("update-ref", *args, stdin="".join(lines).encode())
 
     def push(self, remote: str, updates: Iterable[RefUpdate]) -> None:
-        """Move refs of the remote: all of them, each from just the value given, or none.
+        """Move refs of the remote: all of them, each from exactly its old value, or none.
 
         Raises:
-            RefMovedError: another writer was faster.
+            RefMovedError: another writer came first.
             RepositoryError: the remote cannot be reached or refuses.
         """
         moves = list(updates)
@@ -345,53 +343,53 @@ class GitRepo:
         self._write(f"push to {remote}", "push", *options, *leases, remote, *specs)
 
     def tidy(self) -> None:
-        """Let git pack what has gathered, as it does itself after a commit.
+        """Run git's automatic maintenance, as git itself does after a commit.
 
-        It looks whether it is much, and then goes on in the background. It runs as its settings
-        say (``maintenance.auto``, ``gc.auto``); what it cannot do now, it does later.
+        Git decides if there is enough to pack, and then works in the background. Its settings
+        (``maintenance.auto``, ``gc.auto``) apply; a failure is retried at the next opportunity.
         Source: git-gc(1), gc.autoDetach; git-maintenance(1).
         """
         if self.config("maintenance.auto") != "false":
             self._git.attempt("gc", "--auto", "--quiet")
 
     def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
-        """Run a git that moves refs, and tell a lost race from other failures."""
+        """Run a git command that moves refs; tell a lost race apart from other failures."""
         code, out, err = self._git.attempt(*args, stdin=stdin)
         if not code:
             return
-        said = out.decode(errors="replace") + err
-        if locked := _LOCKED.search(said):
+        output = out.decode(errors="replace") + err
+        if locked := _LOCKED.search(output):
             self._remove_if_stale(Path(locked[1]))
-        kind = RefMovedError if MOVED.search(said) else RepositoryError
-        raise kind(f"git {what}: {said.strip()}")
+        kind = RefMovedError if MOVED.search(output) else RepositoryError
+        raise kind(f"git {what}: {output.strip()}")
 
     def _remove_if_stale(self, lock: Path) -> None:
-        """Remove a ref's lock that a killed git has left in this clone (not in a remote's)."""
+        """Remove a ref's lock that a killed git left in this clone (not one of a remote)."""
         if lock.is_relative_to(self.common_dir):
-            with suppress(FileNotFoundError):  # it was alive
-                if time.time() - lock.stat().st_mtime > _STALE_S:
+            with suppress(FileNotFoundError):  # its git was alive and removed it
+                if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
                     lock.unlink()
 
     # -- the remote --------------------------------------------------------------------------------
 
     def remote_refs(self, remote: str, refs: Iterable[str]) -> dict[str, CommitId]:
-        """Ask the remote for these refs.
+        """Return the commits of these refs on the remote.
 
         Raises:
-            RepositoryError: it cannot be reached.
+            RepositoryError: the remote cannot be reached.
         """
         out = self._git.run("ls-remote", remote, *refs)
         pairs = (line.split("\t") for line in out.decode().splitlines())
         return {ref: CommitId(oid) for oid, ref in pairs}
 
     def fetch(self, remote: str, wanted: Mapping[str, CommitId]) -> None:
-        """Bring these refs of the remote, and their objects, to ``refs/remotes/<remote>/...``.
+        """Fetch these refs of the remote to ``refs/remotes/<remote>/...``.
 
         Raises:
             RefMovedError, RepositoryError: as for ``push``.
         """
-        here = f"refs/remotes/{remote}/"
-        specs = [f"+{ref}:{here}{ref.removeprefix('refs/heads/')}" for ref in wanted]
+        folder = f"refs/remotes/{remote}/"
+        specs = [f"+{ref}:{folder}{ref.removeprefix('refs/heads/')}" for ref in wanted]
         options = ("--quiet", "--no-tags", "--no-write-fetch-head")
         if specs:
             self._write(f"fetch from {remote}", "fetch", *options, remote, *specs)

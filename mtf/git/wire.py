@@ -1,6 +1,6 @@
-"""What git's long-lived programs say and are told: objects from cat-file, a commit to fast-import.
+"""Git's wire formats: cat-file's objects, fast-import's commits, raw diffs and logs.
 
-Pure but for the pipes it is handed; ``mtf.git.process`` starts the processes.
+Nothing here starts a process (``mtf.git.process`` does); ``Objects`` uses the pipes it is given.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
 
 SCRATCH = "refs/mtf/scratch/"
-# What git says when another writer was faster (measured with git 2.39; see also git-push(1)).
+# Git's messages when another writer came first (seen with git 2.39; see also git-push(1)).
 MOVED = re.compile(
     r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
     r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
 )
-_AT_ONCE = 500  # questions: they fit into a pipe's buffer, so that neither side waits for ever
+_BATCH = 500  # object names; they fit into a pipe's buffer, so that neither side blocks for ever
 
 
 class Entry(NamedTuple):
@@ -38,11 +38,11 @@ class Entry(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one commit did to one file."""
+    """A change of one file by one commit."""
 
-    side: str  # ">": on the way to the new commit, "<": only the old one has it, "<>": see steps
+    side: str  # ">": in the new history, "<": in the old one alone, "<>": see ``GitRepo.steps``
     path: str
-    old: str | None  # blob ids; None: the file is not there
+    old: str | None  # blob ids; None: the file does not exist
     new: str | None
 
 
@@ -55,26 +55,27 @@ class Object(NamedTuple):
 
 
 class Objects:
-    """One `git cat-file --batch`, which answers any number of questions: a process costs 2 ms."""
+    """One `git cat-file --batch` for any number of objects: starting a process takes 2 ms."""
 
     def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
         self._questions, self._answers = questions, answers
 
     def ask(self, names: Sequence[str]) -> list[Object | None]:
-        """Return what is there by these names, None where nothing is."""
+        """Return the objects with these names, None for each that does not exist."""
         found: list[Object | None] = []
-        for at in range(0, len(names), _AT_ONCE):
-            some = [n if "\n" not in n else "" for n in names[at : at + _AT_ONCE]]  # one a line
-            with suppress(BrokenPipeError):  # it has ended: nothing answers
-                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in some))
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            lines = [name if "\n" not in name else "" for name in batch]  # one name a line
+            with suppress(BrokenPipeError):  # git has ended: reading the answer fails
+                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in lines))
                 self._questions.flush()
-            found += [self._answer() for _ in some]
+            found += [self._answer() for _ in batch]
         return found
 
     def _answer(self) -> Object | None:
         header = self._answers.readline()
         if not header:
-            raise RepositoryError("git cat-file: ended without an answer. Run git fsck")
+            raise RepositoryError("git cat-file ended without an answer. Run git fsck")
         oid, _, rest = header.decode(errors="replace").partition(" ")
         kind, _, size = rest.strip().partition(" ")
         if not size.isdigit():  # "<name> missing" or "<name> ambiguous"
@@ -84,13 +85,13 @@ class Objects:
 
 @dataclass(frozen=True)
 class FileChange:
-    """One file that differs between two commits."""
+    """A file that differs between two commits."""
 
     path: str
-    status: str  # A, D, M or T, as git says it
-    added: int | None  # lines; None: not text
+    status: str  # A, D, M or T, as in git diff
+    added: int | None  # lines; None: a binary file
     deleted: int | None
-    submodule: tuple[str, str] | None = None  # its commits
+    submodule: tuple[str, str] | None = None  # its commits before and after
 
 
 def commit_stream(
@@ -99,7 +100,7 @@ def commit_stream(
     message: str,
     committer: str,
 ) -> Iterator[bytes]:
-    """Yield what makes fast-import write a commit and print its id."""
+    """Yield the input for fast-import that writes a commit and prints its id."""
     scratch = SCRATCH + secrets.token_hex(8)
     text = message.encode()
     yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
@@ -112,20 +113,20 @@ def commit_stream(
             yield b"D " + name + b"\n"
         else:
             yield b"M 100644 inline " + name + b"\ndata %d\n" % len(content) + content + b"\n"
-    # the scratch branch goes again in the same breath: a killed writer leaves no ref behind
+    # the same command removes the scratch branch, so that a killed writer leaves no ref behind
     nothing = "0" * len(parents[0]) if parents else "0" * 40
     yield f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\ndone\n".encode()
 
 
-def there(oid: str, answer: Object | None) -> Object:
-    """Return the object that git answered with, or raise if the repository lacks it."""
+def required(oid: str, answer: Object | None) -> Object:
+    """Return the object; raise RepositoryError if it is missing."""
     if answer is None:
-        raise RepositoryError(f"{oid}: missing from the repository. Run git fsck")
+        raise RepositoryError(f"object {oid} is missing from the repository. Run git fsck")
     return answer
 
 
 def entries_of(folder: str, tree: Object) -> Iterator[tuple[str, Entry]]:
-    """Yield what a tree holds, by full paths; a raw entry is: mode, space, name, NUL, id."""
+    """Yield a tree's entries by full path; a raw entry is: mode, space, name, NUL, id."""
     raw, at, width = tree.content, 0, len(tree.oid) // 2
     while at < len(raw):
         space, end = raw.index(b" ", at), raw.index(b"\0", at)
@@ -135,7 +136,7 @@ def entries_of(folder: str, tree: Object) -> Iterator[tuple[str, Entry]]:
 
 
 def changes_of(raw: bytes) -> tuple[FileChange, ...]:
-    """Return what ``git diff-tree -r --raw --numstat -z --no-abbrev`` says."""
+    """Return the changes in the output of ``git diff-tree -r --raw --numstat -z --no-abbrev``."""
     parts = os.fsdecode(raw).split("\0")[:-1]
     heads = [part.split() for part in parts if part.startswith(":")]
     paths = parts[1 : 2 * len(heads) : 2]
@@ -155,7 +156,10 @@ def changes_of(raw: bytes) -> tuple[FileChange, ...]:
 
 
 def steps_of(raw: bytes) -> list[Step]:
-    """Return what ``git log --raw -z --format=%m`` prints. Source: git-diff(1), raw format."""
+    """Return the steps in the output of ``git log --raw -z --format=%m``.
+
+    Source: git-diff(1), raw output format.
+    """
     found, side = [], ">"
     parts = iter(os.fsdecode(raw).split("\0"))
     for part in parts:

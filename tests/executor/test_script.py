@@ -1,4 +1,4 @@
-"""Job scripts: their text, what is refused, and what a value can never do to them."""
+"""Job scripts: golden texts, refused templates, and values that try to inject commands."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_container_runs_the_trainer_with_the_run_root_bound(
 
 
 @pytest.mark.parametrize("image", ["nvcr.io#nvidia/pytorch:24.05", "/images/torch.sqsh"])
-def test_an_image_of_pyxis_is_sruns_matter(image: str) -> None:
+def test_an_image_for_pyxis_becomes_options_of_srun(image: str) -> None:
     request = replace(FULL, resources=resources(container=image))
     (line,) = [x for x in render(request, "slurm").splitlines() if x.startswith("srun")]
     assert (
@@ -77,7 +77,7 @@ def test_an_image_of_pyxis_is_sruns_matter(image: str) -> None:
         render(request, "local")
 
 
-# what a forged ledger could hold; specs never do
+# values that a forged ledger could contain, but never a valid spec
 NASTY = ["$(touch HIT)", "`touch HIT`", "a; touch HIT", "a\ntouch HIT", "'; touch HIT; '", '"$(touch HIT)"', "a && touch HIT", "a\rtouch HIT", "\u2028touch HIT", "-e touch HIT"]  # fmt: skip
 
 
@@ -99,10 +99,10 @@ def test_no_value_becomes_a_command(tmp_path: Path, text: str, place: str) -> No
     try:
         script = render(nasty, "local")
     except MtfError:
-        return  # refused is as good
-    if place not in ("code_dir", "venv", "conda", "modules"):  # these end the script, as they must
+        return  # a refusal is fine, too
+    if place not in ("code_dir", "venv", "conda", "modules"):  # these end the script, as intended
         script = script.replace("/data/runs/.code/abc", str(tmp_path))
-    # what the script would start is not there: all that counts is what it does before
+    # the trainer does not exist here: only the commands before it run
     env = {"PATH": "/usr/bin:/bin", "MTF_RUN_DIR": "/"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, env=env)
     assert list(tmp_path.iterdir()) == []
@@ -134,7 +134,7 @@ def test_no_value_becomes_another_option(text: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a #b", "a;b", "$(b)", "a 'b'", "ü"])
-def test_what_a_directive_may_hold_is_quoted(text: str) -> None:
+def test_a_path_with_special_characters_is_quoted_in_a_directive(text: str) -> None:
     options = slurm_options(replace(FULL, job_dir=f"/runs/{text}"))
     assert f'--output="/runs/{text}/%A_%a.out"' in options
 
@@ -142,34 +142,34 @@ def test_what_a_directive_may_hold_is_quoted(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["exclusive", "--exclusive --uid=0", "--a=$(b)", "--a\n--b", "-p", "--a=b #c", ""]
 )
-def test_an_extra_option_is_one_option(text: str) -> None:
+def test_an_extra_option_must_be_a_single_option(text: str) -> None:
     with pytest.raises(MtfError, match=r"slurm\.extra"):
         slurm_options(replace(FULL, resources=resources(extra=[text])))
 
 
 @pytest.mark.parametrize("name", ["A;touch HIT", "A B", "A=1 B", "1A", "$(A)", "A\nB", ""])
-def test_a_variables_name_is_a_name(name: str) -> None:
+def test_a_variable_needs_a_valid_name(name: str) -> None:
     with pytest.raises(MtfError, match=r"slurm\.variables"):
         render(replace(FULL, resources=resources(variables={name: "1"})), "slurm")
 
 
-def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
+def test_a_percent_sign_in_a_path_is_escaped() -> None:
     request = replace(FULL, job_dir="/runs/100%j/s")
     assert "--output=/runs/100%%j/s/%A_%a.out" in slurm_options(request)
 
 
 @pytest.mark.parametrize(
-    ("own", "said"),
+    ("own", "message"),
     [
         ("echo mtf.trainer\n", "job.sbatch.j2:1: the first line must name the shell"),
-        ("#!/bin/bash\necho hello\n", "nothing starts the trainer"),
+        ("#!/bin/bash\necho hello\n", "no line starts the trainer"),
         (
             "#!/bin/bash\ncd /\n#SBATCH --mem=1\nsrun mtf.trainer\n",
             r"job.sbatch.j2:3: sbatch ignores",
         ),
         ("#!/bin/bash\n#SBATCH --requeue=true\nsrun mtf.trainer\n", r"job.sbatch.j2:2: --requeue"),
-        ("#!/bin/bash\npython -m mtf.trainer x\n", "without srun"),
-        ("#!/bin/bash\n# srun {{ command }}\n", "nothing starts the trainer"),
+        ("#!/bin/bash\npython -m mtf.trainer x\n", "no line starts srun"),
+        ("#!/bin/bash\n# srun {{ command }}\n", "no line starts the trainer"),
         (
             "#!/bin/bash\n{{ nonsense }}\nsrun mtf.trainer\n",
             r"templates/job.sbatch.j2:2: 'nonsense' is undefined",
@@ -179,32 +179,30 @@ def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
         ("#!/bin/bash\n\n{% if %}\n", r"job.sbatch.j2:3: "),
     ],
 )
-def test_a_template_of_the_user_that_could_not_work_is_refused_at_its_line(
-    own: str, said: str
-) -> None:
-    with pytest.raises(MtfError, match=said):
+def test_a_user_template_that_could_not_work_is_refused_at_its_line(own: str, message: str) -> None:
+    with pytest.raises(MtfError, match=message):
         render(FULL, "slurm", {"job.sbatch.j2": own})
 
 
-def test_a_template_of_the_user_replaces_a_part() -> None:
+def test_a_user_template_replaces_an_included_part() -> None:
     text = render(FULL, "slurm", {"environment.sh.j2": "module load site-{{ name }}\n"})
     assert "module load site-digits_search" in text
     assert "cuda/12.4" not in text
 
 
-def test_a_mistake_in_an_included_part_is_told_at_its_own_line() -> None:
+def test_an_error_in_an_included_part_is_reported_at_its_own_line() -> None:
     with pytest.raises(MtfError, match=r"templates/environment\.sh\.j2:2: 'x' is undefined"):
         render(FULL, "slurm", {"environment.sh.j2": "\n{{ x }}\n"})
 
 
-def test_windows_line_ends_never_reach_sbatch() -> None:
+def test_windows_line_endings_never_reach_sbatch() -> None:
     own = "#!/bin/bash\r\nsrun mtf.trainer\r\n"
     assert "\r" not in render(FULL, "slurm", {"job.sbatch.j2": own})
-    with pytest.raises(MtfError, match=r"job\.sbatch\.j2:1: Windows line ends"):
+    with pytest.raises(MtfError, match=r"job\.sbatch\.j2:1: sbatch refuses Windows line endings"):
         check_script(own, "slurm")
 
 
-def test_a_script_that_is_fine_passes() -> None:
+def test_a_valid_script_is_accepted() -> None:
     check_script(
         "#!/bin/bash\n#SBATCH --mem=1\n\n# a note\nsrun python -m mtf.trainer x\n", "slurm"
     )

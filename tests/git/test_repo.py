@@ -1,4 +1,4 @@
-"""The door to git, on real repositories."""
+"""GitRepo on real repositories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEDGER = "refs/heads/mtf/ledger"
 
 
-def test_files_are_those_of_the_commit_whatever_the_work_tree_holds(tmp_path: Path) -> None:
+def test_files_are_read_from_the_commit_and_not_from_the_work_tree(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"experiments/a.yaml": "committed", "b b/ü.txt": "x"})
     made.write({"experiments/a.yaml": "dirty", "experiments/new.yaml": "untracked"})
     repo = GitRepo(made.path)
@@ -47,7 +47,7 @@ def test_a_commit_is_written_without_touching_head_index_or_work_tree(tmp_path: 
     assert made.git("fsck", "--strict", "--no-dangling") == ""
 
 
-def test_refs_move_all_or_none_and_a_stale_expectation_is_told_apart(tmp_path: Path) -> None:
+def test_all_refs_move_or_none_and_a_stale_old_value_is_a_lost_race(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     repo = GitRepo(made.path)
     head = repo.commit("HEAD")
@@ -58,7 +58,7 @@ def test_refs_move_all_or_none_and_a_stale_expectation_is_told_apart(tmp_path: P
     assert repo.find_commit("refs/heads/slurm-job/x") is None
 
 
-def test_a_push_is_atomic_and_loses_to_a_faster_writer(tmp_path: Path) -> None:
+def test_a_push_is_atomic_and_fails_if_another_writer_came_first(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     bare = make_remote(tmp_path / "bare.git", made)
     repo = GitRepo(made.path)
@@ -70,7 +70,7 @@ def test_a_push_is_atomic_and_loses_to_a_faster_writer(tmp_path: Path) -> None:
     assert repo.remote_refs("origin", [LEDGER]) == {LEDGER: first}
 
 
-def test_a_refs_lock_that_a_killed_git_has_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+def test_an_old_ref_lock_of_a_killed_git_is_removed(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     repo = GitRepo(made.path)
     lock = made.path / ".git" / "refs" / "heads" / "mtf" / "ledger.lock"
@@ -87,7 +87,7 @@ def test_a_refs_lock_that_a_killed_git_has_left_is_removed_once_it_is_old(tmp_pa
     assert made.git("rev-parse", LEDGER) == repo.commit("HEAD")
 
 
-def test_a_lock_in_the_remote_is_left_to_its_owner(tmp_path: Path) -> None:
+def test_a_ref_lock_of_the_remote_is_not_removed(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     remote = make_remote(tmp_path / "r.git", made)
     lock = remote / "refs" / "heads" / "mtf" / "ledger.lock"
@@ -100,14 +100,14 @@ def test_a_lock_in_the_remote_is_left_to_its_owner(tmp_path: Path) -> None:
     assert lock.exists()
 
 
-def test_an_unreachable_remote_is_an_error_with_gits_own_words(tmp_path: Path) -> None:
+def test_an_unreachable_remote_gives_gits_own_message(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     made.git("remote", "add", "origin", str(tmp_path / "nowhere.git"))
     with pytest.raises(RepositoryError, match=r"nowhere\.git"):
         GitRepo(made.path).remote_refs("origin", [LEDGER])
 
 
-def test_a_hook_rejection_is_final_not_a_lost_race(tmp_path: Path) -> None:
+def test_a_rejection_by_a_hook_is_not_a_lost_race(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     bare = make_remote(tmp_path / "bare.git", made)
     hook = bare / "hooks" / "pre-receive"
@@ -119,7 +119,7 @@ def test_a_hook_rejection_is_final_not_a_lost_race(tmp_path: Path) -> None:
     assert not isinstance(caught.value, RefMovedError)
 
 
-def test_staged_content_is_what_the_next_commit_holds(tmp_path: Path) -> None:
+def test_staged_files_are_those_of_the_next_commit(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"experiments/a.yaml": "old", "experiments/b.yaml": "b"})
     made.write({"experiments/a.yaml": "staged"})
     made.git("add", "-A")
@@ -139,7 +139,7 @@ def test_staged_works_before_the_first_commit(tmp_path: Path) -> None:
     assert list(GitRepo(made.path, inherit=True).staged("experiments")) == ["experiments/a.yaml"]
 
 
-def test_a_folder_without_a_repository_and_one_without_commits_say_what_to_do(
+def test_a_missing_repository_or_commit_is_an_error_with_a_fix(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(RepositoryError, match="mtf init"):
@@ -148,12 +148,12 @@ def test_a_folder_without_a_repository_and_one_without_commits_say_what_to_do(
         GitRepo(make_repo(tmp_path / "r").path).commit("HEAD")
 
 
-def test_an_option_like_revision_is_not_taken_for_an_option(tmp_path: Path) -> None:
+def test_a_revision_that_looks_like_an_option_is_not_one(tmp_path: Path) -> None:
     repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
     assert repo.find_commit("--help") is None
 
 
-def test_one_reader_sees_what_is_written_while_it_is_open(tmp_path: Path) -> None:
+def test_an_open_reader_sees_new_objects(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     repo = GitRepo(made.path)
     with repo.reading():
@@ -167,7 +167,7 @@ def test_one_reader_sees_what_is_written_while_it_is_open(tmp_path: Path) -> Non
         assert list(repo.files(repo.commit("main"))) == ["a", "b"]
 
 
-def test_thousands_of_files_and_large_ones_are_read_at_once(tmp_path: Path) -> None:
+def test_thousands_of_files_and_large_files_are_read_at_once(tmp_path: Path) -> None:
     files = {f"runs/{n % 7}/{n}.json": f"{n}" * 100 for n in range(3000)} | {"big": "x" * 3_000_000}
     repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
     commit = repo.write_commit(
@@ -180,7 +180,7 @@ def test_thousands_of_files_and_large_ones_are_read_at_once(tmp_path: Path) -> N
     assert list(entries) == sorted(files)
 
 
-def test_what_is_not_there_is_told_apart_and_the_next_answer_fits_its_question(
+def test_a_missing_object_does_not_shift_the_answers_after_it(
     tmp_path: Path,
 ) -> None:
     repo = GitRepo(make_repo(tmp_path / "r", {"a b/c d": "1"}).path)
@@ -196,7 +196,7 @@ def test_what_is_not_there_is_told_apart_and_the_next_answer_fits_its_question(
         assert repo.read(commit, "a b/c d") == b"1"
 
 
-def test_a_writer_that_fails_half_way_leaves_no_ref_behind(tmp_path: Path) -> None:
+def test_a_writer_that_fails_leaves_no_ref_behind(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"a": "1"})
     repo = GitRepo(made.path)
     before = made.git("for-each-ref")
@@ -210,14 +210,14 @@ def test_a_writer_that_fails_half_way_leaves_no_ref_behind(tmp_path: Path) -> No
     assert made.git("for-each-ref") == before
 
 
-def test_git_says_why_it_does_not_write_a_commit(tmp_path: Path) -> None:
+def test_a_failed_commit_gives_gits_own_message(tmp_path: Path) -> None:
     repo = GitRepo(make_repo(tmp_path / "r", {"a": "1"}).path)
     files = [(f"{n}", b"x" * 100_000) for n in range(50)]
     with pytest.raises(RepositoryError, match="fast-import"):
         repo.write_commit([("/../bad", b""), *files], parents=(), message="m", committer="nobody")
 
 
-def test_a_missing_tree_is_an_error_never_an_empty_folder(tmp_path: Path) -> None:
+def test_a_missing_tree_is_an_error_and_not_an_empty_folder(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"experiments/a.yaml": "x"})
     repo = GitRepo(made.path)
     head = repo.commit("HEAD")
@@ -229,14 +229,14 @@ def test_a_missing_tree_is_an_error_never_an_empty_folder(tmp_path: Path) -> Non
         repo.files(CommitId("1" * 40), "experiments")
 
 
-def test_a_path_that_looks_like_a_variable_is_the_folder_of_that_name(tmp_path: Path) -> None:
+def test_a_folder_name_with_a_dollar_is_not_expanded(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "$HOME's ${PATH} ~", {"a": "1"})
     repo = GitRepo(made.path)
     assert repo.root == made.path
     assert repo.commit("HEAD") == made.git("rev-parse", "HEAD")
 
 
-def test_git_packs_what_has_gathered_unless_it_is_told_not_to(tmp_path: Path) -> None:
+def test_tidy_packs_objects_unless_maintenance_is_off(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {str(n): str(n) for n in range(600)})
     made.git("config", "gc.auto", "1")
     made.git("config", "maintenance.auto", "false")

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtf.core.vocabulary.experiments import run_key
 from mtf.spec.grid.naming import parse_experiment_name
 from mtf.spec.load import load_some, load_specs
+from mtf.spec.schema.dotted_keys import SECTIONS
 from mtf.spec.schema.settings import Settings, parse_settings
 from tests.spec.samples import BASE, EXPERIMENT, STAMP, load, problems
 
@@ -32,6 +35,36 @@ def test_an_experiment_is_loaded_with_its_control_keys() -> None:
     assert (experiment.name, experiment.grid, experiment.parameters) == ("one", None, {})
     assert (experiment.generation, experiment.rerun_on) == (3, ("src/models",))
     assert experiment.resources == experiment.config["slurm"]
+
+
+IDENTITY = {
+    "model": "{type: mlp, heads: 3}",
+    "data": "{dataset_name: digits, num_workers: 3}",
+    "training": "{max_epochs: 3}",
+    "optimizer": "{lr: 0.5}",
+    "scheduler": "{type: cosine}",
+    "init_from": "other",
+    "callbacks": "{ema: {}}",
+}
+EXECUTION = {
+    "checkpoint": "{every_n_steps: 3, keep_last: 9, monitor: val_accuracy, mode: max}",
+    "logging": "{csv: true}",
+    "slurm": "{mem: 2G, time: 30, requeue: false}",
+}
+
+
+@pytest.mark.parametrize(("section", "value"), [*IDENTITY.items(), *EXECUTION.items()])
+def test_a_runs_identity_leaves_out_checkpoint_logging_and_slurm(section: str, value: str) -> None:
+    lines = [line for line in EXPERIMENT.splitlines() if not line.startswith(section)]
+    (before,) = load(one=EXPERIMENT).desired
+    (after,) = load(one="\n".join([*lines, f"{section}: {value}", ""])).desired
+    one, other = before.experiments[0], after.experiments[0]
+    assert one.config[section] != other.config[section]
+    assert (run_key(one, {}) == run_key(other, {})) == (section in EXECUTION)
+
+
+def test_the_identity_is_tested_for_every_section() -> None:
+    assert {*IDENTITY, *EXECUTION} == SECTIONS.keys()
 
 
 def test_only_yaml_files_are_specs_and_a_base_does_not_run() -> None:

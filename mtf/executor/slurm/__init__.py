@@ -1,1 +1,1 @@
-"""SLURM as an executor: its programs, what they print, and the jobs handed to them."""
+"""The SLURM executor: running SLURM's programs and parsing their output."""

@@ -1,4 +1,4 @@
-"""The cluster as its SLURM tells of it now, and whether it would take a job of some shape."""
+"""Asking SLURM for the facts of the cluster, and whether it would accept a job."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def read_facts() -> ClusterFacts:
-    """Return what SLURM knows of the cluster, and of what this user may do there.
+    """Return the facts of the cluster and the limits of this user.
 
     Raises:
-        ExecutorUnavailableError: it does not answer.
+        ExecutorUnavailableError: SLURM does not answer.
     """
     config = configuration()
     associations = qos = ""
@@ -40,17 +40,23 @@ def read_facts() -> ClusterFacts:
     )
 
 
-def refusal_of(needs: Resources) -> str | None:
-    """Return why SLURM would refuse a job that asks for these resources, None where it would not.
+def refusal_of(resources: Resources) -> str | None:
+    """Return why SLURM would refuse a job with these resources, None if it would accept it.
 
-    It is asked without submitting anything. What it would take only later is no refusal.
+    Nothing is submitted. A job that SLURM would accept only later counts as accepted.
     """
     folder = "/"
     request = JobRequest(
-        token=Token("0" * 16), name="mtf-test", tasks=(Task(RunId("test"), 0, folder),),
-        resources=needs, code_dir="/code/test", job_dir=folder, array=False, max_parallel=None,
+        token=Token("0" * 16),
+        name="mtf-test",
+        tasks=(Task(RunId("test"), 0, folder),),
+        resources=resources,
+        code_dir="/code/test",
+        job_dir=folder,
+        array=False,
+        max_parallel=None,
         python="python3",
-    )  # fmt: skip
+    )
     answer = ask("sbatch", "--test-only", "--wrap=true", *slurm_options(request))
     if answer.code == 0 or submission_error(answer.stderr) is not None:
         return None

@@ -1,4 +1,4 @@
-"""What SLURM's programs say of the cluster, as facts: pure parsing."""
+"""Parsing the cluster's facts from the output of SLURM's programs. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtf.core.vocabulary.times import time_limit_s
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-SINFO_FORMAT = "%P|%D|%c|%m|%G"  # a line for all nodes of a partition that are alike
+SINFO_FORMAT = "%P|%D|%c|%m|%G"  # one line for all equal nodes of a partition
 ASSOCIATION_FIELDS = ("Account", "QOS", "MaxSubmitJobs")
 QOS_FIELDS = ("Name", "MaxSubmitJobsPU")
 _GPUS = re.compile(r"\bgpu(?::[A-Za-z][^:,(]*)?:(\d+)")
@@ -24,22 +24,22 @@ def parse_facts(
     """Return the facts of a cluster.
 
     Args:
-        config: of ``scontrol show config``.
-        partitions: printed by ``scontrol --oneliner show partition``.
-        nodes: printed by ``sinfo`` with ``SINFO_FORMAT``.
-        associations: the user's, printed by ``sacctmgr`` with ``ASSOCIATION_FIELDS``; empty where
-            SLURM does not hold users to them.
-        qos: all there are, printed by ``sacctmgr`` with ``QOS_FIELDS``; empty as those.
+        config: from ``scontrol show config``.
+        partitions: output of ``scontrol --oneliner show partition``.
+        nodes: output of ``sinfo`` with ``SINFO_FORMAT``.
+        associations: output of ``sacctmgr`` for the user with ``ASSOCIATION_FIELDS``; empty if
+            SLURM does not enforce associations.
+        qos: output of ``sacctmgr`` for all QOS with ``QOS_FIELDS``; empty likewise.
     """
     shapes = _shapes(nodes)
-    mine = _rows(associations, len(ASSOCIATION_FIELDS))
-    allowed = {name for _, names, _ in mine for name in names.split(",") if name}
+    rows = _rows(associations, len(ASSOCIATION_FIELDS))
+    allowed = {name for _, names, _ in rows for name in names.split(",") if name}
     limits = dict(_rows(qos, len(QOS_FIELDS)))
-    numbers = [config.get("MaxJobCount", ""), *(most for *_, most in mine)]
+    numbers = [config.get("MaxJobCount", ""), *(most for *_, most in rows)]
     numbers += [limits.get(name, "") for name in allowed] if len(allowed) == 1 else []
     return ClusterFacts(
         partitions=tuple(_partitions(partitions, shapes)),
-        accounts=frozenset(account for account, *_ in mine) if mine else None,
+        accounts=frozenset(account for account, *_ in rows) if rows else None,
         qos=frozenset(allowed) if allowed else None,
         max_array_size=_number(config.get("MaxArraySize", "")),
         max_submit_jobs=min((n for n in map(_number, numbers) if n is not None), default=None),
@@ -87,4 +87,4 @@ def _number(text: str) -> int | None:
 
 
 def _at_least(text: str) -> int:
-    return int(re.sub(r"\D.*", "", text) or 0)  # "8000+": what the smallest of them has
+    return int(re.sub(r"\D.*", "", text) or 0)  # "8000+": the smallest of several nodes

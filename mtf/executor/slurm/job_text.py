@@ -1,4 +1,4 @@
-"""What SLURM's programs print, as values: pure parsing, and the tables of its words."""
+"""Parsing jobs, job ids and errors from the output of SLURM's programs. Pure."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from mtf.executor.array_indices import parse_indices
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SEPARATOR = "\x1f"  # in no name, reason or node list
+SEPARATOR = "\x1f"  # never part of a name, reason or node list
 SQUEUE_FIELDS = (
     "JobArrayID", "Name", "State", "exit_code", "RestartCnt", "NodeList", "StartTime", "EndTime",
     "Reason",
 )  # fmt: skip
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
-# named one by one, sacct shows those too that were never eligible, like cancelled held ones
+# with all states listed, sacct also shows jobs that were never eligible, like cancelled held jobs
 SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 TIME_FORMAT = {"SLURM_TIME_FORMAT": "%s"}  # seconds since the epoch, whatever the time zone
 
-# Source: squeue(1) and sacct(1), JOB STATE CODES, of 22.05 and what later versions have added.
-# COMPLETING jobs are still dying: not over yet.
+# Source: squeue(1) and sacct(1), JOB STATE CODES, of 22.05 and later versions.
+# COMPLETING jobs still end their processes: they are not over yet.
 STATES: Mapping[str, JobState] = {
     "PENDING": JobState.PENDING,
     "CONFIGURING": JobState.PENDING,
@@ -67,19 +67,19 @@ STATES: Mapping[str, JobState] = {
     "OUT_OF_MEMORY": JobState.OUT_OF_MEMORY,
 }
 
-# Reasons that need a word more. Source: squeue(1), JOB REASON CODES.
+# Reasons that need an explanation. Source: squeue(1), JOB REASON CODES.
 _REASONS: Mapping[str, str] = {
-    "JobLaunchFailure": "it could not start: does the node see the run root, may it write there",
+    "JobLaunchFailure": "it could not start: check that the node can write to the run root",
 }
 
-# What sbatch prints when it gives no job id (SLURM 22.05's texts; those tried are in the tests).
-_UNCERTAIN = (  # the controller may have taken the job before its answer was lost
+# sbatch's messages without a job id, as of SLURM 22.05. Those that were provoked are in the tests.
+_UNCERTAIN = (  # the controller may have accepted the job, and its answer was lost
     "Socket timed out", "Zero Bytes were transmitted", "Received zero length message",
     "Received message length < 0", "Message receive failure", "Unexpected message received",
     "Communication connection failure", "Communication shutdown failure",
     "controller (send failure)", "controller (receive failure)", "controller (shutdown failure)",
 )  # fmt: skip
-_UNAVAILABLE = (  # nothing was taken; later it may be
+_UNAVAILABLE = (  # nothing was accepted; it may be later
     "Unable to contact slurm controller", "standby mode", "Connection refused",
     "temporarily unable to accept job", "Resource temporarily unavailable",  # MaxJobCount
     "Required partition not available", "Requested partition configuration not available now",
@@ -89,62 +89,62 @@ _FULL = ("SubmitJob",)  # limits of jobs in the queue, like AssocMaxSubmitJobLim
 
 
 def submission_error(text: str) -> MtfError | None:
-    """Return the error that sbatch's text stands for; None for a refusal that is not known.
+    """Return the error for sbatch's message, None for an unknown message.
 
-    An unknown text is final, but only after the token has been looked up.
+    An unknown message is a final refusal, once no job with the token is found.
     """
-    said = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
+    message = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
     if any(words in text for words in _UNCERTAIN):
-        return SubmissionUncertainError(said)
+        return SubmissionUncertainError(message)
     if any(words in text for words in _FULL):
-        return QueueFullError(said)
+        return QueueFullError(message)
     if any(words in text for words in _UNAVAILABLE):
-        return ExecutorUnavailableError(said)
+        return ExecutorUnavailableError(message)
     return None
 
 
 def refusal(text: str) -> SubmissionRefusedError:
-    """Return the final refusal that sbatch's text is."""
+    """Return the final refusal for sbatch's message."""
     lines = [line.removeprefix("sbatch: error: ") for line in text.strip().splitlines()]
     return SubmissionRefusedError("; ".join(dict.fromkeys(lines)) or "sbatch gave no reason")
 
 
-NO_ACCOUNTING = "Slurm accounting storage is disabled"  # sacct's own words
+NO_ACCOUNTING = "Slurm accounting storage is disabled"  # sacct's message
 
 
 def has_no_accounting(text: str) -> bool:
-    """Return whether sacct says that this cluster keeps no accounts (not: that it is down)."""
+    """Return True if sacct says that this cluster has no accounting (not that it is down)."""
     return NO_ACCOUNTING in text
 
 
-# What scancel and scontrol print of jobs for which there is nothing to do.
-_PASSED_OVER = (
+# Messages of scancel and scontrol about jobs for which there is nothing to do.
+_NOTHING_TO_DO = (
     "Invalid job id specified", "already completing or completed", "Job is pending execution",
     "Job has already finished", "No error",
 )  # fmt: skip
 
 
 def command_error(text: str) -> MtfError | None:
-    """Return the error that scancel's or scontrol's text stands for, None where all is well."""
-    unheard = submission_error(text)
-    if unheard is not None:
-        return ExecutorUnavailableError(str(unheard))
+    """Return the error for scancel's or scontrol's messages, None if there is none."""
+    no_answer = submission_error(text)
+    if no_answer is not None:
+        return ExecutorUnavailableError(str(no_answer))
     lines = [line.removeprefix("scancel: error: ") for line in text.strip().splitlines()]
-    bad = [line for line in lines if not any(words in line for words in _PASSED_OVER)]
+    bad = [line for line in lines if not any(words in line for words in _NOTHING_TO_DO)]
     return MtfError("; ".join(dict.fromkeys(bad))) if bad else None
 
 
 def parse_job_id(printed: str) -> str | None:
-    """Return the job id that ``sbatch --parsable`` printed, as ``<id>[;<cluster>]``."""
+    """Return the job id in the output of ``sbatch --parsable``: ``<id>[;<cluster>]``."""
     found = re.search(r"^(\d+)(;\S+)?$", printed.strip(), re.MULTILINE)
     return found[1] if found else None
 
 
 def parse_squeue(printed: str) -> list[JobView]:
-    """Return our jobs from ``squeue`` with ``SQUEUE_FIELDS``, one view a task.
+    """Return mtf's jobs from the output of ``squeue`` with ``SQUEUE_FIELDS``, one view a task.
 
     Raises:
-        ValueError: tasks are listed in a way that is not known, or in part only.
+        ValueError: a list of tasks is truncated or has an unknown form.
     """
     rows = _rows(printed, len(SQUEUE_FIELDS))
     return [view for row in rows for view in _each_task(row[0], _from_squeue(row))]
@@ -154,30 +154,32 @@ def _from_squeue(fields: list[str]) -> JobView:
     job, name, state, status, restarts, nodes, start, end, reason = fields
     code = int(status) if status.isdigit() else 0
     known = STATES.get(state, JobState.UNKNOWN)
-    over = known not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
-    held = known is JobState.PENDING and re.search("held|hold", reason.lower())  # JobHeldUser ...
+    is_over = known not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
+    is_held = known is JobState.PENDING and re.search(
+        "held|hold", reason.lower()
+    )  # JobHeldUser ...
     return JobView(
         job_id=JobId(job),
         token=token_of(name),
         index=None,
-        state=JobState.HELD if held else known,
+        state=JobState.HELD if is_held else known,
         raw_state=state,
         reason=_REASONS.get(reason, reason),
-        exit_code=code >> 8 if over else None,  # a wait(2) status
-        signal=(code & 0x7F or None) if over else None,
+        exit_code=code >> 8 if is_over else None,  # a wait(2) status
+        signal=(code & 0x7F or None) if is_over else None,
         node=nodes or None,
         restarts=int(restarts) if restarts.isdigit() else 0,
-        # a start in the future is the scheduler's guess
+        # the start of a waiting job is the scheduler's estimate
         started_at=_time(start) if known not in (JobState.PENDING, JobState.HELD) else None,
-        ended_at=_time(end) if over else None,
+        ended_at=_time(end) if is_over else None,
     )
 
 
 def parse_sacct(printed: str) -> list[JobView]:
-    """Return our jobs from ``sacct -X --parsable2`` with ``SACCT_FIELDS``, one view a task."""
+    """Return mtf's jobs from the output of ``sacct -X --parsable2`` with ``SACCT_FIELDS``."""
     views: list[JobView] = []
     for row in _rows(printed, len(SACCT_FIELDS)):
-        with suppress(ValueError):  # tasks that the accounts list in part are read when they start
+        with suppress(ValueError):  # a truncated list of tasks: each is read once it starts
             views += _each_task(row[0], _from_sacct(row))
     return views
 
@@ -206,10 +208,10 @@ _NO_TASK = "4294967294"  # SLURM's NO_VAL
 
 
 def parse_scontrol(printed: str) -> list[JobView]:
-    """Return our jobs from ``scontrol -o show jobs``, for clusters without squeue's fields.
+    """Return mtf's jobs from ``scontrol -o show jobs``, for a squeue without ``SQUEUE_FIELDS``.
 
     Raises:
-        ValueError: as ``parse_squeue``.
+        ValueError: as for ``parse_squeue``.
     """
     rows = []
     for line in printed.splitlines():
@@ -229,7 +231,7 @@ def parse_scontrol(printed: str) -> list[JobView]:
 
 
 def _rows(printed: str, width: int) -> Iterator[list[str]]:
-    """Yield the fields of each line that is about a job of ours."""
+    """Yield the fields of each line about a job of mtf."""
     for line in printed.splitlines():
         fields = line.split(SEPARATOR)[:width]
         if len(fields) == width and token_of(fields[1]):
@@ -237,10 +239,10 @@ def _rows(printed: str, width: int) -> Iterator[list[str]]:
 
 
 def _each_task(job: str, view: JobView) -> list[JobView]:
-    """Return the view of each task that a job id like ``8_[0-9:3,12%4]`` stands for.
+    """Return a view for each task in a job id like ``8_[0-9:3,12%4]``.
 
-    A bare number is a plain job, or what is left of an array when its last tasks were cancelled
-    one by one before they started: SLURM then keeps no word about each.
+    A bare number is a plain job, or an array whose last tasks were cancelled one by one before they
+    started: SLURM then keeps no record of each.
     """
     number, _, tasks = job.partition("_")
     if not tasks:
@@ -254,9 +256,9 @@ def _time(text: str) -> datetime | None:
 
 
 def max_array_size(printed: str) -> int | None:
-    """Return how many tasks an array may have, by ``scontrol show config``.
+    """Return how many tasks an array may have, from the output of ``scontrol show config``.
 
-    Source: slurm.conf(5): MaxArraySize, and max_array_tasks of SchedulerParameters.
+    Source: slurm.conf(5), MaxArraySize, and max_array_tasks in SchedulerParameters.
     """
     size = parse_config(printed, "MaxArraySize")
     tasks = re.search(r"max_array_tasks=(\d+)", parse_config(printed, "SchedulerParameters") or "")
@@ -266,6 +268,6 @@ def max_array_size(printed: str) -> int | None:
 
 
 def parse_config(printed: str, key: str) -> str | None:
-    """Return a value from ``scontrol show config``."""
+    """Return a value from the output of ``scontrol show config``, None if it is missing."""
     found = re.search(rf"^{re.escape(key)}\s*= (.*)$", printed, re.MULTILINE)
     return found[1].strip() if found else None

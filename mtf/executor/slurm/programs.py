@@ -1,4 +1,4 @@
-"""SLURM's programs: whether they are here, what they get of our environment, what they answer."""
+"""Running SLURM's programs: whether they exist and answer, and the environment they get."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from mtf import proc
 from mtf.errors import ExecutorUnavailableError, MtfError
 
 ASK_S = 60.0  # slurmctld's own time-outs are 10 s a try
-_AT_ONCE_S = 3.0
-# What SLURM's programs, and by sbatch the jobs, get of our environment: no secrets, and nothing
-# like SBATCH_PARTITION, SQUEUE_USERS or an outer job's SLURM_*, which would change their answers.
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
-         "SLURM_CONF", "MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG",
-         "BASH_ENV")  # fmt: skip
+_QUICK_S = 3.0
+# The variables that SLURM's programs inherit, and by sbatch the jobs: no secrets, and nothing like
+# SBATCH_PARTITION, SQUEUE_USERS or SLURM_* of an outer job, which would change their answers.
+_USER = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ")
+_MODULES = ("MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG")
+_INHERITED = (*_USER, *_MODULES, "LD_LIBRARY_PATH", "SLURM_CONF", "BASH_ENV")
 
 
 def available() -> bool:
-    """Return whether this host belongs to a cluster: sbatch is there, and knows a controller.
+    """Return True if this host belongs to a cluster: sbatch exists and knows a controller.
 
-    A controller that does not answer now still counts: jobs of a cluster do not become local ones.
+    A controller that does not answer now still counts, so that jobs for a cluster never run
+    locally.
     """
     answer = _ping(ASK_S)
-    lacking = ("configuration source", "No such file")
+    not_configured = ("configuration source", "No such file")
     if answer is None:
         return False
-    return answer.code == 0 or not any(words in answer.stderr for words in lacking)
+    return answer.code == 0 or not any(words in answer.stderr for words in not_configured)
 
 
 def answers() -> bool:
-    """Return whether this host's cluster answers now, and at once: for what can do without."""
-    answer = _ping(_AT_ONCE_S)
+    """Return True if the cluster answers within seconds, for callers that can do without it."""
+    answer = _ping(_QUICK_S)
     return answer is not None and answer.code == 0
 
 
 def _ping(timeout_s: float) -> proc.Output | None:
-    named = os.environ.get("SLURM_CONF")
-    if shutil.which("sbatch") is None or (named and not Path(named).exists()):
+    config = os.environ.get("SLURM_CONF")
+    if shutil.which("sbatch") is None or (config and not Path(config).exists()):
         return None
     try:
         return proc.run(("scontrol", "ping"), timeout_s=timeout_s, env=environment())
@@ -47,10 +48,10 @@ def _ping(timeout_s: float) -> proc.Output | None:
 
 
 def ask(*command: str) -> proc.Output:
-    """Return what one of SLURM's programs answers, whatever that is.
+    """Run one of SLURM's programs; return its exit code and output.
 
     Raises:
-        ExecutorUnavailableError: it is not there, or takes too long.
+        ExecutorUnavailableError: the program does not exist or takes too long.
     """
     try:
         return proc.run(command, timeout_s=ASK_S, env=environment())
@@ -59,10 +60,10 @@ def ask(*command: str) -> proc.Output:
 
 
 def query(*command: str) -> str:
-    """Return what one of SLURM's programs prints.
+    """Run one of SLURM's programs; return what it prints.
 
     Raises:
-        ExecutorUnavailableError: it does not answer.
+        ExecutorUnavailableError: it fails or does not answer.
     """
     answer = ask(*command)
     if answer.code:
@@ -74,12 +75,12 @@ def configuration() -> dict[str, str]:
     """Return the cluster's configuration, as ``scontrol show config`` prints it.
 
     Raises:
-        ExecutorUnavailableError: it does not answer.
+        ExecutorUnavailableError: SLURM does not answer.
     """
     pairs = (line.partition("=") for line in query("scontrol", "show", "config").splitlines())
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
 def environment() -> dict[str, str]:
-    """Return what SLURM's programs get of our environment."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ}
+    """Return the environment for SLURM's programs."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}

@@ -1,4 +1,4 @@
-"""SLURM as an executor: one `sbatch` a request, one `squeue` and at most one `sacct` a look."""
+"""The SLURM executor: one `sbatch` a request, one `squeue` and at most one `sacct` a query."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobRequest
 
 _SUBMIT_S = 60.0
-# squeue forgets MinJobAge (300 s by default) after its end each task on its own, while others of
-# the same array go on: what was submitted longer ago than this may have lost some.
-_LONG_AGO = timedelta(minutes=2)
-_MOST_BYTES = 100_000  # of names: Linux takes 128 KiB in one argument; with more, all jobs are read
+# squeue forgets each task MinJobAge (300 s by default) after its end, while other tasks of the
+# array still run: it may have forgotten tasks of submissions that are older than this.
+_MAY_BE_FORGOTTEN = timedelta(minutes=2)
+_MAX_NAMES_BYTES = 100_000  # Linux allows 128 KiB in one argument; beyond it, all jobs are read
 
 
 class SlurmExecutor:
-    """The cluster whose `sbatch` is on PATH."""
+    """Runs jobs on the cluster whose `sbatch` is on PATH."""
 
     name = "slurm"
 
     def __init__(
         self, templates: Mapping[str, str] | None = None, cache: Path | None = None
     ) -> None:
-        """Take the user's templates, by name, and a folder for them once they are compiled."""
+        """Take the user's templates by name, and the folder for compiled templates."""
         self._templates = templates
         self._cache = cache
 
@@ -58,19 +58,19 @@ class SlurmExecutor:
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit a request with one `sbatch`; see ``Executor.submit``.
 
-        Where a limit of jobs in the queue does not let all of an array in, a half is tried, then a
-        half of that: they fill what room there is in as many calls as the array's size has digits.
+        If a limit on jobs in the queue refuses an array, half of it is tried, half of that, and so
+        on. This fills the queue in as many calls as the array's size has binary digits.
         """
         path = Path(request.job_dir) / rundir.SCRIPT
         folders = "".join(f"{task.index} {task.run_dir}\n" for task in request.tasks)
         rundir.write_atomically(path.with_name(FOLDERS), folders.encode())
         rundir.write_atomically(path, script.encode())
-        left = [task.index for task in request.tasks]
-        size, jobs, put_off = len(left), dict[int, JobId](), ""
-        while left and size:
+        waiting = [task.index for task in request.tasks]
+        size, jobs, put_off = len(waiting), dict[int, JobId](), ""
+        while waiting and size:
             try:
-                jobs |= self._sbatch(request, path, left[:size])
-                left = left[size:]
+                jobs |= self._sbatch(request, path, waiting[:size])
+                waiting = waiting[size:]
             except QueueFullError as e:
                 put_off = str(e)
             except (ExecutorUnavailableError, SubmissionRefusedError) as e:
@@ -82,7 +82,7 @@ class SlurmExecutor:
         return Submitted(jobs, put_off)
 
     def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
-        """Submit these tasks of a request; the script itself names all of them."""
+        """Submit some tasks of a request, whose script lists all of its tasks."""
         part: tuple[str, ...] = ()
         if len(indices) < len(request.tasks):
             throttle = f"%{request.max_parallel}" if request.max_parallel else ""
@@ -105,7 +105,10 @@ class SlurmExecutor:
     def _not_submitted(
         self, request: JobRequest, indices: list[int], answer: proc.Output
     ) -> dict[int, JobId]:
-        """Raise what sbatch's text means; an unknown text only when no job bears the token."""
+        """Raise the error for sbatch's message, or return the jobs if they exist after all.
+
+        An unknown message is a refusal only if no job has the token.
+        """
         error = job_text.submission_error(answer.stderr)
         if error is not None:
             raise error
@@ -119,28 +122,28 @@ class SlurmExecutor:
         if found := [v.job_id.partition("_")[0] for v in views if v.index in indices]:
             return {index: JobId(f"{found[0]}_{index}") for index in indices}
         if answer.code == 0:
-            raise SubmissionUncertainError(f"sbatch gave no job id: {answer.stderr.strip()}")
+            raise SubmissionUncertainError(f"sbatch printed no job id: {answer.stderr.strip()}")
         raise job_text.refusal(answer.stderr)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
-        """Return what is known of these submissions; see ``Executor.jobs``.
+        """Return the jobs of these submissions; see ``Executor.jobs``.
 
-        squeue goes first: it knows a job within milliseconds, sacct after seconds; for what squeue
-        may have forgotten sacct is asked too. squeue's word wins.
+        squeue is asked first: it knows a job within milliseconds, sacct only after seconds. Then
+        sacct is asked for jobs that squeue may have forgotten. If both know a job, squeue counts.
         """
         views = {(v.token, v.job_id): v for v in self._squeue(names) if v.token in names}
         missing = names.keys() - {token for token, _ in views}
-        vague = any(v.state is JobState.CANCELLED for v in views.values())  # by whom?
-        forgets = missing or datetime.now(UTC) - since > _LONG_AGO
-        if not forgets and not vague:
+        lacks_user = any(v.state is JobState.CANCELLED for v in views.values())  # who cancelled it
+        may_lack_jobs = missing or datetime.now(UTC) - since > _MAY_BE_FORGOTTEN
+        if not may_lack_jobs and not lacks_user:
             return list(views.values())
         try:
             accounted = self._sacct(names, since)
         except ExecutorUnavailableError as e:
-            accounted = [_unknown(token, str(e)) for token in names] if forgets else []
+            accounted = [_unknown(token, str(e)) for token in names] if may_lack_jobs else []
         for view in accounted:
             key = view.token, view.job_id
-            if view.token in names and (key not in views or _says_more(view, views[key])):
+            if view.token in names and (key not in views or _adds_user(view, views[key])):
                 views[key] = view
         return list(views.values())
 
@@ -157,22 +160,26 @@ class SlurmExecutor:
         try:
             return parse(answer.stdout)
         except ValueError as e:
-            raise ExecutorUnavailableError(f"the queue lists array tasks oddly: {e}") from e
+            raise ExecutorUnavailableError(
+                f"the queue lists array tasks in an unknown form: {e}"
+            ) from e
 
     def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
-        """Ask the accounting; a cluster without it has only squeue's word.
+        """Return the jobs in the accounting, none if the cluster has no accounting.
 
         Raises:
-            ExecutorUnavailableError: it is there but out of order.
+            ExecutorUnavailableError: the accounting does not answer.
         """
         start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        answer = self._ask((
-            "sacct", "--allocations", "--allusers", "--noheader", "--parsable2",
+        command = ("sacct", "--allocations", "--allusers", "--noheader", "--parsable2")
+        options = (
             f"--delimiter={job_text.SEPARATOR}",
             f"--format={','.join(job_text.SACCT_FIELDS)}",
-            f"--starttime={start}", "--endtime=now", f"--state={job_text.SACCT_STATES}",
-            *_selection(names),
-        ))  # fmt: skip
+            f"--starttime={start}",
+            "--endtime=now",
+            f"--state={job_text.SACCT_STATES}",
+        )
+        answer = self._ask((*command, *options, *_selection(names)))
         if answer.code == 0:
             return [_with_user(view) for view in job_text.parse_sacct(answer.stdout)]
         if job_text.has_no_accounting(answer.stderr):
@@ -180,34 +187,34 @@ class SlurmExecutor:
         raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
 
     def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """End jobs for good; see ``Executor.cancel``."""
+        """Cancel jobs; see ``Executor.cancel``."""
         if ours := self._ours(jobs, names):
             self._command(("scancel", "--quiet", *_by_array(ours)))
 
     def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """Put running jobs back into the queue; they hear TERM, and have KillWait to checkpoint.
+        """Requeue running jobs: they get TERM, and have KillWait to save their state.
 
-        Those that wait, are over or unknown are passed over.
+        Jobs that wait, are over or unknown are skipped.
         """
         if ours := self._ours(jobs, names):
             self._command(("scontrol", "requeue", *_by_array(ours)))
 
     def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
-        """Return those of the jobs that the queue knows by these names."""
+        """Return the jobs that are in the queue under one of these names."""
         if not jobs or not names:
             return []
         known = {view.job_id for view in self._squeue(names) if view.token in names}
         return [job for job in jobs if job in known]
 
     def _command(self, command: tuple[str, ...]) -> None:
-        """Run a command on jobs. SLURM does it to all that it can, whatever it says of the rest."""
+        """Run a command on jobs. SLURM applies it to as many as it can, and reports the others."""
         answer = self._ask(command)
         error = job_text.command_error(answer.stderr)
         if error is not None:
             raise error
 
     def limits(self) -> Limits:
-        """Return what one array may hold; see ``Executor.limits``."""
+        """Return the limits of one array; see ``Executor.limits``."""
         return self._limits
 
     @cached_property
@@ -231,12 +238,14 @@ class SlurmExecutor:
 
 
 def _unknown(token: Token, why: str) -> JobView:
-    """Return the view of tasks that squeue may have forgotten while sacct cannot be asked."""
-    return JobView(JobId(""), token, None, JobState.UNKNOWN, "", f"accounts cannot be read: {why}")
+    """Return the view of jobs that squeue may have forgotten while sacct does not answer."""
+    return JobView(
+        JobId(""), token, None, JobState.UNKNOWN, "", f"the accounting does not answer: {why}"
+    )
 
 
 def _with_user(view: JobView) -> JobView:
-    """Return the view with the name of who cancelled the job in place of the number."""
+    """Return the view with the name of the user who cancelled the job instead of the number."""
     if view.cancelled_by is None:
         return view
     with suppress(KeyError, ValueError):
@@ -244,19 +253,19 @@ def _with_user(view: JobView) -> JobView:
     return replace(view, cancelled_by=f"user {view.cancelled_by}")
 
 
-def _says_more(accounted: JobView, queued: JobView) -> bool:
-    """Return whether sacct adds to a cancellation who did it; else squeue's word stands."""
+def _adds_user(accounted: JobView, queued: JobView) -> bool:
+    """Return True if both report a cancellation: sacct adds the user who cancelled the job."""
     return queued.state is JobState.CANCELLED and accounted.state is JobState.CANCELLED
 
 
 def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
-    """Return the option that selects jobs by name; nobody's jobs but ours bear a token."""
+    """Return the option that selects jobs by name; only jobs of mtf have a token in their name."""
     listed = ",".join(names.values())
-    return (f"--name={listed}",) if len(listed) <= _MOST_BYTES else ()
+    return (f"--name={listed}",) if len(listed) <= _MAX_NAMES_BYTES else ()
 
 
 def _by_array(jobs: Collection[JobId]) -> list[str]:
-    """Return job ids as SLURM's programs take them, one word an array: ``8_[0-9,12]``."""
+    """Return job ids as SLURM's programs accept them, one word for each array: ``8_[0-9,12]``."""
     tasks: dict[str, list[int]] = defaultdict(list)
     for job in jobs:
         number, _, index = job.partition("_")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The local executor gives MTF_JOB_DIR, MTF_INDEX, MTF_RUN_DIR, MTF_JOB_ID and MTF_RESTARTS.
+# The local executor sets MTF_JOB_DIR, MTF_INDEX, MTF_RUN_DIR, MTF_JOB_ID and MTF_RESTARTS.
 if ! command -v module >/dev/null 2>&1; then
   for init in /etc/profile.d/modules.sh /etc/profile.d/lmod.sh; do [ -r "$init" ] && . "$init"; done
 fi

@@ -1,4 +1,4 @@
-"""What SLURM's programs print of a cluster, as facts."""
+"""Parsing the facts of a cluster from the output of SLURM's programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NODES = (
 CONFIG = {"MaxArraySize": "1001", "MaxJobCount": "10000"}
 
 
-def test_partitions_with_their_nodes_and_who_may_use_them() -> None:
+def test_partitions_are_read_with_their_nodes_and_users() -> None:
     assert parse_facts(CONFIG, PARTITIONS, NODES, "", "") == ClusterFacts(
         partitions=(
             Partition("low", (NodeShape(3, 4, 8000), NodeShape(1, 16, 64_000)), True, 86400),
@@ -30,7 +30,7 @@ def test_partitions_with_their_nodes_and_who_may_use_them() -> None:
     )  # fmt: skip
 
 
-def test_a_user_is_held_to_associations_and_their_limits() -> None:
+def test_a_users_associations_limit_accounts_qos_and_jobs() -> None:
     facts = parse_facts(
         CONFIG, PARTITIONS, NODES, "lab|normal|500\nclass|normal|\n", "normal|200\nhigh|\n"
     )

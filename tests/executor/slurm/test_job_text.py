@@ -1,4 +1,4 @@
-"""What SLURM prints, as values: the real texts of 22.05, and some that nobody expects."""
+"""Parsing SLURM's output: real texts of SLURM 22.05, and unexpected ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sacct(*fields: str) -> str:
     return SEPARATOR.join(fields) + "\n"
 
 
-def test_a_running_array_task() -> None:
+def test_a_running_array_task_is_read_with_its_index_and_times() -> None:
     (view,) = parse_squeue(squeue("812_17", NAME, "RUNNING", "0", "1", "n3", "1767268800", "1767272400", "None"))  # fmt: skip
     assert (view.job_id, view.index, view.state, view.restarts) == (
         "812_17",
@@ -42,7 +42,7 @@ def test_a_running_array_task() -> None:
     assert view.ended_at is None
 
 
-def test_a_pending_jobs_start_is_a_guess_and_not_told() -> None:
+def test_the_estimated_start_of_a_pending_job_is_ignored() -> None:
     (view,) = parse_squeue(
         squeue("812", NAME, "PENDING", "0", "0", "", "1767268800", "N/A", "Resources")
     )
@@ -50,7 +50,7 @@ def test_a_pending_jobs_start_is_a_guess_and_not_told() -> None:
 
 
 @pytest.mark.parametrize("why", ["JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue"])
-def test_a_held_job_is_told_from_a_waiting_one(why: str) -> None:
+def test_a_held_job_is_not_pending(why: str) -> None:
     (view,) = parse_squeue(squeue("812", NAME, "PENDING", "0", "0", "", "N/A", "N/A", why))
     assert view.state is JobState.HELD
 
@@ -58,23 +58,25 @@ def test_a_held_job_is_told_from_a_waiting_one(why: str) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "signal"), [("256", 1, None), ("1792", 7, None), ("9", 0, 9), ("15", 0, 15)]
 )
-def test_squeue_gives_a_wait_status(status: str, code: int, signal: int | None) -> None:
+def test_squeues_wait_status_is_split_into_exit_code_and_signal(
+    status: str, code: int, signal: int | None
+) -> None:
     (view,) = parse_squeue(
         squeue("8", NAME, "FAILED", status, "0", "n1", "1", "2", "NonZeroExitCode")
     )
     assert (view.exit_code, view.signal) == (code, signal)
 
 
-def test_other_peoples_jobs_and_broken_lines_are_passed_over() -> None:
+def test_jobs_of_others_and_broken_lines_are_skipped() -> None:
     assert parse_squeue(squeue("8", "train", "RUNNING", "0", "0", "n1", "1", "2", "None") + "slurm_load_jobs error\n\n") == []  # fmt: skip
 
 
-def test_an_unknown_state_is_unknown_not_over() -> None:
+def test_a_job_in_an_unknown_state_is_not_over() -> None:
     (view,) = parse_squeue(squeue("8", NAME, "DREAMING", "0", "0", "n1", "1", "2", "None"))
     assert view.state is JobState.UNKNOWN
 
 
-def test_sacct_tells_who_cancelled() -> None:
+def test_sacct_names_the_user_who_cancelled() -> None:
     (view,) = parse_sacct(sacct("8_3", NAME, "CANCELLED by 1000", "0:15", "n1", "1", "2", "None"))
     assert (view.state, view.cancelled_by, view.signal) == (JobState.CANCELLED, "1000", 15)
 
@@ -94,18 +96,18 @@ def test_each_task_of_an_array_gets_its_own_view(job: str, indices: list[int | N
     assert [v.index for v in parse_sacct(accounts)] == indices
 
 
-def test_a_list_of_tasks_that_is_cut_short_is_not_taken_for_the_whole() -> None:
+def test_a_truncated_list_of_tasks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\.\.\."):
         parse_squeue(squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"))
     assert parse_sacct(sacct("8_[1,3,...]", NAME, "PENDING", "0:0", "", "", "", "")) == []
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
-def test_indices_read_back_as_they_are_written(indices: set[int]) -> None:
+def test_indices_are_read_back_as_they_were_written(indices: set[int]) -> None:
     assert parse_indices(render_indices(indices)) == sorted(indices)
 
 
-def test_scontrol_serves_where_squeue_does_not() -> None:
+def test_scontrols_output_replaces_squeues() -> None:
     line = (
         "JobId=4 ArrayJobId=1 ArrayTaskId=2 JobName=search+0123456789abcdef UserId=root(0) Restarts=2"
         " JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 NodeList=n1 StartTime=1 EndTime=2\n"
@@ -147,7 +149,7 @@ POLICY = (
         ("sbatch: error: Invalid --time specification", type(None)),
     ],
 )  # fmt: skip
-def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
+def test_sbatchs_messages_are_uncertain_unavailable_full_or_a_refusal(
     text: str, kind: type
 ) -> None:
     assert type(job_text.submission_error(text)) is kind
@@ -167,13 +169,11 @@ def test_what_may_have_happened_is_told_from_what_did_not_and_from_a_refusal(
         ("scancel: error: Kill job error on job id 9: Socket timed out on send/recv operation", ExecutorUnavailableError),
     ],
 )  # fmt: skip
-def test_a_command_on_jobs_fails_only_where_there_was_something_to_do(
-    text: str, kind: type
-) -> None:
+def test_a_command_on_jobs_fails_only_if_there_was_something_to_do(text: str, kind: type) -> None:
     assert type(job_text.command_error(text)) is kind
 
 
-def test_a_refusal_is_told_once_without_the_programs_name() -> None:
+def test_a_refusal_is_reported_once_without_the_programs_name() -> None:
     text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"  # fmt: skip
     assert job_text.submission_error(text) is None
     assert str(job_text.refusal(text)) == (
@@ -185,7 +185,7 @@ def test_a_refusal_is_told_once_without_the_programs_name() -> None:
     ("printed", "number"),
     [("812\n", "812"), ("812;cluster\n", "812"), ("a banner of the site\n812\n", "812"), ("", None), ("oops", None)],
 )  # fmt: skip
-def test_the_job_id_is_found_whatever_the_site_prints(printed: str, number: str | None) -> None:
+def test_the_job_id_is_found_beside_a_banner_of_the_site(printed: str, number: str | None) -> None:
     assert job_text.parse_job_id(printed) == number
 
 
@@ -196,3 +196,18 @@ def test_every_state_of_the_manual_is_known() -> None:
     SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
     later = "EXPEDITING LAUNCH_FAILED POWER_UP_NODE RECONFIG_FAIL UPDATE_DB"
     assert job_text.STATES.keys() == set(manual.split()) | set(later.split())
+
+
+@given(st.integers(1, 10**6), st.none() | st.integers(1, 10**6))
+def test_an_array_is_limited_by_both_settings_of_slurm(size: int, tasks: int | None) -> None:
+    parameters = "(null)" if tasks is None else f"bf_window=60,max_array_tasks={tasks},defer"
+    config = (
+        "Configuration data as of 2026-01-01T00:00:00\n"
+        f"MaxArraySize            = {size}\nSchedulerParameters     = {parameters}\n"
+    )
+    assert job_text.max_array_size(config) == min(size, size if tasks is None else tasks)
+
+
+def test_a_configuration_without_a_limit_of_arrays_gives_none() -> None:
+    assert job_text.max_array_size("SchedulerParameters = max_array_tasks=5\n") is None
+    assert job_text.max_array_size("") is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.spec.lint.cluster_fit import unmet
@@ -66,6 +68,21 @@ def test_a_resource_that_the_cluster_lacks_is_reported_at_its_value(
 )
 def test_a_job_that_fits_into_one_of_its_partitions_is_accepted(slurm: str) -> None:
     assert problems(slurm) == []
+
+
+@given(
+    st.permutations(["low", "gpu"]),
+    st.sampled_from([0, 1, 5]),
+    st.sampled_from([1, 4, 16, 33]),
+    st.integers(1, 4),
+)
+def test_a_job_fits_if_it_fits_into_any_of_its_partitions(
+    names: list[str], gpus: int, cpus: int, nodes: int
+) -> None:
+    slurm = f"gpus_per_node: {gpus}, cpus_per_task: {cpus}, nodes: {nodes}"
+    alone = [problems(f"{slurm}, partition: {name}") for name in names]
+    together = problems(f"{slurm}, partition: '{','.join(names)}'")
+    assert (together == []) == any(found == [] for found in alone)
 
 
 def test_an_unknown_account_is_only_a_warning_if_the_facts_come_from_the_settings() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtf.core.review.costs import Cost, cost_of, total_cost
 from mtf.errors import SpecError
 from mtf.spec.lint.policy_rules import over_budget
-from mtf.spec.schema.patterns import matches
+from mtf.spec.schema.patterns import matches, matches_path
 from mtf.spec.schema.policies import PullRequestLimits
 from mtf.spec.schema.settings import parse_settings
 from mtf.spec.schema.slurm_section import SLURMConfig
@@ -105,6 +107,19 @@ def test_one_star_matches_within_a_folder_and_two_across_folders(
     text = f"policies: {{max_runs: 1, exceptions: [{{paths: ['{pattern}'], max_runs: 2}}]}}\n"
     policies = parse_settings(text.encode()).policies
     assert policies.at(path).max_runs == (2 if matches else 1)
+
+
+PATTERNS = ("experiments/a/**", "experiments/*.yaml", "**/b.yaml", "experiments/?.yaml", "other")
+PATHS = ("experiments/a/x.yaml", "experiments/b.yaml", "experiments/long.yaml", "x/b.yaml")
+
+
+@given(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=3), st.sampled_from(PATHS))
+def test_an_exception_applies_if_any_of_its_patterns_matches(
+    patterns: list[str], path: str
+) -> None:
+    text = f"policies: {{max_runs: 1, exceptions: [{{paths: {patterns}, max_runs: 2}}]}}\n"
+    found = parse_settings(text.encode()).policies.at(path).max_runs
+    assert found == (2 if any(matches_path(pattern, path) for pattern in patterns) else 1)
 
 
 def test_errors_in_policies_are_reported() -> None:
