@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "mtf-gitops"  # on PyPI, `mtf` is an unrelated project; the import name stays mtf
 
@@ -22,7 +20,9 @@ def pip_install(extra: Extra, *, python: str = "") -> str:
 
 
 def _source(extra: Extra) -> str:
-    import importlib.metadata  # 15 ms that a command without this message does not pay
+    import importlib.metadata  # these take 18 ms, which only this message is worth
+    import json
+    from urllib.parse import unquote, urlsplit
 
     requirement = f"{DISTRIBUTION}[{extra}]"
     try:

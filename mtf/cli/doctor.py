@@ -11,6 +11,7 @@ import click
 
 from mtf.cli.terminal.output import inform
 from mtf.errors import EXIT_ERROR
+from mtf.report.findings import findings_text
 
 
 @click.command()
@@ -32,7 +33,6 @@ def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
 
         inform(f"wrote {write_facts(Path(folder))}. Check it with git diff, then commit it")
     from mtf.commands.doctor.examine import examine
-    from mtf.report.findings import findings_text
 
     found = examine(Path(folder), checksums=checksums)
     if as_json:

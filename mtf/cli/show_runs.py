@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_table
+from mtf.report.tables import render_csv, render_markdown
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
@@ -150,7 +151,6 @@ def results(folder: str, name: str, style: str, as_json: bool) -> None:
     """
     from mtf.commands.show_runs import results_of
     from mtf.report.runs import results_table
-    from mtf.report.tables import render_csv, render_markdown
 
     records = results_of(open_here(folder), name)
     table = results_table(records)

@@ -10,6 +10,8 @@ import click
 
 from mtf.cli.terminal.output import inform
 from mtf.errors import EXIT_ERROR
+from mtf.report.problems import render_problems
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from mtf.commands.validate import Checked
@@ -84,9 +86,6 @@ def validate(
 
 def report_checked(checked: Checked, style: str) -> None:
     """Print the problems that were found; exit with 1 if one is an error."""
-    from mtf.report.problems import render_problems
-    from mtf.report.tables import count
-
     text = render_problems(checked.problems, style)
     if text:
         click.echo(text)

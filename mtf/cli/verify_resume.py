@@ -14,6 +14,7 @@ import click
 
 from mtf.cli.terminal.output import inform, print_table
 from mtf.errors import EXIT_ERROR, MtfError
+from mtf.report.proofs import Proved, table_of, verdict_text
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -195,8 +196,6 @@ class _ProofLog:
 
 
 def _print(log: _ProofLog, prepared: Prepared, *, as_json: bool) -> None:
-    from mtf.report.proofs import Proved, table_of, verdict_text
-
     verdict, rows = log.verdict, list(log.rows.values())
     proved = Proved(prepared.name, log.started, rows, log.chain)
     if as_json:

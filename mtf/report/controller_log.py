@@ -25,7 +25,7 @@ class SyncReport(Protocol):
 
     @property
     def plan(self) -> Plan:
-        """Return what was done."""
+        """Return the plan that was carried out."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:

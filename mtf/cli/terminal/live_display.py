@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtf.cli.terminal.output import inform
 from mtf.report.runs import status_table, summary
+from mtf.report.tables import render_rich
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,8 +36,6 @@ def show_progress() -> Iterator[Callable[[list[RunRecord]], None]]:
 def _redrawn() -> Iterator[Callable[[list[RunRecord]], None]]:
     from rich.console import Console, Group
     from rich.live import Live
-
-    from mtf.report.tables import render_rich
 
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mtf.report.tables import render_plain, render_rich
+
 if TYPE_CHECKING:
     from mtf.project.project import Project
     from mtf.report.tables import Columns
@@ -28,8 +30,6 @@ def open_here(folder: str) -> Project:
 
 def print_table(table: Columns) -> None:
     """Print a table: drawn by rich on a terminal, as aligned text to a pipe."""
-    from mtf.report.tables import render_plain, render_rich
-
     if not sys.stdout.isatty():
         click.echo(render_plain(table))
         return
