@@ -40,13 +40,6 @@ def add_run(repo: Repo) -> None:
     store.append(store.read(), Change(runs=(run,)), "one")
 
 
-def test_warnings_alone_exit_with_0(repo: Repo) -> None:
-    repo.write({ALONE: UNUSUAL})
-    done = mtf(repo.path, "validate")
-    assert f"{ALONE}:4:43: warning: data.num_workers" in done.stdout
-    assert done.stderr == "1 warning in 2 files\n"
-
-
 def test_an_error_beside_a_warning_exits_with_1(repo: Repo) -> None:
     repo.write({ALONE: UNUSUAL, "experiments/bad.yaml": BROKEN.replace("alone", "bad")})
     assert mtf(repo.path, "validate", code=1).stderr == "1 error, 1 warning in 3 files\n"
