@@ -33,7 +33,7 @@ ENDLESS: dict[str, Any] = {
     "training": {"max_epochs": 500, "use_amp": False},
     "logging": {"log_scalars_every_n_steps": 1},
 }
-RATES = ParameterGrid("rates", {"optimizer.lr": [1e-5, 1e-2]})  # the second is far better
+RATES = ParameterGrid("rates", {"optimizer.lr": [1e-4, 1e-2, 1e-5]})  # the second is far better
 ONE: dict[str, Any] = {"experiment_name": "one", **BASE}
 
 
@@ -47,7 +47,7 @@ REFUSES = "echo 'sbatch: error: Batch job submission failed: Invalid account' >&
 
 
 class Lab:
-    """A repository of experiments, opened from Python, with a grid of two runs submitted."""
+    """A repository of experiments, opened from Python, with a grid of three runs submitted."""
 
     def __init__(self, folder: Path, executor: str) -> None:
         settings = SETTINGS.replace("executor: local", f"executor: {executor}")
@@ -111,10 +111,10 @@ def wait_for(holds: Any, seconds: float = 60) -> None:
 
 def test_a_grid_search_trains_every_member(lab: Lab) -> None:
     records = lab.rates.wait(0.2)
-    assert len(lab.rates) == len(records) == 2
-    assert [r.state for r in records] == ["completed"] * 2
+    assert len(lab.rates) == len(records) == 3
+    assert [r.state for r in records] == ["completed"] * 3
     assert [r.run for r in records] == list(lab.rates.ids)
-    assert {r.parameters["optimizer.lr"] for r in records} == {1e-5, 1e-2}
+    assert {r.parameters["optimizer.lr"] for r in records} == {1e-4, 1e-2, 1e-5}
     assert {r.grid for r in records} == {"rates"}
     assert {r.commit for r in records} == {lab.repo.git("rev-parse", "HEAD")}
     assert git(lab.repo.path.with_name("lab.git"), "rev-parse", "mtf/ledger") == lab.ledger()
@@ -126,7 +126,7 @@ def test_a_submission_has_a_handle_on_each_of_its_runs(lab: Lab) -> None:
     assert all(isinstance(run, Run) for run in handles)
     assert tuple(run.id for run in handles) == lab.rates.ids
     assert [run.record for run in handles] == lab.rates.records
-    assert [run.state for run in handles] == ["completed"] * 2
+    assert [run.state for run in handles] == ["completed"] * 3
     assert [run.metrics for run in handles] == [r.metrics for r in lab.rates.records]
     assert all("val_accuracy" in run.metrics for run in handles)
 
@@ -136,6 +136,7 @@ def test_the_best_run_is_the_one_with_the_best_monitored_value(lab: Lab) -> None
     best = lab.rates.best()
     assert best is not None
     assert best.parameters["optimizer.lr"] == 1e-2
+    assert best.run == records[1].run  # not merely the first or the last
     assert best.metrics["val_accuracy"] == max(r.metrics["val_accuracy"] for r in records)
 
 
@@ -148,9 +149,9 @@ def test_what_has_been_submitted_is_not_submitted_again(lab: Lab) -> None:
 
 
 def test_a_grid_that_has_grown_submits_its_new_members_alone(queued: Lab) -> None:
-    grown = ParameterGrid("rates", {"optimizer.lr": [1e-5, 1e-2, 1e-3]})
+    grown = ParameterGrid("rates", {"optimizer.lr": [1e-4, 1e-2, 1e-5, 1e-3]})
     runs = queued.framework.run_grid_search(BASE, [grown])
-    assert len(runs) == 3
+    assert len(runs) == 4
     assert set(queued.rates.ids) < set(runs.ids)
 
 
@@ -158,7 +159,7 @@ def test_several_grids_are_one_submission(queued: Lab) -> None:
     others = [ParameterGrid(name, {"training.seed": [7]}) for name in ("left", "right")]
     runs = queued.framework.run_grid_search(BASE, [RATES, *others])
     assert {r.grid for r in runs.records} == {"rates", "left", "right"}
-    assert len(runs) == 4
+    assert len(runs) == 5
 
 
 def test_a_submission_of_runs_without_checkpoints_has_no_best(lab: Lab) -> None:
@@ -292,7 +293,7 @@ def test_what_the_cluster_refuses_is_raised_for_every_run(tmp_path: Path) -> Non
     with pytest.raises(MtfError) as caught:
         lab.run_grid_search(BASE, [RATES], local=False)
     lines = str(caught.value).splitlines()
-    assert [line.split("/")[0] for line in lines] == ["rates", "rates"]
+    assert [line.split("/")[0] for line in lines] == ["rates"] * 3
     assert all("Invalid account" in line for line in lines)
     assert {(r.executor, r.state) for r in lab.status()} == {("slurm", "failed")}
 
