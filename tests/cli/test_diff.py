@@ -1,4 +1,4 @@
-"""`mtf diff` of runs, specs and revisions: real commits, a real ledger, journals as jobs write them."""
+"""`mtf diff` of runs, specs and revisions, with real commits, ledger and journals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def text(found: Diff) -> list[str]:
 def add_run(
     repo: Repo, name: str, stamp: str, installed: dict[str, str] | None, **changes: Any
 ) -> str:
-    """Record a run of a spec as it stands at HEAD, and what its job has written."""
+    """Record a run of a spec at HEAD, with the journal of its job."""
     commit = CommitId(repo.git("rev-parse", "HEAD"))
     [side] = [diffed(repo, f"HEAD:{name}", f"HEAD:{name}").contrast.a]  # type: ignore[union-attr]
     subject = side.subjects[0]
@@ -88,7 +88,7 @@ def add_run(
     return run
 
 
-def test_two_runs_whose_code_only_the_ledger_holds(repo: Repo) -> None:
+def test_two_runs_are_compared_though_only_job_branches_hold_their_commits(repo: Repo) -> None:
     best = Best("val_loss", 0.5, 1, 10)
     repo.git("checkout", "-q", "-b", "work")
     repo.commit({"lib.py": "x\n"})
@@ -142,7 +142,7 @@ def test_two_runs_whose_code_only_the_ledger_holds(repo: Repo) -> None:
     assert found["metrics"][0] == {"run": "alone", "metric": "val_loss", "a": 0.5, "b": 0.25}
 
 
-def test_a_run_against_what_is_committed_now(repo: Repo) -> None:
+def test_a_run_is_compared_with_its_committed_spec(repo: Repo) -> None:
     run = add_run(repo, "alone", "20260101T110000Z", None, packages="a" * 64)
     repo.commit({"experiments/alone.yaml": SINGLE.replace("hidden_size: 16", "hidden_size: 32")})
     for spelled in ("main", "HEAD:alone", "main:experiments/alone.yaml"):
@@ -152,7 +152,7 @@ def test_a_run_against_what_is_committed_now(repo: Repo) -> None:
     assert text(diffed(repo, "main~1", run))[4] == "  the same"
 
 
-def test_a_grid_pairs_its_members_by_their_values(repo: Repo) -> None:
+def test_members_of_two_grids_are_paired_by_their_parameters(repo: Repo) -> None:
     repo.commit(
         {
             "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
@@ -174,7 +174,7 @@ def test_a_grid_pairs_its_members_by_their_values(repo: Repo) -> None:
         diffed(repo, "alone", "search")
 
 
-def test_two_revisions_with_a_submodule(repo: Repo, tmp_path: Path) -> None:
+def test_two_revisions_are_compared_with_their_submodules(repo: Repo, tmp_path: Path) -> None:
     lib = make_repo(tmp_path / "lib", {"a": "1"})
     repo.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(lib.path), "lib")
     repo.commit({})
@@ -189,7 +189,7 @@ def test_two_revisions_with_a_submodule(repo: Repo, tmp_path: Path) -> None:
     assert "  + 1 new run" in out
 
 
-def test_what_is_nothing_is_said(repo: Repo) -> None:
+def test_a_name_of_nothing_and_a_broken_spec_are_errors(repo: Repo) -> None:
     assert "no such run, spec or revision" in mtf(repo.path, "diff", "nope", "main", code=1).stderr
     with pytest.raises(MtfError, match="gone: no such spec"):
         diffed(repo, "main:gone", "main")

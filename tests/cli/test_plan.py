@@ -1,4 +1,4 @@
-"""`mtf plan`: from the commit, never from the work tree; for sync and for pull requests."""
+"""`mtf plan`: plans from the commit, never from the work tree."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_a_dirty_work_tree_changes_nothing(repo: Repo) -> None:
     assert planned(repo) == ["alone"]
 
 
-def test_the_tracked_branch_counts_not_the_one_checked_out(repo: Repo) -> None:
+def test_the_plan_is_for_the_tracked_branch_not_the_one_checked_out(repo: Repo) -> None:
     repo.git("checkout", "-q", "-b", "feature")
     repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
     assert planned(repo) == ["alone"]
     assert planned(repo, "--rev", "feature") == ["alone", "new"]
 
 
-def test_with_a_remote_its_branch_counts(repo: Repo, tmp_path: Path) -> None:
+def test_the_plan_is_for_the_branch_of_the_remote(repo: Repo, tmp_path: Path) -> None:
     make_remote(tmp_path / "bare.git", repo)
     unpushed = "note: main here has commits that origin lacks: git push\n"
     assert unpushed not in mtf(repo.path, "plan").stdout
@@ -64,25 +64,25 @@ def test_a_detached_head_does_not_matter(repo: Repo) -> None:
     assert planned(repo) == ["alone"]
 
 
-def test_exit_codes_tell_nothing_from_changes(repo: Repo) -> None:
+def test_detailed_exit_codes_distinguish_an_empty_plan(repo: Repo) -> None:
     mtf(repo.path, "plan", "--detailed-exitcode", code=2)
     mtf(repo.path, "plan", "--detailed-exitcode", "--only", "nothing*", code=0)
     mtf(repo.path, "plan", "--no-such-option", code=64)
 
 
-def test_what_is_hardly_meant_is_said_of_what_is_new(repo: Repo) -> None:
+def test_warnings_are_shown_for_new_runs_alone(repo: Repo) -> None:
     eager = "experiments/eager.yaml"
     text = SINGLE.replace("slurm: {", "slurm: {cpus_per_task: 2, ").replace(
         "workers: 0", "workers: 9"
     )
     repo.commit({eager: text.replace("alone", "eager")})
-    told = f"{eager}:4:43: warning: data.num_workers: 9"
-    said = mtf(repo.path, "plan").stdout.splitlines()
-    assert said[-2].startswith(told)
+    warning = f"{eager}:4:43: warning: data.num_workers: 9"
+    lines = mtf(repo.path, "plan").stdout.splitlines()
+    assert lines[-2].startswith(warning)
     found = mtf_json(repo.path, "plan", "--format", "json")["problems"]
     assert [(p["path"], p["line"], p["severity"]) for p in found] == [(eager, 4, "warning")]
     assert mtf_json(repo.path, "plan", "--format", "json", "--only", "alone")["problems"] == []
-    assert told in mtf(repo.path, "plan", "--base", "HEAD~1").stdout
+    assert warning in mtf(repo.path, "plan", "--base", "HEAD~1").stdout
 
 
 def test_a_plan_writes_nothing(repo: Repo) -> None:
@@ -93,23 +93,23 @@ def test_a_plan_writes_nothing(repo: Repo) -> None:
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
 class TestErrors:
-    """A clear error, exit code 1, and nothing written."""
+    """Each prints a clear error, exits with 1 and writes nothing."""
 
-    def test_no_repository(self, command: str, tmp_path: Path) -> None:
+    def test_outside_a_repository(self, command: str, tmp_path: Path) -> None:
         assert "mtf init" in mtf(tmp_path, command, code=1).stderr
 
-    def test_no_commits(self, command: str, tmp_path: Path) -> None:
+    def test_in_a_repository_without_commits(self, command: str, tmp_path: Path) -> None:
         assert "no commits yet" in mtf(make_repo(tmp_path / "r").path, command, code=1).stderr
 
-    def test_no_such_branch(self, command: str, repo: Repo) -> None:
+    def test_a_tracked_branch_that_does_not_exist(self, command: str, repo: Repo) -> None:
         repo.commit({"mtf.yaml": "branch: trunk\nexecutor: local\n"})
         assert "'trunk' does not exist" in mtf(repo.path, command, code=1).stderr
 
-    def test_an_unknown_remote_that_the_settings_name(self, command: str, repo: Repo) -> None:
+    def test_a_remote_that_does_not_exist(self, command: str, repo: Repo) -> None:
         repo.commit({"mtf.yaml": "remote: lab\nexecutor: local\n"})
         assert "git remote add lab" in mtf(repo.path, command, code=1).stderr
 
-    def test_an_unreachable_remote(self, command: str, repo: Repo) -> None:
+    def test_a_remote_that_cannot_be_reached(self, command: str, repo: Repo) -> None:
         repo.git("remote", "add", "origin", str(repo.path.parent / "gone.git"))
         assert "gone.git" in mtf(repo.path, command, code=1).stderr
         assert repo.git("for-each-ref", "refs/heads") == repo.git("for-each-ref", "refs/heads/main")
@@ -124,8 +124,8 @@ class TestErrors:
             }
         )
         done = mtf(repo.path, command, code=1)
-        told = done.stdout if command == "plan" else done.stderr
-        lines = [line.removeprefix("error: ") for line in told.splitlines() if ".yaml:" in line]
+        output = done.stdout if command == "plan" else done.stderr
+        lines = [line.removeprefix("error: ") for line in output.splitlines() if ".yaml:" in line]
         assert [line.split(": ")[0] for line in lines] == sorted(
             line.split(": ")[0] for line in lines
         )

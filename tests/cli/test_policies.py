@@ -1,4 +1,4 @@
-"""A broken policy fails `validate`, `plan` and `sync` alike, and stops no other spec."""
+"""Policies in `validate`, `plan` and `sync`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_broken_policy_fails_everywhere_and_stops_no_other_spec(tmp_path: Path) -> None:
+def test_a_spec_that_breaks_a_policy_fails_every_command_and_stops_no_other_spec(
+    tmp_path: Path,
+) -> None:
     rules = "executor: local\npolicies: {max_runs: 3, require: [owner]}\n"
     owned = "owner: me\n"
     repo = make_repo(
@@ -24,8 +26,8 @@ def test_a_broken_policy_fails_everywhere_and_stops_no_other_spec(tmp_path: Path
             "experiments/search.yaml": GRID,
         },
     )
-    said = "experiments/search.yaml:2:7: search: 4 runs, at most 3 are allowed [max_runs]"
-    assert said in mtf(repo.path, "validate", code=1).stdout
+    problem = "experiments/search.yaml:2:7: search: 4 runs, at most 3 are allowed [max_runs]"
+    assert problem in mtf(repo.path, "validate", code=1).stdout
     found = mtf_json(repo.path, "plan", "--format", "json", code=1)
     assert [a["experiment"] for a in found["actions"]] == ["alone"]
     assert found["held"] == 4
@@ -33,4 +35,4 @@ def test_a_broken_policy_fails_everywhere_and_stops_no_other_spec(tmp_path: Path
         "1 to submit, 0 unchanged, 4 held back by policies" in mtf(repo.path, "plan", code=1).stdout
     )
     synced = mtf(repo.path, "sync", "--only", "search", code=3)
-    assert f"search: 4 of its runs are not submitted: {said}" in synced.stderr
+    assert f"search: 4 of its runs are not submitted: {problem}" in synced.stderr

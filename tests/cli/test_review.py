@@ -1,4 +1,4 @@
-"""`mtf plan --base`: what merging means, from real commits; neither remote nor cluster is asked."""
+"""`mtf plan --base`: the review of a merge; neither remote nor cluster is asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.commands import review as comparing
+from mtf.commands import review as review_command
 from mtf.commands.review import compare
 from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.ids import RunId
@@ -54,7 +54,7 @@ def counts(found: Review) -> dict[str, int]:
     return {kind: found.count(kind) for kind in kinds if found.count(kind)}
 
 
-def test_a_base_that_changes_shows_in_each_grid_and_is_said_once(repo: Repo) -> None:
+def test_a_change_of_a_base_counts_in_each_grid_and_is_summarised_once(repo: Repo) -> None:
     grid = GRID.replace("search", "second").replace("[1, 2]", "[1, 2, 3]")
     repo.git("checkout", "-q", "main")
     repo.commit({"experiments/deep/second.yaml": grid.replace("base.yaml", "../base.yaml")})
@@ -73,7 +73,7 @@ def test_a_base_that_changes_shows_in_each_grid_and_is_said_once(repo: Repo) -> 
     assert one.specs == ("search", "second")
 
 
-def test_a_default_of_the_settings_shows_in_every_spec(repo: Repo) -> None:
+def test_a_changed_default_in_the_settings_counts_in_every_spec(repo: Repo) -> None:
     repo.commit({"mtf.yaml": "executor: local\nslurm: {mem: 4G}\nretry: {max_attempts: 5}\n"})
     found = review(repo)
     assert counts(found) == {"unchanged": 10}
@@ -83,7 +83,7 @@ def test_a_default_of_the_settings_shows_in_every_spec(repo: Repo) -> None:
     assert not found.is_empty
 
 
-def test_a_moved_file_and_other_words_run_nothing(repo: Repo) -> None:
+def test_a_moved_file_and_a_comment_run_nothing(repo: Repo) -> None:
     repo.git("mv", "experiments/alone.yaml", "experiments/moved.yaml")
     repo.commit({"experiments/x1.yaml": "# words\n" + OTHERS["experiments/x1.yaml"]})
     found = review(repo)
@@ -94,10 +94,8 @@ def test_a_moved_file_and_other_words_run_nothing(repo: Repo) -> None:
     assert moved.path == "experiments/moved.yaml"
 
 
-def test_what_ran_already_does_not_run_again_and_shows_its_result(
-    repo: Repo, tmp_path: Path
-) -> None:
-    """The ledger here is behind: the remote-tracking one counts. Nothing is fetched."""
+def test_an_experiment_that_ran_already_is_shown_with_its_run(repo: Repo, tmp_path: Path) -> None:
+    """The remote-tracking ledger is used because the local one is behind; nothing is fetched."""
     make_remote(tmp_path / "bare.git", repo)
     repo.commit({"experiments/alone.yaml": SINGLE.replace("hidden_size: 16", "hidden_size: 32")})
     [spec] = review(repo).specs
@@ -118,7 +116,7 @@ def test_what_ran_already_does_not_run_again_and_shows_its_result(
     assert [r.run for r in spec.going_on] == [RunId("alone/20260101T100000Z/cccccccc")]
 
 
-def test_a_review_says_which_active_runs_are_cancelled(repo: Repo) -> None:
+def test_a_review_names_the_active_runs_that_it_will_cancel(repo: Repo) -> None:
     repo.git("checkout", "-q", "main")
     repo.commit({"experiments/alone.yaml": SINGLE + "on_change: cancel\n"})
     repo.git("checkout", "-q", "-B", "feature")
@@ -133,14 +131,14 @@ def test_a_review_says_which_active_runs_are_cancelled(repo: Repo) -> None:
     found = review(repo)
     assert [r.run for r in found.specs[0].giving_way] == [running.run]
     assert not found.specs[0].going_on
-    told = "**⚠️ 1 run will be cancelled** and replaced by changed runs (`on_change: cancel`):"
-    assert f"{told}\n- `{running.run}` is running\n" in comment(found)
+    headline = "**⚠️ 1 run will be cancelled** and replaced by changed runs (`on_change: cancel`):"
+    assert f"{headline}\n- `{running.run}` is running\n" in comment(found)
     assert f"! {running.run} is running and will be cancelled (on_change: cancel)" in review_text(
         found
     )
 
 
-def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:
+def test_changed_code_in_rerun_on_counts_as_a_change(repo: Repo) -> None:
     repo.git("checkout", "-q", "main")
     repo.commit(
         {
@@ -155,7 +153,7 @@ def test_rerun_on_tells_whose_code_changed(repo: Repo) -> None:
     assert [s.change.key for s in summarise(found.specs)] == ["rerun_on src"]
 
 
-def test_a_config_group_that_changes_shows_in_the_specs_that_use_it(repo: Repo) -> None:
+def test_a_changed_config_group_counts_in_the_specs_that_use_it(repo: Repo) -> None:
     pytest.importorskip("hydra")
     composed = SINGLE.replace("alone", "composed").replace(
         "optimizer: {type: adamw, lr: 1e-3}", "defaults: [optimizer: fast]"
@@ -170,7 +168,7 @@ def test_a_config_group_that_changes_shows_in_the_specs_that_use_it(repo: Repo) 
     assert (one.change.key, one.change.old, one.change.new) == ("optimizer.lr", "0.1", "0.2")
 
 
-def test_what_main_has_got_since_the_branch_is_not_a_removal(repo: Repo) -> None:
+def test_later_work_on_the_base_branch_is_no_removal(repo: Repo) -> None:
     repo.commit({"experiments/new.yaml": SINGLE.replace("alone", "new")})
     repo.git("checkout", "-q", "main")
     repo.commit({"experiments/other.yaml": SINGLE.replace("alone", "other")})
@@ -187,18 +185,18 @@ def test_mistakes_are_in_the_comment_and_fail_the_command(repo: Repo) -> None:
     )
     text = mtf(repo.path, "plan", "--base", "main", "--format", "markdown", code=1).stdout
     assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: ")
-    for said in (
+    for expected in (
         "experiments/alone.yaml:6:",
         "experiments/twin.yaml:2:18",
         "experiments/x3.yaml:2:18",
         "nobody",
     ):
-        assert said in text
+        assert expected in text
     assert "**❌ 4 mistakes.**" in text
-    assert "removed" not in text  # what cannot be read is not what is gone
+    assert "removed" not in text  # a spec with mistakes is not a removed one
 
 
-def test_exit_codes_and_json(repo: Repo) -> None:
+def test_a_review_has_json_and_a_detailed_exit_code(repo: Repo) -> None:
     assert mtf_json(repo.path, "plan", "--base", "main", "--format", "json")["specs"] == []
     repo.commit({"experiments/x1.yaml": SINGLE.replace("alone", "x1").replace("1e-3", "1e-2")})
     done = mtf(repo.path, "plan", "--base", "main", "--detailed-exitcode", code=2)
@@ -209,7 +207,7 @@ RULES = "executor: local\npolicies: {{max_runs: {0}, pull_request: {{max_cpu_hou
 
 
 class TestPolicies:
-    """Those that hold after the merge; a change of them is shown."""
+    """Policies that hold after the merge apply; changes to policies are shown."""
 
     @pytest.fixture
     def ruled(self, repo: Repo) -> Repo:
@@ -218,7 +216,7 @@ class TestPolicies:
         repo.git("checkout", "-q", "-B", "feature")
         return repo
 
-    def test_what_this_change_breaks_is_refused_and_nothing_else(self, ruled: Repo) -> None:
+    def test_only_policies_that_this_change_breaks_are_problems(self, ruled: Repo) -> None:
         ruled.commit({"experiments/search.yaml": GRID.replace("[1, 2]", "[1, 2, 3]")})
         found = review(ruled)
         assert [(p.path, p.line, p.rule) for p in found.problems] == [
@@ -227,7 +225,7 @@ class TestPolicies:
         assert found.is_refused
         assert mtf(ruled.path, "plan", "--base", "main", code=1).stdout.count("[max_runs]") == 1
 
-    def test_loosening_them_is_shown_with_what_it_lets_through(self, ruled: Repo) -> None:
+    def test_a_loosened_policy_is_shown_with_the_specs_it_lets_through(self, ruled: Repo) -> None:
         grid = GRID.replace("[1, 2]", "[1, 2, 3]")
         ruled.commit({"experiments/search.yaml": grid, "mtf.yaml": RULES.format(9)})
         found = review(ruled)
@@ -235,20 +233,22 @@ class TestPolicies:
         assert [(d.key, d.old, d.new) for d in found.policies] == [("max_runs", "4", "9")]
         assert [p.rule for p in found.loosened] == ["max_runs"]
 
-    def test_a_rule_that_the_base_has_got_since_counts(self, ruled: Repo) -> None:
+    def test_a_policy_that_the_base_branch_has_added_since_applies(self, ruled: Repo) -> None:
         ruled.commit({"experiments/search.yaml": GRID.replace("[1, 2]", "[1, 3]")})
         ruled.git("checkout", "-q", "main")
         ruled.commit({"mtf.yaml": RULES.format(3)})
         assert [p.rule for p in review(ruled).problems] == ["max_runs"]
 
-    def test_a_pull_request_has_a_budget_for_all_it_adds(self, ruled: Repo) -> None:
+    def test_a_pull_request_has_a_budget_for_all_runs_it_adds(self, ruled: Repo) -> None:
         slow = SINGLE.replace("00:05:00", "06:00:00")
         ruled.commit({f"experiments/n{n}.yaml": slow.replace("alone", f"n{n}") for n in (1, 2)})
         assert [rule for rule, _ in review(ruled).over_budget] == ["pull_request.max_cpu_hours"]
 
 
-def test_only_what_may_differ_is_parsed(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And yet the same is found as when all is parsed."""
+def test_skipping_unaffected_specs_finds_the_same_changes(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare with a review that parses every spec."""
     repo.commit(
         {
             "experiments/base.yaml": BASE.replace("hidden_size: 16", "hidden_size: 32"),
@@ -258,12 +258,12 @@ def test_only_what_may_differ_is_parsed(repo: Repo, monkeypatch: pytest.MonkeyPa
     )
     quick = review(repo)
     assert quick.untouched == 4  # alone, x0, x1, x3
-    monkeypatch.setattr(comparing, "touched", lambda one, other, _: {*one, *other})
+    monkeypatch.setattr(review_command, "touched", lambda one, other, _: {*one, *other})
     whole = review(repo)
     assert [s for s in quick.specs if s.name != "x4"] == list(whole.specs)
 
 
-def test_a_disguised_name_is_not_overlooked() -> None:
+def test_a_name_behind_an_escape_sequence_is_not_overlooked() -> None:
     same = {
         "plain.yaml": b"base: a.yaml\n",
         "json.yaml": b'{"base": "../x/a.yaml"}',
@@ -278,7 +278,7 @@ def test_a_disguised_name_is_not_overlooked() -> None:
     assert touched({**spaced, "a b.yaml": b""}, spaced) == {"a b.yaml", "b.yaml"}
 
 
-def test_histories_that_do_not_meet_say_what_to_do(repo: Repo) -> None:
+def test_unrelated_histories_are_an_error_that_says_what_to_do(repo: Repo) -> None:
     repo.git("checkout", "-q", "--orphan", "apart")
     repo.commit({"y": "1"})
     with pytest.raises(RepositoryError, match="fetch-depth: 0"):

@@ -225,13 +225,14 @@ def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
     times = model.stat()
     model.chmod(0o644)
     model.write_text(model.read_text() + "# tampered\n")
-    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))  # else it is made again
+    # with another time of change, the checkout would be written again
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
     found = sync_until(lab, lambda f: "b" in f and f["b"]["state"] == "failed")
     assert "models.py has another content" in found["b"]["reason"]
     assert found["b"]["attempts"][0]["outcome"] == "configuration"
 
 
-def test_a_rejected_push_writes_nothing_and_the_next_sync_goes_on(tmp_path: Path) -> None:
+def test_a_rejected_push_writes_nothing_and_the_next_sync_continues(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a")})
     hook = tmp_path / "lab.git" / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho frozen for maintenance >&2\nexit 1\n")
@@ -261,14 +262,14 @@ def test_a_sync_holds_the_lock_of_its_clone(tmp_path: Path) -> None:
     holder.communicate()
 
 
-def test_a_broken_template_is_said_before_anything_is_claimed(tmp_path: Path) -> None:
+def test_a_broken_template_is_an_error_before_anything_is_claimed(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a")})
     push(lab, {"templates/local.sh.j2": "#!/bin/bash\nexec {{ comand }} x # mtf.trainer\n"})
     assert "templates/local.sh.j2:2: 'comand' is undefined" in mtf(lab.path, "sync", code=1).stderr
     assert lab.git("for-each-ref", "refs/heads/mtf") == ""
 
 
-def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) -> None:
+def test_another_clone_leaves_the_runs_of_this_local_queue_alone(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"endless.yaml": spec("endless", pause=0.05, epochs=500)})
     sync_until(lab, lambda f: f["endless"]["state"] == "running")
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
@@ -280,8 +281,10 @@ def test_another_clone_leaves_the_runs_of_this_ones_queue_alone(tmp_path: Path) 
     mtf(lab.path, "cancel", "endless")
 
 
-def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
-    """The second run waits for the first and begins from its checkpoint, as the ledger names it."""
+def test_a_run_waits_for_the_run_in_init_from_and_begins_from_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """All runs of the chain are asked for by one commit."""
     tuned = f"{spec('tuned', epochs=1)}init_from: first\n"
     longer = f"{spec('longer', epochs=3)}init_from: {{run: first, load: all}}\n"
     lab = make_lab(
@@ -318,17 +321,17 @@ def test_a_chain_of_runs_is_one_commit(tmp_path: Path) -> None:
     assert found["longer"]["metrics"] == found["whole"]["metrics"]
 
 
-def test_a_name_that_nobody_has_stops_what_asks_for_it(tmp_path: Path) -> None:
+def test_an_unknown_name_in_init_from_stops_that_spec_alone(tmp_path: Path) -> None:
     text = spec("tuned") + "init_from: frist\n"
     lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": text})
     where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: frist, and no run or spec"
-    for said in (mtf(lab.path, "plan", code=1).stdout, mtf(lab.path, "sync", code=1).stderr):
-        assert where in said
-        assert "Did you mean 'first'?" in said
+    for output in (mtf(lab.path, "plan", code=1).stdout, mtf(lab.path, "sync", code=1).stderr):
+        assert where in output
+        assert "Did you mean 'first'?" in output
     assert set(runs(lab)) == {"first"}
 
 
-def test_a_broken_spec_stops_what_is_new_of_it_and_nothing_else(tmp_path: Path) -> None:
+def test_a_broken_spec_submits_nothing_new_and_stops_nothing_else(tmp_path: Path) -> None:
     lab = make_lab(
         tmp_path, {"a.yaml": spec("a", epochs=1), "long.yaml": spec("long", pause=0.05, epochs=500)}
     )
@@ -347,12 +350,12 @@ def test_a_broken_spec_stops_what_is_new_of_it_and_nothing_else(tmp_path: Path) 
         },
     )
     done = mtf(lab.path, "sync", "--prune", "--json", code=1)
-    said = json.loads(done.stdout)
-    assert [run.split("/")[0] for run in said["submitted"]] == ["b"]
-    files = [problem.split(":")[0].removeprefix("experiments/") for problem in said["problems"]]
+    report = json.loads(done.stdout)
+    assert [run.split("/")[0] for run in report["submitted"]] == ["b"]
+    files = [problem.split(":")[0].removeprefix("experiments/") for problem in report["problems"]]
     assert files == ["a.yaml", "c.yaml", "search.yaml", "unread.yaml"]
     assert "experiments/unread.yaml:" in done.stderr
-    assert any(note.startswith("tuned waits for a, which may be") for note in said["notes"])
+    assert any(note.startswith("tuned waits for a, which may be") for note in report["notes"])
     found = runs(lab)
     assert (found["long"]["state"], found["long"]["sync"]) == ("running", "Synced")
     assert found["a"]["sync"] == "Synced"

@@ -1,4 +1,4 @@
-"""`mtf validate`: staged blobs and revisions, exact places, exit codes."""
+"""`mtf validate`: on disk, staged, of revisions and ranges; lines, formats and exit codes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def repo(tmp_path: Path) -> Repo:
     return make_repo(tmp_path / "r", {"mtf.yaml": "", "experiments/alone.yaml": SINGLE})
 
 
-def test_a_typo_is_said_at_its_place_with_the_nearest_name(repo: Repo) -> None:
+def test_a_typo_is_reported_at_its_line_with_the_nearest_name(repo: Repo) -> None:
     repo.write({"experiments/alone.yaml": BROKEN})
     done = mtf(repo.path, "validate", code=1)
     assert done.stdout.startswith("experiments/alone.yaml:5:")
     assert "max_epochs" in done.stdout
 
 
-def test_named_files_are_checked_alone_and_outside_a_repository(tmp_path: Path) -> None:
+def test_named_files_are_checked_alone_and_need_no_repository(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(SINGLE)
     (tmp_path / "bad.yaml").write_text(BROKEN)
     mtf(tmp_path, "validate", "good.yaml")
@@ -39,7 +39,7 @@ def test_named_files_are_checked_alone_and_outside_a_repository(tmp_path: Path) 
     )
 
 
-def test_formats_for_machines(repo: Repo) -> None:
+def test_problems_can_be_printed_for_machines(repo: Repo) -> None:
     repo.write({"experiments/alone.yaml": BROKEN})
     (problem,) = mtf_json(repo.path, "validate", "--format", "json", code=1)
     assert (problem["path"], problem["line"]) == ("experiments/alone.yaml", 5)
@@ -48,7 +48,7 @@ def test_formats_for_machines(repo: Repo) -> None:
     )
 
 
-def test_staged_means_the_index_not_the_disk(repo: Repo) -> None:
+def test_staged_checks_the_index_not_the_disk(repo: Repo) -> None:
     repo.write({"experiments/alone.yaml": BROKEN})
     repo.git("add", "-A")
     repo.write({"experiments/alone.yaml": SINGLE})
@@ -59,7 +59,7 @@ def test_staged_means_the_index_not_the_disk(repo: Repo) -> None:
     mtf(repo.path, "validate", "--staged")
 
 
-def test_revisions_and_ranges(repo: Repo) -> None:
+def test_a_revision_is_checked_whole_and_a_range_for_what_it_changes(repo: Repo) -> None:
     bad = repo.commit({"experiments/alone.yaml": BROKEN})
     good = repo.commit(
         {
@@ -73,7 +73,7 @@ def test_revisions_and_ranges(repo: Repo) -> None:
     mtf(repo.path, "validate", "--range", f"{good}..{last}")
 
 
-def test_validating_imports_nothing_heavy(repo: Repo) -> None:
+def test_validating_imports_no_heavy_package(repo: Repo) -> None:
     heavy = {"torch", "lightning", "wandb", "hydra", "numpy", "rich", "git", "jinja2"}
     code = f"""
 import sys
@@ -86,36 +86,36 @@ assert not found, found
     subprocess.run([sys.executable, "-c", code], cwd=repo.path, check=True)
 
 
-def test_a_run_to_begin_from_must_be_somebodys(repo: Repo) -> None:
+def test_init_from_must_name_a_known_run(repo: Repo) -> None:
     tuned = SINGLE.replace("alone", "tuned") + "init_from: aloen\n"
     repo.write({"experiments/tuned.yaml": tuned})
     place = f"experiments/tuned.yaml:{tuned.count(chr(10))}:12: init_from: no run or spec"
     for words in (["validate"], ["validate", "experiments/tuned.yaml"]):
-        said = mtf(repo.path, *words, code=1).stdout
-        assert said.startswith(place)
-        assert "Did you mean 'alone'?" in said
+        output = mtf(repo.path, *words, code=1).stdout
+        assert output.startswith(place)
+        assert "Did you mean 'alone'?" in output
     repo.git("add", "-A")
     assert mtf(repo.path, "validate", "--staged", code=1).stdout.startswith(place)
-    repo.write({"experiments/alone.yaml": BROKEN})  # what it would be called is not known
+    repo.write({"experiments/alone.yaml": BROKEN})  # its name may be the right one
     repo.write({"experiments/tuned.yaml": tuned.replace("aloen", "alone")})
     assert "init_from" not in mtf(repo.path, "validate", code=1).stdout
-    # with a remote there may be a ledger that is not seen here
+    # the remote may have a ledger that was never fetched
     repo.git("checkout", "-q", "experiments/alone.yaml")
     repo.write({"experiments/tuned.yaml": tuned})
     repo.git("remote", "add", "origin", "elsewhere")
     mtf(repo.path, "validate")
 
 
-def test_a_circle_is_told_before_it_is_committed(repo: Repo) -> None:
+def test_a_circle_of_init_from_is_reported_before_it_is_committed(repo: Repo) -> None:
     repo.commit({"experiments/tuned.yaml": SINGLE.replace("alone", "tuned") + "init_from: alone\n"})
     repo.write({"experiments/alone.yaml": SINGLE + "init_from: tuned\n"})
     repo.git("add", "-A")
-    said = mtf(repo.path, "validate", "--staged", code=1).stdout
-    assert "init_from: alone waits for tuned waits for alone, so none of them" in said
-    assert "experiments/tuned.yaml" not in said
+    output = mtf(repo.path, "validate", "--staged", code=1).stdout
+    assert "init_from: alone waits for tuned waits for alone, so none of them" in output
+    assert "experiments/tuned.yaml" not in output
 
 
-def test_a_link_out_of_the_folder_is_told_and_not_followed(repo: Repo) -> None:
+def test_a_symbolic_link_is_reported_and_not_followed(repo: Repo) -> None:
     outside = repo.path.parent / "outside.yaml"
     outside.write_text(BROKEN)
     (repo.path / "experiments/link.yaml").symlink_to(outside)
@@ -124,7 +124,7 @@ def test_a_link_out_of_the_folder_is_told_and_not_followed(repo: Repo) -> None:
     )
 
 
-def test_warnings_alone_pass(repo: Repo) -> None:
+def test_warnings_alone_exit_with_0(repo: Repo) -> None:
     doubtful = SINGLE.replace("num_workers: 0", "num_workers: 4")
     repo.commit({"experiments/alone.yaml": doubtful})
     for words in ([], ["experiments/alone.yaml"], ["--rev", "HEAD"], ["--range", "HEAD~1..HEAD"]):

@@ -75,7 +75,7 @@ FINDING: dict[str, Any] = {
 STARTED = {"device": "cpu", "torch": "2.13.0", "python": "3.11.7"}
 
 
-def test_a_proof_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_terminated_proof_leaves_nothing_behind(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": SPEC, "src/nets.py": NET})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -94,17 +94,17 @@ def test_a_proof_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> Non
     assert not list(scratch.iterdir())
 
 
-def test_a_spec_of_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
+def test_an_uncommitted_spec_in_the_work_tree_is_proved_exact(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "lab", {"README": "the spec is not committed yet\n"})
     repo.write({"experiments/alone.yaml": SPEC, "src/nets.py": NET})
     options = ("--phases", "epoch_end,TRAIN_BATCH_LOAD", "--stops", "2", "--steps", "2", "--json")
     done = mtf(repo.path, "verify-resume", "experiments/alone.yaml", *options)
-    said = json.loads(done.stdout)
-    assert said["exact"] is True
-    assert said["experiment"] == "alone"
-    assert [row["phase"] for row in said["phases"]] == ["TRAIN_BATCH_LOAD", "EPOCH_END"]
-    assert all(row["exact"] == row["stops"] + row["kills"] > 0 for row in said["phases"])
-    assert said["chain"]["exact"] is True
+    verdict = json.loads(done.stdout)
+    assert verdict["exact"] is True
+    assert verdict["experiment"] == "alone"
+    assert [row["phase"] for row in verdict["phases"]] == ["TRAIN_BATCH_LOAD", "EPOCH_END"]
+    assert all(row["exact"] == row["stops"] + row["kills"] > 0 for row in verdict["phases"])
+    assert verdict["chain"]["exact"] is True
     assert "2 of 90 epochs, each of 2 optimizer steps" in done.stderr
     assert "verifying the work tree" in done.stderr
     assert repo.git("status", "--porcelain", "-uall").count("\n") == 1, "only the two files"
@@ -147,14 +147,14 @@ def test_a_name_of_nothing_is_a_usage_error(
     assert message in mtf(repo.path, "verify-resume", *args, code=64).stderr
 
 
-def test_a_spec_with_mistakes_is_told_where_they_are(tmp_path: Path) -> None:
+def test_mistakes_in_the_spec_are_reported_with_their_lines(tmp_path: Path) -> None:
     wrong = SPEC.replace("num_workers", "nun_workers").replace("nets:Net", "mlp")
     repo = make_repo(tmp_path / "lab", {"experiments/alone.yaml": wrong.replace("lr:", "rl:")})
     done = mtf(repo.path, "verify-resume", "experiments/alone.yaml", code=1)
     assert "experiments/alone.yaml:" in done.stderr
 
 
-def test_a_grid_is_verified_by_its_first_member_or_the_named_one(tmp_path: Path) -> None:
+def test_a_grid_is_verified_by_its_first_member_or_a_named_one(tmp_path: Path) -> None:
     files = {"experiments/alone.yaml": SPEC, "experiments/search.yaml": GRID}
     repo = make_repo(tmp_path / "lab", files)
     for member, lr in ((None, "0.001"), ("optimizer.lr=0.01", "0.01")):
@@ -163,7 +163,7 @@ def test_a_grid_is_verified_by_its_first_member_or_the_named_one(tmp_path: Path)
         verify_resume.remove(prepared)
 
 
-def test_a_training_is_shortened_and_everything_that_differs_is_said() -> None:
+def test_a_training_is_shortened_and_every_difference_is_noted() -> None:
     short = shortened(CONFIG, Options(workers=0))
     assert short.config["training"]["max_epochs"] == 2
     assert short.batches == 15, "four windows of four, the last one smaller"
@@ -187,7 +187,7 @@ def test_the_command_and_the_trainer_agree_on_phases_and_request(tmp_path: Path)
     verify_resume.remove(prepared)
 
 
-def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
+def test_a_verdict_names_step_scalars_tensor_cause_and_cure() -> None:
     cause = {"kind": "state-outside", "text": "Net.calls", "cure": "register_buffer"}
     verdict = {"exact": False, "seconds": 3.2, "finding": FINDING, "cause": cause}
     assert verdict_text(verdict, Proved("alone", STARTED, [], None)) == (
@@ -205,7 +205,7 @@ def test_a_verdict_tells_step_scalars_tensor_cause_and_cure() -> None:
     assert [row[3] for row in table_of(rows).rows] == ["all", "1 of 3"]
 
 
-def test_a_verdict_to_be_shown_says_what_was_proved_on_what_in_what_time() -> None:
+def test_a_printed_verdict_names_proof_device_and_duration() -> None:
     rows = [{"phase": "INIT", "stops": 2, "kills": 1, "exact": 3}]
     rows += [{"phase": "EPOCH_END", "stops": 2, "kills": 2, "exact": 4}]
     chain = {"interruptions": 10, "trainings": 2, "exact": True}
