@@ -51,8 +51,11 @@ def also_needed(before: Loaded, after: Loaded, texts: Mapping[str, bytes]) -> se
 
 
 def defining(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
-    """Return the specs that may have one of the names."""
-    named = r"""(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
+    """Return the specs that may have one of the names, or one that differs from it only in case.
+
+    Such names clash too: some disks cannot hold both.
+    """
+    named = r"""(?i)(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
     return mentioning(names, texts, before=named)
 
 
@@ -66,10 +69,16 @@ def mentioning(
         return set(texts)
     either = "|".join(map(re.escape, sorted(names)))
     wanted = re.compile(rf"{before}(?:{either})(?![A-Za-z0-9_-]|\.[A-Za-z0-9])".encode())
-    # a plain search rules most files out far faster than the pattern does
-    raw = [name.encode() for name in names] if len(names) < 20 else [b""]
+    raw = [name.encode().lower() for name in names]
+
+    def may_mention(text: bytes) -> bool:
+        if len(raw) >= 20:
+            return True
+        lower = text.lower()  # a plain search rules most files out far faster than the pattern
+        return any(name in lower for name in raw)
+
     return {
         path
         for path, text in texts.items()
-        if b"\\" in text or (any(name in text for name in raw) and wanted.search(text))
+        if b"\\" in text or (may_mention(text) and wanted.search(text))
     }

@@ -274,7 +274,7 @@ def test_status_returns_every_run_of_the_ledger(queued: Lab) -> None:
 
 def test_a_run_to_begin_from_must_exist(queued: Lab) -> None:
     before = queued.ledger()
-    with pytest.raises(MtfError, match=r"tuned has init_from: raets.*Did you mean 'rates'"):
+    with pytest.raises(MtfError, match=r"^tuned .*'raets'\. Did you mean 'rates'\?"):
         queued.framework.run_experiment({**ONE, "experiment_name": "tuned", "init_from": "raets"})
     assert queued.ledger() == before
 
