@@ -32,7 +32,7 @@ def notes(repo: Repo) -> list[str]:
     return found
 
 
-def test_each_cluster_has_its_own_runs_and_leaves_the_others_alone(tmp_path: Path) -> None:
+def test_each_controller_syncs_only_the_runs_of_its_cluster(tmp_path: Path) -> None:
     specs = {
         "a.yaml": spec("a", pause=0.1, epochs=500),
         "b.yaml": spec("b", pause=0.1, epochs=500) + "cluster: big\n",
@@ -67,7 +67,7 @@ def test_each_cluster_has_its_own_runs_and_leaves_the_others_alone(tmp_path: Pat
     mtf(big.path, "cancel", "b")
 
 
-def test_clusters_that_the_settings_do_not_know_are_told(
+def test_an_unknown_cluster_is_an_error_with_a_suggestion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = make_lab(tmp_path, {"b.yaml": spec("b") + "cluster: bog\n"}, settings=SETTINGS + CLUSTERS)

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
-def test_systemd_takes_the_unit(folder: Path) -> None:
+def test_systemd_accepts_the_unit(folder: Path) -> None:
     lab = make_lab(folder, {})
     done = mtf(lab.path, "controller", "unit")
     unit = folder.parent / "mtf-lab.service"
@@ -74,7 +74,7 @@ def test_the_crontab_line_starts_one_controller_from_an_empty_environment(folder
     assert [line.split(" ", 1)[1][:8] for line in log.read_text().splitlines()] == ["watching", "stopped "]  # fmt: skip
 
 
-def test_the_doctor_sees_a_unit_that_keeps_nothing_running(tmp_path: Path) -> None:
+def test_doctor_reports_a_unit_without_a_running_controller(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     assert controller_findings(lab) == []  # nobody has asked for one
     units = Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user"

@@ -62,7 +62,7 @@ def record_of(folder: Path, name: str) -> Path:
     return path
 
 
-def test_job_branches_are_put_back_at_their_pins(tmp_path: Path) -> None:
+def test_moved_and_deleted_job_branches_are_restored(tmp_path: Path) -> None:
     lab = synced_lab(tmp_path)
     pins = lab.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/slurm-job")
     a, b = (runs(lab)[name]["branch"] for name in "ab")
@@ -89,7 +89,7 @@ def test_job_branches_are_put_back_at_their_pins(tmp_path: Path) -> None:
     assert todo(Repo(tmp_path / "other")) == []
 
 
-def test_a_record_changed_by_a_commit_on_top_is_put_back_and_nothing_runs_twice(
+def test_a_record_changed_by_hand_is_restored_and_nothing_runs_twice(
     tmp_path: Path,
 ) -> None:
     lab = synced_lab(tmp_path)
@@ -118,7 +118,7 @@ def test_a_record_changed_by_a_commit_on_top_is_put_back_and_nothing_runs_twice(
     assert todo(lab) == todo(Repo(tmp_path / "new")) == []
 
 
-def test_a_ledger_forced_back_gets_back_what_it_lost(tmp_path: Path) -> None:
+def test_records_lost_by_a_forced_push_are_restored(tmp_path: Path) -> None:
     lab = synced_lab(tmp_path)
     before = {name: (r["run"], r["job_id"]) for name, r in runs(lab).items()}
     beginning = lab.git("rev-list", "--first-parent", "mtf/ledger").splitlines()[-1]
@@ -147,7 +147,7 @@ def job_states(root: Path, tokens: list[str]) -> list[str]:
     return [by_token[Token(token)] for token in tokens]
 
 
-def test_of_the_attempts_that_two_parted_ledgers_have_started_one_goes_on(tmp_path: Path) -> None:
+def test_only_one_of_two_attempts_started_by_diverged_ledgers_goes_on(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     settings = SETTINGS.replace("runs_root: runs", f"runs_root: {root}")
     lab = make_lab(tmp_path, {"a.yaml": spec("a")}, settings=settings)
@@ -178,7 +178,7 @@ def test_of_the_attempts_that_two_parted_ledgers_have_started_one_goes_on(tmp_pa
     )
 
 
-def test_a_damaged_record_costs_the_others_nothing_and_its_run_is_not_submitted_again(
+def test_a_damaged_record_affects_no_other_and_its_run_is_not_submitted_again(
     tmp_path: Path,
 ) -> None:
     lab = synced_lab(tmp_path)
@@ -199,7 +199,7 @@ def test_a_damaged_record_costs_the_others_nothing_and_its_run_is_not_submitted_
     assert "the record is damaged" in mtf(lab.path, "doctor", code=1).stdout
 
 
-def test_a_lost_folder_is_said_and_never_made_anew(tmp_path: Path) -> None:
+def test_a_lost_run_folder_is_reported_and_never_recreated(tmp_path: Path) -> None:
     lab = synced_lab(tmp_path)
     folder = Path(runs(lab)["a"]["run_dir"])
     folder.rename(tmp_path / "moved away")
@@ -218,7 +218,7 @@ def save(folder: Path, step: int) -> None:
     rundir.append_journal(folder, "checkpoint", {"path": f"checkpoints/{step}.ckpt", "step": step})
 
 
-def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
+def test_a_torn_journal_line_is_skipped_and_a_retry_without_its_folder_starts_over(
     tmp_path: Path,
 ) -> None:
     lab = synced_lab(tmp_path)
@@ -245,7 +245,7 @@ def test_a_torn_line_costs_itself_and_a_retry_without_the_folder_begins_anew(
     assert (folder / rundir.JOBS / again["attempts"][-1]["token"] / rundir.CONFIGS).is_file()
 
 
-def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:
+def test_a_changed_spec_with_on_change_cancel_cancels_the_old_run(tmp_path: Path) -> None:
     lab = synced_lab(tmp_path)
     old = {name: r["run"] for name, r in runs(lab).items()}
     changed = spec("a", epochs=9) + "on_change: cancel\n"
@@ -261,7 +261,7 @@ def test_a_changed_spec_may_cancel_what_it_replaces(tmp_path: Path) -> None:
     assert {kind for kind, _ in todo(lab)} <= {"record"}
 
 
-def test_the_deleted_ledger_of_a_repository_without_a_remote_comes_back(tmp_path: Path) -> None:
+def test_a_deleted_ledger_without_a_remote_is_restored(tmp_path: Path) -> None:
     files = {"mtf.yaml": SETTINGS, ".gitignore": "/runs/\n", "experiments/a.yaml": spec("a")}
     lab = make_repo(tmp_path / "lab", {**files, **ASLEEP})
     mtf(lab.path, "sync")

@@ -26,7 +26,7 @@ def stop_worker(tmp_path: Path) -> Iterator[None]:
     stop_jobs(tmp_path)
 
 
-def test_it_acts_at_once_when_the_branch_moves_and_says_each_thing_once(tmp_path: Path) -> None:
+def test_a_moved_branch_is_synced_at_once_and_each_event_logged_once(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a", epochs=1)})
     with watching(lab.path, "--interval", "0.5") as controller:
         controller.wait_for("submit   a: 1 run")
@@ -52,7 +52,7 @@ def test_it_acts_at_once_when_the_branch_moves_and_says_each_thing_once(tmp_path
     assert lease(tmp_path)["released"]
 
 
-def test_one_controller_holds_a_cluster_whatever_clone_it_is_in(tmp_path: Path) -> None:
+def test_only_one_controller_of_all_clones_serves_a_cluster(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     with watching(lab.path, "--interval", NEVER) as controller:
@@ -74,7 +74,7 @@ def test_one_controller_holds_a_cluster_whatever_clone_it_is_in(tmp_path: Path) 
         assert last.stop(signal.SIGHUP) == 0
 
 
-def test_trouble_is_said_once_and_when_it_is_over(tmp_path: Path) -> None:
+def test_a_failure_and_its_recovery_are_logged_once(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     with watching(lab.path, "--interval", "0.2") as controller:
         wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)

@@ -117,7 +117,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     end_all(tmp_path)
 
 
-def test_what_is_killed_while_it_ends_or_retries_runs_leaves_nothing_undone(folder: Path) -> None:
+def test_a_killed_cancel_prune_or_retry_is_completed_by_the_next_command(folder: Path) -> None:
     whole = [World(copy_world(folder / "base", folder / f"whole{n}"), c) for n, c in enumerate(CASES.values())]  # fmt: skip
     crash(whole)
     assert [w.title for w in whole if not _is_recorded(w)] == []  # nothing has killed these

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     end_all(tmp_path)
 
 
-def test_who_gives_a_claim_up_and_dies_of_it_loses_no_run_though_its_submitter_only_slept(
+def test_a_run_survives_a_sync_killed_while_it_fences_a_slow_submitter(
     folder: Path,
 ) -> None:
     sleeper, other = clones(folder, 2, executor="local", seeds=1, lease=1)
@@ -53,7 +53,7 @@ def test_who_gives_a_claim_up_and_dies_of_it_loses_no_run_though_its_submitter_o
     assert [len(r.attempts) for r in records(other)] == [2]
 
 
-def test_of_two_jobs_that_parted_ledgers_know_of_one_attempt_the_claim_names_the_right_one(
+def test_the_claim_decides_between_two_jobs_of_one_attempt_in_diverged_ledgers(
     folder: Path,
 ) -> None:
     labs = clones(folder, 2, executor="local", seeds=1)
@@ -88,7 +88,7 @@ def note_job(lab: Repo, job: str, *, publish: bool) -> None:
     store.append(ledger, Change(runs=noted), f"job {job}")
 
 
-def test_syncs_at_once_in_one_clone_submit_each_run_once(folder: Path) -> None:
+def test_concurrent_syncs_in_one_clone_submit_each_run_once(folder: Path) -> None:
     lab = make_world(folder / "w", executor="local", remote=True, seeds=4)
     codes = {o.code for o in run([Task(str(lab.path))] * AT_ONCE, parallel=AT_ONCE)}
     assert codes <= {0, 4}

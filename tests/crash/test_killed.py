@@ -31,7 +31,7 @@ def test_a_sync_killed_at_any_effect_is_continued_by_the_next(folder: Path) -> N
     kill_at_each(Campaign(folder, executor="local", remote=False), ON_ANY | LOCAL)
 
 
-def test_a_killed_sync_is_really_killed_there_and_leaves_what_came_before(folder: Path) -> None:
+def test_a_kill_happens_exactly_before_or_after_its_effect(folder: Path) -> None:
     make_world(folder / "base", executor="local", remote=True)
     worlds = [copy_world(folder / "base", folder / name) for name in ("before", "after")]
     kills = [Kill(PUSH, 0, "before"), Kill(PUSH, 0, "after")]
@@ -42,7 +42,7 @@ def test_a_killed_sync_is_really_killed_there_and_leaves_what_came_before(folder
     assert (there, here) == ([False, True], [False, False])
 
 
-def test_nothing_appears_that_no_effect_has_named(folder: Path) -> None:
+def test_every_new_file_is_named_by_an_effect(folder: Path) -> None:
     """So a way to change files that the harness does not see would be noticed."""
     lab = make_world(folder / "base", executor="local", remote=False)
     kill = Kill(SUBMITS["local"])  # no job starts: what is there is the sync's alone

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_checkout_holds_just_the_commit_and_is_proved_by_its_manifest(tmp_path: Path) -> None:
+def test_a_checkout_has_exactly_the_commits_files_and_its_manifest_proves_it(
+    tmp_path: Path,
+) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1", "a/b/c.txt": "x", "a.txt": "", "a0": "1"})
     (made.path / "run.sh").write_text("#!/bin/sh\n")
     (made.path / "run.sh").chmod(0o755)
@@ -56,7 +58,7 @@ def test_a_manifest_that_was_tampered_with_proves_nothing(tmp_path: Path) -> Non
     assert manifest_problem(manifest, "f" * 40)
 
 
-def test_syncs_at_once_make_one_checkout_and_leave_it_in_place(tmp_path: Path) -> None:
+def test_concurrent_syncs_make_one_checkout(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {f"f{n}.py": "v1" for n in range(40)})
     commit = CommitId(made.git("rev-parse", "HEAD"))
     target = rundir.code_dir(tmp_path / "runs", commit)
@@ -72,7 +74,7 @@ def test_syncs_at_once_make_one_checkout_and_leave_it_in_place(tmp_path: Path) -
     assert [p.name for p in target.parent.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_second_call_finds_the_checkout_made(tmp_path: Path) -> None:
+def test_an_existing_checkout_is_used_again(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1"})
     commit = CommitId(made.git("rev-parse", "HEAD"))
     first = materialise(GitRepo(made.path), tmp_path / "runs", commit)
@@ -96,7 +98,7 @@ def test_config_yaml_reads_back_as_what_was_written(value: dict[str, object]) ->
     assert (read or {}) == value
 
 
-def test_a_checkout_that_somebody_has_changed_is_made_again(tmp_path: Path) -> None:
+def test_a_changed_checkout_is_replaced(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"train.py": "v1", "lib/x.py": "1", "lib/y.py": "2"})
     root, repo = tmp_path / "runs", GitRepo(made.path)
     commit = CommitId(made.git("rev-parse", "HEAD"))

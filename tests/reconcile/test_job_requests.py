@@ -27,7 +27,7 @@ def tokens() -> object:
     return lambda: f"{next(numbers):016x}"
 
 
-def test_runs_of_equal_needs_share_a_request_and_others_get_their_own(tmp_path: Path) -> None:
+def test_runs_that_need_equal_resources_share_a_job_request(tmp_path: Path) -> None:
     starts = [
         start(tmp_path, 1),
         start(tmp_path, 2, "2G"),
@@ -59,14 +59,14 @@ def test_a_task_finds_its_configuration_by_its_index(tmp_path: Path) -> None:
         rundir.read_config(job_dir, 2)
 
 
-def test_what_is_written_for_the_jobs_does_not_grow_with_their_number(tmp_path: Path) -> None:
+def test_the_number_of_files_of_a_request_does_not_depend_on_its_runs(tmp_path: Path) -> None:
     (batch,) = make_batches([start(tmp_path, n) for n in range(30)], 100, tokens())  # type: ignore[arg-type]
     prepare(batch, tmp_path / "repo")
     prepare(batch, tmp_path / "repo")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [rundir.CONFIGS]
 
 
-def test_a_job_shows_configuration_script_and_output_in_its_runs_folder(tmp_path: Path) -> None:
+def test_a_runs_folder_shows_its_configuration_script_and_output(tmp_path: Path) -> None:
     folder, job_dir, job = tmp_path / "run", tmp_path / "job", JobId("7_0")
     folder.mkdir()
     job_dir.mkdir()

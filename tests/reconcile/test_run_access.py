@@ -45,7 +45,9 @@ def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> Non
 @pytest.mark.parametrize(
     "run_dir", ["", "runs/alone", "/", "/alone", "../alone/20260101T110000Z/cccccccc"]
 )
-def test_a_folder_that_cannot_be_its_runs_is_out_of_reach(tmp_path: Path, run_dir: str) -> None:
+def test_a_run_whose_record_names_an_impossible_folder_is_elsewhere(
+    tmp_path: Path, run_dir: str
+) -> None:
     project = open_project(make_repo(tmp_path, {"a": "1"}).path)
     right = record(experiment())
     assert not is_elsewhere(

@@ -39,7 +39,7 @@ def test_a_sync_killed_at_any_effect_is_continued_by_the_next(
     kill_at_each(campaign, ON_ANY | WITH_REMOTE | ON_SLURM)
 
 
-def test_syncs_at_once_in_many_clones_submit_each_run_once(
+def test_concurrent_syncs_in_many_clones_submit_each_run_once(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     labs = clones(tmp_path, AT_ONCE, executor="slurm", seeds=4)
@@ -61,7 +61,7 @@ STOPS = {
 }
 
 
-def test_a_submitter_that_wakes_after_its_claims_were_given_up_does_no_harm(
+def test_a_submitter_that_wakes_after_its_claims_were_fenced_does_no_harm(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(len(STOPS)) as pool:

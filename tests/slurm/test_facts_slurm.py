@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slurm
 
 
 @pytest.mark.usefixtures("cluster")
-def test_partitions_nodes_and_limits_are_read() -> None:
+def test_partitions_nodes_and_limits_are_read_from_slurm() -> None:
     facts = read_facts()
     assert [one.name for one in facts.partitions] == ["low", "high"]
     assert facts.partitions[0].is_default
@@ -29,7 +29,7 @@ def test_partitions_nodes_and_limits_are_read() -> None:
     assert facts.max_array_size == 1001
 
 
-def test_specs_are_held_against_the_cluster_live_and_as_written_down(
+def test_specs_are_checked_against_the_live_cluster_and_the_committed_facts(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cluster.conf.exists()
@@ -51,9 +51,7 @@ def test_specs_are_held_against_the_cluster_live_and_as_written_down(
     assert mtf(repo.path, "validate", "--feasibility").stdout == ""
 
 
-def test_a_plan_says_what_slurm_would_refuse_of_what_is_new(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_plan_names_new_runs_that_slurm_would_refuse(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster.conf.exists()
     huge = SINGLE.replace("slurm: {", "slurm: {mem: 9T, ").replace("alone", "huge")
     files = {"experiments/alone.yaml": SINGLE, "experiments/huge.yaml": huge}

@@ -126,7 +126,7 @@ def test_no_configuration_means_no_cluster(
         ({"extra": ["--nonsense=1"]}, "unrecognized option"),
     ],
 )
-def test_a_refusal_is_final_and_keeps_slurms_words(make: Callable[[str], Bench], needs: dict[str, Any], text: str) -> None:  # fmt: skip
+def test_a_refusal_quotes_slurm_and_is_final(make: Callable[[str], Bench], needs: dict[str, Any], text: str) -> None:  # fmt: skip
     bench = make("exit 0")
     request = bench.request(**needs)
     with pytest.raises(SubmissionRefusedError, match=text):
@@ -164,7 +164,7 @@ def test_a_controller_that_is_down_means_unavailable(
         bench.cancel(JobId("1"))
 
 
-def test_without_accounting_squeue_alone_is_believed(
+def test_without_accounting_squeue_alone_decides(
     make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench = make("exit 0")
@@ -177,7 +177,7 @@ def test_without_accounting_squeue_alone_is_believed(
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
 
-def test_accounts_that_cannot_be_read_now_make_nothing_absent(
+def test_a_job_is_unknown_not_missing_while_accounting_cannot_be_read(
     make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench = make("exit 0")
@@ -190,7 +190,7 @@ def test_accounts_that_cannot_be_read_now_make_nothing_absent(
     assert "database" in view.reason
 
 
-def test_a_jobs_end_is_read_from_the_accounts_when_squeue_has_forgotten_it(
+def test_the_end_of_a_job_that_squeue_forgot_is_read_from_accounting(
     make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench = make('[ "$SLURM_ARRAY_TASK_ID" = 2 ] && exit 7; exit 0')
@@ -208,7 +208,7 @@ def test_a_jobs_end_is_read_from_the_accounts_when_squeue_has_forgotten_it(
     assert found[5].ended_at is not None
 
 
-def test_the_users_own_settings_of_slurms_programs_change_no_answer(
+def test_environment_variables_for_slurm_programs_change_no_answer(
     make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
@@ -238,7 +238,7 @@ def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
     assert "may it write there" in view.reason
 
 
-def test_of_an_array_as_much_is_taken_as_a_limit_lets_in(make: Callable[[str], Bench]) -> None:
+def test_an_array_is_submitted_up_to_the_job_limit(make: Callable[[str], Bench]) -> None:
     bench = make("exit 0")
     request = bench.request(tuple(range(10)), qos="few", extra=["--hold"], throttle=2)
     done = bench.executor.submit(request, bench.executor.script(request))
@@ -253,7 +253,7 @@ def test_of_an_array_as_much_is_taken_as_a_limit_lets_in(make: Callable[[str], B
     assert set(bench.submit(more)) == {0}
 
 
-def test_what_an_administrator_does_to_a_job_is_seen(
+def test_changes_that_an_administrator_makes_to_a_job_are_seen(
     cluster: Cluster, make: Callable[[str], Bench]
 ) -> None:
     bench = make('echo up >> "$MTF_RUN_DIR/up"; sleep 300')
@@ -275,7 +275,7 @@ def test_what_an_administrator_does_to_a_job_is_seen(
     assert (view.state, view.node, view.restarts) == (JobState.NODE_FAILURE, node, 0)
 
 
-def test_a_killed_training_leaves_the_signature_of_a_host_without_memory(
+def test_a_training_killed_for_its_memory_is_recognised(
     make: Callable[[str], Bench],
 ) -> None:
     bench = make("srun sh -c 'kill -9 $$'; exit $?")
@@ -285,7 +285,7 @@ def test_a_killed_training_leaves_the_signature_of_a_host_without_memory(
     assert (view.state, view.exit_code) == (JobState.FAILED, 137)
 
 
-def test_a_controller_that_hangs_makes_a_submission_unclear_and_its_job_is_found(
+def test_a_submission_to_a_hanging_controller_is_unclear_and_its_job_is_found(
     cluster: Cluster, make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench = make("exit 0")
@@ -304,7 +304,9 @@ def test_a_controller_that_hangs_makes_a_submission_unclear_and_its_job_is_found
     )  # it had been taken all the same
 
 
-def test_it_is_told_who_has_cancelled(cluster: Cluster, make: Callable[[str], Bench]) -> None:
+def test_a_cancelled_job_names_the_user_who_cancelled_it(
+    cluster: Cluster, make: Callable[[str], Bench]
+) -> None:
     bench = make("exit 0")
     request = bench.request(extra=["--hold"])
     cluster.run("scancel", bench.submit(request)[0])
@@ -312,7 +314,7 @@ def test_it_is_told_who_has_cancelled(cluster: Cluster, make: Callable[[str], Be
     assert told.cancelled_by == pwd.getpwuid(os.getuid()).pw_name
 
 
-def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> None:
+def test_a_long_irregular_array_is_read_completely(make: Callable[[str], Bench]) -> None:
     bench = make("exit 0")
     request = bench.request(tuple(range(0, 1000, 3)), extra=["--hold"])
     jobs = bench.submit(request)
@@ -323,7 +325,7 @@ def test_a_long_irregular_array_is_read_whole(make: Callable[[str], Bench]) -> N
     assert {v.state for v in bench.wait_ended(request).values()} == {JobState.CANCELLED}
 
 
-def test_tasks_cancelled_before_they_start_are_cancelled_though_slurm_forgets_each(
+def test_tasks_cancelled_before_their_start_are_reported_as_cancelled(
     cluster: Cluster, make: Callable[[str], Bench]
 ) -> None:
     bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')
@@ -352,7 +354,9 @@ def test_a_waiting_array_that_is_cancelled_as_a_whole_is_cancelled(
     assert set(found) == {0, 1, 3}
 
 
-def test_more_names_than_a_command_line_holds_are_asked_for(make: Callable[[str], Bench]) -> None:
+def test_more_job_names_than_fit_on_a_command_line_can_be_asked_for(
+    make: Callable[[str], Bench],
+) -> None:
     bench = make("exit 0")
     request = bench.request()
     bench.submit(request)
@@ -361,7 +365,7 @@ def test_more_names_than_a_command_line_holds_are_asked_for(make: Callable[[str]
     assert {v.token for v in bench.executor.jobs(names, bench.since)} == {request.token}
 
 
-def test_any_folder_can_hold_runs(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_run_root_may_have_any_name(cluster: Cluster, tmp_path: Path) -> None:
     bench = Bench(SlurmExecutor(), tmp_path / "it's 100%j, a #1 $HOME; ü & so on")
     package = bench.root / ".code" / "c" / "mtf"
     package.mkdir()
@@ -373,7 +377,7 @@ def test_any_folder_can_hold_runs(cluster: Cluster, tmp_path: Path) -> None:
         assert output.read_text().strip() == request.tasks[0].run_dir
 
 
-def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
+def test_preempting_a_job_that_cannot_be_requeued_is_an_error(
     make: Callable[[str], Bench],
 ) -> None:
     bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')
@@ -386,7 +390,7 @@ def test_a_job_that_may_not_be_requeued_cannot_be_preempted_and_that_is_said(
     assert bench.views(stays)[0].state is JobState.RUNNING
 
 
-def test_the_submitters_secrets_do_not_reach_the_job(make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_secrets_in_the_submitters_environment_do_not_reach_the_job(make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("SECRET_KEY", "hush")
     bench = make('env > "$MTF_RUN_DIR/env"')
     request = bench.request(variables={"LAB": "a b'c"})
@@ -455,7 +459,7 @@ def test_ahead_of_the_time_limit_the_trainer_is_warned_and_its_job_requeued(real
     assert real.wait_file(request, "heard").splitlines() == ["life 0", "SIGUSR1", "life 1"]
 
 
-def test_a_cancelled_trainer_hears_term_and_is_not_requeued(real: Bench) -> None:
+def test_a_cancelled_trainer_gets_term_and_is_not_requeued(real: Bench) -> None:
     request = real.request()
     jobs = real.submit(request)
     real.wait_file(request, "heard")

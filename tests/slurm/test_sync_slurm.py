@@ -64,7 +64,7 @@ def lives(lab: Repo) -> list[int]:
     return [len(p.read_text().splitlines()) if p.exists() else 0 for p in found]
 
 
-def test_a_grid_is_trained_by_one_array_and_read_back_from_git(
+def test_a_grid_is_trained_by_one_array_and_its_results_are_in_git(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     lab = make_lab(tmp_path, {"quick.yaml": QUICK, "search.yaml": GRID}, settings=ON_SLURM)
@@ -81,7 +81,7 @@ def test_a_grid_is_trained_by_one_array_and_read_back_from_git(
     assert "completed" in cluster.run("squeue", "-h", "-t", "all", "-o", "%T").lower()
 
 
-def test_a_preempted_training_comes_back_and_ends_in_the_same_bits(
+def test_a_preempted_training_resumes_and_ends_bit_identical(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     text = spec("slow", pause=0.15, epochs=3)
@@ -176,7 +176,7 @@ def test_every_run_is_executed_once_whatever_happens_at_its_submission(
     assert len([n for n in named if n.startswith("noted+")]) % 4 == 0
 
 
-def test_a_grid_above_the_users_limit_is_topped_up_and_executed_once(
+def test_a_grid_above_the_users_job_limit_is_submitted_in_parts_and_executed_once(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     few = NOTED.replace("slurm: {time", "slurm: {qos: few, time")
@@ -187,13 +187,13 @@ def test_a_grid_above_the_users_limit_is_topped_up_and_executed_once(
     assert "put off  noted: 1 run: QOSMaxSubmitJobPerUserLimit" in said
     waits = [r for r in runs(lab).values() if not r["job_id"]]
     assert [r["state"] for r in waits] == ["pending"]
-    assert "slurm takes it later: QOSMaxSubmitJobPerUserLimit" in waits[0]["reason"]
+    assert "slurm could not accept it yet: QOSMaxSubmitJobPerUserLimit" in waits[0]["reason"]
     found = sync_until(lab, lambda f: set(states(f).values()) == {"completed"})
     assert {len(r["attempts"]) for r in found.values()} == {1}
     assert lives(lab) == [1, 1, 1, 1]
 
 
-def test_a_refusal_for_now_is_no_end_and_the_others_are_not_tried_in_vain(
+def test_a_temporary_refusal_puts_off_the_run_and_all_others_of_its_queue(
     cluster: Cluster, tmp_path: Path, shims: Path
 ) -> None:
     names = ("a", "b", "c")
@@ -214,7 +214,7 @@ def test_a_refusal_for_now_is_no_end_and_the_others_are_not_tried_in_vain(
     mtf(lab.path, "cancel", *names)
 
 
-def test_a_failed_node_is_followed_by_another_attempt_with_what_was_changed(
+def test_the_attempt_after_a_node_failure_keeps_the_changes_of_a_retry(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     text = spec("endless", pause=0.1, epochs=500).replace("slurm: {", "slurm: {requeue: false, ")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slurm
 
 
-def test_what_is_committed_under_a_controller_is_run_and_recorded_and_nothing_is_left_of_it(
+def test_a_controller_runs_and_records_commits_and_leaves_nothing_behind(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     lab = make_lab(tmp_path, {}, settings=ON_SLURM)

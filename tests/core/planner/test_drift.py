@@ -36,7 +36,7 @@ def pinned(of: RunRecord) -> RunRecord:
     return replace(of, branch=f"slurm-job/{of.submission}")
 
 
-def test_a_record_from_history_is_put_back_unless_it_is_written_anyway() -> None:
+def test_a_lost_record_is_restored_unless_the_plan_writes_it_anyway() -> None:
     drift = Drift(records={RUN.run: "was removed"})
     quiet = plan(world(desired(ALONE), records=(RUN,), jobs=ALIVE, drift=drift), Policy(), NOW)
     assert kinds(quiet) == [Restore]
@@ -47,7 +47,7 @@ def test_a_record_from_history_is_put_back_unless_it_is_written_anyway() -> None
     assert f"record {RUN.run} was removed: restored" in plan(ended, Policy(), NOW).notes  # fmt: skip
 
 
-def test_a_branch_is_put_back_where_it_should_be() -> None:
+def test_a_moved_or_deleted_job_branch_is_restored_at_its_pin() -> None:
     run = pinned(RUN)
     ref = f"refs/heads/{run.branch}"
 
@@ -63,7 +63,7 @@ def test_a_branch_is_put_back_where_it_should_be() -> None:
     assert repins(Branches({ref: COMMIT}, None)) == []  # the remote was not asked
 
 
-def test_what_the_ledger_has_lost_holds_new_runs_of_its_spec_alone() -> None:
+def test_a_branch_without_a_record_stops_new_runs_of_its_spec_only() -> None:
     other = experiment("other", seed=2)
     stray = SubmissionId("alone/20260101T100000Z/cccccccc")
     drift = Drift(branches=Branches({f"refs/heads/slurm-job/{stray}": COMMIT}, {}))
@@ -89,7 +89,7 @@ def test_a_run_without_its_checkpoints_is_not_continued() -> None:
     assert kinds(plan(world(desired(ALONE), records=(fresh,), drift=lost), Policy(), NOW)) == [Resume]  # fmt: skip
 
 
-def test_a_checkout_is_made_again_once_for_all_its_runs() -> None:
+def test_a_lost_checkout_is_restored_once_for_all_its_runs() -> None:
     two = [
         record(experiment(f"m{i}", "g", seed=i), run=f"g/20260101T110000Z/cccccccc/m{i}", run_dir=f"/runs/g/20260101T110000Z/cccccccc/m{i}", state=RunState.COMPLETED)
         for i in range(2)
@@ -98,7 +98,7 @@ def test_a_checkout_is_made_again_once_for_all_its_runs() -> None:
     assert kinds(plan(world(records=tuple(two), drift=drift), Policy(), NOW)) == [Rebuild]
 
 
-def test_a_changed_configuration_takes_the_place_of_the_active_run_of_its_name_alone() -> None:
+def test_a_changed_experiment_replaces_only_the_active_run_of_its_name() -> None:
     changed = replace(desired(experiment(seed=2)), on_change="cancel")
     made = plan(world(changed, records=(RUN,), jobs=ALIVE), Policy(), NOW)
     assert sorted(k.__name__ for k in kinds(made)) == ["Cancel", "Submit"]
@@ -113,7 +113,7 @@ def test_a_changed_configuration_takes_the_place_of_the_active_run_of_its_name_a
         assert Cancel not in kinds(plan(world(changed, records=(left_alone,), jobs=ALIVE), Policy(), NOW))  # fmt: skip
 
 
-def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
+def test_changes_that_mtf_makes_to_a_record_are_no_drift() -> None:
     claim = replace(RUN, attempts=(replace(RUN.attempt, job_id=None),), state=RunState.CLAIMED)
     again = replace(RUN.attempt, token=Token("b" * 16))
     history = [claim, RUN, replace(RUN, state=RunState.TIMEOUT), replace(RUN, attempts=(RUN.attempt, again))]  # fmt: skip
@@ -127,7 +127,7 @@ def test_what_mtf_does_to_a_record_contradicts_nothing() -> None:
     assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all
 
 
-def test_of_two_jobs_that_parted_ledgers_know_of_one_attempt_theirs_stands_in_the_record() -> None:
+def test_two_ledgers_with_different_jobs_for_one_attempt_merge_to_the_remotes_job() -> None:
     theirs = replace(RUN, attempts=(replace(RUN.attempt, job_id=JobId("78")),))
     assert merged(RUN, theirs) == (theirs, ())
     longer = replace(RUN, attempts=(*RUN.attempts, tried("b")))
@@ -141,7 +141,7 @@ def tried(name: str, **changes: object) -> Attempt:
     return replace(RUN.attempt, token=Token(name * 16), **changes)  # type: ignore[arg-type]
 
 
-def test_a_run_that_two_ledgers_have_continued_keeps_all_attempts_and_one_goes_on() -> None:
+def test_a_run_continued_by_two_ledgers_keeps_all_attempts_and_only_one_goes_on() -> None:
     first = tried("a", ended_at=iso(-40), outcome="time-limit")
     ours = replace(RUN, attempts=(first, tried("b", job_id=JobId("5"))))
     theirs = replace(RUN, attempts=(first, tried("c", ended_at=iso(-30)), tried("d")), epoch=7)
@@ -158,7 +158,7 @@ def test_a_run_that_two_ledgers_have_continued_keeps_all_attempts_and_one_goes_o
     assert merged(record, theirs) == (record, ())
 
 
-def test_where_one_ledger_alone_has_continued_a_run_nothing_is_given_up() -> None:
+def test_a_run_continued_by_one_ledger_gives_up_no_attempt() -> None:
     longer = replace(RUN, attempts=(RUN.attempt, tried("b")))
     assert merged(longer, RUN) == merged(RUN, longer) == (longer, ())
     assert merged(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]

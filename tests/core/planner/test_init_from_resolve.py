@@ -36,7 +36,7 @@ def origin(name: str, specs: Any = (), records: Any = (), checkpoint: str = "lat
     return found.path if isinstance(found, Origin) else found
 
 
-def test_what_begins_from_a_changed_experiment_waits_for_the_changed_one() -> None:
+def test_a_run_that_begins_from_a_changed_experiment_waits_for_its_new_run() -> None:
     old = done(experiment(seed=0), f"alone/{DAY}")
     assert origin("alone", [desired(ALONE)], [old]) == "waits for alone, which has not run yet"
     new = done(ALONE, "alone/20260101T000000Z/cccccccc")  # whichever was submitted later
@@ -49,7 +49,7 @@ def test_a_name_that_is_no_longer_committed_means_its_newest_run() -> None:
     assert origin("alone", (), runs) == f"/{runs[1].run}"
 
 
-def test_while_a_spec_cannot_be_read_another_name_may_be_its() -> None:
+def test_an_unknown_name_waits_while_a_spec_cannot_be_read() -> None:
     run = done(ALONE, f"alone/{DAY}")
     lineage = Lineage((), [run], is_whole=False)
     words = lineage.origin({"run": "alone", "checkpoint": "latest"})
@@ -57,7 +57,7 @@ def test_while_a_spec_cannot_be_read_another_name_may_be_its() -> None:
     assert isinstance(lineage.origin({"run": run.run, "checkpoint": "latest"}), Origin)
 
 
-def test_the_best_of_a_grid_is_sought_among_all_its_members_whenever_they_ran() -> None:
+def test_the_best_of_a_grid_is_chosen_among_members_of_all_submissions() -> None:
     runs = [
         done(e, f"search/2026010{day}T000000Z/cccccccc/{e.name}", loss)
         for e, day, loss in zip(MEMBERS, (1, 1, 2), (0.2, 0.1, 0.3), strict=True)
@@ -73,7 +73,7 @@ def test_the_best_of_a_grid_is_sought_among_all_its_members_whenever_they_ran() 
     assert origin("search", [desired(*MEMBERS)], failed) == f"/{runs[1].run}"
 
 
-def test_a_member_goes_by_its_whole_name_and_by_the_one_that_status_prints() -> None:
+def test_init_from_accepts_a_members_full_name_and_its_label() -> None:
     run = done(MEMBERS[1], f"search/{DAY}/{MEMBERS[1].name}")
     for name in ("search/optimizer.lr=2", "search/lr=2"):
         assert origin(name, [desired(*MEMBERS)], [run]) == f"/{run.run}"
@@ -87,7 +87,7 @@ def test_without_a_metric_there_is_no_best_run() -> None:
 
 
 @pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.FAILED, RunState.TIMEOUT])
-def test_a_run_named_by_its_id_is_taken_however_it_has_ended(state: RunState) -> None:
+def test_a_run_named_by_its_id_may_have_ended_in_any_state(state: RunState) -> None:
     run = done(ALONE, f"alone/{DAY}", state=state)
     assert origin(run.run, (), [run]) == f"/{run.run}"
     assert origin("alone", (), [run]) == (
@@ -98,7 +98,7 @@ def test_a_run_named_by_its_id_is_taken_however_it_has_ended(state: RunState) ->
     assert origin(run.run, (), [without]).endswith(f" is {state} and has no checkpoint")
 
 
-def test_the_best_checkpoint_is_another_than_the_latest() -> None:
+def test_best_and_latest_name_different_checkpoints() -> None:
     best = replace(CKPT, path="/best", step=4)
     run = done(ALONE, f"alone/{DAY}", 0.1, best_checkpoint=best)
     assert origin("alone", (), [run], "best") == "/best"
@@ -106,7 +106,7 @@ def test_the_best_checkpoint_is_another_than_the_latest() -> None:
     assert words.endswith("is completed and has no checkpoint of its best epoch")
 
 
-def test_only_runs_that_are_still_to_begin_need_a_name_that_is_known() -> None:
+def test_an_unknown_name_is_a_problem_only_for_runs_that_are_not_recorded() -> None:
     asked = {"run": "alnoe", "checkpoint": "latest"}
     tuned = replace(experiment("tuned"), config={"slurm": {}, "init_from": asked})
     spec = replace(desired(tuned), named_at={"alnoe": ("experiments/tuned.yaml", 9, 12)})

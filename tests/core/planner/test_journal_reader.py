@@ -29,14 +29,14 @@ def metrics(epoch: int, value: float) -> dict[str, Any]:
     }
 
 
-def test_the_best_value_is_kept_and_the_newest_metrics_are_told() -> None:
+def test_a_journal_gives_the_best_value_and_the_newest_metrics() -> None:
     found = fold([STARTED, metrics(1, 0.5), metrics(2, 0.9), metrics(3, 0.7)], "/r")
     assert found.metrics == {"val_accuracy": 0.7}
     assert found.best is not None
     assert (found.best.value, found.best.epoch, found.best.mode) == (0.9, 2, "max")
 
 
-def test_the_pace_is_that_of_the_newest_start() -> None:
+def test_the_throughput_is_that_of_the_newest_start() -> None:
     going = {"event": "progress", "epoch": 1, "step": 5, "total_steps": 9, "steps_per_s": 2.5, "eta_s": 1.6}  # fmt: skip
     found = fold([STARTED, going], "/r")
     assert (found.steps_per_s, found.eta_s) == (2.5, 1.6)
@@ -69,7 +69,7 @@ def test_a_start_that_names_no_monitor_keeps_the_one_before() -> None:
     assert (found.best.name, found.best.value, found.best.mode) == ("val_accuracy", 0.9, "max")
 
 
-def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() -> None:
+def test_a_new_start_clears_the_last_end_but_keeps_the_progress() -> None:
     checkpoint = {"event": "checkpoint", "path": "checkpoints/a.ckpt", "step": 3, "epoch": 1, "sha256": "s", "bytes": 9}  # fmt: skip
     failed = {"event": "failed", "reason": "ValueError: x"}
     found = fold([STARTED, checkpoint, failed, {**STARTED, "at": iso(2), "token": "b"}], "/r")
@@ -79,7 +79,7 @@ def test_a_new_start_forgets_how_the_last_one_ended_but_not_what_it_reached() ->
     assert found.checkpoint.path == "/r/checkpoints/a.ckpt"
 
 
-def test_a_checkpoint_that_failed_is_told_until_the_next_one_is_there() -> None:
+def test_a_failed_checkpoint_is_reported_until_one_succeeds() -> None:
     failed = {"event": "unsaved", "epoch": 1, "step": 2, "reason": "disk full"}
     saved = {"event": "checkpoint", "path": "c", "step": 4}
     assert fold([failed], "/r").unsaved == "disk full"
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_failed_is_told_until_the_next_one_is_there() -> None:
     assert fold([failed, {"event": "started"}], "/r").unsaved is None
 
 
-def test_facts_of_a_later_version_are_passed_over() -> None:
+def test_events_of_a_later_version_are_ignored() -> None:
     assert fold([{"event": "danced", "at": iso()}], "/r") == Progress(last_at=iso())
 
 
@@ -99,20 +99,20 @@ _EVENTS = st.sampled_from(["started", "proof", "progress", "metrics", "checkpoin
 
 
 @given(st.lists(st.builds(lambda event, fact: {**fact, "event": event}, _EVENTS, _FACTS)))
-def test_whatever_a_journal_holds_its_record_can_be_written_and_read_again(
+def test_the_record_of_any_journal_can_be_written_and_read_again(
     facts: list[dict[str, Any]],
 ) -> None:
     found = with_progress(record(experiment()), fold(facts, "/r"))
     assert decode_run(encode_run(found)) == found
 
 
-def test_a_time_that_is_none_is_no_time() -> None:
+def test_a_time_without_a_zone_is_ignored() -> None:
     for wrong in ("yesterday", "2026-01-01T12:00:00", ""):  # without its zone it is no moment
         found = fold([{**STARTED, "at": wrong}], "/r")
         assert (found.started_at, found.last_at, found.job_id) == (None, None, "7")
 
 
-def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
+def test_a_torn_journal_line_affects_no_other(tmp_path: Path) -> None:
     rundir.append_journal(tmp_path, "progress", {"epoch": 1, "step": 5})
     with (tmp_path / rundir.JOURNAL).open("ab") as f:
         f.write(b'{"event": "progress", "st')
@@ -131,7 +131,7 @@ def test_a_line_is_read_whatever_bytes_stand_before_it(tmp_path_factory: Any, ra
     assert (found.epoch, found.step) == (2, 9)
 
 
-def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:
+def test_a_claim_is_won_once_and_for_ever(tmp_path: Path) -> None:
     token = Token("0" * 16)
     assert rundir.claim(tmp_path, token, "7") == "7"
     assert rundir.claim(tmp_path, token, "7") == "7"  # the same job, requeued
@@ -142,7 +142,7 @@ def test_a_claim_is_won_once_and_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / rundir.CLAIMS).iterdir()) == ["0" * 16, "1" * 16]
 
 
-def test_of_several_ranks_the_first_to_fail_is_the_reason() -> None:
+def test_the_first_rank_that_fails_gives_the_reason() -> None:
     start = {"event": "started", "job_id": "1"}
     facts = [start, {"event": "failed", "reason": "no such file"}]
     lost = {"event": "failed", "reason": "Connection closed by peer"}

@@ -76,7 +76,7 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
         ),
     ],
 )
-def test_a_run_whose_origin_is_not_to_be_had_says_why(
+def test_a_run_whose_origin_is_missing_says_why(
     state: RunState, changes: dict[str, str], note: str
 ) -> None:
     there = record(ALONE, state=state)
@@ -184,7 +184,7 @@ def test_a_claim_without_a_job_is_fenced_and_claimed_anew(why: str) -> None:
     assert action.fence
 
 
-def test_a_run_whose_job_has_left_is_given_another_or_has_the_one_that_executes_it() -> None:
+def test_a_run_whose_job_was_fenced_out_gets_another_or_the_one_that_executes_it() -> None:
     run = record(ALONE)
     over = world(SPEC, records=(run,), jobs=(job(JobState.COMPLETED),))
     (action,) = decide(replace(over, shut_out={run.run: None})).actions
@@ -214,7 +214,7 @@ def test_a_job_back_in_the_queue_makes_a_preempted_run() -> None:
     assert observed(JobState.PENDING, restarts=1).state is RunState.PREEMPTED
 
 
-def test_exit_code_0_is_completion_only_with_the_journals_word() -> None:
+def test_exit_code_0_means_completed_only_if_the_journal_says_so() -> None:
     done = observed(JobState.COMPLETED, Progress(finished_at=iso(-1)))
     assert (done.state, done.finished_at) == (RunState.COMPLETED, iso(-1))
     early = observed(JobState.COMPLETED)
@@ -229,7 +229,7 @@ def test_a_code_error_fails_with_its_last_line() -> None:
     assert new.attempt.outcome == Cause.CODE_ERROR
 
 
-def test_an_earlier_attempts_words_are_not_taken_for_the_newest_ones() -> None:
+def test_events_of_an_earlier_attempt_do_not_count_for_the_newest() -> None:
     said = Progress(token=Token("b" * 16), starts=1, failed="ValueError: fixed since")
     assert "fixed since" not in observed(JobState.FAILED, said, exit_code=1).reason
     start = record(ALONE)
@@ -237,13 +237,13 @@ def test_an_earlier_attempts_words_are_not_taken_for_the_newest_ones() -> None:
     assert not [a for a in decide(waits).actions if a.record.state is RunState.PREEMPTED]
 
 
-def test_a_cancellation_by_hand_stays_and_is_said_to_be_drift() -> None:
+def test_a_cancellation_by_hand_is_kept_and_counts_as_drift() -> None:
     new = observed(JobState.CANCELLED, reason="by 1000")
     assert (new.state, new.sync) == (RunState.CANCELLED, Sync.OUT_OF_SYNC)
     assert decide(world(SPEC, records=(new,))).is_empty
 
 
-def test_a_cancellation_without_effect_is_asked_for_again_in_time() -> None:
+def test_a_cancellation_without_effect_is_repeated() -> None:
     alive = (job(JobState.RUNNING),)
     start = record(ALONE, state=RunState.RUNNING, cancel_requested=True, observed_at=iso(-2))
     assert kinds(decide(world(SPEC, records=(start,), jobs=alive))) == [Cancel]
@@ -251,7 +251,7 @@ def test_a_cancellation_without_effect_is_asked_for_again_in_time() -> None:
     assert decide(world(SPEC, records=(fresh,), jobs=alive)).is_empty
 
 
-def test_why_a_run_is_cancelled_is_said_until_it_has_ended_and_then() -> None:
+def test_the_reason_of_a_cancellation_is_kept_until_and_after_the_runs_end() -> None:
     start = record(ALONE, state=RunState.PENDING)
     asked = cancelled(start, "its spec is gone (--prune)", iso(0))
     again = cancelled(asked, "its cancellation has had no effect yet", iso(0))
@@ -268,7 +268,7 @@ def test_our_own_cancellation_is_not_drift() -> None:
     assert (action.record.state, action.record.sync) == (RunState.CANCELLED, Sync.SYNCED)
 
 
-def test_a_time_limit_with_progress_is_continued_for_ever_and_at_once() -> None:
+def test_a_run_with_progress_is_continued_after_every_time_limit_at_once() -> None:
     run = record(ALONE, state=RunState.RUNNING)
     for step in (10, 20, 30, 40, 50):
         progress = {run.run: Progress(checkpoint=Checkpoint("/c", step, "s", 1))}
@@ -323,7 +323,7 @@ def test_a_forgotten_job_is_lost_only_after_long_silence() -> None:
     assert silent.state is RunState.LOST
 
 
-def test_a_task_that_vanishes_after_its_cancellation_is_cancelled() -> None:
+def test_a_task_that_disappears_after_its_cancellation_is_cancelled() -> None:
     asked = record(ALONE, cancel_requested=True, attempt={"submitted_at": iso(-1)})
     (action,) = decide(world(SPEC, records=(asked,))).actions
     assert action.record.state is RunState.CANCELLED
@@ -349,13 +349,13 @@ def test_runs_of_another_cluster_are_not_touched() -> None:
     assert decide(world(SPEC, records=(start,), jobs=(job(JobState.FAILED, exit_code=1),))).is_empty
 
 
-def test_only_narrows_what_is_done() -> None:
+def test_only_restricts_a_plan_to_matching_specs() -> None:
     other = desired(experiment("other", seed=2))
     made = decide(world(SPEC, other), Policy(wants=lambda name: name == "other"))
     assert [a.run.split("/")[0] for a in made.actions] == ["other"]
 
 
-def test_mere_progress_is_recorded_at_most_once_a_minute() -> None:
+def test_progress_alone_is_recorded_at_most_once_a_minute() -> None:
     progress = Progress(epoch=2, step=20, checkpoint=Checkpoint("/c", 20, "s", 1))
     alive = (job(JobState.RUNNING),)
     for seconds, actions in ((30, 0), (61, 1)):
@@ -365,11 +365,11 @@ def test_mere_progress_is_recorded_at_most_once_a_minute() -> None:
         assert len(made.actions) == actions
 
 
-def test_a_key_that_stands_twice_is_submitted_once() -> None:
+def test_two_specs_with_the_same_key_are_submitted_once() -> None:
     assert kinds(decide(world(SPEC, desired(experiment("alone", seed=1))))) == [Submit]
 
 
-def test_a_job_that_had_ended_when_it_was_found_is_continued_at_once() -> None:
+def test_a_claim_whose_job_has_already_ended_is_continued_at_once() -> None:
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
     progress = {claim.run: Progress(checkpoint=Checkpoint("/c", 1, "s", 1))}
     made = decide(world(SPEC, records=(claim,), jobs=(job(JobState.PREEMPTED),), progress=progress))
@@ -377,7 +377,7 @@ def test_a_job_that_had_ended_when_it_was_found_is_continued_at_once() -> None:
     assert made.actions[0].record.attempt.job_id == "77"
 
 
-def test_a_cancelled_grid_is_one_line() -> None:
+def test_a_grid_cancelled_by_hand_gets_one_note() -> None:
     grid = [experiment(f"m{i}", "search", seed=i) for i in range(3)]
     records = tuple(
         record(
@@ -393,7 +393,7 @@ def test_a_cancelled_grid_is_one_line() -> None:
     )
 
 
-def test_what_is_for_another_cluster_waits_for_its_controller() -> None:
+def test_runs_for_another_cluster_wait_for_its_controller() -> None:
     theirs = replace(desired(TUNED), cluster="big")
     made = decide(world(SPEC, theirs))
     assert [a.run.split("/")[0] for a in made.actions] == ["alone"]
@@ -411,7 +411,7 @@ def test_nothing_is_pruned_while_a_spec_cannot_be_read(sync: Sync) -> None:
     assert Cancel not in kinds(decide(unread, Policy(prune=True)))
 
 
-def test_while_a_spec_cannot_be_read_nothing_is_orphaned_and_the_others_go_on() -> None:
+def test_no_run_is_orphaned_while_a_spec_cannot_be_read() -> None:
     running = record(ALONE, state=RunState.RUNNING)
     unread = world(records=(running,), jobs=(job(JobState.RUNNING),), specs_read=False)
     found = decide(unread, Policy(prune=True))
@@ -423,7 +423,7 @@ def test_while_a_spec_cannot_be_read_nothing_is_orphaned_and_the_others_go_on() 
     assert kinds(decide(over)) == [Record]
 
 
-def test_a_spec_that_breaks_a_policy_is_not_submitted_and_the_others_are() -> None:
+def test_only_specs_that_keep_the_policies_are_submitted() -> None:
     problem = Problem("s.yaml", 3, 4, "search: 2 runs, 1 are allowed", rule="max_runs")
     one, two = experiment("seed=1", "search", seed=1), experiment("seed=2", "search", seed=2)
     there = record(one, "search/20260101T110000Z/cccccccc/seed=1", state=RunState.RUNNING)

@@ -109,7 +109,7 @@ def test_a_plan_that_has_been_applied_leaves_nothing_to_start_or_adopt(
 
 
 @given(worlds(), st.booleans())
-def test_what_is_recorded_as_over_is_over(w: World, prune: bool) -> None:
+def test_no_action_concerns_a_run_that_is_over(w: World, prune: bool) -> None:
     made = plan(w, Policy(prune=prune), NOW)
     assert not [a for a in made.actions if a.run in w.records and w.records[a.run].state in OVER]
 

@@ -64,7 +64,7 @@ BY = Claimant("me@here:2", NOW, COMMIT, "slurm", "default", 600, Path("/runs"))
         ("KeyError: 'memory'", "code-error"),
     ],
 )  # fmt: skip
-def test_an_errors_text_tells_which_memory_ran_out(text: str, cause: str) -> None:
+def test_the_text_of_an_error_shows_which_memory_ran_out(text: str, cause: str) -> None:
     assert cause_of_error(text) == cause
 
 
@@ -118,7 +118,7 @@ def test_each_end_has_its_cause(
         (JobState.PENDING, RunState.PENDING, "JobHeldUser"),
     ],
 )
-def test_a_job_that_goes_on_says_what_it_waits_for(
+def test_the_reason_of_a_waiting_job_says_what_it_waits_for(
     state: JobState, shown: RunState, reason: str
 ) -> None:
     start = record(ALONE, state=RunState.CLAIMED)
@@ -127,7 +127,7 @@ def test_a_job_that_goes_on_says_what_it_waits_for(
     assert (new.state, new.reason) == (shown, reason)
 
 
-def test_it_is_said_who_has_cancelled_as_soon_as_the_accounts_know() -> None:
+def test_a_cancellation_names_its_user_as_soon_as_accounting_does() -> None:
     fresh = NOW - timedelta(seconds=3)
     assert not over(JobState.CANCELLED, ended_at=fresh).is_over
     new = over(JobState.CANCELLED, ended_at=fresh, cancelled_by="alice")
@@ -170,7 +170,7 @@ def lives(*events: str) -> Progress:
         (lives("start", "start", "start", "start"), JobState.RUNNING, 0, None),
     ],
 )  # fmt: skip
-def test_a_job_that_slurm_requeues_without_progress_is_ended(
+def test_a_job_requeued_again_and_again_without_progress_is_cancelled(
     progress: Progress, state: JobState, restarts: int, cause: str | None
 ) -> None:
     start = record(ALONE, state=RunState.RUNNING)
@@ -188,7 +188,7 @@ def test_a_job_that_slurm_requeues_without_progress_is_ended(
     assert "in a row without progress" in end.record.reason  # type: ignore[union-attr]
 
 
-def test_an_attempt_that_a_person_asks_for_begins_the_count_anew() -> None:
+def test_a_retry_by_a_person_resets_the_count_of_fruitless_attempts() -> None:
     fruitless = replace(record(ALONE).attempt, ended_at=iso(-1), outcome="node-failure", end_step=0)
     given_up = record(ALONE, state=RunState.FAILED)
     given_up = replace(given_up, attempts=(fruitless,) * 3)
@@ -288,7 +288,7 @@ def test_the_wait_doubles_up_to_a_bound() -> None:
     assert Retry(backoff_s=0).wait(50) == timedelta(0)
 
 
-def test_what_was_put_off_is_tried_again_when_it_is_due_and_leaves_no_attempts_behind() -> None:
+def test_a_submission_that_was_put_off_is_repeated_when_due_and_replaced() -> None:
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
     for tries in (1, 2, 3):
         waiting = put_off(claim, "QOSMaxSubmitJobPerUserLimit", iso(), iso(1))
@@ -306,7 +306,7 @@ def test_what_was_put_off_is_tried_again_when_it_is_due_and_leaves_no_attempts_b
     assert new.retry_at == iso(1)  # one attempt without progress, not four
 
 
-def test_an_unclear_submission_is_looked_up_at_once_and_repeated_later() -> None:
+def test_an_unclear_submission_is_checked_at_once_and_repeated_later() -> None:
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "claimed_at": iso()})
     vague = unclear(claim, "Socket timed out")
     gone: dict[str, Any] = {"abandoned": frozenset({TOKEN})}
@@ -323,7 +323,7 @@ def test_an_unclear_submission_is_looked_up_at_once_and_repeated_later() -> None
     assert action.fence
 
 
-def test_nothing_is_done_about_jobs_of_which_nobody_knows_while_the_accounts_are_away() -> None:
+def test_jobs_in_unknown_states_are_left_alone_while_accounting_is_down() -> None:
     nobody = job(JobState.UNKNOWN, job_id=JobId(""), reason="accounts cannot be read: x")
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None})
     made = plan(world(SPEC, records=(claim,), jobs=(nobody,)), Policy(), NOW)
@@ -333,7 +333,7 @@ def test_nothing_is_done_about_jobs_of_which_nobody_knows_while_the_accounts_are
     assert plan(world(SPEC, records=(old,), jobs=(nobody,)), Policy(), NOW).is_empty
 
 
-def test_a_checkpoint_that_goes_no_further_is_no_progress() -> None:
+def test_a_checkpoint_at_the_same_step_is_no_progress() -> None:
     assert lives("start", "5", "start", "5").idle_starts == 1
     assert fold([{"event": "started", "token": "x"}] * 3, "/r").idle_starts == 3
     assert Cause.PREEMPTED in Retry().on

@@ -8,7 +8,7 @@ from mtf.core.vocabulary.experiments import run_key
 from tests.core.planner.worlds import experiment
 
 
-def test_a_key_that_a_later_version_adds_unset_runs_nothing_anew() -> None:
+def test_an_unset_key_added_by_a_later_version_changes_no_run_key() -> None:
     one = experiment("one")
     unset = {"compile": False, "max_grad_value": None}
     old = replace(one, config={**one.config, "training": {"max_epochs": 5}})
@@ -23,7 +23,7 @@ def test_a_key_that_a_later_version_adds_unset_runs_nothing_anew() -> None:
         )
 
 
-def test_a_null_that_the_user_gives_to_a_constructor_is_a_value() -> None:
+def test_a_null_passed_to_a_constructor_is_part_of_the_key() -> None:
     one = experiment("one")
     plain = replace(one, config={"model": {"type": "m"}})
     assert run_key(replace(one, config={"model": {"type": "m", "head": None}}), {}) != run_key(

@@ -14,7 +14,7 @@ COMMIT = CommitId("e8a4d464" + "0" * 32)
 SUBMISSION = SubmissionId("digits/20250101T120000Z/e8a4d464")
 
 
-def test_the_contracts_spelling() -> None:
+def test_ids_are_spelled_as_the_contract_says() -> None:
     stamp = ids.timestamp(datetime(2025, 1, 1, 12, tzinfo=UTC))
     assert ids.submission_id("digits", stamp, COMMIT) == SUBMISSION
     assert ids.run_id(SUBMISSION, None) == RunId(SUBMISSION)
@@ -30,11 +30,11 @@ def test_the_contracts_spelling() -> None:
 
 
 @pytest.mark.parametrize("name", ["train", "a+b", "a+0123456789abcdeF", "a+0123456789abcde", ""])
-def test_other_peoples_job_names_bear_no_token(name: str) -> None:
+def test_job_names_of_other_people_contain_no_token(name: str) -> None:
     assert ids.token_of(name) is None
 
 
-def test_a_job_name_gives_its_token_back() -> None:
+def test_a_token_can_be_read_back_from_its_job_name() -> None:
     token = Token("0123456789abcdef")
     assert ids.token_of(ids.job_name("a+b", token)) == token
 
@@ -43,5 +43,5 @@ def test_a_job_name_gives_its_token_back() -> None:
     ("text", "seconds"),
     [("30", 1800), ("1:30", 90), ("01:00:00", 3600), ("1-0", 86400), ("1-12:30", 131400), ("2-00:00:05", 172805)],
 )  # fmt: skip
-def test_slurms_times(text: str, seconds: int) -> None:
+def test_slurm_time_limits_are_read_in_seconds(text: str, seconds: int) -> None:
     assert time_limit_s(text) == seconds

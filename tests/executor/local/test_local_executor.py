@@ -297,7 +297,7 @@ def test_the_same_token_twice_is_one_submission(local: MakeBench) -> None:
     assert bench.wait_file(request, "lives") == "x\n"
 
 
-def test_the_submitters_secrets_do_not_reach_the_job(
+def test_secrets_in_the_submitters_environment_do_not_reach_the_job(
     local: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY", "hush")
