@@ -1,4 +1,4 @@
-"""Several clusters serve one repository: each clone acts on the runs of its own."""
+"""Several clusters and one repository: each clone acts only on the runs of its own cluster."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_controller_syncs_only_the_runs_of_its_cluster(tmp_path: Path) -> N
     assert "WHERE=big" in script.read_text().replace("'", "").replace('"', "")
     assert "CLUSTER" in mtf(big.path, "status").stdout
 
-    # what is another cluster's is neither judged nor touched, though its spec may be gone
+    # runs of another cluster are left alone, even if their spec is gone
     lab.git("rm", "-q", "experiments/b.yaml")
     push(lab, {})
     mtf(lab.path, "sync", "--prune")

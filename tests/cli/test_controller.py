@@ -1,4 +1,4 @@
-"""`mtf controller`: what keeps `mtf sync --watch` running, checked by those who will run it."""
+"""`mtf controller`: the systemd unit and the crontab line, checked by systemd and a shell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stop_everything(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder whose name wants quoting everywhere."""
+    """A folder whose name must be quoted everywhere."""
     there = tmp_path / "50% of $HOME's"
     there.mkdir()
     return there
@@ -56,7 +56,7 @@ def test_the_crontab_line_starts_one_controller_from_an_empty_environment(folder
     line = mtf(lab.path, "controller", "crontab").stdout.splitlines()[-1]
     fields, command = line.split(" flock ", 1)
     assert fields == "*/5 * * * *"
-    shell = "flock " + command.replace(r"\%", "%")  # as cron does it
+    shell = "flock " + command.replace(r"\%", "%")  # as cron does
     home = {"HOME": str(folder), "LOGNAME": "me", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     log = lab.path / ".git" / "mtf" / "watch.log"
     cron = subprocess.Popen(["sh", "-c", shell], env=home)

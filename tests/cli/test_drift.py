@@ -1,4 +1,4 @@
-"""What somebody changes by hand is named by plan and status, and put back by sync.
+"""Drift: changes made by hand are named by plan and status, and restored by sync.
 
 The jobs sleep: nothing here depends on what they would train.
 """
@@ -48,7 +48,7 @@ def todo(lab: Repo) -> list[tuple[str, str]]:
 
 
 def forge(tmp_path: Path, change: Any, *, force: bool = False) -> None:
-    """Commit to the ledger of the remote as somebody with git and no mtf would."""
+    """Commit to the remote's ledger with git alone."""
     git(tmp_path, "clone", "-q", "-b", "mtf/ledger", str(tmp_path / "lab.git"), "forger")
     forger = tmp_path / "forger"
     change(forger)
@@ -84,7 +84,7 @@ def test_moved_and_deleted_job_branches_are_restored(tmp_path: Path) -> None:
         assert now == pins
     assert lab.git("cat-file", "-t", stray) == "commit"
     assert todo(lab) == []
-    # a clone that never had the branches is not asked to have them
+    # a clone that never had the branches need not have them
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     assert todo(Repo(tmp_path / "other")) == []
 
@@ -101,7 +101,7 @@ def test_a_record_changed_by_hand_is_restored_and_nothing_runs_twice(
         other.write_text(json.dumps({**json.loads(other.read_text()), "key": "0" * 64}))
 
     forge(tmp_path, change)
-    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")  # knows the history alone
+    git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")  # has only the history
     for clone in (lab, Repo(tmp_path / "new")):
         assert todo(clone) == [("restore", "a"), ("restore", "b")]
     lines = mtf(lab.path, "plan").stdout
@@ -124,7 +124,7 @@ def test_records_lost_by_a_forced_push_are_restored(tmp_path: Path) -> None:
     beginning = lab.git("rev-list", "--first-parent", "mtf/ledger").splitlines()[-1]
     forge(tmp_path, lambda folder: git(folder, "reset", "-q", "--hard", beginning), force=True)
 
-    # a clone that knows only what the remote has left submits nothing that may have been
+    # a clone that has only the remote's rest submits nothing that may have run before
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "new")
     new = planned(Repo(tmp_path / "new"))
     assert new["actions"] == []
@@ -140,7 +140,7 @@ def test_records_lost_by_a_forced_push_are_restored(tmp_path: Path) -> None:
 
 
 def job_states(root: Path, tokens: list[str]) -> list[str]:
-    """Return what the local executor says of the jobs of these attempts."""
+    """Return the local executor's views of the jobs of these attempts."""
     names = {Token(token): job_name("a", Token(token)) for token in tokens}
     views = LocalExecutor(root, 2).jobs(names, datetime(2000, 1, 1, tzinfo=UTC))
     by_token = {view.token: str(view.state) for view in views}
@@ -184,7 +184,7 @@ def test_a_damaged_record_affects_no_other_and_its_run_is_not_submitted_again(
     lab = synced_lab(tmp_path)
     forge(tmp_path, lambda folder: record_of(folder, "a").write_text("{torn"))
     assert todo(lab) == [("restore", "a")]
-    # in a history that holds no good version either, it is told, and left alone
+    # a record without a good version in history is reported and left alone
     lab.git("update-ref", "-d", "refs/mtf/seen")
     lab.git("fetch", "-q")
     tree = lab.git("rev-parse", "origin/mtf/ledger^{tree}")
@@ -212,7 +212,7 @@ def test_a_lost_run_folder_is_reported_and_never_recreated(tmp_path: Path) -> No
 
 
 def save(folder: Path, step: int) -> None:
-    """Write what a job writes when it has saved a checkpoint."""
+    """Write the files that a job writes when it saves a checkpoint."""
     (folder / "checkpoints").mkdir(exist_ok=True)
     (folder / "checkpoints" / f"{step}.ckpt").write_bytes(b"x")
     rundir.append_journal(folder, "checkpoint", {"path": f"checkpoints/{step}.ckpt", "step": step})

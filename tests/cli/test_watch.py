@@ -1,4 +1,4 @@
-"""`mtf sync --watch`: the controller, as a process of its own."""
+"""`mtf sync --watch`: the controller in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-NEVER = "3600"  # seconds between looks: what happens meanwhile, a moved branch has set off
+NEVER = "3600"  # seconds between syncs: an earlier sync was caused by a moved branch
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Kills syncs at their effects, one world a kill, syncs them again, and says what does not hold."""
+"""Kills syncs at their effects, each in a world of its own, syncs again and reports faults."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from tests.crash.killer import When
     from tests.repos import Repo
 
-RUNS = 2  # of each world
+RUNS = 2  # in each world
 _VERBS = {"write", "read", "mkdir", "rename", "link", "symlink", "remove", "rmdir", "chmod", "truncate", "sql"}  # fmt: skip
-# What must be among the purposes of the effects of one scenario, so that a harness that has become
-# blind is seen. Each is a pattern of purposes in their order, a line each.
+# Purposes that must occur in some scenario, so that a harness that no longer sees an effect fails.
+# Each is a pattern of the purposes in their order, one a line.
 ON_ANY = {
     "the ledger's first commit, the claim and the jobs": r"(^ledger: git fast-import$.*?){3}",
     "a ref update, and the job's branch": r"^ledger: git update-ref$",
@@ -66,7 +66,7 @@ PUSH = "ledger: git push"
 
 @dataclass(frozen=True)
 class Scenario:
-    """What has happened before the sync that is killed: syncs, each killed somewhere or whole."""
+    """The syncs before the one to be killed; each of them may be killed, too."""
 
     name: str
     before: tuple[Kill | None, ...] = ()
@@ -91,7 +91,7 @@ def is_program(name: str) -> bool:
 
 
 def each_once(effects: Sequence[str], seen: set[str]) -> list[Kill]:
-    """Return kills so that each name that was not seen has one at its side, or during it.
+    """Return kills beside or during the first effect of each name that was not seen before.
 
     What an effect leaves is what the next one finds: the kill between them is of both. A file that
     has just been opened is empty still, and a program has just begun: every other one of these is
@@ -117,7 +117,7 @@ def _only_opens(name: str) -> bool:
 
 
 def each_way(effects: Sequence[str]) -> list[Kill]:
-    """Return every way to be killed at the first and at the last effect of each name."""
+    """Return kills in every way, at the first and at the last effect of each name."""
     kills = []
     for name in dict.fromkeys(effects):
         whens: tuple[When, ...] = ("before", "after")
@@ -136,7 +136,7 @@ class World:
     scenario: Scenario
     kill: Kill | None
     outcome: Outcome | None = None
-    converged_s: float = 0.0  # of syncing after the kill, until every run has its job
+    converged_s: float = 0.0  # from the kill until every run has its job
     syncs: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -169,7 +169,7 @@ class Campaign:
         )
 
     def effects(self) -> dict[Scenario, list[str]]:
-        """Return what a whole sync does in each scenario."""
+        """Return the effects of a complete sync in each scenario."""
         worlds = [self.world(s, None) for s in scenarios(self.executor, remote=self.remote)]
         self.crash(worlds)
         self.recover(worlds)
@@ -177,7 +177,7 @@ class Campaign:
         return {w.scenario: w.outcome.effects for w in worlds if w.outcome}
 
     def crash(self, worlds: list[World]) -> None:
-        """Bring each world into its scenario, then run the sync that is to be killed."""
+        """Bring each world into its scenario, then kill a sync."""
         for step in range(max(len(w.scenario.before) for w in worlds)):
             those = [w for w in worlds if len(w.scenario.before) > step]
             self._sync(those, [w.scenario.before[step] for w in those])
@@ -200,7 +200,7 @@ class Campaign:
         return run(tasks, parallel=self.parallel)
 
     def recover(self, worlds: list[World], rounds: int = 30) -> None:
-        """Sync again until each run is over, with no fault on the way."""
+        """Sync again until each run is over; note every fault."""
         left = [w for w in worlds if not w.faults]
         for _ in range(rounds):
             outcomes = self._sync(left, [None] * len(left))
@@ -237,7 +237,7 @@ class Campaign:
             if planned.code or json.loads(planned.output)["actions"]:
                 world.faults.append(f"the plan is not empty: {planned.output}")
             world.faults += faults_of(world.lab)
-            if self.executor == "local":  # of SLURM's, an orphaned sbatch's job may still have come
+            if self.executor == "local":  # with SLURM, an orphaned sbatch may still have submitted
                 idle = idle_requests(world.records())
                 world.faults += [f"a request without a job is left: {f}" for f in idle.values()]
 
@@ -285,7 +285,7 @@ def _is_over(found: list[RunRecord]) -> bool:
 
 
 def faults_of(lab: Repo, runs: int = RUNS) -> list[str]:
-    """Return what is wrong with a repository whose runs should all have been executed once."""
+    """Return the faults of a repository whose runs should all have been executed once."""
     found = LedgerStore(GitRepo(lab.path), None).read()
     faults = [f"damaged: {path}: {why}" for path, why in found.damaged.items()]
     if len(found.runs) != runs:
@@ -319,7 +319,7 @@ def _faults_of_run(record: RunRecord) -> Iterator[str]:
 
 
 def rubbish(folder: Path) -> list[str]:
-    """Return what a killed sync has left and nobody has removed."""
+    """Return temporary files that a killed sync left behind."""
     found = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""Clones of one remote, submitters that sleep, and how all of it must end."""
+"""Clones of one remote, and syncs in them that are stopped and continued."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def records(lab: Repo) -> list[RunRecord]:
 
 
 def settle(labs: list[Repo], runs: int) -> None:
-    """Sync until all is over, and once more in each clone; then all must be as it should."""
+    """Sync until every run is over, once more in each clone, and assert that there are no faults."""
 
     def are_over() -> bool:
         assert run([Task(str(labs[0].path))])[0].code == 0

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     When = Literal["before", "during", "after"]
 
-_DOORS = ("mtf.git", "mtf.proc", "mtf.rundir")  # who calls them is the cause
+_DOORS = ("mtf.git", "mtf.proc", "mtf.rundir")  # an effect's cause is their caller
 _NAMES = {  # events about paths -> the verb, and which argument is the name that appears or goes
     "os.mkdir": ("mkdir", 0), "os.rename": ("rename", 1), "os.link": ("link", 1), "os.symlink": ("symlink", 1),
     "os.remove": ("remove", 0), "os.rmdir": ("rmdir", 0), "os.chmod": ("chmod", 0), "os.truncate": ("truncate", 0),
@@ -66,8 +66,8 @@ class Task:
     folder: str
     args: Sequence[str] = ("sync",)
     kill: Kill | None = None
-    delay_s: float | None = None  # killed this long after its start, wherever it is then
-    with_children: bool = False  # ... and so are the programs that it has started
+    delay_s: float | None = None  # killed so long after its start
+    with_children: bool = False  # the programs that it started are killed, too
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(tasks: Iterable[Task], *, parallel: int = 2, timeout_s: float = 600) -> 
         return [Outcome(**outcome) for outcome in json.loads(answer.read_text())]
 
 
-# -- what happens, by name -------------------------------------------------------------------------
+# -- names of effects ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _program(words: list[str]) -> str:
 
 
 def _shown(path: str) -> str:
-    """Return a path's last name without what chance or a count has put into it."""
+    """Return a path's last name without its random and counted parts."""
     if re.search(r"/\.code/\.[0-9a-f]{40}\.[0-9a-f]{8}/", path):
         return "<code>"
     name = Path(path).name
@@ -172,11 +172,11 @@ def _cause(frame: FrameType | None) -> tuple[str, str] | None:
     return door
 
 
-# -- in the process that is to die -----------------------------------------------------------------
+# -- in the process to be killed -------------------------------------------------------------------
 
 
 class _Watch:
-    """Writes each effect down, and kills at the one that is asked for."""
+    """Logs each effect, and kills the process at one of them."""
 
     def __init__(self, log: int, kill: Kill | None) -> None:
         self._log = log
@@ -184,7 +184,7 @@ class _Watch:
         self._met = 0  # effects that the kill's point names
         self._lock = threading.RLock()
         self._busy = threading.local()
-        self._last: int | None = None  # the program whose end this process is not to survive
+        self._last: int | None = None  # the program at whose end this process is killed
 
     def install(self) -> None:
         sys.addaudithook(self._hook)
@@ -258,13 +258,13 @@ class _Watch:
             self._last = pid
 
     def after_its_end(self, pid: int | None) -> None:
-        """Die if the program that was waited for (None: whatever it is) is the one to be the last."""
+        """Die if the program that has ended (None: any) is the one to die after."""
         if self._last is not None and pid in {None, self._last}:
             self._last = None
             self._die()
 
     def _die_after_this_call(self) -> None:
-        """Die when the C function that has announced itself returns: at the next thing that happens."""
+        """Die when the C function that raised the event returns."""
         own = {m.__code__ for m in (_Watch._hook, _Watch._happens, _Watch._statement, _Watch._die_after_this_call)}  # fmt: skip
 
         def profile(frame: FrameType, event: str, arg: object) -> None:
@@ -352,7 +352,7 @@ class _Child:
     def _kill(self) -> None:
         try:
             (os.killpg if self.task.with_children else os.kill)(self.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has not made its group yet
+        except ProcessLookupError:  # its process group does not exist yet
             os.kill(self.pid, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Many small repositories, each with a grid of light jobs, and what must hold of them at the end."""
+"""Small repositories with a grid of light jobs, for tests that kill syncs."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def copy_world(source: Path, target: Path) -> Repo:
 
 
 def records(lab: Repo) -> list[dict[str, object]]:
-    """Return the ledger's records as they are in git."""
+    """Return the ledger's records as git has them."""
     names = lab.git("ls-tree", "-r", "--name-only", "mtf/ledger", "runs/", check=False).split()
     return [json.loads(lab.git("show", f"mtf/ledger:{name}")) for name in names]
 
 
 def lives(folder: Path) -> dict[str, int]:
-    """Return how often each run folder below ``folder`` has lived."""
+    """Return the number of executions of each run folder below ``folder``."""
     return {str(p.parent): len(p.read_text().splitlines()) for p in sorted(folder.rglob("lives"))}

@@ -39,14 +39,14 @@ NO_JOB = Kill(SUBMITS["local"])
 NO_START = Kill(SUBMITS["local"], 0, "after")
 NO_RECORD = Kill("executor.local: mtf.executor.local.worker", 0, "during")
 LONG_AGO = "2026-01-01T00:00:00+00:00"
-# what `mtf sync` does as well, and is killed at in test_killed.py
+# effects of a sync, which test_killed.py covers
 _SYNCS = re.compile(
     r"commands: (mkdir mtf|write sync\.\w+)|reconcile: \w+ (search_config\.yaml|results_summary\.json)~?"
     r"|reconcile: (read journal\.jsonl|rmdir \.jobs/<id>|remove [\w.]+)"
     r"|executor\.local: (write worker\.\w+|mtf\.executor\.local\.worker)"
 )
 _ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "var"}
-# what must be among the effects of each command
+# purposes that must be among the effects of each command
 _ENDS = {"ledger: git fast-import", "reconcile: link .claims/<id>", "executor.local: sql UPDATE"}
 EXPECTED = {
     CANCEL: _ENDS,
@@ -66,7 +66,7 @@ class Case:
 
     command: tuple[str, ...]
     before: tuple[tuple[tuple[str, ...], Kill | None], ...]
-    lives: bool = True  # whether there is a job that lives when the command comes
+    lives: bool = True  # a job is running when the command is given
 
 
 SYNC = ("sync",)
@@ -157,7 +157,7 @@ def each(steps: Iterable[tuple[World, Sequence[str], Kill | None]]) -> list[Outc
 
 
 def crash(worlds: list[World]) -> None:
-    """Bring each world to where its command comes, and kill that."""
+    """Bring each world into its case, and kill the command."""
     for step in range(2):
         each((w, *w.case.before[step]) for w in worlds if len(w.case.before) > step)
     live = [w for w in worlds if w.case.lives]
@@ -174,7 +174,7 @@ def crash(worlds: list[World]) -> None:
 
 
 def settle(worlds: list[World]) -> None:
-    """Sync, give the command again where it has not come to be recorded, and sync until all is over."""
+    """Sync, repeat commands that were not recorded, and sync until every run is over."""
     each((w, SYNC, None) for w in worlds)
     each((w, w.case.command, None) for w in worlds if not _is_recorded(w))
     for world in worlds:

@@ -1,4 +1,4 @@
-"""Several submitters at once in one clone (tests/slurm/test_crash_slurm.py has many clones)."""
+"""Concurrent syncs in one clone and in few (tests/slurm/test_crash_slurm.py has many clones)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_run_survives_a_sync_killed_while_it_fences_a_slow_submitter(
     os.kill(pid, signal.SIGCONT)
     (outcome,) = json.loads(process.communicate(timeout=240)[0])
     assert outcome["code"] == 0
-    assert [r.job_id for r in records(sleeper)] == ["local-1"]  # which leaves at once
+    assert [r.job_id for r in records(sleeper)] == ["local-1"]  # which exits at once
     settle([other, sleeper], 1)
     assert [len(r.attempts) for r in records(other)] == [2]
 
@@ -59,7 +59,9 @@ def test_the_claim_decides_between_two_jobs_of_one_attempt_in_diverged_ledgers(
     labs = clones(folder, 2, executor="local", seeds=1)
     submitted = Kill(SUBMITS["local"], 0, "after")
     assert run([Task(str(labs[0].path), kill=submitted)])[0].code == -9  # claimed, and pushed
-    for lab, job in zip(reversed(labs), ("local-99", "local-1"), strict=True):  # without contact
+    for lab, job in zip(
+        reversed(labs), ("local-99", "local-1"), strict=True
+    ):  # without contact to each other
         note_job(lab, job, publish=job == "local-99")
 
     def is_over() -> bool:
@@ -78,7 +80,7 @@ def test_the_claim_decides_between_two_jobs_of_one_attempt_in_diverged_ledgers(
 
 
 def note_job(lab: Repo, job: str, *, publish: bool) -> None:
-    """Give the one claim of a clone's ledger a job."""
+    """Record a job for the only claim in a clone's ledger."""
     store = LedgerStore(GitRepo(lab.path), "origin", publish=publish)
     if publish:
         store.fetch("main")

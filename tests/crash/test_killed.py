@@ -1,4 +1,4 @@
-"""`mtf sync` is killed at each of its effects, once each, and synced again: nothing is done twice or lost.
+"""`mtf sync` is killed once at each of its effects, then repeated: nothing is lost or done twice.
 
 ``python -m tests.soak`` kills at all of them in every way. The local executor goes without a remote here,
 SLURM with one.
@@ -43,9 +43,9 @@ def test_a_kill_happens_exactly_before_or_after_its_effect(folder: Path) -> None
 
 
 def test_every_new_file_is_named_by_an_effect(folder: Path) -> None:
-    """So a way to change files that the harness does not see would be noticed."""
+    """A way to change files that the harness does not see would make this fail."""
     lab = make_world(folder / "base", executor="local", remote=False)
-    kill = Kill(SUBMITS["local"])  # no job starts: what is there is the sync's alone
+    kill = Kill(SUBMITS["local"])  # no job starts: all new files are the sync's
     before = _there(lab.path)
     (outcome,) = run([Task(str(lab.path), kill=kill)])
     assert outcome.code == -9, outcome.output
@@ -64,5 +64,5 @@ def _there(folder: Path) -> set[str]:
 
 
 def _as_made(path: str) -> str:
-    """Return a path of a checkout as it was before that was put in place."""
+    """Return a path of a checkout as it was before the checkout was put in place."""
     return re.sub(r"/[0-9a-f]{40}(/|$)", r"/<code>\1", path)

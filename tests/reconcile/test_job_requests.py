@@ -1,4 +1,4 @@
-"""Job requests: grouped by resources, split at the cluster's limit; what their jobs find."""
+"""Job requests: groups of runs, the limit of an array, and the files that jobs read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_runs_folder_shows_its_configuration_script_and_output(tmp_path: Path)
     (job_dir / rundir.SCRIPT).write_text("#!/bin/sh")
     for err in (False, True):
         rundir.job_output(job_dir, job, err=err).write_text("said")
-    for seed in (1, 1, 2):  # begun, requeued, retried with another configuration
+    for seed in (1, 1, 2):  # started, requeued, retried with another configuration
         rundir.fill_run_folder(folder, job_dir, job, {"training": {"seed": seed}})
         assert (folder / "config.yaml").read_text() == f"training:\n  seed: {seed}\n"
     with rundir.job_output(job_dir, job).open("a") as output:

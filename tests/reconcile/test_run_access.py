@@ -1,4 +1,4 @@
-"""What a sync makes of the claims that it finds."""
+"""What a host can see of runs: claims of dead submitters, and folders out of reach."""
 
 from __future__ import annotations
 

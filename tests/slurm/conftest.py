@@ -20,7 +20,7 @@ _PREFIX = "mtf-slurm-"
 
 
 def _sweep() -> None:
-    """Take down what a killed test run has left behind; the folder's name tells whose it was."""
+    """Stop clusters that killed test runs left behind; their folders' names contain the pids."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         if not Path("/proc", folder.name.removeprefix(_PREFIX).partition("-")[0]).exists():
             Cluster(folder).down()
@@ -47,7 +47,7 @@ def running_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, with nothing in its queue, as the one whose sbatch is on PATH."""
+    """The cluster with an empty queue, its sbatch on PATH."""
     monkeypatch.setenv("SLURM_CONF", str(running_cluster.conf))
     yield running_cluster
     running_cluster.run("scancel", "--me")

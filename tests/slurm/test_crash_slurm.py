@@ -1,4 +1,4 @@
-"""`mtf sync` on a real cluster: killed at each of its effects, many at once, and asleep for too long."""
+"""`mtf sync` on a real cluster: killed at each of its effects, concurrent, and stopped too long."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_concurrent_syncs_in_many_clones_submit_each_run_once(
     assert all(len(r.attempts) == 1 for r in records(labs[0]))
 
 
-# -- a submitter that sleeps -----------------------------------------------------------------------
+# -- a submitter that is stopped -------------------------------------------------------------------
 
 STOPS = {
     "it has claimed nothing yet": Kill(PUSH, 0, "before"),

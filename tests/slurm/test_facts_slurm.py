@@ -1,4 +1,4 @@
-"""A real SLURM asked before anything runs: its facts, and what it would refuse."""
+"""Facts about a real SLURM, and the jobs that it would refuse."""
 
 from __future__ import annotations
 

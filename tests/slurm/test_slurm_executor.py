@@ -35,7 +35,7 @@ TRAINER = """\
 import os, signal, sys, time
 folder = sys.argv[1]
 if "LATE" in os.environ:
-    if os.fork() == 0:  # the training is deaf: another process of the task hears what it gets
+    if os.fork() == 0:  # the training ignores signals: another process of the task logs them
         early = set()
         for s in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(s, lambda number, frame: early.add(number))
@@ -88,7 +88,7 @@ def make(cluster: Cluster, tmp_path: Path) -> Callable[[str], Bench]:
 
 @pytest.fixture
 def real(cluster: Cluster, tmp_path: Path) -> Bench:
-    """The shipped template, with a small program where the trainer would be."""
+    """The shipped template, with a small program instead of the trainer."""
     bench = Bench(SlurmExecutor(), tmp_path / "runs")
     package = bench.root / ".code" / "c" / "mtf"
     package.mkdir()
@@ -98,7 +98,7 @@ def real(cluster: Cluster, tmp_path: Path) -> Bench:
 
 
 class TestContract(Contract):
-    """SLURM keeps the contract."""
+    """The contract of all executors, kept by SLURM."""
 
     @pytest.fixture
     def make(self, make: Callable[[str], Bench]) -> Callable[[str], Bench]:
@@ -139,7 +139,7 @@ def test_the_array_limit_is_the_clusters(make: Callable[[str], Bench]) -> None:
 
 
 def altered(tmp_path: Path, **values: str) -> str:
-    """Return a copy of the cluster's configuration in which these keys are others."""
+    """Return a copy of the cluster's configuration with these keys changed."""
     keys = tuple(f"{key}=" for key in values)
     lines = Path(os.environ["SLURM_CONF"]).read_text().splitlines()
     kept = [line for line in lines if not line.startswith(keys)]
@@ -185,7 +185,7 @@ def test_a_job_is_unknown_not_missing_while_accounting_cannot_be_read(
     monkeypatch.setenv("SLURM_CONF", altered(tmp_path, AccountingStoragePort="9"))
     bench.submit(request)
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
-    view = bench.views(bench.request())[0]  # submitted and forgotten? nobody can say now
+    view = bench.views(bench.request())[0]  # it may have been submitted and forgotten
     assert view.state is JobState.UNKNOWN
     assert "database" in view.reason
 
@@ -299,9 +299,7 @@ def test_a_submission_to_a_hanging_controller_is_unclear_and_its_job_is_found(
                 bench.submit(request)
         finally:
             os.kill(pid, signal.SIGCONT)
-    assert (
-        bench.wait_ended(request)[0].state is JobState.COMPLETED
-    )  # it had been taken all the same
+    assert bench.wait_ended(request)[0].state is JobState.COMPLETED  # it was accepted all the same
 
 
 def test_a_cancelled_job_names_the_user_who_cancelled_it(

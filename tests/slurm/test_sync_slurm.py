@@ -1,4 +1,4 @@
-"""`mtf sync` on a real cluster: the whole path, preemption, refusals, and a submitter that dies."""
+"""`mtf sync` on a real cluster: training, preemption, refusals, and a submitter that dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slurm
 ON_SLURM = SETTINGS.replace("executor: local", "executor: auto")
-# a run that does not train: what matters is how often it is started
+# a run that does not train: only the number of its starts matters
 NOTE = """\
 import pathlib, os
 def main(run):
@@ -43,7 +43,7 @@ parameters: {training.seed: [1, 2, 3, 4]}
 
 @pytest.fixture
 def shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder at the head of PATH for stand-ins of SLURM's programs."""
+    """A folder at the head of PATH for programs that replace SLURM's."""
     folder = tmp_path / "shims"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -59,7 +59,7 @@ def shim(folder: Path, text: str) -> Path:
 
 
 def lives(lab: Repo) -> list[int]:
-    """Return how often each run of `noted` was started, by its own count."""
+    """Return the number of starts of each run of `noted`, as the run counted them."""
     found = [Path(r["run_dir"]) / "lives" for r in runs(lab).values()]
     return [len(p.read_text().splitlines()) if p.exists() else 0 for p in found]
 

@@ -1,4 +1,4 @@
-"""Kills syncs for as long as you let it, and prints what that did: `python -m tests.soak`.
+"""Kills syncs for as long as you like, and prints a table of faults: `python -m tests.soak`.
 
 First every effect of a sync in every way (before it, after it, while its program runs; the first and the last
 of each name), then at random times, with several submitters of one remote at once, some killed with all
@@ -39,7 +39,7 @@ _KILLED_WITH_CHILDREN = 0.2
 
 @dataclass
 class Totals:
-    """What the table says."""
+    """The rows of the table."""
 
     kills: int = 0
     points: set[str] = field(default_factory=set)
@@ -48,7 +48,7 @@ class Totals:
     lost: int = 0
     other: list[str] = field(default_factory=list)
     converged_s: list[float] = field(default_factory=list)
-    whole_s: list[float] = field(default_factory=list)  # of a sync that nobody kills
+    whole_s: list[float] = field(default_factory=list)  # durations of syncs that are not killed
 
     def count(self, where: str, faults: list[str]) -> None:
         for fault in faults:
@@ -75,7 +75,7 @@ class Totals:
 
 
 def everywhere(folder: Path, executor: str, most: int, end: float, totals: Totals) -> None:
-    """Kill at every effect in every way, in an order that covers many names soon."""
+    """Kill at every effect in every way, in an order that covers many names early."""
     for remote in (True, False):
         campaign = Campaign(folder / f"remote-{remote}", executor=executor, remote=remote)
         pairs = [(s, k) for s, effects in campaign.effects().items() for k in each_way(effects)]
@@ -96,7 +96,7 @@ def everywhere(folder: Path, executor: str, most: int, end: float, totals: Total
 
 
 def at_random(folder: Path, executor: str, most: int, end: float, totals: Totals) -> None:
-    """Kill clones of one remote that sync at the same time, again and again, while more is asked for."""
+    """Kill clones of one remote that sync concurrently, again and again, while specs are added."""
     dice = random.Random(1)
     runs_root = folder / "runs"
     lab = make_world(folder / "w", executor=executor, remote=True, seeds=1, root=str(runs_root))
@@ -149,7 +149,7 @@ def at_random(folder: Path, executor: str, most: int, end: float, totals: Totals
 
 
 def _serve(remote: Path) -> None:
-    """Do what the owner of a remote does: its receiving end was killed with the rest, here."""
+    """Remove the locks of a remote whose receiving git was killed with the sync."""
     for lock in remote.rglob("*.lock"):
         with suppress(FileNotFoundError):
             if time.time() - lock.stat().st_mtime > 5:
@@ -167,7 +167,7 @@ def _without_job(lab: Repo, asked: int) -> int:
 
 
 def _complain(outcomes: list[Outcome], totals: Totals) -> None:
-    """Count syncs that ended badly of themselves: only a held lock, and partly done, are fine."""
+    """Count syncs that failed without being killed; a held lock or a partial sync is no failure."""
     for outcome in outcomes:
         if outcome.code not in {0, 4, -9}:
             totals.other.append(f"a sync said {outcome.code}: {outcome.output[-300:]}")

@@ -44,7 +44,7 @@ _COUNTS = "phases.json"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of training: what is other than in ``NASTY``, at its start and at each resume."""
+    """A kind of training: its differences from ``NASTY``, at its start and at each resume."""
 
     changes: Mapping[str, Any]
     ranks: int = 1
@@ -79,12 +79,12 @@ ALL = {
 
 @dataclass
 class Tally:
-    """What has been tried of a kind, and where it left a trace."""
+    """The interruptions tried for one kind, and those that changed the result."""
 
     stops: int = 0
     kills: int = 0
     too_late: int = 0  # signals in the very last instructions: the training was complete
-    left_out: int = 0  # places that the time did not suffice for
+    left_out: int = 0  # places not tried for want of time
     faults: list[str] = field(default_factory=list)
 
     def count(self, code: int) -> None:
@@ -106,7 +106,7 @@ class Campaign:
         self.counts: dict[str, int] = json.loads((self._whole / _COUNTS).read_text())
 
     def interrupt(self, *interruptions: Interruption) -> bool:
-        """Interrupt a training and compare what it ends with; whether it could be interrupted."""
+        """Interrupt a training and compare its result; return True if it could be interrupted."""
         run = make_run(self._folder, base=NASTY, **self._kind.changes)
         where = ", then ".join(map(str, interruptions))
         suffered = 0
@@ -134,7 +134,7 @@ class Campaign:
     def _train(
         self, run: Path, interruption: Interruption | None = None, training: Any = train
     ) -> int:
-        """Train in new processes; return how the one that was to be interrupted has ended."""
+        """Train in new processes; return how the interrupted one ended."""
         body = functools.partial(training, precision=self._kind.precision)
         prepare = interruption.install if interruption else lambda: None
         if self._kind.ranks == 1:
@@ -161,7 +161,7 @@ class Campaign:
 
 
 def _watched(run: Path, precision: str) -> None:
-    """Train, and note how often each phase came."""
+    """Train, and count how often each phase occurs."""
     recorder = BatchRecorder(run, life=1)
     recorder.install()
     train(run, precision)
@@ -170,7 +170,7 @@ def _watched(run: Path, precision: str) -> None:
 
 
 def places(counts: Mapping[str, int], parts: int) -> Iterator[Interruption]:
-    """Yield where to interrupt: each phase at so many times and once more, softly and by a kill."""
+    """Yield the interruptions: several occurrences of each phase, by a signal and by a kill."""
     soft, after = itertools.cycle(STOP_SIGNALS), itertools.cycle((True, False, False, True))
     for phase in Phase:
         total = counts.get(phase, 0)
@@ -181,7 +181,7 @@ def places(counts: Mapping[str, int], parts: int) -> Iterator[Interruption]:
 
 
 def campaign(folder: Path, name: str, parts: int, stops: int, limit_s: float) -> Tally:
-    """Interrupt one kind of training everywhere, then again and again, for as long as there is."""
+    """Interrupt one kind of training everywhere, then repeatedly, until the time is over."""
     ends_s = time.monotonic() + limit_s
     work = Campaign(folder, ALL[name])
     chosen = list(places(work.counts, parts))

@@ -1,4 +1,4 @@
-"""Thousands of reconciliations in one controller: what it holds at the end is what it began with.
+"""Thousands of syncs in one controller, which must not leak memory, files or processes.
 
     python -m tests.soak.watch [--ticks 500]
 
@@ -31,7 +31,7 @@ from mtf.reconcile.gather import Options
 from tests.cli.lab import make_lab, push, spec, stop_jobs
 
 WARM = 0.1  # of the ticks: caches are full then
-_MORE_KIB = 8 * 1024  # that memory may grow by: the allocator's own
+_MORE_KIB = 8 * 1024  # memory may grow by so much: the allocator keeps it
 TEMPLATE = "#!/bin/bash\ntrue {{ command }}\nexit 1\n"
 SETTINGS = """\
 executor: local
@@ -43,7 +43,7 @@ retry: {max_attempts: 1, backoff: 0}
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """The resources that a process holds."""
 
     rss_kib: int
     files: int
@@ -66,7 +66,7 @@ class Held:
 
 
 class Soak:
-    """Plays the people and the faults around a controller, between its ticks."""
+    """Simulates people and faults around a controller, between its syncs."""
 
     def __init__(self, folder: Path, ticks: int) -> None:
         self.folder, self.ticks = folder, ticks
@@ -81,7 +81,7 @@ class Soak:
         self.said[line.split(" ", 1)[0]] += 1
 
     def pause(self, seconds: float) -> bool:
-        """Stand in for the controller's waiting: it never waits, and things happen meanwhile."""
+        """Replace the controller's pause: no waiting, and something changes meanwhile."""
         if seconds == 0:
             self.tick += 1
             self._happen()
@@ -123,7 +123,7 @@ class Soak:
         watch(project, Options(), publish=True, interval_s=1e-6, say=self.say, pause=self.pause)
 
     def report(self) -> bool:
-        """Print the figures; return whether all is as flat as it is to be."""
+        """Print the figures; return True if none of them grew."""
         ended = self.tick / (time.monotonic() - self.began)
         print(f"{self.tick} ticks, {ended:.1f} a second; said: {dict(self.said)}")
         first, last = self.held[0], self.held[-1]

@@ -1,4 +1,4 @@
-"""What runs may cost at most: GPU-hours and CPU-hours, from what they ask of the cluster. Pure."""
+"""The greatest cost of runs in GPU-hours and CPU-hours, from the resources they ask for. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ if TYPE_CHECKING:
 _GRES = re.compile(r"gpu(?::[A-Za-z][^:,]*)?(?::(\d+))?(?:\([^)]*\))?")
 _GPUS = re.compile(r"(?:[^:,]+:)?(\d+)")
 _OPTION = re.compile(r"--([a-z0-9-]+)(?:=(.*))?")
-# `slurm.extra` options, or beginnings of them, by which a job gets more CPUs than it says
+# `slurm.extra` options, or prefixes of them, by which a job gets more CPUs than it names
 _UNCOUNTED = (
-    "exclusive", "mincpus", "cpus-per-gpu", "cores-per-socket", "sockets-per-node",
-    "gpus-per-socket", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "tres-per-task",
-)  # fmt: skip
+    "exclusive",
+    "mincpus",
+    "cpus-per-gpu",
+    "cores-per-socket",
+    "sockets-per-node",
+    "gpus-per-socket",
+    "ntasks-per-gpu",
+    "ntasks-per-core",
+    "ntasks-per-socket",
+    "tres-per-task",
+)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """An upper bound for one attempt of each run; None: there is none."""
+    """An upper bound for one attempt of each run; None: no limit is known."""
 
     gpu_hours: float | None
     cpu_hours: float | None

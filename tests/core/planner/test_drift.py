@@ -1,4 +1,4 @@
-"""Drift, decided: what is put back, what is held back, what takes another run's place."""
+"""Drift: which records and branches are restored, and which runs are held back or replaced."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_run_without_its_checkpoints_is_not_continued() -> None:
     held = plan(replace(go_on, drift=lost), Policy(), NOW)
     assert held.is_empty
     assert f"mtf cancel {RUN.run}, then mtf retry {RUN.run}" in held.notes[0]
-    fresh = replace(waits, checkpoint=None)  # nothing was there to be lost
+    fresh = replace(waits, checkpoint=None)  # it had no checkpoint to lose
     assert kinds(plan(world(desired(ALONE), records=(fresh,), drift=lost), Policy(), NOW)) == [Resume]  # fmt: skip
 
 
@@ -120,11 +120,13 @@ def test_changes_that_mtf_makes_to_a_record_are_no_drift() -> None:
     for old, new in pairwise(history):
         assert contradiction(old, new) is None
         assert contradiction(old, old) is None
-    waits = replace(claim, state=RunState.PENDING, retry_at=iso(1))  # gives way to the next one
+    waits = replace(claim, state=RunState.PENDING, retry_at=iso(1))  # the next attempt replaces it
     assert contradiction(waits, replace(claim, attempts=(again,))) is None
     assert contradiction(RUN, claim) == "an attempt changed"
     assert contradiction(history[3], RUN) == "an attempt is gone"
-    assert contradiction(replace(RUN, state=RunState.LOST), RUN) is None  # it was there after all
+    assert (
+        contradiction(replace(RUN, state=RunState.LOST), RUN) is None
+    )  # the job was found after all
 
 
 def test_two_ledgers_with_different_jobs_for_one_attempt_merge_to_the_remotes_job() -> None:
@@ -152,7 +154,7 @@ def test_a_run_continued_by_two_ledgers_keeps_all_attempts_and_only_one_goes_on(
     assert [a.token[0] for a in rivals] == ["d"]
     assert record.attempts[2].outcome == "cancelled"
     assert (record.job_id, record.epoch) == ("5", ours.epoch)
-    for side in (theirs, record):  # they take it for their own; it is united with nothing again
+    for side in (theirs, record):  # valid on their side as well; merging again changes nothing
         assert contradiction(side, record) is None
         assert merged(side, record) == (record, ())
     assert merged(record, theirs) == (record, ())

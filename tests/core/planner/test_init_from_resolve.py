@@ -1,4 +1,4 @@
-"""What a name in ``init_from`` means: of what is committed first, then of what has run."""
+"""The meaning of names in ``init_from``: committed specs first, then recorded runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMBERS = [experiment(f"optimizer.lr={rate}", "search", lr=rate) for rate in (1,
 
 
 def done(of: Any, run: str, loss: float | None = None, **changes: Any) -> RunRecord:
-    """Return the record of a completed run whose checkpoint lies at its id."""
+    """Return the record of a completed run; its checkpoint's path is its id."""
     saved = replace(CKPT, path=f"/{run}")
     values: dict[str, Any] = {
         "run": run, "state": RunState.COMPLETED, "checkpoint": saved, "best_checkpoint": saved,
@@ -30,7 +30,7 @@ def done(of: Any, run: str, loss: float | None = None, **changes: Any) -> RunRec
 
 
 def origin(name: str, specs: Any = (), records: Any = (), checkpoint: str = "latest") -> Any:
-    """Return the path of the checkpoint that a name comes to, or the words."""
+    """Return the path of the checkpoint that a name resolves to, or the reason to wait."""
     keyed = [(d, tuple(run_key(e, {}) for e in d.experiments)) for d in specs]
     found = Lineage(keyed, records).origin({"run": name, "checkpoint": checkpoint})
     return found.path if isinstance(found, Origin) else found

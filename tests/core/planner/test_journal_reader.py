@@ -1,4 +1,4 @@
-"""A journal folded: what a run has reached, whatever its lines hold."""
+"""Folding a journal: the progress of a run, whatever its lines contain."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_record_of_any_journal_can_be_written_and_read_again(
 
 
 def test_a_time_without_a_zone_is_ignored() -> None:
-    for wrong in ("yesterday", "2026-01-01T12:00:00", ""):  # without its zone it is no moment
+    for wrong in ("yesterday", "2026-01-01T12:00:00", ""):
         found = fold([{**STARTED, "at": wrong}], "/r")
         assert (found.started_at, found.last_at, found.job_id) == (None, None, "7")
 

@@ -1,4 +1,4 @@
-"""The planner: which actions it decides on, and what it says."""
+"""The planner: its actions and notes for small worlds."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
         progress={running.run: ended},
     )  # fmt: skip
     begun = [a for a in decide(over).actions if isinstance(a, Submit)]
-    (begin,) = begun  # in the very plan that records the end
+    (begin,) = begun  # in the same plan that records the end
     assert begin.origin == Origin(running.run, DONE.path, DONE.sha256, 9)
 
 
@@ -301,7 +301,7 @@ def test_a_retry_waits_for_its_backoff() -> None:
 
 
 def test_a_run_whose_cancellation_is_requested_is_not_continued_when_it_is_due() -> None:
-    for asked_at in (-2, -0.5, 0):  # long ago it is asked for again, just now it is waited for
+    for asked_at in (-2, -0.5, 0):  # repeated if asked long ago, else waited for
         waiting = record(ALONE, retry_at=iso(0), cancel_requested=True, observed_at=iso(asked_at))
         assert Resume not in kinds(decide(world(SPEC, records=(waiting,))))
 

@@ -1,4 +1,4 @@
-"""The planner in a made-up world: specs come and go, syncs die, SLURM lies, jobs end in every way.
+"""The planner in a simulated world: specs come and go, syncs die, jobs end in every way.
 
 Whatever happens: no run trains twice, no two jobs of a run train at once, nothing that is asked for
 is forgotten, jobs of others are left alone, and once things calm down the plan is empty.
@@ -45,7 +45,7 @@ FENCED = "fenced"
 LIVE = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
 ENDS = (JobState.FAILED, JobState.NODE_FAILURE, JobState.TIMEOUT, JobState.OUT_OF_MEMORY,
         JobState.CANCELLED, JobState.PREEMPTED)  # fmt: skip
-# What may become of a sync between its plan and its last record.
+# How a sync may end between its plan and its last record.
 FATES = ("fine", "dies before its claim", "dies after its claim", "dies after sbatch",
          "sleeps after its claim", "is refused", "is put off", "hears nothing, and it was taken",
          "hears nothing, and it was not taken")  # fmt: skip
@@ -68,7 +68,7 @@ class Job:
 
 @dataclass
 class Sleeper:
-    """A sync that was stopped after its claim and still means to submit."""
+    """A sync that was stopped after its claim and will still submit."""
 
     starts: list[tuple[RunId, Token, int]] = field(default_factory=list)
 
@@ -174,7 +174,7 @@ class Clusters(RuleBasedStateMachine):
         for start in self.sleepers.pop(0).starts:
             self.sbatch(*start)
 
-    # -- how it is done ----------------------------------------------------------------------------
+    # -- mechanics ---------------------------------------------------------------------------------
 
     def desired(self) -> tuple[Any, ...]:
         made = []
@@ -209,7 +209,7 @@ class Clusters(RuleBasedStateMachine):
         )  # fmt: skip
 
     def apply(self, actions: list[Action], fate: str) -> None:
-        """What ``Application.carry_out`` does, with the same records."""
+        """Do what ``Application.carry_out`` does, with the same records."""
         if fate == "dies before its claim" or not actions:
             return
         actions = [self.fenced(action) for action in actions]
@@ -261,7 +261,7 @@ class Clusters(RuleBasedStateMachine):
                 self.write(change(self.records[run]))
 
     def write(self, new: RunRecord) -> None:
-        """Put a record down; whoever compares the ledger with its history must believe it."""
+        """Write a record; the audit of the ledger must accept the change."""
         old = self.records.get(new.run)
         assert old is None or contradiction(old, new) is None
         self.records[new.run] = new
@@ -285,7 +285,7 @@ class Clusters(RuleBasedStateMachine):
         return job
 
     def start(self, job: Job) -> None:
-        """What a job does first: claim its run folder; who comes second leaves at once."""
+        """Claim the run folder as a job does first; a second job exits at once."""
         job.mine = self.claims.setdefault((job.run, job.token), job.id) == job.id
         if not job.mine:
             self.end(job, JobState.FAILED)
@@ -340,12 +340,12 @@ class Clusters(RuleBasedStateMachine):
         assert len(keys) == len(set(keys))
 
     def is_at_rest(self) -> bool:
-        """Return True if nothing will ever happen again; a run that waits for its back-off is not."""
+        """Return True if nothing will happen any more; a run that waits for its back-off will go on."""
         over = all(record.is_over for record in self.records.values())
         return over and self.plan().is_empty and not self.live()
 
     def teardown(self) -> None:
-        """Let things calm down: everything that was asked for comes to an end, and stays there."""
+        """Sync without faults until everything that was asked for is over and stays over."""
         if not hasattr(self, "specs"):
             return
         for sleeper in self.sleepers:

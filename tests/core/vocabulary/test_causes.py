@@ -1,4 +1,4 @@
-"""Why attempts end, and what follows: tables, and the planner's answers to them."""
+"""Causes of ends: the tables, and the planner's decisions after each cause."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def lives(*events: str) -> Progress:
         (lives("start", "SIGTERM", "start", "5", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"), JobState.PENDING, 4, None),
         (lives("start", "5", "start", "5", "start", "5", "start", "5"), JobState.PENDING, 4, "preempted"),
         (lives("start", "5", "start", "6", "start", "7", "start", "8"), JobState.PENDING, 4, None),
-        (Progress(), JobState.PENDING, 3, "preempted"),  # it never came so far as to say anything
+        (Progress(), JobState.PENDING, 3, "preempted"),  # it never wrote an event
         (Progress(), JobState.PENDING, 2, None),
         (lives("start", "start", "start", "start"), JobState.RUNNING, 0, None),
     ],
@@ -297,7 +297,7 @@ def test_a_submission_that_was_put_off_is_repeated_when_due_and_replaced() -> No
         due = plan(world(SPEC, records=(replace(waiting, retry_at=iso()),)), Policy(), NOW)
         (action,) = due.actions
         assert isinstance(action, Resume)
-        assert not action.fence  # nothing of it can start: the executor has surely not taken it
+        assert not action.fence  # no job can start: the executor certainly did not accept it
         claim = changed_record(action, (Token(f"{tries:016x}"), 0), BY)
         assert (claim.state, len(claim.attempts)) == (RunState.CLAIMED, 1)
     ended = with_job(claim, JobId("77"), iso())

@@ -1,4 +1,4 @@
-"""What belongs to a run's identity."""
+"""Run keys: which values are part of a run's identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ids, branches and ledger paths are spelled."""
+"""The spelling of ids, branches and ledger paths."""
 
 from __future__ import annotations
 
