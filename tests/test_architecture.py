@@ -32,7 +32,7 @@ CODE = ("mtf", "tests", "benchmarks")
 MODULES_IN_A_FOLDER = {"mtf": 15, "tests": 22, "benchmarks": 15}
 # Statements, not lines: a wide line that the formatter skips does not make a function smaller.
 STATEMENTS_IN_A_FUNCTION = {"mtf": 32, "tests": 44, "benchmarks": 31}
-STATEMENTS_IN_A_MODULE = {"mtf": 289, "tests": 295, "benchmarks": 138}
+STATEMENTS_IN_A_MODULE = {"mtf": 289, "tests": 355, "benchmarks": 139}
 
 TWINS = {
     "plan": "commands/plan.py reads the world and prints what core/planner/plan.py decides",
@@ -226,8 +226,8 @@ def marked(part: str, mark: str) -> Iterator[str]:
 CAPS: dict[str, tuple[int, Callable[[], Iterator[str]]]] = {
     "imports inside functions": (97, imports_in_functions),
     "broad excepts": (18, broad_excepts),
-    "docstrings that begin with a question word": (117, riddles),
-    "fmt: skip in mtf": (39, lambda: marked("mtf", "fmt: skip")),
+    "docstrings that begin with a question word": (80, riddles),
+    "fmt: skip in mtf": (31, lambda: marked("mtf", "fmt: skip")),
     "fmt: skip in tests": (168, lambda: marked("tests", "fmt: skip")),
     "type: ignore in mtf": (23, lambda: marked("mtf", "type: ignore")),
     "type: ignore in tests": (35, lambda: marked("tests", "type: ignore")),

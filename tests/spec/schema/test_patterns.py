@@ -10,15 +10,27 @@ from mtf.spec.schema.patterns import matches, matches_path
 @pytest.mark.parametrize(
     ("pattern", "inside", "outside"),
     [
-        ("experiments/*.yaml", ["experiments/a.yaml"], ["experiments/a/b.yaml", "experiments/a.yml"]),
-        ("experiments/**/*.yaml", ["experiments/a.yaml", "experiments/a/b/c.yaml"], ["other/a.yaml", "a.yaml"]),
+        (
+            "experiments/*.yaml",
+            ["experiments/a.yaml"],
+            ["experiments/a/b.yaml", "experiments/a.yml"],
+        ),
+        (
+            "experiments/**/*.yaml",
+            ["experiments/a.yaml", "experiments/a/b/c.yaml"],
+            ["other/a.yaml", "a.yaml"],
+        ),
         ("**/team-?.yaml", ["team-a.yaml", "x/y/team-b.yaml"], ["team-ab.yaml", "x/team-/.yaml"]),
-        ("experiments/team", ["experiments/team", "experiments/team/a.yaml"], ["experiments/teams/a.yaml"]),
+        (
+            "experiments/team",
+            ["experiments/team", "experiments/team/a.yaml"],
+            ["experiments/teams/a.yaml"],
+        ),
         ("experiments/team/", ["experiments/team/a/b.yaml"], ["experiments/tea"]),
         ("a/**", ["a/b", "a/b/c"], ["b/a/c", "ab"]),
         ("a.b+c/*", ["a.b+c/d"], ["aXb+c/d", "a.bbc/d"]),
     ],
-)  # fmt: skip
+)
 def test_a_path_pattern_matches_what_git_would_match(
     pattern: str, inside: list[str], outside: list[str]
 ) -> None:
