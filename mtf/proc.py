@@ -53,9 +53,16 @@ def run(
     """
     try:
         done = subprocess.run(
-            list(args), input=stdin, cwd=cwd, env=env, timeout=timeout_s, capture_output=True,
-            text=True, errors="replace", check=False,
-        )  # fmt: skip
+            list(args),
+            input=stdin,
+            cwd=cwd,
+            env=env,
+            timeout=timeout_s,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     except FileNotFoundError as e:
         raise ProgramMissingError(f"{args[0]}: not found on PATH") from e
     except subprocess.TimeoutExpired as e:
@@ -122,10 +129,16 @@ def _start(
     try:
         with log.open("ab") as err:
             child = subprocess.Popen(
-                list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=env,
-                cwd=cwd, start_new_session=True, pass_fds=(held,),
+                list(args),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+                pass_fds=(held,),
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509
-            )  # fmt: skip
+            )
     except FileNotFoundError as e:
         os.close(alive)
         raise ProgramMissingError(f"{args[0]}: not found on PATH") from e
@@ -164,9 +177,16 @@ def start_detached(
     reap_detached()
     with log.open("ab") as out, (errors or log).open("ab") as err:
         child = subprocess.Popen(
-            list(args), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd,
-            start_new_session=True, close_fds=True, pass_fds=pass_fds,
-        )  # fmt: skip
+            list(args),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+            close_fds=True,
+            pass_fds=pass_fds,
+        )
     child.returncode = 0  # we do not wait for it: no warning when the handle is deleted
     _detached.append(child.pid)
     return child.pid

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 NODES, CPUS = 4, 4
 PACKAGES = {
-    "slurmctld": "slurm-wlm", "slurmdbd": "slurmdbd", "munged": "munge", "mariadbd": "mariadb-server",
-}  # fmt: skip
+    "slurmctld": "slurm-wlm",
+    "slurmdbd": "slurmdbd",
+    "munged": "munge",
+    "mariadbd": "mariadb-server",
+}
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged")
 
@@ -63,9 +66,12 @@ def install_packages() -> None:
     try:
         for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
             done = subprocess.run(
-                ["apt-get", "-q", *command], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True, text=True, timeout=900,
-            )  # fmt: skip
+                ["apt-get", "-q", *command],
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
             if done.returncode:
                 raise ClusterError(f"apt-get {command[0]}: {done.stderr.strip()[-500:]}")
     finally:
@@ -158,8 +164,14 @@ class Cluster:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)
         host = socket.gethostname().split(".")[0]
-        values = {"dir": self.folder, "host": host, "ctld": ports[0], "dbd": ports[1], "sql": ports[2],
-                  "user": _user()}  # fmt: skip
+        values = {
+            "dir": self.folder,
+            "host": host,
+            "ctld": ports[0],
+            "dbd": ports[1],
+            "sql": ports[2],
+            "user": _user(),
+        }
         nodes = "".join(
             f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS}"
             f" RealMemory=8000 State=UNKNOWN\n"
@@ -180,32 +192,43 @@ class Cluster:
     def _start_munge(self) -> None:
         d = self.folder
         self._start(
-            "munged", "--force", f"--key-file={d}/munge/key", f"--socket={d}/munge/sock",
-            f"--pid-file={d}/munged.pid", f"--log-file={d}/log/munged.log",
-            f"--seed-file={d}/munge/seed", "--num-threads=2",
-        )  # fmt: skip
+            "munged",
+            "--force",
+            f"--key-file={d}/munge/key",
+            f"--socket={d}/munge/sock",
+            f"--pid-file={d}/munged.pid",
+            f"--log-file={d}/log/munged.log",
+            f"--seed-file={d}/munge/seed",
+            "--num-threads=2",
+        )
 
     def _start_database(self) -> None:
         d, port = self.folder, (self.folder / "sql.port").read_text()
         user = [f"--user={_user()}"]
         self._start(
-            "mariadb-install-db", "--no-defaults", *user, f"--datadir={d}/db",
-            "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
-        )  # fmt: skip
+            "mariadb-install-db",
+            "--no-defaults",
+            *user,
+            f"--datadir={d}/db",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+        )
         (d / "init.sql").write_text(_SQL)
+        names = {"datadir": "db", "socket": "db/sock", "pid-file": "mariadbd.pid"}
+        names["init-file"] = "init.sql"
+        paths = [f"--{option}={d}/{name}" for option, name in names.items()]
         with (d / "log" / "mariadb.log").open("wb") as log:
             subprocess.Popen(
-                ["mariadbd", "--no-defaults", *user, f"--datadir={d}/db", f"--socket={d}/db/sock",
-                 f"--port={port}", "--bind-address=127.0.0.1", f"--pid-file={d}/mariadbd.pid",
-                 f"--init-file={d}/init.sql", "--innodb-flush-log-at-trx-commit=0",
-                 "--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M",
-                 "--innodb-log-file-size=64M", "--skip-name-resolve", "--innodb-lock-wait-timeout=900"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                ["mariadbd", "--no-defaults", *user, *paths, *_MARIADB.split(), f"--port={port}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 env={**os.environ, "PATH": _PATH},
-            )  # fmt: skip
-        ask = ["mariadb", "--no-defaults", "-uslurm", "-pslurm", "-h127.0.0.1", f"-P{port}", "-e", "select 1",
-               "slurm_acct_db"]  # fmt: skip
-        self._wait("MariaDB", lambda: self.run(*ask))
+            )
+        ask = f"mariadb --no-defaults -uslurm -pslurm -h127.0.0.1 -P{port} slurm_acct_db -e".split()
+        self._wait("MariaDB", lambda: self.run(*ask, "select 1"))
 
     def _wait(self, what: str, ready: Callable[[], object], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
@@ -332,6 +355,11 @@ StoragePass=slurm
 StorageLoc=slurm_acct_db
 LogFile={dir}/log/slurmdbd.log
 PidFile={dir}/slurmdbd.pid
+"""
+_MARIADB = """
+--bind-address=127.0.0.1 --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync
+--innodb-buffer-pool-size=64M --innodb-log-file-size=64M --skip-name-resolve
+--innodb-lock-wait-timeout=900
 """
 _SQL = """\
 CREATE DATABASE IF NOT EXISTS slurm_acct_db;

@@ -81,11 +81,13 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
 
 def _dataset_factory(name: str) -> Callable[..., Any]:
     if ":" in name or name in DATASETS:
-        return load(DATASETS.get(name, name), key="data.dataset_name")  # type: ignore[no-any-return]
+        factory: Callable[..., Any] = load(DATASETS.get(name, name), key="data.dataset_name")
+        return factory
     installed = plugins("mtf.datasets")
     if name not in installed:
         raise unknown_name("data.dataset_name", name, {*DATASETS, *installed})
-    return installed[name].load()  # type: ignore[no-any-return]
+    plug_in: Callable[..., Any] = installed[name].load()
+    return plug_in
 
 
 def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) -> Any:
@@ -221,11 +223,11 @@ def _from_zoo(
     asked = dict(config.further)
     if "num_classes" in facts:
         asked.setdefault("num_classes", facts["num_classes"])
-    if zoo == "timm":
-        if len(facts.get("input_shape", ())) == 3:
-            asked.setdefault("in_chans", facts["input_shape"][0])
-        return _zoo(zoo).create_model(name, **asked)  # type: ignore[no-any-return]
-    return _zoo(zoo).get_model(name, **asked)  # type: ignore[no-any-return]
+    if zoo == "timm" and len(facts.get("input_shape", ())) == 3:
+        asked.setdefault("in_chans", facts["input_shape"][0])
+    build = _zoo(zoo).create_model if zoo == "timm" else _zoo(zoo).get_model
+    model: torch.nn.Module = build(name, **asked)
+    return model
 
 
 def _zoo_names(zoo: str) -> list[str]:

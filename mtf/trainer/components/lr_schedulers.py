@@ -72,7 +72,8 @@ class Schedule:
             raise MtfError(
                 f"scheduler.monitor: no metric {self.monitor!r}. Metrics are {', '.join(metrics)}"
             )
-        self.scheduler.step(metrics[self.monitor])  # type: ignore[arg-type]
+        plateau: Any = self.scheduler  # its step takes a metric, that of others an epoch
+        plateau.step(metrics[self.monitor])
 
 
 # the metric history in the state of ReduceLROnPlateau; the rest are settings
@@ -197,7 +198,7 @@ def _find(name: str) -> tuple[Any, Interval, Callable[[int, float], Mapping[str,
 
 
 def _interval(value: Any) -> Interval:
-    for interval in get_args(Interval):
-        if value == interval:
-            return interval  # type: ignore[no-any-return]
-    raise MtfError(f"scheduler.interval: expected step or epoch, got {value!r}")
+    if value not in get_args(Interval):
+        raise MtfError(f"scheduler.interval: expected step or epoch, got {value!r}")
+    interval: Interval = value
+    return interval

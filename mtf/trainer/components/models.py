@@ -28,7 +28,8 @@ def activation_named(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         known = ("relu", "gelu", "silu", "elu", "tanh", "leaky_relu", "selu", "mish", "softplus")
         near = did_you_mean(name, known)
         raise MtfError(f"model.activation: unknown name {name!r}. {near}")
-    return found  # type: ignore[no-any-return]  # torch.nn.functional is not all typed
+    function: Callable[[torch.Tensor], torch.Tensor] = found
+    return function
 
 
 class MLP(nn.Module):
@@ -56,7 +57,8 @@ class MLP(nn.Module):
         x_bh = inputs.flatten(1)
         for layer in self.hidden:
             x_bh = self.dropout(self._activate(layer(x_bh)))
-        return self.head(x_bh)  # type: ignore[no-any-return]
+        logits_bk: torch.Tensor = self.head(x_bh)
+        return logits_bk
 
 
 class Transformer(nn.Module):
@@ -109,7 +111,8 @@ class Transformer(nn.Module):
         x_btf = inputs if self._has_ids else _as_tokens(inputs)
         x_bth = self.embed(x_btf)
         x_bth = self.encoder(x_bth + self.positions[: x_bth.shape[1]])
-        return self.head(self.norm(x_bth.mean(dim=1)))  # type: ignore[no-any-return]
+        logits_bk: torch.Tensor = self.head(self.norm(x_bth.mean(dim=1)))
+        return logits_bk
 
 
 def _tokens(shape: Sequence[int]) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from mtf.trainer.components.registry import call, load, unknown_name
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mtf.spec.schema.sections import OptimizerConfig
 
 Optimizers = torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]
@@ -50,8 +52,9 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise MtfError(f"the model {type(model).__name__} has no parameters to train")
-    if hasattr(model, "configure_optimizers"):
-        return _checked(model.configure_optimizers(config), model)  # type: ignore[operator]
+    configure: Callable[[OptimizerConfig], Any] | None
+    if (configure := getattr(model, "configure_optimizers", None)) is not None:
+        return _checked(configure(config), model)
     if ":" in config.type:
         factory = load(config.type, key="optimizer.type")
     elif (factory := OPTIMIZERS.get(config.type.lower())) is None:

@@ -93,15 +93,26 @@ class LoadedBatches:
     """
 
     def __init__(
-        self, dataset: Any, order: BatchOrder, *, seed: int, stream: Stream,
-        collate_fn: Callable[[Any], Any] = default_collate, is_batched: bool = True, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: Any,
+        order: BatchOrder,
+        *,
+        seed: int,
+        stream: Stream,
+        collate_fn: Callable[[Any], Any] = default_collate,
+        is_batched: bool = True,
+        **options: Any,
+    ) -> None:
         self._sampler = _PositionedBatches(order, stream)
         self._order = order
         self._copy: Callable[..., LoadedBatches] = partial(
-            LoadedBatches, dataset, seed=seed, collate_fn=collate_fn, is_batched=is_batched,
+            LoadedBatches,
+            dataset,
+            seed=seed,
+            collate_fn=collate_fn,
+            is_batched=is_batched,
             **options,
-        )  # fmt: skip
+        )
         batching: Any = {"batch_sampler": self._sampler}
         if not is_batched:
             batching = {"batch_size": None, "sampler": self._sampler}
@@ -209,7 +220,8 @@ def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: i
     """
     if not isinstance(loader, DataLoader):
         if hasattr(loader, "batches") and hasattr(loader, "__len__"):
-            return loader  # type: ignore[no-any-return]  # the protocol, by its methods
+            batches: Batches = loader  # a user's own, with the methods of the protocol
+            return batches
         raise MtfError(f"a {type(loader).__name__} is not a torch DataLoader: wrap the data in one")
     try:
         length = len(loader)
@@ -230,9 +242,13 @@ def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: i
     )
     order = order_from_sampler(sampler, seed, stream.rank, world_size, even=stream.is_train)
     return LoadedBatches(
-        loader.dataset, order, seed=seed, stream=stream, is_batched=is_batched,
+        loader.dataset,
+        order,
+        seed=seed,
+        stream=stream,
+        is_batched=is_batched,
         **_options_of(loader),
-    )  # fmt: skip
+    )
 
 
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mtf.errors import MtfError
 from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
@@ -73,8 +75,7 @@ class TensorBoardMirror:
         )
 
     def _add_image(self, name: str, path: Path, step: int) -> None:
-        import numpy as np
-        from PIL import Image
+        from PIL import Image  # not a dependency: images need it
 
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))

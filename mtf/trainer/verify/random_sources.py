@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 SOURCES = "sources.jsonl"
 CLOCK, UNSEEDED = "clock", "unseeded"
 _WATCHED = {
-    CLOCK: (
-        "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter",
-        "time.perf_counter_ns", "time.process_time", "time.localtime", "time.gmtime",
-    ),
-    UNSEEDED: (
-        "os.urandom", "os.getpid", "uuid.uuid1", "uuid.uuid4", "secrets.token_bytes",
-        "secrets.token_hex", "secrets.randbelow", "secrets.randbits", "secrets.choice",
-        "torch.seed", "torch.random.seed",
-    ),
-}  # fmt: skip
+    CLOCK: {
+        "time": "time time_ns monotonic monotonic_ns perf_counter perf_counter_ns process_time"
+        " localtime gmtime",
+    },
+    UNSEEDED: {
+        "os": "urandom getpid",
+        "uuid": "uuid1 uuid4",
+        "secrets": "token_bytes token_hex randbelow randbits choice",
+        "torch": "seed",
+        "torch.random": "seed",
+    },
+}
 _WITHOUT_SEED = ("numpy.random.default_rng", "numpy.random.seed", "random.seed")
 _MAX_DEPTH = 8  # frames between a call and the user's line that led to it
 
@@ -62,9 +64,10 @@ class SourceRecorder:
 
     def install(self) -> None:
         """Start recording. Call it before the user's modules are imported."""
-        for kind, names in _WATCHED.items():
-            for name in names:
-                self._replace(name, kind, lambda _args: True)
+        for kind, modules in _WATCHED.items():
+            for module, functions in modules.items():
+                for function in functions.split():
+                    self._replace(f"{module}.{function}", kind, lambda _args: True)
         for name in _WITHOUT_SEED:
             self._replace(name, UNSEEDED, lambda args: not args or args[0] is None)
         self._watch_random()

@@ -137,9 +137,12 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_server_that_does_not_answer_is_reported_and_rows_stay_in_the_run_folder(
-    config: ExperimentConfig, tmp_path: Path, silent_server: str, capsys: Any,
+    config: ExperimentConfig,
+    tmp_path: Path,
+    silent_server: str,
+    capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(wandb_mirror, "REACH_S", 0.2)
     mirrors = Mirrors([WandbMirror(config, tmp_path)])
     mirrors.open([{"step": 1, "train_loss": 0.5, "lr": 0.1}])

@@ -155,7 +155,10 @@ CONFIG: dict[str, Any] = {
     "model": {"type": "lab:Net"},
     "data": {"dataset_name": "lab:Data", "num_workers": 0},
     "training": {
-        "max_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "use_amp": False,
+        "max_epochs": 2,
+        "batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "use_amp": False,
     },
     "optimizer": {"type": "adamw", "lr": 1e-2},
     "scheduler": {"type": "onecycle"},
@@ -163,7 +166,7 @@ CONFIG: dict[str, Any] = {
     "logging": {"log_scalars_every_n_steps": 1},
     "callbacks": {"ema": {}},
     "entrypoint": None,
-}  # fmt: skip
+}
 
 
 class ForkingRunner(TrainingRunner):
