@@ -1,7 +1,7 @@
-"""The training side: phases, loop, checkpoints, data, registry; torch, Fabric and files only.
+"""Training inside a job: the loop, checkpoints, data, metrics. Knows neither git nor SLURM.
 
-``GenericTrainer``, ``RunContext`` and ``Callback`` are the public names. They are looked up when
-asked for, so that the job is on its feet, and hears signals, before torch is imported.
+``GenericTrainer``, ``RunContext`` and ``Callback`` are the public names. They are imported at first
+use, so that a job handles signals before torch is imported.
 """
 
 from __future__ import annotations

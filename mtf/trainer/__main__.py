@@ -1,4 +1,4 @@
-"""``python -m mtf.trainer <run folder>``: what the job script starts."""
+"""``python -m mtf.trainer RUN_FOLDER``, which the job script calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What an entry point of the user is called with: its run, and the parts it may build on.
+"""``RunContext``: a run as its entry point sees it, and the parts that it can build on.
 
 A spec's ``entrypoint: package.module:function`` names a function of the pinned code that takes one
-argument, a ``RunContext``. Its return means that the training is complete. The short form::
+argument, a ``RunContext``. The training is complete when it returns. The short form::
 
     def main(run):
         model = MyModel(run.config.model.hidden_size)
@@ -9,7 +9,7 @@ argument, a ``RunContext``. Its return means that the training is complete. The 
         data = run.data()
         run.trainer(model, optimizer).fit(data.train, data.validation)
 
-A loop of one's own, which resumes and stops well (exact where it saves all that it draws from)::
+Your own loop, which resumes and stops (exactly if it saves all state that it depends on)::
 
     def main(run):
         model, optimizer = ...
@@ -60,12 +60,12 @@ if TYPE_CHECKING:
 
 
 class RunContext:
-    """A run, seen from inside its job.
+    """A run, from inside its job.
 
     Attributes:
-        config: the resolved configuration; ``config.mtf`` says which run this is.
-        run_dir: the run folder; results belong there.
-        fabric: launched: ``fabric.device``, ``fabric.global_rank`` and the rest.
+        config: the resolved configuration; ``config.mtf`` identifies the run.
+        run_dir: the run folder, for results.
+        fabric: launched, with ``fabric.device``, ``fabric.global_rank`` and so on.
     """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path, fabric: Fabric) -> None:
@@ -78,7 +78,7 @@ class RunContext:
         )
         self._writer = CheckpointWriter(self._store, self._journal)
 
-    # -- what the configuration names --------------------------------------------------------------
+    # -- parts of the configuration ----------------------------------------------------------------
 
     def data(self) -> Data:
         """Return this rank's training and validation batches."""
@@ -86,7 +86,7 @@ class RunContext:
         return build_data(self.config, rank=fabric.global_rank, world_size=fabric.world_size)
 
     def model(self, data: Data) -> torch.nn.Module:
-        """Return the model, fitted to the data."""
+        """Return the model; the data decides its input and output sizes."""
         return build_model(self.config.model, data.facts)
 
     def optimizer(self, model: torch.nn.Module) -> Optimizers:
@@ -94,7 +94,7 @@ class RunContext:
         return build_optimizer(self.config.optimizer, model)
 
     def schedule(self, optimizer: Optimizers, data: Data) -> Schedulers:
-        """Return the learning-rate schedule of each optimizer, None where there is none."""
+        """Return the learning-rate schedule of each optimizer, None if none is configured."""
         training = self.config.training
         if self.config.scheduler is None:
             return None
@@ -113,16 +113,16 @@ class RunContext:
         scheduler: Schedulers = None,
         callbacks: Mapping[str, Callback] | None = None,
     ) -> GenericTrainer:
-        """Return the trainer, whose ``fit`` resumes, stops, saves and logs by itself."""
+        """Return the trainer; its ``fit`` resumes, stops, saves and logs."""
         return GenericTrainer(
             self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir,
             callbacks=callbacks,
         )  # fmt: skip
 
-    # -- for loops of one's own --------------------------------------------------------------------
+    # -- for your own loop -------------------------------------------------------------------------
 
     def resume(self) -> dict[str, Any] | None:
-        """Return what the newest intact checkpoint holds, None at the run's first start."""
+        """Return the content of the newest intact checkpoint, None at the run's first start."""
         newest = self._store.newest_intact()
         if self.fabric.is_global_zero:
             self._store.set_damaged_aside()
@@ -131,12 +131,12 @@ class RunContext:
         return snapshot.read(newest.path)
 
     def origin(self) -> dict[str, Any] | None:
-        """Return what the checkpoint that ``init_from`` names holds; None where it names none.
+        """Return the content of the checkpoint that ``init_from`` names, None without it.
 
-        Look at it only where ``resume`` returns None: later on, the run has checkpoints of its own.
+        Call it only if ``resume`` returns None: after that, the run has checkpoints of its own.
 
         Raises:
-            MtfError: it is not there, or not what the ledger has recorded.
+            MtfError: the file is missing, or not the one that the ledger recorded.
         """
         origin = origin_of(self.config)
         if origin is None:
@@ -148,43 +148,45 @@ class RunContext:
     def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
         """Save containers of tensors and numbers durably, as the run's newest checkpoint.
 
-        Those whose ``epoch`` and ``step`` were logged with the best metrics are kept.
+        Checkpoints whose ``epoch`` and ``step`` were logged with the best metrics are kept.
 
         Raises:
-            TrainingError: it cannot be saved, and ``checkpoint.on_error`` is stop.
+            TrainingError: it could not be saved, and ``checkpoint.on_error`` is stop.
         """
         is_saved = not self.fabric.is_global_zero or self._is_saved(dict(content), (epoch, step))
         is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
         if not is_saved and self.config.checkpoint.on_error == "stop":
-            raise TrainingError("the state cannot be saved, and checkpoint.on_error is stop")
+            raise TrainingError(
+                "could not save the state (see the reason above), and checkpoint.on_error is stop"
+            )
 
     def _is_saved(self, content: dict[str, Any], place: Place) -> bool:
         policy, name = self.config.checkpoint, monitored(self.config)
-        facts = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
-        best = best_of(facts, place, name or "", keep=policy.keep_best, mode=policy.mode)
+        events = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
+        best = best_of(events, place, name or "", keep=policy.keep_best, mode=policy.mode)
         write = functools.partial(torch.save, content)
-        order = WriteRequest(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
-        return isinstance(self._writer.write_now(order), Saved)
+        request = WriteRequest(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
+        return isinstance(self._writer.write_now(request), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Journal metrics: what ``mtf status`` and ``mtf results`` show."""
+        """Log metrics, which ``mtf status`` and ``mtf results`` show."""
         self._journal.metrics(epoch, step, metrics)
 
     def progress(self, epoch: int, step: int, total_steps: int | None = None) -> None:
-        """Journal how far the training is, every 2 s at most: call it at every step."""
+        """Log the progress, every 2 s at most: call it at every step."""
         if self._journal.progress_is_due():
             self._journal.progress(epoch, step, total_steps)
 
     @property
     def stop_requested(self) -> bool:
-        """Return whether a signal asks to stop: save, then call ``stop_if_requested``."""
+        """Return True if a signal asks to stop: save, then call ``stop_if_requested``."""
         return STOP.requested
 
     def stop_if_requested(self, epoch: int, step: int) -> None:
-        """End the job where a signal has asked for it; everything must be saved before.
+        """End the job if a signal asked for it. Save everything before.
 
         Raises:
-            Stopped: it has; let it pass.
+            Stopped: a signal asked for it; do not catch it.
         """
         if STOP.signal is not None:
             self._journal.stopped(STOP.signal.name, epoch, step)

@@ -200,7 +200,10 @@ def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
     [
         ({"type": "swa"}, "callbacks.mine.type: unknown name 'swa'"),
         ({"type": "tests.trainer.nasty:Stateful"}, "callbacks.mine: Stateful needs strength"),
-        ({"type": "tests.trainer.nasty:Net", "hidden_size": 1, "num_classes": 1}, "no mtf.trainer"),
+        (
+            {"type": "tests.trainer.nasty:Net", "hidden_size": 1, "num_classes": 1},
+            "must return an mtf.trainer",
+        ),
     ],
 )
 def test_a_callback_that_cannot_be_made_is_said(

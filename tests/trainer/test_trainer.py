@@ -160,7 +160,9 @@ def test_a_label_that_is_no_class_of_the_model_is_told(tmp_path: Path) -> None:
     data = TensorDataset(torch.randn(4, 2), torch.tensor([0, 1, 5, 2]))
     parts = context(make_run(tmp_path))
     model = torch.nn.Linear(2, 2)
-    with pytest.raises(MtfError, match="targets 2, 5 in a batch, and the model tells 2 classes"):
+    with pytest.raises(
+        MtfError, match="a batch has targets 2, 5, but the model distinguishes 2 classes"
+    ):
         parts.trainer(model, parts.optimizer(model)).fit(DataLoader(data, batch_size=4))
 
 
@@ -357,9 +359,9 @@ def test_a_training_step_that_returns_no_loss_is_told_apart(returned: Any, messa
     ("returned", "message"),
     [
         (None, r"Returning\.validation_step returns a NoneType: return a dict of metrics"),
-        ({"f1": torch.zeros(3)}, "the metric 'f1' is neither a number nor a pair"),
-        ({"f1": "good"}, "the metric 'f1' is neither"),
-        ({"f1": (None, 3)}, "the metric 'f1' is neither"),
+        ({"f1": torch.zeros(3)}, "the metric 'f1' must be a number or a pair"),
+        ({"f1": "good"}, "the metric 'f1' must be"),
+        ({"f1": (None, 3)}, "the metric 'f1' must be"),
     ],
 )
 def test_a_validation_step_that_returns_no_metrics_is_told(returned: Any, message: str) -> None:

@@ -1,1 +1,1 @@
-"""How a step is computed: Fabric, precision, random numbers, and what ranks agree on."""
+"""What a step needs: the step engine, Fabric, random numbers, messages between ranks."""

@@ -1,4 +1,4 @@
-"""What a rank has of its own, beside what it has in common with the first: that is kept once."""
+"""Digests of tensors and containers, so that ranks save only what the first rank does not have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_SAME = ("as the first rank",)
+_SAME = ("as the first rank",)  # stands for an equal value; part of the checkpoint format
 
 Path = tuple[Any, ...]  # of keys and indices
 
@@ -23,7 +23,7 @@ def digest_of(tensor: torch.Tensor) -> str:
 
 
 def leaf_digests(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield where containers hold what is none, and a digest of it."""
+    """Yield the path and the digest of each leaf of nested containers."""
     parts = _parts(value)
     if parts is None:
         yield path, _digest(value)
@@ -33,12 +33,12 @@ def leaf_digests(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def without_common(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
-    """Return containers without what the first rank has alike, its tensors on the CPU.
+    """Return nested containers without the leaves that equal the first rank's, on the CPU.
 
     Args:
-        value: of this rank.
-        firsts: the digests of what the first rank has.
-        path: of the value in them.
+        value: this rank's containers.
+        firsts: the digests of the first rank's leaves.
+        path: place of ``value`` in the whole.
     """
     parts = _parts(value)
     if parts is None:
@@ -50,18 +50,18 @@ def without_common(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> A
 
 
 def with_common(share: Any, first: Any) -> Any:
-    """Return what ``without_common`` was given, from its result and the first rank's value."""
+    """Return the argument of ``without_common`` from its result and the first rank's value."""
     if share == _SAME:
         return first
     parts = _parts(share)
     if parts is None:
         return share
-    there = dict(_parts(first) or ())
-    return _with(share, {key: with_common(part, there.get(key)) for key, part in parts})
+    firsts = dict(_parts(first) or ())
+    return _with(share, {key: with_common(part, firsts.get(key)) for key, part in parts})
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]] | None:
-    """Return what a container holds by key or index; None: it is none."""
+    """Return a container's parts by key or index, None for any other value."""
     if isinstance(value, dict):
         return list(value.items())
     return list(enumerate(value)) if type(value) in (list, tuple) else None
@@ -70,7 +70,7 @@ def _parts(value: Any) -> list[tuple[Any, Any]] | None:
 def _with(container: Any, parts: Mapping[Any, Any]) -> Any:
     if not isinstance(container, dict):
         return type(container)(parts.values())
-    other = copy.copy(container)  # a state_dict has attributes of its own: its modules' versions
+    other = copy.copy(container)  # keeps the attributes of a state_dict: its modules' versions
     other.update(parts)
     return other
 

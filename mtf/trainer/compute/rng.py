@@ -1,6 +1,6 @@
-"""Random numbers: seeds that are functions of a place in the training, and the generators' state.
+"""Random numbers: seeds computed from a place in the training, and the generators' state.
 
-Tensors, integers and floats only, so that ``torch.load(weights_only=True)`` takes it.
+The state consists of tensors, integers and floats, which ``torch.load(weights_only=True)`` reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def seed_at(*place: object) -> int:
-    """Return the 63-bit seed that belongs to a place, like ``(seed, epoch, batch)``."""
+    """Return the 63-bit seed of a place, such as ``(seed, epoch, batch)``."""
     text = ",".join(map(str, place)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -32,9 +32,9 @@ def seed_all(seed: int) -> None:
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed what data sets draw from: python, numpy, torch's CPU generator.
+    """Seed the generators that data sets draw from: python, numpy, torch's CPU generator.
 
-    ``torch.manual_seed`` would take 164 µs, the generator's own method takes 1.
+    ``torch.manual_seed`` takes 164 µs, the generator's own method 1 µs.
     """
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
@@ -43,9 +43,9 @@ def seed_cpu(seed: int) -> None:
 
 @contextmanager
 def apart(seed: int) -> Iterator[None]:
-    """Draw from CPU generators seeded for this block; afterwards they go on as if it never was.
+    """Seed the CPU generators for this block, and restore them afterwards.
 
-    It takes 70 µs, most of them for numpy's state.
+    It takes 70 µs, most of it for numpy's state.
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
@@ -73,7 +73,7 @@ class RNGState:
 
     @classmethod
     def capture(cls) -> RNGState:
-        """Return the generators' state; it takes 44 µs, so only a save does it."""
+        """Return the generators' state. It takes 44 µs, so only a save calls it."""
         version, words, gauss = random.getstate()
         _, keys, position, has_gauss, numpy_gauss = np.random.get_state(legacy=True)
         keys = np.asarray(keys)
@@ -91,7 +91,7 @@ class RNGState:
         )
 
     def restore(self) -> None:
-        """Put all generators into this state."""
+        """Set all generators to this state."""
         words = tuple(self.python.tolist())
         random.setstate((self.python_version, words, self.python_gauss))
         keys = np.array(self.numpy.tolist(), dtype=np.uint32)
@@ -103,5 +103,5 @@ class RNGState:
             torch.cuda.set_rng_state(state, device)
 
     def plain(self) -> dict[str, Any]:
-        """Return it as containers of tensors and numbers."""
+        """Return the state as containers of tensors and numbers."""
         return dict(vars(self))

@@ -1,1 +1,1 @@
-"""A run's job: it claims the run folder, proves the code, trains, and says how it ended."""
+"""A job of a run: claim, proof of the code, training, end."""

@@ -1,4 +1,4 @@
-"""Proves what runs: the checkout is the pinned commit, and what is imported comes from there."""
+"""Prove that the checkout is the pinned commit and that imported modules come from it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ if TYPE_CHECKING:
     from mtf.spec.schema.run_config import RunInfo
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
-_CURE = "run mtf sync after removing that folder: it is made anew"
+_CURE = "remove that folder and run mtf sync, which makes it again"
 
 
 class RefusedError(MtfError):
-    """What would run is not what was pinned."""
+    """The code that would run is not the pinned code."""
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """A checkout that is proved to be its commit."""
+    """A checkout that is proved to be its commit.
 
-    folder: Path  # resolved
-    repository: Path  # resolved: the live work tree, from which nothing may come
+    Attributes:
+        folder: resolved.
+        repository: the live work tree, resolved; no module may come from it.
+    """
+
+    folder: Path
+    repository: Path
     commit: str
     tree: str
     files: frozenset[str]
@@ -43,7 +48,7 @@ def prove_checkout(info: RunInfo) -> Pinned:
     """Hash every file of the checkout against the commit's manifest.
 
     Raises:
-        RefusedError: the checkout is not the pinned commit, to the byte.
+        RefusedError: a file differs from the pinned commit, is missing, or does not belong to it.
     """
     folder = Path(info.code_dir)
     manifest = _manifest(Path(info.manifest))
@@ -57,7 +62,7 @@ def prove_checkout(info: RunInfo) -> Pinned:
         if path not in expected:
             raise RefusedError(
                 f"{folder / path} is not in commit {info.commit[:8]}: {_CURE}. Write results to the"
-                " run folder, not beside the code"
+                " run folder, not to the checkout"
             )
     tree = manifest["commit_object"][5:].partition("\n")[0]
     return Pinned(
@@ -66,16 +71,16 @@ def prove_checkout(info: RunInfo) -> Pinned:
 
 
 def put_first(folder: Path) -> None:
-    """Make imports look into the checkout, and its ``src``, before anywhere else."""
+    """Put the checkout and its ``src`` first in the import path."""
     places = [str(place) for place in (folder, folder / "src") if place.is_dir()]
     sys.path[:] = [*places, *(place for place in sys.path if place not in places)]
 
 
 def prove_modules(pinned: Pinned) -> int:
-    """Return how many of the imported modules come from the checkout.
+    """Return the number of imported modules that come from the checkout.
 
     Raises:
-        RefusedError: one that the repository holds was imported from somewhere else.
+        RefusedError: a module of the repository was imported from somewhere else.
     """
     count = 0
     environment = _environments_inside(pinned.repository)
@@ -89,14 +94,15 @@ def prove_modules(pinned: Pinned) -> int:
 
 def packages() -> tuple[dict[str, str], str]:
     """Return the installed packages with their versions, and the sha256 over all of them."""
-    said = [d.metadata for d in importlib.metadata.distributions()]  # each use parses it anew
-    found = {str(m["Name"]): str(m["Version"]) for m in said if m["Name"]}
+    # a list, since each read of ``metadata`` parses it again
+    metadata = [distribution.metadata for distribution in importlib.metadata.distributions()]
+    found = {str(m["Name"]): str(m["Version"]) for m in metadata if m["Name"]}
     ordered = dict(sorted(found.items(), key=lambda item: item[0].lower()))
     return ordered, hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
 
 
-def facts(pinned: Pinned, modules: int) -> dict[str, Any]:
-    """Return what the journal says of the proof."""
+def proof_facts(pinned: Pinned, modules: int) -> dict[str, Any]:
+    """Return the journal's facts on the proof: commit, tree, python, packages."""
     installed, digest = packages()
     return {
         "commit": pinned.commit,
@@ -112,9 +118,7 @@ def _manifest(path: Path) -> git_tree_ids.Manifest:
     try:
         return cast("git_tree_ids.Manifest", json.loads(path.read_bytes()))
     except (OSError, ValueError) as e:
-        raise RefusedError(
-            f"{path}: the proof of the checkout cannot be read ({e}): {_CURE}"
-        ) from e
+        raise RefusedError(f"{path}: could not read the checkout's manifest ({e}): {_CURE}") from e
 
 
 def _file_problem(path: Path, mode: str, oid: str) -> str | None:
@@ -122,19 +126,19 @@ def _file_problem(path: Path, mode: str, oid: str) -> str | None:
         if mode == git_tree_ids.SYMLINK:
             content = os.fsencode(path.readlink())
         elif path.is_symlink():
-            return "is a link and should be a file, as"
+            return "is a symbolic link, unlike the file"
         else:
             content = path.read_bytes()
             if bool(path.stat().st_mode & 0o100) != (mode == git_tree_ids.EXECUTABLE):
-                return "has another mode than"
+                return "has another file mode than"
     except OSError as e:
-        return f"cannot be read ({e.strerror}), unlike"
+        return f"cannot be read ({e.strerror}), unlike the file"
     same = git_tree_ids.object_id("blob", content, like=oid) == oid
     return None if same else "has another content than"
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Yield all files and links under a folder, but compiled ones, as git names them."""
+    """Yield the paths of all files and links under a folder, as git names them; not __pycache__."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
         links = [name for name in folders if Path(here, name).is_symlink()]
@@ -144,9 +148,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _imported() -> Iterator[tuple[str, str]]:
     """Yield the name and resolved file of every imported module that has one."""
-    folders: dict[str, str] = {}  # there are thousands of modules in hundreds of folders
+    folders: dict[str, str] = {}  # resolved once each: thousands of modules in hundreds of folders
     for name, module in sorted(sys.modules.items()):
-        file = vars(module).get("__file__")  # getattr would execute what is imported lazily
+        file = vars(module).get("__file__")  # getattr would execute lazily imported modules
         if not isinstance(file, str) or name == "__main__":
             continue
         folder, _, base = file.rpartition(os.sep)
@@ -157,9 +161,9 @@ def _imported() -> Iterator[tuple[str, str]]:
 
 
 def _own_file(name: str, pinned: Pinned) -> str | None:
-    """Return the file of the checkout that a module's name means, None if it means none.
+    """Return the checkout's file for a module's name, None if there is none.
 
-    A name of the standard library always means that one.
+    Names of the standard library are never the checkout's.
     """
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
@@ -178,7 +182,7 @@ def _is_in(path: str, folder: Path) -> bool:
 
 
 def _is_live(path: str, pinned: Pinned, environment: tuple[Path, ...]) -> bool:
-    """Return whether a file is of the live repository, and not of an environment inside it."""
+    """Return True for a file of the live repository that is not in an environment inside it."""
     code, run_root = pinned.folder.parent, pinned.folder.parent.parent
     if _is_in(path, code):
         return True  # the checkout of another commit

@@ -1,6 +1,6 @@
-"""The life of one job on a run: claim, prove, train, and say how it ended.
+"""One job of a run from start to end: claim the run, prove its code, train, journal the end.
 
-Nothing here imports torch before the run is claimed and signals are heard.
+Torch is imported only after the run is claimed and signal handlers are installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mtf.core.planner.journal_reader import fold
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.distribution import pip_install
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
-from mtf.trainer.job.code_proof import facts, prove_checkout, prove_modules, put_first
+from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import Stopped, end_after
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What the job script says of this process."""
+    """This process as the job script's environment describes it.
+
+    Attributes:
+        request: the folder of the job request, and the run's index in it.
+    """
 
     run_dir: Path
     token: Token
@@ -45,19 +49,19 @@ class Job:
     restarts: int
     rank: int
     world_size: int
-    request: tuple[Path, int] | None  # the folder of the job request, and its index there
+    request: tuple[Path, int] | None
 
     @classmethod
     def of(cls, run_dir: Path, env: Mapping[str, str]) -> Job:
         """Return the job that an environment describes.
 
         Raises:
-            MtfError: it describes none.
+            MtfError: variables are missing.
         """
         if missing := [name for name in ("MTF_TOKEN", "MTF_JOB_ID") if not env.get(name)]:
             raise MtfError(
-                f"{' and '.join(missing)} not set: a run is started by its job script, which"
-                " mtf sync submits"
+                f"{' and '.join(missing)} not set: a run is started by its job script. Submit it"
+                " with mtf sync"
             )
         folder = env.get("MTF_JOB_DIR")
         return cls(
@@ -89,13 +93,13 @@ def main(argv: list[str]) -> int:
 
 
 def _may_run(job: Job) -> bool:
-    """Return whether there is something to do and this job is the one to do it."""
-    if any(fact["event"] == "finished" for fact in rundir.read_journal(job.run_dir)):
-        say("this run is complete already")
+    """Return True if the run is not complete and this job is the one that claimed it."""
+    if any(event["event"] == "finished" for event in rundir.read_journal(job.run_dir)):
+        say("nothing to do: this run is complete")
         return False
     holder = rundir.claim(job.run_dir, job.token, job.job_id)
     if holder != job.job_id:
-        say(f"this attempt belongs to job {holder}: job {job.job_id} leaves it alone")
+        say(f"job {holder} has claimed this attempt: job {job.job_id} exits without training")
         return False
     return True
 
@@ -112,32 +116,32 @@ def _run(job: Job, journal: Journal) -> int:
 
 
 def _failed(error: BaseException, journal: Journal) -> int:
-    """Say why the job ends: refused, where mtf knows what is wrong with what was asked for."""
-    text, is_told = traceback.format_exc(), isinstance(error, MtfError)
-    refuses = is_told and not isinstance(error, TrainingError)
-    reason = str(error) if is_told else _last_line(error) + _place(error)
-    say(f"{'refused: ' if refuses else ''}{reason}" if is_told else text.rstrip())
+    """Log and journal an error; it is a refusal if the user must change something first."""
+    text, is_known = traceback.format_exc(), isinstance(error, MtfError)
+    refuses = is_known and not isinstance(error, TrainingError)
+    reason = str(error) if is_known else main_line(error) + _place(error)
+    say(f"{'refused: ' if refuses else ''}{reason}" if is_known else text.rstrip())
     try:
         (journal.refused if refuses else journal.failed)(reason, text)
     except OSError as e:
-        say(f"and the journal cannot be written: {e}")
+        say(f"could not write the journal either: {e}")
     return EXIT_ERROR
 
 
-def _last_line(error: BaseException) -> str:
-    """Return the line that says what was wrong: the error's first, or its last after a traceback.
+def main_line(error: BaseException) -> str:
+    """Return the line of an error that says what was wrong.
 
-    What a data worker has raised stands behind the worker's own traceback; advice like that of
-    CUDA's errors stands behind what has happened.
+    It is the first one, since CUDA's errors end in advice; or the last one after the traceback of
+    a data worker, and of a syntax error.
     """
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    told_behind = isinstance(error, SyntaxError) or any("Traceback (most" in x for x in lines)
-    return lines[-1 if told_behind else 0]
+    is_last = isinstance(error, SyntaxError) or any("Traceback (most" in x for x in lines)
+    return lines[-1 if is_last else 0]
 
 
 def _place(error: BaseException) -> str:
-    """Return the line of the pinned code that an error comes from, in brackets; empty: none."""
-    root, ours = f"{Path.cwd()}/", f"{Path(__file__).parents[1]}/"  # the job script has gone there
+    """Return the line of the pinned code that raised an error, in brackets, or an empty text."""
+    root, ours = f"{Path.cwd()}/", f"{Path(__file__).parents[2]}/"  # the checkout is the cwd
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(root) and not f.filename.startswith(ours)]
     own = [f for f in own if "-packages/" not in f.filename]
@@ -146,8 +150,8 @@ def _place(error: BaseException) -> str:
 
 def _train(job: Job, journal: Journal) -> None:
     config = _config_of(job)
-    _say_started(job, config, journal)
-    sys.dont_write_bytecode = True  # nothing may appear in the checkout
+    _journal_start(job, config, journal)
+    sys.dont_write_bytecode = True  # the checkout must stay as it is
     pinned = prove_checkout(config.mtf)
     put_first(Path(config.mtf.code_dir))
     require_torch()
@@ -157,34 +161,34 @@ def _train(job: Job, journal: Journal) -> None:
     context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
 
     def proved() -> None:
-        journal.proof(**facts(pinned, prove_modules(pinned)))
+        journal.proof(**proof_facts(pinned, prove_modules(pinned)))
 
     train(context, proved)
-    prove_modules(pinned)  # those too that were imported on the way
+    prove_modules(pinned)  # also those imported during the training
     if job.rank == 0:
         _note_unread_origin(config, job.run_dir, journal)
-    _say_finished(job, journal)
+    _journal_end(job, journal)
 
 
 def train(run: RunContext, proved: Callable[[], None]) -> None:
-    """Train what the configuration names, or as its entry point does.
+    """Train with the built-in trainer, or call the configuration's entry point.
 
     Args:
         run: the run.
-        proved: called when the user's modules are imported, before the training.
+        proved: called after the user's modules are imported and before the training.
     """
     if run.config.entrypoint is None:
         _built_in(run, proved)
     else:
-        _own(run, run.config.entrypoint, proved)
+        _call_entrypoint(run, run.config.entrypoint, proved)
 
 
 @contextmanager
 def paused_garbage_collector() -> Iterator[None]:
-    """Import without the garbage collector, and keep it away from what was imported.
+    """Pause the garbage collector during imports, and let it ignore what they created.
 
-    Modules stay to the end: looking at them again and again takes a fifth of the imports' time,
-    and once more 0.7 s at the interpreter's end.
+    Modules stay to the end. Scanning them would take a fifth of the imports' time, and another
+    0.7 s at the interpreter's exit (measured with torch).
     """
     gc.disable()
     try:
@@ -195,10 +199,10 @@ def paused_garbage_collector() -> Iterator[None]:
 
 
 def require_torch() -> None:
-    """Make sure of what trainings need.
+    """Check that torch and lightning are installed.
 
     Raises:
-        MtfError: it is not installed.
+        MtfError: they are not.
     """
     missing = [name for name in ("torch", "lightning") if importlib.util.find_spec(name) is None]
     if missing:
@@ -210,11 +214,13 @@ def require_torch() -> None:
 
 
 def _built_in(run: RunContext, proved: Callable[[], None]) -> None:
-    """Train what the configuration names."""
+    """Train the configured model with the built-in trainer."""
     from mtf.trainer.compute.rng import seed_all, seed_at
 
     data = run.data()
-    seed_all(seed_at("init", run.config.training.seed))  # whatever the data sets have drawn
+    seed_all(
+        seed_at("init", run.config.training.seed)
+    )  # independent of what the data sets have drawn
     model = run.model(data)
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer, data)
@@ -222,8 +228,8 @@ def _built_in(run: RunContext, proved: Callable[[], None]) -> None:
     run.trainer(model, optimizer, schedule).fit(data.train, data.validation)
 
 
-def _own(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
-    """Call the user's entry point; its return means that the training is complete."""
+def _call_entrypoint(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
+    """Call the user's entry point; the training is complete when it returns."""
     from mtf.trainer.components.registry import load
     from mtf.trainer.compute.rng import seed_all, seed_at
 
@@ -234,24 +240,24 @@ def _own(run: RunContext, entrypoint: str, proved: Callable[[], None]) -> None:
 
 
 def _note_unread_origin(config: ExperimentConfig, run_dir: Path, journal: Journal) -> None:
-    """Say where an entry point has not begun from what its run is recorded to begin from."""
+    """Warn if an entry point has not loaded the checkpoint that ``init_from`` names."""
     if config.init_from is None:
         return
-    if not any(fact["event"] == "initialised" for fact in rundir.read_journal(run_dir)):
+    if not any(event["event"] == "initialised" for event in rundir.read_journal(run_dir)):
         text = (
-            f"init_from: {config.entrypoint} has never asked for run.origin(), the checkpoint that"
-            " this run is recorded to begin from. Load it, or take init_from out of the spec"
+            f"init_from: {config.entrypoint} never called run.origin(), so it did not load the"
+            " checkpoint that this run is recorded to begin from. Load it, or remove init_from"
         )
         say(text)
-        journal.noted(text)  # a training that is complete is not thrown away for it
+        journal.noted(text)  # the complete training is kept all the same
 
 
 def _config_of(job: Job) -> ExperimentConfig:
-    """Return the configuration that a job was submitted with, now to be seen in its run's folder.
+    """Return the configuration that a job was submitted with, and link it into the run folder.
 
     Raises:
-        MtfError: it is not there or not valid.
-        OSError: the run's folder cannot be written.
+        MtfError: it is missing or not valid.
+        OSError: the run folder cannot be written.
     """
     if job.request is None:
         return read_config(job.run_dir)
@@ -269,7 +275,7 @@ def read_config(run_dir: Path) -> ExperimentConfig:
     """Return the resolved configuration of a run.
 
     Raises:
-        MtfError: it is not there or not valid.
+        MtfError: it is missing or not valid.
     """
     from mtf.spec.yaml.reader import load_yaml
 
@@ -292,7 +298,7 @@ def _validated(value: object, path: Path) -> ExperimentConfig:
         raise MtfError(f"{path}: not a run's configuration: {e}") from e
 
 
-def _say_started(job: Job, config: ExperimentConfig, journal: Journal) -> None:
+def _journal_start(job: Job, config: ExperimentConfig, journal: Journal) -> None:
     if job.rank != 0:
         return
     store = CheckpointStore(job.run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last)
@@ -313,6 +319,6 @@ def _say_started(job: Job, config: ExperimentConfig, journal: Journal) -> None:
     )
 
 
-def _say_finished(job: Job, journal: Journal) -> None:
+def _journal_end(job: Job, journal: Journal) -> None:
     reached = fold(rundir.read_journal(job.run_dir), str(job.run_dir))
     journal.finished(reached.epoch or 0, reached.step or 0, reached.metrics)

@@ -1,1 +1,1 @@
-"""The training loop: phases, handlers, state, callbacks."""
+"""The training loop: phases, handlers, state, objectives, callbacks, progress."""

@@ -1,7 +1,7 @@
-"""Callbacks: what a training does besides, before and after each phase, and the built-in ones.
+"""Callbacks, which are called before and after phases of a training, and the built-in ones.
 
-A callback's ``state_dict`` is part of every checkpoint. What it does belongs to the phase it is
-called for: no cut lies between, so a resume never does it twice.
+A callback's ``state_dict`` is part of every checkpoint. No cut lies between a phase and its
+callbacks, so a resume never calls one twice.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Does nothing: derive from it, and override what you need.
+    """Base class that does nothing: derive from it, and override the methods you need.
 
     ``training`` is the loop: ``training.state`` (epoch, global_step, metrics), ``training.config``,
     ``training.batch`` and ``training.loss``, ``training.engine.module`` and ``.optimizers``,
     ``training.fabric``; ``training.end(reason)`` ends the training at the end of this epoch. With
-    several ranks each of them calls its own.
+    several ranks, each rank calls its own callbacks.
 
     Attributes:
-        phases: those that ``before`` and ``after`` are called for; the others cost nothing.
+        phases: the phases that ``before`` and ``after`` are called for; the others cost nothing.
     """
 
     phases: Collection[Phase] = ()
@@ -51,25 +51,25 @@ class Callback:
         """Act after a phase was executed, before the training may stop."""
 
     def on_checkpoint(self, training: Loop, saved: Saved) -> None:
-        """Act on a checkpoint that is durable; called on the first rank, between two phases.
+        """Act on a durable checkpoint; called on the first rank, between two phases.
 
-        One that is written in the background is told at the next save, or at the end or stop of
-        the training: ``saved`` says which epoch and step it is of, ``training`` is further on. The
-        last one before a process is killed may never be told.
+        A checkpoint written in the background is announced at the next save, or at the end or stop
+        of the training: ``saved`` has its epoch and step, ``training`` is further on. The last one
+        before a process is killed may never be announced.
         """
 
     def on_exception(self, training: Loop, error: BaseException) -> None:
-        """Act on what ends the training unasked; the error goes on."""
+        """Act on an error that ends the training; it is raised again afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a stop, as containers of tensors, text and numbers."""
+        """Return the state that a resume needs, as containers of tensors, text and numbers."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Continue from the state that ``state_dict`` returned."""
 
     def evaluated(self) -> torch.nn.Module | None:
-        """Return the module to validate in the place of the trained one; None: no other."""
+        """Return the module to validate instead of the trained one, None for the trained one."""
         return None
 
 
@@ -79,8 +79,8 @@ class EarlyStopping(Callback):
     Args:
         monitor: the metric.
         mode: ``min`` or ``max``.
-        patience: epochs without improvement that are accepted.
-        min_delta: what counts as an improvement is more than this.
+        patience: number of epochs without improvement after which the training ends.
+        min_delta: an improvement must be greater than this.
     """
 
     phases = (Phase.EPOCH_END,)
@@ -97,7 +97,7 @@ class EarlyStopping(Callback):
         """Compare the epoch's metric with the best so far.
 
         Raises:
-            MtfError: there is no such metric.
+            MtfError: the metric does not exist.
         """
         del phase
         metrics = training.state.metrics
@@ -124,22 +124,22 @@ class EarlyStopping(Callback):
         return gain > self._min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and the epochs since."""
+        """Return the best value and the number of epochs since."""
         return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from the saved state."""
         self._best, self._waited = state["best"], state["waited"]
 
 
 class EMA(Callback):
     """Keeps an exponential moving average of the weights, and validates with it.
 
-    Buffers are copied as they are. The average stands in checkpoints under ``callbacks``, with the
-    names of the module's own state.
+    Buffers are copied. Checkpoints hold the average under ``callbacks``, with the names of the
+    module's state.
 
     Args:
-        decay: weight of the past at each update, from 0 to below 1.
+        decay: weight of the average so far at each update, from 0 to below 1.
         every_n_steps: optimizer steps between two updates.
         evaluate: whether validation runs on the average.
     """
@@ -151,18 +151,18 @@ class EMA(Callback):
         self._average: AveragedModel | None = None
 
     def on_start(self, training: Loop) -> None:
-        """Make room for the average."""
+        """Make a copy of the module for the average."""
         self._average = AveragedModel(
             training.engine.module,
             multi_avg_fn=get_ema_multi_avg_fn(self._decay),
         )
-        self._average.update_parameters(training.engine.module)  # a first one is taken as it is
+        self._average.update_parameters(training.engine.module)  # the first update copies
         self._average.eval()
 
     def after(self, phase: Phase, training: Loop) -> None:
-        """Begin at the weights as they are, and add those after each step."""
+        """Start from the present weights, and add the weights after each step."""
         assert self._average is not None
-        if phase is Phase.INIT:  # weights of another run may have been put in
+        if phase is Phase.INIT:  # a warm start may have loaded other weights
             self._average.module.load_state_dict(training.engine.module.state_dict())
         elif training.state.global_step % self._every == 0:
             self._average.update_parameters(training.engine.module)
@@ -172,15 +172,15 @@ class EMA(Callback):
         assert self._average is not None
         module = self._average.module
         held = module.state_dict()
-        further = {name: b for name, b in module.named_buffers() if name not in held}
-        return {"average": held, "buffers": further}  # the latter are not persistent in the module
+        unsaved = {name: b for name, b in module.named_buffers() if name not in held}
+        return {"average": held, "buffers": unsaved}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it."""
+        """Continue from the saved average."""
         assert self._average is not None
         module = self._average.module
         module.load_state_dict(state["average"])
-        for name, value in state.get("buffers", {}).items():
+        for name, value in state["buffers"].items():
             module.get_buffer(name).copy_(value)
 
     def evaluated(self) -> torch.nn.Module | None:
@@ -189,11 +189,11 @@ class EMA(Callback):
 
 
 def build_callbacks(config: ExperimentConfig, *, monitor: str) -> dict[str, Callback]:
-    """Return the callbacks of a configuration, by their names in it.
+    """Return the callbacks of a configuration by name.
 
     Args:
-        config: its section ``callbacks``.
-        monitor: the metric that is watched unless the section says another.
+        config: has the section ``callbacks``.
+        monitor: the metric to watch where the section names none.
 
     Raises:
         MtfError: a type or key is unknown.
@@ -203,7 +203,7 @@ def build_callbacks(config: ExperimentConfig, *, monitor: str) -> dict[str, Call
     if section.ema is not None:
         built["ema"] = EMA(**section.ema.model_dump())
     for name, given in section.further.items():
-        built[name] = _own(name, given)
+        built[name] = _custom(name, given)
     if (stopping := section.early_stopping) is not None:
         watched = stopping.monitor or monitor
         mode = stopping.mode or (config.checkpoint.mode if watched == monitor else "min")
@@ -219,11 +219,13 @@ Handler = Callable[["Loop"], Phase]
 def with_callbacks(
     handlers: Mapping[Phase, Handler], callbacks: Collection[Callback]
 ) -> dict[Phase, Handler]:
-    """Return the handlers of phases with the callbacks around those that want to be called."""
+    """Return the handlers of the phases, with calls of the callbacks around them."""
     wrapped = dict(handlers)
     for phase, handler in handlers.items():
         wanting = [callback for callback in callbacks if phase in callback.phases]
-        if wanting or (callbacks and phase is Phase.EPOCH_END):  # where ``end`` takes effect
+        if wanting or (
+            callbacks and phase is Phase.EPOCH_END
+        ):  # ``training.end`` takes effect there
             wrapped[phase] = functools.partial(_call_around, phase, handler, wanting)
     return wrapped
 
@@ -238,7 +240,7 @@ def _call_around(phase: Phase, handler: Handler, wanting: list[Callback], traini
     return Phase.TRAINING_COMPLETE if ends else following
 
 
-def _own(name: str, given: Any) -> Callback:
+def _custom(name: str, given: Any) -> Callback:
     asked = dict(given)
     target = asked.pop("type")
     key = f"callbacks.{name}"
@@ -251,6 +253,6 @@ def _own(name: str, given: Any) -> Callback:
     made = call(factory, key=key, asked=asked, offered={})
     if not isinstance(made, Callback):
         raise MtfError(
-            f"{key}.type: {target} returned a {type(made).__name__}, no mtf.trainer.Callback"
+            f"{key}.type: {target} must return an mtf.trainer.Callback, got a {type(made).__name__}"
         )
     return made

@@ -1,8 +1,8 @@
-"""Passes that make a restarted process sum its gradients in the order of one that never stopped.
+"""DDP warm-up: dummy passes after which a restarted process sums gradients in the usual order.
 
-DDP rebuilds its buckets after a process's first backward pass, and so reduces the first step after
-a restart in another layout, which from three ranks on gives other sums. Source: measured, see the
-tests; no state that could be saved makes up for it.
+DDP rebuilds its buckets after a process's first backward pass. So it would reduce the first step
+after a restart in another layout, which gives other sums with three or more ranks (measured, see
+tests/trainer/test_ranks.py). No state that could be saved would prevent that.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mtf.trainer.compute.rng import RNGState
 if TYPE_CHECKING:
     from mtf.trainer.loop.loop import Loop
 
-_PASSES = 2  # one does for the default, a static graph needs two
+_PASSES = 2  # one is enough by default, a static graph needs two
 
 
 def warm_up(loop: Loop) -> None:
-    """Compute gradients as training will, and leave no trace. One rank alone needs nothing.
+    """Compute gradients as training will, then restore all state. Needed for several ranks only.
 
     Raises:
         MtfError: several ranks cannot train like this.
@@ -32,13 +32,13 @@ def warm_up(loop: Loop) -> None:
         return
     if loop.objective.takes_turns:
         raise MtfError(
-            "optimizers that take turns train on one process only: give slurm.nodes: 1 and"
+            "optimizers that take turns need a single process: set slurm.nodes: 1 and"
             " slurm.ntasks_per_node: 1"
         )
     rng, module = RNGState.capture(), loop.engine.module
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     batch = loop.engine.placed(next(loop.train.batches(0, 0)))
-    _say_if_all_are_alike(loop, batch)
+    _warn_of_equal_batches(loop, batch)
     for _ in range(_PASSES):
         loop.engine.hold_back(held=False)
         loop.engine.backward(loop.engine.compute(loop.objective.loss, batch))
@@ -50,14 +50,14 @@ def warm_up(loop: Loop) -> None:
     rng.restore()
 
 
-def _say_if_all_are_alike(loop: Loop, batch: Any) -> None:
-    """Say that data which cannot be sought, and so not be dealt out, are the same for each rank."""
+def _warn_of_equal_batches(loop: Loop, batch: Any) -> None:
+    """Warn if non-seekable data, which mtf cannot deal out, gives all ranks the same batch."""
     if not getattr(loop.train, "fixed", {}):
         return
     tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
     firsts = loop.rank_sync.gather([digest_of(tensor) for tensor in tensors])
     if firsts is not None and all(first == firsts[0] for first in firsts):
         loop.say(
-            f"all {len(firsts)} ranks begin with the same batch: an iterable data set deals its"
-            " samples out itself, by torch.distributed.get_rank() and get_world_size()"
+            f"all {len(firsts)} ranks begin with the same batch. An iterable data set must deal out"
+            " its samples itself: use torch.distributed.get_rank() and get_world_size()"
         )

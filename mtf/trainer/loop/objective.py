@@ -1,4 +1,4 @@
-"""What a batch means: the loss to train on and the sums that validation metrics are made of."""
+"""Objectives: compute a training batch's loss and a validation batch's metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-Totals = dict[str, tuple[torch.Tensor, float]]  # metric -> its sum over samples, their number
+Totals = dict[str, tuple[torch.Tensor, float]]  # by metric: sum over samples, number of samples
 
 
 class Objective(Protocol):
-    """Computes on a batch that is on the device.
+    """Computes loss and metrics of a batch that is on the device.
 
     Attributes:
-        takes_turns: whether ``loss`` wants to know whose optimizer's turn it is.
+        takes_turns: whether the optimizers take turns and ``loss`` is told whose turn it is.
     """
 
     takes_turns: bool
@@ -63,11 +63,11 @@ class Classification:
 class ModelSteps:
     """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
 
-    A model with several optimizers may write ``training_step(batch, optimizer)``: they take turns
-    then, each for one accumulation window, and the step is told the name of the one to compute for.
-    The dict's values are means over the batch, or pairs ``(sum, count)``, which stay exact where
-    what is counted are not samples. Names get the prefix ``val_`` unless they have it. Without a
-    ``validation_step``, ``val_loss`` is what ``training_step`` returns in evaluation mode.
+    With ``training_step(batch, optimizer)`` several optimizers take turns, each for one
+    accumulation window; the step gets the name of the optimizer to compute the loss for. The
+    dict's values are means over the batch, or pairs ``(sum, count)`` for metrics that do not count
+    samples. Names get the prefix ``val_`` unless they have it. Without a ``validation_step``,
+    ``val_loss`` is what ``training_step`` returns in evaluation mode.
     """
 
     def __init__(self, module: nn.Module, forward: nn.Module) -> None:
@@ -85,15 +85,15 @@ class ModelSteps:
         )
         if isinstance(returned, torch.Tensor) and returned.requires_grad and returned.numel() == 1:
             return returned
-        raise MtfError(f"{self._name}.training_step returns {_no_loss(returned)}")
+        raise MtfError(f"{self._name}.training_step returns {_describe(returned)}")
 
     def totals(self, batch: Any) -> Totals:
         """Return what ``validation_step`` returns, as sums and counts."""
         if self._validation_step is None:
             if self.takes_turns:
                 raise MtfError(
-                    "a model whose training_step takes an optimizer's name needs a"
-                    " validation_step(batch) as well, or data.val_split: null"
+                    f"{self._name}.training_step takes an optimizer's name: add a"
+                    " validation_step(batch), or set data.val_split: null"
                 )
             values: Mapping[str, Any] = {"loss": self._training_step(batch)}
         else:
@@ -111,26 +111,26 @@ class ModelSteps:
 
 
 def objective_of(module: nn.Module, forward: nn.Module) -> Objective:
-    """Return how to train a model: by its own steps where it has them, else as a classifier."""
+    """Return a model's own objective if it has a ``training_step``, else that of a classifier."""
     if hasattr(module, "training_step"):
         return ModelSteps(module, forward)
     return Classification(forward)
 
 
 def _takes_optimizer(module: nn.Module) -> bool:
-    """Return whether a ``training_step`` wants to know whose turn it is."""
+    """Return True for a ``training_step(batch, optimizer)``."""
     parameters = inspect.signature(module.training_step).parameters.values()  # type: ignore[arg-type]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if needed[1:] not in ([], ["optimizer"]):
         raise MtfError(
-            f"{type(module).__name__}.training_step({', '.join(needed)}): it is called with"
-            " (batch), or with (batch, optimizer) for several optimizers that take turns"
+            f"{type(module).__name__}.training_step({', '.join(needed)}): define it with (batch),"
+            " or with (batch, optimizer) for several optimizers that take turns"
         )
     return needed[1:] == ["optimizer"]
 
 
 def num_samples(batch: Any) -> int:
-    """Return how many samples a batch holds: the length of the first tensor in it."""
+    """Return the number of samples in a batch: the length of its first tensor."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.dim() else 1
     parts = batch.values() if isinstance(batch, dict) else batch
@@ -141,7 +141,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
     """Return torch's cross entropy.
 
     Raises:
-        MtfError: a target is no class of the model; known at once on the CPU only.
+        MtfError: a target is not a class of the model; found on the CPU only.
     """
     try:
         return functional.cross_entropy(logits, targets, reduction=reduction)
@@ -149,20 +149,18 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
         classes = logits.shape[1]
         wrong = sorted(set(targets[(targets < 0) | (targets >= classes)].tolist()))
         raise MtfError(
-            f"targets {', '.join(map(str, wrong[:10]))} in a batch, and the model tells {classes}"
-            f" classes apart, 0 to {classes - 1}: does the data set's num_classes count them all?"
+            f"a batch has targets {', '.join(map(str, wrong[:10]))}, but the model distinguishes"
+            f" {classes} classes, 0 to {classes - 1}: correct the data set's num_classes"
         ) from e
 
 
-def _no_loss(returned: Any) -> str:
-    """Return what a value that is no loss is instead, and what to return."""
+def _describe(returned: Any) -> str:
+    """Return a description of a value that is not a loss, and what to return instead."""
     if not isinstance(returned, torch.Tensor):
         return f"{type(returned).__name__}: return the loss, a tensor"
     if returned.numel() != 1:
         return f"a tensor of shape {list(returned.shape)}: return one number, such as its mean"
-    return (
-        "a loss that depends on no parameter: leave out what cuts its graph (detach, no_grad, item)"
-    )
+    return "a loss that depends on no parameter: remove what cuts its graph (detach, no_grad, item)"
 
 
 def _total(name: str, value: Any, samples: int) -> tuple[torch.Tensor, float]:
@@ -173,7 +171,7 @@ def _total(name: str, value: Any, samples: int) -> tuple[torch.Tensor, float]:
         return torch.as_tensor(value).reshape(()).double() * samples, float(samples)
     except (TypeError, ValueError, RuntimeError) as e:
         raise MtfError(
-            f"the metric {name!r} is neither a number nor a pair (sum, count): {value!r}"
+            f"the metric {name!r} must be a number or a pair (sum, count), got {value!r}"
         ) from e
 
 
@@ -181,7 +179,7 @@ def _pair(batch: Any) -> tuple[Any, torch.Tensor]:
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch[0], batch[1]
     raise MtfError(
-        f"a batch is a {type(batch).__name__}, not a pair (inputs, targets): give the model a"
-        " training_step(batch) that returns the loss, and a validation_step(batch) that returns"
-        " a dict of metrics"
+        f"a batch is a {type(batch).__name__}, not a pair (inputs, targets): define in the model a"
+        " training_step(batch) that returns the loss, and a validation_step(batch) that returns a"
+        " dict of metrics"
     )

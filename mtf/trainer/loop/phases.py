@@ -1,4 +1,4 @@
-"""The phases of a training, the legal steps between them, and where its state is whole."""
+"""The phases of a training, the legal steps between them, and the cuts where it can be saved."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     P.TRAINING_COMPLETE: frozenset(),
 }
 
-# Before these, the state holds a batch or an autograd graph, which cannot be stored and need not
-# be: parameters do not change from the load on, and the batch and its random numbers are known.
-# A stop waits for the end of the zone; a killed process replays it from the last cut.
+# The replay zone: before these phases the state holds a batch or an autograd graph, which cannot be
+# saved and need not be, since parameters do not change and the batch and its random numbers can be
+# made again. A stop waits for the end of the zone; a killed process replays it from the last cut.
 REPLAYED = frozenset(
     {P.TRAIN_BATCH_FORWARD, P.TRAIN_BATCH_BACKWARD, P.VAL_BATCH_FORWARD, P.VAL_BATCH_END}
 )

@@ -1,1 +1,1 @@
-"""Checkpoints as content: what is saved when, how a run resumes or starts from another."""
+"""Checkpoints of a training: take, save, load, start from another run's."""

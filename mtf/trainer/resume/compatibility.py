@@ -1,4 +1,4 @@
-"""Whether weights fit a module and a state fits an optimizer, and in words what does not."""
+"""Check that weights fit a module and that a state fits an optimizer; describe what does not."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Fit:
-    """How the weights of a checkpoint and those of a module compare, by name."""
+    """The comparison of a checkpoint's weights with a module's, by name."""
 
     fitting: tuple[str, ...]
     other_shape: tuple[str, ...]  # each "name: shape in the checkpoint, shape in the model"
-    missing: tuple[str, ...]  # in the checkpoint
-    unexpected: tuple[str, ...]  # in it, and not in the module
+    missing: tuple[str, ...]  # in the module, and not in the checkpoint
+    unexpected: tuple[str, ...]  # in the checkpoint, and not in the module
 
     @property
     def is_whole(self) -> bool:
-        """Return whether nothing is amiss."""
+        """Return True if all weights fit."""
         return not (self.other_shape or self.missing or self.unexpected)
 
     def __str__(self) -> str:
@@ -37,31 +37,31 @@ class Fit:
 
 
 def fit_of(module: torch.nn.Module, weights: Mapping[str, Any]) -> Fit:
-    """Return how a checkpoint's weights fit a module's parameters and buffers."""
+    """Compare a checkpoint's weights with a module's parameters and buffers."""
     own = module.state_dict()
-    there = {name for name in own if name in weights}
-    other = {n for n in there if _shape(own[n]) != _shape(weights[n])}
+    common = {name for name in own if name in weights}
+    other = {n for n in common if _shape(own[n]) != _shape(weights[n])}
     return Fit(
-        fitting=tuple(name for name in own if name in there - other),
+        fitting=tuple(name for name in own if name in common - other),
         other_shape=tuple(
             f"{n}: {_shape(weights[n])} in the checkpoint, {_shape(own[n])} in the model"
             for n in own
             if n in other
         ),
-        missing=tuple(name for name in own if name not in there),
+        missing=tuple(name for name in own if name not in common),
         unexpected=tuple(name for name in weights if name not in own),
     )
 
 
 def misfit_of(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str | None:
-    """Return, as the end of a sentence, why an optimizer cannot take up a state, else None."""
+    """Return None if an optimizer can load a state, else the reason, as the end of a sentence."""
     kind, defaults = type(optimizer).__name__, optimizer.defaults.keys()
-    there, here = state["param_groups"], optimizer.param_groups
-    more = sorted(there[0].keys() - here[0].keys() - _OF_SCHEDULERS)
-    fewer = sorted(defaults - there[0].keys())
-    if more and fewer:  # one alone may be another version of torch
+    saved, present = state["param_groups"], optimizer.param_groups
+    more = sorted(saved[0].keys() - present[0].keys() - _OF_SCHEDULERS)
+    fewer = sorted(defaults - saved[0].keys())
+    if more and fewer:  # only one of them may be due to another version of torch
         return f" than {kind}: it has {_listed(more)}, and {kind} has {_listed(fewer)}"
-    sizes = [[len(group["params"]) for group in groups] for groups in (there, here)]
+    sizes = [[len(group["params"]) for group in groups] for groups in (saved, present)]
     if sizes[0] != sizes[1]:
         return (
             f": its groups have {_counts(sizes[0])} parameters, and those of {kind} have"
@@ -70,7 +70,7 @@ def misfit_of(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str
     return None
 
 
-# what learning-rate schedulers leave in an optimizer's groups
+# keys that learning-rate schedulers add to an optimizer's groups
 _OF_SCHEDULERS = {
     "params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr",
 }  # fmt: skip

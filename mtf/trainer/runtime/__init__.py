@@ -1,1 +1,1 @@
-"""What every part of a job uses: lines for people on stderr, and signals."""
+"""Used by every part of a job: lines in its log, and signals."""

@@ -1,4 +1,4 @@
-"""The one way the job speaks to people: lines on stderr, which the executor keeps in its log."""
+"""Lines for people on stderr, which is the job's log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def say(text: str) -> None:
 
 
 def amount(size: float) -> str:
-    """Return a size in bytes as people read it."""
+    """Return a size in bytes as text, such as ``1.2 GB``."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,1 +1,1 @@
-"""Files of a run: checkpoints, journal and scalars, written so that a kill loses nothing."""
+"""Files of a run that a job writes: checkpoints, journal, scalars."""

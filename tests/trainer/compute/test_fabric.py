@@ -50,7 +50,7 @@ def test_mixed_precision_without_cuda_is_said(
     fabric = build_fabric(config, {})
     if not torch.cuda.is_available():
         assert fabric.strategy.precision.precision == "32-true"
-        assert "training.use_amp: no CUDA device here" in capsys.readouterr().err
+        assert "training.use_amp: no CUDA device found" in capsys.readouterr().err
 
 
 def test_threads_are_those_the_job_was_given() -> None:

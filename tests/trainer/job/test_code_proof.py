@@ -13,8 +13,8 @@ from mtf.spec.schema.run_config import RunInfo
 from mtf.trainer.job.code_proof import (
     Pinned,
     RefusedError,
-    facts,
     packages,
+    proof_facts,
     prove_checkout,
     prove_modules,
     put_first,
@@ -65,7 +65,7 @@ def test_an_untouched_checkout_is_proved(info: RunInfo, code: Path) -> None:
     (code / "zoo" / "__pycache__" / "lion.cpython-311.pyc").write_bytes(b"compiled")
     pinned = prove_checkout(info)
     assert pinned.files == set(FILES)
-    said = facts(pinned, 3)
+    said = proof_facts(pinned, 3)
     assert (said["commit"], said["modules"]) == (info.commit, 3)
     assert len(said["tree"]) == 40
 
@@ -95,12 +95,12 @@ def linked(code: Path) -> str:
     (code.parent / "elsewhere.py").write_text(content)
     (code / "zoo" / "lion.py").unlink()
     (code / "zoo" / "lion.py").symlink_to(code.parent / "elsewhere.py")
-    return "zoo/lion.py is a link and should be a file"
+    return "zoo/lion.py is a symbolic link, unlike the file at"
 
 
 def executable(code: Path) -> str:
     (code / "zoo" / "lion.py").chmod(0o755)
-    return "zoo/lion.py has another mode than"
+    return "zoo/lion.py has another file mode than"
 
 
 @pytest.mark.parametrize("damage", [changed, missing, added, added_link, linked, executable])
@@ -123,7 +123,7 @@ def test_a_manifest_that_was_adapted_to_the_damage_is_refused(info: RunInfo, cod
 
 def test_a_manifest_that_is_not_there_is_refused(info: RunInfo, code: Path) -> None:
     (code.parent / f"{info.commit}.json").unlink()
-    with pytest.raises(RefusedError, match="the proof of the checkout cannot be read"):
+    with pytest.raises(RefusedError, match="could not read the checkout's manifest"):
         prove_checkout(info)
 
 

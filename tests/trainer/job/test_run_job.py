@@ -13,7 +13,7 @@ import pytest
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
 from mtf.core.vocabulary.ids import Token
-from mtf.trainer.job.run_job import _last_line
+from mtf.trainer.job.run_job import main_line
 from tests.trainer.nasty import difference, result
 from tests.trainer.runs import Job, config_with, events, execute, make_run, read_config, wait_for
 
@@ -97,7 +97,7 @@ def test_a_run_trains_to_the_end_once(tmp_path: Path) -> None:
     assert before[-1] == "finished"
 
     code, output = execute(run, job_id="1")  # SLURM requeued it all the same
-    assert (code, output) == (0, "mtf: this run is complete already\n")
+    assert (code, output) == (0, "mtf: nothing to do: this run is complete\n")
     assert kinds(run) == before
 
 
@@ -152,11 +152,11 @@ def test_a_second_starter_touches_nothing(tmp_path: Path) -> None:
     rundir.claim(run, Token("t"), "7")
     code, output = Job(run, job_id="8").end()
     assert code == 0
-    assert "this attempt belongs to job 7: job 8 leaves it alone" in output
+    assert "job 7 has claimed this attempt: job 8 exits without training" in output
     assert not (run / rundir.JOURNAL).exists()
 
 
-def test_a_failure_is_journaled_with_its_last_line_and_traceback(tmp_path: Path) -> None:
+def test_a_failure_is_journaled_with_itsmain_line_and_traceback(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"task.py": TASK}, SMALL, data={"dataset_name": "task:broken"})
     code, output = Job(run).end()
     assert code == 1
@@ -201,7 +201,7 @@ def test_a_failure_names_the_users_own_line(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_line_of_an_error_that_says_what_was_wrong(error: Exception, line: str) -> None:
-    assert _last_line(error) == line
+    assert main_line(error) == line
 
 
 def test_a_wrong_configuration_is_journaled_without_a_traceback_on_screen(tmp_path: Path) -> None:

@@ -282,6 +282,6 @@ def test_an_entry_point_that_never_asks_is_told_of(tmp_path: Path, source: Path)
     run = begin(tmp_path, source, {}, files={"own.py": idle}, entrypoint="own:main")
     code, output = Job(run).end()
     assert code == 0  # what was trained is not thrown away
-    told = "init_from: own:main has never asked for run.origin()"
-    assert told in output
-    assert events(run, "noted")[0]["reason"].startswith(told)
+    warning = "init_from: own:main never called run.origin()"
+    assert warning in output
+    assert events(run, "noted")[0]["reason"].startswith(warning)
