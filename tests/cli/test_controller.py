@@ -42,9 +42,11 @@ def test_systemd_accepts_the_unit(folder: Path) -> None:
     assert f"user/{unit.name}" in done.stderr
     unit.write_text(done.stdout)
     checked = subprocess.run(
-        ["systemd-analyze", "--user", "verify", str(unit)], capture_output=True, text=True,
+        ["systemd-analyze", "--user", "verify", str(unit)],
+        capture_output=True,
+        text=True,
         env={**os.environ, "XDG_RUNTIME_DIR": str(folder.parent)},
-    )  # fmt: skip
+    )
     assert (checked.returncode, unit.name in checked.stderr) == (0, False), checked.stderr
     assert (
         f'"{str(lab.path).replace("%", "%%").replace("$", "$$")}" "sync" "--watch"' in done.stdout
@@ -61,7 +63,10 @@ def test_the_crontab_line_starts_one_controller_from_an_empty_environment(folder
     log = lab.path / ".git" / "mtf" / "watch.log"
     cron = subprocess.Popen(["sh", "-c", shell], env=home)
     try:
-        wait_until(lambda: mtf_json(lab.path, "controller", "status", "--json", code=None) != [], log.read_text)  # fmt: skip
+        wait_until(
+            lambda: mtf_json(lab.path, "controller", "status", "--json", code=None) != [],
+            log.read_text,
+        )
         (standing,) = mtf_json(lab.path, "controller", "status", "--json")
         assert (standing["alive"], standing["cluster"]) == (True, "default")
         assert subprocess.run(["sh", "-c", shell], env=home).returncode == 1  # flock: one is there
@@ -71,7 +76,10 @@ def test_the_crontab_line_starts_one_controller_from_an_empty_environment(folder
     finally:
         cron.kill()
     assert "none (stopped:" in mtf(lab.path, "controller", "status", code=1).stdout
-    assert [line.split(" ", 1)[1][:8] for line in log.read_text().splitlines()] == ["watching", "stopped "]  # fmt: skip
+    assert [line.split(" ", 1)[1][:8] for line in log.read_text().splitlines()] == [
+        "watching",
+        "stopped ",
+    ]
 
 
 def test_doctor_reports_a_unit_without_a_running_controller(tmp_path: Path) -> None:

@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from tests.repos import Repo
 
 RUNS = 2  # in each world
-_VERBS = {"write", "read", "mkdir", "rename", "link", "symlink", "remove", "rmdir", "chmod", "truncate", "sql"}  # fmt: skip
+_VERBS = {
+    "write",
+    "read",
+    "mkdir",
+    "rename",
+    "link",
+    "symlink",
+    "remove",
+    "rmdir",
+    "chmod",
+    "truncate",
+    "sql",
+}
 # Purposes that must occur in some scenario, so that a harness that no longer sees an effect fails.
 # Each is a pattern of the purposes in their order, one a line.
 ON_ANY = {
@@ -82,7 +94,7 @@ def scenarios(executor: str, *, remote: bool) -> list[Scenario]:
         Scenario("submitted, not recorded", (Kill(submits, 0, "after"),)),
         Scenario("pushed, and no more", (Kill(PUSH, 0, "after"),), needs_remote=True),
         Scenario("the jobs are over", (Kill(submits), None), after_the_jobs=True),
-    ]  # fmt: skip
+    ]
     return [s for s in found if remote or not s.needs_remote]
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def clones(folder: Path, number: int, *, executor: str, seeds: int, lease: int = 600) -> list[Repo]:
     """Return clones of one remote with one run root."""
     root = str(folder / "runs")
-    first = make_world(folder / "w", executor=executor, remote=True, seeds=seeds, root=root, lease=lease)  # fmt: skip
+    first = make_world(
+        folder / "w", executor=executor, remote=True, seeds=seeds, root=root, lease=lease
+    )
     more = [copy_world(folder / "w", folder / f"clone{n}") for n in range(1, number)]
     for clone in more:
         clone.git("remote", "set-url", "origin", str(folder / "w" / "lab.git"))
@@ -53,9 +55,13 @@ def settle(labs: list[Repo], runs: int) -> None:
 def start_and_stop(lab: Repo, stop: Kill) -> tuple[subprocess.Popen[str], int]:
     """Start a sync and return once it has stopped, with its pid."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.killer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.crash.killer"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert process.stdin is not None
     wish = {"parallel": 1, "tasks": [vars(Task(str(lab.path), kill=stop)) | {"kill": vars(stop)}]}
     process.stdin.write(json.dumps(wish))

@@ -38,9 +38,15 @@ if TYPE_CHECKING:
 
 _DOORS = ("mtf.git", "mtf.proc", "mtf.rundir")  # an effect's cause is their caller
 _NAMES = {  # events about paths -> the verb, and which argument is the name that appears or goes
-    "os.mkdir": ("mkdir", 0), "os.rename": ("rename", 1), "os.link": ("link", 1), "os.symlink": ("symlink", 1),
-    "os.remove": ("remove", 0), "os.rmdir": ("rmdir", 0), "os.chmod": ("chmod", 0), "os.truncate": ("truncate", 0),
-}  # fmt: skip
+    "os.mkdir": ("mkdir", 0),
+    "os.rename": ("rename", 1),
+    "os.link": ("link", 1),
+    "os.symlink": ("symlink", 1),
+    "os.remove": ("remove", 0),
+    "os.rmdir": ("rmdir", 0),
+    "os.chmod": ("chmod", 0),
+    "os.truncate": ("truncate", 0),
+}
 _KINDS = (".claims", ".code", ".jobs")  # folders that say what a file in them is for
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -265,7 +271,10 @@ class _Watch:
 
     def _die_after_this_call(self) -> None:
         """Die when the C function that raised the event returns."""
-        own = {m.__code__ for m in (_Watch._hook, _Watch._happens, _Watch._statement, _Watch._die_after_this_call)}  # fmt: skip
+        own = {
+            m.__code__
+            for m in (_Watch._hook, _Watch._happens, _Watch._statement, _Watch._die_after_this_call)
+        }
 
         def profile(frame: FrameType, event: str, arg: object) -> None:
             if not _is_ours(frame, own):

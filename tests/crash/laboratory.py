@@ -35,23 +35,35 @@ def grid(name: str = "many", seeds: int = 2) -> str:
     return GRID.format(name=name, seeds=list(range(seeds)))
 
 
-def make_world(folder: Path, *, executor: str, remote: bool, seeds: int = 2, lease: int = 600, root: str = "runs") -> Repo:  # fmt: skip
+def make_world(
+    folder: Path,
+    *,
+    executor: str,
+    remote: bool,
+    seeds: int = 2,
+    lease: int = 600,
+    root: str = "runs",
+) -> Repo:
     """Return a repository in ``folder/lab``, its remote ``folder/lab.git`` by a relative path.
 
     So a copy of the folder is a world of its own.
     """
     templates = data_dir("templates")
     light = {
-        f"templates/{name}": (templates / name).read_text().replace("{{ command }}", _LIGHT) + ": mtf.trainer\n"
+        f"templates/{name}": (templates / name).read_text().replace("{{ command }}", _LIGHT)
+        + ": mtf.trainer\n"
         for name in ("job.sbatch.j2", "local.sh.j2")
-    }  # fmt: skip
-    lab = make_repo(folder / "lab", {
-        "mtf.yaml": SETTINGS.format(executor=executor, root=root, lease=lease),
-        ".gitignore": "/runs/\n",
-        "light.py": Path(__file__).with_name("light.py").read_text(),
-        "experiments/many.yaml": grid(seeds=seeds),
-        **light,
-    })  # fmt: skip
+    }
+    lab = make_repo(
+        folder / "lab",
+        {
+            "mtf.yaml": SETTINGS.format(executor=executor, root=root, lease=lease),
+            ".gitignore": "/runs/\n",
+            "light.py": Path(__file__).with_name("light.py").read_text(),
+            "experiments/many.yaml": grid(seeds=seeds),
+            **light,
+        },
+    )
     if remote:
         lab.git("init", "-q", "--bare", "-b", "main", str(folder / "lab.git"))
         lab.git("remote", "add", "origin", "../lab.git")

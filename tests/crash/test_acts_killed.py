@@ -118,7 +118,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_killed_cancel_prune_or_retry_is_completed_by_the_next_command(folder: Path) -> None:
-    whole = [World(copy_world(folder / "base", folder / f"whole{n}"), c) for n, c in enumerate(CASES.values())]  # fmt: skip
+    whole = [
+        World(copy_world(folder / "base", folder / f"whole{n}"), c)
+        for n, c in enumerate(CASES.values())
+    ]
     crash(whole)
     assert [w.title for w in whole if not _is_recorded(w)] == []  # nothing has killed these
     settle(whole)

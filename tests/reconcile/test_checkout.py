@@ -83,10 +83,14 @@ def test_an_existing_checkout_is_used_again(tmp_path: Path) -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @given(st.dictionaries(st.text(), _JSON, max_size=4))
@@ -120,7 +124,12 @@ def test_a_changed_checkout_is_replaced(tmp_path: Path) -> None:
     def forget() -> None:
         rundir.code_manifest(root, commit).unlink()
 
-    for change, name in ((edit, "train.py"), (remove, "lib/y.py"), (add, "more.py"), (forget, f"{commit}.json")):  # fmt: skip
+    for change, name in (
+        (edit, "train.py"),
+        (remove, "lib/y.py"),
+        (add, "more.py"),
+        (forget, f"{commit}.json"),
+    ):
         change()
         assert alteration(code, rundir.code_manifest(root, commit)) == name
         assert materialise(repo, root, commit) == code

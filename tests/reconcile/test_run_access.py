@@ -27,9 +27,12 @@ def test_a_claim_is_abandoned_when_its_submitter_on_this_host_has_ended() -> Non
     ended.wait()
     host = socket.gethostname()
     claims = {
-        "ended": f"me@{host}:{ended.pid}", "zombie": f"me@{host}:{zombie.pid}", "us": f"me@{host}:{os.getpid()}",
-        "alive": f"me@{host}:{alive.pid}", "elsewhere": f"me@x{host}:{ended.pid}",
-    }  # fmt: skip
+        "ended": f"me@{host}:{ended.pid}",
+        "zombie": f"me@{host}:{zombie.pid}",
+        "us": f"me@{host}:{os.getpid()}",
+        "alive": f"me@{host}:{alive.pid}",
+        "elsewhere": f"me@x{host}:{ended.pid}",
+    }
     records = [
         record(experiment(), attempt={"token": Token(name), "claimed_by": who})
         for name, who in claims.items()

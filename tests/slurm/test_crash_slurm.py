@@ -66,7 +66,10 @@ def test_a_submitter_that_wakes_after_its_claims_were_fenced_does_no_harm(
 ) -> None:
     with ThreadPoolExecutor(len(STOPS)) as pool:
         places = [tmp_path / str(n) for n in range(len(STOPS))]
-        done = [pool.submit(_sleeps, place, kill) for place, kill in zip(places, STOPS.values(), strict=True)]  # fmt: skip
+        done = [
+            pool.submit(_sleeps, place, kill)
+            for place, kill in zip(places, STOPS.values(), strict=True)
+        ]
         for future in done:
             future.result()
 

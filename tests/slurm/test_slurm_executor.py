@@ -126,7 +126,9 @@ def test_no_configuration_means_no_cluster(
         ({"extra": ["--nonsense=1"]}, "unrecognized option"),
     ],
 )
-def test_a_refusal_quotes_slurm_and_is_final(make: Callable[[str], Bench], needs: dict[str, Any], text: str) -> None:  # fmt: skip
+def test_a_refusal_quotes_slurm_and_is_final(
+    make: Callable[[str], Bench], needs: dict[str, Any], text: str
+) -> None:
     bench = make("exit 0")
     request = bench.request(**needs)
     with pytest.raises(SubmissionRefusedError, match=text):
@@ -212,10 +214,17 @@ def test_environment_variables_for_slurm_programs_change_no_answer(
     make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
-        "SBATCH_PARTITION": "nowhere", "SBATCH_TIMELIMIT": "1", "SQUEUE_FORMAT": "%i", "SQUEUE_USERS": "nobody",
-        "SQUEUE_STATES": "SUSPENDED", "SACCT_FORMAT": "jobid", "SCANCEL_STATE": "SUSPENDED",
-        "SLURM_CLUSTERS": "another", "SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "9",
-    }.items():  # fmt: skip
+        "SBATCH_PARTITION": "nowhere",
+        "SBATCH_TIMELIMIT": "1",
+        "SQUEUE_FORMAT": "%i",
+        "SQUEUE_USERS": "nobody",
+        "SQUEUE_STATES": "SUSPENDED",
+        "SACCT_FORMAT": "jobid",
+        "SCANCEL_STATE": "SUSPENDED",
+        "SLURM_CLUSTERS": "another",
+        "SLURM_JOB_ID": "1",
+        "SLURM_ARRAY_TASK_ID": "9",
+    }.items():
         monkeypatch.setenv(name, value)
     bench = make("sleep 60")
     request = bench.request()
@@ -388,7 +397,9 @@ def test_preempting_a_job_that_cannot_be_requeued_is_an_error(
     assert bench.views(stays)[0].state is JobState.RUNNING
 
 
-def test_secrets_in_the_submitters_environment_do_not_reach_the_job(make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_secrets_in_the_submitters_environment_do_not_reach_the_job(
+    make: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET_KEY", "hush")
     bench = make('env > "$MTF_RUN_DIR/env"')
     request = bench.request(variables={"LAB": "a b'c"})

@@ -90,7 +90,14 @@ def test_a_preempted_training_resumes_and_ends_bit_identical(
         tmp_path, {"slow.yaml": text, "twin.yaml": spec("twin", epochs=3)}, settings=ON_SLURM
     )
     sync_until(lab, lambda f: f["slow"]["state"] == "running" and (f["slow"]["step"] or 0) > 5)
-    rivals = ["sbatch", "--parsable", "--partition=high", "--array=0-3", "--cpus-per-task=4", "--output=/dev/null"]  # fmt: skip
+    rivals = [
+        "sbatch",
+        "--parsable",
+        "--partition=high",
+        "--array=0-3",
+        "--cpus-per-task=4",
+        "--output=/dev/null",
+    ]
     rival = cluster.run(*rivals, "--wrap=sleep 600").strip()
     found = sync_until(lab, lambda f: f["slow"]["state"] == "preempted")
     assert found["slow"]["reason"].startswith("requeued")
@@ -134,7 +141,9 @@ def test_a_refused_submission_is_recorded_with_slurms_words(
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
 
 
-def test_a_controller_that_is_down_changes_nothing(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_controller_that_is_down_changes_nothing(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a")}, settings=ON_SLURM)
     port = next(
         line for line in cluster.conf.read_text().splitlines() if line.startswith("SlurmctldPort=")
@@ -155,10 +164,13 @@ def test_a_controller_that_is_down_changes_nothing(cluster: Cluster, tmp_path: P
     "fault",
     [
         pytest.param('"$real" "$@" >/dev/null; kill -9 $PPID', id="killed right after sbatch"),
-        pytest.param('kill -9 $PPID', id="killed right before sbatch"),
-        pytest.param('"$real" "$@" >/dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1', id="sbatch lies"),
+        pytest.param("kill -9 $PPID", id="killed right before sbatch"),
+        pytest.param(
+            '"$real" "$@" >/dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1',
+            id="sbatch lies",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_run_is_executed_once_whatever_happens_at_its_submission(
     cluster: Cluster, tmp_path: Path, shims: Path, fault: str
 ) -> None:
@@ -198,7 +210,7 @@ def test_a_temporary_refusal_puts_off_the_run_and_all_others_of_its_queue(
 ) -> None:
     names = ("a", "b", "c")
     lab = make_lab(tmp_path, {f"{n}.yaml": spec(n) for n in names}, settings=ON_SLURM)
-    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"  # fmt: skip
+    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
     broken = shim(shims, f'echo x >> {shims}/calls; echo "{said}" >&2; exit 1')
     assert "put off" in mtf(lab.path, "sync", code=3).stderr
     assert (shims / "calls").read_text() == "x\n"

@@ -112,10 +112,13 @@ def at_random(folder: Path, executor: str, most: int, end: float, totals: Totals
             lab.commit({"experiments/many.yaml": grid(seeds=asked)})
             lab.git("push", "-q", "origin", "main")
             tasks = [
-                Task(str(clone.path), delay_s=dice.uniform(0, 0.7 * mean_s),
-                     with_children=dice.random() < _KILLED_WITH_CHILDREN)
+                Task(
+                    str(clone.path),
+                    delay_s=dice.uniform(0, 0.7 * mean_s),
+                    with_children=dice.random() < _KILLED_WITH_CHILDREN,
+                )
                 for clone in clones * 2
-            ]  # fmt: skip
+            ]
             outcomes = run(tasks, parallel=_CLONES)
             dead = [o for o in outcomes if o.code == -9]
             killed += len(dead)
@@ -181,7 +184,9 @@ def main() -> None:
     parser.add_argument("--executor", choices=["local", "slurm"], default="local")
     parser.add_argument("--random-only", action="store_true", help="leave the named effects out")
     options = parser.parse_args()
-    os.environ |= {f"GIT_{who}_{what}": "soak" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip
+    os.environ |= {
+        f"GIT_{who}_{what}": "soak" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
     totals, began = Totals(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtf-soak-") as name:
         folder = Path(name)

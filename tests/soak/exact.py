@@ -74,7 +74,7 @@ ALL = {
     "2 ranks, bf16": _ranks(2, "bf16-mixed"),
     "3 ranks": _ranks(3),
     "3 ranks, bf16": _ranks(3, "bf16-mixed"),
-}  # fmt: skip
+}
 
 
 @dataclass

@@ -44,7 +44,7 @@ def test_a_lost_record_is_restored_unless_the_plan_writes_it_anyway() -> None:
     (written,) = plan(ended, Policy(), NOW).actions
     assert isinstance(written, Record)
     assert written.record.run == RUN.run
-    assert f"record {RUN.run} was removed: restored" in plan(ended, Policy(), NOW).notes  # fmt: skip
+    assert f"record {RUN.run} was removed: restored" in plan(ended, Policy(), NOW).notes
 
 
 def test_a_moved_or_deleted_job_branch_is_restored_at_its_pin() -> None:
@@ -58,7 +58,9 @@ def test_a_moved_or_deleted_job_branch_is_restored_at_its_pin() -> None:
 
     assert repins(Branches({ref: COMMIT}, {ref: COMMIT})) == []
     assert repins(Branches({}, {ref: COMMIT})) == []  # another clone's
-    assert repins(Branches({}, {ref: COMMIT}), made_here=frozenset({run.submission})) == [(False, None)]  # fmt: skip
+    assert repins(Branches({}, {ref: COMMIT}), made_here=frozenset({run.submission})) == [
+        (False, None)
+    ]
     assert repins(Branches({ref: "d" * 40}, {})) == [(False, "d" * 40), (True, None)]  # type: ignore[dict-item]
     assert repins(Branches({ref: COMMIT}, None)) == []  # the remote was not asked
 
@@ -86,14 +88,21 @@ def test_a_run_without_its_checkpoints_is_not_continued() -> None:
     assert held.is_empty
     assert f"mtf cancel {RUN.run}, then mtf retry {RUN.run}" in held.notes[0]
     fresh = replace(waits, checkpoint=None)  # it had no checkpoint to lose
-    assert kinds(plan(world(desired(ALONE), records=(fresh,), drift=lost), Policy(), NOW)) == [Resume]  # fmt: skip
+    assert kinds(plan(world(desired(ALONE), records=(fresh,), drift=lost), Policy(), NOW)) == [
+        Resume
+    ]
 
 
 def test_a_lost_checkout_is_restored_once_for_all_its_runs() -> None:
     two = [
-        record(experiment(f"m{i}", "g", seed=i), run=f"g/20260101T110000Z/cccccccc/m{i}", run_dir=f"/runs/g/20260101T110000Z/cccccccc/m{i}", state=RunState.COMPLETED)
+        record(
+            experiment(f"m{i}", "g", seed=i),
+            run=f"g/20260101T110000Z/cccccccc/m{i}",
+            run_dir=f"/runs/g/20260101T110000Z/cccccccc/m{i}",
+            state=RunState.COMPLETED,
+        )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     drift = Drift(checkouts=frozenset(r.run for r in two))
     assert kinds(plan(world(records=tuple(two), drift=drift), Policy(), NOW)) == [Rebuild]
 
@@ -110,13 +119,20 @@ def test_a_changed_experiment_replaces_only_the_active_run_of_its_name() -> None
     direct = replace(RUN, wanted=False)
     elsewhere = replace(RUN, cluster="far away")
     for left_alone in (over, direct, elsewhere):
-        assert Cancel not in kinds(plan(world(changed, records=(left_alone,), jobs=ALIVE), Policy(), NOW))  # fmt: skip
+        assert Cancel not in kinds(
+            plan(world(changed, records=(left_alone,), jobs=ALIVE), Policy(), NOW)
+        )
 
 
 def test_changes_that_mtf_makes_to_a_record_are_no_drift() -> None:
     claim = replace(RUN, attempts=(replace(RUN.attempt, job_id=None),), state=RunState.CLAIMED)
     again = replace(RUN.attempt, token=Token("b" * 16))
-    history = [claim, RUN, replace(RUN, state=RunState.TIMEOUT), replace(RUN, attempts=(RUN.attempt, again))]  # fmt: skip
+    history = [
+        claim,
+        RUN,
+        replace(RUN, state=RunState.TIMEOUT),
+        replace(RUN, attempts=(RUN.attempt, again)),
+    ]
     for old, new in pairwise(history):
         assert contradiction(old, new) is None
         assert contradiction(old, old) is None

@@ -23,9 +23,12 @@ def done(of: Any, run: str, loss: float | None = None, **changes: Any) -> RunRec
     """Return the record of a completed run; its checkpoint's path is its id."""
     saved = replace(CKPT, path=f"/{run}")
     values: dict[str, Any] = {
-        "run": run, "state": RunState.COMPLETED, "checkpoint": saved, "best_checkpoint": saved,
+        "run": run,
+        "state": RunState.COMPLETED,
+        "checkpoint": saved,
+        "best_checkpoint": saved,
         "best": None if loss is None else Best("val_loss", loss, 1, 9),
-    }  # fmt: skip
+    }
     return record(of, **{**values, **changes})
 
 
@@ -77,7 +80,9 @@ def test_init_from_accepts_a_members_full_name_and_its_label() -> None:
     run = done(MEMBERS[1], f"search/{DAY}/{MEMBERS[1].name}")
     for name in ("search/optimizer.lr=2", "search/lr=2"):
         assert origin(name, [desired(*MEMBERS)], [run]) == f"/{run.run}"
-    assert origin("search/lr=3", [desired(*MEMBERS)]) == "waits for search/lr=3, which has not run yet"  # fmt: skip
+    assert (
+        origin("search/lr=3", [desired(*MEMBERS)]) == "waits for search/lr=3, which has not run yet"
+    )
 
 
 def test_without_a_metric_there_is_no_best_run() -> None:
@@ -110,7 +115,9 @@ def test_an_unknown_name_is_a_problem_only_for_runs_that_are_not_recorded() -> N
     asked = {"run": "alnoe", "checkpoint": "latest"}
     tuned = replace(experiment("tuned"), config={"slurm": {}, "init_from": asked})
     spec = replace(desired(tuned), named_at={"alnoe": ("experiments/tuned.yaml", 9, 12)})
-    keyed = [(one, tuple(run_key(e, {}) for e in one.experiments)) for one in (spec, desired(ALONE))]  # fmt: skip
+    keyed = [
+        (one, tuple(run_key(e, {}) for e in one.experiments)) for one in (spec, desired(ALONE))
+    ]
     (problem,) = unknown_origins(keyed, Lineage(keyed, ()), ())
     assert str(problem) == (
         "experiments/tuned.yaml:9:12: init_from: no run or spec is called 'alnoe'."

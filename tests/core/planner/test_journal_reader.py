@@ -17,7 +17,15 @@ from tests.core.planner.worlds import experiment, iso, record
 if TYPE_CHECKING:
     from pathlib import Path
 
-STARTED = {"event": "started", "at": iso(1), "token": "a", "job_id": "7", "monitor": "val_accuracy", "mode": "max", "max_epochs": 5}  # fmt: skip
+STARTED = {
+    "event": "started",
+    "at": iso(1),
+    "token": "a",
+    "job_id": "7",
+    "monitor": "val_accuracy",
+    "mode": "max",
+    "max_epochs": 5,
+}
 
 
 def metrics(epoch: int, value: float) -> dict[str, Any]:
@@ -37,7 +45,14 @@ def test_a_journal_gives_the_best_value_and_the_newest_metrics() -> None:
 
 
 def test_the_throughput_is_that_of_the_newest_start() -> None:
-    going = {"event": "progress", "epoch": 1, "step": 5, "total_steps": 9, "steps_per_s": 2.5, "eta_s": 1.6}  # fmt: skip
+    going = {
+        "event": "progress",
+        "epoch": 1,
+        "step": 5,
+        "total_steps": 9,
+        "steps_per_s": 2.5,
+        "eta_s": 1.6,
+    }
     found = fold([STARTED, going], "/r")
     assert (found.steps_per_s, found.eta_s) == (2.5, 1.6)
     again = fold([STARTED, going, STARTED], "/r")
@@ -70,7 +85,14 @@ def test_a_start_that_names_no_monitor_keeps_the_one_before() -> None:
 
 
 def test_a_new_start_clears_the_last_end_but_keeps_the_progress() -> None:
-    checkpoint = {"event": "checkpoint", "path": "checkpoints/a.ckpt", "step": 3, "epoch": 1, "sha256": "s", "bytes": 9}  # fmt: skip
+    checkpoint = {
+        "event": "checkpoint",
+        "path": "checkpoints/a.ckpt",
+        "step": 3,
+        "epoch": 1,
+        "sha256": "s",
+        "bytes": 9,
+    }
     failed = {"event": "failed", "reason": "ValueError: x"}
     found = fold([STARTED, checkpoint, failed, {**STARTED, "at": iso(2), "token": "b"}], "/r")
     assert (found.failed, found.token, found.starts) == (None, "b", 2)
@@ -92,10 +114,18 @@ def test_events_of_a_later_version_are_ignored() -> None:
 
 
 _FACTS = st.dictionaries(
-    st.sampled_from(["at", "epoch", "step", "metrics", "token", "path", "bytes", "monitor", "reason"]),
-    st.none() | st.integers() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.text()),
-)  # fmt: skip
-_EVENTS = st.sampled_from(["started", "proof", "progress", "metrics", "checkpoint", "failed", "finished"])  # fmt: skip
+    st.sampled_from(
+        ["at", "epoch", "step", "metrics", "token", "path", "bytes", "monitor", "reason"]
+    ),
+    st.none()
+    | st.integers()
+    | st.text()
+    | st.lists(st.integers())
+    | st.dictionaries(st.text(), st.text()),
+)
+_EVENTS = st.sampled_from(
+    ["started", "proof", "progress", "metrics", "checkpoint", "failed", "finished"]
+)
 
 
 @given(st.lists(st.builds(lambda event, fact: {**fact, "event": event}, _EVENTS, _FACTS)))

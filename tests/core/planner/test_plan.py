@@ -34,9 +34,15 @@ from tests.core.planner.worlds import (
     world,
 )
 
-TUNED = replace(ALONE, name="tuned", config={
-    "training": {"seed": 2}, "slurm": {}, "init_from": {"run": "alone", "checkpoint": "latest"},
-})  # fmt: skip
+TUNED = replace(
+    ALONE,
+    name="tuned",
+    config={
+        "training": {"seed": 2},
+        "slurm": {},
+        "init_from": {"run": "alone", "checkpoint": "latest"},
+    },
+)
 DONE = Checkpoint("/runs/alone/last.ckpt", 9, "f" * 64, 100, 3)
 
 
@@ -52,9 +58,12 @@ def test_a_run_waits_for_the_one_it_begins_from() -> None:
 
     ended = Progress(starts=1, token=Token("a" * 16), finished_at=iso(), checkpoint=DONE)
     over = world(
-        SPEC, desired(TUNED), records=(running,), jobs=(job(JobState.COMPLETED),),
+        SPEC,
+        desired(TUNED),
+        records=(running,),
+        jobs=(job(JobState.COMPLETED),),
         progress={running.run: ended},
-    )  # fmt: skip
+    )
     begun = [a for a in decide(over).actions if isinstance(a, Submit)]
     (begin,) = begun  # in the same plan that records the end
     assert begin.origin == Origin(running.run, DONE.path, DONE.sha256, 9)
@@ -91,12 +100,15 @@ def test_a_grids_name_means_the_best_of_its_members() -> None:
     grid = [experiment(f"m{i}", "search", seed=i) for i in range(3)]
     records = [
         record(
-            e, run=f"search/20260101T110000Z/cccccccc/{e.name}", state=RunState.COMPLETED,
-            best=Best("val_loss", value, 1, 9), checkpoint=DONE,
+            e,
+            run=f"search/20260101T110000Z/cccccccc/{e.name}",
+            state=RunState.COMPLETED,
+            best=Best("val_loss", value, 1, 9),
+            checkpoint=DONE,
             best_checkpoint=replace(DONE, path=f"/{e.name}"),
         )
         for e, value in zip(grid, (0.3, 0.1, 0.2), strict=True)
-    ]  # fmt: skip
+    ]
     asked = {"run": "search", "checkpoint": "best"}
     tuned = replace(TUNED, config={**TUNED.config, "init_from": asked})
     (begin,) = decide(world(desired(*grid), desired(tuned), records=tuple(records))).actions
@@ -258,7 +270,9 @@ def test_the_reason_of_a_cancellation_is_kept_until_and_after_the_runs_end() -> 
     assert asked.reason == again.reason == "cancel requested: its spec is gone (--prune)"
     (action,) = decide(world(SPEC, records=(asked,), jobs=(job(JobState.RUNNING),))).actions
     assert (action.record.state, action.record.reason) == (RunState.RUNNING, asked.reason)
-    (action,) = decide(world(SPEC, records=(action.record,), jobs=(job(JobState.CANCELLED),))).actions  # fmt: skip
+    (action,) = decide(
+        world(SPEC, records=(action.record,), jobs=(job(JobState.CANCELLED),))
+    ).actions
     assert action.record.reason == "cancelled: its spec is gone (--prune)"
 
 
@@ -381,11 +395,13 @@ def test_a_grid_cancelled_by_hand_gets_one_note() -> None:
     grid = [experiment(f"m{i}", "search", seed=i) for i in range(3)]
     records = tuple(
         record(
-            e, run=f"search/20260101T110000Z/cccccccc/{e.name}", state=RunState.RUNNING,
+            e,
+            run=f"search/20260101T110000Z/cccccccc/{e.name}",
+            state=RunState.RUNNING,
             attempt={"index": i},
         )
         for i, e in enumerate(grid)
-    )  # fmt: skip
+    )
     jobs = tuple(job(JobState.CANCELLED, index=i) for i in range(3))
     assert decide(world(desired(*grid), records=records, jobs=jobs)).notes == (
         "members of search/20260101T110000Z/cccccccc were cancelled outside mtf and stay cancelled:"
@@ -428,9 +444,12 @@ def test_only_specs_that_keep_the_policies_are_submitted() -> None:
     one, two = experiment("seed=1", "search", seed=1), experiment("seed=2", "search", seed=2)
     there = record(one, "search/20260101T110000Z/cccccccc/seed=1", state=RunState.RUNNING)
     state = world(
-        desired(one, two), desired(experiment()), records=(there,), jobs=(job(JobState.RUNNING),),
+        desired(one, two),
+        desired(experiment()),
+        records=(there,),
+        jobs=(job(JobState.RUNNING),),
         refused={"search": (problem,)},
-    )  # fmt: skip
+    )
     found = plan(state, Policy(prune=True), NOW)
     assert [a.run.split("/")[0] for a in found.actions if isinstance(a, Submit)] == ["alone"]
     assert not [a for a in found.actions if isinstance(a, Cancel)]  # what runs is still wanted

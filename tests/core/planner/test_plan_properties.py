@@ -61,10 +61,16 @@ def worlds(draw: st.DrawFn) -> World:
         }
         state = draw(st.sampled_from(RunState)) if has_job else RunState.CLAIMED
         run = record(
-            of, run=f"grid/20260101T110000Z/cccccccc/seed={seed}", state=state, attempt=attempt,
-            retry_at=iso(draw(st.sampled_from([-1, 1]))) if has_job and draw(st.booleans()) else None,
-            cancel_requested=draw(st.booleans()), observed_at=iso(draw(st.sampled_from([-60, 0]))),
-        )  # fmt: skip
+            of,
+            run=f"grid/20260101T110000Z/cccccccc/seed={seed}",
+            state=state,
+            attempt=attempt,
+            retry_at=iso(draw(st.sampled_from([-1, 1])))
+            if has_job and draw(st.booleans())
+            else None,
+            cancel_requested=draw(st.booleans()),
+            observed_at=iso(draw(st.sampled_from([-60, 0]))),
+        )
         records.append(run)
         if draw(st.booleans()):
             jobs.append(replace(draw(_JOBS), token=token, job_id=JobId(str(seed))))

@@ -43,12 +43,26 @@ if TYPE_CHECKING:
 NAMES = ("a", "b", "grid")
 FENCED = "fenced"
 LIVE = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
-ENDS = (JobState.FAILED, JobState.NODE_FAILURE, JobState.TIMEOUT, JobState.OUT_OF_MEMORY,
-        JobState.CANCELLED, JobState.PREEMPTED)  # fmt: skip
+ENDS = (
+    JobState.FAILED,
+    JobState.NODE_FAILURE,
+    JobState.TIMEOUT,
+    JobState.OUT_OF_MEMORY,
+    JobState.CANCELLED,
+    JobState.PREEMPTED,
+)
 # How a sync may end between its plan and its last record.
-FATES = ("fine", "dies before its claim", "dies after its claim", "dies after sbatch",
-         "sleeps after its claim", "is refused", "is put off", "hears nothing, and it was taken",
-         "hears nothing, and it was not taken")  # fmt: skip
+FATES = (
+    "fine",
+    "dies before its claim",
+    "dies after its claim",
+    "dies after sbatch",
+    "sleeps after its claim",
+    "is refused",
+    "is put off",
+    "hears nothing, and it was taken",
+    "hears nothing, and it was not taken",
+)
 
 
 @dataclass
@@ -161,7 +175,11 @@ class Clusters(RuleBasedStateMachine):
 
     # -- syncs -------------------------------------------------------------------------------------
 
-    @rule(fate=st.sampled_from(FATES), prune=st.booleans(), readable=st.sampled_from([True, True, False]))  # fmt: skip
+    @rule(
+        fate=st.sampled_from(FATES),
+        prune=st.booleans(),
+        readable=st.sampled_from([True, True, False]),
+    )
     def sync(self, fate: str, *, prune: bool, readable: bool) -> None:
         before = dict(self.records)
         self.apply(list(self.plan(prune=prune, readable=readable).actions), fate)
@@ -180,7 +198,10 @@ class Clusters(RuleBasedStateMachine):
         made = []
         for name, spec in sorted(self.specs.items()):
             if name == "grid":
-                some = [experiment(f"n={n}", "grid", seed=spec["seed"], n=n) for n in range(spec["size"])]  # fmt: skip
+                some = [
+                    experiment(f"n={n}", "grid", seed=spec["seed"], n=n)
+                    for n in range(spec["size"])
+                ]
             else:
                 some = [experiment(name, seed=spec["seed"])]
             made.append((desired(*some), tuple(run_key(e, {}) for e in some)))
@@ -203,10 +224,15 @@ class Clusters(RuleBasedStateMachine):
 
     def view(self, job: Job) -> JobView:
         return JobView(
-            job_id=job.id, token=job.token, index=job.index, state=job.state,
-            raw_state=job.state.upper(), restarts=job.restarts, ended_at=job.ended_at,
+            job_id=job.id,
+            token=job.token,
+            index=job.index,
+            state=job.state,
+            raw_state=job.state.upper(),
+            restarts=job.restarts,
+            ended_at=job.ended_at,
             exit_code=1 if job.state is JobState.FAILED else 0,
-        )  # fmt: skip
+        )
 
     def apply(self, actions: list[Action], fate: str) -> None:
         """Do what ``Application.carry_out`` does, with the same records."""
@@ -389,6 +415,8 @@ def test_a_run_that_waits_for_its_back_off_is_not_at_rest() -> None:
 
 TestClusters = Clusters.TestCase
 TestClusters.settings = settings(
-    max_examples=80, stateful_step_count=30, deadline=None,
+    max_examples=80,
+    stateful_step_count=30,
+    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)  # fmt: skip
+)

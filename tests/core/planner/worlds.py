@@ -23,38 +23,64 @@ def iso(minutes: float = 0) -> str:
 
 def experiment(name: str = "alone", grid: str | None = None, **values: Any) -> Experiment:
     return Experiment(
-        name=name, grid=grid, config={"training": values, "slurm": {}}, resources={},  # type: ignore[typeddict-item]
-        parameters=values, generation=1, rerun_on=(),
-    )  # fmt: skip
+        name=name,
+        grid=grid,
+        config={"training": values, "slurm": {}},
+        resources={},  # type: ignore[typeddict-item]
+        parameters=values,
+        generation=1,
+        rerun_on=(),
+    )
 
 
 def desired(*experiments: Experiment) -> Desired:
     first = experiments[0]
-    return Desired(first.owner_name, f"experiments/{first.owner_name}.yaml", experiments, None, None)  # fmt: skip
+    return Desired(
+        first.owner_name, f"experiments/{first.owner_name}.yaml", experiments, None, None
+    )
 
 
 def record(
     of: Experiment, run: str = "alone/20260101T110000Z/cccccccc", **changes: Any
 ) -> RunRecord:
     attempt: dict[str, Any] = {
-        "token": Token("a" * 16), "index": 0, "claimed_at": iso(-60), "claimed_by": "me@here:1",
-        "lease_until": iso(-50), "job_id": JobId("77"), "submitted_at": iso(-60),
-    }  # fmt: skip
+        "token": Token("a" * 16),
+        "index": 0,
+        "claimed_at": iso(-60),
+        "claimed_by": "me@here:1",
+        "lease_until": iso(-50),
+        "job_id": JobId("77"),
+        "submitted_at": iso(-60),
+    }
     attempt |= changes.pop("attempt", {})
     values: dict[str, Any] = {
-        "run": RunId(run), "experiment": of.name, "grid": of.grid, "branch": "slurm-job/x",
-        "commit": COMMIT, "key": run_key(of, {}), "generation": 1, "spec": "s.yaml",
-        "executor": "slurm", "cluster": "default", "state": RunState.PENDING, "reason": "",
-        "claimed_at": iso(-60), "observed_at": iso(-60), "attempts": (Attempt(**attempt),),
-    }  # fmt: skip
+        "run": RunId(run),
+        "experiment": of.name,
+        "grid": of.grid,
+        "branch": "slurm-job/x",
+        "commit": COMMIT,
+        "key": run_key(of, {}),
+        "generation": 1,
+        "spec": "s.yaml",
+        "executor": "slurm",
+        "cluster": "default",
+        "state": RunState.PENDING,
+        "reason": "",
+        "claimed_at": iso(-60),
+        "observed_at": iso(-60),
+        "attempts": (Attempt(**attempt),),
+    }
     return RunRecord(**{**values, **changes})
 
 
 def job(state: JobState, **changes: Any) -> JobView:
     values: dict[str, Any] = {
-        "job_id": JobId("77"), "token": Token("a" * 16), "index": 0, "state": state,
+        "job_id": JobId("77"),
+        "token": Token("a" * 16),
+        "index": 0,
+        "state": state,
         "raw_state": state.upper(),
-    }  # fmt: skip
+    }
     return JobView(**{**values, **changes})
 
 

@@ -47,23 +47,41 @@ BY = Claimant("me@here:2", NOW, COMMIT, "slurm", "default", 600, Path("/runs"))
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has", "cuda-oom"),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has",
+            "cuda-oom",
+        ),
         ("torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "cuda-oom"),
         ("RuntimeError: CUDA error: out of memory", "cuda-oom"),
-        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuda-oom"),
-        ("torch.distributed.DistBackendError: NCCL error: Cuda failure 2 'out of memory'", "cuda-oom"),
+        (
+            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "cuda-oom",
+        ),
+        (
+            "torch.distributed.DistBackendError: NCCL error: Cuda failure 2 'out of memory'",
+            "cuda-oom",
+        ),
         ("torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB", "cuda-oom"),
         ("MemoryError", "host-oom"),
-        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 745. GiB for an array", "host-oom"),
+        (
+            "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 745. GiB for an array",
+            "host-oom",
+        ),
         ("OSError: [Errno 12] Cannot allocate memory", "host-oom"),
-        ("RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "host-oom"),
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+            "host-oom",
+        ),
         ("RuntimeError: DataLoader worker (pid 3993) is killed by signal: Killed.", "host-oom"),
-        ("RuntimeError: DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.", "host-oom"),
+        (
+            "RuntimeError: DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
+            "host-oom",
+        ),
         ("ValueError: the flux is out of range", "code-error"),
         ("RuntimeError: CUDA error: device-side assert triggered", "code-error"),
         ("KeyError: 'memory'", "code-error"),
     ],
-)  # fmt: skip
+)
 def test_the_text_of_an_error_shows_which_memory_ran_out(text: str, cause: str) -> None:
     assert cause_of_error(text) == cause
 
@@ -74,8 +92,9 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
     said = replace(progress, token=TOKEN) if progress else Progress()
     made = plan(
         world(SPEC, records=(start,), jobs=(job(state, **changes),), progress={start.run: said}),
-        Policy(retry=Retry(on=frozenset())), NOW,
-    )  # fmt: skip
+        Policy(retry=Retry(on=frozenset())),
+        NOW,
+    )
     return first_record(made) if made.actions else start
 
 
@@ -93,16 +112,41 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
         ({"state": JobState.FAILED, "signal": 7}, None, "host-oom", "failed"),
         ({"state": JobState.FAILED, "signal": 53}, None, "node-failure", "failed"),
         ({"state": JobState.FAILED, "exit_code": 1}, None, "code-error", "failed"),
-        ({"state": JobState.FAILED, "signal": 9}, {"failed": "ValueError: x"}, "code-error", "failed"),
-        ({"state": JobState.FAILED, "exit_code": 1}, {"failed": "MemoryError"}, "host-oom", "failed"),
-        ({"state": JobState.FAILED, "exit_code": 1}, {"failed": "RuntimeError: CUDA error: out of memory"}, "cuda-oom", "failed"),
-        ({"state": JobState.FAILED, "exit_code": 1}, {"refused": "x.py differs"}, "configuration", "failed"),
+        (
+            {"state": JobState.FAILED, "signal": 9},
+            {"failed": "ValueError: x"},
+            "code-error",
+            "failed",
+        ),
+        (
+            {"state": JobState.FAILED, "exit_code": 1},
+            {"failed": "MemoryError"},
+            "host-oom",
+            "failed",
+        ),
+        (
+            {"state": JobState.FAILED, "exit_code": 1},
+            {"failed": "RuntimeError: CUDA error: out of memory"},
+            "cuda-oom",
+            "failed",
+        ),
+        (
+            {"state": JobState.FAILED, "exit_code": 1},
+            {"refused": "x.py differs"},
+            "configuration",
+            "failed",
+        ),
         ({"state": JobState.FAILED, "signal": 9}, {"stopped": "SIGTERM"}, "preempted", "failed"),
-        ({"state": JobState.FAILED, "exit_code": 130}, {"stopped": "SIGINT"}, "cancelled", "cancelled"),
+        (
+            {"state": JobState.FAILED, "exit_code": 130},
+            {"stopped": "SIGINT"},
+            "cancelled",
+            "cancelled",
+        ),
         ({"state": JobState.CANCELLED}, None, "cancelled", "cancelled"),
         ({"state": JobState.CANCELLED}, {"finished_at": iso()}, "completed", "completed"),
     ],
-)  # fmt: skip
+)
 def test_each_end_has_its_cause(
     view: dict[str, Any], said: dict[str, Any] | None, cause: str, state: str
 ) -> None:
@@ -122,7 +166,9 @@ def test_the_reason_of_a_waiting_job_says_what_it_waits_for(
     state: JobState, shown: RunState, reason: str
 ) -> None:
     start = record(ALONE, state=RunState.CLAIMED)
-    made = plan(world(SPEC, records=(start,), jobs=(job(state, reason="JobHeldUser"),)), Policy(), NOW)  # fmt: skip
+    made = plan(
+        world(SPEC, records=(start,), jobs=(job(state, reason="JobHeldUser"),)), Policy(), NOW
+    )
     new = first_record(made)
     assert (new.state, new.reason) == (shown, reason)
 
@@ -159,33 +205,60 @@ def lives(*events: str) -> Progress:
 @pytest.mark.parametrize(
     ("progress", "state", "restarts", "cause"),
     [
-        (lives("start", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"), JobState.PENDING, 3, "preempted"),
-        (lives("start", "SIGUSR1", "start", "SIGUSR1", "start", "SIGUSR1", "start"), JobState.RUNNING, 3, "time-limit"),
+        (
+            lives("start", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"),
+            JobState.PENDING,
+            3,
+            "preempted",
+        ),
+        (
+            lives("start", "SIGUSR1", "start", "SIGUSR1", "start", "SIGUSR1", "start"),
+            JobState.RUNNING,
+            3,
+            "time-limit",
+        ),
         (lives("start", "SIGTERM", "start", "SIGTERM", "start"), JobState.RUNNING, 2, None),
-        (lives("start", "SIGTERM", "start", "5", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"), JobState.PENDING, 4, None),
-        (lives("start", "5", "start", "5", "start", "5", "start", "5"), JobState.PENDING, 4, "preempted"),
+        (
+            lives(
+                "start", "SIGTERM", "start", "5", "SIGTERM", "start", "SIGTERM", "start", "SIGTERM"
+            ),
+            JobState.PENDING,
+            4,
+            None,
+        ),
+        (
+            lives("start", "5", "start", "5", "start", "5", "start", "5"),
+            JobState.PENDING,
+            4,
+            "preempted",
+        ),
         (lives("start", "5", "start", "6", "start", "7", "start", "8"), JobState.PENDING, 4, None),
         (Progress(), JobState.PENDING, 3, "preempted"),  # it never wrote an event
         (Progress(), JobState.PENDING, 2, None),
         (lives("start", "start", "start", "start"), JobState.RUNNING, 0, None),
     ],
-)  # fmt: skip
+)
 def test_a_job_requeued_again_and_again_without_progress_is_cancelled(
     progress: Progress, state: JobState, restarts: int, cause: str | None
 ) -> None:
     start = record(ALONE, state=RunState.RUNNING)
     view = job(state, restarts=restarts)
-    made = plan(world(SPEC, records=(start,), jobs=(view,), progress={start.run: progress}), Policy(), NOW)  # fmt: skip
+    made = plan(
+        world(SPEC, records=(start,), jobs=(view,), progress={start.run: progress}), Policy(), NOW
+    )
     if cause is None:
         assert Cancel not in kinds(made)
         return
     (action,) = made.actions
     assert isinstance(action, Cancel)
     asked = changed_record(action, None, BY)
-    gone = world(SPEC, records=(asked,), jobs=(job(JobState.CANCELLED),), progress={start.run: progress})  # fmt: skip
-    (end,) = plan(gone, Policy(), NOW).actions
-    assert (end.record.state.value, end.record.cause) == ("failed" if cause == "preempted" else "timeout", cause)  # type: ignore[union-attr]  # fmt: skip
-    assert "in a row without progress" in end.record.reason  # type: ignore[union-attr]
+    gone = world(
+        SPEC, records=(asked,), jobs=(job(JobState.CANCELLED),), progress={start.run: progress}
+    )
+    end = first_record(plan(gone, Policy(), NOW))
+    ended_as = "failed" if cause == "preempted" else "timeout"
+    assert (end.state.value, end.cause) == (ended_as, cause)
+    assert "in a row without progress" in end.reason
 
 
 def test_a_retry_by_a_person_resets_the_count_of_fruitless_attempts() -> None:

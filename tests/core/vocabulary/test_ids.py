@@ -41,7 +41,14 @@ def test_a_token_can_be_read_back_from_its_job_name() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30", 1800), ("1:30", 90), ("01:00:00", 3600), ("1-0", 86400), ("1-12:30", 131400), ("2-00:00:05", 172805)],
-)  # fmt: skip
+    [
+        ("30", 1800),
+        ("1:30", 90),
+        ("01:00:00", 3600),
+        ("1-0", 86400),
+        ("1-12:30", 131400),
+        ("2-00:00:05", 172805),
+    ],
+)
 def test_slurm_time_limits_are_read_in_seconds(text: str, seconds: int) -> None:
     assert time_limit_s(text) == seconds
