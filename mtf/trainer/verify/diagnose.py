@@ -1,4 +1,4 @@
-"""Diagnoses why two trainings differ, with a cure, from what the probes recorded: no effects."""
+"""Diagnoses why two trainings differ, and names a cure, from what the probes recorded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ CUSTOM_LOOP = Diagnosis(
 
 
 def resume_fails(message: str) -> Diagnosis:
-    """Return the diagnosis where an interrupted training cannot resume at all."""
+    """Return the diagnosis of an interrupted training that cannot resume at all."""
     return Diagnosis(
         "resume-fails",
         message,
@@ -100,7 +100,7 @@ def resume_fails(message: str) -> Diagnosis:
 
 
 def why_not_repeatable(seen: Evidence) -> Diagnosis:
-    """Return why two uninterrupted trainings differ."""
+    """Diagnose two uninterrupted trainings that differ."""
     clock = _source(seen, CLOCK)
     unseeded = _source(seen, UNSEEDED)
     generators = [name for name, values in seen.hidden.items() if values[1].startswith(GENERATOR)]
@@ -118,7 +118,7 @@ def why_not_repeatable(seen: Evidence) -> Diagnosis:
 
 
 def why_not_resumable(seen: Evidence) -> Diagnosis:
-    """Return why an interrupted training differs although uninterrupted ones are equal."""
+    """Diagnose an interrupted training that differs although uninterrupted ones are equal."""
     clock = _source(seen, CLOCK)
     if clock is not None and (not seen.hidden or _is_at(seen, clock)):
         return _reads_clock(clock)
@@ -130,7 +130,7 @@ def why_not_resumable(seen: Evidence) -> Diagnosis:
 
 
 def between_processes(seen: Evidence) -> Diagnosis:
-    """Return why trainings in different interpreters differ, but not in forks of one."""
+    """Diagnose trainings that differ in two interpreters, but not in two forks of one."""
     if seen.sources:
         return why_not_repeatable(seen)
     text = "two interpreters compute different results, two forks of one interpreter do not"
@@ -138,7 +138,7 @@ def between_processes(seen: Evidence) -> Diagnosis:
 
 
 def confirmed(diagnosis: Diagnosis) -> Diagnosis:
-    """Return the diagnosis where torch's deterministic kernels make all trainings equal."""
+    """Return a diagnosis, confirmed by torch's deterministic kernels making trainings equal."""
     is_kernel = diagnosis.kind == "nondeterministic-kernel"
     text = diagnosis.text if is_kernel else "an operation of torch is not deterministic"
     text += "; with torch.use_deterministic_algorithms(True) the training repeats"
@@ -146,7 +146,7 @@ def confirmed(diagnosis: Diagnosis) -> Diagnosis:
 
 
 def kernel_named_by_torch(message: str) -> Diagnosis:
-    """Return the diagnosis where torch names the operation without a deterministic form."""
+    """Return the diagnosis from torch's error on an operation without a deterministic form."""
     first = message.strip().splitlines()[0] if message.strip() else "an operation"
     return Diagnosis("nondeterministic-kernel", first[:300], _USE_DETERMINISTIC)
 

@@ -33,7 +33,7 @@ class CauseFinder:
         self._emit = emit
 
     def explain_repetition(self, first: Training, second: Training) -> Diagnosis:
-        """Return why two uninterrupted trainings differ."""
+        """Find the cause why two uninterrupted trainings differ."""
         until = _first_different_key(first, second)
         changes = self._without_workers(first, second)
         self._emit("probing", what="training again under probes")
@@ -50,7 +50,7 @@ class CauseFinder:
     def explain_resume(
         self, whole: Training, other: Training, interruptions: Sequence[Interruption]
     ) -> Diagnosis:
-        """Return why an interrupted training differs from uninterrupted ones, which are equal."""
+        """Find the cause why an interrupted training differs from equal uninterrupted ones."""
         if not whole.records:
             return diagnose.CUSTOM_LOOP
         until = _first_different_key(whole, other)
@@ -75,7 +75,7 @@ class CauseFinder:
         return {"num_workers": 0}
 
     def _explain_processes(self, until: BatchKey, changes: dict[str, Any]) -> Diagnosis:
-        """Return the cause where trainings forked from one process are equal."""
+        """Find the cause where trainings that are forks of one process are equal."""
         if changes:
             one, two = self._runner.train(), self._runner.train()
             if not _equal(one, two):
@@ -89,7 +89,7 @@ class CauseFinder:
         return diagnose.between_processes(_evidence(one, two))
 
     def _with_deterministic_kernels(self, diagnosis: Diagnosis) -> Diagnosis:
-        """Return the diagnosis after training again with torch's deterministic kernels."""
+        """Train again with torch's deterministic kernels; return the refined diagnosis."""
         self._emit("probing", what="training with torch.use_deterministic_algorithms(True)")
         try:
             one, two = (self._runner.train(deterministic=True) for _ in range(2))

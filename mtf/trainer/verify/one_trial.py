@@ -151,4 +151,4 @@ def _is_installed(module: str) -> bool:
 
 
 def _no_fsync(fd: FileDescriptorLike) -> None:
-    """Replace ``os.fsync``: only a machine that fails loses written data, a killed process not."""
+    """Replace ``os.fsync``, which trials do not need: a killed process loses no written data."""

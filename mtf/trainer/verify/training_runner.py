@@ -144,7 +144,7 @@ class TrainingRunner:
         if not self.forks:  # on a GPU, one training at a time
             return
         for name in modules:
-            with suppress(Exception):  # a plug-in for something else
+            with suppress(Exception):  # imports may fail in any way
                 importlib.import_module(name)
         gc.freeze()  # the garbage collector of each fork would touch, and so copy, all objects
         threads = int(os.environ.get("MTF_CPUS") or 1)
@@ -160,7 +160,7 @@ class TrainingRunner:
 
 
 def _failure_text(folder: Path, code: int, interruption: Interruption | None) -> str:
-    """Return how a training failed, with the last line of its output."""
+    """Return the error message of a failed training, with the last line of its output."""
     path = folder / OUTPUT
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "no output")

@@ -86,10 +86,6 @@ class Trial:
         value["probed_to"] = tuple(last_batch) if last_batch else None
         return cls(**value)
 
-    def at(self, folder: Path) -> Trial:
-        """Return the same trial in another folder."""
-        return replace(self, run_dir=str(folder))
-
     def interrupted(self, interruption: Interruption | None) -> Trial:
         """Return the same trial with an interruption, or without one."""
         return replace(self, interruption=interruption)
