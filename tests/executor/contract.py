@@ -1,4 +1,4 @@
-"""What every executor must do, run by each with its own factory: real jobs, real signals."""
+"""The contract of executors: tests that each executor runs with its own factory and real jobs."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Bench:
         raise AssertionError(f"{path}: not written within {seconds} s: {self.views(request)}")
 
 
-HEARS_TERM = """
+LOGS_TERM = """
 trap 'echo TERM >> "$MTF_RUN_DIR/heard"' TERM
 echo "$MTF_RESTARTS" >> "$MTF_RUN_DIR/lives"
 [ "$MTF_RESTARTS" = 0 ] || exit 0
@@ -133,7 +133,7 @@ class Contract:
     def make(self) -> Callable[[str], Bench]:
         raise NotImplementedError
 
-    def test_a_submitted_job_is_known_at_once_and_followed_to_its_end(
+    def test_a_submitted_job_is_visible_at_once_and_until_its_end(
         self, make: Callable[[str], Bench]
     ) -> None:
         bench = make("echo out; echo err >&2")
@@ -149,21 +149,21 @@ class Contract:
         assert rundir.job_output(job_dir, jobs[0], err=True).read_text().endswith("err\n")
         assert (job_dir / rundir.SCRIPT).read_text().startswith("#!")
 
-    def test_a_plain_job_is_no_array(self, make: Callable[[str], Bench]) -> None:
+    def test_a_single_task_is_submitted_as_a_plain_job(self, make: Callable[[str], Bench]) -> None:
         bench = make('[ "$MTF_JOB_ID" ] && echo "$MTF_JOB_ID" > "$MTF_RUN_DIR/id"')
         request = bench.request(array=False)
         jobs = bench.submit(request)
         assert bench.wait_ended(request)[0].state is JobState.COMPLETED
         assert bench.wait_file(request, "id").strip() == jobs[0]
 
-    def test_an_exit_code_is_a_failure_and_is_told(self, make: Callable[[str], Bench]) -> None:
+    def test_a_nonzero_exit_code_is_a_failure(self, make: Callable[[str], Bench]) -> None:
         bench = make("exit 7")
         request = bench.request()
         bench.submit(request)
         view = bench.wait_ended(request)[0]
         assert (view.state, view.exit_code) == (JobState.FAILED, 7)
 
-    def test_irregular_indices_each_find_their_own_run_folder(
+    def test_each_index_of_an_irregular_array_finds_its_run_folder(
         self, make: Callable[[str], Bench]
     ) -> None:
         bench = make('echo "$MTF_JOB_ID" > "$MTF_RUN_DIR/id"')
@@ -175,7 +175,9 @@ class Contract:
         for index, job in jobs.items():
             assert bench.wait_file(request, "id", index).strip() == job == found[index].job_id
 
-    def test_the_throttle_is_kept(self, make: Callable[[str], Bench]) -> None:
+    def test_an_array_runs_at_most_its_throttle_at_a_time(
+        self, make: Callable[[str], Bench]
+    ) -> None:
         bench = make(
             'date +%s.%N > "$MTF_RUN_DIR/start"; sleep 0.5; date +%s.%N > "$MTF_RUN_DIR/end"'
         )
@@ -188,7 +190,7 @@ class Contract:
         )
         assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
 
-    def test_a_cancelled_job_ends_as_such_and_cancelling_twice_is_fine(
+    def test_cancelling_twice_is_the_same_as_cancelling_once(
         self, make: Callable[[str], Bench]
     ) -> None:
         bench = make('trap "exit 3" TERM; echo up > "$MTF_RUN_DIR/up"; while :; do sleep 0.1; done')
@@ -201,10 +203,10 @@ class Contract:
         bench.cancel(*jobs.values())
         assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
-    def test_a_preempted_job_hears_term_and_comes_back_with_its_id(
+    def test_a_preempted_job_gets_term_and_is_requeued_under_its_id(
         self, make: Callable[[str], Bench]
     ) -> None:
-        bench = make(HEARS_TERM)
+        bench = make(LOGS_TERM)
         request = bench.request()
         jobs = bench.submit(request)
         bench.wait_file(request, "lives")
@@ -215,16 +217,18 @@ class Contract:
         assert "TERM" in bench.wait_file(request, "heard")
         assert bench.wait_file(request, "lives").split()[0] == "0"
 
-    def test_what_was_never_submitted_is_absent(self, make: Callable[[str], Bench]) -> None:
+    def test_a_request_that_was_never_submitted_has_no_jobs(
+        self, make: Callable[[str], Bench]
+    ) -> None:
         bench = make("exit 0")
         assert bench.views(bench.request()) == {}
 
-    def test_cancelling_an_unknown_job_is_passed_over(self, make: Callable[[str], Bench]) -> None:
+    def test_cancelling_an_unknown_job_has_no_effect(self, make: Callable[[str], Bench]) -> None:
         bench = make("exit 0")
         bench.submit(bench.request())
         bench.cancel(JobId("99999999"))
 
-    def test_an_id_that_has_become_somebody_elses_is_not_touched(
+    def test_a_reused_job_id_of_another_request_is_not_cancelled(
         self, make: Callable[[str], Bench]
     ) -> None:
         bench = make('echo up > "$MTF_RUN_DIR/up"; sleep 60')

@@ -1,4 +1,4 @@
-"""What a sync leaves behind: with the user's umask, and without what the environment knows."""
+"""Files that a sync writes: they follow the umask and contain no secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def everything(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if not p.is_symlink()]
 
 
-def test_files_follow_the_umask_and_hold_no_secret_of_the_environment(tmp_path: Path) -> None:
+def test_files_follow_the_umask_and_contain_no_secret_of_the_environment(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"quick.yaml": SPEC})
     environment = {**os.environ, "WANDB_API_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
     command = f"umask 027; exec {sys.executable} -m mtf.cli sync --executor local"

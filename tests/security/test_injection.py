@@ -1,7 +1,7 @@
-"""What stands in a spec stays a value: no shell, no #SBATCH line, no ref, no path comes of it.
+"""No text in a spec becomes a shell command, an #SBATCH line, a ref or a path.
 
-Each attack is put at each place of a spec that takes text. It is refused, or the scripts that come
-of it are run by a real shell, and do what they do for plain text.
+Each attack is put at each place of a spec that takes text. Either it is refused, or a real shell
+runs the resulting scripts, which must do the same as with plain text.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def run_script(text: str, root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("place", [*PLACES, *IN_GRIDS], ids=lambda p: ".".join(map(str, p)))
-def test_no_text_of_a_spec_gets_out_of_its_place(place: tuple[Any, ...], tmp_path: Path) -> None:
+def test_no_text_of_a_spec_is_executed(place: tuple[Any, ...], tmp_path: Path) -> None:
     seen = set()
     for attack in ATTACKS:
         for one in experiments(put(_GRID if place in IN_GRIDS else _SPEC, place, attack)):
@@ -142,7 +142,7 @@ def check_directives(text: str, attack: str) -> None:
     assert len(names) == len(set(names)), names
 
 
-def test_a_plain_spec_runs_what_it_is_to_run(tmp_path: Path) -> None:
+def test_a_plain_spec_runs_its_commands(tmp_path: Path) -> None:
     (one,) = experiments(_SPEC)
     local = render(request_of(one, tmp_path), "local")
     assert run_script(local, tmp_path) == ["-m", "mtf.trainer", "/runs/r"]

@@ -1,4 +1,4 @@
-"""`policies.require_signed`: git's own verification, with real keys."""
+"""`policies.require_signed`: git verifies signatures with real keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_key(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Repo]:
-    """A repository whose controller allows one signer, and that asks for signatures."""
+    """Yield a repository that requires signatures and whose controller allows one signer."""
     made = make_lab(tmp_path, {"quick.yaml": SPEC}, settings=SIGNED)
     key = make_key(tmp_path, "boss")
     signers = tmp_path / "allowed"
@@ -65,7 +65,7 @@ def test_only_a_commit_of_an_allowed_signer_is_submitted(lab: Repo, tmp_path: Pa
     assert planned(lab) == ["submit"]
 
 
-def test_the_rule_cannot_be_committed_away(lab: Repo) -> None:
+def test_a_commit_cannot_switch_off_the_rule(lab: Repo) -> None:
     push(lab, "-S")
     mtf(lab.path, "sync", "--executor", "local")
     lab.write({"mtf.yaml": SETTINGS, "experiments/more.yaml": SPEC.replace("quick", "more")})
@@ -78,7 +78,7 @@ def test_the_rule_cannot_be_committed_away(lab: Repo) -> None:
     assert "submit" in planned(lab)
 
 
-def test_a_clone_may_ask_for_signatures_whatever_is_committed(tmp_path: Path) -> None:
+def test_a_clone_may_require_signatures_whatever_is_committed(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"quick.yaml": SPEC})
     lab.git("config", "mtf.requireSigned", "true")
     assert "has no good signature" in mtf(lab.path, "sync", code=1).stderr

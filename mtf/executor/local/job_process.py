@@ -1,9 +1,9 @@
-"""The local executor's processes: how a job is started at most once, found again, and signalled.
+"""Processes of local jobs: starting a job at most once, finding it again, signalling it.
 
-A job is a session of its own, led by a small shell that outlives the worker. What happened is in
-files, so that the next worker knows it: ``<base>.start`` claims a start and names its process,
-``<base>.exit`` holds its exit code. ``<base>`` ends in the job's number and how often it was
-started before, which is never used twice.
+Each job is a session of its own, led by a small shell that outlives the worker. Files tell the next
+worker what happened: ``<base>.start`` claims a start and names its process, ``<base>.exit`` has its
+exit code. ``<base>`` ends in the job's number and the number of its restarts, so that no name is
+used twice.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
 
-# The claim is a link to a whole file: it is there with its content, or not at all, on NFS too.
-# The traps keep this shell alive through signals to the group; what it starts gets them as they
-# are. Field 22 of stat is the start time (Source: proc(5)): its first two are cut off here.
+# The claim is a link to a complete file: it exists with its content or not at all, on NFS too.
+# The traps keep this shell alive when its group is signalled; its children still get the default
+# action. Field 22 of stat is the start time (Source: proc(5)); the first two are cut off here.
 _WRAPPER = r"""
 trap : HUP INT QUIT TERM USR1 USR2
 base=$1 script=$2
@@ -39,23 +39,23 @@ rm -f "$base.$$"
 bash "$script"
 echo $? > "$base.exit" && sync "$base.exit"
 """
-_DEAD = ("Z", "X")  # ended, and not waited for
-_SHUT = "shut"  # a start that must not happen any more
+_DEAD = ("Z", "X")  # process states: ended and not waited for
+_PREVENTED = "shut"  # content of the file of a start that must not happen any more
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that is known again: a job's shell, mostly, which leads its session and group."""
+    """A process that can be found again, usually a job's shell, which leads its group."""
 
     pid: int
-    identity: str  # boot id and start time: another process with this pid has another
+    identity: str  # boot id and start time, to tell apart processes with the same pid
 
     def is_alive(self) -> bool:
-        """Return whether the shell runs."""
+        """Return True if the shell runs."""
         return _identity(self.pid) == self.identity
 
     def has_group(self) -> bool:
-        """Return whether any process of the group runs, its shell or what that left behind."""
+        """Return True if any process of the group runs: the shell, or one that it left behind."""
         if self.is_alive():
             return True
         try:
@@ -64,16 +64,16 @@ class Process:
             return False
         return any(_is_in_group(entry.name, str(self.pid)) for entry in Path("/proc").iterdir())
 
-    def signal(self, what: signal.Signals) -> None:
-        """Signal every process of the group; one that is gone, or not ours, is passed over."""
+    def signal(self, number: signal.Signals) -> None:
+        """Signal every process of the group; processes that are gone or of others are skipped."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._group(), what)
+            os.killpg(self._group(), number)
 
     def _group(self) -> int:
-        """Return the group's id, which outlives its leader; never one that was given out anew.
+        """Return the group's id, which outlives its leader.
 
         Raises:
-            ProcessLookupError: the group is of an earlier boot, or its pid was used again.
+            ProcessLookupError: the group is from an earlier boot, or its id was reused.
         """
         boot = self.identity.split()[0]
         if boot != _boot() or _identity(self.pid) not in (None, self.identity):
@@ -82,7 +82,7 @@ class Process:
 
 
 def this_process() -> Process:
-    """Return the process that asks."""
+    """Return the current process."""
     pid = os.getpid()
     return Process(pid, f"{_boot()} {_stat(str(pid))[-1]}")
 
@@ -90,37 +90,35 @@ def this_process() -> Process:
 def launch(
     base: Path, script: str, cwd: Path, output: tuple[Path, Path], env: Mapping[str, str]
 ) -> Process:
-    """Start a job's shell, output appended to two files.
+    """Start a job's shell; its output and errors are appended to two files.
 
     Raises:
-        OSError: it did not start, and will not.
+        OSError: it did not start, and never will.
     """
-    pid = proc.start_detached(
-        ("bash", "-c", _WRAPPER, "mtf-job", str(base), script),
-        log=output[0], errors=output[1], env=env, cwd=cwd,
-    )  # fmt: skip
-    # our child until we wait for it: the pid is its own, even if it has ended already
+    command = ("bash", "-c", _WRAPPER, "mtf-job", str(base), script)
+    pid = proc.start_detached(command, log=output[0], errors=output[1], env=env, cwd=cwd)
+    # a child keeps its pid until it is waited for, even if it has ended already
     return Process(pid, f"{_boot()} {_stat(str(pid))[-1]}")
 
 
 def read_start(base: Path) -> Process | None:
-    """Return the process that claimed a start; None when the start was shut out.
+    """Return the process that claimed a start, None if the start was prevented.
 
     Raises:
         FileNotFoundError: neither has happened yet.
     """
     text = _file(base, "start").read_text().strip()
-    if text == _SHUT:
+    if text == _PREVENTED:
         return None
     pid, _, identity = text.partition(" ")
-    # a file that a power failure has emptied names a process that cannot be
+    # a file that a power failure emptied gives a process that does not exist
     return Process(int(pid), identity) if pid.isdigit() and identity else Process(0, "-")
 
 
-def shut_out(base: Path) -> bool:
-    """Make sure that a start never happens; False when it has."""
+def prevent_start(base: Path) -> bool:
+    """Make sure that a start never happens; return False if it has happened."""
     mine = _file(base, secrets.token_hex(8))
-    mine.write_text(_SHUT)
+    mine.write_text(_PREVENTED)
     try:
         os.link(mine, _file(base, "start"))
     except FileExistsError:
@@ -131,17 +129,17 @@ def shut_out(base: Path) -> bool:
 
 
 def read_exit(base: Path) -> tuple[int, float] | None:
-    """Return a job's exit code and when it ended (seconds since the epoch); None: no word."""
+    """Return a job's exit code and its end (seconds since the epoch), None if there is no file."""
     path = _file(base, "exit")
     try:
         text, at = path.read_text(), path.stat().st_mtime
     except FileNotFoundError:
         return None
-    return (int(text), at) if text.endswith("\n") else None  # else torn: the disk was full
+    return (int(text), at) if text.endswith("\n") else None  # incomplete: the disk was full
 
 
 def forget(base: Path) -> None:
-    """Remove the files of a start whose end is on record; one that was shut out stays so."""
+    """Remove the files of a start whose end is recorded; a prevented start stays prevented."""
     with contextlib.suppress(FileNotFoundError):
         if read_start(base) is None:
             return
@@ -159,9 +157,9 @@ def _boot() -> str:
 
 
 def _stat(pid: str) -> list[str]:
-    """Return state, parent, group, session and start time of a process; [] when there is none.
+    """Return state, parent, group, session and start time of a process, [] if there is none.
 
-    Source: proc(5), ``/proc/pid/stat``: the name, in brackets, may hold anything.
+    Source: proc(5), ``/proc/pid/stat``: the name, in brackets, may contain anything.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)  # pathlib takes four times as long
@@ -187,21 +185,21 @@ def _identity(pid: int) -> str | None:
 
 
 class WorkerLock:
-    """The lock that the one worker of a run root holds; the system frees it at its death.
+    """The lock of the one worker of a run root; the system releases it when the worker ends.
 
-    Who finds it free takes it and hands it, with the open file, to the worker that it starts: there
-    is no moment in which two would start one.
+    A client that finds it free takes it and passes it, as an open file, to the worker that it
+    starts, so that two clients never start a worker each.
     """
 
     def __init__(self, folder: Path, fd: int | None = None) -> None:
         self._path = folder / "worker.lock"
-        self.fd = fd  # None: not held by us
+        self.fd = fd  # None: not held by this process
 
     def acquire(self) -> bool:
-        """Take the lock unless somebody holds it; return whether we have it.
+        """Take the lock if it is free; return True if this process holds it.
 
         Raises:
-            OSError: it cannot be opened, or that file system has no locks.
+            OSError: the file cannot be opened, or the file system has no locks.
         """
         if self.fd is None:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -216,7 +214,7 @@ class WorkerLock:
         return self.fd is not None
 
     def release(self) -> None:
-        """Let go of the lock; a process that it was handed to still holds it."""
+        """Release the lock; a process that it was passed to still holds it."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None

@@ -1,4 +1,4 @@
-"""The embedded executor: a queue that outlives the shell, and the same states as SLURM's."""
+"""The local executor: runs jobs on this host, from a queue that outlives the shell."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
-IDLE_S = 10.0  # without work, until the worker ends
+IDLE_S = 10.0  # the worker exits after this time without work
 MAX_ARRAY_SIZE = 1_000_000  # tasks are rows of a table
-_RECENT_S = 60.0  # what the worker's log says of trouble that is still there
-# What a job gets of the submitter's environment: nothing that could be a secret.
-KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
-        "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")  # fmt: skip
+_RECENT_S = 60.0  # age of the worker's last log line that is still reported
+# The variables that a job inherits from the submitter: none that could be a secret.
+_USER = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR")
+_LOCALE = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+INHERITED = (*_USER, *_LOCALE, "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
 class LocalExecutor:
-    """Runs jobs on this host, ``max_parallel`` at a time, by a detached worker.
+    """Runs jobs on this host, ``max_parallel`` at a time, in a detached worker process.
 
-    Jobs start in the order in which they were queued; a job that comes back queues behind those
-    that wait. Cores, memory and GPUs are not shared out: ``max_parallel`` is the only bound.
+    Jobs start in the order in which they were queued; a requeued job goes to the end of the queue.
+    Cores, memory and GPUs are not assigned to jobs: ``max_parallel`` is the only limit.
     """
 
     name = "local"
@@ -55,7 +56,7 @@ class LocalExecutor:
         kill_wait_s: float = KILL_WAIT_S,
         idle_s: float = IDLE_S,
     ) -> None:
-        """Name the run root; nothing is started before there is work."""
+        """Take the run root; the worker is started when there is work."""
         self._root = runs_root.absolute()
         self._templates = templates
         self._cache = cache
@@ -64,14 +65,14 @@ class LocalExecutor:
         self._log = self._queue.folder / "worker.log"
 
     def script(self, request: JobRequest) -> str:
-        """Return the script that ``submit`` queues."""
+        """Return the job script that ``submit`` queues."""
         return render(request, "local", self._templates, self._cache)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
-        """Queue a request; the same token again gives the same jobs.
+        """Queue a request; a token that is queued already gives the same jobs again.
 
         Raises:
-            MtfError: the run root cannot be written.
+            MtfError: the run root is not writable.
         """
         path = Path(request.job_dir) / rundir.SCRIPT
         limit = request.resources["time"] or "0"  # no limit
@@ -80,38 +81,38 @@ class LocalExecutor:
             rundir.write_atomically(path, script.encode())
         except OSError as e:
             raise MtfError(
-                f"{e.filename}: {e.strerror}. Make it writable, or set `runs_root:` in mtf.yaml"
+                f"{e.filename}: {e.strerror}. Make it writable, or set runs_root in mtf.yaml"
             ) from e
         jobs = self._queue.add(request, str(path), _environment(), time_limit_s(limit) or None)
         self._ensure_worker()
         return Submitted(jobs)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
-        """Return what became of these submissions: the queue forgets nothing."""
-        trouble = self._ensure_worker()
-        return [_view(job, trouble) for job in self._queue.by_tokens(names)]
+        """Return the jobs of these submissions; the queue forgets none."""
+        problem = self._ensure_worker()
+        return [_view(job, problem) for job in self._queue.by_tokens(names)]
 
     def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """End jobs for good: TERM, then KILL; those that wait end at once."""
+        """Cancel jobs: TERM, then KILL; jobs that wait end at once."""
         self._queue.cancel(self._ours(jobs, names))
         self._ensure_worker()
 
     def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
-        """Interrupt jobs: TERM, grace, KILL, back into the queue."""
+        """Interrupt jobs: TERM, grace time, KILL, then back into the queue."""
         self._queue.preempt(self._ours(jobs, names))
         self._ensure_worker()
 
     def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
-        """Return those that bear the names: a queue that was lost begins again at 1."""
+        """Return the jobs with one of these names: after a lost queue, job ids start again at 1."""
         ours = {job.job_id for job in self._queue.by_tokens(names)}
         return [job for job in jobs if job in ours]
 
     def limits(self) -> Limits:
-        """Return what one request may hold."""
+        """Return the limits of one request."""
         return Limits(max_array_size=MAX_ARRAY_SIZE)
 
     def _ensure_worker(self) -> str:
-        """Start the worker when there is work and none is alive; return why there was none."""
+        """Start the worker if there is work and none runs; return why there was none."""
         if not self._queue.has_work():
             return ""
         self._queue.configure(self._settings)
@@ -119,24 +120,24 @@ class LocalExecutor:
         try:
             if not lock.acquire():
                 return ""
-            trouble = self._last_words()
+            problem = self._last_error()
             self._start_worker(lock)
-        except OSError as e:  # the jobs are queued all the same
-            return f"no local worker: {e}"
+        except OSError as e:  # the jobs stay queued
+            return f"could not start the local worker: {e}"
         finally:
             lock.release()
-        return trouble
+        return problem
 
     def _start_worker(self, lock: WorkerLock) -> None:
-        # -P and PYTHONPATH: this mtf, whatever lies in the folder we happen to be in
+        # -P and PYTHONPATH: run this mtf, whatever the current folder contains
         command = [sys.executable, "-P", "-m", "mtf.executor.local.worker"]
         env = _environment() | {"PYTHONPATH": str(Path(__file__).parents[3])}
         fds = () if lock.fd is None else (lock.fd,)
         command += [str(self._root), *map(str, fds)]
         proc.start_detached(command, log=self._log, env=env, cwd=Path("/"), pass_fds=fds)
 
-    def _last_words(self) -> str:
-        """Return what the last worker said at its end; it writes only of trouble."""
+    def _last_error(self) -> str:
+        """Return the last worker's last error; it logs nothing but errors."""
         try:
             if time.time() - self._log.stat().st_mtime > _RECENT_S:
                 return ""
@@ -146,14 +147,14 @@ class LocalExecutor:
         return f"the local worker failed: {lines[-1]} ({self._log})" if lines else ""
 
 
-def _view(job: QueuedJob, trouble: str) -> JobView:
+def _view(job: QueuedJob, problem: str) -> JobView:
     return JobView(
         job_id=job.job_id,
         token=job.token,
         index=job.task,
         state=job.state,
         raw_state=job.state.upper(),
-        reason=job.reason or (trouble if job.state is JobState.PENDING else ""),
+        reason=job.reason or (problem if job.state is JobState.PENDING else ""),
         exit_code=job.exit_code,
         signal=job.signal,
         node=job.host,
@@ -164,16 +165,16 @@ def _view(job: QueuedJob, trouble: str) -> JobView:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a job: known names alone, the needed ones in any case."""
-    me = pwd.getpwuid(os.getuid())
-    given = {name: os.environ[name] for name in KEPT if name in os.environ}
-    needed = {
+    """Return the environment of a job: the inherited variables, and the required ones always."""
+    user = pwd.getpwuid(os.getuid())
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    required = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": me.pw_dir,
-        "USER": me.pw_name,
+        "HOME": user.pw_dir,
+        "USER": user.pw_name,
         "LANG": "C.UTF-8",
     }
-    return needed | given
+    return required | inherited
 
 
 def _time(seconds: float | None) -> datetime | None:

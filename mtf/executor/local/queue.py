@@ -1,7 +1,7 @@
-"""The local executor's queue: one SQLite file in the run root, short transactions, no server.
+"""The local executor's queue: an SQLite file in the run root, used in short transactions.
 
-Clients add jobs and wishes; the one worker starts jobs and writes down their ends. The journal is a
-rollback journal: WAL needs shared memory, which network file systems do not have
+Clients add jobs and ask for their end; the one worker starts jobs and records their ends. SQLite
+keeps a rollback journal, because WAL needs shared memory, which network file systems do not have
 (Source: sqlite.org/wal.html).
 """
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.jobs import JobRequest
 
-FOLDER = ".local"  # in the run root: queue, starts, the worker's lock and log
-STARTS = "starts"  # in it: the files of local_process
-_BUSY_S = 20.0  # that a transaction waits for others'
+FOLDER = ".local"  # in the run root: the queue, the starts, the worker's lock and log
+STARTS = "starts"  # in it: the files of job_process
+_BUSY_S = 20.0  # how long a transaction waits for those of others
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE settings (max_parallel INTEGER, grace_s REAL, kill_wait_s REAL, idle_s REAL);
@@ -52,20 +52,20 @@ _JOBS = "SELECT * FROM jobs JOIN submissions USING (token)"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the worker goes by; the newest client's word counts."""
+    """Settings of the worker; those of the newest client count."""
 
     max_parallel: int  # jobs at a time
     grace_s: float  # from TERM to KILL at a preemption
     kill_wait_s: float  # from TERM to KILL at a cancellation and at the time limit
-    idle_s: float  # without work, until the worker ends
+    idle_s: float  # time without work after which the worker exits
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """One job with its submission.
+    """One job with its submission, a row of the queue.
 
     ``queued``, ``started`` and ``ended`` are seconds since the epoch; ``began`` and ``wished_at``
-    are of the host's monotonic clock, which nobody sets.
+    are times of the host's monotonic clock, which is never set.
     """
 
     id: int
@@ -74,27 +74,27 @@ class QueuedJob:
     run_dir: str
     script: str
     environment: str  # of the job, as JSON
-    throttle: int | None  # jobs of this token that may run at a time
+    throttle: int | None  # jobs with this token that may run at a time
     limit_s: int | None
-    lead_s: int  # before the limit, at which USR1 is sent
+    lead_s: int  # USR1 is sent this long before the limit
     requeue: bool
     state: JobState
     reason: str
     restarts: int
     queued: float
-    host: str | None  # that started it last
+    host: str | None  # the host that started it last
     started: float | None
     began: float | None
-    warned: bool  # of the time limit
-    wish: str | None  # "cancel", "preempt" or "timeout": why the job is being ended
-    wished_at: float | None  # when it was told so; None: not yet
+    warned: bool  # USR1 was sent
+    wish: str | None  # the requested end: "cancel", "preempt" or "timeout"
+    wished_at: float | None  # when TERM was sent for it; None: not yet
     ended: float | None
     exit_code: int | None
     signal: int | None
 
     @property
     def job_id(self) -> JobId:
-        """Return the id that others know the job by."""
+        """Return the job id that the ledger records."""
         return job_id(self.id)
 
 
@@ -104,28 +104,28 @@ def job_id(number: int) -> JobId:
 
 
 def _numbers(jobs: Collection[JobId]) -> str:
-    """Return the rows of those job ids that are ours, as JSON."""
+    """Return the row numbers of local job ids as JSON; other ids are skipped."""
     found = (re.fullmatch(r"local-([0-9]{1,15})", job) for job in jobs)
     return json.dumps([int(match[1]) for match in found if match])
 
 
-class _Door:
-    """Opens the queue's file, and says in words what is wrong with it."""
+class _QueueFile:
+    """Opens the queue's file, and turns SQLite's errors into messages."""
 
     def __init__(self, runs_root: Path) -> None:
         self.folder = runs_root.absolute() / FOLDER
         self.path = self.folder / "queue.sqlite"
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
+    def explaining_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as e:
-            raise ExecutorUnavailableError(f"{self.path}: {e}. {_cure(e)}") from e
+            raise ExecutorUnavailableError(f"{self.path}: {e}. {_fix(e)}") from e
 
     def connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_S,
-                             isolation_level=None)  # fmt: skip
+        uri = f"{self.path.as_uri()}?mode=rw"
+        db = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
         try:
             self._check_format(db.execute("PRAGMA user_version").fetchone()[0])
         except BaseException:
@@ -137,26 +137,26 @@ class _Door:
     def _check_format(self, version: int) -> None:
         if version != _VERSION:
             raise ExecutorUnavailableError(
-                f"{self.path}: a queue of format {version}, this mtf knows {_VERSION}."
+                f"{self.path}: the queue has format {version}, this mtf needs format {_VERSION}."
                 " Use the version of mtf that made it"
             )
 
 
-def _cure(error: sqlite3.Error) -> str:
+def _fix(error: sqlite3.Error) -> str:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"Another process has held it for {_BUSY_S:g} s: try again"
+            return f"Another process has locked it for {_BUSY_S:g} s. Try again"
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return "The file is damaged: end its jobs by hand, then move it away"
+            return "The file is damaged. Kill its jobs by hand, then move it away"
         case sqlite3.SQLITE_FULL:
             return "Free some space"
         case _:
-            return "Make the run root readable and writable, or set `runs_root:` in mtf.yaml"
+            return "Make the run root readable and writable, or set runs_root in mtf.yaml"
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Do a few changes whole or not at all."""
+    """Make several changes, all of them or none."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -167,53 +167,53 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 class LocalQueue:
-    """The clients' side. Each call opens the file, does one transaction, closes it.
+    """The queue as clients use it. Each call opens the file, makes one transaction, closes it.
 
-    All but ``make`` raise ExecutorUnavailableError where the file cannot be read or written.
+    All methods but ``make`` raise ExecutorUnavailableError if the file cannot be read or written.
     """
 
     def __init__(self, runs_root: Path) -> None:
-        """Name the queue; nothing is made before the first submission."""
-        self._door = _Door(runs_root)
-        self.folder = self._door.folder
+        """Take the run root; the file is created by the first submission."""
+        self._file = _QueueFile(runs_root)
+        self.folder = self._file.folder
 
     def exists(self) -> bool:
-        """Return whether anything was ever submitted here."""
-        return self._door.path.exists()
+        """Return True if anything was ever submitted here."""
+        return self._file.path.exists()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._door.telling(), closing(self._door.connect()) as db:
+        with self._file.explaining_errors(), closing(self._file.connect()) as db:
             yield db
 
     def make(self) -> None:
-        """Make the queue unless it is there; it appears whole.
+        """Create the queue if it does not exist; the file appears complete.
 
         Raises:
-            OSError: the run root cannot be written.
+            OSError: the run root is not writable.
         """
         if not self.exists():
             self._make()
         rundir.remove_temporary_files(
-            self._door.path
-        )  # of a client that was killed while it made the queue
+            self._file.path
+        )  # files of a client that was killed while it created the queue
 
     def _make(self) -> None:
         lost = (self.folder / STARTS).exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        new = rundir.temporary_path(self._door.path)
+        new = rundir.temporary_path(self._file.path)
         try:
             self._write_empty(new, lost=lost)
-            os.link(new, self._door.path)
+            os.link(new, self._file.path)
         except (OSError, ExecutorUnavailableError):
-            if not self.exists():  # else another client was faster, and has swept ours away
+            if not self.exists():  # else another client created it first and swept this file away
                 raise
 
     def _write_empty(self, path: Path, *, lost: bool) -> None:
         path.touch()
-        with self._door.telling(), closing(sqlite3.connect(path)) as db:
+        with self._file.explaining_errors(), closing(sqlite3.connect(path)) as db:
             db.executescript(_SCHEMA)
-            if lost:  # its numbers are not used again: the clock is ahead of any count
+            if lost:  # do not reuse the lost numbers: the clock is ahead of any of them
                 db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),))
             db.execute(f"PRAGMA user_version = {_VERSION}")
             db.commit()
@@ -225,12 +225,10 @@ class LocalQueue:
         environment: Mapping[str, str],
         limit_s: int | None,
     ) -> dict[int, JobId]:
-        """Queue a request's tasks, all or none; a token that is there is not added again."""
+        """Queue all tasks of a request or none; a token that is queued is not added again."""
         needs = request.resources
-        submission = (
-            request.token, script, json.dumps(environment), request.max_parallel, limit_s,
-            needs["signal_lead"], needs["requeue"],
-        )  # fmt: skip
+        lead_s, requeue = needs["signal_lead"], needs["requeue"]
+        submission = (request.token, script, json.dumps(environment), request.max_parallel)
         now = time.time()
         tasks = [(request.token, t.index, t.run_dir, JobState.PENDING, now) for t in request.tasks]
         with self._open() as db:
@@ -238,7 +236,7 @@ class LocalQueue:
                 db.execute(
                     "INSERT OR IGNORE INTO submissions (token, script, environment, throttle,"
                     " limit_s, lead_s, requeue) VALUES (?,?,?,?,?,?,?)",
-                    submission,
+                    (*submission, limit_s, lead_s, requeue),
                 )
                 db.executemany(
                     "INSERT INTO jobs (token, task, run_dir, state, queued) VALUES (?,?,?,?,?)"
@@ -257,7 +255,7 @@ class LocalQueue:
             return [_job(row) for row in db.execute(query, (json.dumps(list(tokens)),))]
 
     def has_work(self) -> bool:
-        """Return whether any job waits or runs."""
+        """Return True if any job waits or runs."""
         if not self.exists():
             return False
         query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN (?, ?))"
@@ -265,7 +263,7 @@ class LocalQueue:
             return bool(db.execute(query, (JobState.PENDING, JobState.RUNNING)).fetchone()[0])
 
     def configure(self, settings: Settings) -> None:
-        """Make these the worker's settings."""
+        """Set the worker's settings."""
         with self._open() as db:
             if _settings(db) != settings:
                 with transaction(db):
@@ -277,7 +275,7 @@ class LocalQueue:
                     )
 
     def cancel(self, jobs: Collection[JobId]) -> None:
-        """End waiting jobs, and ask the worker to end running ones; before any other wish."""
+        """End waiting jobs, and ask the worker to cancel running ones, whatever else was asked."""
         if not self.exists():
             return
         chosen = "id IN (SELECT value FROM json_each(?))"
@@ -294,7 +292,7 @@ class LocalQueue:
             )
 
     def preempt(self, jobs: Collection[JobId]) -> None:
-        """Ask the worker to interrupt running jobs, unless they are being ended already."""
+        """Ask the worker to interrupt running jobs that are not being ended already."""
         if not self.exists():
             return
         with self._open() as db, transaction(db):
@@ -306,61 +304,61 @@ class LocalQueue:
 
 
 class WorkerQueue:
-    """The worker's side: one connection, kept.
+    """The queue as the worker uses it, on one connection.
 
-    All calls raise ExecutorUnavailableError where the file cannot be read or written, or is gone.
+    All methods raise ExecutorUnavailableError if the file is gone or cannot be read or written.
     """
 
     def __init__(self, runs_root: Path) -> None:
-        self._door = _Door(runs_root)
-        with self._door.telling():
-            self._db = self._door.connect()
-        self._file = self._door.path.stat().st_ino
+        self._file = _QueueFile(runs_root)
+        with self._file.explaining_errors():
+            self._db = self._file.connect()
+        self._inode = self._file.path.stat().st_ino
         self._seen = -1
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the connection."""
         self._db.close()
 
-    def has_news(self) -> bool:
-        """Return whether somebody else has changed the queue since the last call."""
-        with self._door.telling():
+    def has_changed(self) -> bool:
+        """Return True if another process has changed the queue since the last call."""
+        with self._file.explaining_errors():
             version: int = self._db.execute("PRAGMA data_version").fetchone()[0]
-        news, self._seen = version != self._seen, version
-        return news
+        changed, self._seen = version != self._seen, version
+        return changed
 
     def is_gone(self) -> bool:
-        """Return whether the file was deleted or replaced: nobody would read what we write."""
+        """Return True if the file was deleted or replaced, so that nobody reads this one."""
         try:
-            return self._door.path.stat().st_ino != self._file
+            return self._file.path.stat().st_ino != self._inode
         except FileNotFoundError:
             return True
 
     def settings(self) -> Settings | None:
-        """Return what the newest client wants; None when none has said."""
-        with self._door.telling():
+        """Return the settings of the newest client, None if there are none."""
+        with self._file.explaining_errors():
             return _settings(self._db)
 
     def running(self) -> list[QueuedJob]:
-        """Return the jobs that run, or are to be starting."""
+        """Return the jobs that run or are being started."""
         query = f"{_JOBS} WHERE state = ? ORDER BY id"
-        with self._door.telling():
+        with self._file.explaining_errors():
             return [_job(row) for row in self._db.execute(query, (JobState.RUNNING,))]
 
     def next_waiting(self, full: Collection[Token] = ()) -> QueuedJob | None:
-        """Return the job that has waited longest, but none of the submissions ``full``."""
+        """Return the job that has waited longest, leaving out the submissions ``full``."""
         query = (
             f"{_JOBS} WHERE state = ? AND token NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY queued, id LIMIT 1"
         )
-        with self._door.telling():
+        with self._file.explaining_errors():
             row = self._db.execute(query, (JobState.PENDING, json.dumps(list(full)))).fetchone()
         return _job(row) if row else None
 
     def update(self, job: QueuedJob, **values: object) -> bool:
-        """Change a job; False, and no change, when it is no longer what ``job`` says.
+        """Change a job if it still is as ``job`` says; return False, without a change, if not.
 
-        So a wish that came in the meantime is neither lost nor overruled: look again.
+        So a request that came meanwhile is neither lost nor overridden: read the job again.
         """
         columns = ", ".join(f"{name} = :{name}" for name in values)
         query = (
@@ -369,7 +367,7 @@ class WorkerQueue:
         )
         expected = {"id": job.id, "state": job.state, "restarts": job.restarts, "wish": job.wish}
         given = {**values, **{f"if_{name}": value for name, value in expected.items()}}
-        with self._door.telling(), transaction(self._db):
+        with self._file.explaining_errors(), transaction(self._db):
             return self._db.execute(query, given).rowcount == 1
 
 

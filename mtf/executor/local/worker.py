@@ -1,8 +1,8 @@
-"""The local executor's worker: starts queued jobs, signals them, and writes down how they ended.
+"""The local executor's worker: starts queued jobs, signals them, and records how they ended.
 
-``python -m mtf.executor.local.worker <runs_root> [<fd>]``, the file descriptor being that of the
-lock which it was handed. It may be killed at any time: what it knows is in the queue and in the
-files of ``local_process``, and the next worker goes on from there.
+Run as ``python -m mtf.executor.local.worker <runs_root> [<fd>]``, with the file descriptor of the
+lock that it takes over. It may be killed at any time: its state is in the queue and in the files of
+``job_process``, and the next worker continues from there.
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, QueuedJob, Sett
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import Token
 
-_POLL_S = (
-    0.03  # between two looks for wishes, new jobs, and ends of jobs that an earlier worker began
-)
-_BIRTH_S = 1.0  # that a start of an earlier worker is given to claim itself
-_PAUSE_S = 1.0  # before starts are tried again when the host was short of something
-_ATTEMPTS = 10  # at a queue that cannot be read, before the worker gives up
+# between two looks at the queue, and at jobs that an earlier worker started
+_POLL_S = 0.03
+_CLAIM_S = 1.0  # how long a start by an earlier worker may take to claim itself
+_PAUSE_S = 1.0  # pause before the next start when the host lacked a resource
+_ATTEMPTS = 10  # to read the queue before the worker gives up
 _INTERRUPTED = "its start was interrupted"
 _DEFAULTS = Settings(max_parallel=1, grace_s=10.0, kill_wait_s=5.0, idle_s=10.0)
 _HOST = os.uname().nodename
-# What a host may lack now and have later; other errors are of this job alone.
-_SHORT = frozenset({
-    errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO,
-    errno.ESTALE,
-})  # fmt: skip
+# Errors of the host, which may pass; other errors concern the job alone.
+_PROCESS_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+_TEMPORARY = frozenset((*_PROCESS_ERRORS, *_DISK_ERRORS))
 
 
 class Worker:
-    """Looks at the queue when it has changed, and at each running job every time."""
+    """Reads the queue when it has changed, and checks each running job every time."""
 
     def __init__(self, runs_root: Path) -> None:
         self._queue = WorkerQueue(runs_root)
@@ -58,33 +56,33 @@ class Worker:
         self._running: list[QueuedJob] = []
         self._processes: dict[int, Process] = {}  # by row
         self._waiting = False
-        self._stale = True  # we have changed the queue since we read it
+        self._stale = True  # this worker has changed the queue since it read it
         self._pause_until = 0.0
 
     def close(self) -> None:
-        """Close the queue; jobs run on."""
+        """Close the queue; jobs keep running."""
         self._queue.close()
 
     @property
     def is_stale(self) -> bool:
-        """Return whether there is something to do at once."""
+        """Return True if there is something to do at once."""
         return self._stale
 
     @property
     def idle_s(self) -> float:
-        """Return how long to wait for work."""
+        """Return how long to wait for work before exiting."""
         return self._settings.idle_s
 
     @property
     def is_gone(self) -> bool:
-        """Return whether the queue was removed."""
+        """Return True if the queue's file was removed."""
         return self._queue.is_gone()
 
-    def look(self) -> bool:
-        """Do what there is to do; return whether jobs wait or run here."""
+    def step(self) -> bool:
+        """Do everything that is due; return True if jobs wait or run on this host."""
         _reap()
-        news = self._queue.has_news()
-        if self._stale or news or 0 < self._pause_until <= time.monotonic():
+        changed = self._queue.has_changed()
+        if self._stale or changed or 0 < self._pause_until <= time.monotonic():
             self._stale = False
             self._read()
         for job in self._running:
@@ -106,21 +104,26 @@ class Worker:
             return
         self._pause_until = 0.0
         free = self._settings.max_parallel - sum(job.host == _HOST for job in self._running)
-        alike = Counter(job.token for job in self._running)
-        full = {job.token for job in self._running if _is_full(job, alike)}
+        running = Counter(job.token for job in self._running)
+        full = {job.token for job in self._running if _is_full(job, running)}
         while free > 0 and not self._pause_until and (job := self._queue.next_waiting(full)):
-            alike[job.token] += 1
-            if _is_full(job, alike):
+            running[job.token] += 1
+            if _is_full(job, running):
                 full.add(job.token)
             free -= self._start(job)
         self._running = self._queue.running()
 
     def _start(self, job: QueuedJob) -> bool:
-        """Start a job: the intent first, so that a crash in between is seen."""
+        """Start a job; the queue is changed first, so that a crash in between is noticed."""
         intent: dict[str, Any] = {
-            "state": JobState.RUNNING, "host": _HOST, "started": time.time(),
-            "began": time.monotonic(), "warned": False, "wish": None, "wished_at": None,
-        }  # fmt: skip
+            "state": JobState.RUNNING,
+            "host": _HOST,
+            "started": time.time(),
+            "began": time.monotonic(),
+            "warned": False,
+            "wish": None,
+            "wished_at": None,
+        }
         if not self._queue.update(job, **intent, reason=""):
             return False
         job = replace(job, **intent)
@@ -153,12 +156,12 @@ class Worker:
         )
 
     def _not_started(self, job: QueuedJob, error: OSError) -> bool:
-        why = f"could not start: {error}"
-        if error.errno in _SHORT:  # it waits on, and so do the others
+        reason = f"could not start: {error}"
+        if error.errno in _TEMPORARY:  # it keeps waiting, and so do the others
             self._pause_until = time.monotonic() + _PAUSE_S
-            self._queue.update(job, state=JobState.PENDING, reason=why)
+            self._queue.update(job, state=JobState.PENDING, reason=reason)
         else:
-            self._end(job, JobState.NODE_FAILURE, reason=why)
+            self._end(job, JobState.NODE_FAILURE, reason=reason)
         return False
 
     def _base(self, job: QueuedJob) -> Path:
@@ -168,7 +171,7 @@ class Worker:
 
     def _watch(self, job: QueuedJob) -> None:
         if job.host != _HOST:
-            self._watch_elsewhere(job)
+            self._watch_remote(job)
             return
         process = self._processes.get(job.id) or self._adopt(job)
         if process is None:
@@ -178,52 +181,54 @@ class Worker:
             return
         ended = job_process.read_exit(self._base(job))
         if process.has_group():
-            if ended and self._may_go_on(job):
-                self._signal(job, process)  # its shell obeyed TERM; the rest uses its grace
+            if ended and self._has_grace(job):
+                self._signal(job, process)  # the shell has ended; its children use their grace time
                 return
             process.signal(signal.SIGKILL)
             if not ended:
-                return  # without its shell its end would not be known: ended first, then told
+                return  # without the shell, the end shows only once the whole group is gone
         if ended:
             self._ended(job, *ended)
         else:
             self._vanished(job)
 
     def _adopt(self, job: QueuedJob) -> Process | None:
-        """Return the process that an earlier worker started; queue the job again if it did not."""
+        """Return the process that an earlier worker started; requeue the job if it started none."""
         base = self._base(job)
         try:
             process = job_process.read_start(base)
         except FileNotFoundError:
-            young = 0 <= time.monotonic() - (job.began or 0) < _BIRTH_S
-            if young or not job_process.shut_out(base):
+            is_recent = 0 <= time.monotonic() - (job.began or 0) < _CLAIM_S
+            if is_recent or not job_process.prevent_start(base):
                 return None
             process = None
         if process is None:
-            self._again(job, _INTERRUPTED)
+            self._requeue(job, _INTERRUPTED)
         else:
             self._processes[job.id] = process
         return process
 
-    def _watch_elsewhere(self, job: QueuedJob) -> None:
-        """See a job of another host, which shares the run root, only through its files."""
+    def _watch_remote(self, job: QueuedJob) -> None:
+        """Check a job of another host that shares the run root: only its files are visible here."""
         ended = job_process.read_exit(self._base(job))
         if ended:
             self._ended(job, *ended)
         elif job.wish == "cancel":
-            self._end(job, JobState.CANCELLED, reason=f"on {job.host}, out of reach from {_HOST}")
+            self._end(
+                job, JobState.CANCELLED, reason=f"it ran on {job.host}, which {_HOST} cannot signal"
+            )
 
     def _signal(self, job: QueuedJob, process: Process) -> None:
-        """Send what is due; sent first, then written down: twice rather than never."""
+        """Send the signal that is due, then record it: rather twice than never."""
         if job.wish is None:
-            self._keep_time(job, process)
+            self._enforce_time_limit(job, process)
         elif job.wished_at is None:
             process.signal(signal.SIGTERM)
             self._update(job, wished_at=time.monotonic())
-        elif not self._may_go_on(job):
+        elif not self._has_grace(job):
             process.signal(signal.SIGKILL)
 
-    def _keep_time(self, job: QueuedJob, process: Process) -> None:
+    def _enforce_time_limit(self, job: QueuedJob, process: Process) -> None:
         if job.limit_s is None or job.began is None:
             return
         left = job.began + job.limit_s - time.monotonic()
@@ -234,8 +239,8 @@ class Worker:
             process.signal(signal.SIGUSR1)
             self._update(job, warned=True)
 
-    def _may_go_on(self, job: QueuedJob) -> bool:
-        """Return whether a job that is being ended is still within its grace."""
+    def _has_grace(self, job: QueuedJob) -> bool:
+        """Return True if a job that is being ended still has grace time."""
         if job.wish is None:
             return False
         wait = self._settings.grace_s if job.wish == "preempt" else self._settings.kill_wait_s
@@ -244,29 +249,29 @@ class Worker:
     # -- ending ------------------------------------------------------------------------------------
 
     def _ended(self, job: QueuedJob, code: int, at: float) -> None:
-        """Write down the end of a job that left its exit code."""
-        # obeyed; wished_at is missing where a worker was killed between the signal and its note
-        obeyed = job.wished_at is not None or code == EXIT_TERMINATED
-        told = job.wish if obeyed else None  # else it ended of itself
+        """Record the end of a job that left its exit code."""
+        # wished_at is missing if a worker was killed after the signal, before recording it
+        was_signalled = job.wished_at is not None or code == EXIT_TERMINATED
+        request = job.wish if was_signalled else None  # None: the job ended by itself
         values = {"exit_code": code, "ended": at}
-        match told:
+        match request:
             case "cancel":
                 self._end(job, JobState.CANCELLED, reason="cancelled", **values)
             case _ if code == CONTINUE_EXIT_CODE and job.requeue:
-                self._again(job, "ahead of its time limit")
+                self._requeue(job, "before its time limit")
             case _ if code == 0:
                 self._end(job, JobState.COMPLETED, **values)
             case "preempt":
                 self._preempted(job, **values)
             case "timeout":
                 self._end(job, JobState.TIMEOUT, reason="time limit", **values)
-            case _ if code > 128:  # the shell's way to say: by a signal
+            case _ if code > 128:  # the shell's exit code for a signal
                 self._end(job, JobState.FAILED, signal=code - 128, **values)
             case _:
                 self._end(job, JobState.FAILED, **values)
 
     def _vanished(self, job: QueuedJob) -> None:
-        """Write down the end of a job that was killed, by us or by others."""
+        """Record the end of a job that was killed, by this worker or by others."""
         match job.wish:
             case "cancel":
                 self._end(job, JobState.CANCELLED, reason="cancelled", signal=signal.SIGKILL)
@@ -274,24 +279,23 @@ class Worker:
                 self._end(job, JobState.TIMEOUT, reason="time limit", signal=signal.SIGKILL)
             case "preempt":
                 self._preempted(job, signal=signal.SIGKILL)
-            case _ if job_process.shut_out(self._base(job)):  # killed before it claimed its start
+            case _ if job_process.prevent_start(self._base(job)):  # killed before it claimed
                 self._pause_until = time.monotonic() + _PAUSE_S
-                self._again(job, _INTERRUPTED)
+                self._requeue(job, _INTERRUPTED)
             case _:
-                self._end(job, JobState.NODE_FAILURE, reason="the process vanished")
+                self._end(job, JobState.NODE_FAILURE, reason="the process disappeared")
 
     def _preempted(self, job: QueuedJob, **values: object) -> None:
         if job.requeue:
-            self._again(job, "preempted")
+            self._requeue(job, "preempted")
         else:
             self._end(job, JobState.PREEMPTED, reason="preempted", **values)
 
-    def _again(self, job: QueuedJob, reason: str) -> None:
-        """Queue a job once more, behind those that wait."""
-        if self._update(
-            job, state=JobState.PENDING, restarts=job.restarts + 1, reason=reason, wish=None,
-            wished_at=None, queued=time.time(),
-        ):  # fmt: skip
+    def _requeue(self, job: QueuedJob, reason: str) -> None:
+        """Put a job at the end of the queue."""
+        queued = {"state": JobState.PENDING, "queued": time.time(), "reason": reason}
+        cleared = {"wish": None, "wished_at": None}
+        if self._update(job, restarts=job.restarts + 1, **queued, **cleared):
             self._forget(job)
 
     def _end(self, job: QueuedJob, state: JobState, **values: object) -> None:
@@ -299,7 +303,7 @@ class Worker:
             self._forget(job)
 
     def _update(self, job: QueuedJob, **values: object) -> bool:
-        self._stale = True  # also where a wish came first: it is read at the next look
+        self._stale = True  # also if a request came first: it is read in the next step
         return self._queue.update(job, **values)
 
     def _forget(self, job: QueuedJob) -> None:
@@ -307,12 +311,12 @@ class Worker:
         job_process.forget(self._base(job))
 
 
-def _is_full(job: QueuedJob, alike: Counter[Token]) -> bool:
-    return job.throttle is not None and alike[job.token] >= job.throttle
+def _is_full(job: QueuedJob, running: Counter[Token]) -> bool:
+    return job.throttle is not None and running[job.token] >= job.throttle
 
 
 def _reap() -> None:
-    """Collect ended children; those of an earlier worker belong to init."""
+    """Wait for children that have ended; those of an earlier worker belong to init."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -321,46 +325,45 @@ def _reap() -> None:
 # -- the process -----------------------------------------------------------------------------------
 
 
-def _fresh_signals() -> int:
-    """Undo what the caller did to signals: jobs inherit them. Return what rings at a job's end."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
-                   signal.SIGUSR1, signal.SIGUSR2):  # fmt: skip
-        signal.signal(number, signal.SIG_DFL)
+def _reset_signals() -> int:
+    """Reset the signal handlers, which jobs inherit; return a pipe that wakes at a job's end."""
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    hears, rings = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # a job's shell has ended
-    signal.set_wakeup_fd(rings, warn_on_full_buffer=False)
-    return hears
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    return wakeup
 
 
-def _work_until_idle(worker: Worker, bell: int) -> None:
+def _work_until_idle(worker: Worker, wakeup: int) -> None:
     idle_since = time.monotonic()
     while not worker.is_gone and time.monotonic() - idle_since < worker.idle_s:
-        if worker.look():
+        if worker.step():
             idle_since = time.monotonic()
-        if not worker.is_stale and select.select([bell], [], [], _POLL_S)[0]:
-            os.read(bell, 4096)
+        if not worker.is_stale and select.select([wakeup], [], [], _POLL_S)[0]:
+            os.read(wakeup, 4096)
 
 
-def _work(runs_root: Path, bell: int) -> None:
+def _work(runs_root: Path, wakeup: int) -> None:
     with closing(Worker(runs_root)) as worker:
-        _work_until_idle(worker, bell)
+        _work_until_idle(worker, wakeup)
 
 
 def main() -> None:
-    """Work until there has been nothing to do for a while; only one worker does."""
+    """Work until there was nothing to do for a while; only one worker runs at a time."""
     runs_root = Path(sys.argv[1]).absolute()
-    bell = _fresh_signals()
+    wakeup = _reset_signals()
     queue = LocalQueue(runs_root)
     lock = WorkerLock(queue.folder, *map(int, sys.argv[2:]))
     for _ in range(_ATTEMPTS):
         try:
             if not lock.acquire():
                 return
-            _work(runs_root, bell)
+            _work(runs_root, wakeup)
             lock.release()
             if not queue.has_work():
-                return  # else: submitted after our last look, by somebody who saw our lock
+                return  # else: submitted after the last step, by a client that saw the lock
         except (ExecutorUnavailableError, OSError) as e:
             sys.stderr.write(f"{e}\n")
             time.sleep(_PAUSE_S)

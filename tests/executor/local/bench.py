@@ -1,4 +1,4 @@
-"""The local executor in a folder of its own, with short graces, and the processes it has there."""
+"""A local executor in its own folder, with short grace times, and helpers to find its processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORKER = "mtf.executor.local.worker"
 
 
 def processes(root: Path, word: str = "") -> list[int]:
-    """Return the living processes with a word, and the run root, in their command lines."""
+    """Return the processes that have a word and the run root in their command lines."""
     found = []
     for process in Path("/proc").iterdir():
         with suppress(OSError):
@@ -36,7 +36,7 @@ def processes(root: Path, word: str = "") -> list[int]:
 
 
 def kill_worker(root: Path) -> None:
-    """Kill the worker, and return when it holds nothing any more."""
+    """Kill the worker, and wait until its lock is free."""
     for pid in processes(root, WORKER):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -46,7 +46,7 @@ def kill_worker(root: Path) -> None:
 
 
 def end_all(root: Path) -> list[int]:
-    """Kill what there is, the worker first; a job that it has just begun needs another round."""
+    """Kill all processes, the worker first; return those that are left for another call."""
     for word in (WORKER, ""):
         for pid in processes(root, word):
             with suppress(ProcessLookupError):
@@ -55,7 +55,7 @@ def end_all(root: Path) -> list[int]:
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait for something that must come."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"

@@ -1,4 +1,4 @@
-"""The local executor when its worker, its jobs, its host or its files die at a bad moment."""
+"""Crashes of the local executor: its worker, jobs, host or files fail at a bad moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.local import job_process, queue
 from mtf.executor.local.queue import LocalQueue, WorkerQueue
-from tests.executor.contract import HEARS_TERM, Bench
+from tests.executor.contract import LOGS_TERM, Bench
 from tests.executor.local.bench import WORKER, folder_of, kill_worker, processes, until
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def change(bench: Bench, **values: object) -> None:
 # -- the worker dies -------------------------------------------------------------------------------
 
 
-def test_a_killed_workers_jobs_go_on_and_their_ends_are_known(local: MakeBench) -> None:
+def test_jobs_of_a_killed_worker_keep_running_and_their_ends_are_recorded(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     go(request)
@@ -78,7 +78,7 @@ def test_a_killed_workers_jobs_go_on_and_their_ends_are_known(local: MakeBench) 
     assert view.ended_at.timestamp() <= before, "when it ended, not when that was seen"
 
 
-def test_queued_jobs_survive_killed_workers_and_run_once_each(local: MakeBench) -> None:
+def test_queued_jobs_survive_killed_workers_and_run_exactly_once(local: MakeBench) -> None:
     bench = local('echo x >> "$MTF_RUN_DIR/lives"; sleep 0.0$((RANDOM % 9))', max_parallel=5)
     request = bench.request(tuple(range(60)))
     bench.submit(request)
@@ -93,9 +93,7 @@ def test_queued_jobs_survive_killed_workers_and_run_once_each(local: MakeBench) 
 
 
 @pytest.mark.parametrize("verb", ["cancel", "preempt"])
-def test_an_end_that_was_asked_for_comes_though_the_worker_is_killed(
-    local: MakeBench, verb: str
-) -> None:
+def test_a_requested_end_comes_even_if_the_worker_is_killed(local: MakeBench, verb: str) -> None:
     bench, request = running(local, 'trap "echo TERM >> $MTF_RUN_DIR/heard" TERM;' + UNTIL_GO)
     job = bench.views(request)[0].job_id
     getattr(bench, verb)(job)
@@ -108,7 +106,7 @@ def test_an_end_that_was_asked_for_comes_though_the_worker_is_killed(
         assert view.job_id == job
 
 
-def test_two_clients_or_more_start_one_worker(local: MakeBench) -> None:
+def test_several_clients_start_one_worker(local: MakeBench) -> None:
     bench = local(UNTIL_GO)
     request = bench.request()
     bench.submit(request)
@@ -122,7 +120,7 @@ def test_two_clients_or_more_start_one_worker(local: MakeBench) -> None:
 # -- a start is interrupted ------------------------------------------------------------------------
 
 
-def test_a_start_that_was_meant_but_never_made_is_made_again(local: MakeBench) -> None:
+def test_a_start_that_was_recorded_but_not_made_is_repeated(local: MakeBench) -> None:
     bench = local('echo "$MTF_RESTARTS" >> "$MTF_RUN_DIR/lives"')
     request = submitted_without_worker(bench)
     queue = WorkerQueue(bench.root)
@@ -137,7 +135,7 @@ def test_a_start_that_was_meant_but_never_made_is_made_again(local: MakeBench) -
     assert bench.wait_file(request, "lives") == "1\n"
 
 
-def test_a_job_killed_before_it_began_is_started_again(
+def test_a_job_killed_before_it_claimed_its_start_is_started_again(
     local: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shell = tmp_path / "bash"  # dies once, as if somebody had killed it
@@ -151,7 +149,7 @@ def test_a_job_killed_before_it_began_is_started_again(
     assert bench.wait_file(request, "lives") == "1\n"
 
 
-def test_a_start_is_made_once_though_it_is_tried_twice(tmp_path: Path) -> None:
+def test_a_start_that_is_tried_twice_happens_once(tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     script.write_text(f"echo x >> {tmp_path}/lives; sleep 0.1; exit 3\n")
     output = (tmp_path / "out", tmp_path / "err")
@@ -162,7 +160,7 @@ def test_a_start_is_made_once_though_it_is_tried_twice(tmp_path: Path) -> None:
     assert (tmp_path / "lives").read_text() == "x\n"
     assert job_process.read_start(tmp_path / "1.0") in tried
     assert (job_process.read_exit(tmp_path / "1.0") or (None,))[0] == 3
-    assert not job_process.shut_out(tmp_path / "1.0")
+    assert not job_process.prevent_start(tmp_path / "1.0")
 
 
 def submitted_without_worker(bench: Bench) -> JobRequest:
@@ -192,10 +190,10 @@ def test_a_job_killed_with_all_its_processes_is_a_node_failure(local: MakeBench)
     bench, request = running(local)
     os.killpg(int(bench.wait_file(request, "up")), signal.SIGKILL)
     view = bench.wait_ended(request)[0]
-    assert (view.state, view.reason) == (JobState.NODE_FAILURE, "the process vanished")
+    assert (view.state, view.reason) == (JobState.NODE_FAILURE, "the process disappeared")
 
 
-def test_a_job_is_not_told_lost_while_any_of_it_runs(local: MakeBench) -> None:
+def test_a_job_is_not_lost_while_any_of_its_processes_runs(local: MakeBench) -> None:
     bench, request = running(local, 'echo $$ > "$MTF_RUN_DIR/me";' + UNTIL_GO)
     me = Path("/proc", bench.wait_file(request, "me").strip())
     kill_worker(bench.root)
@@ -205,7 +203,7 @@ def test_a_job_is_not_told_lost_while_any_of_it_runs(local: MakeBench) -> None:
     assert not me.exists() or ") Z " in (me / "stat").read_text()
 
 
-def test_a_job_killed_by_a_signal_tells_which(local: MakeBench) -> None:
+def test_a_job_killed_by_a_signal_reports_the_signal(local: MakeBench) -> None:
     bench = local("kill -SEGV $$")
     request = bench.request()
     bench.submit(request)
@@ -217,7 +215,7 @@ def test_a_job_killed_by_a_signal_tells_which(local: MakeBench) -> None:
 
 
 @pytest.mark.parametrize("what", ["the host was booted again", "the pid was used again"])
-def test_a_process_that_only_has_a_jobs_pid_is_a_stranger(local: MakeBench, what: str) -> None:
+def test_a_process_that_reuses_a_jobs_pid_is_not_signalled(local: MakeBench, what: str) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     (start,) = starts(bench).glob("*.start")
@@ -240,7 +238,7 @@ def test_a_job_that_was_cancelled_and_lost_is_cancelled(local: MakeBench) -> Non
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
-def test_a_start_file_emptied_by_a_power_failure_is_a_lost_job(local: MakeBench) -> None:
+def test_an_empty_start_file_is_a_lost_job(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     (start,) = starts(bench).glob("*.start")
@@ -248,7 +246,7 @@ def test_a_start_file_emptied_by_a_power_failure_is_a_lost_job(local: MakeBench)
     assert bench.wait_ended(request)[0].state is JobState.NODE_FAILURE
 
 
-def test_a_torn_exit_file_is_no_exit_code(tmp_path: Path) -> None:
+def test_an_incomplete_exit_file_is_no_exit_code(tmp_path: Path) -> None:
     (tmp_path / "1.0.exit").write_text("1")
     assert job_process.read_exit(tmp_path / "1.0") is None
 
@@ -256,7 +254,7 @@ def test_a_torn_exit_file_is_no_exit_code(tmp_path: Path) -> None:
 # -- another host shares the run root --------------------------------------------------------------
 
 
-def test_a_job_of_another_host_is_left_alone_until_it_leaves_its_exit_code(
+def test_a_job_of_another_host_runs_until_its_exit_file_appears(
     local: MakeBench,
 ) -> None:
     bench, request = running(local)
@@ -272,7 +270,7 @@ def test_a_job_of_another_host_is_left_alone_until_it_leaves_its_exit_code(
     assert (view.state, view.exit_code) == (JobState.FAILED, 9)
 
 
-def test_a_job_out_of_reach_is_cancelled_and_the_reason_says_where_it_is(local: MakeBench) -> None:
+def test_a_cancelled_job_of_another_host_names_the_host(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     change(bench, host=ELSEWHERE)
@@ -289,7 +287,7 @@ def queue_file(bench: Bench) -> Path:
     return bench.root / ".local" / "queue.sqlite"
 
 
-def test_a_damaged_queue_is_unreadable_not_empty(local: MakeBench) -> None:
+def test_a_damaged_queue_is_not_taken_for_an_empty_one(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     queue_file(bench).write_bytes(b"not a database, by any means" * 100)
@@ -302,7 +300,7 @@ def test_a_damaged_queue_is_unreadable_not_empty(local: MakeBench) -> None:
             ask()
 
 
-def test_an_emptied_queue_is_unreadable_not_empty(local: MakeBench) -> None:
+def test_a_truncated_queue_is_not_taken_for_an_empty_one(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     queue_file(bench).write_bytes(b"")
@@ -310,7 +308,7 @@ def test_an_emptied_queue_is_unreadable_not_empty(local: MakeBench) -> None:
         bench.views(request)
 
 
-def test_a_queue_of_a_later_format_is_not_touched(local: MakeBench) -> None:
+def test_a_queue_of_a_newer_format_is_not_changed(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     with closing(sqlite3.connect(queue_file(bench))) as db:
@@ -319,7 +317,7 @@ def test_a_queue_of_a_later_format_is_not_touched(local: MakeBench) -> None:
         bench.views(request)
 
 
-def test_a_queue_that_stays_locked_is_told(
+def test_a_queue_that_stays_locked_is_reported(
     local: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, request = running(local)
@@ -327,12 +325,12 @@ def test_a_queue_that_stays_locked_is_told(
     monkeypatch.setattr(queue, "_BUSY_S", 0.1)
     with closing(sqlite3.connect(queue_file(bench), isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(ExecutorUnavailableError, match="held it for"):
+        with pytest.raises(ExecutorUnavailableError, match="locked it for"):
             bench.views(request)
     assert bench.views(request)[0].state is JobState.RUNNING
 
 
-def test_a_writer_killed_in_its_transaction_leaves_no_trace(local: MakeBench) -> None:
+def test_a_writer_killed_in_its_transaction_changes_nothing(local: MakeBench) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
     writer = subprocess.Popen(
@@ -358,7 +356,7 @@ def test_a_writer_killed_in_its_transaction_leaves_no_trace(local: MakeBench) ->
     assert bench.wait_ended(request)[0].exit_code == 9
 
 
-def test_a_lost_queue_gives_no_id_twice(local: MakeBench) -> None:
+def test_no_job_id_is_reused_after_the_queue_is_lost(local: MakeBench) -> None:
     bench, request = running(local)
     first = bench.views(request)[0].job_id
     kill_worker(bench.root)
@@ -372,7 +370,7 @@ def test_a_lost_queue_gives_no_id_twice(local: MakeBench) -> None:
     assert bench.wait_ended(other)[0].exit_code == 9
 
 
-def test_a_worker_whose_run_root_is_removed_ends(local: MakeBench) -> None:
+def test_a_worker_exits_when_its_run_root_is_removed(local: MakeBench) -> None:
     bench, request = running(local)
     kept = bench.root.rename(bench.root.with_name("kept"))
     until(lambda: not processes(bench.root, WORKER), "the worker has ended")
@@ -381,7 +379,7 @@ def test_a_worker_whose_run_root_is_removed_ends(local: MakeBench) -> None:
     assert bench.wait_ended(request)[0].exit_code == 9
 
 
-def test_many_clients_at_once_get_an_id_each(local: MakeBench) -> None:
+def test_concurrent_clients_get_different_job_ids(local: MakeBench) -> None:
     bench = local("exit 0", max_parallel=2)
     requests = [bench.request((0, 1)) for _ in range(16)]
     with ThreadPoolExecutor(8) as pool:  # the queue itself is made by one of them
@@ -392,8 +390,8 @@ def test_many_clients_at_once_get_an_id_each(local: MakeBench) -> None:
         assert {v.state for v in bench.wait_ended(request).values()} == {JobState.COMPLETED}
 
 
-def test_a_wish_that_comes_while_an_end_is_written_is_not_lost(local: MakeBench) -> None:
-    bench = local(HEARS_TERM)
+def test_a_cancellation_during_the_recording_of_an_end_is_not_lost(local: MakeBench) -> None:
+    bench = local(LOGS_TERM)
     submitted_without_worker(bench)
     queue = WorkerQueue(bench.root)
     job = queue.next_waiting()

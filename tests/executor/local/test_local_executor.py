@@ -1,4 +1,4 @@
-"""The local executor keeps the contract, and does what SLURM does where the contract is silent."""
+"""The local executor: the contract of executors, and SLURM's behaviour beyond the contract."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
 from mtf.executor.local.local_executor import LocalExecutor
-from tests.executor.contract import HEARS_TERM, Bench, Contract
+from tests.executor.contract import LOGS_TERM, Bench, Contract
 from tests.executor.local.bench import WORKER, folder_of, processes, until
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TestContract(Contract):
 # -- time limit ------------------------------------------------------------------------------------
 
 
-def test_the_time_limit_warns_then_ends_the_job(local: MakeBench) -> None:
+def test_a_job_is_warned_before_its_time_limit_and_ended_at_it(local: MakeBench) -> None:
     bench = local('trap "echo USR1 >> $MTF_RUN_DIR/heard" USR1; while :; do sleep 0.05; done')
     request = bench.request(time="00:00:02", signal_lead=1)
     bench.submit(request)
@@ -55,7 +55,7 @@ def test_a_job_that_ignores_term_is_killed_at_its_time_limit(local: MakeBench) -
     assert (view.state, view.signal) == (JobState.TIMEOUT, 9)
 
 
-def test_a_lead_longer_than_the_limit_does_not_warn_a_job_that_has_not_begun(
+def test_a_lead_longer_than_the_limit_does_not_warn_a_job_at_its_start(
     local: MakeBench,
 ) -> None:
     bench = local('sleep 0.3; echo done > "$MTF_RUN_DIR/done"')
@@ -67,7 +67,7 @@ def test_a_lead_longer_than_the_limit_does_not_warn_a_job_that_has_not_begun(
 @pytest.mark.parametrize(
     ("requeue", "state", "restarts"), [(True, JobState.COMPLETED, 1), (False, JobState.FAILED, 0)]
 )
-def test_a_job_that_answers_the_warning_is_requeued_where_it_may(
+def test_a_job_that_saves_on_the_warning_is_requeued_if_allowed(
     local: MakeBench, requeue: bool, state: JobState, restarts: int
 ) -> None:
     bench = local(
@@ -83,7 +83,7 @@ def test_a_job_that_answers_the_warning_is_requeued_where_it_may(
 # -- preemption and cancellation -------------------------------------------------------------------
 
 
-def test_a_preempted_job_that_may_not_be_requeued_is_preempted_for_good(local: MakeBench) -> None:
+def test_a_preempted_job_without_requeue_is_over(local: MakeBench) -> None:
     bench = local(FOREVER)
     request = bench.request(requeue=False)
     jobs = bench.submit(request)
@@ -92,8 +92,8 @@ def test_a_preempted_job_that_may_not_be_requeued_is_preempted_for_good(local: M
     assert bench.wait_ended(request)[0].state is JobState.PREEMPTED
 
 
-def test_a_preempted_job_queues_behind_those_that_wait(local: MakeBench) -> None:
-    bench = local('echo "$MTF_JOB_ID" >> "$MTF_RUN_DIR/../order"; ' + HEARS_TERM, max_parallel=1)
+def test_a_preempted_job_goes_to_the_end_of_the_queue(local: MakeBench) -> None:
+    bench = local('echo "$MTF_JOB_ID" >> "$MTF_RUN_DIR/../order"; ' + LOGS_TERM, max_parallel=1)
     first, second = bench.request(), bench.request()
     jobs = list(bench.submit(first).values())
     bench.wait_file(first, "lives")
@@ -110,7 +110,7 @@ def test_a_preempted_job_queues_behind_those_that_wait(local: MakeBench) -> None
 
 
 def test_a_cancellation_during_a_preemption_is_final(local: MakeBench) -> None:
-    bench = local(HEARS_TERM)
+    bench = local(LOGS_TERM)
     request = bench.request()
     jobs = list(bench.submit(request).values())
     bench.wait_file(request, "lives")
@@ -120,7 +120,7 @@ def test_a_cancellation_during_a_preemption_is_final(local: MakeBench) -> None:
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
-def test_cancelling_again_and_again_does_not_put_off_the_kill(local: MakeBench) -> None:
+def test_repeated_cancellation_does_not_delay_the_kill(local: MakeBench) -> None:
     bench = local('trap "" TERM; ' + FOREVER)
     request = bench.request()
     jobs = list(bench.submit(request).values())
@@ -145,7 +145,7 @@ def test_a_queued_job_is_cancelled_without_starting(local: MakeBench) -> None:
     assert not (folder_of(request, 1) / "lives").exists()
 
 
-def test_other_executors_job_ids_touch_no_job_of_ours(local: MakeBench) -> None:
+def test_job_ids_of_other_executors_are_ignored(local: MakeBench) -> None:
     bench = local('echo up > "$MTF_RUN_DIR/up"; sleep 0.5')
     request = bench.request()
     (job,) = bench.submit(request).values()
@@ -158,7 +158,7 @@ def test_other_executors_job_ids_touch_no_job_of_ours(local: MakeBench) -> None:
 # -- processes -------------------------------------------------------------------------------------
 
 
-def test_what_a_job_leaves_running_ends_with_it(local: MakeBench) -> None:
+def test_processes_that_a_job_leaves_behind_are_killed(local: MakeBench) -> None:
     bench = local('sleep 1000 & echo $! > "$MTF_RUN_DIR/left"')
     request = bench.request()
     bench.submit(request)
@@ -167,7 +167,7 @@ def test_what_a_job_leaves_running_ends_with_it(local: MakeBench) -> None:
     until(lambda: not left.exists() or ") Z " in left.read_text(), "its child has ended")
 
 
-def test_a_program_under_a_shell_that_obeys_term_has_its_grace(local: MakeBench) -> None:
+def test_a_child_of_a_shell_that_exits_on_term_has_its_grace_time(local: MakeBench) -> None:
     bench = local(
         '[ "$MTF_RESTARTS" = 1 ] && exit 0\n'
         """bash -c 'trap "sleep 1; echo saved > $MTF_RUN_DIR/saved" TERM; echo up > $MTF_RUN_DIR/up
@@ -183,7 +183,7 @@ def test_a_program_under_a_shell_that_obeys_term_has_its_grace(local: MakeBench)
     assert bench.wait_ended(request)[0].state is JobState.CANCELLED
 
 
-def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
+def test_a_job_outlives_its_submitter_and_gets_signals_that_the_submitter_ignored(
     local: MakeBench,
 ) -> None:
     bench = local('trap "echo bye > $MTF_RUN_DIR/bye; exit 1" TERM; ' + FOREVER)
@@ -215,7 +215,7 @@ def test_a_job_outlives_the_shell_that_submitted_it_and_hears_what_that_ignored(
     assert bench.wait_file(request, "bye") == "bye\n"
 
 
-def test_an_idle_worker_ends_leaves_nothing_and_comes_back(local: MakeBench) -> None:
+def test_an_idle_worker_exits_and_is_started_again(local: MakeBench) -> None:
     bench = local("exit 0", idle_s=0.1)
     before = len(zombies())
     for _ in range(3):
@@ -243,7 +243,7 @@ flock 9; echo "-" >> "$MTF_RUN_DIR/../count"
 """
 
 
-def test_no_more_jobs_run_at_once_than_the_executor_may(local: MakeBench) -> None:
+def test_at_most_max_parallel_jobs_run_at_a_time(local: MakeBench) -> None:
     bench = local(COUNTS, max_parallel=2)
     requests = [bench.request((0, 1, 2)), bench.request((0, 1, 2))]
     for request in requests:
@@ -253,7 +253,7 @@ def test_no_more_jobs_run_at_once_than_the_executor_may(local: MakeBench) -> Non
     assert most_at_once(bench) == 2
 
 
-def test_a_throttled_array_does_not_hold_up_others(local: MakeBench) -> None:
+def test_a_throttled_array_does_not_delay_other_jobs(local: MakeBench) -> None:
     bench = local('while [ ! -e "$MTF_RUN_DIR/../go" ]; do sleep 0.02; done', max_parallel=2)
     throttled, other = bench.request((0, 1, 2), throttle=1), bench.request()
     bench.submit(throttled)
@@ -264,7 +264,7 @@ def test_a_throttled_array_does_not_hold_up_others(local: MakeBench) -> None:
     bench.wait_ended(throttled)
 
 
-def test_a_new_bound_counts_for_the_worker_that_is_there(local: MakeBench) -> None:
+def test_a_new_max_parallel_applies_to_the_running_worker(local: MakeBench) -> None:
     bench = local(COUNTS, max_parallel=1)
     first = bench.request((0, 1))
     bench.submit(first)
@@ -319,8 +319,8 @@ def test_secrets_in_the_submitters_environment_do_not_reach_the_job(
     assert b"hush" not in Path(f"/proc/{worker}/environ").read_bytes()
 
 
-def test_each_life_of_a_job_adds_to_its_output(local: MakeBench) -> None:
-    bench = local('echo "life $MTF_RESTARTS"; ' + HEARS_TERM)
+def test_each_start_of_a_job_appends_to_its_output(local: MakeBench) -> None:
+    bench = local('echo "life $MTF_RESTARTS"; ' + LOGS_TERM)
     request = bench.request()
     (job,) = bench.submit(request).values()
     bench.wait_file(request, "lives")
@@ -330,7 +330,7 @@ def test_each_life_of_a_job_adds_to_its_output(local: MakeBench) -> None:
     assert output.read_text() == "life 0\nlife 1\n"
 
 
-def test_a_job_whose_folder_is_gone_says_so(local: MakeBench) -> None:
+def test_a_job_whose_folder_is_gone_reports_it(local: MakeBench) -> None:
     bench = local('while [ ! -e "$MTF_RUN_DIR/../go" ]; do sleep 0.02; done', max_parallel=1)
     first, lost = bench.request(), bench.request()
     bench.submit(first)
@@ -343,7 +343,7 @@ def test_a_job_whose_folder_is_gone_says_so(local: MakeBench) -> None:
     assert not folder_of(lost).exists()
 
 
-def test_a_run_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_run_root_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bench = Bench(LocalExecutor(tmp_path / "file" / "runs", 1), tmp_path / "elsewhere")
     request = bench.request()
@@ -351,7 +351,7 @@ def test_a_run_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         bench.submit(request)
 
 
-def test_a_worker_that_cannot_work_is_told_with_the_jobs_that_wait(
+def test_the_error_of_a_worker_is_the_reason_of_waiting_jobs(
     local: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     python = tmp_path / "python"
@@ -366,7 +366,7 @@ def test_a_worker_that_cannot_work_is_told_with_the_jobs_that_wait(
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
 
-def test_the_times_of_start_and_end_are_told(local: MakeBench) -> None:
+def test_a_job_has_the_times_of_its_start_and_end(local: MakeBench) -> None:
     bench = local("exit 0")
     for _ in range(2):  # the second finds a worker
         request = bench.request()
