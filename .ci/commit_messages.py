@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-UNCHECKED = "42f79232ffd23c9633b6ce4d39185628c1f1bca1"
+UNCHECKED = "01635d3d154486c5efcbb3ab5f9ace20624a9516"
 LONGEST = 72
 SUBJECT = re.compile(r"[\w.][\w., /&*-]*: \S")
 

@@ -163,7 +163,7 @@ class Composition:
             group, into = self._groups.positions(name), (*self._prefix, *package)
             for all_, added in ((merged.values, group.values), (merged.keys, group.keys)):
                 found = {(*into, *loc): PositionInFile(at, group.path) for loc, at in added.items()}
-                all_ |= {loc: at for loc, at in found.items() if loc != self._prefix}
+                all_.update({loc: at for loc, at in found.items() if loc != self._prefix})
         return merged
 
 
