@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, end to end, in a temporary folder: every command is shown as you would type it.
+# `make demo`: the whole path in a temporary folder, each command shown as you would type it.
 set -euo pipefail
 
 executor=${EXECUTOR:-local}
@@ -24,7 +24,7 @@ run mtf init --demo experiments-repo
 run cd experiments-repo
 run git remote add origin "$folder/lab.git"
 
-step "Commit a grid, push it: that is how experiments are asked for"
+step "Commit a grid and push it: this asks for the experiments"
 run cat experiments/digits_search.yaml
 run git add --all
 run git commit --quiet -m "Search learning rate and width on the digits"
@@ -33,7 +33,7 @@ run git push --quiet origin main
 step "What would a sync do?"
 run mtf plan
 
-step "Make it so, and watch"
+step "Make the cluster match the repository, and watch"
 run mtf sync --wait --executor "$executor"
 
 step "Every run: state, job, checkpoint, best metric (from git alone)"
@@ -58,4 +58,4 @@ step "All of it is in git: the ledger, here and on the remote"
 run git log --oneline --first-parent mtf/ledger
 run git ls-remote --heads origin
 
-printf '\nEverything is in %s. Go on there: mtf sync does nothing twice.\n' "$folder/experiments-repo"
+printf '\nEverything is in %s. Go on there; a second mtf sync finds nothing to do.\n' "$folder/experiments-repo"

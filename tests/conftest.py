@@ -34,7 +34,14 @@ settings.load_profile("mtf")
 # -- order -----------------------------------------------------------------------------------------
 
 # Folders with slow files go first, so that no worker is left with one of them at the end.
-_SLOW = ("tests/slurm/", "tests/crash/", "tests/trainer/", "tests/cli/", "tests/executor/")
+_SLOW = (
+    "tests/slurm/",
+    "tests/crash/",
+    "tests/trainer/",
+    "tests/cli/",
+    "tests/executor/",
+    "tests/docs/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

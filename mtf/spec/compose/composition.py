@@ -96,7 +96,7 @@ class Composition:
         try:
             from mtf.spec.compose.hydra_source import Tree
         except ImportError:
-            self._fail(f"requires hydra-core 1.3. Run {pip_install('hydra')}")
+            self._fail(f"requires hydra-core. Run {pip_install('hydra')}")
         in_list = self._tree(())[0].chosen if choices else frozenset()
         asked = [(g if g in in_list else f"+{g}", option) for g, option in choices]
         made: Tree = self._reporting(lambda: Tree(self._groups, self._value, asked))

@@ -2,7 +2,7 @@
 
 Hydra reads no files itself: it gets the values that mtf's YAML reader has read from the commit. Its
 own configuration (logging, launchers) would take 50 ms a composition and is left out. This uses
-internals of hydra-core 1.3, hence the pin.
+internals of hydra-core 1.3 and 1.4, hence the upper bound in pyproject.toml.
 
 Source: hydra.cc/docs/1.3/advanced/defaults_list
 """
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from mtf.spec.compose.config_groups import Groups
 
-version.setbase("1.3")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # hydra-core 1.4 warns that 1.5 will drop this call
+    version.setbase("1.3")
 _SCHEME = "mtf"
 PRIMARY = "(the spec)"  # not a possible name of a group's file
 
