@@ -217,6 +217,12 @@ def test_a_created_experiment_and_its_configuration_are_the_same_run(queued: Lab
     assert run.record.experiment == "one"
 
 
+def test_a_submission_is_pushed_at_once(queued: Lab) -> None:
+    queued.framework.run_experiment({**ONE, "experiment_name": "pushed"})
+    remote = queued.repo.path.with_name("lab.git")
+    assert git(remote, "rev-parse", "mtf/ledger") == queued.ledger()
+
+
 def test_another_value_is_another_run(queued: Lab) -> None:
     run = queued.framework.run_experiment(ONE)
     other = queued.framework.run_experiment({**ONE, "optimizer": {"type": "adamw", "lr": 2e-2}})
