@@ -253,7 +253,7 @@ def test_a_changed_spec_with_on_change_cancel_cancels_the_old_run(tmp_path: Path
     assert todo(lab) == [("cancel", "a"), ("record", "b"), ("submit", "a"), ("submit", "b")]
     text = mtf(lab.path, "plan").stdout
     assert f"- {old['a']}: its spec has changed to a/" in text
-    assert "runs of changed or removed specs go on: mtf sync --prune cancels them" in text
+    assert "runs of changed or removed specs continue. mtf sync --prune cancels them" in text
     mtf(lab.path, "sync")
     found = {r["run"]: r for r in mtf_json(lab.path, "status", "--json")}
     assert found[old["a"]]["reason"].startswith(("cancel requested", "cancelled"))

@@ -295,7 +295,7 @@ def _active(
     if new.sync is not sync:
         new = replace(new, sync=sync)
     if orphan:
-        note = "runs of changed or removed specs go on: mtf sync --prune cancels them"
+        note = "runs of changed or removed specs continue. mtf sync --prune cancels them"
         if policy.prune and not old.cancel_requested:
             return Cancel(old.run, new, "its spec is gone (--prune)"), None
     if old.cancel_requested and _was_written_long_ago(old, policy, now):
