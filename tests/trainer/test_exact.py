@@ -97,7 +97,7 @@ def test_a_kill_at_a_phase_leaves_no_trace(
         assert difference(finish(run), whole(**BESIDES)) is None, (nth, after)
 
 
-def test_a_stop_honours_the_next_cut_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_stop_in_the_replay_zone_waits_for_the_next_cut(tmp_path: Path) -> None:
     """Inside the replayed zone it waits for the zone's end: no batch is computed twice."""
     for phase in sorted(set(TIMES) - CUTS):
         run = make_run(tmp_path, base=NASTY)
@@ -137,7 +137,7 @@ def test_the_number_of_workers_may_change_at_a_resume(
     assert difference(finish(other), whole()) is None
 
 
-def test_a_training_interrupted_at_every_turn_is_exact(
+def test_a_training_interrupted_again_and_again_is_exact(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     draw = random.Random(5)

@@ -79,7 +79,7 @@ def test_a_training_that_stops_early_is_complete_and_says_why(tmp_path: Path) ->
     assert len(events(run, "metrics")) == done
 
 
-def test_an_unknown_metric_to_watch_is_named_with_those_there_are(
+def test_an_unknown_metric_to_watch_is_reported_with_the_known_ones(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     watching = {"early_stopping": {"monitor": "val_los"}}
@@ -159,7 +159,7 @@ class Diary(Callback):
         self._note(f"{type(error).__name__} at {training.state.phase}")
 
 
-def test_a_callback_is_called_for_what_it_names(tmp_path: Path) -> None:
+def test_a_callback_is_called_for_the_phases_it_names(tmp_path: Path) -> None:
     run = make_run(
         tmp_path, base=NASTY, training={"max_epochs": 1}, checkpoint={"every_n_steps": None},
         callbacks={"diary": {"type": "tests.trainer.test_features:Diary", "run": "."}},
@@ -183,7 +183,7 @@ def test_a_callback_is_called_for_what_it_names(tmp_path: Path) -> None:
     assert lines[-1] == "saved epoch_001_step_000003.ckpt at 1"
 
 
-def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
+def test_a_callback_is_told_of_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, **INFINITE)
 
     def prepare() -> None:
@@ -206,7 +206,7 @@ def test_a_callback_hears_of_an_error(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_callback_that_cannot_be_made_is_said(
+def test_a_callback_that_cannot_be_built_is_reported(
     given: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     config = read_config(make_run(tmp_path, base=NASTY, callbacks={"mine": given}))
@@ -217,7 +217,7 @@ def test_a_callback_that_cannot_be_made_is_said(
 # -- numbers that are none -------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_fails_the_run_and_names_the_samples(
+def test_a_loss_that_is_not_finite_fails_the_run_and_names_the_samples(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, base=NASTY, **INFINITE)
@@ -228,7 +228,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_names_the_samples(
     assert "Lower optimizer.lr" in said
 
 
-def test_steps_with_infinite_gradients_are_left_out_when_asked(tmp_path: Path) -> None:
+def test_steps_with_infinite_gradients_are_skipped_with_on_nonfinite_skip(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "skip"})
     assert in_child(run) == COMPLETE
     content = result(run)["content"]
@@ -248,9 +248,7 @@ def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])
-def test_a_batch_that_is_no_number_leaves_no_trace_in_running_means(
-    policy: str, tmp_path: Path
-) -> None:
+def test_a_batch_with_nan_does_not_change_running_means(policy: str, tmp_path: Path) -> None:
     model = {"type": "tests.trainer.nasty:SometimesNotANumber"}
     run = make_run(tmp_path, base=NASTY, model=model, training={"on_nonfinite": policy})
     assert in_child(run) == COMPLETE
@@ -264,7 +262,7 @@ def test_a_batch_that_is_no_number_leaves_no_trace_in_running_means(
     assert losses or policy == "stop"
 
 
-def test_running_means_that_no_state_holds_survive_a_stop(tmp_path: Path) -> None:
+def test_non_persistent_running_means_survive_a_stop(tmp_path: Path) -> None:
     """The kernels of BatchNorm write to them without telling torch."""
     model = {"type": "tests.trainer.nasty:Forgetful"}
     whole, run = (make_run(tmp_path, base=NASTY, model=model) for _ in range(2))
@@ -295,7 +293,7 @@ def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
 # -- several optimizers ----------------------------------------------------------------------------
 
 
-def test_optimizers_in_turns_have_a_learning_rate_each(tmp_path: Path) -> None:
+def test_each_optimizer_that_takes_turns_has_its_own_learning_rate(tmp_path: Path) -> None:
     run = make_run(
         tmp_path, base=NASTY, model={"type": "tests.trainer.nasty:Rivals"},
         scheduler={"type": "exponential", "gamma": 0.5},

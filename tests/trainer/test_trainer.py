@@ -60,7 +60,7 @@ def context(run: Path) -> RunContext:
     ],
     ids=["epochs", "steps", "every second epoch", "only the end", "time"],
 )
-def test_checkpoints_are_saved_when_the_policy_says(
+def test_checkpoints_are_saved_when_the_settings_say(
     policy: dict[str, Any], steps: list[int], tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={**policy, "keep_best": 0})
@@ -70,7 +70,7 @@ def test_checkpoints_are_saved_when_the_policy_says(
     assert events(run, "checkpoint")[-1]["step"] == 6
 
 
-def test_a_monitored_metric_that_is_not_there_is_said_once(
+def test_a_monitored_metric_that_does_not_exist_is_reported_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={"monitor": "val_acuracy"})
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path
     )
 
 
-def test_keys_and_shapes_are_told_where_both_differ(tmp_path: Path) -> None:
+def test_keys_and_shapes_are_reported_if_both_differ(tmp_path: Path) -> None:
     run, other = make_run(tmp_path), make_run(tmp_path, model={"hidden_size": 32})
 
     def fit(at: Path) -> None:
@@ -156,7 +156,7 @@ def test_keys_and_shapes_are_told_where_both_differ(tmp_path: Path) -> None:
     assert "[64, 64] in the checkpoint, [32, 64] in the model" in said
 
 
-def test_a_label_that_is_no_class_of_the_model_is_told(tmp_path: Path) -> None:
+def test_a_target_that_is_not_a_class_of_the_model_is_reported(tmp_path: Path) -> None:
     data = TensorDataset(torch.randn(4, 2), torch.tensor([0, 1, 5, 2]))
     parts = context(make_run(tmp_path))
     model = torch.nn.Linear(2, 2)
@@ -256,7 +256,7 @@ def test_outside_of_a_job_the_run_folder_must_be_named(tmp_path: Path) -> None:
         GenericTrainer(parts.config, parts.fabric, model, parts.optimizer(model))
 
 
-def test_a_loader_that_gives_less_than_it_promised_is_an_error(tmp_path: Path) -> None:
+def test_a_loader_that_gives_fewer_batches_than_its_length_is_an_error(tmp_path: Path) -> None:
     class Short:
         def __len__(self) -> int:
             return 3
@@ -330,7 +330,7 @@ def test_without_a_validation_step_the_loss_is_validated() -> None:
     ]
 
 
-def test_a_batch_that_is_no_pair_says_what_to_define() -> None:
+def test_a_batch_that_is_not_a_pair_names_the_methods_to_define() -> None:
     model = torch.nn.Linear(1, 1)
     with pytest.raises(MtfError, match=r"a batch is a dict, not a pair.*training_step"):
         objective_of(model, model).loss({"x": torch.zeros(1)})
@@ -344,7 +344,9 @@ def test_a_batch_that_is_no_pair_says_what_to_define() -> None:
         (torch.zeros(()), "depends on no parameter"),
     ],
 )
-def test_a_training_step_that_returns_no_loss_is_told_apart(returned: Any, message: str) -> None:
+def test_a_training_step_that_does_not_return_a_loss_is_reported(
+    returned: Any, message: str
+) -> None:
     class Returning(Stepping):
         def training_step(self, batch: Any) -> Any:
             del batch
@@ -364,7 +366,9 @@ def test_a_training_step_that_returns_no_loss_is_told_apart(returned: Any, messa
         ({"f1": (None, 3)}, "the metric 'f1' must be"),
     ],
 )
-def test_a_validation_step_that_returns_no_metrics_is_told(returned: Any, message: str) -> None:
+def test_a_validation_step_that_does_not_return_metrics_is_reported(
+    returned: Any, message: str
+) -> None:
     class Returning(Stepping):
         def validation_step(self, batch: Any) -> Any:
             del batch

@@ -43,7 +43,7 @@ def test_fabric_is_imported_without_the_rest_of_lightning() -> None:
     assert done.stdout == "whole\n", done.stderr
 
 
-def test_mixed_precision_without_cuda_is_said(
+def test_mixed_precision_without_cuda_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = read_config(make_run(tmp_path, training={"use_amp": True}))

@@ -121,7 +121,7 @@ def test_a_manifest_that_was_adapted_to_the_damage_is_refused(info: RunInfo, cod
         prove_checkout(info)
 
 
-def test_a_manifest_that_is_not_there_is_refused(info: RunInfo, code: Path) -> None:
+def test_a_missing_manifest_is_refused(info: RunInfo, code: Path) -> None:
     (code.parent / f"{info.commit}.json").unlink()
     with pytest.raises(RefusedError, match="could not read the checkout's manifest"):
         prove_checkout(info)
@@ -200,13 +200,13 @@ def test_a_namesake_from_elsewhere_is_refused(info: RunInfo, tmp_path: Path, imp
         prove_modules(prove_checkout(info))
 
 
-def test_the_standard_library_is_nobodys_namesake(tmp_path: Path) -> None:
+def test_a_checkout_file_named_as_a_standard_module_is_no_mismatch(tmp_path: Path) -> None:
     _, folder, _ = write_checkout(tmp_path / "runs", {"json.py": "", "types.py": ""})
     pinned = Pinned(folder, tmp_path / "live", "c", "t", frozenset({"json.py", "types.py"}))
     assert prove_modules(pinned) == 0
 
 
-def test_the_installed_packages_have_one_sum() -> None:
+def test_the_installed_packages_have_one_digest() -> None:
     found, digest = packages()
     assert found["pytest"] == pytest.__version__
     assert (found, digest) == packages()

@@ -136,7 +136,7 @@ def test_every_signal_ends_a_job_its_own_way_and_the_run_ends_in_the_same_bits(
     assert difference(result(run), result(whole)) is None
 
 
-def test_a_damaged_checkpoint_is_said_once(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_once(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"task.py": TASK}, SMALL)
     (run / "signals.json").write_text(json.dumps([(7, signal.SIGUSR1)]))
     assert Job(run).end()[0] == 85
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_said_once(tmp_path: Path) -> None:
     assert said.count(f"checkpoint {newest.name} is damaged") == 1
 
 
-def test_a_second_starter_touches_nothing(tmp_path: Path) -> None:
+def test_a_job_that_did_not_claim_the_run_touches_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     rundir.claim(run, Token("t"), "7")
     code, output = Job(run, job_id="8").end()
@@ -156,7 +156,7 @@ def test_a_second_starter_touches_nothing(tmp_path: Path) -> None:
     assert not (run / rundir.JOURNAL).exists()
 
 
-def test_a_failure_is_journaled_with_itsmain_line_and_traceback(tmp_path: Path) -> None:
+def test_a_failure_is_journaled_with_its_main_line_and_traceback(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"task.py": TASK}, SMALL, data={"dataset_name": "task:broken"})
     code, output = Job(run).end()
     assert code == 1
@@ -200,7 +200,7 @@ def test_a_failure_names_the_users_own_line(tmp_path: Path) -> None:
         (SyntaxError("invalid syntax", ("a.py", 1, 1, "x =", 1, 2)), "SyntaxError: invalid syntax"),
     ],
 )  # fmt: skip
-def test_the_line_of_an_error_that_says_what_was_wrong(error: Exception, line: str) -> None:
+def test_the_main_line_of_an_error_says_what_was_wrong(error: Exception, line: str) -> None:
     assert main_line(error) == line
 
 
@@ -272,7 +272,7 @@ def fit(run):
 """
 
 
-def test_an_entry_point_of_ones_own_resumes_and_stops(tmp_path: Path) -> None:
+def test_an_entry_point_with_its_own_loop_resumes_and_stops(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"src/own.py": LOOP}, SMALL, entrypoint="own:main")
     assert Job(run).end()[0] == 85
     assert events(run, "stopped")[0]["step"] == 1

@@ -22,11 +22,13 @@ def of_values(values: list[float], keep: int, mode: Mode) -> Best:
 @pytest.mark.parametrize(
     ("mode", "kept"), [("min", [(4, 40), (2, 20)]), ("max", [(1, 10), (3, 30)])]
 )
-def test_the_best_are_kept_by_the_metric(mode: Mode, kept: list[tuple[int, int]]) -> None:
+def test_the_checkpoints_with_the_best_metric_are_kept(
+    mode: Mode, kept: list[tuple[int, int]]
+) -> None:
     assert ranked(of_values([9.0, 2.0, 5.0, 1.0], 2, mode), mode) == kept
 
 
-def test_of_equal_ones_the_earlier_stays() -> None:
+def test_of_equal_values_the_earlier_is_kept() -> None:
     assert of_values([1.0, 1.0], 1, "max") == {(1, 10): 1.0}
 
 
@@ -35,7 +37,7 @@ def test_of_equal_ones_the_earlier_stays() -> None:
     st.integers(1, 4),
     st.sampled_from(("min", "max")),
 )
-def test_nan_is_never_among_them_and_they_do_not_depend_on_the_way(
+def test_nan_is_never_among_the_best_which_do_not_depend_on_the_order(
     values: list[float], keep: int, mode: Mode
 ) -> None:
     best = of_values(values, keep, mode)
@@ -43,7 +45,7 @@ def test_nan_is_never_among_them_and_they_do_not_depend_on_the_way(
     assert sorted(best.values(), reverse=mode == "max") == numbers[:keep]
 
 
-def test_a_journal_tells_which_saved_ones_are_best() -> None:
+def test_the_best_saved_checkpoints_are_found_in_the_journal() -> None:
     def metrics(epoch: int, loss: Any) -> dict[str, Any]:
         return {"event": "metrics", "epoch": epoch, "step": epoch, "metrics": {"val_loss": loss}}
 

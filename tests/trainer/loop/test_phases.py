@@ -23,12 +23,12 @@ def test_every_phase_leads_to_the_end() -> None:
     assert reach == set(Phase)
 
 
-def test_only_what_holds_a_batch_or_a_graph_is_no_cut() -> None:
+def test_only_phases_that_need_a_batch_or_a_graph_are_not_cuts() -> None:
     assert set(Phase) == CUTS | REPLAYED
     assert {p for p in Phase if p.endswith(("_FORWARD", "_BACKWARD"))} <= REPLAYED
 
 
-def test_an_illegal_step_is_caught(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_illegal_next_phase_is_caught(tmp_path_factory: pytest.TempPathFactory) -> None:
     run = make_run(tmp_path_factory.mktemp("illegal"), base=NASTY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(HANDLERS, Phase.TRAIN_BATCH_LOAD, lambda _: Phase.EPOCH_END)

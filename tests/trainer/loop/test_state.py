@@ -37,7 +37,7 @@ def through_a_file(plain: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def test_generators_go_on_where_they_were_after_a_file_that_may_hold_no_code() -> None:
+def test_generators_continue_after_a_round_trip_through_a_file_without_code() -> None:
     seed_all(7)
     draw()  # one gaussian of python and of numpy is in store now
     state = RNGState.capture()
@@ -66,7 +66,7 @@ def test_seeds_of_places_differ() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_state_reads_back_from_a_file_that_may_hold_no_code() -> None:
+def test_a_state_reads_back_from_a_file_without_code() -> None:
     state = ResumeState(
         phase=Phase.VAL_BATCH_LOAD,
         epoch=2,

@@ -114,7 +114,7 @@ def without_best(trained: dict[str, Any]) -> dict[str, Any]:
 # -- beside the training ---------------------------------------------------------------------------
 
 
-def test_what_is_written_late_is_the_state_at_its_cut(
+def test_a_late_write_holds_the_state_at_its_cut(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     """The training has moved on by two batches when the first byte is written; then it dies."""
@@ -143,7 +143,7 @@ def test_a_kill_at_any_step_of_writing_leaves_no_trace(
         assert difference(result(run), whole(**ONE_EPOCH)) is None, nth
 
 
-def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
+def test_a_stop_during_a_write_is_exact_if_the_write_is_finished_or_given_up(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     for chunk in (1 << 10, 8 << 20):
@@ -178,7 +178,7 @@ def test_a_stop_during_a_write_is_exact_whether_that_is_finished_or_given_up(
         assert difference(result(run), whole()) is None
 
 
-def test_the_best_one_outlives_the_newest(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
     run = make_run(
         tmp_path, base=NASTY, training={"max_epochs": 6},
         checkpoint={"keep_last": 1, "every_n_steps": 1, "monitor": "train_loss", "mode": "max"},
@@ -192,7 +192,7 @@ def test_the_best_one_outlives_the_newest(tmp_path: Path) -> None:
     assert len(list(folder.glob("epoch_*.ckpt"))) == len({epoch, 6})
 
 
-def test_no_best_one_where_none_is_asked_for(tmp_path: Path) -> None:
+def test_there_is_no_best_checkpoint_with_keep_best_0(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={"keep_best": 0})
     assert in_child(run) == COMPLETE
     assert not (run / "checkpoints" / "best.ckpt").is_symlink()
@@ -226,7 +226,7 @@ def test_a_training_goes_on_without_a_checkpoint_and_saves_the_next(
     assert fold(rundir.read_journal(run), "/r").unsaved is None
 
 
-def test_a_training_that_is_to_stop_at_a_failure_does_and_says_what_is_left(
+def test_with_on_error_stop_a_failed_save_ends_the_training_and_names_the_newest_checkpoint(
     tmp_path: Path,
 ) -> None:
     run = make_run(
@@ -291,7 +291,7 @@ def test_a_stop_that_cannot_be_saved_says_what_is_lost(
     assert difference(result(run), whole(**LARGE)) is None
 
 
-def test_a_vanished_folder_is_made_anew(
+def test_a_vanished_checkpoints_folder_is_made_again(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     run = make_run(tmp_path, base=NASTY)
@@ -313,7 +313,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(("umount", str(folder)), check=True)
 
 
-def test_a_full_disk_costs_nothing_but_checkpoints_when_there_is_room_again(
+def test_a_disk_that_was_full_for_a_while_costs_only_checkpoints(
     tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The whole run folder lies on it: journal and scalars find no room either."""
@@ -339,7 +339,7 @@ def test_a_full_disk_costs_nothing_but_checkpoints_when_there_is_room_again(
         assert len(events(run, "metrics")) == 2
 
 
-def test_a_read_only_disk_is_said_and_the_last_good_one_stays(
+def test_a_read_only_disk_is_reported_and_the_last_good_checkpoint_stays(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, base=NASTY)
@@ -362,7 +362,9 @@ def test_a_read_only_disk_is_said_and_the_last_good_one_stays(
 # -- loops of one's own ----------------------------------------------------------------------------
 
 
-def test_a_loop_of_ones_own_keeps_its_best_and_survives_the_disk(tmp_path: Path) -> None:
+def test_a_users_own_loop_keeps_its_best_checkpoint_and_survives_a_disk_error(
+    tmp_path: Path,
+) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 1})
     config = read_config(run)
     context = RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))

@@ -53,7 +53,7 @@ NO_STEP: dict[str, Any] = {
 }
 
 
-def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, source: Path) -> None:
+def test_a_run_starts_with_the_weights_of_another(tmp_path: Path, source: Path) -> None:
     run = begin(tmp_path, source, {}, **NO_STEP, training={"seed": 5})
     assert in_child(run) == COMPLETE
     left, right = result(run)["content"], result(source)["content"]
@@ -76,7 +76,7 @@ def test_a_resume_looks_at_the_runs_own_checkpoint_alone(tmp_path: Path, source:
     assert difference(result(run), result(whole)) is None
 
 
-def test_all_of_a_training_goes_on_where_it_ended(tmp_path: Path, source: Path) -> None:
+def test_load_all_continues_where_the_other_training_ended(tmp_path: Path, source: Path) -> None:
     """Bit for bit what a training of as many epochs would have been, where nothing has a length."""
     plain: dict[str, Any] = {"scheduler": {"type": "exponential", "gamma": 0.5}}
     short = make_run(tmp_path, base=NASTY, **plain)
@@ -112,7 +112,7 @@ LONGER = {"training": {"max_epochs": 4}}
         ),
     ],
 )
-def test_what_does_not_fit_is_said_before_the_first_step(
+def test_a_checkpoint_that_does_not_fit_is_refused_before_the_first_step(
     changes: dict[str, Any],
     message: str,
     tmp_path: Path,
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(
     assert not events(run, "checkpoint")
 
 
-def test_weights_that_fit_can_be_taken_alone(
+def test_with_strict_false_only_the_weights_that_fit_are_loaded(
     tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = begin(
@@ -167,7 +167,7 @@ def rates(run: Path) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "multistep", "warm_restarts"])
-def test_a_longer_training_follows_its_own_schedule_from_the_step_it_begins_at(
+def test_a_longer_training_follows_its_own_schedule_from_the_step_it_starts_at(
     scheduler: str, tmp_path: Path
 ) -> None:
     """A cosine that has come down to 0 would stay there for ever."""
@@ -180,7 +180,7 @@ def test_a_longer_training_follows_its_own_schedule_from_the_step_it_begins_at(
     assert rates(run) == {step: rate for step, rate in rates(long).items() if step > 6}
 
 
-def test_a_plateau_is_remembered_and_its_own_settings_count(tmp_path: Path) -> None:
+def test_a_warm_start_continues_a_plateaus_history_with_its_own_settings(tmp_path: Path) -> None:
     plan: dict[str, Any] = {
         "scheduler": {"type": "plateau", "patience": 0, "factor": 0.5, "threshold": 9.0}
     }
@@ -192,7 +192,7 @@ def test_a_plateau_is_remembered_and_its_own_settings_count(tmp_path: Path) -> N
     assert rates(run) == {7: 2.5e-3, 8: 2.5e-3, 9: 2.5e-3, 10: 2.5e-4, 11: 2.5e-4, 12: 2.5e-4}
 
 
-def test_what_the_spec_says_counts_where_a_training_goes_on(tmp_path: Path, source: Path) -> None:
+def test_a_warm_start_uses_its_own_settings(tmp_path: Path, source: Path) -> None:
     changes: dict[str, Any] = {"optimizer": {"lr": 3e-4, "weight_decay": 0.5}, "scheduler": None}
     run = begin(tmp_path, source, {"load": "all"}, **changes, training={"max_epochs": 3})
     assert in_child(run) == COMPLETE
@@ -204,9 +204,7 @@ def test_what_the_spec_says_counts_where_a_training_goes_on(tmp_path: Path, sour
     assert steps == {9}  # what the optimizer has gathered goes on: 6 steps there, 3 here
 
 
-def test_an_average_that_is_new_begins_at_the_weights_that_were_loaded(
-    tmp_path: Path, source: Path
-) -> None:
+def test_a_new_average_starts_from_the_loaded_weights(tmp_path: Path, source: Path) -> None:
     changes: dict[str, Any] = {
         "callbacks": {"ema": {"decay": 0.9999999}},
         "training": {"max_epochs": 3},
@@ -227,7 +225,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def test_a_run_whose_origin_nobody_has_looked_up_does_not_begin_anew(
+def test_a_run_whose_origin_was_not_looked_up_does_not_start(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, base=NASTY, init_from={"run": "source"})
@@ -235,7 +233,7 @@ def test_a_run_whose_origin_nobody_has_looked_up_does_not_begin_anew(
     assert "init_from: source was not looked up" in capfd.readouterr().err
 
 
-def test_a_training_that_stopped_inside_an_epoch_goes_on_with_the_same_batches_alone(
+def test_a_training_that_stopped_inside_an_epoch_continues_only_with_the_same_batches(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole, short = make_run(tmp_path, base=NASTY), make_run(tmp_path, base=NASTY)
@@ -266,7 +264,7 @@ def main(run):
 """
 
 
-def test_an_entry_point_of_ones_own_asks_for_what_it_begins_from(
+def test_an_entry_point_loads_the_checkpoint_that_init_from_names(
     tmp_path: Path, source: Path
 ) -> None:
     run = begin(tmp_path, source, {}, files={"own.py": LOOP}, entrypoint="own:main")
@@ -277,7 +275,7 @@ def test_an_entry_point_of_ones_own_asks_for_what_it_begins_from(
     assert events(run, "initialised")[0]["run"] == "source"
 
 
-def test_an_entry_point_that_never_asks_is_told_of(tmp_path: Path, source: Path) -> None:
+def test_an_entry_point_that_ignores_init_from_is_reported(tmp_path: Path, source: Path) -> None:
     idle = "def main(run): pass\n"
     run = begin(tmp_path, source, {}, files={"own.py": idle}, entrypoint="own:main")
     code, output = Job(run).end()

@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path, keep_last=3)
 
 
-def test_what_is_saved_is_named_summed_and_pointed_at(
+def test_a_saved_checkpoint_has_its_name_its_sha256_and_a_link(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
     saved = save(store, b"content", epoch=5, step=1234)
@@ -83,7 +83,7 @@ def test_files_are_synced_before_they_get_their_names_and_the_folder_afterwards(
     assert {saved.path.name, f"{saved.path.name}.sha256", "latest.ckpt"} <= present
 
 
-def test_the_newest_is_the_furthest_in_the_training_not_in_the_alphabet(
+def test_the_newest_checkpoint_is_the_furthest_in_the_training(
     store: CheckpointStore,
 ) -> None:
     save(store, b"first", epoch=999, step=999_999)
@@ -104,7 +104,7 @@ def test_two_checkpoints_of_one_step_do_not_overwrite_each_other(
     assert store.newest_intact() == later
 
 
-def test_only_the_newest_are_kept(store: CheckpointStore, tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(store: CheckpointStore, tmp_path: Path) -> None:
     for step in range(9, 14):
         save(store, b"x", step=step)
     assert names(tmp_path) == [
@@ -114,7 +114,7 @@ def test_only_the_newest_are_kept(store: CheckpointStore, tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("*.sha256"))) == 3
 
 
-def test_the_best_ones_are_kept_however_old_and_pointed_at(
+def test_the_best_checkpoints_are_kept_at_any_age_and_linked(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
     best = [(1, 2), (1, 1)]
@@ -126,7 +126,7 @@ def test_the_best_ones_are_kept_however_old_and_pointed_at(
     assert names(tmp_path) == ["best.ckpt", *kept, "latest.ckpt"]
 
 
-def test_of_two_of_a_place_the_first_is_the_best_one(
+def test_the_first_of_two_checkpoints_of_a_place_is_the_best(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
     """It is that of the epoch's end; the others have batches of the next one in them."""
@@ -151,7 +151,7 @@ DAMAGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     damage: str, store: CheckpointStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     older = save(store, b"the one before", step=1)
@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert f"checkpoint {newest.path.name} is damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_one_does_not_outlive_the_whole_ones_after_it(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_not_kept_in_place_of_newer_intact_ones(tmp_path: Path) -> None:
     """By its name it is the newest, until the training has caught up with it."""
     store = CheckpointStore(tmp_path, keep_last=1)
     save(store, b"the one before", step=1)
@@ -176,7 +176,7 @@ def test_a_damaged_one_does_not_outlive_the_whole_ones_after_it(tmp_path: Path) 
     assert save(store, b"caught up", step=9).path == damaged.path
 
 
-def test_links_that_point_nowhere_harm_nobody(store: CheckpointStore, tmp_path: Path) -> None:
+def test_dangling_links_are_replaced(store: CheckpointStore, tmp_path: Path) -> None:
     for name in ("latest.ckpt", "best.ckpt"):
         (tmp_path / name).symlink_to("gone.ckpt")
     assert store.newest_intact() is None
@@ -184,7 +184,7 @@ def test_links_that_point_nowhere_harm_nobody(store: CheckpointStore, tmp_path: 
     assert {(tmp_path / f"{name}.ckpt").resolve() for name in ("latest", "best")} == {saved.path}
 
 
-def test_without_an_intact_one_the_training_starts_anew_and_says_so(
+def test_without_an_intact_checkpoint_the_training_starts_from_the_beginning(
     store: CheckpointStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert store.newest_intact() is None
@@ -196,7 +196,9 @@ def test_without_an_intact_one_the_training_starts_anew_and_says_so(
     assert "training starts from the beginning" in capsys.readouterr().err
 
 
-def test_a_failed_write_leaves_what_was_there(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_earlier_checkpoints_untouched(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
     def fail(file: Writable) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
@@ -208,7 +210,7 @@ def test_a_failed_write_leaves_what_was_there(store: CheckpointStore, tmp_path: 
     assert not list(tmp_path.glob(".*"))
 
 
-def test_torch_does_not_hide_why_its_file_failed(store: CheckpointStore) -> None:
+def test_the_disks_error_is_raised_in_place_of_torchs(store: CheckpointStore) -> None:
     """It answers with an error of its own about its position in the file."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
@@ -236,7 +238,7 @@ def test_a_write_that_is_given_up_leaves_nothing(store: CheckpointStore) -> None
     assert not list(store.folder.glob(".*"))
 
 
-def test_a_vanished_disk_is_not_made_up_on_another(tmp_path: Path) -> None:
+def test_no_folder_is_made_in_place_of_a_vanished_disk(tmp_path: Path) -> None:
     run = tmp_path / "mounted" / "run"
     with pytest.raises(FileNotFoundError):
         save(CheckpointStore(run / "checkpoints", keep_last=1), b"x")
@@ -252,7 +254,9 @@ def killed_at(nth: int, work: Callable[[], object]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_writer_killed_at_any_step_leaves_a_whole_one_and_no_litter(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_step_leaves_an_intact_checkpoint_and_no_litter(
+    tmp_path: Path,
+) -> None:
     nth = 0
     while True:
         nth += 1

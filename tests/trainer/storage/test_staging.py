@@ -50,7 +50,7 @@ def tensors(content: Any) -> list[torch.Tensor]:
     ]
 
 
-def test_a_copy_equals_the_state_and_stays_when_that_goes_on() -> None:
+def test_a_copy_equals_the_state_and_does_not_change_with_it() -> None:
     content, expected = state(), read_back(state())
     copied = StagingBuffer().copy_of(content)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_strides_and_sharing_are_kept() -> None:
     assert copied["others"][3] is copied["others"][4]
 
 
-def test_memory_is_kept_between_saves_and_taken_anew_for_a_greater_state() -> None:
+def test_memory_is_kept_between_saves_and_replaced_for_a_larger_state() -> None:
     buffer = StagingBuffer()
     first = buffer.copy_of([torch.zeros(1000)])[0].data_ptr()
     again = buffer.copy_of([torch.ones(500), torch.ones(400)])
@@ -84,7 +84,7 @@ def test_memory_is_kept_between_saves_and_taken_anew_for_a_greater_state() -> No
     assert again[1].tolist() == [1.0] * 400  # the old pages live as long as who reads them
 
 
-def test_a_state_takes_its_own_size_and_no_more() -> None:
+def test_a_copy_takes_the_size_of_the_state_and_no_more() -> None:
     buffer = StagingBuffer()
     content = [torch.zeros(mmap.PAGESIZE) for _ in range(4)]
     copied = buffer.copy_of(content)

@@ -12,11 +12,11 @@ from mtf.trainer.storage.stop_budget import (
 )
 
 
-def test_a_save_that_fits_is_not_worth_a_word() -> None:
+def test_there_is_no_warning_of_a_save_that_fits() -> None:
     assert short_lead_warning(80, 10, 10**9, 90) is None
 
 
-def test_one_that_does_not_says_what_to_set() -> None:
+def test_the_warning_of_a_save_that_does_not_fit_names_the_setting() -> None:
     said = short_lead_warning(120, 7, 1_200_000_000, 90)
     assert said is not None
     assert "1.2 GB takes about 120 s" in said
@@ -26,7 +26,9 @@ def test_one_that_does_not_says_what_to_set() -> None:
     assert short_lead_warning(120, 7, 1_200_000_000, needed_lead_s(120, 7)) is None
 
 
-def test_it_is_said_once_and_again_when_it_gets_worse(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_warning_is_given_once_and_again_when_it_gets_worse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     budget = StopBudget(90)
     for save_s in (50, 100, 101, 99, 200):
         budget.check(save_s, 10**9)
@@ -46,7 +48,7 @@ def test_it_is_said_once_and_again_when_it_gets_worse(capsys: pytest.CaptureFixt
         (20, 30, None, True, True),  # one of the best
     ],
 )
-def test_a_write_under_way_is_finished_where_something_is_gained(
+def test_a_write_under_way_is_finished_if_a_checkpoint_more_is_gained(
     left: float, whole: float, grace: float | None, is_best: bool, first: bool
 ) -> None:
     assert should_finish_write(left, whole, grace, is_best=is_best) is first
