@@ -217,7 +217,7 @@ class GitRepo:
         return changes_of(out)
 
     def signature_problem(self, commit: CommitId) -> str | None:
-        """Return why git does not accept a commit's signature, None if it does."""
+        """Return git's reason to reject a commit's signature, None if it accepts it."""
         code, _, err = self._git.attempt("verify-commit", "--", commit)
         if code == 0:
             return None

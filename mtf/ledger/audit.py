@@ -118,7 +118,7 @@ def decode_at(path: str, raw: bytes) -> RunRecord | SubmissionRecord:
 def _edited(
     old: RunRecord | SubmissionRecord | None, new: RunRecord | SubmissionRecord
 ) -> str | None:
-    """Return what was edited by hand, None if mtf may have made the change."""
+    """Return the edit that mtf cannot have made itself, None if there is none."""
     if old is None or old == new:
         return None
     if isinstance(old, RunRecord) and isinstance(new, RunRecord):

@@ -18,13 +18,13 @@ EXPERIMENT = (
 
 
 def load(settings: str = "", **texts: str) -> Loaded:
-    """Load specs given as ``name="text"``; each stands at ``experiments/<name>.yaml``."""
+    """Load specs given as ``name="text"``; each is at ``experiments/<name>.yaml``."""
     files = {f"experiments/{name}.yaml": text.encode() for name, text in texts.items()}
     return load_specs(files, parse_settings(settings.encode()), STAMP)
 
 
 def problems(settings: str = "", **texts: str) -> list[str]:
-    """Return what is wrong with them, as people see it, without the folder."""
+    """Return the problems of specs as users see them, without the folder."""
     return [str(p).removeprefix("experiments/") for p in load(settings, **texts).problems]
 
 
@@ -36,10 +36,10 @@ def members(grid: str, base: str = BASE) -> tuple[Experiment, ...]:
 
 
 def parameters(grid: str, base: str = BASE) -> list[dict[str, Any]]:
-    """Return what a grid sets in each of its members."""
+    """Return the parameters of each member of a grid."""
     return [dict(member.parameters) for member in members(grid, base)]
 
 
 def grid_problems(grid: str, base: str = BASE) -> list[str]:
-    """Return what is wrong with a grid whose own lines begin at line 4."""
+    """Return the problems of a grid; the given text begins at line 4 of its file."""
     return problems(base=base, g=f"kind: grid\nname: g\nbase: base.yaml\n{grid}")

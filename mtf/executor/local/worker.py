@@ -70,7 +70,7 @@ class Worker:
 
     @property
     def idle_s(self) -> float:
-        """Return how long to wait for work before exiting."""
+        """Return the time without work after which the worker exits."""
         return self._settings.idle_s
 
     @property

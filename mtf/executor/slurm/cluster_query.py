@@ -41,7 +41,7 @@ def read_facts() -> ClusterFacts:
 
 
 def refusal_of(resources: Resources) -> str | None:
-    """Return why SLURM would refuse a job with these resources, None if it would accept it.
+    """Return SLURM's reason to refuse a job with these resources, None if it would accept it.
 
     Nothing is submitted. A job that SLURM would accept only later counts as accepted.
     """

@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 
 SEPARATOR = "\x1f"  # never part of a name, reason or node list
 SQUEUE_FIELDS = (
-    "JobArrayID", "Name", "State", "exit_code", "RestartCnt", "NodeList", "StartTime", "EndTime",
+    "JobArrayID",
+    "Name",
+    "State",
+    "exit_code",
+    "RestartCnt",
+    "NodeList",
+    "StartTime",
+    "EndTime",
     "Reason",
-)  # fmt: skip
+)
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End", "Reason")
 # with all states listed, sacct also shows jobs that were never eligible, like cancelled held jobs
 SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
@@ -74,17 +81,30 @@ _REASONS: Mapping[str, str] = {
 
 # sbatch's messages without a job id, as of SLURM 22.05. Those that were provoked are in the tests.
 _UNCERTAIN = (  # the controller may have accepted the job, and its answer was lost
-    "Socket timed out", "Zero Bytes were transmitted", "Received zero length message",
-    "Received message length < 0", "Message receive failure", "Unexpected message received",
-    "Communication connection failure", "Communication shutdown failure",
-    "controller (send failure)", "controller (receive failure)", "controller (shutdown failure)",
-)  # fmt: skip
+    "Socket timed out",
+    "Zero Bytes were transmitted",
+    "Received zero length message",
+    "Received message length < 0",
+    "Message receive failure",
+    "Unexpected message received",
+    "Communication connection failure",
+    "Communication shutdown failure",
+    "controller (send failure)",
+    "controller (receive failure)",
+    "controller (shutdown failure)",
+)
 _UNAVAILABLE = (  # nothing was accepted; it may be later
-    "Unable to contact slurm controller", "standby mode", "Connection refused",
-    "temporarily unable to accept job", "Resource temporarily unavailable",  # MaxJobCount
-    "Required partition not available", "Requested partition configuration not available now",
-    "Unable to create job record", "configuration source", "authentication",  # munge is down
-)  # fmt: skip
+    "Unable to contact slurm controller",
+    "standby mode",
+    "Connection refused",
+    "temporarily unable to accept job",
+    "Resource temporarily unavailable",  # MaxJobCount
+    "Required partition not available",
+    "Requested partition configuration not available now",
+    "Unable to create job record",
+    "configuration source",
+    "authentication",  # munge is down
+)
 _FULL = ("SubmitJob",)  # limits of jobs in the queue, like AssocMaxSubmitJobLimit
 
 
@@ -119,9 +139,12 @@ def has_no_accounting(text: str) -> bool:
 
 # Messages of scancel and scontrol about jobs for which there is nothing to do.
 _NOTHING_TO_DO = (
-    "Invalid job id specified", "already completing or completed", "Job is pending execution",
-    "Job has already finished", "No error",
-)  # fmt: skip
+    "Invalid job id specified",
+    "already completing or completed",
+    "Job is pending execution",
+    "Job has already finished",
+    "No error",
+)
 
 
 def command_error(text: str) -> MtfError | None:
@@ -220,12 +243,19 @@ def parse_scontrol(printed: str) -> list[JobView]:
         job = values.get("ArrayJobId") or values.get("JobId", "")
         code, _, number = values.get("ExitCode", "0:0").partition(":")
         status = str(int(code) * 256 + int(number or 0))
-        rows.append([
-            job if tasks == _NO_TASK else f"{job}_{tasks}",
-            values.get("JobName", ""), values.get("JobState", ""), status,
-            values.get("Restarts", "0"), values.get("NodeList", "").replace("(null)", ""),
-            values.get("StartTime", ""), values.get("EndTime", ""), values.get("Reason", ""),
-        ])  # fmt: skip
+        rows.append(
+            [
+                job if tasks == _NO_TASK else f"{job}_{tasks}",
+                values.get("JobName", ""),
+                values.get("JobState", ""),
+                status,
+                values.get("Restarts", "0"),
+                values.get("NodeList", "").replace("(null)", ""),
+                values.get("StartTime", ""),
+                values.get("EndTime", ""),
+                values.get("Reason", ""),
+            ]
+        )
     ours = [row for row in rows if token_of(row[1])]
     return [view for row in ours for view in _each_task(row[0], _from_squeue(row))]
 
@@ -256,7 +286,7 @@ def _time(text: str) -> datetime | None:
 
 
 def max_array_size(printed: str) -> int | None:
-    """Return how many tasks an array may have, from the output of ``scontrol show config``.
+    """Return the greatest size of an array, from the output of ``scontrol show config``.
 
     Source: slurm.conf(5), MaxArraySize, and max_array_tasks in SchedulerParameters.
     """

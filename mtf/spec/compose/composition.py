@@ -111,7 +111,7 @@ class Composition:
         return value
 
     def _reporting(self, compose: Callable[[], Any], positions: Positions | None = None) -> Any:
-        """Return what ``compose`` returns; Hydra's errors become problems at their cause."""
+        """Call ``compose`` and return its result; Hydra's errors become problems at their cause."""
         from hydra.errors import HydraException, MissingConfigException
         from omegaconf.errors import OmegaConfBaseException
 

@@ -26,7 +26,7 @@ def unmet(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
     """Yield a problem for each resource that the cluster lacks, at the value that asks for it."""
     for resources in distinct_resources(desired):
         for field, message in findings(resources, facts):
-            value = resources[field]  # type: ignore[literal-required]
+            value = dict(resources)[field]
             position = position_of(desired.places, f"slurm.{field}={json.dumps(value)}")
             kind = _severity(field, facts)
             yield Problem(*position, f"slurm.{field}: {message} ({facts.source})", kind)

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 # The keys whose positions are needed, by section.
 _FIELDS = {
     "slurm": (
-        "partition", "account", "qos", "time", "nodes", "ntasks_per_node", "gpus_per_node",
-        "cpus_per_task", "mem",
+        "partition",
+        "account",
+        "qos",
+        "time",
+        "nodes",
+        "ntasks_per_node",
+        "gpus_per_node",
+        "cpus_per_task",
+        "mem",
     ),
     "data": ("num_workers",),
     "training": ("batch_size",),
@@ -29,7 +36,7 @@ _FIELDS = {
     "checkpoint": ("every_n_minutes", "every_n_epochs"),
     "callbacks": ("early_stopping",),
     "logging": ("use_wandb",),
-}  # fmt: skip
+}
 _TOP_LEVEL = ("owner", "description", "max_parallel")
 
 

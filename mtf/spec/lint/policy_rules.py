@@ -76,7 +76,7 @@ def _allowed_values(
     if allowed is None:
         return
     listed = ", ".join(allowed) or "none"
-    given = (e.resources[field] for e in desired.experiments)  # type: ignore[literal-required]
+    given = (dict(e.resources)[field] for e in desired.experiments)
     for value in Counter(str(value or "") for value in given):
         if not value:
             yield rule, "slurm", f"slurm.{field} is missing. Allowed: {listed}"

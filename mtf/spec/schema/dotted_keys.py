@@ -45,7 +45,7 @@ def without_aliases(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_problem(path: tuple[str, ...]) -> str | None:
-    """Return why no configuration has this key, None if one may have it."""
+    """Return the problem of a dotted key, None if a configuration may have it."""
     key = ".".join(path)
     if path[0] in SECTIONS and "" not in path:
         section = SECTIONS[path[0]]

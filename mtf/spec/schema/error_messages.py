@@ -77,7 +77,7 @@ def explain(detail: ErrorDetails, model: type[BaseModel], prefix: Loc = ()) -> s
 
 
 def _expectation(detail: ErrorDetails) -> str:
-    """Return what was expected and what was given."""
+    """Return the part of the message with the expected and the given value."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "value_error":  # raised by a validator of ours, in whole
         return detail["msg"].removeprefix("Value error, ")
@@ -98,7 +98,10 @@ def _number(limit: Any) -> Any:
 
 
 def _fix(detail: ErrorDetails, known: Collection[str]) -> str:
-    """Return what to write instead, if the value tells; ``known``: keys that may stand there."""
+    """Return a sentence with the value to write instead, empty if it cannot be guessed.
+
+    ``known``: keys that the value may have if it is a mapping.
+    """
     kind, value = detail["type"], detail["input"]
     if kind == "list_type" and not isinstance(value, dict):
         return f". Write [{shown(value)}]"

@@ -17,14 +17,37 @@ from mtf.spec.schema.text_types import Image, Prefix, Variables, Word, matching
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?")
 # Set by mtf itself in the script. sbatch also accepts every unambiguous beginning of an option.
 _SET_BY_MTF = (
-    "array", "chdir", "comment", "error", "export", "export-file", "input", "job-name",
-    "no-requeue", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait",
+    "array",
+    "chdir",
+    "comment",
+    "error",
+    "export",
+    "export-file",
+    "input",
+    "job-name",
+    "no-requeue",
+    "open-mode",
+    "output",
+    "parsable",
+    "requeue",
+    "signal",
+    "test-only",
+    "wait",
     "wrap",
-)  # fmt: skip
+)
 _HAVE_KEYS = (
-    "partition", "account", "qos", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task",
-    "mem", "time", "constraint", "reservation",
-)  # fmt: skip
+    "partition",
+    "account",
+    "qos",
+    "nodes",
+    "ntasks-per-node",
+    "gpus-per-node",
+    "cpus-per-task",
+    "mem",
+    "time",
+    "constraint",
+    "reservation",
+)
 
 
 def _integer_as_text(value: object) -> object:

@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 def name_problem(name: str) -> str | None:
-    """Return why a text cannot name an experiment or a grid, None if it can."""
+    """Return the problem of a name of an experiment or grid, None if it is valid."""
     if not _NAME.fullmatch(name):
         return (
             "must begin with a letter or digit and contain only letters, digits, '.', '_' and '-'"

@@ -57,14 +57,14 @@ class Positions:
         return self._all()[1]
 
     def find(self, loc: Loc) -> Position | None:
-        """Return where the value at ``loc`` begins, None if there is no such value."""
+        """Return the position of the value at ``loc``, None if there is no such value."""
         if self._flat is not None:
             return self._flat[0].get(loc)
         node = self._node(loc)
         return None if node is None else _position(node[1])
 
     def value(self, loc: Loc) -> Position:
-        """Return where the value at ``loc`` begins, or the nearest value around it."""
+        """Return the position of the value at ``loc``, or of the nearest value around it."""
         while (position := self.find(loc)) is None:
             if not loc:
                 return 1, 1

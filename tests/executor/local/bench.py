@@ -70,7 +70,7 @@ class MakeBench(Protocol):
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[MakeBench]:
-    """Return what makes benches over one run root; nothing of it outlives the test."""
+    """Return a function that makes benches over one run root; all processes end with the test."""
     root = tmp_path / "runs"
 
     def make(snippet: str, max_parallel: int = 4, **times: float) -> Bench:

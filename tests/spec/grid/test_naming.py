@@ -1,4 +1,4 @@
-"""Names of members: legal everywhere, different where values differ, and read back exactly."""
+"""Names of members: valid as refs and file names, unique, and read back exactly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def name_of(parameters: dict[str, Any]) -> str:
 
 
 def exact(value: object) -> str:
-    """Tell 1 from 1.0 and true, which Python holds to be equal."""
+    """Return text that distinguishes 1, 1.0 and true, which are equal in Python."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -58,7 +58,7 @@ def test_different_parameters_have_different_names(two: list[dict[str, Any]]) ->
     assert experiment_name("hash", two[0], 0, 2, "") != experiment_name("hash", two[1], 0, 2, "")
 
 
-def test_a_name_of_parameters_reads_like_them() -> None:
+def test_a_name_of_parameters_is_readable() -> None:
     values = {"optimizer.lr": 1e-3, "model.hidden_size": 64, "model.type": "mlp", "data.x": [1, 2]}
     name = "optimizer.lr=0.001,model.hidden_size=64,model.type=mlp,data.x=%5B1%2C2%5D"
     assert name_of(values) == name
@@ -70,14 +70,14 @@ def test_a_name_of_parameters_reads_like_them() -> None:
     ["..", "...", "a.lock", ".lock", "a.", "@{x}", "~^:?*[\\", "a b", "\n", "ä/ö", "-", "@", "%",
      -0.0, 1e22, None, True, [".."], ".a/.b", "x.lock.lock", "a..lock"],
 )  # fmt: skip
-def test_git_takes_every_name_as_a_branch(value: object) -> None:
+def test_every_name_is_a_valid_branch_name(value: object) -> None:
     name = name_of({"model.x": value})
     for ref in (f"refs/heads/{name}", f"refs/heads/x/{name}"):
         subprocess.run(("git", "check-ref-format", ref), check=True)
     subprocess.run(("git", "check-ref-format", "--branch", name), check=True, capture_output=True)
 
 
-def test_a_name_is_legal_even_where_its_first_key_is_not() -> None:
+def test_a_name_is_valid_even_if_its_first_key_is_not() -> None:
     assert name_of({".a": 1}) == "%2Ea=1"
     assert name_of({"-a": 1}) == "%2Da=1"
 
@@ -89,7 +89,7 @@ def test_a_name_that_is_too_long_is_refused_with_a_fix() -> None:
         name_of({"model.x": "y" * 202})
 
 
-def test_counted_names_are_padded_so_that_they_sort() -> None:
+def test_sequential_names_are_padded_so_that_they_sort() -> None:
     assert experiment_name("sequential", {}, 0, 10, "") == "0001"
     assert experiment_name("sequential", {}, 9_999, 10_000, "") == "10000"
     assert experiment_name("sequential", {}, 0, 10_000, "") == "00001"
@@ -102,25 +102,25 @@ def test_a_hashed_name_depends_on_the_values_alone() -> None:
     assert len(one) == 16
 
 
-def test_what_is_no_name_of_parameters_is_refused() -> None:
+def test_a_name_that_was_not_made_from_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="'0001' has no '='"):
         parse_experiment_name("0001")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a.b", "A_b-c.d", "x" * 100, "a.locked", "a.lock.b"])
-def test_legal_names(name: str) -> None:
+def test_valid_experiment_names(name: str) -> None:
     assert name_problem(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", ".a", "-a", "_a", "a/b", "a b", "a..b", "a.", "a.lock", "ä", "x" * 101, "a\n"]
 )
-def test_illegal_names(name: str) -> None:
+def test_invalid_experiment_names(name: str) -> None:
     assert name_problem(name)
 
 
 @given(st.text(st.sampled_from("ab1._-"), min_size=1, max_size=8))
-def test_every_legal_name_is_a_legal_ref_component(name: str) -> None:
+def test_every_valid_experiment_name_is_a_valid_ref_component(name: str) -> None:
     if name_problem(name) is None:
         assert not name.startswith((".", "-"))
         assert ".." not in name

@@ -1,4 +1,4 @@
-"""The schemas that editors use: they accept what mtf accepts, and know every key."""
+"""JSON Schemas for editors: they accept what mtf accepts and describe every key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mistakes(validator: Any, text: str) -> list[str]:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.name
 )
-def test_the_examples_are_fine(spec: Any, path: Path) -> None:
+def test_the_schema_accepts_the_examples(spec: Any, path: Path) -> None:
     assert mistakes(spec, path.read_text()) == []
 
 
@@ -58,7 +58,7 @@ def test_the_examples_are_fine(spec: Any, path: Path) -> None:
         GRID + "sample: {model.dropout: {distribution: uniform, low: 0.0, high: 0.5, n: 3}}\n",
     ],
 )
-def test_what_mtf_accepts_an_editor_accepts(spec: Any, text: str) -> None:
+def test_the_schema_accepts_what_mtf_accepts(spec: Any, text: str) -> None:
     assert mistakes(spec, text) == []
 
 
@@ -78,11 +78,11 @@ def test_what_mtf_accepts_an_editor_accepts(spec: Any, text: str) -> None:
         GRID.replace("base: base.yaml\n", ""),
     ],
 )
-def test_an_editor_sees_mistakes(spec: Any, text: str) -> None:
+def test_the_schema_refuses_common_mistakes(spec: Any, text: str) -> None:
     assert mistakes(spec, text)
 
 
-def test_settings_are_checked_too(settings: Any) -> None:
+def test_the_schema_checks_settings(settings: Any) -> None:
     assert (
         mistakes(settings, "executor: local\nretry: {on: [preempted]}\nslurm: {time: 30}\n") == []
     )
@@ -91,7 +91,7 @@ def test_settings_are_checked_too(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("schema", [spec_schema(), settings_schema()], ids=["spec", "settings"])
-def test_every_key_says_what_it_is(schema: dict[str, Any]) -> None:
+def test_every_key_has_a_description(schema: dict[str, Any]) -> None:
     silent = [
         f"{name}.{key}"
         for name, definition in schema["$defs"].items()

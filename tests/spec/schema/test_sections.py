@@ -207,7 +207,7 @@ def test_a_wrong_value_is_reported_at_its_position(text: str, problem: str) -> N
     assert problems(one=f"{EXPERIMENT}{text}\n") == [f"one.yaml:{problem}"]
 
 
-def test_keys_that_are_not_misspellings_go_to_the_model() -> None:
+def test_keys_that_are_no_misspellings_go_to_the_model() -> None:
     text = EXPERIMENT.replace(
         "{type: mlp}",
         "{type: my.net:Net, hidden_sizes: [8], dropout2: 0.1, activations: gelu, heads: 2}",
