@@ -12,15 +12,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from mtf.core.planner.plan import plan
 from mtf.errors import LockedError, SpecError
 from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
 from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
-from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import scan
 from mtf.reconcile.executors import Executors, resolve_executor
@@ -31,12 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from filelock import FileLock
+
     from mtf.core.planner.drift import Drift
     from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.project.project import Project
+    from mtf.reconcile.apply import Report
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
 
@@ -61,6 +61,9 @@ def sync_once(
     Raises:
         MtfError: nothing was submitted; the message says why.
     """
+    # late: mtf plan reads its world through this module, and apply takes 1/8 of its imports' time
+    from mtf.reconcile.apply import Application, Report
+
     store = project.store(publish=publish)
 
     def tick() -> Report:
@@ -148,6 +151,8 @@ def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") 
     Raises:
         LockedError: another process holds the lock; the message says which.
     """
+    from filelock import FileLock, Timeout  # late, as in sync_once
+
     folder = project.folder
     folder.mkdir(exist_ok=True)
     holder = folder / "sync.holder"
@@ -164,6 +169,8 @@ def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") 
 
 
 def _wait_for_controller(lock: FileLock, holder: Path) -> None:
+    from filelock import Timeout
+
     who = (holder.read_text(encoding="utf-8") if holder.exists() else "") or "another process"
     try:
         lock.acquire(timeout=_PATIENCE_S if WATCH in who else 0.0)
