@@ -72,7 +72,7 @@ def test_an_unknown_cluster_is_an_error_with_a_suggestion(
 ) -> None:
     lab = make_lab(tmp_path, {"b.yaml": spec("b") + "cluster: bog\n"}, settings=SETTINGS + CLUSTERS)
     said = mtf(lab.path, "validate", code=1).stdout
-    assert "experiments/b.yaml:8:10: cluster: mtf.yaml knows no 'bog'. Did you mean 'big'?" in said
+    assert "experiments/b.yaml:8:10: cluster: 'bog' is not in mtf.yaml. Did you mean 'big'?" in said
     monkeypatch.setenv("MTF_CLUSTER", "bog")
     assert "It has: big, default" in mtf(lab.path, "status", code=1).stderr
     monkeypatch.setenv("MTF_CLUSTER", "-x")

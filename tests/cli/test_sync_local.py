@@ -324,7 +324,7 @@ def test_a_run_waits_for_the_run_in_init_from_and_begins_from_its_checkpoint(
 def test_an_unknown_name_in_init_from_stops_that_spec_alone(tmp_path: Path) -> None:
     text = spec("tuned") + "init_from: frist\n"
     lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": text})
-    where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: frist, and no run or spec"
+    where = f"experiments/tuned.yaml:{text.count(chr(10))}:12: init_from: no run or spec"
     for output in (mtf(lab.path, "plan", code=1).stdout, mtf(lab.path, "sync", code=1).stderr):
         assert where in output
         assert "Did you mean 'first'?" in output
