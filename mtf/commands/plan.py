@@ -42,7 +42,7 @@ class Planned:
 
 
 def plan_sync(project: Project, options: Options) -> Planned:
-    """Return what ``mtf sync`` with these options would do now.
+    """Return the plan that ``mtf sync`` with these options would carry out now.
 
     Raises:
         SpecError: the settings contain mistakes; a sync would only observe recorded runs.
@@ -69,7 +69,7 @@ def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]
 
 
 def _doubts(new: Sequence[tuple[Desired, Desired]], settings: Settings) -> Iterator[Problem]:
-    """Yield what is probably unintended in specs, and what SLURM would refuse their new runs."""
+    """Yield probable mistakes in specs, and reasons why SLURM would refuse their new runs."""
     if new:
         facts = known_facts(settings, live=True)
         yield from remarks((whole for whole, _ in new), settings, facts)

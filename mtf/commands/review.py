@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def compare(project: Project, base: str, rev: str) -> Review:
-    """Return what merging ``rev`` into ``base`` would change.
+    """Return the changes that merging ``rev`` into ``base`` would make.
 
     ``rev`` is compared with the commit where the two branched off, so that later work on ``base``
     does not look like a removal. Specs that are the same in both commits are not even parsed. The
@@ -58,7 +58,7 @@ def compare(project: Project, base: str, rev: str) -> Review:
 def compare_commits(
     project: Project, old: CommitId, new: CommitId, policies: Policies | None = None
 ) -> Review:
-    """Return what ``new`` asks for that ``old`` does not.
+    """Return the runs that ``new`` asks for and ``old`` does not.
 
     ``policies`` are those of the branch to merge into; by default those of ``old``.
     """

@@ -186,7 +186,7 @@ class _Check:
             return None
 
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
-        """Yield what is probably unintended in valid specs, or impossible on the cluster."""
+        """Yield probable mistakes in valid specs, and requests that the cluster cannot meet."""
         settings = self.tree.settings
         facts = known_facts(settings, live=self.asks is not Asks.NOTHING)
         yield from remarks(specs, settings, facts)

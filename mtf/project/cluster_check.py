@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
-    """Return what SLURM says of the cluster, or what mtf.yaml says if SLURM does not answer.
+    """Return the cluster as SLURM describes it, or as mtf.yaml does if SLURM does not answer.
 
     None if nothing is known, or if runs go to the local executor. ``live``: ask SLURM.
     """
@@ -43,7 +43,7 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
 def remarks(
     specs: Iterable[Desired], settings: Settings, facts: ClusterFacts | None
 ) -> Iterator[Problem]:
-    """Yield what is probably unintended in specs, and what the cluster cannot give them."""
+    """Yield probable mistakes in specs, and requests that the cluster cannot meet."""
     for one in specs:
         yield from warnings(one)
         if facts is not None and _is_here(one, settings):

@@ -129,7 +129,7 @@ class Application:
         )
 
     def _settle(self, planned: Sequence[Action]) -> list[Action]:
-        """Return what is to be carried out once no job of an attempt that ends can interfere."""
+        """Return the actions to carry out, once no job of an attempt that ends can interfere."""
         cluster = self.situation.settings.cluster.name
         live, at = self.situation.world.live, self._claimant().at
         fence = Fence(self.situation.ledger, live, self.executors, cluster, at, self.say)
@@ -195,7 +195,7 @@ class Application:
     def _start(
         self, action: Submit | Resume, submission_record: Callable[[SubmissionId], SubmissionRecord]
     ) -> Start:
-        """Return what a new attempt needs to know of its run."""
+        """Return the facts of its run that a new attempt needs."""
         if isinstance(action, Submit):
             e = action.experiment
             return Start(

@@ -52,7 +52,7 @@ def look_for_drift(
     repository: Path,
     is_shared: bool,
 ) -> Drift:
-    """Return what somebody other than mtf has changed.
+    """Return the changes that somebody other than mtf has made.
 
     Args:
         ledger: compared with its history.

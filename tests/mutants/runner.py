@@ -138,7 +138,7 @@ class Slot:
         return subprocess.run([sys.executable, "-m", "mypy", name], check=False).returncode == 0
 
     def poll(self) -> Outcome | None:
-        """Return how the tests ended once they have, or None; end what takes too long."""
+        """Return the outcome once the tests have ended, else None; end what takes too long."""
         timed_out = time.monotonic() - self.began > self.limit_s
         if timed_out:
             os.killpg(self.pid, signal.SIGKILL)

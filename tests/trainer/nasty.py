@@ -202,7 +202,7 @@ class Rivals(nn.Module):
         }
 
     def training_step(self, batch: Any, optimizer: str) -> torch.Tensor:
-        """Return what the part whose turn it is is after."""
+        """Return the loss of the part whose turn it is."""
         loss = functional.cross_entropy(self.judge(self.maker(batch[0])), batch[1])
         return loss if optimizer == "judge" else -loss
 
@@ -306,7 +306,7 @@ def in_child(
 
 
 def signal_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool) -> Callable[[], None]:
-    """Return what makes a process signal itself right before or after the nth ``phase``."""
+    """Return a function that makes a process signal itself right before or after the nth ``phase``."""
     return functools.partial(trial_process.interrupt_at, phase, nth, signum, after=after)
 
 

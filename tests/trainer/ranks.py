@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """Return what SLURM says to one rank."""
+    """Return the variables that SLURM sets for one rank."""
     return {
         "SLURM_NTASKS": str(ranks), "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NNODES": "1",
         "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_JOB_ID": "1",

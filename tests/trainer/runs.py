@@ -94,7 +94,7 @@ def make_run(
 
 
 def environment(run: Path, job_id: str, token: str, more: Mapping[str, str]) -> dict[str, str]:
-    """Return what the job script sets."""
+    """Return the variables that the job script sets."""
     return {
         "PYTHONDONTWRITEBYTECODE": "1",
         "MTF_RUN_DIR": str(run),

@@ -40,7 +40,7 @@ def distinct_resources(desired: Desired) -> list[Resources]:
 
 
 def findings(resources: Resources, facts: ClusterFacts) -> Iterator[Finding]:
-    """Yield what the cluster lacks: the partition, the account, nodes that are large enough."""
+    """Yield each thing that the cluster lacks: the partition, the account, large enough nodes."""
     names = [partition.name for partition in facts.partitions]
     for name in (resources["partition"] or "").split(","):
         if name and name not in names:

@@ -80,7 +80,7 @@ class RankSync:
         return wishes
 
     def _cuts_in_time(self) -> int:
-        """Return how many cuts this rank passes in ``EXCHANGE_EVERY_S``."""
+        """Return the number of cuts that this rank passes in ``EXCHANGE_EVERY_S``."""
         now = time.monotonic()
         a_cut_s, self._exchanged_s = (now - self._exchanged_s) / self._cuts_between, now
         return max(1, min(_MOST_CUTS, int(EXCHANGE_EVERY_S / max(a_cut_s, 1e-9))))

@@ -79,7 +79,7 @@ class ModelSteps:
         )
 
     def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
-        """Return what ``training_step`` returns."""
+        """Call ``training_step`` and return its loss."""
         returned: Any = (
             self._training_step(batch, turn) if self.takes_turns else self._training_step(batch)
         )
@@ -88,7 +88,7 @@ class ModelSteps:
         raise MtfError(f"{self._name}.training_step returns {_describe(returned)}")
 
     def totals(self, batch: Any) -> Totals:
-        """Return what ``validation_step`` returns, as sums and counts."""
+        """Call ``validation_step`` and return its metrics as sums and counts."""
         if self._validation_step is None:
             if self.takes_turns:
                 raise MtfError(

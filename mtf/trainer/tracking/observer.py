@@ -29,7 +29,7 @@ _MIN_SIDE = 4  # pixels; smaller inputs are not images
 
 
 class Observer:
-    """Returns what to log at a step, each kind at its own interval; it never raises.
+    """Collects the values to log at a step, each kind at its own interval; it never raises.
 
     Args:
         config: what to log, and how often.

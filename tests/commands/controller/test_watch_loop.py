@@ -25,7 +25,7 @@ def git_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waits(folder: Path, works: list[bool]) -> list[float]:
-    """Return how long a controller means to wait after each sync, whose remote is there or not."""
+    """Return the waits of a controller after each sync, whose remote is there or not."""
     repo = make_repo(folder / "lab", {"mtf.yaml": "executor: local\n", ".gitignore": "/runs/\n"})
     remote, away = make_remote(folder / "lab.git", repo), folder / "away.git"
     project = open_project(repo.path)

@@ -19,7 +19,7 @@ RUN = record(ALONE, state=RunState.RUNNING)
 
 
 def change(*specs: Any, state: JobState, **more: Any) -> str:
-    """Return what the plan says of the one run's change."""
+    """Return the words of the plan for the one run's change."""
     start = more.pop("start", RUN)
     made = plan(world(*specs, records=(start,), jobs=(job(state),), **more), Policy(), NOW)
     (action,) = made.actions

@@ -190,7 +190,7 @@ def test_a_cancellation_names_its_user_as_soon_as_accounting_does() -> None:
 
 
 def lives(*events: str) -> Progress:
-    """Return what a journal of starts, stops and checkpoints (by their step) adds up to."""
+    """Return the sum of a journal of starts, stops and checkpoints (by their step)."""
     facts: list[dict[str, Any]] = []
     for event in events:
         if event.isdigit():
