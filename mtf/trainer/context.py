@@ -115,9 +115,14 @@ class RunContext:
     ) -> GenericTrainer:
         """Return the trainer; its ``fit`` resumes, stops, saves and logs."""
         return GenericTrainer(
-            self.config, self.fabric, model, optimizer, scheduler, run_dir=self.run_dir,
+            self.config,
+            self.fabric,
+            model,
+            optimizer,
+            scheduler,
+            run_dir=self.run_dir,
             callbacks=callbacks,
-        )  # fmt: skip
+        )
 
     # -- for your own loop -------------------------------------------------------------------------
 

@@ -102,9 +102,15 @@ class GenericTrainer:
         signals.install()
         loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
         parts = Resumable(
-            loop.config, loop.state, loop.engine, loop.schedules, loop.scalars, self._callbacks,
-            loop.train, loop.rank_sync,
-        )  # fmt: skip
+            loop.config,
+            loop.state,
+            loop.engine,
+            loop.schedules,
+            loop.scalars,
+            self._callbacks,
+            loop.train,
+            loop.rank_sync,
+        )
         checkpointer = Checkpointer(
             parts, self._run_dir, self._journal, on_outcome=functools.partial(self._saved, loop)
         )
@@ -134,9 +140,11 @@ class GenericTrainer:
             return None
         fabric = self._fabric
         return batches_from_loader(
-            loader, seed=self._config.training.seed, stream=Stream(name, fabric.global_rank),
+            loader,
+            seed=self._config.training.seed,
+            stream=Stream(name, fabric.global_rank),
             world_size=fabric.world_size,
-        )  # fmt: skip
+        )
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
         training, zero = self._config.training, self._fabric.is_global_zero

@@ -61,10 +61,13 @@ class ProgressReport:
         throughput, total = self.tracking.throughput, self.length.steps
         throughput.add(ProgressMark(time.monotonic(), state.global_step, batches))
         self.journal.progress(
-            state.epoch, state.global_step, total,
-            steps_per_s=throughput.steps_per_s, samples_per_s=self._samples_per_s(batch),
+            state.epoch,
+            state.global_step,
+            total,
+            steps_per_s=throughput.steps_per_s,
+            samples_per_s=self._samples_per_s(batch),
             eta_s=throughput.eta_s(total),
-        )  # fmt: skip
+        )
 
     def _samples_per_s(self, batch: Any) -> float | None:
         """Return the samples a second of all ranks, None while unknown."""

@@ -72,8 +72,14 @@ def misfit_of(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str
 
 # keys that learning-rate schedulers add to an optimizer's groups
 _OF_SCHEDULERS = {
-    "params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr",
-}  # fmt: skip
+    "params",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "max_momentum",
+    "base_momentum",
+    "swa_lr",
+}
 
 
 def _counts(sizes: list[int]) -> str:

@@ -145,9 +145,12 @@ def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> 
 
 _BETWEEN_EPOCHS = {Phase.INIT, Phase.TRAIN_START_EPOCH, Phase.TRAINING_COMPLETE}
 _OF_BATCHES = (
-    "data.", "training.batch_size", "training.combine", "training.gradient_accumulation_steps",
+    "data.",
+    "training.batch_size",
+    "training.combine",
+    "training.gradient_accumulation_steps",
     "training.seed",
-)  # fmt: skip
+)
 
 
 def _load_all(parts: Resumable, content: Content) -> list[Callback]:
