@@ -20,6 +20,8 @@ def test_errors_make_a_configuration_invalid_and_warnings_do_not() -> None:
     result = ConfigValidator().validate_config({**CONFIG, "trainign": {}})
     assert not result.is_valid
     assert "Did you mean 'training'?" in result.errors[0].message
+    assert all(problem.is_error for problem in result.errors)
+    assert not any(problem.is_error for problem in result.warnings)
     result = ConfigValidator().validate_config(CONFIG)
     assert result.is_valid
     assert [problem.message.split(":")[0] for problem in result.warnings] == ["data.num_workers"]
