@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-UNCHECKED = "01635d3d154486c5efcbb3ab5f9ace20624a9516"
+UNCHECKED = "420b097efc22166e6a3eaaac3771883042564183"
 LONGEST = 72
 SUBJECT = re.compile(r"[\w.][\w., /&*-]*: \S")
 
