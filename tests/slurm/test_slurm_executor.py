@@ -244,7 +244,7 @@ def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
     subprocess.run(["scontrol", "release", job], check=True)
     view = bench.wait_ended(request)[0]
     assert (view.state, view.signal) == (JobState.FAILED, 53)
-    assert "may it write there" in view.reason
+    assert "can write to the run root" in view.reason
 
 
 def test_an_array_is_submitted_up_to_the_job_limit(make: Callable[[str], Bench]) -> None:
