@@ -62,9 +62,9 @@ def retry(
     changes: tuple[str, ...],
     no_push: bool,
 ) -> None:
-    """Give runs that are over another attempt.
+    """Start another attempt of runs that have ended.
 
-    It starts from the newest checkpoint of each RUN.
+    It resumes from the newest checkpoint of each RUN.
 
     Example: mtf retry --where cause=host-oom --set slurm.mem=16G
     """
@@ -91,7 +91,7 @@ def _require_selection(runs: tuple[str, ...], where: tuple[str, ...]) -> None:
 def preempt(folder: str, runs: tuple[str, ...]) -> None:
     """Interrupt running runs; they checkpoint, requeue and resume.
 
-    It does to each RUN what a preemption by the cluster does.
+    The effect on each RUN is that of a preemption by the cluster.
     """
     from mtf.commands import act_on_runs
 

@@ -1,4 +1,4 @@
-"""`mtf controller`: which controller serves a cluster, and how one is kept running."""
+"""`mtf controller`: shows the controller of a cluster, and prints services that keep it running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def controller() -> None:
 
 
 @controller.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a cluster.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one per cluster.")
 @click.pass_obj
 def show_status(folder: str, as_json: bool) -> None:
     """Show the controller of each cluster.
@@ -37,8 +37,8 @@ def show_status(folder: str, as_json: bool) -> None:
         rows = [{"cluster": s.cluster, "alive": s.is_alive, **asdict(s.holder)} for s in found]
         click.echo(json.dumps(rows, indent=2))
     else:
-        for standing in found:
-            click.echo(standing.line)
+        for state in found:
+            click.echo(state.line)
     if not any(s.is_alive for s in found if s.cluster == cluster):
         inform(
             f"error: cluster {cluster} has no live controller. Start one: mtf sync --watch, or"
@@ -52,8 +52,8 @@ def show_status(folder: str, as_json: bool) -> None:
 def print_unit(folder: str) -> None:
     """Print a systemd user unit that runs the controller.
 
-    It starts mtf sync --watch in this clone, and again when it ends. The commands that install it
-    are printed to standard error.
+    The unit starts mtf sync --watch in this clone, and restarts it when it ends. The commands that
+    install the unit are printed to standard error.
     """
     from mtf.commands.controller.service import systemd_unit, unit_name
 
@@ -71,8 +71,8 @@ def print_unit(folder: str) -> None:
 def print_crontab(folder: str) -> None:
     """Print a crontab line that runs the controller.
 
-    It starts mtf sync --watch in this clone where none runs. The command that installs it is
-    printed to standard error.
+    The line starts mtf sync --watch in this clone unless it runs already. The command that installs
+    the line is printed to standard error.
     """
     from mtf.commands.controller.service import crontab_line
 

@@ -18,7 +18,9 @@ from mtf.report.findings import findings_text
 @click.option("--checksums", is_flag=True, help="Read every checkpoint and compare its sha256.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object: `findings`, `checked`.")
 @click.option(
-    "--write", is_flag=True, help="Also write what SLURM says of the cluster to mtf.yaml."
+    "--write",
+    is_flag=True,
+    help="Also ask SLURM for the cluster's partitions and limits, and write them to mtf.yaml.",
 )
 @click.pass_obj
 def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:

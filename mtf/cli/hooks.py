@@ -31,8 +31,8 @@ def hooks() -> None:
 def install(folder: str) -> None:
     """Install the hooks.
 
-    A clone gets pre-commit and pre-push, a bare repository (a server) pre-receive. A hook that is
-    there already is kept as <name>.legacy and runs first.
+    A clone gets pre-commit and pre-push, a bare repository (a server) pre-receive. An existing hook
+    is kept as <name>.legacy and runs first.
     """
     from mtf.commands.hooks.install import install as install_hooks
     from mtf.git.repo import GitRepo

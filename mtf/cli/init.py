@@ -17,9 +17,9 @@ from mtf.cli.terminal.output import inform
 )
 @click.pass_obj
 def init(folder: str, path: str, demo: bool) -> None:
-    """Create an experiments repository, or add what one lacks.
+    """Create an experiments repository, or complete an existing one.
 
-    PATH is a folder, by default this one. Files that are there already are kept.
+    PATH is a folder, by default the current one. Existing files are kept.
 
     Example: mtf init --demo lab
     """
@@ -40,8 +40,8 @@ def init(folder: str, path: str, demo: bool) -> None:
 def schema(folder: str, kind: str, *, write: bool) -> None:
     """Print the JSON Schema of specs or settings, for editors.
 
-    Files that mtf init creates name it in their first line, so that yaml-language-server (VS Code,
-    Neovim, Emacs, ...) completes, explains and checks them. Run mtf schema --write
+    Files that mtf init creates name their schema in the first line, so that yaml-language-server
+    (VS Code, Neovim, Emacs, ...) completes, explains and checks them. Run mtf schema --write
     after an upgrade of mtf.
     """
     from mtf.project import editor_schemas

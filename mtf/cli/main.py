@@ -26,7 +26,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Set up": {
         "init": (
             "mtf.cli.init:init",
-            "Create an experiments repository, or add what one lacks.",
+            "Create an experiments repository, or complete an existing one.",
         ),
         "doctor": (
             "mtf.cli.doctor:doctor",
@@ -74,7 +74,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Act on runs": {
         "cancel": ("mtf.cli.act_on_runs:cancel", "Cancel runs for good."),
-        "retry": ("mtf.cli.act_on_runs:retry", "Give runs that are over another attempt."),
+        "retry": ("mtf.cli.act_on_runs:retry", "Start another attempt of runs that have ended."),
         "preempt": (
             "mtf.cli.act_on_runs:preempt",
             "Interrupt running runs; they checkpoint, requeue and resume.",
@@ -117,7 +117,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the list of commands, a section each, without importing any."""
+        """Write the list of commands, section by section, without importing any."""
         width = max(map(len, COMMANDS))
         for title, commands in SECTIONS.items():
             with formatter.section(title):
@@ -149,7 +149,7 @@ def main() -> NoReturn:
     # pydantic would search all installed packages for plugins: a tenth of a short command's time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(100_000)  # most commands end before they create that many cycles
-    atexit.register(gc.freeze)  # else the interpreter's last collection visits every module
+    atexit.register(gc.freeze)  # otherwise the last collection at exit visits every module
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as e:

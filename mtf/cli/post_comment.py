@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def comment(file: TextIO, number: str | None) -> None:
     """Post a plan as a comment on the pull request, or update it.
 
-    FILE holds the output of mtf plan --format markdown, - is standard input. A read-only token, as
-    pull requests from forks get, is not an error: no comment is made.
+    FILE holds the output of mtf plan --format markdown; - is standard input. A read-only token,
+    which pull requests from forks get, is not an error: no comment is posted.
 
     Example: mtf plan --base main --format markdown | mtf comment -
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @click.option("--watch", is_flag=True, help="Redraw every 2 seconds, until interrupted.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one per run.")
 @click.option("--wide", is_flag=True, help="Show more columns and shorten nothing.")
 @click.pass_obj
 def status(
@@ -33,8 +33,8 @@ def status(
 ) -> None:
     """List runs: state, job, progress, checkpoint and best metric.
 
-    GLOB matches run ids, names and job ids. It reads the ledger and the runs' journals,
-    and asks no executor.
+    GLOB matches run ids, names and job ids. States come from the ledger and the runs' journals;
+    no executor is asked.
 
     Example: mtf status 'digits_*'
     """
@@ -115,8 +115,8 @@ def logs(folder: str, run: str, follow: bool, err: bool) -> None:
 def diff(folder: str, a: str, b: str, as_json: bool) -> None:
     """Compare two runs, specs or revisions.
 
-    A and B are a run, a spec (path, name or REV:name) or a revision each. What differs in
-    configuration, code, environment and metrics is shown.
+    A and B are each a run, a spec (path, name or REV:name) or a revision. Differences in
+    configuration, code, environment and metrics are shown.
 
     Example: mtf diff digits_baseline HEAD~1:digits_baseline
     """

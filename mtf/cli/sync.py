@@ -26,7 +26,7 @@ _EXECUTORS = click.Choice(["slurm", "local", "auto"])
 @click.option("--rev", help="Reconcile this revision, not the tip of the tracked branch.")
 @click.option("--only", metavar="GLOB", help="Only experiments and grids whose names match.")
 @click.option(
-    "--executor", type=_EXECUTORS, help="Submit new jobs there (default: what mtf.yaml says)."
+    "--executor", type=_EXECUTORS, help="Executor of new jobs (default: the one in mtf.yaml)."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, like mtf plan.")
 @click.option("--prune", is_flag=True, help="Also cancel the runs whose spec is gone.")
@@ -57,7 +57,7 @@ def sync(
 ) -> None:
     """Make the cluster match the committed experiments.
 
-    Submits what is new, continues what was interrupted, and records what has happened since.
+    Submits new runs, continues interrupted ones, and records what has happened since the last sync.
 
     Example: mtf sync --only 'digits_*' --wait
 

@@ -72,15 +72,15 @@ def validate(
             "--feasibility cannot be combined with --staged: hooks never contact SLURM"
         )
     where = Path(folder)
-    asks = checks.Asks.FEASIBILITY if feasibility else checks.Asks.FACTS
+    query = checks.SlurmQuery.FEASIBILITY if feasibility else checks.SlurmQuery.FACTS
     if staged:
         checked = checks.staged(where)
     elif rev is not None:
-        checked = checks.revision(where, rev, asks)
+        checked = checks.revision(where, rev, query)
     elif span is not None:
-        checked = checks.changed(where, span, asks)
+        checked = checks.changed(where, span, query)
     else:
-        checked = checks.on_disk(where, files, asks)
+        checked = checks.on_disk(where, files, query)
     report_checked(checked, style)
 
 

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     help="Then interrupt one training this many times, at random places.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs to train; by default 2.")
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps an epoch; by default 4.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps per epoch; by default 4.")
 @click.option(
     "--workers", type=click.IntRange(0), help="Use this many data workers, not data.num_workers."
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Trainings at a time; by default as many as fit."
+    "--jobs", type=click.IntRange(1), help="Trainings to run at once; by default as many as fit."
 )
 @click.option("--keep", is_flag=True, help="Keep the scratch folder, and print its path.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
@@ -68,8 +68,8 @@ def verify_resume(
 ) -> None:
     """Prove that an interrupted training resumes bit for bit.
 
-    SPEC is a file, or the name of an experiment or a grid, of the work tree: spec and code are
-    verified as they are on disk, before you commit. In a scratch folder a shortened training is
+    SPEC is a file in the work tree, or the name of an experiment or grid: spec and code are
+    verified as they are on disk, before you commit. In a scratch folder, a shortened training is
     run twice, then stopped and killed in every phase and resumed in a new process. If a result
     differs, the first differing step and tensor are shown, with the likely cause.
 
@@ -162,7 +162,7 @@ class _ProofLog:
                 result = "exact" if event["exact"] else "NOT exact"
                 times = count(event["interruptions"], "interruption")
                 trainings = count(event["trainings"], "training")
-                inform(f"  {times} one after another, of {trainings}: {result}")
+                inform(f"  {times} in a row, in {trainings}: {result}")
             case "probing":
                 inform(f"looking for the cause: {event['what']}")
             case _:

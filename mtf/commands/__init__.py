@@ -1,1 +1,1 @@
-"""One file a verb: gather, decide (in mtf.core), act, record."""
+"""The commands, one module each: gather facts, decide (in mtf.core), act, record."""

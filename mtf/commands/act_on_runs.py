@@ -39,7 +39,7 @@ def cancel(
     """End these runs for good; those that are already over are left alone.
 
     Raises:
-        MtfError: a name is that of no run, or no run meets the conditions in ``where``.
+        MtfError: there is no run of a name, or none that meets the conditions in ``where``.
     """
 
     def decide(ledger: Ledger) -> list[Action]:
@@ -63,15 +63,15 @@ def retry(
     publish: bool,
     say: Callable[[str], None],
 ) -> Report:
-    """Give these runs another attempt, which resumes from their newest checkpoint.
+    """Start another attempt of these runs, which resumes from their newest checkpoint.
 
-    A run whose checkpoints are gone starts from the beginning, and ``say`` is told.
+    A run whose checkpoints are gone starts from the beginning; ``say`` reports it.
 
     ``changes`` to their configuration, each like ``slurm.mem=16G``, also hold for later attempts.
 
     Raises:
-        MtfError: a name is that of no run, no run meets the conditions in ``where``, or a change is
-            not valid.
+        MtfError: there is no run of a name, none that meets the conditions in ``where``, or a
+            change is not valid.
     """
     new = parse_changes(changes)
 
@@ -159,7 +159,7 @@ def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
     """Refuse to act on runs that only another cluster, clone or host can reach."""
     cluster = project.settings.cluster.name
     for record in records:
-        if record.cluster != cluster:  # a job id means another job there
+        if record.cluster != cluster:  # this cluster may have another job of the same id
             raise MtfError(
                 f"{record.run} is on cluster {record.cluster}, and this clone serves {cluster}."
                 f" Run the command there, or with {CLUSTER}={record.cluster} if this host can"
@@ -186,7 +186,7 @@ def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
     """Interrupt these runs as preemption would: they checkpoint, requeue and resume.
 
     Raises:
-        MtfError: a name is that of no run, or of one without a live job.
+        MtfError: there is no run of a name, or it has no live job.
     """
     records = find_runs(project.ledger(), names)
     idle = [r.run for r in records if r.is_over or r.job_id is None]

@@ -41,26 +41,26 @@ def diff(project: Project, a: str, b: str) -> Diff:
     """Compare two runs, specs or revisions.
 
     A run is named by its id, experiment, grid, job id or submission; a spec by its path, name or
-    ``grid/member``, with ``REV:`` before it or else at HEAD. If one name is that of a run or spec
-    and the other a revision, the run or spec is compared with the same spec at that revision.
+    ``grid/member``, at HEAD unless ``REV:`` precedes it. If one name is that of a run or spec and
+    the other a revision, the run or spec is compared with the same spec at that revision.
 
     Raises:
-        MtfError: a name stands for nothing, or the two cannot be compared.
+        MtfError: nothing has one of the names, or the two cannot be compared.
     """
     with project.repo.reading():
         ledger = project.ledger()
         names = _Names(project, ledger)
-        one, other = names.find(a), names.find(b)
-        if isinstance(one, str) and isinstance(other, str):
-            files = _files(project, one, other)
-            return Diff(one, other, files, review=compare_commits(project, one, other))
-        if isinstance(one, str):
-            one = names.same_spec(other, one)
-        if isinstance(other, str):
-            other = names.same_spec(one, other)
-        assert isinstance(other, Side)
-        files = _files(project, one.commit, other.commit)
-        return Diff(one.commit, other.commit, files, contrast=compare(one, other))
+        left, right = names.find(a), names.find(b)
+        if isinstance(left, str) and isinstance(right, str):
+            files = _files(project, left, right)
+            return Diff(left, right, files, review=compare_commits(project, left, right))
+        if isinstance(left, str):
+            left = names.same_spec(right, left)
+        if isinstance(right, str):
+            right = names.same_spec(left, right)
+        assert isinstance(right, Side)
+        files = _files(project, left.commit, right.commit)
+        return Diff(left.commit, right.commit, files, contrast=compare(left, right))
 
 
 def _files(project: Project, old: CommitId, new: CommitId) -> tuple[FileChange, ...] | None:
@@ -72,7 +72,7 @@ def _files(project: Project, old: CommitId, new: CommitId) -> tuple[FileChange, 
 
 @dataclass(frozen=True)
 class _Names:
-    """Finds the runs, spec or revision of a name."""
+    """Finds the runs, the spec or the revision that a name stands for."""
 
     project: Project
     ledger: Ledger
@@ -105,7 +105,7 @@ class _Names:
         )
 
     def same_spec(self, side: Side | CommitId, commit: CommitId) -> Side:
-        """Return the experiment or the grid of the other side as it is at a commit."""
+        """Return the experiment or the grid of ``side`` as it is at a commit."""
         assert isinstance(side, Side)
         first = side.subjects[0]
         record = first.record
@@ -141,12 +141,12 @@ class _Names:
         tree = SpecTree.at(self.project.repo, commit).checked()
         paths = {name} & tree.specs.keys() or defining({name, name_of(name)}, tree.specs)
         loaded = tree.load(paths)
-        for one in loaded.desired:
-            if name in (one.path, one.name):
-                return one, one.experiments
-            for e in one.experiments:
-                if name in (f"{one.name}/{e.name}", label_of(e.grid, e.name)):
-                    return one, (e,)
+        for desired in loaded.desired:
+            if name in (desired.path, desired.name):
+                return desired, desired.experiments
+            for e in desired.experiments:
+                if name in (f"{desired.name}/{e.name}", label_of(e.grid, e.name)):
+                    return desired, (e,)
         if wrong := [p for p in loaded.problems if p.is_error and not p.rule]:
             raise SpecError(wrong)
         raise _NoSpecError(f"{shown}: no such spec at {commit[:8]}")
@@ -158,8 +158,8 @@ class _NoSpecError(MtfError):
 
 def _environment(record: RunRecord) -> Environment:
     """Return the environment of a run's newest attempt; only a hash if its folder is elsewhere."""
-    facts = rundir.read_journal(Path(record.run_dir))
-    proof: dict[str, Any] = next((f for f in reversed(facts) if f.get("event") == "proof"), {})
+    events = rundir.read_journal(Path(record.run_dir))
+    proof: dict[str, Any] = next((e for e in reversed(events) if e.get("event") == "proof"), {})
     packages = proof.get("packages")
     return Environment(
         packages if isinstance(packages, dict) else None,

@@ -37,7 +37,7 @@ class Planned:
 
     @property
     def is_doubtful(self) -> bool:
-        """True if runs are held back, or would be refused."""
+        """Return True if runs are held back, or would be refused."""
         return self.plan.held > 0 or any(p.is_error for p in self.problems)
 
 
@@ -54,13 +54,13 @@ def plan_sync(project: Project, options: Options) -> Planned:
         raise SpecError(list(found.problems))
     planned = plan(found.world, found.policy, now)
     new = tuple(_submitted(planned, found.world))
-    specs = tuple(SpecChange(one.name, one.path, one.experiments) for _, one in new)
+    specs = tuple(SpecChange(part.name, part.path, part.experiments) for _, part in new)
     problems = sorted({*found.problems, *_doubts(new, found.settings)})
     return Planned(planned, specs, found.world.commit, tuple(problems))
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:
-    """Yield each spec with runs to submit, first as a whole, then with these runs alone."""
+    """Yield each spec with runs to submit: the whole spec, and the part with these runs only."""
     new = {action.key for action in planned.actions if isinstance(action, Submit)}
     for desired, keys in world.desired:
         runs = [e for e, key in zip(desired.experiments, keys, strict=True) if key in new]

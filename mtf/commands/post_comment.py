@@ -22,13 +22,13 @@ class Forge:
     """The URLs of the comments on one pull request."""
 
     comments: str  # lists them, and takes new ones
-    one: str  # the parent of each comment's own URL
+    parent: str  # each comment's own URL is below it
     update: str  # the HTTP method that changes a comment
     headers: Mapping[str, str]
 
 
 def forge_of(environment: Mapping[str, str], number: str | None) -> Forge:
-    """Return the forge whose CI this is, going by the environment variables that it sets.
+    """Return the forge whose CI this process runs in, from the CI's environment variables.
 
     Raises:
         MtfError: this is not a CI job, or there is no pull request or token.
@@ -70,11 +70,11 @@ def post(forge: Forge, text: str) -> str | None:
     """
     marker = text.splitlines()[0]
     try:
-        mine = next((c["id"] for c in _comments(forge) if _is_mine(c, marker)), None)
-        if mine is None:
+        existing = next((c["id"] for c in _comments(forge) if _is_mine(c, marker)), None)
+        if existing is None:
             made = _ask(forge, "POST", forge.comments, {"body": text})
         else:
-            made = _ask(forge, forge.update, f"{forge.one}/{mine}", {"body": text})
+            made = _ask(forge, forge.update, f"{forge.parent}/{existing}", {"body": text})
     except urllib.error.HTTPError as e:
         if e.code in _REFUSED:
             return None
@@ -85,7 +85,7 @@ def post(forge: Forge, text: str) -> str | None:
 
 
 def _is_mine(comment: Mapping[str, Any], marker: str) -> bool:
-    """Return True if a comment is a bot's (as GitHub tells) and begins with the marker."""
+    """Return True if a bot (GitHub says so) wrote the comment and it begins with the marker."""
     is_bot = comment.get("user", {}).get("type", "Bot") == "Bot"
     return is_bot and str(comment["body"]).startswith(marker)
 

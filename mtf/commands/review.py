@@ -140,37 +140,37 @@ def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
     problems += [*new.tree.problems, *cycles(after.desired)]
     if ledger is not None:
         problems += unknown_origins_of(keyed[1], runs)
-    theirs = {s.path for s in specs if not s.is_same} | changed
-    shown = tuple(p for p in problems if p.is_error or p.path in theirs)
+    reviewed = {s.path for s in specs if not s.is_same} | changed
+    shown = tuple(p for p in problems if p.is_error or p.path in reviewed)
     return _Found(keyed[1], specs, shown, len(others), changed)
 
 
 def _without_broken(before: Sequence[Keyed], after: Loaded) -> tuple[Keyed, ...]:
     """Return the old specs without those that have mistakes now: such specs are not deleted."""
-    there = {one.name for one in after.desired}
+    valid = {desired.name for desired in after.desired}
     wrong = {p.path for p in after.problems if p.is_error}
-    broken = {d.name for d, _ in before if d.name in after.names or d.path in wrong} - there
+    broken = {d.name for d, _ in before if d.name in after.names or d.path in wrong} - valid
     return tuple((d, keys) for d, keys in before if d.name not in broken)
 
 
 def _touched(old: _Side, new: _Side) -> set[str]:
     """Return the paths to load: all, if the settings change what every spec resolves to."""
-    one, other = old.tree.settings, new.tree.settings
+    before, after = old.tree.settings, new.tree.settings
     if (
-        one.experiments != other.experiments
-        or one.policies != other.policies
-        or one.slurm_defaults() != other.slurm_defaults()
+        before.experiments != after.experiments
+        or before.policies != after.policies
+        or before.slurm_defaults() != after.slurm_defaults()
     ):
         return {*old.tree.specs, *new.tree.specs}
-    marks = {b"rerun_on"}
+    keywords = {b"rerun_on"}
     if old.object_ids([FOLDER]) != new.object_ids([FOLDER]):
-        marks.add(b"defaults")  # a list of config groups
-    return touched(old.tree.specs, new.tree.specs, marks)
+        keywords.add(b"defaults")  # a list of config groups
+    return touched(old.tree.specs, new.tree.specs, keywords)
 
 
 def _moved(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:
     """Return the ``rerun_on`` paths whose content differs between the two commits."""
-    paths = {path for one in desired for e in one.experiments for path in e.rerun_on}
+    paths = {path for spec in desired for e in spec.experiments for path in e.rerun_on}
     before = old.object_ids(paths)
     return {p for p, oid in new.object_ids(paths).items() if oid != before[p]}
 
@@ -191,4 +191,4 @@ def _loosened(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Prob
 
 
 def _broken(desired: Sequence[Desired], policies: Policies) -> tuple[Problem, ...]:
-    return tuple(problem for one in desired for problem in violations(one, policies))
+    return tuple(problem for spec in desired for problem in violations(spec, policies))

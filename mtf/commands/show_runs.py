@@ -77,7 +77,7 @@ def page_of(project: Project, name: str) -> tuple[RunRecord, str]:
     """Return one run and a page of text about it: state, configuration and history.
 
     Raises:
-        MtfError: ``name`` is not that of one run.
+        MtfError: no run, or more than one, has that name.
     """
     from mtf.report.runs import run_page
 

@@ -35,8 +35,8 @@ def submit(
 ) -> tuple[Report, set[RunKey]]:
     """Submit the runs that are not recorded yet, pinned to HEAD.
 
-    Return the report and the keys of all wanted runs. No spec asks for these runs, but pruning
-    leaves them alone.
+    Return the report and the keys of all wanted runs. No committed spec asks for these runs, but
+    pruning leaves them alone.
 
     Raises:
         MtfError: nothing was submitted, for example because a run in ``init_from`` is not over.

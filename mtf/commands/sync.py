@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
 
-_PATIENCE_S = 300.0  # to wait for the lock, once a command waits for runs
+_PATIENCE_S = 300.0  # the wait for a lock that is held for one sync at a time
 WATCH = "mtf sync --watch"
 
 
@@ -122,7 +122,7 @@ def read_situation(
 def _usable_settings(
     project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger
 ) -> tuple[Settings, tuple[Problem, ...]]:
-    """Return the settings at a commit, or other settings and the reason if it must not be used."""
+    """Return the settings at a commit; if it must not be used, the project's, and the reason."""
     try:
         check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
         return project.serving(tree.checked().settings), ()
@@ -145,8 +145,8 @@ def executors_of(project: Project) -> Executors:
 def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") -> Iterator[None]:
     """Hold this clone's lock; other clones are kept out by the ledger's compare-and-swap.
 
-    ``role`` is the command that holds the lock. A controller releases it soon, so it is waited for
-    in any case.
+    ``role`` is the command that holds the lock. A controller holds it for one sync at a time, so
+    this waits for a controller whatever ``wait_s`` is.
 
     Raises:
         LockedError: another process holds the lock; the message says which.
@@ -192,17 +192,16 @@ def sync_until_over(
     The clone's lock is released between reconciliations, so that others may act on runs.
 
     ``update`` takes the runs, with the progress in their journals, before each reconciliation.
-    ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster,
-    which others use too.
+    ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster.
     """
     followed = set(runs or ())
     while True:
         records = project.ledger().runs.values()
         if runs is None:
             followed |= {r.run for r in records if not r.is_over}
-        mine = with_journals(r for r in newest_first(records) if r.run in followed)
-        update(mine)
-        active = [r for r in mine if not r.is_over]
+        shown = with_journals(r for r in newest_first(records) if r.run in followed)
+        update(shown)
+        active = [r for r in shown if not r.is_over]
         if not active:
             return
         time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))

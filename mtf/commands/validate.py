@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from mtf.spec.schema.settings import Settings
 
 
-class Asks(Enum):
-    """What SLURM is asked, if there is any."""
+class SlurmQuery(Enum):
+    """The questions that a check asks SLURM, if it is installed."""
 
-    NOTHING = "nothing"  # the cluster is as mtf.yaml describes it
-    FACTS = "facts"  # which partitions there are, and so on
+    NONE = "none"  # the cluster is as mtf.yaml describes it
+    FACTS = "facts"  # its partitions and limits
     FEASIBILITY = "feasibility"  # also whether it would accept a job of each shape
 
 
@@ -48,7 +48,7 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
+def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     """Check files on disk; all specs and the settings if none is named. Needs no git.
 
     Raises:
@@ -56,7 +56,7 @@ def on_disk(where: Path, wanted: Sequence[Path], asks: Asks) -> Checked:
     """
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     tree = SpecTree.on_disk(where, also=sorted({p.parent for p in paths}))
-    check = _Check(tree, partial(_open, where), asks)
+    check = _Check(tree, partial(_open, where), query)
     if wanted:
         return check.each([shown(p, where) for p in paths])
     return check.all(files=len(tree.specs) + (project_root(where) / SETTINGS).is_file())
@@ -76,7 +76,7 @@ def staged(where: Path) -> Checked:
         return _Check(tree, partial(_open_in, repo)).change(paths)
 
 
-def revision(where: Path, rev: str, asks: Asks) -> Checked:
+def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     """Check all specs and the settings at a revision.
 
     Raises:
@@ -86,11 +86,11 @@ def revision(where: Path, rev: str, asks: Asks) -> Checked:
 
     repo = GitRepo(where)
     tree = SpecTree.at(repo, repo.commit(rev))
-    check = _Check(tree, partial(_open_in, repo), asks)
+    check = _Check(tree, partial(_open_in, repo), query)
     return check.all(files=len(tree.specs) + 1)
 
 
-def changed(where: Path, span: str, asks: Asks) -> Checked:
+def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
     """Check the specs of B that differ between the ends of ``A..B``, and those built on them.
 
     Raises:
@@ -102,11 +102,11 @@ def changed(where: Path, span: str, asks: Asks) -> Checked:
     if not (start and dots and end) or end.startswith("."):
         raise MtfError(f"--range {span}: expected A..B, two revisions")
     repo = GitRepo(where)
-    return new_in(repo, [repo.commit(start)], repo.commit(end), asks)
+    return new_in(repo, [repo.commit(start)], repo.commit(end), query)
 
 
 def new_in(
-    repo: GitRepo, known: Sequence[CommitId], commit: CommitId, asks: Asks = Asks.NOTHING
+    repo: GitRepo, known: Sequence[CommitId], commit: CommitId, query: SlurmQuery = SlurmQuery.NONE
 ) -> Checked:
     """Check the specs that are in none of the ``known`` commits, and those that build on them."""
     with repo.reading():
@@ -114,11 +114,11 @@ def new_in(
         now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
         both = now.keys() | {path for contents in before for path in contents}
         paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
-        return _Check(tree, partial(_open_in, repo), asks).change(paths)
+        return _Check(tree, partial(_open_in, repo), query).change(paths)
 
 
 def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:
-    """Return values by path that differ between commits if the files differ."""
+    """Return a value for each path, which differs between two commits if the file does."""
     files = repo.files(commit, settings.experiments) | repo.files(commit, FOLDER)
     return {**files, SETTINGS: repo.read(commit, SETTINGS)}
 
@@ -129,10 +129,10 @@ class _Check:
 
     tree: SpecTree
     opened: Callable[[], Project]
-    asks: Asks = Asks.NOTHING
+    query: SlurmQuery = SlurmQuery.NONE
 
     def all(self, files: int) -> Checked:
-        """Check all specs; ``files`` is how many were read."""
+        """Check all specs; ``files`` is the number of files read."""
         loaded = self.tree.load_all()
         unknown = unknown_names(loaded.desired, loaded, self._ledger)
         advice = self._advice(loaded.desired)
@@ -145,10 +145,10 @@ class _Check:
         for path in paths:
             if PurePosixPath(path).name != SETTINGS and path in self.tree.texts:
                 loaded = self.tree.load([path])
-                asking = [one for one in loaded.desired if one.named_at]
+                with_init_from = [spec for spec in loaded.desired if spec.named_at]
                 found.update(loaded.problems)
-                if asking:
-                    found.update(self._init_from_problems(asking, self.tree.load_all()))
+                if with_init_from:
+                    found.update(self._init_from_problems(with_init_from, self.tree.load_all()))
                 valid += loaded.desired
         return _checked(len(paths), found, self._advice(valid))
 
@@ -163,20 +163,20 @@ class _Check:
         while more := also_needed(loaded, loaded, others):  # same names, or named in init_from
             others = {path: raw for path, raw in others.items() if path not in more}
             loaded = self.tree.load(specs.keys() - others.keys())
-        beside = specs.keys() - others.keys() - chosen
-        found = {*self.tree.problems, *(p for p in loaded.problems if p.path not in beside)}
-        own = [one for one in loaded.desired if one.path in chosen]
-        asking = [one for one in own if one.named_at]
-        if asking and self._init_from_problems(asking, loaded):
-            # again with all specs, whose names may be nearer to the wrong one
-            found.update(self._init_from_problems(asking, self.tree.load_all()))
-        return _checked(len(chosen | ({SETTINGS} & set(paths))), found, self._advice(own))
+        unaffected = specs.keys() - others.keys() - chosen
+        found = {*self.tree.problems, *(p for p in loaded.problems if p.path not in unaffected)}
+        affected = [spec for spec in loaded.desired if spec.path in chosen]
+        with_init_from = [spec for spec in affected if spec.named_at]
+        if with_init_from and self._init_from_problems(with_init_from, loaded):
+            # again with all specs: a spec not loaded yet may have the name most like the wrong one
+            found.update(self._init_from_problems(with_init_from, self.tree.load_all()))
+        return _checked(len(chosen | ({SETTINGS} & set(paths))), found, self._advice(affected))
 
-    def _init_from_problems(self, asking: Sequence[Desired], specs: Loaded) -> list[Problem]:
-        """Return the mistakes in ``init_from`` of some specs, given all others."""
-        paths = {one.path for one in asking}
-        in_circles = [p for p in cycles(specs.desired) if p.path in paths]
-        return [*in_circles, *unknown_names(asking, specs, self._ledger)]
+    def _init_from_problems(self, checked: Sequence[Desired], specs: Loaded) -> list[Problem]:
+        """Return the mistakes in ``init_from`` of the ``checked`` among all ``specs``."""
+        paths = {spec.path for spec in checked}
+        in_cycles = [p for p in cycles(specs.desired) if p.path in paths]
+        return [*in_cycles, *unknown_names(checked, specs, self._ledger)]
 
     def _ledger(self) -> Ledger | None:
         """Return the ledger, None if there is no repository or the ledger was never fetched."""
@@ -188,9 +188,9 @@ class _Check:
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield probable mistakes in valid specs, and requests that the cluster cannot meet."""
         settings = self.tree.settings
-        facts = known_facts(settings, live=self.asks is not Asks.NOTHING)
+        facts = known_facts(settings, live=self.query is not SlurmQuery.NONE)
         yield from remarks(specs, settings, facts)
-        if self.asks is Asks.FEASIBILITY:
+        if self.query is SlurmQuery.FEASIBILITY:
             yield from infeasible(specs, settings)
 
 
@@ -202,9 +202,9 @@ def _affected(paths: set[str], specs: Mapping[str, bytes]) -> set[str]:
     """Return the specs that a change of these paths may affect."""
     if SETTINGS in paths:
         return set(specs)
-    marks = [b"defaults"] if any(path.startswith(f"{FOLDER}/") for path in paths) else []
+    keywords = [b"defaults"] if any(path.startswith(f"{FOLDER}/") for path in paths) else []
     before = {path: raw for path, raw in specs.items() if path not in paths}
-    return touched(before | dict.fromkeys(paths - specs.keys(), b""), specs, marks)
+    return touched(before | dict.fromkeys(paths - specs.keys(), b""), specs, keywords)
 
 
 def _open(where: Path) -> Project:

@@ -1,4 +1,4 @@
-"""Prepares and runs the proof that a spec's training resumes exactly, with the work tree's code.
+"""`mtf verify-resume`: prepares and runs the proof, with the spec and code of the work tree.
 
 ``python -m mtf.trainer.verify`` runs the trainings in a scratch folder, in the environment of a
 local job.
@@ -204,8 +204,8 @@ def _experiment(where: Path, spec: str, member: str | None) -> Experiment:
 
 
 def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
-    if mine := [p for p in loaded.problems if p.path == path]:
-        raise SpecError(mine)
+    if problems := [p for p in loaded.problems if p.path == path]:
+        raise SpecError(problems)
     found = [d for d in loaded.desired if path == d.path or (path is None and spec == d.name)]
     if found:
         return found[0]
@@ -229,7 +229,7 @@ def _member(desired: Desired, member: str | None) -> Experiment:
 
 
 def _run_section(experiment: Experiment, root: Path) -> dict[str, Any]:
-    """Return the section of the configuration that names the run and its code, the work tree."""
+    """Return the ``mtf`` section of the configuration; the code is the work tree."""
     name = experiment.name
     return {
         "run": name,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtf.commands.validate import Asks, Checked, changed, new_in, revision, staged
+from mtf.commands.validate import Checked, SlurmQuery, changed, new_in, revision, staged
 from mtf.core.vocabulary.ids import CommitId
 from mtf.git.repo import GitRepo
 from tests.cli.specs import BASE, GRID, SINGLE
@@ -79,9 +79,9 @@ def checks_of(repo: Repo, edits: set[str]) -> dict[str, Checked]:
     clean = CommitId(repo.git("rev-parse", "clean"))
     return {
         "staged": before,
-        "range": changed(repo.path, "clean..HEAD", Asks.NOTHING),
+        "range": changed(repo.path, "clean..HEAD", SlurmQuery.NONE),
         "pushed": new_in(GitRepo(repo.path), [clean], commit),
-        "whole": revision(repo.path, "HEAD", Asks.NOTHING),
+        "whole": revision(repo.path, "HEAD", SlurmQuery.NONE),
     }
 
 

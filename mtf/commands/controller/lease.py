@@ -1,6 +1,6 @@
-"""The lease of a cluster: which controller serves it, in a ref on the remote if there is one.
+"""The lease by which one controller serves a cluster: a ref, on the remote if there is one.
 
-The ref names a commit with one small file; only compare-and-swap moves it. The lease only saves
+The ref names a commit with one small file, and moves only by compare-and-swap. The lease only saves
 several controllers from doing the same work: the ledger is what guards the runs.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
 
-REFS = "refs/mtf/controller/"  # one below it for each cluster
+REFS = "refs/mtf/controller/"  # followed by the name of a cluster
 LEASE_S = 600.0  # a holder on another host that is silent for so long loses the lease
 _FILE = "holder.json"
 

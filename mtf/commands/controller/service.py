@@ -74,23 +74,23 @@ def systemd_unit(project: Project) -> str:
         folder=folder,
         description=folder.replace("%", "%%"),
         command=" ".join(_for_systemd(word).replace("$", "$$") for word in _command(folder)),
-        environment="\n".join(f"Environment={one}" for one in environment),
+        environment="\n".join(f"Environment={variable}" for variable in environment),
     )
 
 
 def crontab_line(project: Project) -> str:
-    """Return a crontab line that starts the controller of this clone where none runs.
+    """Return a crontab line that starts the controller of this clone unless it runs already.
 
     Raises:
         MtfError: the path of this clone contains a line break.
     """
-    own = project.folder
-    own.mkdir(exist_ok=True)
+    private = project.folder
+    private.mkdir(exist_ok=True)
     folder = str(project.repo.root)
-    words = ["flock", "-n", str(own / "watch.lock"), "env"]
+    words = ["flock", "-n", str(private / "watch.lock"), "env"]
     words += [f"{name}={value}" for name, value in _environment().items()]
     words += _command(folder)
-    line = f"{shlex.join(words)} >>{shlex.quote(str(own / 'watch.log'))} 2>&1"
+    line = f"{shlex.join(words)} >>{shlex.quote(str(private / 'watch.log'))} 2>&1"
     # cron reads a per cent sign as the end of the command. Source: crontab(5)
     return _filled("mtf-sync.crontab", folder=folder, command=line.replace("%", r"\%"))
 

@@ -57,24 +57,24 @@ def watch(
     Raises:
         LeaseHeldError: another controller serves this cluster.
     """
-    _bound_gits_waiting(project)
+    _set_git_timeouts(project)
     remote = project.remote if publish else None
     lease = Lease(project.repo, remote, project.settings.cluster.name)
     controller = _Controller(project, options, lease, ControllerLog(say), publish, interval_s)
     controller.run(pause)
 
 
-def _bound_gits_waiting(project: Project) -> None:
-    """Make git give up a silent remote after a minute, unless the user configured otherwise.
+def _set_git_timeouts(project: Project) -> None:
+    """Make git give up on a silent remote after a minute, unless the user configured otherwise.
 
     Source: git(1), GIT_SSH_COMMAND; git-config(1), http.lowSpeedLimit; ssh_config(5).
     """
-    bounds = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+    variables = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
     if "GIT_SSH" not in os.environ and not project.repo.config_values(["core.sshcommand"]):
-        bounds["GIT_SSH_COMMAND"] = (
+        variables["GIT_SSH_COMMAND"] = (
             "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15"
         )
-    for name, value in bounds.items():
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
@@ -153,8 +153,8 @@ class _Tracked:
 
     def __init__(self, project: Project) -> None:
         branch = project.settings.branch
-        there = f"refs/remotes/{project.remote}/"
-        remote = (f"{there}{branch}", f"{there}mtf/ledger") if project.remote else ()
+        prefix = f"refs/remotes/{project.remote}/"
+        remote = (f"{prefix}{branch}", f"{prefix}mtf/ledger") if project.remote else ()
         self._repo = project.repo
         self._refs = (f"refs/heads/{branch}", LEDGER_REF, *remote)
         names = (*self._refs, "packed-refs", "reftable/tables.list")
@@ -164,9 +164,8 @@ class _Tracked:
 
     def note(self) -> None:
         """Remember the refs as they are now."""
-        self._stamps = [
-            _stamp(path) for path in self._files
-        ]  # before the refs: no change is missed
+        # the files before the refs, so that no change is missed
+        self._stamps = [_stamp(path) for path in self._files]
         self._tips = self._read()
 
     def have_moved(self) -> bool:

@@ -1,1 +1,1 @@
-"""The checks of `mtf doctor`: a module for each theme, a function that yields findings a check."""
+"""The checks of `mtf doctor`: one module per theme, one function per check."""

@@ -23,7 +23,7 @@ _START = "systemctl --user restart {name}; journalctl --user -u {name}"
 
 
 def alive(checkup: Checkup) -> Iterator[Finding]:
-    """Find a cluster whose controller should run, or once ran, and does not."""
+    """Find a cluster without a controller, although one should run or has run."""
     project = checkup.project
     cluster = project.settings.cluster.name
     try:

@@ -29,7 +29,7 @@ def answers(checkup: Checkup) -> Iterator[Finding]:
 
 
 def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
-    """Find settings of the cluster that lose the ends of jobs, or do not requeue them."""
+    """Find settings of the cluster that forget how jobs ended, or do not requeue them."""
     if checkup.executor != "slurm":
         return
     try:
@@ -42,7 +42,7 @@ def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
         age = config.get("MinJobAge", "300 sec")
         yield Finding(
             "warning",
-            f"the cluster has no accounting: how a job ended is known for {age} only",
+            f"the cluster has no accounting: SLURM forgets how a job ended after {age}",
             f"{where}: AccountingStorageType",
             "sync more often than that: mtf controller unit, or mtf controller crontab",
         )

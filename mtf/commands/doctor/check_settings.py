@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.commands.validate import Asks, revision
+from mtf.commands.validate import SlurmQuery, revision
 from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def committed(checkup: Checkup) -> Iterator[Finding]:
         commit = project.tracked()
     except RepositoryError:
         return  # the repository's checks report it
-    for problem in revision(project.repo.root, commit, Asks.FACTS).problems:
+    for problem in revision(project.repo.root, commit, SlurmQuery.FACTS).problems:
         where = f"{project.settings.branch}:{problem.path}:{problem.line}:{problem.column}"
         yield Finding(problem.severity, problem.message, where, "fix it, commit and push")
 

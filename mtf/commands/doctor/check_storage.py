@@ -58,7 +58,7 @@ def writable(checkup: Checkup) -> Iterator[Finding]:
 
 
 def space(checkup: Checkup) -> Iterator[Finding]:
-    """Find a run root that is nearly out of bytes or of inodes."""
+    """Find a run root that is nearly out of space or inodes."""
     root = _existing(checkup.project.runs_root)
     free = shutil.disk_usage(root).free
     if free < _LEAST_BYTES:

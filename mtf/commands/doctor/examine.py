@@ -1,4 +1,4 @@
-"""Runs all checks. To add a check, write it in its theme's module and list it in THEME there."""
+"""Runs all checks. To add a check, write it in its theme's module and add it to that THEME."""
 
 from __future__ import annotations
 

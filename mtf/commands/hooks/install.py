@@ -35,8 +35,8 @@ given() { [ -z "$refs" ] || printf '%s\\n' "$refs"; }"""
 def install(repo: GitRepo) -> list[Path]:
     """Install the hooks and return their paths.
 
-    A clone gets the client hooks, a bare repository (a server) the one that guards it. A hook that
-    is there already is kept as ``<name>.legacy`` and runs first.
+    A clone gets the client hooks, a bare repository (a server) the server hook. An existing hook is
+    kept as ``<name>.legacy`` and runs first.
 
     Raises:
         MtfError: core.hooksPath belongs to another tool, or the folder is read-only.
@@ -98,7 +98,7 @@ def _install(path: Path, own_python: str) -> Path:
 
 
 def has_hooks(repo: GitRepo) -> bool:
-    """Return True if our hooks are installed, or another tool manages this repository's hooks."""
+    """Return True if mtf's hooks are installed, or another tool manages this repository's hooks."""
     shared = _shared_folder(repo)
     if shared is not None:
         return True
@@ -107,7 +107,7 @@ def has_hooks(repo: GitRepo) -> bool:
 
 
 def uninstall(repo: GitRepo) -> list[Path]:
-    """Remove our hooks, restore those that were there before, and return what was removed."""
+    """Remove mtf's hooks, restore those that were there before, and return the removed paths."""
     folders = [repo.common_dir / "hooks", _shared_folder(repo)]
     ours = [f / name for f in folders if f for name in (*CLIENT, *SERVER) if _is_ours(f / name)]
     for path in dict.fromkeys(ours):
