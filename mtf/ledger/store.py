@@ -6,6 +6,7 @@ again and decides again. Nothing is merged or overwritten.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -206,15 +207,33 @@ class LedgerStore:
         if not self._publishes or tip is None or tip == self._remote_tip:
             return False
         assert self._remote is not None
-        pins = [RefUpdate(ref, oid, None) for ref, oid in self._unpublished_branches().items()]
+        pins = self._unpublished_branches(tip)
         self._repo.push(self._remote, [*pins, RefUpdate(LEDGER_REF, tip, self._remote_tip)])
         self._remote_tip = tip
         return True
 
-    def _unpublished_branches(self) -> dict[str, CommitId]:
-        assert self._branches is not None
-        remote = self._branches.there or {}
-        return {ref: oid for ref, oid in self._branches.here.items() if ref not in remote}
+    def _unpublished_branches(self, tip: CommitId | None) -> list[RefUpdate]:
+        """Return the creation of the job branches that the remote lacks, as it lacks their records.
+
+        Such submissions were recorded with ``--no-push``. Their branches go with the records: a
+        branch that the remote lacks later was deleted there. The records tell where they belong,
+        since the branches here may have been moved.
+        """
+        if tip is None or tip == self._remote_tip:
+            return []
+        recorded = self._repo.files(tip, SUBMISSIONS)
+        if self._remote_tip is not None:
+            for path in self._repo.files(self._remote_tip, SUBMISSIONS):
+                recorded.pop(path, None)
+        there = (self._branches and self._branches.there) or {}
+        pins = []
+        for blob in self._repo.blobs(entry.oid for entry in recorded.values()).values():
+            with suppress(DamagedRecordError):  # read_audited reports it
+                submission = decode_submission(blob)
+                ref = f"refs/heads/{submission.branch}"
+                if ref not in there:
+                    pins.append(RefUpdate(ref, submission.commit, None))
+        return pins
 
     def repin(self, branch: str, commit: CommitId, found: CommitId | None, *, remote: bool) -> None:
         """Move a job branch back to its pinned commit, if it still is at ``found`` (None: missing).
@@ -282,7 +301,8 @@ class LedgerStore:
         pins = [RefUpdate(ref, oid, None) for ref, oid in branches.items()]
         if self._publishes:
             assert self._remote is not None
-            self._repo.push(self._remote, [*pins, RefUpdate(LEDGER_REF, new, self._remote_tip)])
+            pushed = [*self._unpublished_branches(old), *pins]
+            self._repo.push(self._remote, [*pushed, RefUpdate(LEDGER_REF, new, self._remote_tip)])
             self._remote_tip = new
         moved = [*pins, RefUpdate(LEDGER_REF, new, old)]
         if is_good:

@@ -40,18 +40,29 @@ def test_a_sync_that_does_not_push_submits_but_leaves_the_remote_alone(
     assert shared(tmp_path) == set()
 
 
-def test_later_syncs_push_what_was_kept_back_and_submit_nothing_again(
+def test_the_next_sync_pushes_what_was_kept_back_and_submits_nothing_again(
     lab: Repo, tmp_path: Path
 ) -> None:
     mtf(lab.path, "sync", "--no-push")
     run = runs(lab)["a"]
-    for _ in range(2):
-        mtf(lab.path, "sync")
+    mtf(lab.path, "sync")
     assert shared(tmp_path) == {"mtf/ledger", run["branch"]}
     assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == lab.git(
         "rev-parse", "mtf/ledger"
     )
     assert len(runs(lab)["a"]["attempts"]) == 1
+    assert "deleted" not in mtf(lab.path, "plan").stdout
+
+
+def test_a_sync_with_more_to_record_pushes_the_job_branches_that_were_kept_back(
+    lab: Repo, tmp_path: Path
+) -> None:
+    mtf(lab.path, "sync", "--no-push")
+    first = runs(lab)["a"]["branch"]
+    lab.commit({"experiments/b.yaml": spec("b", pause=0.2, epochs=500)})
+    lab.git("push", "-q", "origin", "main")
+    mtf(lab.path, "sync")
+    assert shared(tmp_path) == {"mtf/ledger", first, runs(lab)["b"]["branch"]}
 
 
 def test_a_cancellation_and_a_retry_that_do_not_push_leave_the_remote_alone(

@@ -15,6 +15,8 @@ from tests.repos import Repo, git, make_remote, make_repo
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mtf.core.vocabulary.records import SubmissionRecord
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Repo:
@@ -106,6 +108,53 @@ def test_job_branches_that_the_remote_lacks_are_published_with_the_ledger(
     loud.fetch("main")
     assert loud.publish()
     assert git(bare, "rev-parse", str(pin.branch)) == commit
+
+
+def keep_back(made: Repo) -> SubmissionRecord:
+    """Record a submission with its job branch in the clone only, and return its record."""
+    commit = CommitId(made.git("rev-parse", "main"))
+    pin = submission(commit)
+    store, branches = quiet(made), {f"refs/heads/{pin.branch}": commit}
+    store.append(store.read(), Change(submissions=(pin,), branches=branches), "m")
+    return pin
+
+
+def test_an_append_also_pushes_the_job_branches_of_records_that_the_remote_lacks(
+    made: Repo, bare: Path
+) -> None:
+    pin = keep_back(made)
+    loud = open_store(made.path, "origin")
+    loud.fetch("main")
+    write(loud, 2)
+    assert git(bare, "rev-parse", str(pin.branch)) == pin.commit
+    assert git(bare, "rev-parse", "mtf/ledger") == made.git("rev-parse", "mtf/ledger")
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_job_branch_is_pushed_as_it_is_recorded(made: Repo, bare: Path, how: str) -> None:
+    pin = keep_back(made)
+    made.commit({"a": "2"})
+    change = ["-f", str(pin.branch), "main"] if how == "moved" else ["-D", str(pin.branch)]
+    made.git("branch", *change)
+    loud = open_store(made.path, "origin")
+    loud.fetch("main")
+    assert loud.publish()
+    assert git(bare, "rev-parse", str(pin.branch)) == pin.commit
+
+
+def test_a_job_branch_that_was_deleted_at_the_remote_is_not_pushed_with_another_change(
+    made: Repo, bare: Path
+) -> None:
+    pin = keep_back(made)
+    loud = open_store(made.path, "origin")
+    loud.fetch("main")
+    write(loud, 2)
+    git(bare, "update-ref", "-d", f"refs/heads/{pin.branch}")
+    write(quiet(made), 3)
+    loud = open_store(made.path, "origin")
+    loud.fetch("main")
+    write(loud, 4)
+    assert git(bare, "for-each-ref", "refs/heads/slurm-job") == ""
 
 
 def test_a_ledger_that_was_deleted_at_the_remote_stays_in_the_clone(made: Repo, bare: Path) -> None:
