@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mtf.cli.terminal.output import inform, open_here
+from mtf.errors import EXIT_ERROR
+
+if TYPE_CHECKING:
+    from mtf.reconcile.apply import Report
 
 _RUNS = click.argument("runs", nargs=-1, metavar="[RUN]...")
 _WHERE = click.option(
@@ -34,9 +39,11 @@ def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: 
     """Cancel runs for good.
 
     RUN is a run id, a unique prefix of one, an experiment, a job id, or a grid, which means all of
-    its runs.
+    its runs. Runs that are over stay as they are.
 
     Example: mtf cancel digits_search
+
+    Exit code: 0 cancelled, 1 errors, or no run that could be cancelled.
     """
     from mtf.commands import act_on_runs
     from mtf.commands.sync import sync_lock
@@ -47,6 +54,7 @@ def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: 
         report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=inform)
     for action in report.plan.actions:
         inform(f"cancel   {action.run}")
+    _require_action(report, "cancelled")
 
 
 @click.command()
@@ -64,9 +72,12 @@ def retry(
 ) -> None:
     """Start another attempt of runs that have ended.
 
-    It resumes from the newest checkpoint of each RUN.
+    It resumes from the newest checkpoint of each RUN. Completed runs are not retried: to train
+    again, raise `generation` in the spec.
 
     Example: mtf retry --where cause=host-oom --set slurm.mem=16G
+
+    Exit code: 0 retried, 1 errors, or no run that could be retried, 3 partly done.
     """
     from mtf.commands import act_on_runs
     from mtf.commands.sync import sync_lock
@@ -77,7 +88,15 @@ def retry(
         report = act_on_runs.retry(
             project, runs, where=where, changes=changes, publish=not no_push, say=inform
         )
+    _require_action(report, "retried")
     sys.exit(report.exit_code)
+
+
+def _require_action(report: Report, done: str) -> None:
+    """Exit with 1 if none of the runs was in a state in which it could be acted on."""
+    if report.plan.is_empty:
+        inform(f"error: no run was {done}")
+        sys.exit(EXIT_ERROR)
 
 
 def _require_selection(runs: tuple[str, ...], where: tuple[str, ...]) -> None:

@@ -45,12 +45,12 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
     after an upgrade of mtf.
     """
     from mtf.project import editor_schemas
-    from mtf.project.settings_file import project_root
+    from mtf.project.settings_file import required_root
 
     if not write:
         click.echo(json.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
         return
-    root = project_root(Path(folder))
+    root = required_root(Path(folder))
     written = editor_schemas.write(root)
     for name in written:
         inform(f"wrote    {name}")

@@ -53,6 +53,8 @@ def plan(
     from mtf.report import plans
 
     if base is not None:
+        if only is not None or prune:
+            raise click.UsageError("--only and --prune cannot be combined with --base")
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
     found = plan_sync(open_here(folder), Options(rev=rev, only=only, prune=prune))
     match style:

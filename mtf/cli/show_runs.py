@@ -38,22 +38,20 @@ def status(
 
     Example: mtf status 'digits_*'
     """
-    from mtf.commands.show_runs import as_json_list, status_of
+    from mtf.commands.show_runs import as_json_list, no_match, status_of
     from mtf.report.runs import status_table, summary
 
     project = open_here(folder)
+    found = status_of(project, globs)
+    if not found.records:
+        inform(no_match(project, globs))
     if watch:
         _watch(project, globs)
         return
-    found = status_of(project, globs)
     if as_json:
         click.echo(as_json_list(found.records))
         return
     if not found.records:
-        if globs:
-            inform(f"no run matches {' '.join(globs)}. mtf status lists all runs")
-        else:
-            inform("no runs yet. Commit a spec under experiments/, then run mtf sync")
         return
     print_table(status_table(found.records, datetime.now(UTC), wide=wide))
     click.echo(summary(found.records))

@@ -11,7 +11,7 @@ from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.project.committed import Specs
 from mtf.project.project import CLUSTER
-from mtf.project.run_lookup import choose, find_runs
+from mtf.project.run_lookup import choose, counts_by_state, existing_runs, find_runs
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
@@ -36,7 +36,7 @@ def cancel(
     publish: bool,
     say: Callable[[str], None],
 ) -> Report:
-    """End these runs for good; those that are already over are left alone.
+    """End these runs for good; those that are already over are left alone; ``say`` reports them.
 
     Raises:
         MtfError: there is no run of a name, or none that meets the conditions in ``where``.
@@ -44,9 +44,9 @@ def cancel(
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in _chosen(ledger, names, where, lambda r: not r.is_over):
+        for record in _chosen(ledger, names, where, "cancelled", lambda r: not r.is_over):
             if record.is_over:
-                say(f"over     {record.run} is {record.state}: nothing to cancel")
+                say(f"over     {record.run} is {record.state}: not cancelled")
             else:
                 actions.append(Cancel(record.run, record, "mtf cancel"))
         return actions
@@ -65,7 +65,8 @@ def retry(
 ) -> Report:
     """Start another attempt of these runs, which resumes from their newest checkpoint.
 
-    A run whose checkpoints are gone starts from the beginning; ``say`` reports it.
+    A run whose checkpoints are gone starts from the beginning. Active and completed runs are left
+    alone. ``say`` reports both.
 
     ``changes`` to their configuration, each like ``slurm.mem=16G``, also hold for later attempts.
 
@@ -77,11 +78,17 @@ def retry(
 
     def decide(ledger: Ledger) -> list[Action]:
         actions: list[Action] = []
-        for record in _chosen(ledger, names, where, may_be_retried):
+        for record in _chosen(ledger, names, where, "retried", may_be_retried):
             if record.state is RunState.COMPLETED:
-                say(f"complete {record.run}: to run it again, set `generation: 2` in its spec")
+                say(
+                    f"complete {record.run}: not retried. To run it again, set"
+                    f" `generation: {record.generation + 1}` in its spec, commit, and run mtf sync"
+                )
             elif not record.is_over:
-                say(f"active   {record.run} is {record.state}: mtf cancel it first")
+                say(
+                    f"active   {record.run} is {record.state}: not retried. To end its job first,"
+                    f" run mtf cancel {record.run}"
+                )
             else:
                 why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
                 resumable = _resumable(project, record, say)
@@ -117,15 +124,21 @@ def _chosen(
     ledger: Ledger,
     names: Sequence[str],
     where: Sequence[str],
+    done: str,
     applies: Callable[[RunRecord], bool],
 ) -> list[RunRecord]:
     """Return the runs to act on; with conditions, only those to which the action ``applies``."""
     if not where:
         return find_runs(ledger, names)
-    found = [record for record in choose(ledger, names, where) if applies(record)]
-    if not found:
-        raise MtfError(f"no run with {' and '.join(where)}. mtf status lists the runs")
-    return found
+    found = choose(ledger, names, where)
+    fitting = [record for record in found if applies(record)]
+    if not fitting:
+        conditions = " and ".join(where)
+        if found:
+            states = counts_by_state(found)
+            raise MtfError(f"no run with {conditions} can be {done}: {states}. See mtf status")
+        raise MtfError(f"no run with {conditions}. {existing_runs(choose(ledger, names, ()))}")
+    return fitting
 
 
 def _act(
@@ -189,9 +202,10 @@ def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
         MtfError: there is no run of a name, or it has no live job.
     """
     records = find_runs(project.ledger(), names)
-    idle = [r.run for r in records if r.is_over or r.job_id is None]
+    idle = [r for r in records if r.is_over or r.job_id is None]
     if idle:
-        raise MtfError("\n".join(f"{run}: has no live job to preempt" for run in idle))
+        lines = [f"{r.run} is {r.state}: it has no live job to preempt" for r in idle]
+        raise MtfError("\n".join([*lines, "No run was preempted. mtf status lists the jobs"]))
     here = project.at(project.tracked())
     _check_reachable(here, records)
     for executor, (jobs, job_names) in jobs_of(records).items():

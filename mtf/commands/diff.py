@@ -12,7 +12,13 @@ from mtf.core.review.compare_runs import Comparison, Environment, Side, Subject,
 from mtf.core.vocabulary.ids import label_of, name_of
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
-from mtf.project.run_lookup import find_run, names_of, newest_first, of_newest_submission
+from mtf.project.run_lookup import (
+    existing_runs,
+    find_run,
+    names_of,
+    newest_first,
+    of_newest_submission,
+)
 from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.run_access import with_journals
 
@@ -100,8 +106,8 @@ class _Names:
         if any(n.startswith(name) for r in records for n in names_of(r)):
             return self._runs([find_run(self.ledger, name)])
         raise MtfError(
-            f"{name}: no such run, spec or revision. mtf status lists the runs;"
-            " a spec is named by its path or name, or REV:path or REV:name"
+            f"{name}: no such run, spec or revision. {existing_runs(records, near=name)}."
+            " A spec is named by its path or name, or REV:path or REV:name"
         )
 
     def same_spec(self, side: Side | CommitId, commit: CommitId) -> Side:

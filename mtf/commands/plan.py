@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.sync import read_situation
-from mtf.core.planner.plan import plan
+from mtf.commands.sync import plan_for, read_situation
 from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
@@ -52,7 +51,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
         found = read_situation(project, project.store(publish=False), options, now)
     if not found.is_usable:
         raise SpecError(list(found.problems))
-    planned = plan(found.world, found.policy, now)
+    planned = plan_for(found, options, now)
     new = tuple(_submitted(planned, found.world))
     specs = tuple(SpecChange(part.name, part.path, part.experiments) for _, part in new)
     problems = sorted({*found.problems, *_doubts(new, found.settings)})

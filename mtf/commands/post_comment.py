@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _PAGE = 100  # comments; the most that either forge returns at once
 _REFUSED = (401, 403, 404)  # the answers to a token that may only read
+_GITHUB = ("GITHUB_REPOSITORY", "GITHUB_API_URL", "GITHUB_TOKEN")
+_GITLAB = ("CI_API_V4_URL", "CI_PROJECT_ID", "CI_MERGE_REQUEST_IID", "MTF_COMMENT_TOKEN")
+_BY_HAND = """\
+this is not a CI job of GitHub or GitLab. To try mtf comment by hand, set what such a job has:
+  GitHub: GITHUB_REPOSITORY=owner/name GITHUB_API_URL=https://api.github.com GITHUB_TOKEN=...
+          mtf comment --number N FILE
+  GitLab: CI_API_V4_URL=https://gitlab.com/api/v4 CI_PROJECT_ID=... MTF_COMMENT_TOKEN=...
+          mtf comment --number N FILE"""
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,24 @@ def forge_of(environment: Mapping[str, str], number: str | None) -> Forge:
     Raises:
         MtfError: this is not a CI job, or there is no pull request or token.
     """
-    try:
-        if "GITHUB_REPOSITORY" in environment:
-            return _github(environment, number)
+    if "GITHUB_REPOSITORY" in environment:
+        _require("GitHub", _GITHUB, environment)
+        return _github(environment, number)
+    if any(name in environment for name in _GITLAB):
+        given = {"CI_MERGE_REQUEST_IID": number} if number else {}
+        _require("GitLab", _GITLAB, {**environment, **given})
         return _gitlab(environment, number)
-    except KeyError as e:
+    raise MtfError(_BY_HAND)
+
+
+def _require(forge: str, names: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Refuse to go on without the variables of a forge, naming each that is missing."""
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise MtfError(
-            f"{e.args[0]} is not set. mtf comment runs in the CI of GitHub or GitLab"
-        ) from None
+            f"{', '.join(missing)} {verb} not set. On {forge}, mtf comment needs {', '.join(names)}"
+        )
 
 
 def _github(environment: Mapping[str, str], number: str | None) -> Forge:

@@ -14,7 +14,7 @@ from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
-from mtf.project.run_lookup import find_run, find_runs, matching
+from mtf.project.run_lookup import existing_runs, find_run, find_runs, matching
 from mtf.project.settings_file import SETTINGS
 from mtf.reconcile.drift_scan import look_for_drift
 from mtf.reconcile.run_access import is_elsewhere, job_dir_of, read_progress, with_journals
@@ -50,6 +50,13 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
         notes = described(drift, ledger.runs)
     records = with_journals(matching(ledger, globs))
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
+
+
+def no_match(project: Project, globs: Sequence[str]) -> str:
+    """Return a line that says that no run matches, and which runs there are."""
+    wanted = " ".join(globs)
+    known = existing_runs(project.ledger().runs.values(), near=wanted)
+    return f"no run matches {wanted}. {known}" if globs else known
 
 
 def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:

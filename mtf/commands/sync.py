@@ -10,9 +10,12 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.plan import plan
+from mtf.core.vocabulary.ids import name_of
+from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import LockedError, SpecError
 from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from mtf.core.planner.drift import Drift
+    from mtf.core.vocabulary.actions import Plan
     from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
@@ -69,7 +73,7 @@ def sync_once(
     def tick() -> Report:
         now = datetime.now(UTC)
         situation = read_situation(project, store, options, now)
-        planned = plan(situation.world, situation.policy, now)
+        planned = plan_for(situation, options, now)
         if planned.is_empty:
             store.publish()
             done = Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
@@ -117,6 +121,19 @@ def read_situation(
 
     target = Target(commit, here.settings, specs, is_usable=not problems)
     return gather(target, ledger, executors_of(here), options, drift)
+
+
+def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
+    """Return the plan for a situation, with a note if ``--only`` selects nothing in it."""
+    planned = plan(situation.world, situation.policy, now)
+    world, only = situation.world, options.only
+    names = {desired.name for desired, _ in world.desired} | {*world.refused}
+    names |= {name_of(run) for run in world.records}
+    if only is None or any(fnmatchcase(name, only) for name in names):
+        return planned
+    known = did_you_mean(only, names) or "mtf plan without --only lists them"
+    note = f"--only {only} matches no experiment or grid. {known}"
+    return replace(planned, notes=(*planned.notes, note))
 
 
 def _usable_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -47,18 +48,33 @@ def find_run(ledger: Ledger, name: str) -> RunRecord:
     records = newest_first(ledger.runs.values())
     exact = [r for r in records if name in names_of(r)]
     if exact:
-        return _only(name, of_newest_submission(exact))
-    return _only(name, [r for r in records if any(n.startswith(name) for n in names_of(r))])
-
-
-def _only(name: str, found: Sequence[RunRecord]) -> RunRecord:
+        found = of_newest_submission(exact)
+    else:
+        found = [r for r in records if any(n.startswith(name) for n in names_of(r))]
     if not found:
-        raise MtfError(f"{name}: no such run. mtf status lists them")
+        raise MtfError(f"{name}: no such run. {existing_runs(records, near=name)}")
     if len(found) > 1:
         shown = "\n".join(f"  {r.run}" for r in found[:10])
         more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
         raise MtfError(f"{name}: names {len(found)} runs. Choose one:\n{shown}{more}")
     return found[0]
+
+
+def existing_runs(records: Iterable[RunRecord], near: str = "") -> str:
+    """Return the names that exist, or one like ``near``, for a message that nothing matched."""
+    records = list(records)
+    if not records:
+        return "No runs yet. Commit a spec under experiments/, then run mtf sync"
+    known = did_you_mean(near, {r.grid or r.experiment for r in records})
+    if known and not known.endswith("?"):
+        known += "."
+    return f"{known} mtf status lists the runs".lstrip()
+
+
+def counts_by_state(records: Iterable[RunRecord]) -> str:
+    """Return text like "3 completed, 1 running"."""
+    counts = Counter(record.state for record in records)
+    return ", ".join(f"{n} {state}" for state, n in counts.most_common())
 
 
 def find_runs(ledger: Ledger, names: Iterable[str]) -> list[RunRecord]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.errors import SpecError
+from mtf.errors import RepositoryError, SpecError
 from mtf.spec.schema.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
@@ -43,11 +43,31 @@ def settings_on_disk(root: Path, where: Path) -> tuple[Settings, tuple[Problem, 
 
 
 def project_root(where: Path) -> Path:
-    """Return the nearest folder above ``where`` with a settings file or a ``.git``, else itself."""
+    """Return the root of the project that contains ``where``; outside of one, ``where``."""
+    return _root_above(where) or where.absolute()
+
+
+def required_root(where: Path) -> Path:
+    """Return the root of the project that contains ``where``.
+
+    Raises:
+        RepositoryError: there is no project.
+    """
+    root = _root_above(where)
+    if root is None:
+        raise RepositoryError(
+            f"{where.absolute()}: not in a git repository, and no {SETTINGS} here or above."
+            " Run mtf init to make an experiments repository, or name one: mtf -C FOLDER ..."
+        )
+    return root
+
+
+def _root_above(where: Path) -> Path | None:
+    """Return the nearest folder, from ``where`` up, with a settings file or a ``.git``."""
     for folder in (where.absolute(), *where.absolute().parents):
         if (folder / SETTINGS).is_file() or (folder / ".git").exists():
             return folder
-    return where.absolute()
+    return None
 
 
 def shown(path: Path, where: Path) -> str:

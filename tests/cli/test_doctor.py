@@ -84,6 +84,7 @@ def test_a_remote_that_is_gone_is_an_error_with_gits_own_words(tmp_path: Path) -
     assert "error: repository: the remote cannot be reached, so nothing can be synced: " in text
     assert "  fatal: Could not read from remote repository.\n" in text
     assert "  repair: git ls-remote origin\n" in text
+    assert text.count("error: ") == 1, "the ledger's check does not report it again"
 
 
 def test_a_repository_without_its_remote_gets_a_warning(tmp_path: Path) -> None:
@@ -197,3 +198,10 @@ def test_leftovers_of_killed_syncs_are_found(finished: tuple[Repo, Path]) -> Non
 def test_a_folder_outside_a_repository_is_a_finding(tmp_path: Path) -> None:
     (only,) = found(tmp_path, code=1)
     assert "not in a git repository" in only["what"]
+    assert only["repair"].startswith("mtf init")
+
+
+def test_before_the_first_commit_the_repair_is_to_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (only,) = found(tmp_path, code=1)
+    assert only["repair"].startswith("commit first: git add --all && git commit")

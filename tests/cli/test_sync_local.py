@@ -198,7 +198,7 @@ def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
     assert (runs(lab)["endless"]["state"], runs(lab)["endless"]["sync"]) == ("running", "OutOfSync")
     mtf(lab.path, "sync", "--prune")
     sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
-    assert mtf(lab.path, "retry", "slow").stderr.startswith("complete ")
+    assert mtf(lab.path, "retry", "slow", code=1).stderr.startswith("complete ")
 
 
 def _idle_requests(run: dict[str, Any]) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -9,6 +10,7 @@ from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.core.planner.drift import Branches, repairs, unrecorded_submissions
 from mtf.core.vocabulary.actions import Repin
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, submission_path
+from mtf.errors import RepositoryError
 from mtf.reconcile.drift_scan import beyond_repair, known_submissions, look_for_drift
 from mtf.reconcile.run_access import is_elsewhere
 
@@ -34,7 +36,8 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
     project, ledger = checkup.project, checkup.ledger
     on_remote = None
     if project.remote:
-        on_remote = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
+        with suppress(RepositoryError):  # the repository's checks report it
+            on_remote = project.repo.remote_refs(project.remote, [f"{JOB_BRANCH_PREFIX}*"])
     found = Branches(project.repo.refs(JOB_BRANCH_PREFIX), on_remote)
     here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
     drift = look_for_drift(

@@ -16,7 +16,8 @@ from mtf.commands.doctor import (
     check_storage,
 )
 from mtf.commands.doctor.finding import Checkup, Finding
-from mtf.errors import MtfError
+from mtf.errors import MtfError, RepositoryError
+from mtf.git.repo import GitRepo
 from mtf.project.project import open_project
 
 if TYPE_CHECKING:
@@ -56,11 +57,22 @@ def examine(folder: Path, *, checksums: bool = False) -> Diagnosis:
     try:
         checkup = Checkup(open_project(folder), checksums)
     except MtfError as e:
-        finding = Finding("error", str(e), str(folder), _THEN)
+        finding = Finding("error", str(e), str(folder), _first_step(folder))
         return Diagnosis(("repository",), (("repository", finding),))
     with checkup.project.repo.reading():
         findings = [(theme.name, f) for theme in THEMES for f in _findings(theme, checkup)]
     return Diagnosis(tuple(theme.name for theme in THEMES), tuple(findings))
+
+
+def _first_step(folder: Path) -> str:
+    """Return the repair for a folder in which no project can be opened."""
+    try:
+        repo = GitRepo(folder)
+    except RepositoryError:
+        return "mtf init, or cd to the repository"
+    if repo.find_commit("HEAD") is None:
+        return "commit first: git add --all && git commit, then run mtf doctor again"
+    return _THEN
 
 
 def _findings(theme: Theme, checkup: Checkup) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from mtf import rundir
 from mtf.errors import MtfError, SpecError
 from mtf.executor.slurm.cluster_query import read_facts
 from mtf.executor.slurm.programs import available
-from mtf.project.settings_file import SETTINGS, project_root, settings_on_disk
+from mtf.project.settings_file import SETTINGS, required_root, settings_on_disk
 from mtf.spec.schema.cluster_section import as_section
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def write_facts(where: Path) -> Path:
 
     Raises:
         ExecutorUnavailableError: SLURM does not answer.
-        MtfError: SLURM is not installed here, or mtf.yaml has mistakes.
+        MtfError: there is no repository, SLURM is not installed here, or mtf.yaml has mistakes.
     """
-    root = project_root(where)
+    root = required_root(where)
     path = root / SETTINGS
     settings, problems = settings_on_disk(root, where)
     if problems:

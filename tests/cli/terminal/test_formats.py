@@ -66,9 +66,12 @@ def test_status_ends_with_a_summary_and_hints_only_if_there_are_no_runs(
     found = mtf(repo.path, "status")
     assert found.stdout.splitlines()[-1].startswith("3 runs: 3 completed · best val_loss 0.25 (")
     none = mtf(repo.path, "status", "zz*")
-    assert (none.stdout, none.stderr) == ("", "no run matches zz*. mtf status lists all runs\n")
+    assert (none.stdout, none.stderr) == (
+        "",
+        "no run matches zz*. Known: search. mtf status lists the runs\n",
+    )
     empty = make_repo(tmp_path / "empty", {"mtf.yaml": "remote: null\n"})
-    assert "no runs yet. Commit a spec" in mtf(empty.path, "status").stderr
+    assert "No runs yet. Commit a spec" in mtf(empty.path, "status").stderr
 
 
 def test_a_glob_selects_runs(repo: Repo) -> None:
