@@ -72,7 +72,7 @@ class RunContext:
         self.config = config
         self.run_dir = run_dir
         self.fabric = fabric
-        self._journal = Journal(run_dir, speaks=fabric.is_global_zero)
+        self._journal = Journal(run_dir, is_first_rank=fabric.is_global_zero)
         self._store = CheckpointStore(
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
@@ -101,8 +101,8 @@ class RunContext:
         length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
         monitor = monitored(self.config) or "train_loss"
         built = {
-            name: build_schedule(self.config.scheduler, one, length, monitor=monitor)
-            for name, one in optimizers_by_name(optimizer).items()
+            name: build_schedule(self.config.scheduler, named, length, monitor=monitor)
+            for name, named in optimizers_by_name(optimizer).items()
         }
         return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]
 
@@ -158,14 +158,14 @@ class RunContext:
         Raises:
             TrainingError: it could not be saved, and ``checkpoint.on_error`` is stop.
         """
-        is_saved = not self.fabric.is_global_zero or self._is_saved(dict(content), (epoch, step))
+        is_saved = not self.fabric.is_global_zero or self._save(dict(content), (epoch, step))
         is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
         if not is_saved and self.config.checkpoint.on_error == "stop":
             raise TrainingError(
                 "could not save the state (see the reason above), and checkpoint.on_error is stop"
             )
 
-    def _is_saved(self, content: dict[str, Any], place: Place) -> bool:
+    def _save(self, content: dict[str, Any], place: Place) -> bool:
         policy, name = self.config.checkpoint, monitored(self.config)
         events = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
         best = best_of(events, place, name or "", keep=policy.keep_best, mode=policy.mode)

@@ -83,7 +83,7 @@ class GenericTrainer:
         self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
-        self._journal = Journal(self._run_dir, speaks=fabric.is_global_zero)
+        self._journal = Journal(self._run_dir, is_first_rank=fabric.is_global_zero)
 
     def fit(
         self,
@@ -100,7 +100,7 @@ class GenericTrainer:
             MtfError: data or checkpoint do not fit.
         """
         signals.install()
-        loop = self._loop(self._train(train_loader), self._exact(val_loader, "validation"))
+        loop = self._loop(self._train(train_loader), self._batches(val_loader, "validation"))
         parts = Resumable(
             loop.config,
             loop.state,
@@ -131,11 +131,11 @@ class GenericTrainer:
 
     def _train(self, loader: Any) -> Batches:
         if not isinstance(loader, Mapping):
-            return self._exact(loader, "train")  # type: ignore[no-any-return]
-        parts = {name: self._exact(one, f"train/{name}") for name, one in loader.items()}
+            return self._batches(loader, "train")  # type: ignore[no-any-return]
+        parts = {name: self._batches(part, f"train/{name}") for name, part in loader.items()}
         return mixed(parts, self._config.training.combine)
 
-    def _exact(self, loader: Any, name: str) -> Any:
+    def _batches(self, loader: Any, name: str) -> Any:
         if loader is None:
             return None
         fabric = self._fabric
@@ -202,17 +202,17 @@ class GenericTrainer:
         loop.adapt_to_state()
 
     def _drive(self, loop: Loop, checkpointer: Checkpointer) -> None:
-        """Execute phase after phase; at the cuts, carry out wishes to stop and requests to save."""
+        """Execute phase after phase; at the cuts, carry out requests to stop or to save."""
         state, alone = loop.state, loop.rank_sync.is_alone
         saves, failure = loop.saves, checkpointer.failure
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if alone:
                 if (STOP.requested or saves.pending or failure.must_end) and phase in CUTS:
-                    self._act(loop, checkpointer, stop=STOP.wish, failed=failure.must_end)
+                    self._act(loop, checkpointer, stop=STOP.number, failed=failure.must_end)
             elif loop.is_exchange_point(phase):
                 stop, clock, failed = loop.rank_sync.exchange(
-                    STOP.wish, saves.clock_is_due(), failure.must_end
+                    STOP.number, saves.clock_is_due(), failure.must_end
                 )
                 if clock:
                     saves.add("every_n_minutes")

@@ -228,7 +228,7 @@ def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
     # with another time of change, the checkout would be written again
     os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
     found = sync_until(lab, lambda f: "b" in f and f["b"]["state"] == "failed")
-    assert "models.py has another content" in found["b"]["reason"]
+    assert "models.py has other content" in found["b"]["reason"]
     assert found["b"]["attempts"][0]["outcome"] == "configuration"
 
 

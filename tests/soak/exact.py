@@ -162,7 +162,7 @@ class Campaign:
 
 def _watched(run: Path, precision: str) -> None:
     """Train, and count how often each phase occurs."""
-    recorder = BatchRecorder(run, life=1)
+    recorder = BatchRecorder(run, process=1)
     recorder.install()
     train(run, precision)
     if os.environ.get("SLURM_PROCID", "0") == "0":

@@ -85,7 +85,7 @@ def test_an_unknown_metric_to_watch_is_reported_with_the_known_ones(
     watching = {"early_stopping": {"monitor": "val_los"}}
     assert in_child(make_run(tmp_path, base=NASTY, callbacks=watching)) == 1
     assert (
-        "early_stopping.monitor: no metric 'val_los'; there are train_loss, val_loss,"
+        "early_stopping.monitor: no metric 'val_los'. Metrics are train_loss, val_loss,"
         in capfd.readouterr().err
     )
 

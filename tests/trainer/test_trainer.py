@@ -20,7 +20,7 @@ from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.objective import ModelSteps, num_samples, objective_of
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.resume.snapshot import differing
+from mtf.trainer.resume.snapshot import differing_settings
 from mtf.trainer.runtime.signals import SIGNALS
 from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
 from tests.trainer.runs import events, make_run
@@ -75,7 +75,7 @@ def test_a_monitored_metric_that_does_not_exist_is_reported_once(
 ) -> None:
     run = make_run(tmp_path, base=NASTY, checkpoint={"monitor": "val_acuracy"})
     assert in_child(run) == COMPLETE
-    said = "checkpoint.monitor: no metric 'val_acuracy'; there are train_loss, val_loss, val_acc"
+    said = "checkpoint.monitor: no metric 'val_acuracy'. Metrics are train_loss, val_loss, val_acc"
     assert capfd.readouterr().err.count(said) == 1
 
 
@@ -169,7 +169,7 @@ def test_a_target_that_is_not_a_class_of_the_model_is_reported(tmp_path: Path) -
 def test_keys_that_only_one_configuration_has_differ_unless_they_are_unset() -> None:
     then = {"model.type": "mlp", "scheduler": None, "training.max_grad_value": None, "data.root": 3}
     now = {"model.type": "mlp", "scheduler.type": "cosine", "callbacks.ema": None, "model.deep": 0}
-    assert differing(then, now) == {
+    assert differing_settings(then, now) == {
         "data.root": "data.root was 3 and is not set",
         "model.deep": "model.deep was not set and is 0",
         "scheduler.type": "scheduler.type was not set and is 'cosine'",

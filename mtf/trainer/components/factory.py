@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import UnknownNameError, call, load, plugins, unknown_name
-from mtf.trainer.compute.rng import apart, seed_at
+from mtf.trainer.compute.rng import seed_at, temporarily_seeded
 from mtf.trainer.data.batches import (
     LoadedBatches,
     Stream,
@@ -46,7 +46,7 @@ _ZOOS = ("timm", "torchvision")
 
 @dataclass(frozen=True)
 class Data:
-    """The data a run trains and validates on, and its facts for building a model."""
+    """The data a run trains and validates on, and the facts that a model is built from."""
 
     train: Batches
     validation: Batches | None
@@ -152,7 +152,7 @@ def _options(data: DataConfig) -> dict[str, Any]:
 
 
 def _facts(dataset: Any) -> dict[str, Any]:
-    """Return ``input_shape`` and ``num_classes`` by the data set's attributes or first sample."""
+    """Return ``input_shape`` and ``num_classes`` from the data set's attributes or first sample."""
     dataset = getattr(dataset, "dataset", dataset) if isinstance(dataset, DataLoader) else dataset
     facts: dict[str, Any] = {}
     for name in ("input_shape", "num_classes"):
@@ -162,7 +162,7 @@ def _facts(dataset: Any) -> dict[str, Any]:
         facts["num_classes"] = len(dataset.classes)
     is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
     if "input_shape" not in facts and is_map_style:
-        with apart(seed_at("facts")):
+        with temporarily_seeded(seed_at("facts")):
             sample = dataset[0]
         if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):
             facts["input_shape"] = tuple(sample[0].shape)

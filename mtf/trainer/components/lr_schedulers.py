@@ -31,10 +31,7 @@ class Schedule:
     monitor: str | None = None  # the metric it gets at the end of each epoch
 
     def skip(self, steps: int) -> None:
-        """Take many steps at once; a cycle that has come to its end stays there.
-
-        They are taken one by one, since most schedulers compute a rate from the one before it.
-        """
+        """Take ``steps`` steps, one by one: most schedulers compute a rate from the one before."""
         for _ in range(steps):
             self._step()
 
@@ -43,14 +40,13 @@ class Schedule:
         vars(self.scheduler).update({k: v for k, v in state.items() if k in _PLATEAU_HISTORY})
 
     def after_step(self) -> None:
-        """Take the step that follows an optimizer step; a cycle stays at its end.
-
-        A training becomes longer than planned when it resumes on fewer ranks.
-        """
+        """Take the step that follows an optimizer step."""
         if self.interval == "step":
             self._step()
 
     def _step(self) -> None:
+        # a scheduler of fixed length stays at its end: a training that resumes on fewer ranks
+        # takes more steps than were planned
         total = getattr(self.scheduler, "total_steps", None)
         if total is None or self.scheduler.last_epoch < total:
             self.scheduler.step()

@@ -32,32 +32,32 @@ def leaf_digests(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
         yield from leaf_digests(part, (*path, key))
 
 
-def without_common(value: Any, firsts: Mapping[Path, str], path: Path = ()) -> Any:
+def without_common(value: Any, first_digests: Mapping[Path, str], path: Path = ()) -> Any:
     """Return nested containers without the leaves that equal the first rank's, on the CPU.
 
     Args:
         value: this rank's containers.
-        firsts: the digests of the first rank's leaves.
+        first_digests: the digests of the first rank's leaves.
         path: place of ``value`` in the whole.
     """
     parts = _parts(value)
     if parts is None:
-        if firsts.get(path) == _digest(value):
+        if first_digests.get(path) == _digest(value):
             return _SAME
         return value.detach().cpu() if isinstance(value, torch.Tensor) else value
-    shares = {key: without_common(part, firsts, (*path, key)) for key, part in parts}
+    shares = {key: without_common(part, first_digests, (*path, key)) for key, part in parts}
     return _with(value, shares)
 
 
 def with_common(share: Any, first: Any) -> Any:
-    """Return the argument of ``without_common`` from its result and the first rank's value."""
+    """Undo ``without_common``: put back the leaves that equal those of ``first``."""
     if share == _SAME:
         return first
     parts = _parts(share)
     if parts is None:
         return share
-    firsts = dict(_parts(first) or ())
-    return _with(share, {key: with_common(part, firsts.get(key)) for key, part in parts})
+    first_parts = dict(_parts(first) or ())
+    return _with(share, {key: with_common(part, first_parts.get(key)) for key, part in parts})
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]] | None:

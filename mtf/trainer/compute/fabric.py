@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Unexecuted(ModuleType):
-    """A package whose ``__init__`` runs when an attribute is read that it does not have yet."""
+    """A package whose ``__init__`` runs when an attribute that it lacks is first read."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
@@ -44,26 +44,26 @@ def _import_lazily(name: str) -> None:
 
 
 @contextmanager
-def _without_the_rest() -> Iterator[None]:
+def _fabric_alone() -> Iterator[None]:
     """Import ``lightning.fabric`` alone, which saves 1.0 s.
 
     ``lightning/__init__`` imports the whole Trainer, and Fabric imports all of torchmetrics, with
     scipy, only to read its version.
     """
-    new = "torchmetrics" not in sys.modules
+    is_new = "torchmetrics" not in sys.modules
     _import_lazily("lightning")
-    if new and importlib.util.find_spec("torchmetrics"):
-        reader = ModuleType("torchmetrics")
-        reader.__version__ = importlib.metadata.version("torchmetrics")  # type: ignore[attr-defined]
-        sys.modules["torchmetrics"] = reader
+    if is_new and importlib.util.find_spec("torchmetrics"):
+        stand_in = ModuleType("torchmetrics")
+        stand_in.__version__ = importlib.metadata.version("torchmetrics")  # type: ignore[attr-defined]
+        sys.modules["torchmetrics"] = stand_in
     try:
         yield
     finally:
-        if new:
+        if is_new:
             sys.modules.pop("torchmetrics", None)
 
 
-with _without_the_rest():
+with _fabric_alone():
     from lightning.fabric import Fabric
     from lightning.fabric.wrappers import _FabricModule as FabricModule
     from lightning.fabric.wrappers import _FabricOptimizer as FabricOptimizer

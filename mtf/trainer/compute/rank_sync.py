@@ -1,4 +1,4 @@
-"""Messages between the ranks: stop and save wishes without waiting, broadcast, gather, checks.
+"""Messages between the ranks: requests to stop or save, without waiting; broadcast, gather, checks.
 
 An exchange is asynchronous: the answer to one is read at the next, so the ranks compute while it
 travels. It goes between the hosts (gloo), so that no device is waited for. The ranks adapt the
@@ -46,21 +46,21 @@ class RankSync:
         if self.is_first:
             say(text)
 
-    def exchange(self, *wishes: int) -> list[int]:
-        """Return the greatest wishes of any rank at the last exchange, and send this rank's.
+    def exchange(self, *requests: int) -> list[int]:
+        """Send this rank's requests; return the greatest of all ranks' at the last exchange.
 
         All ranks must call it at the same cuts. Most calls exchange nothing and return zeros.
 
         Args:
-            wishes: numbers from 0, for none, upwards.
+            requests: numbers; 0 stands for no request.
         """
         if self.is_alone:
-            return list(wishes)
+            return list(requests)
         self._cuts_left -= 1
         if self._cuts_left > 0:
-            return [0] * len(wishes)
-        answer = [0] * len(wishes) if self._pending is None else self.last_answer()
-        mine = torch.tensor([*wishes, -self._cuts_in_time()], dtype=torch.int32)
+            return [0] * len(requests)
+        answer = [0] * len(requests) if self._pending is None else self.last_answer()
+        mine = torch.tensor([*requests, -self._cuts_in_time()], dtype=torch.int32)
         work = distributed.all_reduce(
             mine, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
@@ -69,15 +69,15 @@ class RankSync:
         return answer
 
     def last_answer(self) -> list[int]:
-        """Wait for the exchange under way and return its answer; an empty list where none is."""
+        """Wait for the exchange under way and return its answer; an empty list if there is none."""
         if self._pending is None:
             return []
         work, answer = self._pending
         work.wait()
         self._pending = None
-        *wishes, negative_cuts = answer.tolist()
+        *requests, negative_cuts = answer.tolist()
         self._cuts_between = -negative_cuts  # of the slowest rank
-        return wishes
+        return requests
 
     def _cuts_in_time(self) -> int:
         """Return the number of cuts that this rank passes in ``EXCHANGE_EVERY_S``."""
@@ -97,13 +97,13 @@ class RankSync:
         """Return a number that must be the same on all ranks.
 
         Raises:
-            MtfError: it differs.
+            MtfError: the ranks' numbers differ.
         """
         least, most = self.minimum(number), -self.minimum(-number)
         if least != most:
             raise MtfError(
-                f"{what} differs between the ranks: from {least} to {most}. Give each rank as many"
-                " batches"
+                f"{what} differs between the ranks: from {least} to {most}. Give all ranks"
+                " equally many"
             )
         return number
 

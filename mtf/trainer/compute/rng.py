@@ -42,7 +42,7 @@ def seed_cpu(seed: int) -> None:
 
 
 @contextmanager
-def apart(seed: int) -> Iterator[None]:
+def temporarily_seeded(seed: int) -> Iterator[None]:
     """Seed the CPU generators for this block, and restore them afterwards.
 
     It takes 70 µs, most of it for numpy's state.

@@ -36,7 +36,7 @@ class StepEngine:
         optimizers: the raw optimizers by name, likewise.
         forward: the module that computes: the raw one or Fabric's wrapper of it.
         parameters: the module's parameters, in its order.
-        device: where they are.
+        device: the device of all of these.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StepEngine:
             self.forward, *wrapped = fabric.setup(model, *optimizers.values())
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.parameters = list(self.module.parameters())
-        self._as_built = dict(self._built(self.module.state_dict().keys()))
+        self._as_built = dict(self._buffers_as_built(self.module.state_dict().keys()))
         self._moves = self.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
@@ -69,13 +69,15 @@ class StepEngine:
         self._prepares = clips or self._guards  # something to do with gradients before a step
         self._noted: dict[str, torch.Tensor] = {}  # the buffers' values, see ``note_buffers``
 
-    def _built(self, held: Collection[str]) -> Iterator[tuple[str, tuple[torch.Tensor, int, str]]]:
-        """Yield each buffer with its version, and a digest of those that no state holds.
+    def _buffers_as_built(
+        self, saved: Collection[str]
+    ) -> Iterator[tuple[str, tuple[torch.Tensor, int, str]]]:
+        """Yield each buffer's name, tensor and version, and its digest if it is not in ``saved``.
 
         Torch counts writes to a tensor in its version, except those of the kernels of BatchNorm.
         """
         for name, buffer in self.module.named_buffers():
-            digest = "" if name in held else digest_of(buffer)
+            digest = "" if name in saved else digest_of(buffer)
             yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- torch has no public name
 
     def placed(self, batch: Any) -> Any:
@@ -89,13 +91,13 @@ class StepEngine:
         with self._fabric.autocast():
             return function(batch)
 
-    def hold_back(self, *, held: bool) -> None:
-        """Keep the next backward pass from exchanging gradients, or let it; call before forward.
+    def delay_exchange(self, *, delayed: bool) -> None:
+        """Let the next backward pass exchange gradients unless ``delayed``; call before forward.
 
         Inside an accumulation window the other ranks' gradients are not needed yet.
         """
         self._unsynced = nullcontext()
-        if held and self._fabric.world_size > 1:
+        if delayed and self._fabric.world_size > 1:
             self._unsynced = self._fabric.no_backward_sync(self.forward, enabled=True)  # type: ignore[arg-type]
         self._unsynced.__enter__()
 
@@ -154,7 +156,7 @@ class StepEngine:
 
     @property
     def spreads_buffers(self) -> bool | None:
-        """Return True if the next forward pass broadcasts the first rank's buffers; None: alone.
+        """Return True if the next forward pass broadcasts the first rank's buffers; None: one rank.
 
         DDP does so after a pass that exchanged gradients.
         """
@@ -174,11 +176,11 @@ class StepEngine:
 
         They are not part of the module's state, but of the training's.
         """
-        held = self.module.state_dict().keys()
+        saved = self.module.state_dict().keys()
         return {
             name: buffer
             for name, buffer in self.module.named_buffers()
-            if name not in held and self._is_changed(name, buffer)
+            if name not in saved and self._is_changed(name, buffer)
         }
 
     def _is_changed(self, name: str, buffer: torch.Tensor) -> bool:
@@ -187,7 +189,7 @@ class StepEngine:
         return not is_same or digest_of(buffer) != digest
 
     def replaced_buffers(self) -> list[str]:
-        """Return the names of the buffers that are no longer the tensors they were built as.
+        """Return the names of the buffers that are not the tensors of the built module any more.
 
         DDP broadcasts the first rank's values to the tensors it was built with, and to no others.
         """

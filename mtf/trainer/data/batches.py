@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import apart, seed_at, seed_cpu
+from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
 from mtf.trainer.data.order import order_from_sampler
 from mtf.trainer.runtime.signals import SIGNALS
 
@@ -47,6 +47,23 @@ class Batches(Protocol):
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch, from batch ``start`` on."""
         ...
+
+
+def open_epoch(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
+    """Yield the batches of an epoch from batch ``start`` on, exactly as many as its length says.
+
+    Raises:
+        RuntimeError: there are fewer.
+    """
+    count, remaining = len(batches), batches.batches(epoch, start)
+    for done in range(start, count):
+        try:
+            batch = next(remaining)
+        except StopIteration:
+            raise RuntimeError(
+                f"the loader's __len__ promised {count} batches, but it gave {done}: fix __len__"
+            ) from None
+        yield batch
 
 
 class TensorBatches:
@@ -172,10 +189,10 @@ class ReplayedBatches:
         """Yield the loader's batches after the first ``start``."""
         if hasattr(self._loader.dataset, "set_epoch"):
             self._loader.dataset.set_epoch(epoch)
-        with apart(seed_at("loader", *self._seed_parts, epoch)), _signals_blocked():
+        with temporarily_seeded(seed_at("loader", *self._seed_parts, epoch)), _signals_blocked():
             batches = iter(self._loader)
         for batch in itertools.count():
-            with apart(seed_at("data", *self._seed_parts, epoch, batch)):
+            with temporarily_seeded(seed_at("data", *self._seed_parts, epoch, batch)):
                 content = next(batches, _END)
             if content is _END:
                 return
@@ -200,7 +217,7 @@ class Stream:
 
 
 def tensors_of(dataset: object) -> Sequence[torch.Tensor] | None:
-    """Return the tensors of a data set that only indexes them and draws nothing, else None."""
+    """Return the tensors of a data set that only indexes them and draws no numbers, else None."""
     if isinstance(dataset, TensorDataset) and _is_plain(type(dataset)):
         return dataset.tensors
     if type(dataset) is Subset and (tensors := tensors_of(dataset.dataset)):
@@ -314,7 +331,7 @@ class _SeededBatchDataset(Dataset[Any]):
             "data", self._seed, position.stream, position.epoch, position.batch, position.rank
         )
         if get_worker_info() is None:
-            with apart(seed):
+            with temporarily_seeded(seed):
                 return self._make(indices)
         seed_cpu(seed)
         return self._make(indices)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import apart, seed_at
+from mtf.trainer.compute.rng import seed_at, temporarily_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ class BatchOrder(Protocol):
 class SampleOrder:
     """One rank's share of all samples, in a fixed or shuffled order; each sample once an epoch.
 
-    For training, every rank gets the same number of samples: where the ranks do not divide them,
+    For training, every rank gets the same number of samples: if it cannot be divided evenly,
     some samples are used twice. For validation, each sample is used exactly once. The last batch
     may be smaller.
     """
@@ -146,7 +146,7 @@ class CustomSamplerOrder:
                 set_epoch(epoch)
             if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
                 generator.manual_seed(seed_at("order", self._seed, epoch))
-        with apart(seed_at("order", self._seed, epoch)):
+        with temporarily_seeded(seed_at("order", self._seed, epoch)):
             batches = list(self._sampler)
         own = range(self._rank, self._length * self._world_size, self._world_size)
         return (batches[number % len(batches)] for number in own[start:])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mtf.spec.schema.run_config import RunInfo
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
-_CURE = "remove that folder and run mtf sync, which makes it again"
 
 
 class RefusedError(MtfError):
@@ -30,10 +29,10 @@ class RefusedError(MtfError):
 
 @dataclass(frozen=True)
 class Pinned:
-    """A checkout that is proved to be its commit.
+    """A checkout whose files are proved to be those of its commit.
 
     Attributes:
-        folder: resolved.
+        folder: the checkout, resolved.
         repository: the live work tree, resolved; no module may come from it.
     """
 
@@ -50,19 +49,19 @@ def prove_checkout(info: RunInfo) -> Pinned:
     Raises:
         RefusedError: a file differs from the pinned commit, is missing, or does not belong to it.
     """
-    folder = Path(info.code_dir)
-    manifest = _manifest(Path(info.manifest))
+    folder, pin = Path(info.code_dir), f"commit {info.commit[:8]}"
+    manifest = _manifest(Path(info.manifest), folder)
     if problem := git_tree_ids.manifest_problem(manifest, info.commit):
-        raise RefusedError(f"{problem} ({info.manifest}): {_CURE}")
+        raise RefusedError(f"{problem} ({info.manifest}): {_cure(folder)}")
     expected = {p: e for p, e in manifest["files"].items() if e[0] != git_tree_ids.GITLINK}
     for path, (mode, oid) in expected.items():
         if problem := _file_problem(folder / path, mode, oid):
-            raise RefusedError(f"{folder / path} {problem} at commit {info.commit[:8]}: {_CURE}")
+            raise RefusedError(f"{folder / path} {problem} at {pin}: {_cure(folder)}")
     for path in _files(folder):
         if path not in expected:
             raise RefusedError(
-                f"{folder / path} is not in commit {info.commit[:8]}: {_CURE}. Write results to the"
-                " run folder, not to the checkout"
+                f"{folder / path} is not in {pin}: {_cure(folder)}. Write results to the run"
+                " folder, not to the checkout"
             )
     tree = manifest["commit_object"][5:].partition("\n")[0]
     return Pinned(
@@ -114,11 +113,17 @@ def proof_facts(pinned: Pinned, modules: int) -> dict[str, Any]:
     }
 
 
-def _manifest(path: Path) -> git_tree_ids.Manifest:
+def _cure(folder: Path) -> str:
+    return f"remove {folder} and run mtf sync, which makes it again"
+
+
+def _manifest(path: Path, folder: Path) -> git_tree_ids.Manifest:
     try:
         return cast("git_tree_ids.Manifest", json.loads(path.read_bytes()))
     except (OSError, ValueError) as e:
-        raise RefusedError(f"{path}: could not read the checkout's manifest ({e}): {_CURE}") from e
+        raise RefusedError(
+            f"{path}: could not read the checkout's manifest ({e}): {_cure(folder)}"
+        ) from e
 
 
 def _file_problem(path: Path, mode: str, oid: str) -> str | None:
@@ -134,7 +139,7 @@ def _file_problem(path: Path, mode: str, oid: str) -> str | None:
     except OSError as e:
         return f"cannot be read ({e.strerror}), unlike the file"
     same = git_tree_ids.object_id("blob", content, like=oid) == oid
-    return None if same else "has another content than"
+    return None if same else "has other content than"
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     except (MtfError, OSError) as e:
         say(str(e))
         return EXIT_ERROR
-    return _run(job, Journal(run_dir, speaks=job.rank == 0))
+    return _run(job, Journal(run_dir, is_first_rank=job.rank == 0))
 
 
 def _may_run(job: Job) -> bool:

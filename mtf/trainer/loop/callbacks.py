@@ -103,7 +103,7 @@ class EarlyStopping(Callback):
         metrics = training.state.metrics
         if self._monitor not in metrics:
             raise MtfError(
-                f"callbacks.early_stopping.monitor: no metric {self._monitor!r}; there are"
+                f"callbacks.early_stopping.monitor: no metric {self._monitor!r}. Metrics are"
                 f" {', '.join(metrics)}"
             )
         value = metrics[self._monitor]
@@ -222,19 +222,21 @@ def with_callbacks(
     """Return the handlers of the phases, with calls of the callbacks around them."""
     wrapped = dict(handlers)
     for phase, handler in handlers.items():
-        wanting = [callback for callback in callbacks if phase in callback.phases]
-        if wanting or (
+        interested = [callback for callback in callbacks if phase in callback.phases]
+        if interested or (
             callbacks and phase is Phase.EPOCH_END
         ):  # ``training.end`` takes effect there
-            wrapped[phase] = functools.partial(_call_around, phase, handler, wanting)
+            wrapped[phase] = functools.partial(_call_around, phase, handler, interested)
     return wrapped
 
 
-def _call_around(phase: Phase, handler: Handler, wanting: list[Callback], training: Loop) -> Phase:
-    for callback in wanting:
+def _call_around(
+    phase: Phase, handler: Handler, interested: list[Callback], training: Loop
+) -> Phase:
+    for callback in interested:
         callback.before(phase, training)
     following = handler(training)
-    for callback in wanting:
+    for callback in interested:
         callback.after(phase, training)
     ends = phase is Phase.EPOCH_END and training.state.ended_by is not None
     return Phase.TRAINING_COMPLETE if ends else following

@@ -40,7 +40,7 @@ def warm_up(loop: Loop) -> None:
     batch = loop.engine.placed(next(loop.train.batches(0, 0)))
     _warn_of_equal_batches(loop, batch)
     for _ in range(_PASSES):
-        loop.engine.hold_back(held=False)
+        loop.engine.delay_exchange(delayed=False)
         loop.engine.backward(loop.engine.compute(loop.objective.loss, batch))
     for parameter in loop.engine.parameters:
         parameter.grad = None
@@ -51,13 +51,13 @@ def warm_up(loop: Loop) -> None:
 
 
 def _warn_of_equal_batches(loop: Loop, batch: Any) -> None:
-    """Warn if non-seekable data, which mtf cannot deal out, gives all ranks the same batch."""
+    """Warn if non-seekable data, which mtf cannot split, gives all ranks the same batch."""
     if not getattr(loop.train, "fixed", {}):
         return
     tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-    firsts = loop.rank_sync.gather([digest_of(tensor) for tensor in tensors])
-    if firsts is not None and all(first == firsts[0] for first in firsts):
+    by_rank = loop.rank_sync.gather([digest_of(tensor) for tensor in tensors])
+    if by_rank is not None and all(digests == by_rank[0] for digests in by_rank):
         loop.say(
-            f"all {len(firsts)} ranks begin with the same batch. An iterable data set must deal out"
-            " its samples itself: use torch.distributed.get_rank() and get_world_size()"
+            f"all {len(by_rank)} ranks begin with the same batch. An iterable data set must split"
+            " its samples between the ranks: use torch.distributed.get_rank() and get_world_size()"
         )

@@ -15,6 +15,7 @@ import torch
 
 from mtf.errors import TrainingError
 from mtf.trainer.compute.rng import seed_all, seed_at
+from mtf.trainer.data.batches import open_epoch
 from mtf.trainer.loop.best_epochs import with_value
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.progress import ProgressReport
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.progress_bar import ProgressStatus
 
-# Cuts that every rank comes to: here several ranks exchange their wishes to stop or to save.
+# Cuts that every rank comes to: here several ranks exchange their requests to stop or to save.
 _EXCHANGE_POINTS = frozenset({Phase.TRAIN_BATCH_LOAD, Phase.SCHEDULER_EPOCH_STEP, Phase.EPOCH_END})
 
 
@@ -49,7 +50,7 @@ class Loop:
     Attributes:
         val_objective: what validation computes; differs from ``objective`` where a callback
             replaces the module that is validated.
-        scalars: None but on the first rank.
+        scalars: None on all ranks but the first.
         saves: requests for checkpoints, made by the handlers and taken by the trainer at cuts.
         batch: the present batch, on the device.
         loss: the present batch's loss, with its graph.
@@ -88,7 +89,7 @@ class Loop:
         self._tolerant = self.config.training.on_nonfinite is not None
         self._names = tuple(self.engine.optimizers)
         self._takes_turns = self.objective.takes_turns
-        self._is_several = not self.rank_sync.is_alone
+        self._has_several_ranks = not self.rank_sync.is_alone
         self._losses = {n: functools.partial(self.objective.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
         self._progress = ProgressReport(
@@ -97,7 +98,7 @@ class Loop:
         self.adapt_to_state()
 
     def adapt_to_state(self) -> None:
-        """Find the rest of the epoch that ``state``, as loaded from a checkpoint, stands in."""
+        """Choose the epoch's remaining batches by ``state``, which may be a checkpoint's."""
         offset = self.state.train.offset
         self._epoch_batches = self.train.after_samples(offset) if offset else self.train  # type: ignore[attr-defined]
         self._num_batches = self.rank_sync.require_same(
@@ -114,7 +115,7 @@ class Loop:
         self.rank_sync.say(text)
 
     def is_exchange_point(self, phase: Phase) -> bool:
-        """Return True if every rank comes to this cut, so that they can exchange wishes there."""
+        """Return True if every rank comes to this cut, so that they can exchange requests there."""
         if phase is Phase.VAL_BATCH_LOAD:
             return self.state.val.batch < self.common_val_batches
         return phase in _EXCHANGE_POINTS
@@ -136,7 +137,9 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         if self._batches is None:
-            self._batches = _open(self._epoch_batches, self.state.epoch, self.state.train.batch)
+            self._batches = open_epoch(
+                self._epoch_batches, self.state.epoch, self.state.train.batch
+            )
             for module in self._in_training:
                 module.training = True
         self.batch = self.engine.placed(next(self._batches))
@@ -149,8 +152,8 @@ class Loop:
 
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
-        if self._is_several:
-            self.engine.hold_back(held=self.state.train.window + 1 < self._window_size())
+        if self._has_several_ranks:
+            self.engine.delay_exchange(delayed=self.state.train.window + 1 < self._window_size())
         if self._tolerant:
             self.engine.note_buffers()
         compute_loss = self._losses[self._active()[0]] if self._takes_turns else self.objective.loss
@@ -218,7 +221,7 @@ class Loop:
         """Fetch the validation batch at the cursor; the batches are the same in every epoch."""
         if self._batches is None:
             assert self.validation is not None
-            self._batches = _open(self.validation, 0, self.state.val.batch)
+            self._batches = open_epoch(self.validation, 0, self.state.val.batch)
             self.engine.module.eval()
         self.batch = self.engine.placed(next(self._batches))
         return Phase.VAL_BATCH_FORWARD
@@ -331,13 +334,12 @@ class Loop:
         value = state.metrics.get(monitored(self.config) or "")
         if value is None and policy.monitor is not None and state.epoch == 1:
             names = ", ".join(state.metrics)
-            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}; there are {names}")
+            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}. Metrics are {names}")
         if value is None or not policy.keep_best:
             return False
         place = (state.epoch, state.global_step)
-        best = self.rank_sync.broadcast(
-            state.best
-        )  # only the first rank knows which saves have failed
+        # only the first rank knows which saves have failed
+        best = self.rank_sync.broadcast(state.best)
         state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
         return place in state.best
 
@@ -382,19 +384,3 @@ HANDLERS: dict[Phase, Callable[[Loop], Phase]] = {
     P.VAL_BATCH_END: Loop.val_batch_end,
     P.EPOCH_END: Loop.epoch_end,
 }
-
-
-def _open(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
-    return _exactly(len(batches) - start, batches.batches(epoch, start))
-
-
-def _exactly(count: int, batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield ``count`` batches; raise RuntimeError if there are fewer."""
-    for done in range(count):
-        try:
-            batch = next(batches)
-        except StopIteration:
-            raise RuntimeError(
-                f"the loader's __len__ promised {count} batches, but it gave {done}: fix __len__"
-            ) from None
-        yield batch

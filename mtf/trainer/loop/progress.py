@@ -26,7 +26,7 @@ class ProgressReport:
     """Writes scalars and progress to files, mirrors and display; holds no state of the training.
 
     Attributes:
-        scalars: None but on the first rank.
+        scalars: None on all ranks but the first.
         world_size: number of ranks.
         loss: the newest mean loss that was logged.
     """

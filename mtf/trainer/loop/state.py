@@ -114,7 +114,7 @@ class ResumeState:
         rng: the generators' state, captured by a save.
         timestamp: of the save: ISO 8601, UTC.
         metrics: of the last epoch.
-        skipped: number of optimizer steps left out since gradients were not finite.
+        skipped: number of optimizer steps skipped because gradients were not finite.
         ended_by: the reason for which the training ends before its last epoch.
         best: the monitored metric of the best checkpoints, by epochs and steps done.
     """

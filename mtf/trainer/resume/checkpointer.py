@@ -47,8 +47,8 @@ class FatalFailure:
 
     Attributes:
         must_end: whether there is one; a plain attribute, since the trainer reads it at every
-            phase. It is not a wish to stop: a stop ends the job well.
-        write: the first failed write, where the disk is at fault.
+            phase. It is no request to stop: a stop is no failure of the job.
+        write: the first write that failed because of the disk.
     """
 
     def __init__(self, on_error: Literal["continue", "stop"]) -> None:
@@ -105,12 +105,12 @@ class Checkpointer:
         self._newest: Saved | None = None  # durable; None on the other ranks
         self._durable_at: object = None  # its position in the training
         self._taken_at: object = None  # position of the newest state taken, on each rank
-        self._wait_is_said = False
+        self._warned_of_wait = False
         self._preparing: threading.Thread | None = None
         self._disk_trial = WriteProgress()
 
     def begin(self, resumed_from: Saved | None) -> None:
-        """Note where the training starts; measure, in the background, if a save fits a stop."""
+        """Note where the training starts; measure, in the background, if a stop can still save."""
         if resumed_from is not None:
             self._newest = resumed_from
             self._taken_at = self._durable_at = self._parts.state.position()
@@ -144,7 +144,7 @@ class Checkpointer:
             complete: whether the training is at its end.
 
         Raises:
-            TrainingError: the state is not durable, and was the result, or
+            TrainingError: the state is not durable, and it is the training's result or
                 ``checkpoint.on_error`` is stop.
         """
         self._end_write()
@@ -159,7 +159,7 @@ class Checkpointer:
 
         Raises:
             TrainingError: ``checkpoint.on_error`` is stop.
-            Exception: what has failed was not the disk.
+            Exception: the save did not fail because of the disk.
         """
         self._end_write()
         self._refuse_to_go_on()
@@ -241,24 +241,25 @@ class Checkpointer:
             then = "resumes from there" if self._newest else "starts from the beginning"
             raise TrainingError(
                 "the training is complete, but its last state is not durable (see the reason"
-                f" above): {self._kept()}. Make room on the disk, then run mtf retry: it {then}"
+                f" above): {self._newest_in_words()}. Make room on the disk, then run mtf retry,"
+                f" which {then}"
             )
         if self._settings.on_error == "stop":
             self._refuse_to_go_on()
-        say(
-            f"stopped without a checkpoint: {self._kept()}; training since that checkpoint will be"
-            " repeated"
-        )
+        lost = "training since that checkpoint" if self._newest else "all training so far"
+        say(f"stopped without saving: {self._newest_in_words()}; {lost} will be repeated")
 
     def _refuse_to_go_on(self) -> NoReturn:
         raise TrainingError(
             "could not save the state (see the reason above), and checkpoint.on_error is stop:"
-            f" {self._kept()}. Make room on the disk, then run mtf retry"
+            f" {self._newest_in_words()}. Make room on the disk, then run mtf retry"
         )
 
-    def _kept(self) -> str:
+    def _newest_in_words(self) -> str:
         newest = self._newest
-        return f"the newest checkpoint is {newest.path.name}" if newest else "there is none before"
+        return (
+            f"the newest checkpoint is {newest.path.name}" if newest else "there is no checkpoint"
+        )
 
     def _is_durable(self) -> bool:
         return self._parts.state.position() == self._durable_at
@@ -268,8 +269,8 @@ class Checkpointer:
         return state.epoch * len(self._parts.train) + state.train.batch
 
     def _warn_of_wait(self, waited_s: float, request: SaveRequest) -> None:
-        if waited_s >= _WORTH_A_WARNING_S and not self._wait_is_said:
-            self._wait_is_said = True
+        if waited_s >= _WORTH_A_WARNING_S and not self._warned_of_wait:
+            self._warned_of_wait = True
             say(
                 "writing a checkpoint takes longer than the time to the next one: the training"
                 f" waited {waited_s:.0f} s for it. Save less often: checkpoint.{request.setting}"

@@ -39,7 +39,7 @@ class Resumable:
     """The parts of a training that a checkpoint holds, and those that it must match.
 
     Attributes:
-        scalars: None but on the first rank.
+        scalars: None on all ranks but the first.
     """
 
     config: ExperimentConfig
@@ -73,12 +73,16 @@ def take(parts: Resumable) -> Content | None:
         "version": FORMAT,
         "ranks": ranks,
         "model": engine.module.state_dict(),
-        "optimizers": {name: one.state_dict() for name, one in engine.optimizers.items()},
-        "schedulers": {name: one.scheduler.state_dict() for name, one in parts.schedules.items()},
+        "optimizers": {
+            name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()
+        },
+        "schedulers": {
+            name: schedule.scheduler.state_dict() for name, schedule in parts.schedules.items()
+        },
         "scaler": scaler.state_dict() if scaler else None,
         "callbacks": states,
         "fixed": parts.fixed,
-        "config": deciding(parts.config),
+        "config": deciding_settings(parts.config),
         "scalars_bytes": parts.scalars.durable_size() if parts.scalars else 0,
     }
 
@@ -122,7 +126,9 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
     if not fit.is_whole:
         raise MtfError(f"the checkpoint is of another model: {fit}")
     ranks, sync, engine = content["ranks"], parts.rank_sync, parts.engine
-    mine = dict(ranks[sync.rank]) if len(ranks) == sync.world_size else _redealt(parts, ranks)
+    mine = (
+        dict(ranks[sync.rank]) if len(ranks) == sync.world_size else _for_other_ranks(parts, ranks)
+    )
     gradients, buffers, replaced = (mine.pop(key) for key in ("gradients", "buffers", "replaced"))
     own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
     parts.state.load(mine, engine.device)
@@ -150,8 +156,8 @@ def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
     for what, present in (("optimizers", engine.optimizers), ("schedulers", parts.schedules)):
         if list(content[what]) != list(present):
             raise MtfError(
-                f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, and now there"
-                f" are {', '.join(present) or 'none'}"
+                f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, but this"
+                f" training has {', '.join(present) or 'none'}"
             )
     for name, optimizer in engine.optimizers.items():
         if problem := misfit_of(optimizer, content["optimizers"][name]):
@@ -172,7 +178,7 @@ def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
 # -- the configuration -----------------------------------------------------------------------------
 
 
-def deciding(config: ExperimentConfig) -> dict[str, Any]:
+def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
     """Return the settings that decide a training's result, by dotted key."""
     plain = config.model_dump(mode="json", exclude=set(EXECUTION) | {"mtf", "init_from"})
     flat: dict[str, Any] = {}
@@ -194,7 +200,7 @@ def _check_config(parts: Resumable, content: Mapping[str, Any]) -> None:
     Raises:
         MtfError: a setting that decides the result differs.
     """
-    if found := differing(content["config"], deciding(parts.config)):
+    if found := differing_settings(content["config"], deciding_settings(parts.config)):
         fit = fit_of(parts.engine.module, content["model"])
         shapes = "" if fit.is_whole else f" (and of another model: {fit})"
         raise MtfError(
@@ -203,7 +209,7 @@ def _check_config(parts: Resumable, content: Mapping[str, Any]) -> None:
         )
 
 
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+def differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Return the keys in which two configurations differ, each with a text of both values.
 
     A key that only one of them has does not differ where it is unset: the versions of mtf that
@@ -262,31 +268,31 @@ def _own_buffers(parts: Resumable) -> dict[str, torch.Tensor]:
         return unsaved
     mine = {name: buffer.cpu() for name, buffer in parts.engine.module.named_buffers()}
     digests = {name: digest_of(buffer) for name, buffer in mine.items()}
-    of_first = sync.broadcast(digests)
+    first_digests = sync.broadcast(digests)
     return {
         name: buffer
         for name, buffer in mine.items()
-        if digests[name] != of_first.get(name) or (sync.is_first and name in unsaved)
+        if digests[name] != first_digests.get(name) or (sync.is_first and name in unsaved)
     }
 
 
 def _own_callbacks(parts: Resumable, states: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the callbacks' state without what the first rank has alike, None on that rank."""
+    """Return the callbacks' state without what equals the first rank's; None on that rank."""
     sync = parts.rank_sync
     if sync.is_alone:
         return None
-    of_first = sync.broadcast(dict(leaf_digests(states)) if sync.is_first else None)
-    return None if sync.is_first else without_common(states, of_first)
+    first_digests = sync.broadcast(dict(leaf_digests(states)) if sync.is_first else None)
+    return None if sync.is_first else without_common(states, first_digests)
 
 
-def _redealt(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return this rank's state where the number of ranks has changed: the samples stay exact."""
+def _for_other_ranks(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return this rank's state for another number of ranks; no sample is lost or repeated."""
     here, rank, first = parts.rank_sync.world_size, parts.rank_sync.rank, ranks[0]
     train: Any = parts.train
     if not hasattr(train, "samples_used"):
         raise MtfError(
             f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: this"
-            " data cannot be dealt out to another number. Set slurm.nodes and"
+            " data cannot be split between another number. Set slurm.nodes and"
             " slurm.ntasks_per_node as they were"
         )
     parts.rank_sync.say(
@@ -303,7 +309,7 @@ def _redealt(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "val": vars(ValMicroState()),
         "phase": str(Phase.VAL_START_EPOCH) if validates else first["phase"],
         "rng": ranks[rank]["rng"] if rank < len(ranks) else None,
-        "gradients": _mean([one["gradients"] for one in ranks]),
+        "gradients": _mean([state["gradients"] for state in ranks]),
         "buffers": {},
         "replaced": [],
         "callbacks": None,
@@ -315,7 +321,7 @@ def _mean(of_ranks: list[list[torch.Tensor | None] | None]) -> list[torch.Tensor
     """Return the mean of the ranks' gradients, as their exchange would have computed it."""
     if of_ranks[0] is None:
         return None
-    by_parameter = zip(*[one for one in of_ranks if one is not None], strict=True)
+    by_parameter = zip(*[gradients for gradients in of_ranks if gradients is not None], strict=True)
     return [
         None if any(g is None for g in gradients) else sum(gradients) / len(of_ranks)
         for gradients in by_parameter

@@ -29,7 +29,7 @@ def origin_of(config: ExperimentConfig) -> Origin | None:
     """Return the checkpoint that a run begins from, None where its spec names none.
 
     Raises:
-        MtfError: the one it names was never looked up in the ledger.
+        MtfError: the run that it names was never looked up in the ledger.
     """
     if config.init_from is None:
         return None
@@ -122,10 +122,11 @@ def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> 
     """Refuse a checkpoint whose training this run cannot continue.
 
     Raises:
-        MtfError: it is not the trainer's, is at the end, or lies in an epoch of other batches.
+        MtfError: the checkpoint is not the trainer's, leaves no epoch to train, or lies in
+            an epoch of other batches.
     """
     if "ranks" not in content:
-        raise MtfError(f"init_from: {origin.run} was trained by its own loop: set load: weights")
+        raise MtfError(f"init_from: {origin.run} was trained by a custom loop: set load: weights")
     first, epochs = content["ranks"][0], config.training.max_epochs
     if first["epoch"] >= epochs:
         raise MtfError(
@@ -134,7 +135,7 @@ def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> 
         )
     if first["phase"] in _BETWEEN_EPOCHS:
         return
-    differing = snapshot.differing(content["config"], snapshot.deciding(config))
+    differing = snapshot.differing_settings(content["config"], snapshot.deciding_settings(config))
     if of_batches := [text for key, text in differing.items() if key.startswith(_OF_BATCHES)]:
         raise MtfError(
             f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, and the rest of"
@@ -203,7 +204,7 @@ def _advance(
 
 def _ticks(schedule: Schedule, parts: Resumable, content: Content, saved: Mapping[str, Any]) -> int:
     """Return the number of steps that the schedule would have taken by now."""
-    then, now = content["config"], snapshot.deciding(parts.config)
+    then, now = content["config"], snapshot.deciding_settings(parts.config)
     keys = ("scheduler.type", "scheduler.interval")
     if "last_epoch" in saved and all(then.get(key) == now.get(key) for key in keys):
         return int(saved["last_epoch"])

@@ -1,4 +1,4 @@
-"""Signals that ask a job to stop: their handlers note the wish, the trainer acts on it at a cut.
+"""Signals that ask a job to stop: handlers note the request, the trainer acts at a cut.
 
 SLURM sends TERM at the beginning of the grace period of a preemption and of a cancellation alike.
 USR1 is the job script's own signal, ``slurm.signal_lead`` seconds before the time limit.
@@ -21,12 +21,12 @@ EXIT_INTERRUPTED = 130
 
 
 class StopRequest:
-    """The wish to stop, and the signal that it came with.
+    """The request to stop this job, and the signal that made it.
 
     Attributes:
-        requested: whether there is a wish; a plain attribute, since it is read at every phase:
+        requested: whether a stop is requested; a plain attribute, since it is read at every phase:
             reading it costs 27 ns.
-        signal: None where there is no wish.
+        signal: None if no stop is requested.
     """
 
     __slots__ = ("requested", "signal")
@@ -36,10 +36,10 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     @property
-    def wish(self) -> int:
-        """Return the signal's number, 0 for no wish.
+    def number(self) -> int:
+        """Return the signal's number, 0 if no stop is requested.
 
-        TERM has the greatest number of ours: of several ranks' wishes the greatest counts.
+        Of several ranks' requests the greatest number counts, which is that of TERM.
         """
         return int(self.signal or 0)
 
@@ -62,7 +62,7 @@ STOP = StopRequest()  # one a process, like its signal handlers
 
 
 def install() -> StopRequest:
-    """Make TERM, USR1 and INT note a wish to stop; idempotent."""
+    """Make TERM, USR1 and INT request a stop; idempotent."""
     for signum in SIGNALS:
         signal.signal(signum, STOP.note)
     return STOP

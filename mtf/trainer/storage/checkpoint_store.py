@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME = re.compile(r"epoch_(\d+)_step_(\d+)(?:-(\d+))?\.ckpt")
-_HALF = re.compile(r"\.[^/]*\.half")
+_TEMPORARY = re.compile(r"\.[^/]*\.half")
 _SUM = ".sha256"
 _DAMAGED = ".damaged"
 
@@ -60,7 +60,7 @@ class GivenUpError(Exception):
 
 
 class WriteProgress:
-    """A write as seen from another thread: the bytes written, and the wish to give it up."""
+    """A write as seen from another thread: its bytes so far, and a request to give it up."""
 
     __slots__ = ("bytes", "give_up")
 
@@ -142,33 +142,33 @@ class CheckpointStore:
 
         Raises:
             OSError: it could not be written; earlier checkpoints are untouched.
-            GivenUpError: ``progress`` asked for it; likewise.
+            GivenUpError: the write was given up; earlier checkpoints are untouched.
         """
         # without its parents: if the disk is gone, its empty mount point must not be written to
         self.folder.mkdir(exist_ok=True)
-        half = self._half_name()
+        unfinished = self._temporary_path()
         try:
-            size, digest = _write(half, write, progress or WriteProgress())
-            path = self._free_name(epoch, step)
-            self._publish(half, path, digest)
+            size, digest = _write(unfinished, write, progress or WriteProgress())
+            path = self._unused_path(epoch, step)
+            self._publish(unfinished, path, digest)
         finally:
             with suppress(OSError):
-                half.unlink(missing_ok=True)
-        self._point(rundir.LATEST, path)
-        self._point_at_best(best)
+                unfinished.unlink(missing_ok=True)
+        self._link(rundir.LATEST, path)
+        self._link_best(best)
         _fsync_folder(self.folder)
         self._prune(best)
         return Saved(path, epoch, step, digest, size)
 
     def trial_s(self, size: int, progress: WriteProgress) -> float:
-        """Return the time in seconds that it takes to make so many bytes durable here.
+        """Return the time in seconds that it takes to make ``size`` bytes durable in the folder.
 
         Raises:
             OSError: they could not be written.
-            GivenUpError: ``progress`` asked for it.
+            GivenUpError: the write was given up.
         """
         self.folder.mkdir(exist_ok=True)
-        half, block = self._half_name(), os.urandom(_CHUNK)
+        unfinished, block = self._temporary_path(), os.urandom(_CHUNK)
 
         def write(file: Writable) -> None:
             for _ in range(-(-size // _CHUNK)):
@@ -176,10 +176,10 @@ class CheckpointStore:
 
         start = time.monotonic()
         try:
-            _write(half, write, progress)
+            _write(unfinished, write, progress)
         finally:
             with suppress(OSError):
-                half.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
         return time.monotonic() - start
 
     def newest_intact(self) -> Saved | None:
@@ -216,7 +216,7 @@ class CheckpointStore:
         if not self.folder.is_dir():
             return
         for path in self.folder.iterdir():
-            if _HALF.fullmatch(path.name) or _is_orphan(path):
+            if _TEMPORARY.fullmatch(path.name) or _is_orphan(path):
                 path.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
@@ -225,10 +225,10 @@ class CheckpointStore:
             return []
         return sorted(filter(_place, self.folder.iterdir()), key=lambda p: _place(p) or ())
 
-    def _half_name(self) -> Path:
+    def _temporary_path(self) -> Path:
         return self.folder / f".{secrets.token_hex(8)}.half"
 
-    def _free_name(self, epoch: int, step: int) -> Path:
+    def _unused_path(self, epoch: int, step: int) -> Path:
         stem = f"epoch_{epoch:03d}_step_{step:06d}"
         taken = [_place(path) for path in self._all()]
         count = max(
@@ -236,30 +236,30 @@ class CheckpointStore:
         )
         return self.folder / (f"{stem}-{count + 1}.ckpt" if count else f"{stem}.ckpt")
 
-    def _publish(self, half: Path, path: Path, digest: str) -> None:
+    def _publish(self, unfinished: Path, path: Path, digest: str) -> None:
         """Give a written file its name, after that of its sha256 file."""
-        beside = self._half_name()
+        temporary = self._temporary_path()
         try:
-            rundir.write_durably(beside, f"{digest}  {path.name}\n".encode())
-            beside.rename(_sum_path(path))
-            half.rename(path)
+            rundir.write_durably(temporary, f"{digest}  {path.name}\n".encode())
+            temporary.rename(_sum_path(path))
+            unfinished.rename(path)
         except OSError:
-            for left in (beside, _sum_path(path)):
+            for left in (temporary, _sum_path(path)):
                 with suppress(OSError):
                     left.unlink(missing_ok=True)
             raise
 
-    def _point(self, name: str, path: Path) -> None:
-        beside = self._half_name()
-        beside.symlink_to(path.name)
-        beside.replace(self.folder / name)
+    def _link(self, name: str, path: Path) -> None:
+        temporary = self._temporary_path()
+        temporary.symlink_to(path.name)
+        temporary.replace(self.folder / name)
 
-    def _point_at_best(self, best: Sequence[Place]) -> None:
-        paths = self._first_of(best)
+    def _link_best(self, best: Sequence[Place]) -> None:
+        paths = self._first_paths(best)
         if paths and not _points_at(self.folder / rundir.BEST, paths[0]):
-            self._point(rundir.BEST, paths[0])
+            self._link(rundir.BEST, paths[0])
 
-    def _first_of(self, places: Iterable[Place]) -> list[Path]:
+    def _first_paths(self, places: Iterable[Place]) -> list[Path]:
         """Return the first checkpoint of each place that has one."""
         by_place: dict[Place, Path] = {}
         for path in self._all():
@@ -269,7 +269,7 @@ class CheckpointStore:
 
     def _prune(self, best: Sequence[Place]) -> None:
         checkpoints = self._all()
-        kept = {*checkpoints[-self._keep_last :], *self._first_of(best)}
+        kept = {*checkpoints[-self._keep_last :], *self._first_paths(best)}
         try:
             for path in checkpoints:
                 if path not in kept:
@@ -280,10 +280,10 @@ class CheckpointStore:
 
 
 def _write(
-    half: Path, write: Callable[[Writable], None], progress: WriteProgress
+    unfinished: Path, write: Callable[[Writable], None], progress: WriteProgress
 ) -> tuple[int, str]:
     """Write a file durably; return its size in bytes and its sha256."""
-    with half.open("wb", buffering=0) as file:
+    with unfinished.open("wb", buffering=0) as file:
         hashing = _HashingFile(file, progress)
         try:
             write(hashing)

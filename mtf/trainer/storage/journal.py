@@ -27,15 +27,16 @@ class Journal:
 
     Args:
         run_dir: the run folder.
-        speaks: False on all ranks but the first: their events are dropped, except bad ends.
+        is_first_rank: the events of other ranks are dropped, except ``refused`` and ``failed``.
     """
 
-    def __init__(self, run_dir: Path, *, speaks: bool = True) -> None:
+    def __init__(self, run_dir: Path, *, is_first_rank: bool = True) -> None:
         self._run_dir = run_dir
-        self._speaks = speaks
+        self._is_first_rank = is_first_rank
         self._next_progress = 0.0
         self._lock = threading.Lock()  # checkpoints are journaled by the thread that writes them
-        self._kept: list[tuple[str, Mapping[str, Any]]] = []  # events that the disk did not take
+        # events that the disk did not take
+        self._unwritten: list[tuple[str, Mapping[str, Any]]] = []
 
     def started(self, **facts: Any) -> None:
         """Record that a job has started on this run, and from which checkpoint."""
@@ -60,7 +61,7 @@ class Journal:
 
     def progress_is_due(self) -> bool:
         """Return True if the last ``progress`` is old enough for another."""
-        return self._speaks and time.monotonic() >= self._next_progress
+        return self._is_first_rank and time.monotonic() >= self._next_progress
 
     def metrics(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch."""
@@ -96,24 +97,25 @@ class Journal:
         """Record that the training is complete.
 
         Raises:
-            OSError: the disk does not take it, nor the events before it.
+            OSError: the disk is full: this event, and perhaps earlier ones, are not written.
         """
         self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
         with self._lock:
             self._flush()
 
     def _append_end(self, event: str, reason: str, traceback: str) -> None:
-        """Record a bad end of any rank; the caller handles a full disk."""
-        said = {"reason": reason, "traceback": traceback}
-        rundir.append_journal(self._run_dir, event, said)
+        """Record the end of any rank that was refused or failed; the caller handles a full disk."""
+        facts = {"reason": reason, "traceback": traceback}
+        rundir.append_journal(self._run_dir, event, facts)
 
     def _append(self, event: str, facts: Mapping[str, Any]) -> None:
-        if not self._speaks:
+        if not self._is_first_rank:
             return
         with self._lock:
-            is_new = not self._kept
-            self._kept = [kept for kept in self._kept if kept[0] != "progress"]  # out of date
-            self._kept.append((event, facts))
+            is_new = not self._unwritten
+            # of several progress events, the newest is enough
+            self._unwritten = [old for old in self._unwritten if old[0] != "progress"]
+            self._unwritten.append((event, facts))
             try:
                 self._flush()
             except OSError as e:
@@ -121,9 +123,9 @@ class Journal:
                     say(f"could not write the journal: {e}. Its events are kept and written later")
 
     def _flush(self) -> None:
-        while self._kept:
-            rundir.append_journal(self._run_dir, *self._kept[0])
-            del self._kept[0]
+        while self._unwritten:
+            rundir.append_journal(self._run_dir, *self._unwritten[0])
+            del self._unwritten[0]
 
 
 def monitored(config: ExperimentConfig) -> str | None:

@@ -57,7 +57,7 @@ class Scalars:
         return self._file.tell()
 
     def cut_to(self, size: int) -> None:
-        """Remove the rows after a checkpoint; ``size`` is the file's size that it holds."""
+        """Remove the rows after a checkpoint; ``size`` is the file's size recorded there."""
         found = self._path.stat().st_size
         if found < size:
             say(f"{self._path} has lost rows: it has {found} bytes instead of at least {size}")

@@ -65,7 +65,7 @@ class StopBudget:
         self._warned_of_s = 0
 
     def begin(self, batches: int) -> None:
-        """Start measuring the time of micro-batches; so many are done."""
+        """Start measuring the time of micro-batches, of which ``batches`` are done."""
         self._since_s, self._first_batch = time.monotonic(), batches
 
     def count(self, batches: int) -> None:

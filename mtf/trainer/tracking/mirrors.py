@@ -27,7 +27,7 @@ class TrainingEnd:
 
 
 class Mirror(Protocol):
-    """A place where rows are shown. If it raises an exception, it alone is given up."""
+    """A place where rows are shown; it gets no more of them after it has raised an exception."""
 
     name: str
 

@@ -149,7 +149,7 @@ def _shows_images(config: LoggingConfig) -> bool:
 
 
 def _write(path: Path, images: torch.Tensor) -> None:
-    """Write images side by side as one PNG file; all but bytes are scaled to their range."""
+    """Write images side by side as one PNG file; values are scaled to their range unless bytes."""
     from PIL import Image
 
     pixels = images.detach().cpu()

@@ -96,7 +96,7 @@ class WandbMirror:
         except Exception as e:  # noqa: BLE001 -- wandb raises many kinds
             import wandb
 
-            say(f"wandb: {type(e).__name__}: {e}. Continuing offline, for wandb sync")
+            say(f"wandb: {type(e).__name__}: {e}. Continuing offline: wandb sync uploads the rows")
             wandb.teardown()  # frees the id of the run
             return self._init("offline")
 
@@ -164,7 +164,10 @@ def _server_answers() -> bool:
     except OSError as e:
         if isinstance(getattr(e, "reason", None), ssl.SSLError):
             return True  # wandb has certificates of its own, and may accept the answer
-        say(f"wandb: no answer from {_host()} ({e}). Logging to the run folder, for wandb sync")
+        say(
+            f"wandb: no answer from {_host()} ({e}). Logging to the run folder: wandb sync uploads"
+            " the rows"
+        )
         return False
 
 

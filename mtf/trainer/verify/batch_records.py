@@ -58,7 +58,7 @@ class BatchRecord:
     """The inputs of one batch, as a digest, and the values computed from it."""
 
     position: BatchPosition
-    life: int  # number of the process among those of its training
+    process: int  # number of the process among those of its training
     inputs: str
     values: tuple[float, ...]
     loss: str  # digest of the bits of the values
@@ -69,7 +69,7 @@ class BatchRecorder:
     """Records each batch and counts how often each phase occurs, by wrapping loop and engine."""
 
     folder: Path
-    life: int
+    process: int
     probe: Probe | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class BatchRecorder:
     def _write(self, position: BatchPosition) -> None:
         record = {
             **vars(position),
-            "life": self.life,
+            "process": self.process,
             "inputs": digest(self._inputs),
             "values": [float(v.item()) for v in self._values if v.numel() == 1],
             "loss": digest(self._values),
@@ -133,7 +133,7 @@ def read_records(folder: Path) -> dict[tuple[int, bool, int], BatchRecord]:
         value = json.loads(line)
         position = BatchPosition(value["kind"], value["epoch"], value["batch"], value["step"])
         records[position.key] = BatchRecord(
-            position, value["life"], value["inputs"], tuple(value["values"]), value["loss"]
+            position, value["process"], value["inputs"], tuple(value["values"]), value["loss"]
         )
     return dict(sorted(records.items()))
 

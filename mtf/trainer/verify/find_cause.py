@@ -37,12 +37,13 @@ class CauseFinder:
         until = _first_different_key(first, second)
         changes = self._without_workers(first, second)
         self._emit("probing", what="training again under probes")
-        one, two = self._probed((), until, **changes), self._probed((), until, **changes)
-        if not _evidence(one, two).shows_difference:  # by chance, they may differ at a later batch
-            one, two = (self._probed((), _AFTER_ALL, **changes) for _ in range(2))
-        if _equal(one, two):
+        left, right = self._probed((), until, **changes), self._probed((), until, **changes)
+        # by chance, they may differ at a later batch
+        if not _evidence(left, right).shows_difference:
+            left, right = (self._probed((), _AFTER_ALL, **changes) for _ in range(2))
+        if _equal(left, right):
             return self._explain_processes(until, changes)
-        diagnosis = diagnose.why_not_repeatable(_evidence(one, two))
+        diagnosis = diagnose.why_not_repeatable(_evidence(left, right))
         if diagnosis.kind in {"nondeterministic-kernel", "unknown"}:
             return self._with_deterministic_kernels(diagnosis)
         return diagnosis
@@ -56,11 +57,11 @@ class CauseFinder:
         until = _first_different_key(whole, other)
         changes = self._without_workers(whole, other)
         self._emit("probing", what="repeating the interruption under probes")
-        one = self._probed((), until, **changes)
-        two = self._probed(interruptions, until, **changes)
-        if changes and _equal(one, two):
+        left = self._probed((), until, **changes)
+        right = self._probed(interruptions, until, **changes)
+        if changes and _equal(left, right):
             return diagnose.DATA_WORKERS
-        return diagnose.why_not_resumable(_evidence(one, two))
+        return diagnose.why_not_resumable(_evidence(left, right))
 
     def _probed(
         self, interruptions: Sequence[Interruption], until: BatchKey, **options: Any
@@ -77,54 +78,57 @@ class CauseFinder:
     def _explain_processes(self, until: BatchKey, changes: dict[str, Any]) -> Diagnosis:
         """Find the cause where trainings that are forks of one process are equal."""
         if changes:
-            one, two = self._runner.train(), self._runner.train()
-            if not _equal(one, two):
+            left, right = self._runner.train(), self._runner.train()
+            if not _equal(left, right):
                 return diagnose.DATA_WORKERS
         self._emit("probing", what="training in two new interpreters with PYTHONHASHSEED=0")
         same_hashes = {"PYTHONHASHSEED": "0"}
-        one, two = (self._runner.train(fresh=True, env=same_hashes) for _ in range(2))
-        if _equal(one, two):
+        left, right = (self._runner.train(fresh=True, env=same_hashes) for _ in range(2))
+        if _equal(left, right):
             return diagnose.HASH_ORDER
-        one, two = (self._probed((), until, fresh=True, env=same_hashes) for _ in range(2))
-        return diagnose.between_processes(_evidence(one, two))
+        left, right = (self._probed((), until, fresh=True, env=same_hashes) for _ in range(2))
+        return diagnose.between_processes(_evidence(left, right))
 
     def _with_deterministic_kernels(self, diagnosis: Diagnosis) -> Diagnosis:
         """Train again with torch's deterministic kernels; return the refined diagnosis."""
         self._emit("probing", what="training with torch.use_deterministic_algorithms(True)")
         try:
-            one, two = (self._runner.train(deterministic=True) for _ in range(2))
+            left, right = (self._runner.train(deterministic=True) for _ in range(2))
         except TrainingFailedError as e:
             if "deterministic" in str(e):
                 return diagnose.kernel_named_by_torch(str(e))
             return diagnosis
-        return diagnose.confirmed(diagnosis) if _equal(one, two) else diagnosis
+        return diagnose.confirmed(diagnosis) if _equal(left, right) else diagnosis
 
 
-def _evidence(one: Training, two: Training) -> Evidence:
+def _evidence(left: Training, right: Training) -> Evidence:
     return Evidence(
-        batches=first_difference(one.records, two.records),
-        op=first_different_op(read_ops(one.folder), read_ops(two.folder)),
-        sources=tuple(dict.fromkeys((*read_sources(one.folder), *read_sources(two.folder)))),
-        hidden=_hidden(one, two),
+        batches=first_difference(left.records, right.records),
+        op=first_different_op(read_ops(left.folder), read_ops(right.folder)),
+        sources=tuple(dict.fromkeys((*read_sources(left.folder), *read_sources(right.folder)))),
+        hidden=_hidden(left, right),
     )
 
 
-def _hidden(one: Training, two: Training) -> dict[str, tuple[str, str]]:
+def _hidden(left: Training, right: Training) -> dict[str, tuple[str, str]]:
     """Return the unsaved state that differs, before the first batch where any does.
 
     Generators that nobody draws from are left out: without a seed they differ in every process.
     """
-    left, right = read_hidden(one.folder), read_hidden(two.folder)
-    found = [unequal(left[batch], right[batch]) for batch in sorted(left.keys() & right.keys())]
-    idle = idle_generators(list(left.values()))
+    in_left, in_right = read_hidden(left.folder), read_hidden(right.folder)
+    found = [
+        unequal(in_left[batch], in_right[batch])
+        for batch in sorted(in_left.keys() & in_right.keys())
+    ]
+    idle = idle_generators(list(in_left.values()))
     in_use = [{n: values for n, values in state.items() if n not in idle} for state in found]
     return next(filter(None, in_use), {})
 
 
-def _first_different_key(one: Training, two: Training) -> BatchKey:
-    found = first_difference(one.records, two.records)
+def _first_different_key(left: Training, right: Training) -> BatchKey:
+    found = first_difference(left.records, right.records)
     return _AFTER_ALL if found is None else found[0].position.key
 
 
-def _equal(one: Training, two: Training) -> bool:
-    return difference(one.result, two.result) is None
+def _equal(left: Training, right: Training) -> bool:
+    return difference(left.result, right.result) is None

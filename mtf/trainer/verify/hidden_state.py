@@ -32,7 +32,7 @@ def hidden_state(roots: Iterable[object], user_code: UserCode) -> dict[str, str]
 
     Args:
         roots: the objects of the training to search: model, data, objective.
-        user_code: tells which objects, modules and classes are the user's.
+        user_code: decides which objects, modules and classes are the user's.
     """
     search = _ObjectSearch(user_code)
     found = dict(search.from_roots(roots)) | dict(search.single_instances())
@@ -122,7 +122,7 @@ class _ObjectSearch:
     def single_instances(self) -> Iterator[tuple[str, str]]:
         """Yield the state of other objects, such as callbacks, that are alone in their class.
 
-        Several instances of a class could not be told apart by name.
+        The names of several instances of a class would be the same.
         """
         instances: dict[type, list[Any]] = {cls: [] for cls in self._user_code.classes()}
         for value in gc.get_objects():

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mtf.trainer.verify.trial_process import Trial
 
 _INSTALLED = (f"{Path(os.__file__).parent}/", f"{Path(mtf.__file__).parent}/")
-LIVES, HIDDEN, END = "lives", "hidden.jsonl", "end.json"
+PROCESSES, HIDDEN, END = "processes", "hidden.jsonl", "end.json"
 
 
 def run(trial: Trial) -> None:
@@ -52,12 +52,12 @@ def run(trial: Trial) -> None:
     put_first(Path(config.mtf.code_dir))
     sys.dont_write_bytecode = True
     os.fsync = _no_fsync
-    life = _next_life(folder)
+    process = _next_process_number(folder)
     probe = None
     if trial.probed_to is not None:
         SourceRecorder(folder, user_code).install()
-        probe = _Probe(folder, user_code, life, trial.probed_to)
-    recorder = BatchRecorder(folder, life, probe.probing if probe else None)
+        probe = _Probe(folder, user_code, process, trial.probed_to)
+    recorder = BatchRecorder(folder, process, probe.probing if probe else None)
     recorder.install()
     shorten_epochs(trial.batches, trial.val_batches)
     if trial.deterministic:
@@ -84,9 +84,9 @@ def read_end(folder: Path) -> tuple[dict[str, int], float, list[str]]:
     return value["phases"], value["seconds"], value["modules"]
 
 
-def read_lives(folder: Path) -> int:
+def read_process_count(folder: Path) -> int:
     """Return the number of processes that a training took."""
-    return (folder / LIVES).stat().st_size
+    return (folder / PROCESSES).stat().st_size
 
 
 def read_hidden(folder: Path) -> dict[tuple[int, ...], dict[str, str]]:
@@ -104,11 +104,11 @@ class _Probe:
     """Records every tensor operation and the unsaved state, in each phase up to a batch."""
 
     def __init__(
-        self, folder: Path, user_code: UserCode, life: int, last_batch: tuple[int, bool, int]
+        self, folder: Path, user_code: UserCode, process: int, last_batch: tuple[int, bool, int]
     ) -> None:
         self._folder = folder
         self._user_code = user_code
-        self._life = life
+        self._process = process
         self._last_batch = last_batch
 
     @contextmanager
@@ -120,7 +120,7 @@ class _Probe:
         if phase in LOADS:
             roots = (loop.engine.module, loop.train, loop.validation, loop.objective)
             self._write_hidden(position, hidden_state(roots, self._user_code))
-        with OpRecorder(self._folder, self._user_code, position, phase, self._life):
+        with OpRecorder(self._folder, self._user_code, position, phase, self._process):
             yield
 
     def _write_hidden(self, position: BatchPosition, state: dict[str, str]) -> None:
@@ -137,9 +137,9 @@ def _config_of(trial: Trial) -> ExperimentConfig:
     return config.model_copy(update={"data": data})
 
 
-def _next_life(folder: Path) -> int:
+def _next_process_number(folder: Path) -> int:
     """Return the number of this process among those of its training, counted from 1."""
-    with (folder / LIVES).open("a") as file:
+    with (folder / PROCESSES).open("a") as file:
         file.write(".")
         return file.tell()
 

@@ -1,4 +1,4 @@
-"""Runs several trainings in parallel, from one process that waits for theirs."""
+"""Runs several trainings in parallel, from one process that waits for their processes."""
 
 from __future__ import annotations
 

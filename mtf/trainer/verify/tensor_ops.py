@@ -37,7 +37,7 @@ class Op:
     """One tensor operation; inputs, rng and output are digests."""
 
     place: str  # batch and phase
-    life: int  # number of the process among those of its training
+    process: int  # number of the process among those of its training
     name: str
     inputs: str  # tensors that are only read
     numbers: str  # all other arguments, as text
@@ -63,12 +63,12 @@ class OpRecorder(TorchDispatchMode):
         user_code: UserCode,
         position: BatchPosition,
         phase: Phase,
-        life: int,
+        process: int,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._user_code = user_code
         self._place = ".".join(map(str, (*position.key, phase)))
-        self._life = life
+        self._process = process
         # a loader that is opened in the middle of an epoch does more than one that is open
         self._only_user_code = phase in LOADS
         self._path = folder / OPS
@@ -102,7 +102,7 @@ class OpRecorder(TorchDispatchMode):
             return
         code = f"{self._user_code.relative_path(file)}:{line}" if file else ""
         text = source_line(file, line)
-        op = Op(self._place, self._life, name, read, numbers, rng, output, code, text)
+        op = Op(self._place, self._process, name, read, numbers, rng, output, code, text)
         self._lines.append(json.dumps(vars(op)) + "\n")
 
     def _user_line(self) -> tuple[str, int]:
@@ -125,7 +125,7 @@ def read_ops(folder: Path) -> dict[str, list[Op]]:
         if line.endswith("}"):
             op = Op(**json.loads(line))
             at_place = found.setdefault(op.place, [])
-            if at_place and at_place[-1].life != op.life:
+            if at_place and at_place[-1].process != op.process:
                 at_place.clear()
             at_place.append(op)
     return found

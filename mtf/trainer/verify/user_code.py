@@ -1,4 +1,4 @@
-"""Tells the user's own source files, modules and classes from installed ones and from mtf."""
+"""Distinguishes the user's source files, modules and classes from installed ones and mtf's."""
 
 from __future__ import annotations
 

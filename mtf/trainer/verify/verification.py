@@ -14,7 +14,7 @@ from mtf.trainer.verify import diagnose, interruption_points
 from mtf.trainer.verify.batch_records import first_difference
 from mtf.trainer.verify.compare_trainings import differences, first_row
 from mtf.trainer.verify.find_cause import CauseFinder
-from mtf.trainer.verify.one_trial import read_end, read_lives
+from mtf.trainer.verify.one_trial import read_end, read_process_count
 from mtf.trainer.verify.parallel_trials import T, run_parallel
 from mtf.trainer.verify.training_runner import TrainingFailedError
 
@@ -178,7 +178,7 @@ class _Verification:
             diagnosis = diagnose.resume_fails(str(e))
             finding = Finding(stage, _joined(interruptions), 0, "", "", (), None, None)
             return Deviation(finding, lambda _: diagnosis), 0
-        count = read_lives(other.folder) - 1
+        count = read_process_count(other.folder) - 1
         return self._deviation(other, stage, interruptions), count
 
     def _train(self, interruptions: Sequence[Interruption] = (), **options: Any) -> Steps[Training]:
@@ -225,8 +225,8 @@ def _joined(interruptions: Sequence[Interruption]) -> str:
 
 def _is_at_resume(training: Training, key: tuple[int, bool, int]) -> bool | None:
     """Return True if a batch is the first of the last process, None if there was only one."""
-    last = max((record.life for record in training.records.values()), default=1)
+    last = max((record.process for record in training.records.values()), default=1)
     if last == 1:
         return None
-    first = next(k for k, record in training.records.items() if record.life == last)
+    first = next(k for k, record in training.records.items() if record.process == last)
     return bool(first == key)

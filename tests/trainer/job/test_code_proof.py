@@ -72,7 +72,7 @@ def test_an_untouched_checkout_is_proved(info: RunInfo, code: Path) -> None:
 
 def changed(code: Path) -> str:
     (code / "zoo" / "lion.py").write_text("name = 'Pinned'\n")
-    return "zoo/lion.py has another content than at commit"
+    return "zoo/lion.py has other content than at commit"
 
 
 def missing(code: Path) -> str:

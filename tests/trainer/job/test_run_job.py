@@ -226,7 +226,7 @@ def test_a_changed_checkout_is_refused_before_anything_is_imported(tmp_path: Pat
     code, output = Job(run).end()
     assert code == 1
     assert kinds(run) == ["started", "refused"]
-    assert "task.py has another content" in output
+    assert "task.py has other content" in output
 
 
 def test_the_checkout_wins_and_what_only_the_live_tree_has_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import RNGState, apart, seed_all, seed_at
+from mtf.trainer.compute.rng import RNGState, seed_all, seed_at, temporarily_seeded
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import FORMAT, ResumeState, TrainMicroState, ValMicroState
 from mtf.trainer.resume import snapshot
@@ -53,10 +53,10 @@ def test_drawing_apart_is_repeatable_and_leaves_no_trace() -> None:
     state = RNGState.capture()
     expected = draw()
     state.restore()
-    with apart(3):
+    with temporarily_seeded(3):
         first = draw()
     assert draw() == expected
-    with apart(3):
+    with temporarily_seeded(3):
         assert draw() == first
 
 

@@ -287,7 +287,7 @@ def test_a_stop_that_cannot_be_saved_says_what_is_lost(
         stop()
 
     assert in_child(run, prepare) == STOPPED
-    assert "stopped without a checkpoint: the newest checkpoint is" in capfd.readouterr().err
+    assert "stopped without saving: the newest checkpoint is" in capfd.readouterr().err
     assert in_child(run) == COMPLETE
     assert difference(result(run), whole(**LARGE)) is None
 
