@@ -3,8 +3,8 @@
 The tests start four kinds of processes:
 
 - commands: ``tests.cli.mtf`` runs ``mtf`` in a fork of a server that has already imported it
-  (``tests.forks``);
-- trainings: forks of the test itself, which are stopped and killed (``tests.trainer.nasty``), and
+  (``tests.fork_server``);
+- trainings: forks of the test itself, which are stopped and killed (``tests.trainer.hard_training``), and
   ranks that are started like those of a job (``tests.trainer.ranks``);
 - crash campaigns: ``tests.crash`` kills a sync at each of its effects, and syncs again;
 - a private SLURM, for ``tests/slurm`` only: ``tests.slurm_cluster``.

@@ -32,7 +32,7 @@ CODE = ("mtf", "tests", "benchmarks")
 MODULES_IN_A_FOLDER = {"mtf": 15, "tests": 22, "benchmarks": 15}
 # Statements, not lines: a wide line that the formatter skips does not make a function smaller.
 STATEMENTS_IN_A_FUNCTION = {"mtf": 32, "tests": 44, "benchmarks": 31}
-STATEMENTS_IN_A_MODULE = {"mtf": 289, "tests": 355, "benchmarks": 139}
+STATEMENTS_IN_A_MODULE = {"mtf": 281, "tests": 295, "benchmarks": 139}
 
 TWINS = {
     "plan": "commands/plan.py reads the world and prints what core/planner/plan.py decides",
@@ -230,12 +230,12 @@ CAPS: dict[str, tuple[int, Callable[[], Iterator[str]]]] = {
     "fmt: skip in mtf": (0, lambda: marked("mtf", "fmt: skip")),
     "fmt: skip in tests": (91, lambda: marked("tests", "fmt: skip")),
     "type: ignore in mtf": (10, lambda: marked("mtf", "type: ignore")),
-    "type: ignore in tests": (33, lambda: marked("tests", "type: ignore")),
+    "type: ignore in tests": (32, lambda: marked("tests", "type: ignore")),
 }
 
 
 @pytest.mark.parametrize("what", CAPS)
-def test_what_hides_something_becomes_less(what: str) -> None:
+def test_no_count_is_above_its_cap(what: str) -> None:
     most, find = CAPS[what]
     found = list(find())
     assert len(found) <= most, "\n".join(found)

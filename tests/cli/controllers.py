@@ -32,11 +32,11 @@ class Controller:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.said, lambda: self.said)
+        wait_until(lambda: text in self.output, lambda: self.output)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)
@@ -52,7 +52,7 @@ def watching(folder: Path, *args: str) -> Iterator[Controller]:
         if controller.process.poll() is None:
             controller.process.kill()
             controller.process.wait()
-    assert "Traceback" not in controller.said, controller.said
+    assert "Traceback" not in controller.output, controller.output
 
 
 def lease(folder: Path, cluster: str = "default") -> dict[str, object]:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.forks import FORKS, take_environment
+from tests.fork_server import FORKS, take_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,8 @@ def mtf(
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(["mtf", *args], timeout)
-        said = [path.read_text() for path in output]
-        done = subprocess.CompletedProcess(["mtf", *args], process.exitcode, *said)
+        printed = [path.read_text() for path in output]
+        done = subprocess.CompletedProcess(["mtf", *args], process.exitcode, *printed)
     assert code is None or done.returncode == code, (
         f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     )

@@ -62,8 +62,8 @@ def test_each_controller_syncs_only_the_runs_of_its_cluster(tmp_path: Path) -> N
     assert runs(lab)["b"]["state"] != "cancelled"
     assert runs(lab)["b"]["sync"] == "Synced"
     for verb in ("cancel", "preempt"):
-        said = mtf(lab.path, verb, "b", code=1).stderr
-        assert "is on cluster big, and this clone serves default" in said
+        output = mtf(lab.path, verb, "b", code=1).stderr
+        assert "is on cluster big, and this clone serves default" in output
     mtf(big.path, "cancel", "b")
 
 
@@ -71,8 +71,10 @@ def test_an_unknown_cluster_is_an_error_with_a_suggestion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = make_lab(tmp_path, {"b.yaml": spec("b") + "cluster: bog\n"}, settings=SETTINGS + CLUSTERS)
-    said = mtf(lab.path, "validate", code=1).stdout
-    assert "experiments/b.yaml:8:10: cluster: 'bog' is not in mtf.yaml. Did you mean 'big'?" in said
+    output = mtf(lab.path, "validate", code=1).stdout
+    assert (
+        "experiments/b.yaml:8:10: cluster: 'bog' is not in mtf.yaml. Did you mean 'big'?" in output
+    )
     monkeypatch.setenv("MTF_CLUSTER", "bog")
     assert "It has: big, default" in mtf(lab.path, "status", code=1).stderr
     monkeypatch.setenv("MTF_CLUSTER", "-x")

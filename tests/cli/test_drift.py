@@ -71,9 +71,9 @@ def test_moved_and_deleted_job_branches_are_restored(tmp_path: Path) -> None:
     lab.git("branch", "-f", b, stray)
     lab.git("push", "-q", "origin", f":refs/heads/{a}", f"+{stray}:refs/heads/{b}")
 
-    said = mtf(lab.path, "status").stderr
-    assert f"note: {a} was deleted: mtf sync restores it" in said
-    assert f"note: {b} was moved to {stray}: mtf sync restores it" in said
+    stderr = mtf(lab.path, "status").stderr
+    assert f"note: {a} was deleted: mtf sync restores it" in stderr
+    assert f"note: {b} was moved to {stray}: mtf sync restores it" in stderr
     assert todo(lab) == [("repin", name) for name in "aabb"]
     assert f"{a} was deleted on the remote" in mtf(lab.path, "plan").stdout
     mtf(lab.path, "sync")
@@ -108,8 +108,8 @@ def test_a_record_changed_by_hand_is_restored_and_nothing_runs_twice(
     assert f"! {before['a']['run']}: its record was removed" in lines
     assert f"! {before['b']['run']}: its record was edited (key changed)" in lines
     lab.git("fetch", "-q")
-    told = mtf(lab.path, "status").stderr
-    assert f"note: {before['a']['run']}: its record was removed: mtf sync restores it" in told
+    stderr = mtf(lab.path, "status").stderr
+    assert f"note: {before['a']['run']}: its record was removed: mtf sync restores it" in stderr
     mtf(lab.path, "sync")
     after = runs(lab)
     assert {n: (r["run"], r["key"], r["job_id"]) for n, r in after.items()} == {
@@ -129,9 +129,9 @@ def test_records_lost_by_a_forced_push_are_restored(tmp_path: Path) -> None:
     new = planned(Repo(tmp_path / "new"))
     assert new["actions"] == []
     assert "but mtf/ledger has no record of it" in " ".join(new["notes"])
-    told = mtf(tmp_path / "new", "doctor", code=1).stdout
-    assert "the job branch has no record in the ledger: there is no run folder here" in told
-    assert "git push origin :refs/heads/slurm-job/a/" in told
+    findings = mtf(tmp_path / "new", "doctor", code=1).stdout
+    assert "the job branch has no record in the ledger: there is no run folder here" in findings
+    assert "git push origin :refs/heads/slurm-job/a/" in findings
 
     assert {kind for kind, _ in todo(lab)} == {"restore"}
     mtf(lab.path, "sync")
@@ -163,8 +163,8 @@ def test_only_one_of_two_attempts_started_by_diverged_ledgers_goes_on(tmp_path: 
     ours = runs(lab)["a"]["attempts"][-1]
     assert theirs["token"] != ours["token"]
 
-    said = mtf(lab.path, "sync").stderr
-    assert "1 attempt of another ledger" in said
+    stderr = mtf(lab.path, "sync").stderr
+    assert "1 attempt of another ledger" in stderr
     found = sync_until(lab, lambda found: found["a"]["state"] == "running")["a"]
     assert [a["token"] for a in found["attempts"]][1:] == [theirs["token"], ours["token"]]
     assert (Path(found["run_dir"]) / ".claims" / theirs["token"]).read_text() in (
@@ -191,10 +191,10 @@ def test_a_damaged_record_affects_no_other_and_its_run_is_not_submitted_again(
     alone = lab.git("commit-tree", "-m", "no history", tree)
     lab.git("push", "-q", "--force", "origin", f"{alone}:refs/heads/mtf/ledger")
     lab.git("update-ref", "refs/heads/mtf/ledger", alone)
-    said = planned(lab)
-    assert said["actions"] == []
-    assert any("is damaged" in note and "its run is left alone" in note for note in said["notes"])
-    assert "a is not submitted: its record" in " ".join(said["notes"])
+    plan = planned(lab)
+    assert plan["actions"] == []
+    assert any("is damaged" in note and "its run is left alone" in note for note in plan["notes"])
+    assert "a is not submitted: its record" in " ".join(plan["notes"])
     mtf(lab.path, "cancel", "b")  # others can be acted on
     assert "the record is damaged" in mtf(lab.path, "doctor", code=1).stdout
 
@@ -234,9 +234,9 @@ def test_a_torn_journal_line_is_skipped_and_a_retry_without_its_folder_starts_ov
     assert found["a"]["checkpoint"]["step"] == 2
     request = folder / rundir.JOBS / ("0" * 16)
     request.mkdir()
-    told = mtf(lab.path, "doctor", code=None).stdout
-    assert "1 torn line in a journal" in told
-    assert f"rm -r {request}, if no job is named a+0000000000000000" in told
+    findings = mtf(lab.path, "doctor", code=None).stdout
+    assert "1 torn line in a journal" in findings
+    assert f"rm -r {request}, if no job is named a+0000000000000000" in findings
 
     folder.rename(tmp_path / "moved away")
     assert "it starts from the beginning" in mtf(lab.path, "retry", "a").stderr

@@ -72,14 +72,14 @@ def test_every_kind_of_commit_is_checked_by_what_it_stages(repo: Repo) -> None:
         run(repo.path, "commit", "-qam", "by variables", GIT_DIR=".git", GIT_WORK_TREE="."),
         run(sub, "commit", "-qam", "of elsewhere", GIT_DIR="../.git", GIT_WORK_TREE=".."),
     ]
-    for code, said in refused:
+    for code, output in refused:
         assert code == 1
-        assert f"{ALONE}:5:" in said
+        assert f"{ALONE}:5:" in output
     assert run(repo.path, "commit", "-qm", "the good part", "experiments/good.yaml") == (0, "")
     repo.git("add", "-A")
     repo.write({ALONE: SINGLE})
-    code, said = run(sub, "commit", "-qm", "staged is broken, on disk it is not")
-    assert (code, f"{ALONE}:5:" in said) == (1, True)
+    code, output = run(sub, "commit", "-qm", "staged is broken, on disk it is not")
+    assert (code, f"{ALONE}:5:" in output) == (1, True)
 
 
 def test_specs_that_build_on_a_changed_file_are_checked_too(repo: Repo) -> None:
@@ -93,15 +93,15 @@ def test_specs_that_build_on_a_changed_file_are_checked_too(repo: Repo) -> None:
     grid = "experiments/deep/search.yaml"
     repo.write({grid: (repo.path / grid).read_text().replace("training.seed", "training.sed")})
     repo.git("commit", "-qnm", "a mistake that no hook has checked", grid)
-    code, said = run(repo.path, "commit", "-qam", "the base alone")
+    code, output = run(repo.path, "commit", "-qam", "the base alone")
     assert code == 1
-    assert f"{grid}:4:" in said
+    assert f"{grid}:4:" in output
     repo.git("checkout", "-q", "HEAD~1", "--", grid)
     assert run(repo.path, "commit", "-qam", "both")[0] == 0
     repo.git("rm", "-q", "experiments/base.yaml")
-    code, said = run(repo.path, "commit", "-qm", "no base")
+    code, output = run(repo.path, "commit", "-qm", "no base")
     assert code == 1
-    assert "the file experiments/base.yaml does not exist" in said
+    assert "the file experiments/base.yaml does not exist" in output
 
 
 def test_specs_that_use_a_changed_config_group_are_checked_too(repo: Repo) -> None:
@@ -109,23 +109,23 @@ def test_specs_that_use_a_changed_config_group_are_checked_too(repo: Repo) -> No
     composed = "defaults: [{model: small}, _self_]\n" + re.sub(r"model: .*\n", "", SINGLE)
     repo.commit({"conf/model/small.yaml": "type: mlp\nhidden_size: 16\n", ALONE: composed})
     repo.write({"conf/model/small.yaml": "type: mlp\nhidden_size: none\n"})
-    code, said = run(repo.path, "commit", "-qam", "the group alone")
-    assert (code, "conf/model/small.yaml:2:" in said) == (1, True), said
+    code, output = run(repo.path, "commit", "-qam", "the group alone")
+    assert (code, "conf/model/small.yaml:2:" in output) == (1, True), output
 
 
 def test_a_name_that_an_untouched_spec_has_is_refused(repo: Repo) -> None:
     repo.write({"experiments/second.yaml": SINGLE})
     repo.git("add", "-A")
-    code, said = run(repo.path, "commit", "-qm", "twice")
-    assert (code, said.count("the name 'alone' is also used")) == (1, 1)
+    code, output = run(repo.path, "commit", "-qm", "twice")
+    assert (code, output.count("the name 'alone' is also used")) == (1, 1)
 
 
 def test_a_change_of_the_settings_checks_every_spec(repo: Repo) -> None:
     repo.write({ALONE: BROKEN})
     repo.git("commit", "-qanm", "a mistake that no hook has checked")
     repo.write({"mtf.yaml": "slurm: {partition: low}\n"})
-    code, said = run(repo.path, "commit", "-qam", "settings")
-    assert (code, f"{ALONE}:5:" in said) == (1, True)
+    code, output = run(repo.path, "commit", "-qam", "settings")
+    assert (code, f"{ALONE}:5:" in output) == (1, True)
 
 
 def test_the_hooks_work_in_linked_work_trees_and_submodules(repo: Repo, tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_existing_hooks_keep_running_and_are_restored_by_uninstall(tmp_path: Pat
     mtf(repo.path, "hooks", "install")
     mtf(repo.path, "hooks", "install")
     repo.write({ALONE: BROKEN})
-    code, said = run(repo.path, "commit", "-qam", "x")
-    assert (code, "theirs ran" in said, f"{ALONE}:5:" in said) == (1, True, True)
+    code, output = run(repo.path, "commit", "-qam", "x")
+    assert (code, "theirs ran" in output, f"{ALONE}:5:" in output) == (1, True, True)
     repo.git("commit", "-qanm", "x")
-    code, said = run(repo.path, "push", "-q", "origin", "main")
-    assert (code, f"{ALONE}:5:" in said) == (1, True)
-    assert "origin got: refs/heads/main" in said
+    code, output = run(repo.path, "push", "-q", "origin", "main")
+    assert (code, f"{ALONE}:5:" in output) == (1, True)
+    assert "origin got: refs/heads/main" in output
     mtf(repo.path, "hooks", "uninstall")
     assert "theirs ran" in (hooks / "pre-commit").read_text()
     assert run(repo.path, "push", "-q", "origin", "main")[0] == 0
@@ -206,8 +206,8 @@ def test_core_hookspath_is_followed_only_inside_the_repository(tmp_path: Path) -
     assert not hook.exists()
     for elsewhere in (str(tmp_path / "shared"), ".husky/_"):
         repo.git("config", "core.hooksPath", elsewhere)
-        said = mtf(repo.path, "hooks", "install", code=1).stderr
-        assert 'mtf hooks run pre-push "$@"' in said
+        output = mtf(repo.path, "hooks", "install", code=1).stderr
+        assert 'mtf hooks run pre-push "$@"' in output
         assert not (repo.path / elsewhere).exists()
 
 
@@ -234,9 +234,9 @@ def test_the_commits_that_the_remote_lacks_are_checked_in_every_pushed_ref(clone
     clone.write({ALONE: BROKEN})
     clone.git("commit", "-qanm", "broken")
     for refs in (["good", "bad"], ["bad:elsewhere"], ["good", "HEAD:refs/tags/v1"], ["+bad:other"]):
-        code, said = run(clone.path, "push", "origin", *refs)
-        assert (code, said.count(f"{ALONE}:5:")) == (1, 1)
-        assert "old.yaml" not in said
+        code, output = run(clone.path, "push", "origin", *refs)
+        assert (code, output.count(f"{ALONE}:5:")) == (1, 1)
+        assert "old.yaml" not in output
     clone.write({ALONE: SINGLE.replace("1e-3", "5e-3")})
     clone.git("commit", "-qam", "fixed")
     assert run(clone.path, "push", "origin", "good", "bad", "HEAD:refs/tags/v1")[0] == 0
@@ -245,8 +245,8 @@ def test_the_commits_that_the_remote_lacks_are_checked_in_every_pushed_ref(clone
 
 def test_a_push_to_the_tracked_branch_prints_its_plan_and_cost(clone: Repo) -> None:
     clone.commit({"experiments/base.yaml": BASE, "experiments/search.yaml": GRID})
-    _, said = run(clone.path, "push", "origin", "main")
-    assert "mtf: main: 4 new runs, at most 0.3333 CPU-h" in said
+    _, output = run(clone.path, "push", "origin", "main")
+    assert "mtf: main: 4 new runs, at most 0.3333 CPU-h" in output
     assert "new run" not in run(clone.path, "push", "origin", "main:feature")[1]
 
 
@@ -263,7 +263,7 @@ def test_a_push_under_the_pre_commit_framework_is_checked(clone: Repo) -> None:
     old = clone.git("rev-parse", "HEAD")
     clone.write({ALONE: BROKEN})
     clone.git("commit", "-qanm", "broken")
-    told = {
+    variables = {
         "PRE_COMMIT_REMOTE_NAME": "origin",
         "PRE_COMMIT_REMOTE_BRANCH": "refs/heads/f",
         "PRE_COMMIT_LOCAL_BRANCH": "refs/heads/main",
@@ -272,7 +272,7 @@ def test_a_push_under_the_pre_commit_framework_is_checked(clone: Repo) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "mtf.cli", "hooks", "run", "pre-push"],
             cwd=clone.path,
-            env={**os.environ, **told, **span},
+            env={**os.environ, **variables, **span},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -285,8 +285,8 @@ def test_a_push_under_the_pre_commit_framework_is_checked(clone: Repo) -> None:
 
 def test_a_server_refuses_broken_specs_on_the_tracked_branch_only(repo: Repo, server: Path) -> None:
     repo.commit({ALONE: BROKEN})
-    code, said = run(repo.path, "push", "origin", "main:main", "main:feature", "--atomic")
-    assert (code, f"refs/heads/main: {ALONE}:5:" in said) == (1, True)
+    code, output = run(repo.path, "push", "origin", "main:main", "main:feature", "--atomic")
+    assert (code, f"refs/heads/main: {ALONE}:5:" in output) == (1, True)
     repo.commit({"mtf.yaml": "branch: other\n"})
     assert run(repo.path, "push", "origin", "main")[0] == 1, "its own settings count too"
     assert run(repo.path, "push", "origin", "main:feature")[0] == 0
@@ -315,6 +315,6 @@ def test_a_server_refuses_to_lose_job_branches_or_the_ledger(repo: Repo, server:
         f"{emptied}:refs/heads/mtf/ledger": "is missing (1 in all)",
     }
     for refs, why in wrong.items():
-        code, said = run(repo.path, "push", "origin", refs)
-        assert (code, why in said) == (1, True), said
+        code, output = run(repo.path, "push", "origin", refs)
+        assert (code, why in output) == (1, True), output
     assert run(server, "rev-parse", "mtf/ledger", branch)[1].split() == [tip, pin]

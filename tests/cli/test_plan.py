@@ -95,21 +95,23 @@ def test_a_plan_writes_nothing(repo: Repo) -> None:
 class TestErrors:
     """Each prints a clear error, exits with 1 and writes nothing."""
 
-    def test_outside_a_repository(self, command: str, tmp_path: Path) -> None:
+    def test_a_folder_outside_a_repository_is_an_error(self, command: str, tmp_path: Path) -> None:
         assert "mtf init" in mtf(tmp_path, command, code=1).stderr
 
-    def test_in_a_repository_without_commits(self, command: str, tmp_path: Path) -> None:
+    def test_a_repository_without_commits_is_an_error(self, command: str, tmp_path: Path) -> None:
         assert "no commits yet" in mtf(make_repo(tmp_path / "r").path, command, code=1).stderr
 
-    def test_a_tracked_branch_that_does_not_exist(self, command: str, repo: Repo) -> None:
+    def test_a_tracked_branch_that_does_not_exist_is_an_error(
+        self, command: str, repo: Repo
+    ) -> None:
         repo.commit({"mtf.yaml": "branch: trunk\nexecutor: local\n"})
         assert "'trunk' does not exist" in mtf(repo.path, command, code=1).stderr
 
-    def test_a_remote_that_does_not_exist(self, command: str, repo: Repo) -> None:
+    def test_a_remote_that_does_not_exist_is_an_error(self, command: str, repo: Repo) -> None:
         repo.commit({"mtf.yaml": "remote: lab\nexecutor: local\n"})
         assert "git remote add lab" in mtf(repo.path, command, code=1).stderr
 
-    def test_a_remote_that_cannot_be_reached(self, command: str, repo: Repo) -> None:
+    def test_a_remote_that_cannot_be_reached_is_an_error(self, command: str, repo: Repo) -> None:
         repo.git("remote", "add", "origin", str(repo.path.parent / "gone.git"))
         assert "gone.git" in mtf(repo.path, command, code=1).stderr
         assert repo.git("for-each-ref", "refs/heads") == repo.git("for-each-ref", "refs/heads/main")

@@ -115,7 +115,7 @@ def test_a_committed_grid_is_trained_once_and_read_back_from_git(tmp_path: Path)
     assert {a["experiment"].split(",")[1] for a in actions} == {"training.seed=3"}
 
 
-def test_interrupted_cancelled_and_broken_runs(tmp_path: Path) -> None:
+def test_preempted_cancelled_and_broken_runs_get_their_states_and_causes(tmp_path: Path) -> None:
     lab = make_lab(
         tmp_path,
         {

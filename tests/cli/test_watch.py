@@ -32,23 +32,23 @@ def test_a_moved_branch_is_synced_at_once_and_each_event_logged_once(tmp_path: P
         controller.wait_for("submit   a: 1 run")
         controller.wait_for("record   a: running -> completed")
     with watching(lab.path, "--interval", NEVER) as controller:
-        wait_until(lambda: lease(tmp_path)["released"] is False, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path)["released"] is False, lambda: controller.output)
         push(lab, {"experiments/b.yaml": spec("b", pause=0.1, epochs=500)})
         controller.wait_for("submit   b: 1 run")
         push(lab, {"experiments/bad.yaml": "kind: experiment\n"})
         controller.wait_for("error: experiments/bad.yaml:1:1")
         push(lab, {"mtf.yaml": "exekutor: local\n", "experiments/c.yaml": spec("c")})
         controller.wait_for("error: nothing new is submitted")
-        assert "submit   c" not in controller.said
+        assert "submit   c" not in controller.output
         lab.git("rm", "-q", "experiments/bad.yaml")
         push(lab, {"mtf.yaml": SETTINGS})
         controller.wait_for("submit   c: 1 run")
         assert controller.stop() == 0
-        said = controller.said.splitlines()
-    broken = [line.split(" ", 1)[1] for line in said if "bad.yaml" in line]
+        log = controller.output.splitlines()
+    broken = [line.split(" ", 1)[1] for line in log if "bad.yaml" in line]
     assert len(broken) == len(set(broken))
-    assert "fixed: committed specs are valid again" in controller.said
-    assert said[-1].endswith("stopped  the jobs go on")
+    assert "fixed: committed specs are valid again" in controller.output
+    assert log[-1].endswith("stopped  the jobs go on")
     assert lease(tmp_path)["released"]
 
 
@@ -56,7 +56,7 @@ def test_only_one_controller_of_all_clones_serves_a_cluster(tmp_path: Path) -> N
     lab = make_lab(tmp_path, {})
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     with watching(lab.path, "--interval", NEVER) as controller:
-        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.output)
         second = mtf(tmp_path / "other", "sync", "--watch", code=4)
         assert f":{controller.process.pid} controls cluster default" in second.stderr
         assert str(lab.path) in second.stderr
@@ -67,17 +67,19 @@ def test_only_one_controller_of_all_clones_serves_a_cluster(tmp_path: Path) -> N
     with watching(
         tmp_path / "other", "--interval", NEVER
     ) as heir:  # a dead holder is known at once
-        wait_until(lambda: lease(tmp_path)["folder"] == str(tmp_path / "other"), lambda: heir.said)
+        wait_until(
+            lambda: lease(tmp_path)["folder"] == str(tmp_path / "other"), lambda: heir.output
+        )
         assert heir.stop(signal.SIGINT) == 0
     with watching(lab.path, "--interval", NEVER) as last:
-        wait_until(lambda: lease(tmp_path)["folder"] == str(lab.path), lambda: last.said)
+        wait_until(lambda: lease(tmp_path)["folder"] == str(lab.path), lambda: last.output)
         assert last.stop(signal.SIGHUP) == 0
 
 
 def test_a_failure_and_its_recovery_are_logged_once(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {})
     with watching(lab.path, "--interval", "0.2") as controller:
-        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.output)
         (tmp_path / "lab.git").rename(tmp_path / "away.git")
         controller.wait_for("the sync failed")
         lab.commit({"experiments/a.yaml": spec("a", epochs=1)})  # moves a branch: it tries again
@@ -85,6 +87,6 @@ def test_a_failure_and_its_recovery_are_logged_once(tmp_path: Path) -> None:
         lab.git("push", "-q", "origin", "main")
         controller.wait_for("submit   a: 1 run")
         assert controller.stop() == 0
-    said = controller.said
-    assert said.count("does not appear to be a git repository") == 1
-    assert said.count("will be retried") == said.count(" recovered after ")
+    log = controller.output
+    assert log.count("does not appear to be a git repository") == 1
+    assert log.count("will be retried") == log.count(" recovered after ")

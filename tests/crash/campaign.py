@@ -16,7 +16,7 @@ from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from mtf.reconcile.cleanup import idle_requests
 from tests.crash.killer import Kill, Outcome, Task, purpose, run
-from tests.crash.laboratory import copy_world, make_world
+from tests.crash.repositories import copy_world, make_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -257,11 +257,11 @@ class Campaign:
 def kill_at_each(campaign: Campaign, expected: dict[str, str]) -> None:
     found = campaign.effects()
     names = {name for effects in found.values() for name in effects}
-    told = ["\n".join(map(purpose, effects)) for effects in found.values()]
+    purposes = ["\n".join(map(purpose, effects)) for effects in found.values()]
     unseen = {
         what: pattern
         for what, pattern in expected.items()
-        if not any(re.search(pattern, text, re.DOTALL | re.MULTILINE) for text in told)
+        if not any(re.search(pattern, text, re.DOTALL | re.MULTILINE) for text in purposes)
     }
     assert not unseen, sorted(names)
     seen: set[str] = set()

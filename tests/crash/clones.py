@@ -12,7 +12,7 @@ from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.campaign import faults_of, wait_for
 from tests.crash.killer import Kill, Task, run
-from tests.crash.laboratory import copy_world, make_world
+from tests.crash.repositories import copy_world, make_world
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord

@@ -28,7 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from tests.forks import FORKS, take_environment
+from tests.fork_server import FORKS, take_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -205,9 +205,9 @@ class _Watch:
         communicate = subprocess.Popen.communicate
 
         def to_its_end(popen: subprocess.Popen[bytes], *args: Any, **kwargs: Any) -> Any:
-            said = communicate(popen, *args, **kwargs)
+            outputs = communicate(popen, *args, **kwargs)
             self.after_its_end(popen.pid)
-            return said
+            return outputs
 
         connect = sqlite3.connect
 

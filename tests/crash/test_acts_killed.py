@@ -24,7 +24,7 @@ from mtf.reconcile.cleanup import idle_requests
 from tests.crash.campaign import SUBMITS, each_once, is_program, rubbish, wait_for
 from tests.crash.clones import records
 from tests.crash.killer import Kill, Outcome, Task, purpose, run
-from tests.crash.laboratory import copy_world, make_world
+from tests.crash.repositories import copy_world, make_world
 from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mtf.reconcile.record_updates import with_job
 from tests.crash.campaign import SUBMITS, wait_for
 from tests.crash.clones import clones, records, settle, start_and_stop
 from tests.crash.killer import Kill, Task, run
-from tests.crash.laboratory import make_world
+from tests.crash.repositories import make_world
 from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:

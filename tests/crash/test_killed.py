@@ -14,7 +14,7 @@ import pytest
 
 from tests.crash.campaign import LOCAL, ON_ANY, PUSH, SUBMITS, Campaign, kill_at_each
 from tests.crash.killer import Kill, Task, run
-from tests.crash.laboratory import copy_world, make_world
+from tests.crash.repositories import copy_world, make_world
 from tests.executor.local.bench import end_all
 
 if TYPE_CHECKING:

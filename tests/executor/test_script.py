@@ -86,7 +86,7 @@ NASTY = ["$(touch HIT)", "`touch HIT`", "a; touch HIT", "a\ntouch HIT", "'; touc
     "place", ["variables", "code_dir", "venv", "conda", "modules", "token", "python", "container"]
 )
 def test_no_value_becomes_a_command(tmp_path: Path, text: str, place: str) -> None:
-    nasty = {
+    injected = {
         "variables": replace(FULL, resources=resources(variables={"A": text})),
         "code_dir": replace(FULL, resources=resources(), code_dir=text),
         "venv": replace(FULL, resources=resources(venv=text)),
@@ -97,7 +97,7 @@ def test_no_value_becomes_a_command(tmp_path: Path, text: str, place: str) -> No
         "python": replace(FULL, resources=resources(), python=text),
     }[place]
     try:
-        script = render(nasty, "local")
+        script = render(injected, "local")
     except MtfError:
         return  # a refusal is fine, too
     if place not in ("code_dir", "venv", "conda", "modules"):  # these end the script, as intended
@@ -124,13 +124,13 @@ LINES = [
     "place", ["name", "job_dir", "partition", "account", "time", "constraint", "mem", "extra"]
 )
 def test_no_value_becomes_another_option(text: str, place: str) -> None:
-    nasty = {
+    injected = {
         "name": replace(FULL, name=text),
         "job_dir": replace(FULL, job_dir=f"/runs/{text}"),
         "extra": replace(FULL, resources=resources(extra=[f"--licenses={text}"])),
     }.get(place) or replace(FULL, resources=resources(**{place: text}))
     with pytest.raises(MtfError):
-        render(nasty, "slurm")
+        render(injected, "slurm")
 
 
 @pytest.mark.parametrize("text", ["a #b", "a;b", "$(b)", "a 'b'", "ü"])

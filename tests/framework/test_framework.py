@@ -205,9 +205,9 @@ def test_every_mistake_in_a_configuration_is_reported(queued: Lab) -> None:
     for use in (queued.framework.create_experiment, queued.framework.run_experiment):
         with pytest.raises(SpecError) as caught:
             use(wrong)
-        said = "\n".join(map(str, caught.value.problems))
-        assert "optimizer.lr: " in said
-        assert "Did you mean 'training'?" in said
+        problems = "\n".join(map(str, caught.value.problems))
+        assert "optimizer.lr: " in problems
+        assert "Did you mean 'training'?" in problems
     assert queued.ledger() == before
 
 

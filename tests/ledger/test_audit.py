@@ -99,7 +99,7 @@ def test_an_edit_is_found_by_the_fields_that_cannot_change(tmp_path: Path) -> No
     done = replace(TWO, state=RunState.COMPLETED)
     made, store = make_ledger(tmp_path)
     append(store, done)
-    for record, changes, said in (
+    for record, changes, message in (
         (ONE, {"key": "f" * 64, "commit": "d" * 40}, "was edited (commit, key changed)"),
         (ONE, {"attempts": [{**attempt, "job_id": "78"}]}, "was edited (an attempt changed)"),
         (done, {"state": "pending"}, "was edited (completed became pending)"),
@@ -108,7 +108,7 @@ def test_an_edit_is_found_by_the_fields_that_cannot_change(tmp_path: Path) -> No
         path = record_path(record.run)
         forge(made, {path: edited(record, **changes)})
         found = store.read_audited()
-        assert why(found) == {path: said}
+        assert why(found) == {path: message}
         assert found.runs[record.run] == record
         made.git("update-ref", "refs/heads/mtf/ledger", tip)
 

@@ -31,8 +31,8 @@ TESTS = {
     "mtf/spec": ["tests/spec"],
     "mtf/ledger": ["tests/ledger"],
     "mtf/reconcile": ["tests/reconcile", "tests/core", "tests/commands", "tests/cli/test_drift.py"],
-    "mtf/trainer/loop": ["tests/trainer/loop", "tests/trainer/test_plain_loop.py", "tests/trainer/test_trainer.py"],
-    "mtf/trainer/compute": ["tests/trainer/compute", "tests/trainer/test_plain_loop.py", "tests/trainer/test_ranks.py"],
+    "mtf/trainer/loop": ["tests/trainer/loop", "tests/trainer/plain_loop", "tests/trainer/test_trainer.py"],
+    "mtf/trainer/compute": ["tests/trainer/compute", "tests/trainer/plain_loop", "tests/trainer/test_ranks.py"],
     "mtf/trainer/resume": ["tests/trainer/resume", "tests/trainer/test_exact.py"],
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def test_people_see_the_first_hundred_problems_of_a_file_and_json_has_all() -> N
     )
 
 
-def test_errors_and_warnings_are_told_apart_in_every_form() -> None:
+def test_errors_and_warnings_differ_in_every_format() -> None:
     problems = [
         Problem("a.yaml", 1, 2, "bad", rule="max_runs"),
         Problem("a.yaml", 3, 4, "odd", "warning"),

@@ -54,8 +54,8 @@ def planned(lab: Repo) -> list[str]:
 
 
 def test_only_a_commit_of_an_allowed_signer_is_submitted(lab: Repo, tmp_path: Path) -> None:
-    said = mtf(lab.path, "sync", "--executor", "local", code=1)
-    assert "has no good signature of an allowed signer" in said.stderr
+    done = mtf(lab.path, "sync", "--executor", "local", code=1)
+    assert "has no good signature of an allowed signer" in done.stderr
     assert runs(lab) == {}
     lab.git("config", "user.signingKey", str(make_key(tmp_path, "stranger")))
     push(lab, "-S")
@@ -71,8 +71,8 @@ def test_a_commit_cannot_switch_off_the_rule(lab: Repo) -> None:
     lab.write({"mtf.yaml": SETTINGS, "experiments/more.yaml": SPEC.replace("quick", "more")})
     lab.git("add", "-A")
     push(lab)
-    said = mtf(lab.path, "sync", code=1)
-    assert "[require_signed]" in said.stderr
+    done = mtf(lab.path, "sync", code=1)
+    assert "[require_signed]" in done.stderr
     assert set(runs(lab)) == {"quick"}
     push(lab, "-S")  # who may sign may lift it
     assert "submit" in planned(lab)

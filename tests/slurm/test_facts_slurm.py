@@ -35,18 +35,18 @@ def test_specs_are_checked_against_the_live_cluster_and_the_committed_facts(
     assert cluster.conf.exists()
     spec = SINGLE.replace("slurm: {", "slurm: {partition: hihg, ")
     repo = make_repo(tmp_path / "r", {"mtf.yaml": "# ours\n", "experiments/alone.yaml": spec})
-    told = "experiments/alone.yaml:7:20: slurm.partition: unknown partition 'hihg'. Did you mean 'high'?"
-    assert mtf(repo.path, "validate", code=1).stdout == f"{told} (SLURM)\n"
+    problem = "experiments/alone.yaml:7:20: slurm.partition: unknown partition 'hihg'. Did you mean 'high'?"
+    assert mtf(repo.path, "validate", code=1).stdout == f"{problem} (SLURM)\n"
     assert mtf(repo.path, "validate", "--feasibility", code=1).stdout.splitlines() == [
         "experiments/alone.yaml:7:8: SLURM would refuse alone: invalid partition specified: hihg; "
         "Invalid partition name specified",
-        f"{told} (SLURM)",
+        f"{problem} (SLURM)",
     ]
     assert mtf(repo.path, "validate", "--staged").stdout == ""  # asks nobody
     mtf(repo.path, "doctor", "--write", code=None)
     assert (repo.path / "mtf.yaml").read_text().startswith("# ours\ncluster:\n  name: default\n")
     monkeypatch.delenv("SLURM_CONF")
-    assert mtf(repo.path, "validate", code=1).stdout == f"{told} (cluster: in mtf.yaml)\n"
+    assert mtf(repo.path, "validate", code=1).stdout == f"{problem} (cluster: in mtf.yaml)\n"
     repo.write({"experiments/alone.yaml": spec.replace("hihg", "high")})
     assert mtf(repo.path, "validate", "--feasibility").stdout == ""
 
@@ -58,8 +58,8 @@ def test_a_plan_names_new_runs_that_slurm_would_refuse(cluster: Cluster, tmp_pat
     repo = make_repo(tmp_path / "r", {"mtf.yaml": "executor: slurm\n", **files})
     found = mtf_json(repo.path, "plan", "--format", "json", code=1)
     assert [a["experiment"] for a in found["actions"]] == ["alone", "huge"]
-    told = [(p["path"], p["line"], p["severity"]) for p in found["problems"]]
-    assert told == [("experiments/huge.yaml", 7, "error")] * 2
+    refused = [(p["path"], p["line"], p["severity"]) for p in found["problems"]]
+    assert refused == [("experiments/huge.yaml", 7, "error")] * 2
     assert "SLURM would refuse huge: " in found["problems"][0]["message"]
     assert "error: experiments/huge.yaml:7:" in mtf(repo.path, "plan", code=1).stdout
     assert mtf_json(repo.path, "plan", "--format", "json", "--only", "alone")["problems"] == []

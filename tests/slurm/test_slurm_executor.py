@@ -317,8 +317,8 @@ def test_a_cancelled_job_names_the_user_who_cancelled_it(
     bench = make("exit 0")
     request = bench.request(extra=["--hold"])
     cluster.run("scancel", bench.submit(request)[0])
-    told = bench.wait(request, lambda f: f[0].cancelled_by is not None)[0]
-    assert told.cancelled_by == pwd.getpwuid(os.getuid()).pw_name
+    view = bench.wait(request, lambda f: f[0].cancelled_by is not None)[0]
+    assert view.cancelled_by == pwd.getpwuid(os.getuid()).pw_name
 
 
 def test_a_long_irregular_array_is_read_completely(make: Callable[[str], Bench]) -> None:

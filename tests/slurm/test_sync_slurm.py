@@ -194,9 +194,9 @@ def test_a_grid_above_the_users_job_limit_is_submitted_in_parts_and_executed_onc
     few = NOTED.replace("slurm: {time", "slurm: {qos: few, time")
     lab = make_lab(tmp_path, {"noted.yaml": few}, settings=ON_SLURM)
     push(lab, {"note.py": NOTE})
-    said = mtf(lab.path, "sync", code=3).stderr
-    assert "3 runs -> slurm" in said
-    assert "put off  noted: 1 run: QOSMaxSubmitJobPerUserLimit" in said
+    stderr = mtf(lab.path, "sync", code=3).stderr
+    assert "3 runs -> slurm" in stderr
+    assert "put off  noted: 1 run: QOSMaxSubmitJobPerUserLimit" in stderr
     waits = [r for r in runs(lab).values() if not r["job_id"]]
     assert [r["state"] for r in waits] == ["pending"]
     assert "slurm could not accept it yet: QOSMaxSubmitJobPerUserLimit" in waits[0]["reason"]
@@ -210,8 +210,8 @@ def test_a_temporary_refusal_puts_off_the_run_and_all_others_of_its_queue(
 ) -> None:
     names = ("a", "b", "c")
     lab = make_lab(tmp_path, {f"{n}.yaml": spec(n) for n in names}, settings=ON_SLURM)
-    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
-    broken = shim(shims, f'echo x >> {shims}/calls; echo "{said}" >&2; exit 1')
+    refusal = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    broken = shim(shims, f'echo x >> {shims}/calls; echo "{refusal}" >&2; exit 1')
     assert "put off" in mtf(lab.path, "sync", code=3).stderr
     assert (shims / "calls").read_text() == "x\n"
     mtf(lab.path, "sync", code=3)

@@ -24,11 +24,11 @@ def test_a_controller_runs_and_records_commits_and_leaves_nothing_behind(
 ) -> None:
     lab = make_lab(tmp_path, {}, settings=ON_SLURM)
     with watching(lab.path, "--interval", "1") as controller:
-        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.said)
+        wait_until(lambda: lease(tmp_path) != {}, lambda: controller.output)
         push(lab, {"note.py": NOTE, "experiments/noted.yaml": NOTED})
         controller.wait_for("submit   noted: 4 runs -> slurm")
         wait_until(
-            lambda: list(states(runs(lab)).values()) == ["completed"] * 4, lambda: controller.said
+            lambda: list(states(runs(lab)).values()) == ["completed"] * 4, lambda: controller.output
         )
         assert controller.stop() == 0
     assert lives(lab) == [1, 1, 1, 1]

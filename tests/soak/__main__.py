@@ -26,7 +26,7 @@ from mtf.git.repo import GitRepo
 from mtf.ledger.store import LedgerStore
 from tests.crash.campaign import Campaign, each_way, faults_of, wait_for
 from tests.crash.killer import Outcome, Task, run
-from tests.crash.laboratory import copy_world, grid, make_world
+from tests.crash.repositories import copy_world, grid, make_world
 from tests.executor.local.bench import end_all
 from tests.slurm_cluster import Cluster
 
@@ -173,7 +173,7 @@ def _complain(outcomes: list[Outcome], totals: Totals) -> None:
     """Count syncs that failed without being killed; a held lock or a partial sync is no failure."""
     for outcome in outcomes:
         if outcome.code not in {0, 4, -9}:
-            totals.other.append(f"a sync said {outcome.code}: {outcome.output[-300:]}")
+            totals.other.append(f"a sync exited with {outcome.code}: {outcome.output[-300:]}")
 
 
 def main() -> None:

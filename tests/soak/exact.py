@@ -31,8 +31,8 @@ from mtf.trainer.verify import trial_process
 from mtf.trainer.verify.batch_records import BatchRecorder
 from mtf.trainer.verify.interruption_points import STOP_SIGNALS, chain
 from mtf.trainer.verify.trial_process import COMPLETE, OUTPUT, STOPPED, Interruption
+from tests.trainer.hard_training import HARD, difference, result, train
 from tests.trainer.kinds import ALIKE, BESIDES, KINDS
-from tests.trainer.nasty import NASTY, difference, result, train
 from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import config_with, make_run, read_config
 
@@ -44,7 +44,7 @@ _COUNTS = "phases.json"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of training: its differences from ``NASTY``, at its start and at each resume."""
+    """A kind of training: its differences from ``HARD``, at its start and at each resume."""
 
     changes: Mapping[str, Any]
     ranks: int = 1
@@ -98,7 +98,7 @@ class Campaign:
 
     def __init__(self, folder: Path, kind: Kind) -> None:
         self._folder, self._kind = folder, kind
-        self._whole = make_run(folder, base=NASTY, **kind.changes)
+        self._whole = make_run(folder, base=HARD, **kind.changes)
         self._turns = itertools.count()
         self.tally = Tally()
         self._demand(self._train(self._whole, training=_watched), COMPLETE, "uninterrupted")
@@ -107,7 +107,7 @@ class Campaign:
 
     def interrupt(self, *interruptions: Interruption) -> bool:
         """Interrupt a training and compare its result; return True if it could be interrupted."""
-        run = make_run(self._folder, base=NASTY, **self._kind.changes)
+        run = make_run(self._folder, base=HARD, **self._kind.changes)
         where = ", then ".join(map(str, interruptions))
         suffered = 0
         try:
@@ -209,7 +209,7 @@ def main() -> None:
     )
     parser.add_argument("--stops", type=int, default=20, help="interruptions in a chain")
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="for each kind; what is left is said"
+        "--minutes", type=float, default=float("inf"), help="for each kind of training"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)

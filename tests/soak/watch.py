@@ -74,11 +74,11 @@ class Soak:
         push(self.lab, {"templates/local.sh.j2": TEMPLATE})
         self.tick = 0
         self.held: list[Held] = []
-        self.said: Counter[str] = Counter()
+        self.logged: Counter[str] = Counter()
         self.began = time.monotonic()
 
     def say(self, line: str) -> None:
-        self.said[line.split(" ", 1)[0]] += 1
+        self.logged[line.split(" ", 1)[0]] += 1
 
     def pause(self, seconds: float) -> bool:
         """Replace the controller's pause: no waiting, and something changes meanwhile."""
@@ -115,7 +115,7 @@ class Soak:
             with sync_lock(project, wait_s=10):
                 act_on_runs.cancel(project, [f"n{self.tick - 70}"], publish=True, say=self.say)
         except MtfError as e:
-            self.said[f"cancel: {e}"] += 1
+            self.logged[f"cancel: {e}"] += 1
 
     def run(self) -> None:
         """Watch for so many ticks."""
@@ -125,7 +125,7 @@ class Soak:
     def report(self) -> bool:
         """Print the figures; return True if none of them grew."""
         ended = self.tick / (time.monotonic() - self.began)
-        print(f"{self.tick} ticks, {ended:.1f} a second; said: {dict(self.said)}")
+        print(f"{self.tick} ticks, {ended:.1f} a second; logged: {dict(self.logged)}")
         first, last = self.held[0], self.held[-1]
         return (
             last.rss_kib - first.rss_kib <= _MORE_KIB

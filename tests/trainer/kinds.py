@@ -1,20 +1,20 @@
-"""The kinds of trainings that must be exact, as changes of ``nasty.NASTY``."""
+"""Kinds of trainings that must resume exactly, as changes of ``hard_training.HARD``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-OWN = {"type": "tests.trainer.nasty:Stateful", "strength": 1e-3}
+OWN = {"type": "tests.trainer.hard_training:Stateful", "strength": 1e-3}
 BESIDES: dict[str, Any] = {
     "callbacks": {"ema": {"decay": 0.9}, "early_stopping": {"patience": 9}, "own": OWN}
 }
-# for several ranks: each draws numbers of its own, and their weights must stay the same
+# for several ranks: each rank draws other numbers, and the weights of all must stay the same
 ALIKE: dict[str, Any] = {"callbacks": {**BESIDES["callbacks"], "own": {**OWN, "strength": 0.0}}}
 TWO_SETS: dict[str, Any] = {
-    "data": {"dataset_name": "tests.trainer.nasty:two_sets"},
-    "model": {"type": "tests.trainer.nasty:OnTwoSets"},
+    "data": {"dataset_name": "tests.trainer.hard_training:two_sets"},
+    "model": {"type": "tests.trainer.hard_training:OnTwoSets"},
 }
-STREAMED = "tests.trainer.nasty:Streamed"
+STREAMED = "tests.trainer.hard_training:Streamed"
 
 KINDS: dict[str, dict[str, Any]] = {
     "worker": {"data": {"num_workers": 1}},
@@ -30,9 +30,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "iterable, workers": {"data": {"dataset_name": STREAMED, "num_workers": 2}},
     "two sets": TWO_SETS,
     "two sets in turn": {**TWO_SETS, "training": {"combine": "in_turn"}},
-    "two optimizers": {"model": {"type": "tests.trainer.nasty:Rivals"}},
-    "steps left out": {
-        "model": {"type": "tests.trainer.nasty:SometimesInfinite"},
+    "two optimizers": {"model": {"type": "tests.trainer.hard_training:Rivals"}},
+    "skipped steps": {
+        "model": {"type": "tests.trainer.hard_training:SometimesInfinite"},
         "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
     },
 }

@@ -13,7 +13,7 @@ import torch
 
 from mtf.trainer.compute import rank_sync
 from mtf.trainer.runtime.signals import STOP, Stopped
-from tests.trainer.nasty import COMPLETE, STOPPED, train
+from tests.trainer.hard_training import COMPLETE, STOPPED, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,9 +43,9 @@ def train_ranks(
     prepare: Mapping[int, Callable[[], None]] | None = None,
     training: Callable[[Path], None] = train,
 ) -> list[int]:
-    """Train in that many processes; return how each ended, see ``nasty.in_child``.
+    """Train in ``ranks`` processes; return the exit code of each, see ``hard_training.in_child``.
 
-    As with ``srun --kill-on-bad-exit``, where one is killed the others are as well.
+    As with ``srun --kill-on-bad-exit``, all others are killed if one fails.
     """
     port, prepared = free_port(), prepare or {}
     pids = []

@@ -124,9 +124,14 @@ def execute(run: Path, *, job_id: str = "1", token: str = "t", **env: str) -> tu
 
 
 class Job:
-    """The job of a run in a child of this process, which has torch already; its own session.
+    """A run's job in a fork of this process, which has imported torch already.
 
-    ``live``: a work tree that the environment has an editable install of.
+    Args:
+        run: the run folder.
+        job_id: the job's id.
+        token: the token of its request.
+        live: a work tree whose editable install is in the environment.
+        env: further variables.
     """
 
     def __init__(
@@ -185,10 +190,10 @@ def events(run: Path, event: str | None = None) -> list[dict[str, Any]]:
     return [f for f in rundir.read_journal(run) if event is None or f["event"] == event]
 
 
-def wait_for(what: Callable[[], object], *, seconds: float = 120) -> None:
-    """Poll until something is so."""
+def wait_for(holds: Callable[[], object], *, seconds: float = 120) -> None:
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
-    while not what():
+    while not holds():
         if time.monotonic() > end:
-            raise TimeoutError("it did not come")
+            raise TimeoutError("the condition stayed false")
         time.sleep(0.02)

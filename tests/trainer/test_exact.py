@@ -1,4 +1,4 @@
-"""An interrupted training ends in the very bits of one that was never interrupted."""
+"""An interrupted training ends in the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf.trainer.loop.phases import CUTS, Phase
-from tests.trainer.kinds import BESIDES, KINDS
-from tests.trainer.nasty import (
+from tests.trainer.hard_training import (
     COMPLETE,
     EPOCHS,
-    NASTY,
+    HARD,
     STOPPED,
     difference,
     in_child,
     result,
     signal_at,
 )
+from tests.trainer.kinds import BESIDES, KINDS
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOFT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-# how often a phase comes: in the whole training, in its first epoch
+# how often a phase occurs in the whole training
 TIMES = {
     Phase.INIT: 1,
     Phase.TRAIN_START_EPOCH: EPOCHS,
@@ -50,13 +50,13 @@ TIMES = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Return the result of the training that nobody interrupts; each kind is trained once."""
+    """Return the result of the uninterrupted training; each configuration is trained once."""
     results: dict[str, dict[str, Any]] = {}
 
     def of(**changes: Any) -> dict[str, Any]:
         key = repr(changes)
         if key not in results:
-            run = make_run(tmp_path_factory.mktemp("whole"), base=NASTY, **changes)
+            run = make_run(tmp_path_factory.mktemp("whole"), base=HARD, **changes)
             assert in_child(run) == COMPLETE
             results[key] = result(run)
         return results[key]
@@ -74,33 +74,33 @@ def test_every_phase_is_tested() -> None:
 
 
 @pytest.mark.parametrize("phase", TIMES)
-def test_a_stop_at_a_phase_leaves_no_trace(
+def test_a_training_stopped_at_a_phase_resumes_exactly(
     phase: Phase, tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     half = TIMES[phase] // 2 + 1
     for nth, signum, after in ((1, SOFT[0], True), (half, SOFT[1], False), (half, SOFT[2], True)):
-        run = make_run(tmp_path, base=NASTY, **BESIDES)
+        run = make_run(tmp_path, base=HARD, **BESIDES)
         code = in_child(run, signal_at(phase, nth, signum, after=after))
-        in_the_last_instruction = (phase, nth) == (Phase.EPOCH_END, EPOCHS)
-        assert code == (COMPLETE if in_the_last_instruction else STOPPED), (nth, after)
+        is_the_last_phase = (phase, nth) == (Phase.EPOCH_END, EPOCHS)
+        assert code == (COMPLETE if is_the_last_phase else STOPPED), (nth, after)
         assert difference(finish(run), whole(**BESIDES)) is None, (nth, after)
 
 
 @pytest.mark.parametrize("phase", TIMES)
-def test_a_kill_at_a_phase_leaves_no_trace(
+def test_a_training_killed_at_a_phase_resumes_exactly(
     phase: Phase, tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     for nth, after in ((1, True), (TIMES[phase] // 2 + 1, False), (TIMES[phase], True)):
-        run = make_run(tmp_path, base=NASTY, **BESIDES)
+        run = make_run(tmp_path, base=HARD, **BESIDES)
         code = in_child(run, signal_at(phase, nth, signal.SIGKILL, after=after))
         assert code == -signal.SIGKILL, (nth, after)
         assert difference(finish(run), whole(**BESIDES)) is None, (nth, after)
 
 
 def test_a_stop_in_the_replay_zone_waits_for_the_next_cut(tmp_path: Path) -> None:
-    """Inside the replayed zone it waits for the zone's end: no batch is computed twice."""
+    """At the zone's end the batch is done, so the resumed training does not compute it again."""
     for phase in sorted(set(TIMES) - CUTS):
-        run = make_run(tmp_path, base=NASTY)
+        run = make_run(tmp_path, base=HARD)
         nth = 2
         assert in_child(run, signal_at(phase, nth, signal.SIGUSR1, after=False)) == STOPPED
         (stopped,) = events(run, "stopped")
@@ -111,7 +111,7 @@ def test_a_stop_in_the_replay_zone_waits_for_the_next_cut(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-def test_other_trainings_are_exact_too(
+def test_every_kind_of_training_resumes_exactly(
     changes: dict[str, Any], tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     for phase, nth, signum in (
@@ -121,7 +121,7 @@ def test_other_trainings_are_exact_too(
         (Phase.SCHEDULER_EPOCH_STEP, 1, signal.SIGTERM),
         (Phase.EPOCH_END, 1, signal.SIGKILL),
     ):
-        run = make_run(tmp_path, base=NASTY, **changes)
+        run = make_run(tmp_path, base=HARD, **changes)
         in_child(run, signal_at(phase, nth, signum, after=True))
         assert difference(finish(run), whole(**changes)) is None, (phase, signum)
 
@@ -129,9 +129,9 @@ def test_other_trainings_are_exact_too(
 def test_the_number_of_workers_may_change_at_a_resume(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, data={"num_workers": 2})
+    run = make_run(tmp_path, base=HARD, data={"num_workers": 2})
     assert in_child(run, signal_at(Phase.TRAIN_BATCH_LOAD, 5, SOFT[0], after=False)) == STOPPED
-    other = make_run(tmp_path, base=NASTY)
+    other = make_run(tmp_path, base=HARD)
     shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
     shutil.copy(run / "scalars.jsonl", other)
     assert difference(finish(other), whole()) is None
@@ -142,7 +142,7 @@ def test_a_training_interrupted_again_and_again_is_exact(
 ) -> None:
     draw = random.Random(5)
     longer = {"training": {"max_epochs": 10}, **BESIDES}
-    run = make_run(tmp_path, base=NASTY, **longer)
+    run = make_run(tmp_path, base=HARD, **longer)
     often = [phase for phase in TIMES if TIMES[phase] > EPOCHS]
     interruptions = 0
     while True:
@@ -158,7 +158,7 @@ def test_a_training_interrupted_again_and_again_is_exact(
 def test_further_signals_do_not_break_the_save_in_progress(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     stop = signal_at(Phase.TRAIN_BATCH_END, 7, signal.SIGUSR1, after=False)
 
     def prepare() -> None:
@@ -178,9 +178,9 @@ def test_further_signals_do_not_break_the_save_in_progress(
 
 
 @pytest.mark.parametrize("amp", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_is_exact_too(amp: str, tmp_path: Path) -> None:
+def test_mixed_precision_resumes_exactly(amp: str, tmp_path: Path) -> None:
     """On the CPU, through Fabric's wrappers as on a GPU; 16 bits with a gradient scaler."""
-    whole = make_run(tmp_path, base=NASTY)
+    whole = make_run(tmp_path, base=HARD)
     assert in_child(whole, precision=amp) == COMPLETE
     for phase, nth, signum in (
         (Phase.TRAIN_BATCH_BACKWARD, 3, signal.SIGUSR1),
@@ -188,7 +188,7 @@ def test_mixed_precision_is_exact_too(amp: str, tmp_path: Path) -> None:
         (Phase.VAL_BATCH_LOAD, 3, signal.SIGTERM),
         (Phase.TRAIN_BATCH_OPTIM_STEP, 3, signal.SIGKILL),
     ):
-        run = make_run(tmp_path, base=NASTY)
+        run = make_run(tmp_path, base=HARD)
         assert in_child(run, signal_at(phase, nth, signum, after=True), amp) in (STOPPED, -signum)
         assert in_child(run, precision=amp) == COMPLETE
         assert difference(result(run), result(whole)) is None, (phase, nth)

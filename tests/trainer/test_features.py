@@ -1,4 +1,4 @@
-"""What a training does besides descending: callbacks, guards, clipping, several optimizers, sets."""
+"""Features of the training loop: callbacks, non-finite values, clipping, several optimizers, compile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from mtf.errors import MtfError
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.callbacks import EMA, Callback, EarlyStopping, build_callbacks
 from mtf.trainer.loop.phases import Phase
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
+from tests.trainer.hard_training import (
+    COMPLETE,
+    HARD,
+    STOPPED,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop.loop import Loop
 
-INFINITE = {"model": {"type": "tests.trainer.nasty:SometimesInfinite"}}
+INFINITE = {"model": {"type": "tests.trainer.hard_training:SometimesInfinite"}}
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -31,8 +39,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
 # -- callbacks -------------------------------------------------------------------------------------
 
 
-class State:
-    """Stands for a training at the ends of its epochs."""
+class LoopStub:
+    """Stands for the loop at the end of an epoch."""
 
     def __init__(self) -> None:
         self.state = self
@@ -44,7 +52,7 @@ class State:
 
 
 def epochs_until_end(stopping: EarlyStopping, values: list[float]) -> int | None:
-    training: Any = State()
+    training: Any = LoopStub()
     for epoch, value in enumerate(values, 1):
         training.metrics = {"m": value}
         stopping.after(Phase.EPOCH_END, training)
@@ -65,7 +73,7 @@ def test_early_stopping_waits_for_its_patience() -> None:
 def test_a_training_that_stops_early_is_complete_and_says_why(tmp_path: Path) -> None:
     stopping = {"monitor": "train_loss", "mode": "max", "patience": 1}  # it falls: no improvement
     run = make_run(
-        tmp_path, base=NASTY, training={"max_epochs": 9}, callbacks={"early_stopping": stopping},
+        tmp_path, base=HARD, training={"max_epochs": 9}, callbacks={"early_stopping": stopping},
         optimizer={"lr": 0.1}, scheduler=None,
     )  # fmt: skip
     assert in_child(run) == COMPLETE
@@ -83,7 +91,7 @@ def test_an_unknown_metric_to_watch_is_reported_with_the_known_ones(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     watching = {"early_stopping": {"monitor": "val_los"}}
-    assert in_child(make_run(tmp_path, base=NASTY, callbacks=watching)) == 1
+    assert in_child(make_run(tmp_path, base=HARD, callbacks=watching)) == 1
     assert (
         "early_stopping.monitor: no metric 'val_los'. Metrics are train_loss, val_loss,"
         in capfd.readouterr().err
@@ -91,10 +99,10 @@ def test_an_unknown_metric_to_watch_is_reported_with_the_known_ones(
 
 
 def test_the_average_of_weights_is_what_is_validated_and_saved(tmp_path: Path) -> None:
-    still = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.0}})
-    slow = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.99}})
-    aside = make_run(tmp_path, base=NASTY, callbacks={"ema": {"decay": 0.99, "evaluate": False}})
-    plain = make_run(tmp_path, base=NASTY)
+    still = make_run(tmp_path, base=HARD, callbacks={"ema": {"decay": 0.0}})
+    slow = make_run(tmp_path, base=HARD, callbacks={"ema": {"decay": 0.99}})
+    aside = make_run(tmp_path, base=HARD, callbacks={"ema": {"decay": 0.99, "evaluate": False}})
+    plain = make_run(tmp_path, base=HARD)
     for run in (still, slow, aside, plain):
         assert in_child(run) == COMPLETE
     losses = {run: [f["metrics"]["val_loss"] for f in events(run, "metrics")] for run in
@@ -113,7 +121,7 @@ def test_the_average_follows_the_formula(tmp_path: Path) -> None:
 
     class Training:
         engine = Part
-        state: Any = State()
+        state: Any = LoopStub()
 
     training: Any = Training()
     torch.nn.init.constant_(Part.module.weight, 1.0)
@@ -129,7 +137,7 @@ def test_the_average_follows_the_formula(tmp_path: Path) -> None:
 
 
 class Diary(Callback):
-    """Notes what it is called for."""
+    """Writes each call of its methods to a file."""
 
     phases = (Phase.INIT, Phase.TRAIN_BATCH_FORWARD)
 
@@ -161,13 +169,13 @@ class Diary(Callback):
 
 def test_a_callback_is_called_for_the_phases_it_names(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=NASTY, training={"max_epochs": 1}, checkpoint={"every_n_steps": None},
+        tmp_path, base=HARD, training={"max_epochs": 1}, checkpoint={"every_n_steps": None},
         callbacks={"diary": {"type": "tests.trainer.test_features:Diary", "run": "."}},
     )  # fmt: skip
-    given = read_config(run)
-    asked = {"type": "tests.trainer.test_features:Diary", "run": run}
-    object.__setattr__(given.callbacks, "__pydantic_extra__", {"diary": asked})
-    (diary,) = build_callbacks(given, monitor="val_loss").values()
+    config = read_config(run)
+    section = {"type": "tests.trainer.test_features:Diary", "run": run}
+    object.__setattr__(config.callbacks, "__pydantic_extra__", {"diary": section})
+    (diary,) = build_callbacks(config, monitor="val_loss").values()
     assert isinstance(diary, Diary)
 
     def prepare() -> None:
@@ -183,8 +191,8 @@ def test_a_callback_is_called_for_the_phases_it_names(tmp_path: Path) -> None:
     assert lines[-1] == "saved epoch_001_step_000003.ckpt at 1"
 
 
-def test_a_callback_is_told_of_an_error(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, **INFINITE)
+def test_a_callback_gets_the_error_that_ends_a_training(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=HARD, **INFINITE)
 
     def prepare() -> None:
         from mtf.trainer import trainer
@@ -199,9 +207,12 @@ def test_a_callback_is_told_of_an_error(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"type": "swa"}, "callbacks.mine.type: unknown name 'swa'"),
-        ({"type": "tests.trainer.nasty:Stateful"}, "callbacks.mine: Stateful needs strength"),
         (
-            {"type": "tests.trainer.nasty:Net", "hidden_size": 1, "num_classes": 1},
+            {"type": "tests.trainer.hard_training:Stateful"},
+            "callbacks.mine: Stateful needs strength",
+        ),
+        (
+            {"type": "tests.trainer.hard_training:Net", "hidden_size": 1, "num_classes": 1},
             "must return an mtf.trainer",
         ),
     ],
@@ -209,27 +220,27 @@ def test_a_callback_is_told_of_an_error(tmp_path: Path) -> None:
 def test_a_callback_that_cannot_be_built_is_reported(
     given: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = read_config(make_run(tmp_path, base=NASTY, callbacks={"mine": given}))
+    config = read_config(make_run(tmp_path, base=HARD, callbacks={"mine": given}))
     with pytest.raises(MtfError, match=message):
         build_callbacks(config, monitor="val_loss")
 
 
-# -- numbers that are none -------------------------------------------------------------------------
+# -- values that are not finite -------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_and_names_the_samples(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, **INFINITE)
+    run = make_run(tmp_path, base=HARD, **INFINITE)
     assert in_child(run) == 1
-    said = capfd.readouterr().err
-    assert "the training loss is inf at epoch 1, step " in said
-    assert "(samples " in said
-    assert "Lower optimizer.lr" in said
+    stderr = capfd.readouterr().err
+    assert "the training loss is inf at epoch 1, step " in stderr
+    assert "(samples " in stderr
+    assert "Lower optimizer.lr" in stderr
 
 
 def test_steps_with_infinite_gradients_are_skipped_with_on_nonfinite_skip(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "skip"})
+    run = make_run(tmp_path, base=HARD, **INFINITE, training={"on_nonfinite": "skip"})
     assert in_child(run) == COMPLETE
     content = result(run)["content"]
     state = content["ranks"][0]
@@ -239,7 +250,7 @@ def test_steps_with_infinite_gradients_are_skipped_with_on_nonfinite_skip(tmp_pa
 
 
 def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, **INFINITE, training={"on_nonfinite": "stop"})
+    run = make_run(tmp_path, base=HARD, **INFINITE, training={"on_nonfinite": "stop"})
     assert in_child(run) == COMPLETE
     assert events(run, "noted")[0]["reason"].startswith("gradients are not finite at epoch")
     content = result(run)["content"]
@@ -249,8 +260,8 @@ def test_a_training_may_end_at_the_first_infinite_gradient(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])
 def test_a_batch_with_nan_does_not_change_running_means(policy: str, tmp_path: Path) -> None:
-    model = {"type": "tests.trainer.nasty:SometimesNotANumber"}
-    run = make_run(tmp_path, base=NASTY, model=model, training={"on_nonfinite": policy})
+    model = {"type": "tests.trainer.hard_training:SometimesNotANumber"}
+    run = make_run(tmp_path, base=HARD, model=model, training={"on_nonfinite": policy})
     assert in_child(run) == COMPLETE
     content = result(run)["content"]
     (rank,) = content["ranks"]
@@ -263,9 +274,9 @@ def test_a_batch_with_nan_does_not_change_running_means(policy: str, tmp_path: P
 
 
 def test_non_persistent_running_means_survive_a_stop(tmp_path: Path) -> None:
-    """The kernels of BatchNorm write to them without telling torch."""
-    model = {"type": "tests.trainer.nasty:Forgetful"}
-    whole, run = (make_run(tmp_path, base=NASTY, model=model) for _ in range(2))
+    """BatchNorm's kernels change them without raising the tensor's version."""
+    model = {"type": "tests.trainer.hard_training:Forgetful"}
+    whole, run = (make_run(tmp_path, base=HARD, model=model) for _ in range(2))
     assert in_child(whole) == COMPLETE
     stop = signal_at(Phase.TRAIN_BATCH_END, 7, signal.SIGUSR1, after=True)
     assert in_child(run, stop) == STOPPED
@@ -274,7 +285,7 @@ def test_non_persistent_running_means_survive_a_stop(tmp_path: Path) -> None:
 
 
 def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
-    """One step of plain descent moves a weight by at most the rate times that value."""
+    """One step of SGD moves a weight by at most the learning rate times that value."""
     sgd: dict[str, Any] = {
         "optimizer": {"type": "sgd", "lr": 1.0, "weight_decay": 0.0},
         "scheduler": None,
@@ -282,7 +293,7 @@ def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
     one_step = {"max_epochs": 1, "max_grad_norm": None, "gradient_accumulation_steps": 11}
     weights = {}
     for value in (None, 1e-4, 1e-30):
-        run = make_run(tmp_path, base=NASTY, **sgd, training={**one_step, "max_grad_value": value})
+        run = make_run(tmp_path, base=HARD, **sgd, training={**one_step, "max_grad_value": value})
         assert in_child(run) == COMPLETE
         weights[value] = result(run)["content"]["model"]["layers.0.weight"]
     start = weights[1e-30]
@@ -295,7 +306,7 @@ def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
 
 def test_each_optimizer_that_takes_turns_has_its_own_learning_rate(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=NASTY, model={"type": "tests.trainer.nasty:Rivals"},
+        tmp_path, base=HARD, model={"type": "tests.trainer.hard_training:Rivals"},
         scheduler={"type": "exponential", "gamma": 0.5},
     )  # fmt: skip
     assert in_child(run) == COMPLETE
@@ -313,11 +324,11 @@ def test_a_compiled_training_resumes_bit_for_bit_under_the_names_of_a_plain_one(
     tmp_path: Path,
 ) -> None:
     small: dict[str, Any] = {
-        "model": {"type": "tests.trainer.nasty:Small"},
+        "model": {"type": "tests.trainer.hard_training:Small"},
         "data": {"val_split": None},
         "training": {"compile": True, "gradient_accumulation_steps": 1, "batch_size": 14},
     }
-    whole, run = (make_run(tmp_path, base=NASTY, **small) for _ in range(2))
+    whole, run = (make_run(tmp_path, base=HARD, **small) for _ in range(2))
     assert in_child(whole) == COMPLETE
     stop = signal_at(Phase.TRAIN_BATCH_END, 2, signal.SIGUSR1, after=False)
     assert in_child(run, stop) == STOPPED

@@ -1,4 +1,4 @@
-"""Several ranks: they stop at one cut, resume bit for bit, and another number keeps the samples."""
+"""Several ranks stop at one cut and resume exactly; another number of ranks uses the same samples."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from mtf.trainer import Callback
 from mtf.trainer.loop.phases import Phase
+from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, difference, result, signal_at
 from tests.trainer.kinds import ALIKE
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, result, signal_at
 from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import events, make_run
 
@@ -28,14 +28,14 @@ def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:
     # windows of 3 and 1 micro-batches; no last batch of one sample, which BatchNorm refuses
     training = {"batch_size": 3, "gradient_accumulation_steps": 3, **changes.pop("training", {})}
     return make_run(
-        tmp_path, base=NASTY, slurm={"ntasks_per_node": ranks}, training=training,
+        tmp_path, base=HARD, slurm={"ntasks_per_node": ranks}, training=training,
         **{**ALIKE, **changes},
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
-    """Return the result of that many ranks whom nobody interrupts."""
+    """Return the result of an uninterrupted training on ``ranks`` ranks, which is trained once."""
     results: dict[int, dict[str, Any]] = {}
 
     def of(ranks: int) -> dict[str, Any]:
@@ -52,22 +52,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
 def test_three_ranks_stopped_at_a_phase_resume_bit_for_bit(
     phase: Phase, tmp_path: Path, whole: Callable[[int], dict[str, Any]]
 ) -> None:
-    """Three, since two hide that DDP sums in another order after a restart."""
+    """With three ranks, since two hide that DDP sums in another order after a restart."""
     run = make(tmp_path, 3)
-    hears = signal_at(phase, 2 if phase is not Phase.INIT else 1, signal.SIGUSR1, after=False)
-    ended = train_ranks(run, 3, {2: hears})
-    assert ended in ([STOPPED] * 3, [COMPLETE] * 3)  # complete: too near to the end to meet again
+    stop = signal_at(phase, 2 if phase is not Phase.INIT else 1, signal.SIGUSR1, after=False)
+    ended = train_ranks(run, 3, {2: stop})
+    assert ended in (
+        [STOPPED] * 3,
+        [COMPLETE] * 3,
+    )  # complete: too near to the end for another exchange
     if ended[0] == STOPPED:
         assert [fact["reason"] for fact in events(run, "stopped")] == ["SIGUSR1"]  # all know it
         assert train_ranks(run, 3) == [COMPLETE] * 3
     assert difference(result(run), whole(3)) is None
 
 
-@pytest.mark.parametrize("hearing", [0, 1])
-def test_two_ranks_stop_where_only_one_of_them_hears_a_signal(hearing: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_two_ranks_stop_if_only_one_of_them_gets_a_signal(signalled: int, tmp_path: Path) -> None:
     run = make(tmp_path, 2)
     stop = signal_at(Phase.TRAIN_BATCH_LOAD, 2, signal.SIGUSR1, after=False)
-    assert train_ranks(run, 2, {hearing: stop}) == [STOPPED] * 2
+    assert train_ranks(run, 2, {signalled: stop}) == [STOPPED] * 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_three_ranks_that_are_interrupted_again_and_again_are_exact(
 
 
 class Numbered(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Samples that tell their numbers."""
+    """Samples whose values are their index."""
 
     num_classes = 3
 
@@ -117,10 +120,10 @@ class Numbered(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return torch.full((6,), float(index)), index % 3
 
 
-def seeing(run: Path) -> None:
-    """Train while writing down the samples."""
+def train_noting_samples(run: Path) -> None:
+    """Train, and write the indices of each batch's samples to a file of the rank."""
     from mtf.trainer import trainer
-    from tests.trainer.nasty import train
+    from tests.trainer.hard_training import train
 
     class Noting(Callback):
         phases = (Phase.TRAIN_BATCH_FORWARD,)
@@ -136,7 +139,7 @@ def seeing(run: Path) -> None:
     train(run)
 
 
-def seen(run: Path, epoch: int) -> list[int]:
+def samples_of(run: Path, epoch: int) -> list[int]:
     lines = [line for path in run.glob("seen-*") for line in path.read_text().splitlines()]
     return sorted(n for at, numbers in map(json.loads, lines) if at == epoch for n in numbers)
 
@@ -147,13 +150,13 @@ def test_another_number_of_ranks_trains_on_the_same_samples(
 ) -> None:
     data = {"data": {"dataset_name": "tests.trainer.test_ranks:Numbered"}}
     run = make(tmp_path, before, **data)
-    hears = signal_at(Phase.TRAIN_BATCH_LOAD, nth, signal.SIGTERM, after=False)
-    assert train_ranks(run, before, {0: hears}, seeing) == [STOPPED] * before
+    stop = signal_at(Phase.TRAIN_BATCH_LOAD, nth, signal.SIGTERM, after=False)
+    assert train_ranks(run, before, {0: stop}, train_noting_samples) == [STOPPED] * before
     other = make(tmp_path, after, **data)
     shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
     for path in (*run.glob("seen-*"), run / "scalars.jsonl"):
         shutil.copy(path, other)
-    assert train_ranks(other, after, training=seeing) == [COMPLETE] * after
-    assert seen(other, 0) == seen(other, 1) == list(range(42))
-    said = f"was saved by {before} processes, and now there are {after}: each sample"
-    assert capfd.readouterr().err.count(said) == 1
+    assert train_ranks(other, after, training=train_noting_samples) == [COMPLETE] * after
+    assert samples_of(other, 0) == samples_of(other, 1) == list(range(42))
+    warning = f"was saved by {before} processes, and now there are {after}: each sample"
+    assert capfd.readouterr().err.count(warning) == 1

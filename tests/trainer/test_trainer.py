@@ -22,7 +22,7 @@ from mtf.trainer.loop.objective import ModelSteps, num_samples, objective_of
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.resume.snapshot import differing_settings
 from mtf.trainer.runtime.signals import SIGNALS
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
+from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, in_child, signal_at
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """Give the test runner its own handlers back."""
+    """Restore the test runner's signal handlers."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
     for signum, handler in before.items():
@@ -63,7 +63,7 @@ def context(run: Path) -> RunContext:
 def test_checkpoints_are_saved_when_the_settings_say(
     policy: dict[str, Any], steps: list[int], tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint={**policy, "keep_best": 0})
+    run = make_run(tmp_path, base=HARD, checkpoint={**policy, "keep_best": 0})
     assert in_child(run) == COMPLETE
     # a write that is under way at the end may be given up for the last state
     assert [fact["step"] for fact in events(run, "checkpoint")] in (steps, steps[:-1])
@@ -73,14 +73,16 @@ def test_checkpoints_are_saved_when_the_settings_say(
 def test_a_monitored_metric_that_does_not_exist_is_reported_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint={"monitor": "val_acuracy"})
+    run = make_run(tmp_path, base=HARD, checkpoint={"monitor": "val_acuracy"})
     assert in_child(run) == COMPLETE
-    said = "checkpoint.monitor: no metric 'val_acuracy'. Metrics are train_loss, val_loss, val_acc"
-    assert capfd.readouterr().err.count(said) == 1
+    report = (
+        "checkpoint.monitor: no metric 'val_acuracy'. Metrics are train_loss, val_loss, val_acc"
+    )
+    assert capfd.readouterr().err.count(report) == 1
 
 
 def test_a_stop_right_after_a_resume_saves_nothing_twice(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 9})
+    run = make_run(tmp_path, base=HARD, checkpoint={"keep_last": 9})
     stop = signal_at(Phase.TRAIN_BATCH_LOAD, 3, signal.SIGUSR1, after=False)
     assert in_child(run, stop) == STOPPED
     saved = len(events(run, "checkpoint"))
@@ -100,11 +102,11 @@ def test_a_stop_right_after_a_resume_saves_nothing_twice(tmp_path: Path) -> None
 
 
 def test_the_journal_reports_each_epoch(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     assert in_child(run) == COMPLETE
-    said = events(run, "metrics")
-    assert [(fact["epoch"], fact["step"]) for fact in said] == [(1, 3), (2, 6)]
-    assert set(said[0]["metrics"]) == {"train_loss", "val_loss", "val_accuracy"}
+    logged = events(run, "metrics")
+    assert [(fact["epoch"], fact["step"]) for fact in logged] == [(1, 3), (2, 6)]
+    assert set(logged[0]["metrics"]) == {"train_loss", "val_loss", "val_accuracy"}
     assert {fact["total_steps"] for fact in events(run, "progress")} == {6}
 
 
@@ -151,9 +153,11 @@ def test_keys_and_shapes_are_reported_if_both_differ(tmp_path: Path) -> None:
     shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
     with pytest.raises(MtfError) as raised:
         fit(other)
-    said = str(raised.value)
-    assert "another configuration: model.hidden_size was 64 and is 32 (and of another model" in said
-    assert "[64, 64] in the checkpoint, [32, 64] in the model" in said
+    message = str(raised.value)
+    assert (
+        "another configuration: model.hidden_size was 64 and is 32 (and of another model" in message
+    )
+    assert "[64, 64] in the checkpoint, [32, 64] in the model" in message
 
 
 def test_a_target_that_is_not_a_class_of_the_model_is_reported(tmp_path: Path) -> None:
@@ -205,7 +209,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused_in_words(
 
 
 def test_the_trainer_takes_plain_torch_parts(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     config = read_config(run)
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -219,7 +223,7 @@ def test_the_trainer_takes_plain_torch_parts(tmp_path: Path) -> None:
 
 
 def test_a_module_that_was_set_up_by_fabric_is_taken_too(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     parts = context(run)
     data = parts.data()
     model = parts.model(data)
@@ -231,7 +235,7 @@ def test_a_module_that_was_set_up_by_fabric_is_taken_too(tmp_path: Path) -> None
 
 
 def test_a_training_is_freed_when_it_has_ended(tmp_path: Path) -> None:
-    """A cycle would keep its data loaders' processes, which the interpreter's exit waits for."""
+    """A reference cycle would keep data workers alive, for which the interpreter waits at exit."""
     seen = []
 
     class Noting(Callback):
@@ -295,7 +299,7 @@ def test_a_part_frozen_in_evaluation_mode_stays_so(tmp_path: Path) -> None:
 
 
 class Stepping(torch.nn.Module):
-    """A model that knows its own loss."""
+    """A model that computes its own loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,7 +310,7 @@ class Stepping(torch.nn.Module):
 
 
 class Validating(Stepping):
-    """And its own metrics."""
+    """A model that computes its own loss and metrics."""
 
     def validation_step(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         return {"loss": batch["x"].mean(), "val_words": (batch["x"].sum(), 7), "f1": 0.5}

@@ -16,8 +16,8 @@ class WandbServer(ThreadingHTTPServer):
 
     Attributes:
         rows: the lines of the history, by their number.
-        answers: False: it takes requests and says nothing, like a network that is gone.
-        preempted: whether a client has said that it is being preempted.
+        answers: False: requests get no answer, as in a network that is down.
+        preempted: whether a client has reported that it is being preempted.
     """
 
     daemon_threads = True

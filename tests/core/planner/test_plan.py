@@ -235,17 +235,19 @@ def test_exit_code_0_means_completed_only_if_the_journal_says_so() -> None:
 
 
 def test_a_code_error_fails_with_its_last_line() -> None:
-    said = Progress(token=Token("a" * 16), failed="ValueError: no such file")
-    new = observed(JobState.FAILED, said, exit_code=1)
+    progress = Progress(token=Token("a" * 16), failed="ValueError: no such file")
+    new = observed(JobState.FAILED, progress, exit_code=1)
     assert (new.state, new.reason) == (RunState.FAILED, "ValueError: no such file")
     assert new.attempt.outcome == Cause.CODE_ERROR
 
 
 def test_events_of_an_earlier_attempt_do_not_count_for_the_newest() -> None:
-    said = Progress(token=Token("b" * 16), starts=1, failed="ValueError: fixed since")
-    assert "fixed since" not in observed(JobState.FAILED, said, exit_code=1).reason
+    progress = Progress(token=Token("b" * 16), starts=1, failed="ValueError: fixed since")
+    assert "fixed since" not in observed(JobState.FAILED, progress, exit_code=1).reason
     start = record(ALONE)
-    waits = world(SPEC, records=(start,), jobs=(job(JobState.PENDING),), progress={start.run: said})
+    waits = world(
+        SPEC, records=(start,), jobs=(job(JobState.PENDING),), progress={start.run: progress}
+    )
     assert not [a for a in decide(waits).actions if a.record.state is RunState.PREEMPTED]
 
 

@@ -41,11 +41,11 @@ def test_a_run_whose_spec_goes_or_comes_back_says_so_though_its_state_is_the_sam
 
 
 def test_a_run_that_is_to_be_retried_says_how_its_attempt_ended() -> None:
-    said = change(desired(ALONE), state=JobState.NODE_FAILURE)
-    assert said.startswith("running -> pending (node-failure")
+    reason = change(desired(ALONE), state=JobState.NODE_FAILURE)
+    assert reason.startswith("running -> pending (node-failure")
     unseen = record(ALONE, state=RunState.PENDING)  # it began and ended between two syncs
-    said = change(desired(ALONE), state=JobState.NODE_FAILURE, start=unseen)
-    assert said.startswith("attempt 1 ended (node-failure")
+    reason = change(desired(ALONE), state=JobState.NODE_FAILURE, start=unseen)
+    assert reason.startswith("attempt 1 ended (node-failure")
 
 
 @pytest.mark.parametrize(
@@ -58,25 +58,25 @@ def test_a_run_that_is_to_be_retried_says_how_its_attempt_ended() -> None:
     ],
 )
 def test_a_silent_end_names_what_is_known_of_it(view: Any, words: str) -> None:
-    said = reason_of(Cause.CODE_ERROR, RUN, view, Progress())
-    assert words in said
-    assert "None" not in said
+    reason = reason_of(Cause.CODE_ERROR, RUN, view, Progress())
+    assert words in reason
+    assert "None" not in reason
 
 
 def test_an_error_in_the_journal_counts_more_than_how_the_job_ended() -> None:
     view = job(JobState.FAILED, exit_code=1)
-    said = Progress(failed="ValueError: no such file")
-    assert reason_of(Cause.CODE_ERROR, RUN, view, said) == "ValueError: no such file"
-    assert reason_of(Cause.CUDA_OOM, RUN, view, said) == "ValueError: no such file"
+    journaled = Progress(failed="ValueError: no such file")
+    assert reason_of(Cause.CODE_ERROR, RUN, view, journaled) == "ValueError: no such file"
+    assert reason_of(Cause.CUDA_OOM, RUN, view, journaled) == "ValueError: no such file"
     refused = Progress(refused="optimizer.lr: expected a number")
     assert reason_of(Cause.CONFIGURATION, RUN, view, refused) == "optimizer.lr: expected a number"
 
 
 def test_what_the_executor_says_is_kept_where_it_adds_something() -> None:
     view = job(JobState.NODE_FAILURE, reason="node n1 is down", node="n1")
-    said = reason_of(Cause.NODE_FAILURE, RUN, view, Progress())
-    assert "n1" in said
-    assert "(node n1 is down)" in said
+    reason = reason_of(Cause.NODE_FAILURE, RUN, view, Progress())
+    assert "n1" in reason
+    assert "(node n1 is down)" in reason
     for nothing_new in ("None", "NonZeroExitCode", "Node-Failure"):
         view = job(JobState.NODE_FAILURE, reason=nothing_new)
         assert "(" not in reason_of(Cause.NODE_FAILURE, RUN, view, Progress()), nothing_new

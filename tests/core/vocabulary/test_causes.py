@@ -89,9 +89,11 @@ def test_the_text_of_an_error_shows_which_memory_ran_out(text: str, cause: str) 
 def over(state: JobState, progress: Progress | None = None, **changes: Any) -> RunRecord:
     """Return the record that one observation of a running run's job leaves."""
     start = record(ALONE, state=RunState.RUNNING, cancel_requested=changes.pop("asked", False))
-    said = replace(progress, token=TOKEN) if progress else Progress()
+    journaled = replace(progress, token=TOKEN) if progress else Progress()
     made = plan(
-        world(SPEC, records=(start,), jobs=(job(state, **changes),), progress={start.run: said}),
+        world(
+            SPEC, records=(start,), jobs=(job(state, **changes),), progress={start.run: journaled}
+        ),
         Policy(retry=Retry(on=frozenset())),
         NOW,
     )
@@ -99,7 +101,7 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
 
 
 @pytest.mark.parametrize(
-    ("view", "said", "cause", "state"),
+    ("view", "progress", "cause", "state"),
     [
         ({"state": JobState.TIMEOUT}, None, "time-limit", "timeout"),
         ({"state": JobState.PREEMPTED}, None, "preempted", "failed"),
@@ -148,9 +150,9 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
     ],
 )
 def test_each_end_has_its_cause(
-    view: dict[str, Any], said: dict[str, Any] | None, cause: str, state: str
+    view: dict[str, Any], progress: dict[str, Any] | None, cause: str, state: str
 ) -> None:
-    new = over(**view, progress=Progress(**said) if said else None)
+    new = over(**view, progress=Progress(**progress) if progress else None)
     assert (new.cause, new.state, new.attempt.outcome) == (cause, state, cause)
 
 
@@ -311,9 +313,9 @@ def test_an_earlier_attempts_starts_are_not_counted_for_the_newest() -> None:
 
 def fails(run: RunRecord, now: datetime, step: int) -> RunRecord:
     """Return the record once the run's job was lost with its node, the checkpoint at ``step``."""
-    said = Progress(token=run.attempt.token, checkpoint=Checkpoint("/c", step, "s", 1))
+    progress = Progress(token=run.attempt.token, checkpoint=Checkpoint("/c", step, "s", 1))
     lost = job(JobState.NODE_FAILURE, token=run.attempt.token, job_id=run.job_id)
-    seen = world(SPEC, records=(run,), jobs=(lost,), progress={run.run: said})
+    seen = world(SPEC, records=(run,), jobs=(lost,), progress={run.run: progress})
     return first_record(plan(seen, Policy(retry=Retry(max_attempts=9)), now))
 
 

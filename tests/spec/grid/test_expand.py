@@ -346,13 +346,13 @@ def test_a_grid_inherits_from_its_base_what_it_does_not_set() -> None:
     grid = "kind: grid\nname: g\nbase: base.yaml\nparameters: {training.seed: [1]}\n"
     own = grid + "owner: you\nrerun_on: [x]\ncluster: small\ngeneration: 2\nmax_parallel: 3\n"
     loaded = load(base=base, g=grid, h=own.replace("name: g", "name: h"))
-    _, inherited, said = loaded.desired
-    one, other = inherited.experiments[0], said.experiments[0]
+    _, inherited, explicit = loaded.desired
+    one, other = inherited.experiments[0], explicit.experiments[0]
     assert (one.config["owner"], one.config["description"]) == ("me", "base")
     assert (one.config["entrypoint"], one.rerun_on, one.generation) == ("a.b:c", ("src",), 1)
     assert (inherited.cluster, inherited.max_parallel) == ("big", None)
     assert (other.config["owner"], other.rerun_on, other.generation) == ("you", ("x",), 2)
-    assert (said.cluster, said.max_parallel) == ("small", 3)
+    assert (explicit.cluster, explicit.max_parallel) == ("small", 3)
 
 
 def test_errors_of_an_inline_base_have_positions_in_the_grid() -> None:

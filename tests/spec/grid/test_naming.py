@@ -108,14 +108,14 @@ def test_a_name_that_was_not_made_from_parameters_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a.b", "A_b-c.d", "x" * 100, "a.locked", "a.lock.b"])
-def test_valid_experiment_names(name: str) -> None:
+def test_valid_experiment_names_are_accepted(name: str) -> None:
     assert name_problem(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", ".a", "-a", "_a", "a/b", "a b", "a..b", "a.", "a.lock", "ä", "x" * 101, "a\n"]
 )
-def test_invalid_experiment_names(name: str) -> None:
+def test_invalid_experiment_names_are_refused(name: str) -> None:
     assert name_problem(name)
 
 

@@ -87,7 +87,7 @@ def test_a_model_gets_the_values_of_its_section() -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_", "keys", "said"),
+    ("type_", "keys", "message"),
     [
         ("transfromer", {}, "unknown name 'transfromer'. Did you mean 'transformer"),
         ("resnet50", {}, "pip install timm or pip install torchvision"),
@@ -106,11 +106,11 @@ def test_a_model_gets_the_values_of_its_section() -> None:
     ],
 )
 def test_an_error_names_what_is_wrong_with_a_model(
-    type_: str, keys: dict[str, Any], said: str
+    type_: str, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(MtfError) as wrong:
         model(type_, **keys)
-    assert said in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_a_model_of_the_checkout_gets_the_keys_that_it_takes(checkout: Path) -> None:
@@ -205,7 +205,7 @@ class Endless(torch.utils.data.Dataset[int]):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"data": {"dataset_name": "digit"}}, "unknown name 'digit'. Did you mean 'digits"),
         (
@@ -217,10 +217,10 @@ class Endless(torch.utils.data.Dataset[int]):
         ({"data": {"dataset_name": f"{__name__}:Endless"}}, "Endless has no length: give it a"),
     ],
 )
-def test_an_error_names_what_is_wrong_with_the_data(changes: dict[str, Any], said: str) -> None:
+def test_an_error_names_what_is_wrong_with_the_data(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MtfError) as wrong:
         build_data(config(**changes))
-    assert said in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_a_batch_may_not_be_larger_than_the_share_of_a_rank() -> None:
@@ -253,7 +253,7 @@ def test_an_optimizer_gets_the_keys_that_it_takes(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("type_", "keys", "said"),
+    ("type_", "keys", "message"),
     [
         ("adamww", {}, "optimizer.type: unknown name 'adamww'. Did you mean 'adamw"),
         ("sgd", {"momentun": 0.9}, "optimizer.momentun: SGD takes no such key. Did you mean 'mom"),
@@ -261,11 +261,11 @@ def test_an_optimizer_gets_the_keys_that_it_takes(capsys: pytest.CaptureFixture[
     ],
 )
 def test_an_error_names_what_is_wrong_with_an_optimizer(
-    type_: str, keys: dict[str, Any], said: str
+    type_: str, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(MtfError) as wrong:
         optimizer(type_, **keys)
-    assert said in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_a_model_without_parameters_cannot_be_trained() -> None:
@@ -315,7 +315,7 @@ def test_a_linear_schedule_ends_at_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_", "keys", "said"),
+    ("type_", "keys", "message"),
     [
         ("cosin", {}, "scheduler.type: unknown name 'cosin'. Did you mean 'cosine"),
         ("cosine", {"interval": "batch"}, "scheduler.interval: expected step or epoch"),
@@ -324,11 +324,11 @@ def test_a_linear_schedule_ends_at_zero() -> None:
     ],
 )
 def test_an_error_names_what_is_wrong_with_a_scheduler(
-    type_: str, keys: dict[str, Any], said: str
+    type_: str, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(MtfError) as wrong:
         schedule(type_, **keys)
-    assert said in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_a_missing_monitored_metric_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Importing Fabric costs what Fabric needs, and leaves Lightning whole for who wants it."""
+"""Fabric is imported without the rest of Lightning, which can still be imported later."""
 
 from __future__ import annotations
 

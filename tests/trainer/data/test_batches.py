@@ -23,7 +23,7 @@ from torch.utils.data import (
 
 from mtf.errors import MtfError
 from mtf.trainer.data.batches import Stream, batches_from_loader, tensors_of
-from tests.trainer.nasty import Augmented
+from tests.trainer.hard_training import Augmented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def batches(loader: DataLoader[Any], epoch: int = 0, start: int = 0) -> list[Any
     return list(exact.batches(epoch, start))
 
 
-def same(left: list[Any], right: list[Any]) -> bool:
+def are_equal(left: list[Any], right: list[Any]) -> bool:
     pairs = zip(left, right, strict=True)
     return all(torch.equal(a, b) for x, y in pairs for a, b in zip(x, y, strict=True))
 
@@ -46,9 +46,9 @@ def test_augmentation_depends_on_epoch_and_batch_alone(workers: int) -> None:
     alone = DataLoader(Augmented("train"), batch_size=4, shuffle=True)
     other = DataLoader(Augmented("train"), batch_size=4, shuffle=True, num_workers=workers)
     whole = batches(alone, epoch=1)
-    assert same(batches(other, epoch=1), whole)
-    assert same(batches(other, epoch=1, start=7), whole[7:])
-    assert not same(batches(alone, epoch=2)[:1], whole[:1])
+    assert are_equal(batches(other, epoch=1), whole)
+    assert are_equal(batches(other, epoch=1, start=7), whole[7:])
+    assert not are_equal(batches(alone, epoch=2)[:1], whole[:1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -74,7 +74,7 @@ def test_iterable_data_resumes_by_replaying_earlier_batches() -> None:
     loader = DataLoader(Endless(), batch_size=2)
     whole = batches(loader, epoch=1)
     assert len(whole) == 3
-    assert same([[b] for b in batches(loader, epoch=1, start=2)], [[b] for b in whole[2:]])
+    assert are_equal([[b] for b in batches(loader, epoch=1, start=2)], [[b] for b in whole[2:]])
 
 
 def test_a_custom_sampler_repeats_its_order_in_each_epoch() -> None:
@@ -86,8 +86,8 @@ def test_a_custom_sampler_repeats_its_order_in_each_epoch() -> None:
     ):
         loader = DataLoader(data, batch_size=4, sampler=sampler)
         whole = batches(loader, epoch=3)
-        assert same(batches(loader, epoch=3, start=1), whole[1:])
-        assert not same(batches(loader, epoch=4), whole)
+        assert are_equal(batches(loader, epoch=3, start=1), whole[1:])
+        assert not are_equal(batches(loader, epoch=4), whole)
 
 
 def test_tensors_are_used_directly_only_where_the_data_set_draws_nothing() -> None:
@@ -116,7 +116,7 @@ def test_random_numbers_of_a_collate_function_depend_on_epoch_and_batch_alone(da
     whole, other = (
         batches(DataLoader(data, batch_size=4, collate_fn=mixed, num_workers=n)) for n in (0, 1)
     )
-    assert same(whole, other)
+    assert are_equal(whole, other)
     assert not torch.equal(whole[0][0][0], whole[1][0][0])
 
 
@@ -181,12 +181,12 @@ class Unsized(IterableDataset[int]):
 
 
 def test_an_error_says_why_a_loader_cannot_be_trained_on() -> None:
-    for wrong, said in (
+    for wrong, message in (
         (DataLoader(Unsized()), "the loader has no length"),
         (DataLoader(TensorDataset(torch.zeros(0))), "the loader has no batch"),
         ([1, 2], "a list is not a torch DataLoader"),
     ):
-        with pytest.raises(MtfError, match=said):
+        with pytest.raises(MtfError, match=message):
             batches_from_loader(wrong, seed=1, stream=TRAIN, world_size=1)
 
 

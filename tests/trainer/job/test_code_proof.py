@@ -65,9 +65,9 @@ def test_an_untouched_checkout_is_proved(info: RunInfo, code: Path) -> None:
     (code / "zoo" / "__pycache__" / "lion.cpython-311.pyc").write_bytes(b"compiled")
     pinned = prove_checkout(info)
     assert pinned.files == set(FILES)
-    said = proof_facts(pinned, 3)
-    assert (said["commit"], said["modules"]) == (info.commit, 3)
-    assert len(said["tree"]) == 40
+    facts = proof_facts(pinned, 3)
+    assert (facts["commit"], facts["modules"]) == (info.commit, 3)
+    assert len(facts["tree"]) == 40
 
 
 def changed(code: Path) -> str:
@@ -107,8 +107,8 @@ def executable(code: Path) -> str:
 def test_a_checkout_that_is_not_the_commit_is_refused(
     damage: Callable[[Path], str], info: RunInfo, code: Path
 ) -> None:
-    said = damage(code)
-    with pytest.raises(RefusedError, match=said):
+    message = damage(code)
+    with pytest.raises(RefusedError, match=message):
         prove_checkout(info)
 
 
@@ -153,10 +153,10 @@ def test_a_module_of_the_live_tree_is_refused_with_the_cure(
     importlib.import_module(path.removesuffix(".py").replace("/", "."))
     with pytest.raises(RefusedError) as refused:
         prove_modules(pinned)
-    said = str(refused.value)
-    assert f"module zoo comes from {live}/zoo/__init__.py" in said
-    assert f"instead of {code}/zoo/__init__.py" in said
-    assert "an editable install of zoo pointing at the live work tree: pip uninstall zoo" in said
+    message = str(refused.value)
+    assert f"module zoo comes from {live}/zoo/__init__.py" in message
+    assert f"instead of {code}/zoo/__init__.py" in message
+    assert "an editable install of zoo pointing at the live work tree: pip uninstall zoo" in message
 
 
 def test_what_the_commit_lacks_is_not_taken_from_the_live_tree(

@@ -14,7 +14,7 @@ from mtf import rundir
 from mtf.core.planner.journal_reader import fold
 from mtf.core.vocabulary.ids import Token
 from mtf.trainer.job.run_job import main_line
-from tests.trainer.nasty import difference, result
+from tests.trainer.hard_training import difference, result
 from tests.trainer.runs import Job, config_with, events, execute, make_run, read_config, wait_for
 
 # A model that signals its process group in its nth forward pass, once for each line of a file that
@@ -142,9 +142,9 @@ def test_a_damaged_checkpoint_is_reported_once(tmp_path: Path) -> None:
     assert Job(run).end()[0] == 85
     newest = (run / "checkpoints" / "latest.ckpt").resolve()
     newest.write_bytes(newest.read_bytes()[:-1])
-    code, said = Job(run, job_id="2", token="u").end()
+    code, output = Job(run, job_id="2", token="u").end()
     assert code == 0
-    assert said.count(f"checkpoint {newest.name} is damaged") == 1
+    assert output.count(f"checkpoint {newest.name} is damaged") == 1
 
 
 def test_a_job_that_did_not_claim_the_run_touches_nothing(tmp_path: Path) -> None:

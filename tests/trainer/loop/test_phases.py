@@ -6,7 +6,7 @@ import pytest
 
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import CUTS, NEXT, REPLAYED, Phase
-from tests.trainer.nasty import NASTY, train
+from tests.trainer.hard_training import HARD, train
 from tests.trainer.runs import make_run
 
 
@@ -29,7 +29,7 @@ def test_only_phases_that_need_a_batch_or_a_graph_are_not_cuts() -> None:
 
 
 def test_an_illegal_next_phase_is_caught(tmp_path_factory: pytest.TempPathFactory) -> None:
-    run = make_run(tmp_path_factory.mktemp("illegal"), base=NASTY)
+    run = make_run(tmp_path_factory.mktemp("illegal"), base=HARD)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(HANDLERS, Phase.TRAIN_BATCH_LOAD, lambda _: Phase.EPOCH_END)
         with pytest.raises(AssertionError, match="TRAIN_BATCH_LOAD -> EPOCH_END"):

@@ -47,7 +47,7 @@ def test_generators_continue_after_a_round_trip_through_a_file_without_code() ->
     assert (draw(), draw()) == expected
 
 
-def test_drawing_apart_is_repeatable_and_leaves_no_trace() -> None:
+def test_temporary_seeds_repeat_their_numbers_and_leave_no_trace() -> None:
     seed_all(7)
     draw()
     state = RNGState.capture()

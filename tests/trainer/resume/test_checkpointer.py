@@ -1,4 +1,4 @@
-"""Checkpoints are written beside the training; a disk that fails does not end it by itself."""
+"""Checkpoints are written in the background; a disk that fails need not end the training."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.signals import STOP
-from mtf.trainer.storage import checkpoint_store
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
-from tests.trainer.nasty import (
+from tests.trainer.hard_training import (
     COMPLETE,
-    NASTY,
+    HARD,
     STOPPED,
     die_at_call,
     difference,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtf.trainer.loop.loop import Loop
+    from mtf.trainer.storage.checkpoint_store import Writable
 
 ONE_EPOCH: dict[str, Any] = {"training": {"max_epochs": 1}}
 # Larger than a journal and a file of scalars: a limit of files' sizes hits it alone.
@@ -53,12 +53,12 @@ LARGE: dict[str, Any] = {"model": {"hidden_size": 2000}}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Return the result of the training that nothing befell; each kind is trained once."""
+    """Return the result of the uninterrupted training; each configuration is trained once."""
     results: dict[str, dict[str, Any]] = {}
 
     def of(**changes: Any) -> dict[str, Any]:
         if (key := repr(changes)) not in results:
-            run = make_run(tmp_path_factory.mktemp("whole"), base=NASTY, **changes)
+            run = make_run(tmp_path_factory.mktemp("whole"), base=HARD, **changes)
             assert in_child(run) == COMPLETE
             results[key] = result(run)
         return results[key]
@@ -80,14 +80,31 @@ def at(phase: Phase, nth: int, act: Callable[[], object]) -> None:
     HANDLERS[phase] = probed
 
 
-def hold_first_write(then: Callable[[], object] = lambda: None) -> threading.Event:
+class PausingFile:
+    """Passes data on to a file, and pauses after each piece."""
+
+    def __init__(self, file: Writable, pause: Callable[[], object]) -> None:
+        self._file, self._pause = file, pause
+
+    def write(self, data: bytes) -> int:
+        written = self._file.write(data)
+        self._pause()
+        return written
+
+    def flush(self) -> None:
+        """Do nothing: the file is not buffered."""
+
+
+def hold_first_write(
+    then: Callable[[], object] = lambda: None, pause: Callable[[], object] = lambda: None
+) -> threading.Event:
     """Keep the first checkpoint from being written until an event; act when it is durable."""
     go, save = threading.Event(), CheckpointStore.save
 
-    def held(self: CheckpointStore, *args: Any, **facts: Any) -> Any:
+    def held(self: CheckpointStore, write: Callable[[Writable], None], **facts: Any) -> Any:
         CheckpointStore.save = save  # type: ignore[method-assign]
         assert go.wait(60)
-        saved = save(self, *args, **facts)
+        saved = save(self, lambda file: write(PausingFile(file, pause)), **facts)
         then()
         return saved
 
@@ -96,17 +113,17 @@ def hold_first_write(then: Callable[[], object] = lambda: None) -> threading.Eve
 
 
 def limit_files(size: int) -> None:
-    """Make greater files fail, as a full disk does; -1: no longer."""
+    """Let writes beyond this file size fail, as on a full disk; -1: remove the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most if size < 0 else size, most))
 
 
-def halves(run: Path) -> list[Path]:
+def unfinished_files(run: Path) -> list[Path]:
     return list((run / "checkpoints").glob(".*"))
 
 
 def without_best(trained: dict[str, Any]) -> dict[str, Any]:
-    """Return a result without what it remembers of the best one, which may not have been saved."""
+    """Return a result without its list of best checkpoints: a failed save is not in it."""
     trained = copy.deepcopy(trained)
     del trained["content"]["ranks"][0]["best"]
     return trained
@@ -118,8 +135,8 @@ def without_best(trained: dict[str, Any]) -> dict[str, Any]:
 def test_a_late_write_holds_the_state_at_its_cut(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
-    """The training has moved on by two batches when the first byte is written; then it dies."""
-    run = make_run(tmp_path, base=NASTY)
+    """The training has moved on by two batches when the first byte is written; then it is killed."""
+    run = make_run(tmp_path, base=HARD)
 
     def prepare() -> None:
         go = hold_first_write(then=lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -134,54 +151,52 @@ def test_a_late_write_holds_the_state_at_its_cut(
     assert difference(result(run), whole()) is None
 
 
-def test_a_kill_at_any_step_of_writing_leaves_no_trace(
+def test_a_training_killed_at_any_step_of_a_write_resumes_exactly(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
     for nth in range(1, 13):  # all of the background write's; the last write's are the same
-        run = make_run(tmp_path, base=NASTY, **ONE_EPOCH)
+        run = make_run(tmp_path, base=HARD, **ONE_EPOCH)
         assert in_child(run, partial(die_at_call, nth)) == -signal.SIGKILL
         assert in_child(run) == COMPLETE
         assert difference(result(run), whole(**ONE_EPOCH)) is None, nth
 
 
+@pytest.mark.parametrize("stops_within", [True, False])
 def test_a_stop_during_a_write_is_exact_if_the_write_is_finished_or_given_up(
-    tmp_path: Path, whole: Callable[..., dict[str, Any]]
+    stops_within: bool,
+    tmp_path: Path,
+    whole: Callable[..., dict[str, Any]],
 ) -> None:
-    for chunk in (1 << 10, 8 << 20):
-        run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
 
-        def prepare(size: int = chunk) -> None:
-            pass_on = checkpoint_store._HashingFile._write_chunk
-            go = hold_first_write()
+    def prepare() -> None:
+        is_stopped = threading.Event()
 
-            def slowly(self: Any, data: memoryview) -> None:
-                pass_on(self, data)
-                if size < 8 << 20 and not STOP.requested:
-                    go_on.wait(60)
+        def pause() -> None:
+            if stops_within and not STOP.requested:
+                is_stopped.wait(60)
 
-            go_on = threading.Event()
-            checkpoint_store._CHUNK = size
-            checkpoint_store._HashingFile._write_chunk = slowly  # type: ignore[method-assign,assignment]
+        go = hold_first_write(pause=pause)
 
-            def stop() -> None:
-                go.set()
-                os.kill(os.getpid(), signal.SIGTERM)
-                go_on.set()
+        def stop() -> None:
+            go.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+            is_stopped.set()
 
-            at(Phase.TRAIN_BATCH_END, 10, stop)
+        at(Phase.TRAIN_BATCH_END, 10, stop)
 
-        assert in_child(run, prepare) == STOPPED
-        assert not halves(run)
-        newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
-        assert newest is not None
-        assert events(run, "checkpoint")[-1]["sha256"] == newest.sha256
-        assert in_child(run) == COMPLETE
-        assert difference(result(run), whole()) is None
+    assert in_child(run, prepare) == STOPPED
+    assert not unfinished_files(run)
+    newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
+    assert newest is not None
+    assert events(run, "checkpoint")[-1]["sha256"] == newest.sha256
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), whole()) is None
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=NASTY, training={"max_epochs": 6},
+        tmp_path, base=HARD, training={"max_epochs": 6},
         checkpoint={"keep_last": 1, "every_n_steps": 1, "monitor": "train_loss", "mode": "max"},
     )  # fmt: skip
     assert in_child(run) == COMPLETE
@@ -194,7 +209,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
 
 
 def test_there_is_no_best_checkpoint_with_keep_best_0(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_best": 0})
+    run = make_run(tmp_path, base=HARD, checkpoint={"keep_best": 0})
     assert in_child(run) == COMPLETE
     assert not (run / "checkpoints" / "best.ckpt").is_symlink()
 
@@ -206,22 +221,22 @@ def test_a_training_goes_on_without_a_checkpoint_and_saves_the_next(
     tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = {**LARGE, "checkpoint": {"every_n_steps": 1}}
-    run = make_run(tmp_path, base=NASTY, **config)
+    run = make_run(tmp_path, base=HARD, **config)
 
     def prepare() -> None:
         limit_files(30_000)
         at(Phase.TRAIN_START_EPOCH, 2, lambda: limit_files(-1))
 
     assert in_child(run, prepare) == COMPLETE
-    said = capfd.readouterr().err
-    assert "could not save the checkpoint of epoch 0, step 1: File too large" in said
-    assert f"{run / 'checkpoints'} (" in said
-    assert "needed, " in said
-    assert "free there" in said
+    stderr = capfd.readouterr().err
+    assert "could not save the checkpoint of epoch 0, step 1: File too large" in stderr
+    assert f"{run / 'checkpoints'} (" in stderr
+    assert "needed, " in stderr
+    assert "free there" in stderr
     unsaved = events(run, "unsaved")
     assert unsaved[0]["step"] == 1
-    assert said.count("could not save") == len(unsaved).bit_length() < len(unsaved)
-    assert not halves(run)
+    assert stderr.count("could not save") == len(unsaved).bit_length() < len(unsaved)
+    assert not unfinished_files(run)
     left, right = without_best(result(run)), without_best(whole(**config))
     assert difference(left, right) is None
     assert fold(rundir.read_journal(run), "/r").unsaved is None
@@ -231,7 +246,7 @@ def test_with_on_error_stop_a_failed_save_ends_the_training_and_names_the_newest
     tmp_path: Path,
 ) -> None:
     run = make_run(
-        tmp_path, base=NASTY, **LARGE, checkpoint={"on_error": "stop", "every_n_steps": 1}
+        tmp_path, base=HARD, **LARGE, checkpoint={"on_error": "stop", "every_n_steps": 1}
     )
     before = dict(HANDLERS)
     at(Phase.TRAIN_BATCH_OPTIM_STEP, 3, lambda: limit_files(30_000))  # in the job: a fork of this
@@ -254,7 +269,7 @@ def test_two_ranks_end_where_the_first_cannot_save(
 ) -> None:
     checkpoint = {"on_error": "stop", "every_n_steps": 1}
     ranks: dict[str, Any] = {"slurm": {"ntasks_per_node": 2}, "training": {"batch_size": 3}}
-    run = make_run(tmp_path, base=NASTY, **LARGE, checkpoint=checkpoint, **ranks)
+    run = make_run(tmp_path, base=HARD, **LARGE, checkpoint=checkpoint, **ranks)
     fail = partial(at, Phase.TRAIN_BATCH_OPTIM_STEP, 2, lambda: limit_files(30_000))
     codes = train_ranks(run, 2, {0: fail})
     assert set(codes) <= {1, -signal.SIGKILL}  # the first to end has the others killed
@@ -264,7 +279,7 @@ def test_two_ranks_end_where_the_first_cannot_save(
 
 @pytest.mark.parametrize("on_error", ["continue", "stop"])
 def test_a_result_that_is_not_durable_fails_the_run(on_error: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, **LARGE, checkpoint={"on_error": on_error})
+    run = make_run(tmp_path, base=HARD, **LARGE, checkpoint={"on_error": on_error})
     assert in_child(run, lambda: at(Phase.EPOCH_END, 2, lambda: limit_files(30_000))) == 1
     newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
     assert newest is not None
@@ -275,7 +290,7 @@ def test_a_result_that_is_not_durable_fails_the_run(on_error: str, tmp_path: Pat
 def test_a_stop_that_cannot_be_saved_says_what_is_lost(
     tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, **LARGE)
+    run = make_run(tmp_path, base=HARD, **LARGE)
     stop = signal_at(Phase.TRAIN_BATCH_END, 10, signal.SIGUSR1, after=False)
 
     def fail_from_here_on() -> None:
@@ -295,7 +310,7 @@ def test_a_stop_that_cannot_be_saved_says_what_is_lost(
 def test_a_vanished_checkpoints_folder_is_made_again(
     tmp_path: Path, whole: Callable[..., dict[str, Any]]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     remove = lambda: shutil.rmtree(run / "checkpoints", ignore_errors=True)  # noqa: E731
     assert in_child(run, lambda: at(Phase.TRAIN_START_EPOCH, 2, remove)) == COMPLETE
     left, right = without_best(result(run)), without_best(whole())
@@ -317,9 +332,9 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 def test_a_disk_that_was_full_for_a_while_costs_only_checkpoints(
     tmp_path: Path, whole: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole run folder lies on it: journal and scalars find no room either."""
+    """The whole run folder is on that disk, so journal and scalars cannot be written either."""
     with small_disk(tmp_path / "disk", "2m"):
-        run = make_run(tmp_path / "disk", base=NASTY)
+        run = make_run(tmp_path / "disk", base=HARD)
         filler = tmp_path / "disk" / "filler"
 
         def fill() -> None:
@@ -332,9 +347,9 @@ def test_a_disk_that_was_full_for_a_while_costs_only_checkpoints(
             at(Phase.TRAIN_START_EPOCH, 2, filler.unlink)
 
         assert in_child(run, prepare) == COMPLETE
-        said = capfd.readouterr().err
-        assert "No space left on device" in said
-        assert "0 bytes free there" in said
+        stderr = capfd.readouterr().err
+        assert "No space left on device" in stderr
+        assert "0 bytes free there" in stderr
         left, right = without_best(result(run)), without_best(whole())
         assert difference(left, right) is None
         assert len(events(run, "metrics")) == 2
@@ -343,7 +358,7 @@ def test_a_disk_that_was_full_for_a_while_costs_only_checkpoints(
 def test_a_read_only_disk_is_reported_and_the_last_good_checkpoint_stays(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     with small_disk(run / "checkpoints", "4m"):
 
         def read_only() -> None:
@@ -352,21 +367,21 @@ def test_a_read_only_disk_is_reported_and_the_last_good_checkpoint_stays(
             subprocess.run(again, check=True)
 
         assert in_child(run, lambda: at(Phase.TRAIN_START_EPOCH, 2, read_only)) == 1
-        said = capfd.readouterr().err
-        assert "Read-only file system" in said
-        assert "the training is complete, but its last state is not durable" in said
+        stderr = capfd.readouterr().err
+        assert "Read-only file system" in stderr
+        assert "the training is complete, but its last state is not durable" in stderr
         newest = CheckpointStore(run / "checkpoints", keep_last=1).newest_intact()
         assert newest is not None
         assert newest.epoch <= 1
 
 
-# -- loops of one's own ----------------------------------------------------------------------------
+# -- custom loops ----------------------------------------------------------------------------
 
 
-def test_a_users_own_loop_keeps_its_best_checkpoint_and_survives_a_disk_error(
+def test_a_custom_loop_keeps_its_best_checkpoint_and_survives_a_disk_error(
     tmp_path: Path,
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, checkpoint={"keep_last": 1})
+    run = make_run(tmp_path, base=HARD, checkpoint={"keep_last": 1})
     config = read_config(run)
     context = RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))
     for epoch, loss in ((1, 0.5), (2, 0.1), (3, 0.3), (4, float("nan"))):

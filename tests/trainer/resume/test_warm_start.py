@@ -1,4 +1,4 @@
-"""A run may begin from another one's checkpoint, verified; afterwards it is on its own."""
+"""A run may begin from another run's verified checkpoint; later it resumes from its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import torch
 from mtf import rundir
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
+from tests.trainer.hard_training import (
+    COMPLETE,
+    HARD,
+    STOPPED,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
 from tests.trainer.runs import Job, events, make_run, read_config
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("source"), base=NASTY)
+    run = make_run(tmp_path_factory.mktemp("source"), base=HARD)
     assert in_child(run) == COMPLETE
     return run
 
@@ -35,8 +43,8 @@ def begin(
     files: dict[str, str] | None = None,
     **changes: Any,
 ) -> Path:
-    """Return a run whose origin was resolved to the newest checkpoint of another one."""
-    run = make_run(tmp_path, files, NASTY, init_from={"run": "source", **asked}, **changes)
+    """Return a run whose origin is the newest checkpoint of the run ``source``."""
+    run = make_run(tmp_path, files, HARD, init_from={"run": "source", **asked}, **changes)
     newest = CheckpointStore(source / "checkpoints", keep_last=1).newest_intact()
     assert newest is not None
     config = read_config(run)
@@ -77,10 +85,10 @@ def test_a_resume_looks_at_the_runs_own_checkpoint_alone(tmp_path: Path, source:
 
 
 def test_load_all_continues_where_the_other_training_ended(tmp_path: Path, source: Path) -> None:
-    """Bit for bit what a training of as many epochs would have been, where nothing has a length."""
+    """The result is that of one longer training, unless a schedule depends on the length."""
     plain: dict[str, Any] = {"scheduler": {"type": "exponential", "gamma": 0.5}}
-    short = make_run(tmp_path, base=NASTY, **plain)
-    long = make_run(tmp_path, base=NASTY, **plain, training={"max_epochs": 4})
+    short = make_run(tmp_path, base=HARD, **plain)
+    long = make_run(tmp_path, base=HARD, **plain, training={"max_epochs": 4})
     assert in_child(short) == in_child(long) == COMPLETE
     run = begin(tmp_path, short, {"load": "all"}, **plain, training={"max_epochs": 4})
     assert in_child(run) == COMPLETE
@@ -130,11 +138,17 @@ def test_with_strict_false_only_the_weights_that_fit_are_loaded(
     tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = begin(
-        tmp_path, source, {"strict": False}, **NO_STEP, model={"type": "tests.trainer.nasty:Wider"}
+        tmp_path,
+        source,
+        {"strict": False},
+        **NO_STEP,
+        model={"type": "tests.trainer.hard_training:Wider"},
     )
     assert in_child(run) == COMPLETE
-    said = capfd.readouterr().err
-    assert "init_from: 11 weights are loaded; not in the checkpoint: head.weight, head.bias" in said
+    stderr = capfd.readouterr().err
+    assert (
+        "init_from: 11 weights are loaded; not in the checkpoint: head.weight, head.bias" in stderr
+    )
     left, right = result(run)["content"]["model"], result(source)["content"]["model"]
     assert torch.equal(left["layers.0.weight"], right["layers.0.weight"])
 
@@ -170,10 +184,10 @@ def rates(run: Path) -> dict[int, float]:
 def test_a_longer_training_follows_its_own_schedule_from_the_step_it_starts_at(
     scheduler: str, tmp_path: Path
 ) -> None:
-    """A cosine that has come down to 0 would stay there for ever."""
+    """The shorter training's cosine has ended at a rate of 0, and would stay at 0."""
     plan: dict[str, Any] = {"scheduler": {"type": scheduler}}
-    short = make_run(tmp_path, base=NASTY, **plan)
-    long = make_run(tmp_path, base=NASTY, **plan, training={"max_epochs": 4})
+    short = make_run(tmp_path, base=HARD, **plan)
+    long = make_run(tmp_path, base=HARD, **plan, training={"max_epochs": 4})
     assert in_child(short) == in_child(long) == COMPLETE
     run = begin(tmp_path, short, {"load": "all"}, **plan, training={"max_epochs": 4})
     assert in_child(run) == COMPLETE
@@ -184,7 +198,7 @@ def test_a_warm_start_continues_a_plateaus_history_with_its_own_settings(tmp_pat
     plan: dict[str, Any] = {
         "scheduler": {"type": "plateau", "patience": 0, "factor": 0.5, "threshold": 9.0}
     }
-    short = make_run(tmp_path, base=NASTY, **plan)  # no epoch is good enough
+    short = make_run(tmp_path, base=HARD, **plan)  # no epoch is good enough
     assert in_child(short) == COMPLETE
     plan["scheduler"]["factor"] = 0.1
     run = begin(tmp_path, short, {"load": "all"}, **plan, training={"max_epochs": 4})
@@ -228,7 +242,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def test_a_run_whose_origin_was_not_looked_up_does_not_start(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, base=NASTY, init_from={"run": "source"})
+    run = make_run(tmp_path, base=HARD, init_from={"run": "source"})
     assert in_child(run) == 1
     assert "init_from: source was not looked up" in capfd.readouterr().err
 
@@ -236,15 +250,15 @@ def test_a_run_whose_origin_was_not_looked_up_does_not_start(
 def test_a_training_that_stopped_inside_an_epoch_continues_only_with_the_same_batches(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole, short = make_run(tmp_path, base=NASTY), make_run(tmp_path, base=NASTY)
+    whole, short = make_run(tmp_path, base=HARD), make_run(tmp_path, base=HARD)
     assert in_child(whole) == COMPLETE
     stop = signal_at(Phase.TRAIN_BATCH_LOAD, 15, signal.SIGUSR1, after=False)  # in epoch 2
     assert in_child(short, stop) == STOPPED
     other = begin(tmp_path, short, {"load": "all"}, training={"batch_size": 5})
     assert in_child(other) == 1
-    said = capfd.readouterr().err
-    assert "stopped inside epoch 2, and the rest of that epoch needs the same batches" in said
-    assert "training.batch_size was 4 and is 5" in said
+    stderr = capfd.readouterr().err
+    assert "stopped inside epoch 2, and the rest of that epoch needs the same batches" in stderr
+    assert "training.batch_size was 4 and is 5" in stderr
     same = begin(tmp_path, short, {"load": "all"}, optimizer={"lr": 1e-2})
     assert in_child(same) == COMPLETE
     left, right = result(same)["content"], result(whole)["content"]
@@ -270,8 +284,8 @@ def test_an_entry_point_loads_the_checkpoint_that_init_from_names(
     run = begin(tmp_path, source, {}, files={"own.py": LOOP}, entrypoint="own:main")
     assert Job(run).end()[0] == 0
     weight = result(source)["content"]["model"]["layers.0.weight"]
-    (said,) = events(run, "metrics")
-    assert said["metrics"]["sum"] == float(weight.double().sum())
+    (logged,) = events(run, "metrics")
+    assert logged["metrics"]["sum"] == float(weight.double().sum())
     assert events(run, "initialised")[0]["run"] == "source"
 
 

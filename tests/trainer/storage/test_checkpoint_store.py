@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, Saved, WriteProgress
-from tests.trainer.nasty import die_at_call
+from tests.trainer.hard_training import die_at_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ def test_a_saved_checkpoint_has_its_name_its_sha256_and_a_link(
 def test_files_are_synced_before_they_get_their_names_and_the_folder_afterwards(
     store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill cannot show this: only a machine that loses power forgets what was not synced."""
+    """A kill cannot show this: unsynced data is lost only when the machine loses power."""
     sync, synced = os.fsync, []
 
     def recorded_sync(fd: int) -> None:
@@ -129,7 +129,7 @@ def test_the_best_checkpoints_are_kept_at_any_age_and_linked(
 def test_the_first_of_two_checkpoints_of_a_place_is_the_best(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
-    """It is that of the epoch's end; the others have batches of the next one in them."""
+    """The first one was saved at the epoch's end, later ones after batches of the next epoch."""
     for step in (10, 10, 11, 12, 13):
         save(store, b"x", step=step, best=[(1, 10)])
     assert (tmp_path / "best.ckpt").readlink() == Path("epoch_001_step_000010.ckpt")
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
 
 
 def test_a_damaged_checkpoint_is_not_kept_in_place_of_newer_intact_ones(tmp_path: Path) -> None:
-    """By its name it is the newest, until the training has caught up with it."""
+    """By its name the damaged one is the newest, until the training has caught up with it."""
     store = CheckpointStore(tmp_path, keep_last=1)
     save(store, b"the one before", step=1)
     damaged = save(CheckpointStore(tmp_path, keep_last=9), b"the newest one", step=9)
@@ -211,7 +211,7 @@ def test_a_failed_write_leaves_earlier_checkpoints_untouched(
 
 
 def test_the_disks_error_is_raised_in_place_of_torchs(store: CheckpointStore) -> None:
-    """It answers with an error of its own about its position in the file."""
+    """``torch.save`` answers with an error of its own about its position in the file."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     try:
@@ -246,7 +246,7 @@ def test_no_folder_is_made_in_place_of_a_vanished_disk(tmp_path: Path) -> None:
 
 
 def killed_at(nth: int, work: Callable[[], object]) -> bool:
-    """Do some work in a child; kill it at its nth call to the file system; say if it came to it."""
+    """Work in a child that is killed at its nth call to the file system; return True if it was."""
     if (pid := os.fork()) == 0:
         die_at_call(nth)
         work()

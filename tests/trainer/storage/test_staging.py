@@ -1,4 +1,4 @@
-"""A copied state is the state as it was, whatever the training does to its own."""
+"""A copied state stays as it was copied, whatever the training does to its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mtf.trainer.storage.staging import StagingBuffer, expected_size, nbytes
-from tests.trainer.nasty import difference
+from tests.trainer.hard_training import difference
 
 
 def state() -> dict[str, Any]:

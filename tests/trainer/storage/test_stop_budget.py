@@ -1,4 +1,4 @@
-"""A save that does not fit into a stop's grace is told before it hurts."""
+"""A warning is given early if a save does not fit between the stop signal and the time limit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_there_is_no_warning_of_a_save_that_fits() -> None:
 
 
 def test_the_warning_of_a_save_that_does_not_fit_names_the_setting() -> None:
-    said = short_lead_warning(120, 7, 1_200_000_000, 90)
-    assert said is not None
-    assert "1.2 GB takes about 120 s" in said
-    assert "micro-batch of 7 s" in said
-    assert "only 90 s before the time limit" in said
-    assert said.endswith("Set slurm.signal_lead: 159")
+    warning = short_lead_warning(120, 7, 1_200_000_000, 90)
+    assert warning is not None
+    assert "1.2 GB takes about 120 s" in warning
+    assert "micro-batch of 7 s" in warning
+    assert "only 90 s before the time limit" in warning
+    assert warning.endswith("Set slurm.signal_lead: 159")
     assert short_lead_warning(120, 7, 1_200_000_000, needed_lead_s(120, 7)) is None
 
 

@@ -15,7 +15,15 @@ from torch.utils.data import TensorDataset
 
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.tracking.observer import histogram_of, images_in
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, difference, in_child, result, signal_at
+from tests.trainer.hard_training import (
+    COMPLETE,
+    HARD,
+    STOPPED,
+    difference,
+    in_child,
+    result,
+    signal_at,
+)
 from tests.trainer.runs import make_run
 from tests.trainer.tracking.test_tracking import events_of, interrupted
 from tests.trainer.wandb_file import history
@@ -78,7 +86,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def trained(path: Path, **changes: Any) -> Path:
-    run = make_run(path, base=NASTY, **changes)
+    run = make_run(path, base=HARD, **changes)
     assert in_child(run) == COMPLETE
     return run
 
@@ -86,7 +94,7 @@ def trained(path: Path, **changes: Any) -> Path:
 def test_observing_changes_no_bit_of_the_training(tmp_path: Path) -> None:
     plain = result(trained(tmp_path / "plain", **PAINTING))
     run = make_run(
-        tmp_path / "observed", base=NASTY, **PAINTING, logging=OBSERVING | {"use_wandb": True}
+        tmp_path / "observed", base=HARD, **PAINTING, logging=OBSERVING | {"use_wandb": True}
     )
     interrupted(run)
     seen = result(run)
@@ -99,7 +107,7 @@ def test_observed_rows_are_the_same_with_and_without_interruptions(
     tmp_path: Path,
 ) -> None:
     whole = trained(tmp_path / "whole", **PAINTING, logging=OBSERVING)
-    run = make_run(tmp_path / "parts", base=NASTY, **PAINTING, logging=OBSERVING)
+    run = make_run(tmp_path / "parts", base=HARD, **PAINTING, logging=OBSERVING)
     for phase, nth in ((Phase.TRAIN_BATCH_OPTIM_STEP, 2), (Phase.TRAIN_BATCH_LOAD, 1)):
         assert in_child(run, signal_at(phase, nth, signal.SIGTERM, after=False)) == STOPPED
     kill = signal_at(Phase.SCHEDULER_BATCH_STEP, 1, signal.SIGKILL, after=True)
@@ -152,8 +160,8 @@ def test_a_model_whose_images_fail_continues_to_train(
 ) -> None:
     model = {"model": {"type": "tests.trainer.tracking.test_observer:Broken"}}
     trained(tmp_path, **(PAINTING | model), logging=OBSERVING)
-    said = "images are no longer logged: ValueError: no picture. Training continues"
-    assert capfd.readouterr().err.count(said) == 1
+    report = "images are no longer logged: ValueError: no picture. Training continues"
+    assert capfd.readouterr().err.count(report) == 1
 
 
 @pytest.mark.parametrize(

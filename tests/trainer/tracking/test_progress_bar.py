@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.console import say
-from tests.trainer.nasty import COMPLETE, NASTY, in_child
+from tests.trainer.hard_training import COMPLETE, HARD, in_child
 from tests.trainer.runs import events, make_run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def print_at_epoch_ends(terminal: int) -> None:
 
 
 def test_a_terminal_shows_the_progress_and_every_line_printed(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY, data=WITH_WORKERS)
+    run = make_run(tmp_path, base=HARD, data=WITH_WORKERS)
     ours, terminal = pty.openpty()
     drawn = bytearray()
     reader = threading.Thread(target=read_until_cursor_is_restored, args=(ours, drawn), daemon=True)
@@ -64,12 +64,12 @@ def test_a_terminal_shows_the_progress_and_every_line_printed(tmp_path: Path) ->
 
 
 def test_a_file_gets_no_progress_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert in_child(make_run(tmp_path, base=NASTY)) == COMPLETE
+    assert in_child(make_run(tmp_path, base=HARD)) == COMPLETE
     assert "step" not in capfd.readouterr().err
 
 
 def test_the_journal_holds_the_speed_and_the_rows_do_not(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     assert in_child(run) == COMPLETE
     last = events(run, "progress")[-1]
     assert last["steps_per_s"] > 0

@@ -23,7 +23,7 @@ from mtf.trainer.tracking import wandb_mirror
 from mtf.trainer.tracking.file_mirrors import CSVMirror, TensorBoardMirror
 from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd, row_values
 from mtf.trainer.tracking.wandb_mirror import WandbMirror
-from tests.trainer.nasty import COMPLETE, NASTY, STOPPED, in_child, signal_at
+from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, in_child, signal_at
 from tests.trainer.runs import make_run
 from tests.trainer.wandb_file import history
 from tests.trainer.wandb_server import WandbServer
@@ -73,7 +73,7 @@ def test_lost_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_every_step_is_logged_once_with_a_kill_and_a_stop_in_between(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     for phase, nth, signum in (
         (Phase.TRAIN_BATCH_END, 7, KILL),
         (Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1),
@@ -110,7 +110,7 @@ def as_mirrored(run: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def config(tmp_path: Path) -> ExperimentConfig:
     logging = {"use_wandb": True, "wandb_project": "p"}
-    return read_config(make_run(tmp_path, base=NASTY, logging=logging))
+    return read_config(make_run(tmp_path, base=HARD, logging=logging))
 
 
 def test_without_a_key_wandb_stays_offline_with_one_run_id(
@@ -166,7 +166,7 @@ def test_online_wandb_gets_every_row_once_with_a_kill_and_a_stop_in_between(
     server: WandbServer, tmp_path: Path
 ) -> None:
     logging = {"use_wandb": True, "log_scalars_every_n_steps": 1}
-    run = make_run(tmp_path, base=NASTY, logging=logging)
+    run = make_run(tmp_path, base=HARD, logging=logging)
     kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # some rows may have been sent
     assert in_child(run, kill) == -KILL
     stop = signal_at(Phase.VAL_BATCH_LOAD, 2, signal.SIGUSR1, after=True)
@@ -184,7 +184,7 @@ def test_offline_wandb_gets_every_row_once_from_several_syncs(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     logging = {"use_wandb": True, "wandb_project": "p", "log_scalars_every_n_steps": 1}
-    run = make_run(tmp_path, base=NASTY, logging=logging)
+    run = make_run(tmp_path, base=HARD, logging=logging)
     kill = signal_at(Phase.EPOCH_END, 1, KILL, after=True)  # with rows ahead of the checkpoint
     assert in_child(run, kill) == -KILL
     stop = signal_at(
@@ -295,7 +295,7 @@ mirror.open()
 os.kill(service, signal.SIGSTOP)
 mirror.close(TrainingEnd(complete=True))
 """
-    run = make_run(tmp_path, base=NASTY, logging={"use_wandb": True})
+    run = make_run(tmp_path, base=HARD, logging={"use_wandb": True})
     command = [sys.executable, "-c", code, str(run)]
     env = {**os.environ, "WANDB_MODE": "offline"}
     ended = subprocess.Popen(command, env=env, text=True, stderr=subprocess.PIPE)
@@ -327,9 +327,9 @@ def test_a_failing_mirror_is_reported_once_and_others_continue(
     mirrors.show(STEP_2)
     mirrors.close(TrainingEnd(complete=True))
     assert (len(full.logged), len(gone.logged)) == (1, 2)
-    said = capsys.readouterr().err
-    assert said.count("wandb: OSError: no space left. Training continues") == 1
-    assert "wandb: RuntimeError: no network" in said
+    stderr = capsys.readouterr().err
+    assert stderr.count("wandb: OSError: no space left. Training continues") == 1
+    assert "wandb: RuntimeError: no network" in stderr
 
 
 def test_a_missing_wandb_is_reported(
@@ -365,7 +365,7 @@ def events_of(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_tensorboard_and_csv_have_every_row_once(tmp_path: Path) -> None:
     logging = {"tensorboard": True, "csv": True, "log_scalars_every_n_steps": 1}
-    run = make_run(tmp_path, base=NASTY, logging=logging)
+    run = make_run(tmp_path, base=HARD, logging=logging)
     interrupted(run)
     expected = rows(run)
     losses = [(row["step"], row["train_loss"]) for row in expected if "lr" in row]
@@ -387,7 +387,7 @@ def test_a_missing_tensorboard_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     Mirrors([TensorBoardMirror(run)]).open([STEP_1])
     assert capfd.readouterr().err == (
         "mtf: tensorboard: not installed: pip install tensorboard. Training continues;"
@@ -404,7 +404,7 @@ def test_closing_mirrors_that_were_never_opened_does_nothing(
 
 
 def test_no_mirror_is_imported_or_written_unless_configured(tmp_path: Path) -> None:
-    run = make_run(tmp_path, base=NASTY)
+    run = make_run(tmp_path, base=HARD)
     rarely_needed = {"wandb", "tensorboard", "rich", "PIL"}
 
     def unimport_now_and_check_at_epoch_ends() -> None:

@@ -23,14 +23,14 @@ def cause_of(found: Verdict) -> tuple[str, str]:
 
 def test_a_deterministic_training_is_exact(tmp_path: Path) -> None:
     phases = ["INIT", "TRAIN_BATCH_OPTIM_STEP", "VAL_BATCH_FORWARD"]
-    found, said = verdict(tmp_path, request={"phases": phases, "stops": 4})
+    found, events = verdict(tmp_path, request={"phases": phases, "stops": 4})
     assert found.exact, found.cause
     assert found.cause is None
-    interrupted = [e for e in said if e["event"] == "interrupted"]
+    interrupted = [e for e in events if e["event"] == "interrupted"]
     assert {e["phase"] for e in interrupted} == set(phases)
     assert {e["kill"] for e in interrupted} == {True, False}
     assert all(e["exact"] for e in interrupted)
-    (chain,) = (e for e in said if e["event"] == "chain")
+    (chain,) = (e for e in events if e["event"] == "chain")
     assert chain["exact"]
     assert chain["interruptions"] == 4
 
@@ -137,11 +137,11 @@ def test_a_training_that_fails_is_an_error_with_its_last_line(tmp_path: Path) ->
 )
 def test_entry_points_are_verified(entrypoint: str, is_exact: bool, tmp_path: Path) -> None:
     phases: list[Any] = ["TRAIN_BATCH_LOAD"] if entrypoint == "own_training" else []
-    found, said = verdict(tmp_path, entrypoint=f"lab:{entrypoint}", request={"phases": phases})
+    found, events = verdict(tmp_path, entrypoint=f"lab:{entrypoint}", request={"phases": phases})
     assert found.exact is is_exact
     if not is_exact:
         assert cause_of(found)[0] == "own-loop"
-    assert any(e["event"] == "interrupted" for e in said)
+    assert any(e["event"] == "interrupted" for e in events)
 
 
 def test_a_phase_that_never_occurs_is_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The job of these tests: claims its run as every job does, logs its execution and ends.
+"""The job of the crash tests: claims its run as every job does, logs its execution and ends.
 
 It is committed to the test repositories, and their job scripts start it instead of the trainer:
 torch takes seconds to import, and nothing here is about training. While there is a file `hold` in

@@ -1,4 +1,4 @@
-"""A small training with all that makes a resume go wrong, and children that are interrupted in it.
+"""A small training that is hard to resume exactly, and child processes that train and are killed.
 
 Dropout, BatchNorm, shuffling, augmentation from python's, numpy's and torch's generators, gradient
 accumulation with a smaller last window, a smaller last batch, clipping, a scheduler, validation.
@@ -47,10 +47,10 @@ for _name in (
 __all__ = ["COMPLETE", "STOPPED", "difference", "in_child", "result", "signal_at"]
 EPOCHS = 2
 
-NASTY: dict[str, Any] = {
-    "experiment_name": "nasty",
-    "model": {"type": "tests.trainer.nasty:Net", "hidden_size": 8},
-    "data": {"dataset_name": "tests.trainer.nasty:Augmented", "num_workers": 0},
+HARD: dict[str, Any] = {
+    "experiment_name": "hard",
+    "model": {"type": "tests.trainer.hard_training:Net", "hidden_size": 8},
+    "data": {"dataset_name": "tests.trainer.hard_training:Augmented", "num_workers": 0},
     "training": {
         "max_epochs": EPOCHS,
         "batch_size": 4,
@@ -68,7 +68,7 @@ NASTY: dict[str, Any] = {
 
 
 class Net(nn.Module):
-    """Buffers that the forward pass changes, and random numbers in it."""
+    """A model whose forward pass changes buffers and draws random numbers."""
 
     def __init__(self, hidden_size: int, num_classes: int) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class Net(nn.Module):
         self.register_buffer("shift", torch.zeros(6), persistent=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return logits; in training, inputs shift by what a buffer has gathered that is not saved."""
+        """Return logits; in training, shift the inputs by the running mean in an unsaved buffer."""
         if self.training:
             self.shift = 0.9 * self.shift + 0.1 * inputs.detach().mean(0)
         return self.layers(inputs - self.shift)
 
 
 class Forgetful(Net):
-    """Running means that its state does not hold."""
+    """A model whose running means are not persistent: its ``state_dict`` lacks them."""
 
     def __init__(self, hidden_size: int, num_classes: int) -> None:
         super().__init__(hidden_size, num_classes)
@@ -104,7 +104,7 @@ class Forgetful(Net):
 
 
 class Wider(Net):
-    """A net with one part more."""
+    """A net with one more layer."""
 
     def __init__(self, hidden_size: int, num_classes: int) -> None:
         super().__init__(hidden_size, num_classes)
@@ -116,7 +116,7 @@ class Wider(Net):
 
 
 class Small(nn.Sequential):
-    """As little as can be trained."""
+    """The smallest model with dropout."""
 
     def __init__(self, hidden_size: int) -> None:
         del hidden_size
@@ -124,7 +124,7 @@ class Small(nn.Sequential):
 
 
 class Augmented(Dataset[tuple[torch.Tensor, int]]):
-    """Samples that differ each time they are asked for."""
+    """Samples that get new random noise at each access."""
 
     num_classes = 3
 
@@ -144,7 +144,7 @@ class Augmented(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Streamed(IterableDataset[tuple[torch.Tensor, int]]):
-    """Samples that can only be asked for one after the other, dealt out to the workers."""
+    """The same samples as non-seekable data, split between the data workers."""
 
     num_classes = 3
 
@@ -169,23 +169,23 @@ def two_sets(split: str) -> Any:
 
 
 class OnTwoSets(Net):
-    """Takes batches of either set, or of both."""
+    """A model that trains on a batch of either set, or of both."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__(hidden_size, 3)
 
     def training_step(self, batch: Any) -> torch.Tensor:
-        """Return the mean loss over the sets that there are batches of."""
+        """Return the mean loss over the sets in the batch."""
         losses = [functional.cross_entropy(self(x), y) for x, y in batch.values()]
         return torch.stack(losses).mean()
 
     def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Return the loss of a batch of the one set there is."""
+        """Return the loss of a batch of the validation set."""
         return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
 
 
 class Rivals(nn.Module):
-    """Two parts that are trained in turns, each by an optimizer of its own."""
+    """Two networks that are trained in turns, each by its own optimizer."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -195,14 +195,14 @@ class Rivals(nn.Module):
         self.judge = Net(hidden_size, 3)
 
     def configure_optimizers(self, config: Any) -> dict[str, torch.optim.Optimizer]:
-        """Return one for each part, of different kinds."""
+        """Return an optimizer of another class for each network."""
         return {
             "judge": torch.optim.AdamW(self.judge.parameters(), lr=config.lr),
             "maker": torch.optim.SGD(self.maker.parameters(), lr=config.lr, momentum=0.9),
         }
 
     def training_step(self, batch: Any, optimizer: str) -> torch.Tensor:
-        """Return the loss of the part whose turn it is."""
+        """Return the loss of the network whose turn it is."""
         loss = functional.cross_entropy(self.judge(self.maker(batch[0])), batch[1])
         return loss if optimizer == "judge" else -loss
 
@@ -212,46 +212,46 @@ class Rivals(nn.Module):
 
 
 class Stateful(Callback):
-    """Draws random numbers, counts what it sees, and lets both act on the weights."""
+    """A callback whose state, a sum of random numbers, changes the weights."""
 
     phases = (Phase.TRAIN_BATCH_END, Phase.VAL_BATCH_END)
 
     def __init__(self, strength: float) -> None:
         self._strength = strength
-        self._seen = torch.zeros(2)
+        self._sums = torch.zeros(2)
 
     def before(self, phase: Phase, training: Loop) -> None:
-        """Count."""
-        self._seen[int(phase is Phase.VAL_BATCH_END)] += random.random()
+        """Add a random number to the sum of this kind of batch."""
+        self._sums[int(phase is Phase.VAL_BATCH_END)] += random.random()
         del training
 
     def after(self, phase: Phase, training: Loop) -> None:
-        """Move a bias by what was counted."""
+        """Move a bias by the sums."""
         del phase
         with torch.no_grad():
             bias = next(p for n, p in training.engine.module.named_parameters() if "bias" in n)
-            bias.add_(self._strength * self._seen.sum())
+            bias.add_(self._strength * self._sums.sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts."""
-        return {"seen": self._seen}
+        """Return the sums."""
+        return {"seen": self._sums}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
-        self._seen = state["seen"]
+        """Restore the sums."""
+        self._sums = state["seen"]
 
 
 class SometimesInfinite(Net):
-    """Has a loss without bounds for some batches."""
+    """A model whose loss is infinite for some batches."""
 
     def training_step(self, batch: Any) -> torch.Tensor:
-        """Return the loss, infinite where the augmentation happens to say so."""
+        """Return the loss, infinite if the batch's first value is above a limit."""
         loss = functional.cross_entropy(self(batch[0]), batch[1])
         return loss / 0 if float(batch[0][0, 0].detach()) > 1.2 else loss
 
 
 class SometimesNotANumber(Net):
-    """Sees what is not a number in some batches, and its running means with it."""
+    """A model that gets NaN as input in some batches, which reach its running means."""
 
     def training_step(self, batch: Any) -> torch.Tensor:
         """Return the loss."""
@@ -262,7 +262,7 @@ class SometimesNotANumber(Net):
         )
 
     def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Return the loss; validation sees numbers."""
+        """Return the loss, without NaN."""
         return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
 
 
@@ -270,7 +270,7 @@ def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)
     torch.set_num_threads(1)
-    if precision == "16-mixed":  # with so great a scale that steps are left out at first
+    if precision == "16-mixed":  # with so great a scale that the first steps are skipped
         from lightning.fabric.plugins.precision import MixedPrecision
 
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=2)

@@ -1,4 +1,4 @@
-"""Small repositories with a grid of light jobs, for tests that kill syncs."""
+"""Small repositories with a grid of short jobs, for tests that kill syncs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ base:
   slurm: {{time: "00:05:00", mem: 100M}}
 parameters: {{training.seed: {seeds}}}
 """
-_LIGHT = '{{ command | replace("-m mtf.trainer", code_dir ~ "/light.py") }}'
+_SHORT_JOB = '{{ command | replace("-m mtf.trainer", code_dir ~ "/short_job.py") }}'
 
 
 def grid(name: str = "many", seeds: int = 2) -> str:
@@ -46,11 +46,11 @@ def make_world(
 ) -> Repo:
     """Return a repository in ``folder/lab``, its remote ``folder/lab.git`` by a relative path.
 
-    So a copy of the folder is a world of its own.
+    Since the path is relative, a copy of the folder has a remote of its own.
     """
     templates = data_dir("templates")
-    light = {
-        f"templates/{name}": (templates / name).read_text().replace("{{ command }}", _LIGHT)
+    job_templates = {
+        f"templates/{name}": (templates / name).read_text().replace("{{ command }}", _SHORT_JOB)
         + ": mtf.trainer\n"
         for name in ("job.sbatch.j2", "local.sh.j2")
     }
@@ -59,9 +59,9 @@ def make_world(
         {
             "mtf.yaml": SETTINGS.format(executor=executor, root=root, lease=lease),
             ".gitignore": "/runs/\n",
-            "light.py": Path(__file__).with_name("light.py").read_text(),
+            "short_job.py": Path(__file__).with_name("short_job.py").read_text(),
             "experiments/many.yaml": grid(seeds=seeds),
-            **light,
+            **job_templates,
         },
     )
     if remote:
