@@ -65,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FileSc
 
 # -- skipped tests ---------------------------------------------------------------------------------
 
-_MAY_SKIP_IN_CI = ("a disk can only be mounted by root",)  # runners of GitHub are not root
+_MAY_SKIP_IN_CI = ("a disk can only be mounted by root",)  # not even by that of a container
 
 
 @pytest.hookimpl(wrapper=True)

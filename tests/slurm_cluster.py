@@ -2,7 +2,7 @@
 
 The tests in `tests/slurm` start one and share it. All of its sockets, state, logs and pid files are
 in the folder, and its ports are on the loopback interface, so no service of the machine is changed.
-Only Debian's packages are installed, if they are missing and root runs the tests.
+Only Debian's packages are installed, if they are missing: by root, or by sudo without a password.
 
 `python -m tests.slurm_cluster up DIR` starts a cluster and prints the line that makes the `sbatch`
 of a shell use it; `python -m tests.slurm_cluster down DIR` stops it.
@@ -36,6 +36,19 @@ PACKAGES = {
 }
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged")
+# policy-rc.d keeps Debian from starting the services that it installs
+_INSTALL = """
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\\nexit 101\\n' > $policy
+    chmod 755 $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q install -y --no-install-recommends "$@"
+"""
 
 
 class ClusterError(RuntimeError):
@@ -53,30 +66,26 @@ def install_packages() -> None:
     ]
     if not missing:
         return
-    if os.getuid() != 0 or shutil.which("apt-get") is None:
-        raise ClusterError(
-            f"packages are missing, and only root may install them: apt-get install {' '.join(missing)}"
-        )
-    # keeps Debian from starting the services that it installs
-    policy = Path("/usr/sbin/policy-rc.d")
-    is_new = not policy.exists()
-    if is_new:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
-            done = subprocess.run(
-                ["apt-get", "-q", *command],
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                text=True,
-                timeout=900,
-            )
-            if done.returncode:
-                raise ClusterError(f"apt-get {command[0]}: {done.stderr.strip()[-500:]}")
-    finally:
-        if is_new:
-            policy.unlink()
+    install = f"apt-get install {' '.join(missing)}"
+    if shutil.which("apt-get") is None:
+        raise ClusterError(f"packages are missing, and this is no Debian: {install}")
+    root = _root_prefix()
+    if root is None:
+        raise ClusterError(f"packages are missing: run {install} as root, or allow sudo -n")
+    command = [*root, "sh", "-c", _INSTALL, "install", *missing]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    if done.returncode:
+        raise ClusterError(f"{install}: {done.stderr.strip()[-500:]}")
+
+
+def _root_prefix() -> list[str] | None:
+    """Return what makes root run a command: nothing, or sudo without a password; None if neither."""
+    if os.getuid() == 0:
+        return []
+    sudo = ["sudo", "-n"]
+    if shutil.which("sudo") and not subprocess.run([*sudo, "true"], capture_output=True).returncode:
+        return sudo
+    return None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import slurm_cluster
+
 ROOT = Path(__file__).parents[1]
 TESTS = """
 import pytest
@@ -49,3 +51,34 @@ def test_a_skipped_test_fails_in_ci_unless_it_needs_root(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "must not be skipped in CI: no test SLURM here: no munge" in done.stdout
     assert "2 failed, 1 passed, 1 skipped, 1 xfailed" in done.stdout
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Leave only these programs on PATH, and have the tests for SLURM lack a package."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(slurm_cluster, "PACKAGES", {"no-such-program": "no-such-package"})
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+
+
+def test_packages_are_installed_with_sudo_where_it_asks_for_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    programs(tmp_path, monkeypatch, **{"apt-get": "", "sudo": f'echo "sudo $*" >> {log}'})
+    slurm_cluster.install_packages()
+    asked, installed = log.read_text().split("\n", 1)
+    assert asked == "sudo -n true"
+    assert installed.startswith("sudo -n sh -c ")
+    assert installed.endswith(" install no-such-package\n")
+
+
+@pytest.mark.parametrize("sudo", ["exit 1", None], ids=["asks for a password", "is missing"])
+def test_without_root_and_sudo_the_reason_for_skipping_says_what_to_install(
+    sudo: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, **{"apt-get": ""}, **({"sudo": sudo} if sudo else {}))
+    with pytest.raises(slurm_cluster.ClusterError, match="run apt-get install no-such-package as"):
+        slurm_cluster.install_packages()
