@@ -19,6 +19,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -117,7 +119,7 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
         OSError: the folder cannot be written.
     """
     fact = {"event": event, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
-    line = json.dumps(fact, ensure_ascii=False, allow_nan=True) + "\n"
+    line = json_text.dumps(fact, ensure_ascii=False) + "\n"
     fd = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(fd).st_size
@@ -142,7 +144,7 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
     events = []
     for line in raw.split(b"\n"):
         try:
-            event = json.loads(line)
+            event = json_text.loads(line)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str):
@@ -160,7 +162,7 @@ def write_configs(job_dir: Path, configs: Iterable[Mapping[str, Any]]) -> None:
         OSError: the folder cannot be written.
     """
     write_atomically(
-        job_dir / CONFIGS, "".join(f"{json.dumps(config)}\n" for config in configs).encode()
+        job_dir / CONFIGS, "".join(f"{json_text.dumps(config)}\n" for config in configs).encode()
     )
 
 
@@ -236,7 +238,7 @@ def render_yaml(value: Mapping[str, Any]) -> str:
     a file: too long for grids of thousands. Sections are cached, since members of a grid share
     most of them.
     """
-    return "".join(_section(json.dumps({key: item})) for key, item in value.items()) or "{}\n"
+    return "".join(_section(json_text.dumps({key: item})) for key, item in value.items()) or "{}\n"
 
 
 @lru_cache(maxsize=512)
@@ -258,7 +260,7 @@ def _lines(value: Mapping[str, Any], indent: str) -> list[str]:
 
 
 def _json(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_text.dumps(value, ensure_ascii=False)
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
 import click
 
 from mtf.cli.terminal.output import inform, open_here
+from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR
 
 
@@ -35,7 +35,7 @@ def show_status(folder: str, as_json: bool) -> None:
     found = controller_states(project)
     if as_json:
         rows = [{"cluster": s.cluster, "alive": s.is_alive, **asdict(s.holder)} for s in found]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json_text.dumps(rows, indent=2))
     else:
         for state in found:
             click.echo(state.line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 
 from mtf.cli.terminal.output import inform
+from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR
 from mtf.report.findings import findings_text
 
@@ -42,7 +42,7 @@ def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
             "checked": found.themes,
             "findings": [{"theme": theme, **asdict(f)} for theme, f in found.findings],
         }
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json_text.dumps(value, indent=2, ensure_ascii=False))
     else:
         rows = [(theme, f.severity, f.what, f.where, f.repair) for theme, f in found.findings]
         click.echo(findings_text(rows, found.themes))

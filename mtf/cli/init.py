@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from mtf.cli.terminal.output import inform
+from mtf.core.vocabulary import json_text
 
 
 @click.command()
@@ -48,7 +48,7 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
     from mtf.project.settings_file import required_root
 
     if not write:
-        click.echo(json.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
+        click.echo(json_text.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
         return
     root = required_root(Path(folder))
     written = editor_schemas.write(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from datetime import UTC, datetime
@@ -11,9 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_table
+from mtf.core.vocabulary import json_text
 from mtf.report.tables import render_csv, render_markdown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mtf.core.vocabulary.records import RunRecord
     from mtf.project.project import Project
 
@@ -154,13 +156,18 @@ def results(folder: str, name: str, style: str, as_json: bool) -> None:
     table = results_table(records)
     match "json" if as_json else style:
         case "json":
-            click.echo(json.dumps([_result(r) for r in records], indent=2))
+            click.echo(results_as_json(records))
         case "csv":
             click.echo(render_csv(table), nl=False)
         case "markdown":
             click.echo(render_markdown(table))
         case _:
             print_table(table)
+
+
+def results_as_json(records: Iterable[RunRecord]) -> str:
+    """Return the results of runs as a JSON list."""
+    return json_text.dumps([_result(r) for r in records], indent=2)
 
 
 def _result(record: RunRecord) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from mtf.cli.plan import plan
 from mtf.cli.terminal.output import inform, open_here
+from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
 from mtf.report.tables import count
 
@@ -88,7 +88,7 @@ def sync(
         with show_progress() as update:
             sync_until_over(project, options, publish=not no_push, update=update, every=interval)
     if as_json:
-        click.echo(json.dumps(_as_json(report), indent=2))
+        click.echo(json_text.dumps(_as_json(report), indent=2))
     sys.exit(report.exit_code)
 
 

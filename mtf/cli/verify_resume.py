@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtf.cli.terminal.output import inform, print_table
+from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, MtfError
 from mtf.report.proofs import Proved, table_of, verdict_text
 from mtf.report.tables import count
@@ -201,7 +201,9 @@ def _print(log: _ProofLog, prepared: Prepared, *, as_json: bool) -> None:
     if as_json:
         result = {k: v for k, v in verdict.items() if k != "verify"}
         facts = {"experiment": prepared.name, "notes": list(prepared.notes), **log.started}
-        click.echo(json.dumps({**facts, "phases": rows, "chain": log.chain, **result}, indent=2))
+        click.echo(
+            json_text.dumps({**facts, "phases": rows, "chain": log.chain, **result}, indent=2)
+        )
         return
     if rows:
         print_table(table_of(rows))

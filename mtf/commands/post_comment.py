@@ -8,6 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _comments(forge: Forge) -> Iterator[dict[str, Any]]:
 
 
 def _ask(forge: Forge, method: str, url: str, body: dict[str, str] | None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
+    data = None if body is None else json_text.dumps(body).encode()
     headers = {**forge.headers, "Content-Type": "application/json", "User-Agent": "mtf"}
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  # the CI's own URL

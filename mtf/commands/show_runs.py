@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.drift import Branches, described
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
@@ -77,7 +77,7 @@ def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
 
 def as_json_list(records: Iterable[RunRecord]) -> str:
     """Return runs as a JSON list with an object for each run."""
-    return json.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
+    return json_text.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
 
 
 def page_of(project: Project, name: str) -> tuple[RunRecord, str]:

@@ -6,7 +6,6 @@ local job.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import proc, rundir
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import RunId, Token
 from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.core.vocabulary.spelling import did_you_mean
@@ -137,7 +137,7 @@ def events(prepared: Prepared) -> Iterator[dict[str, Any]]:
     for line in proc.lines(command, silence_s=_SILENCE_S, log=log, env=env, cwd=prepared.root):
         if not line.startswith('{"verify":'):
             continue
-        event: dict[str, Any] = json.loads(line)
+        event: dict[str, Any] = json_text.loads(line)
         if event["verify"] == "problem":
             raise MtfError(event["message"])
         yield event
@@ -255,7 +255,7 @@ def _write(prepared: Prepared, experiment: Experiment, short: Shortened, options
     }
     texts = {
         rundir.CONFIG: rundir.render_yaml(config),
-        "request.json": json.dumps(request),
+        "request.json": json_text.dumps(request),
         _SCRIPT: _script(experiment, prepared.folder, prepared.root),
     }
     for name, text in texts.items():

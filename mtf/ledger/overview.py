@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.states import RunState
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.core.vocabulary.ids import SubmissionId
-    from mtf.core.vocabulary.records import RunRecord
+from mtf.core.vocabulary.records import RunRecord
 
 _MAX_ROWS = 200  # the newest submissions
 
@@ -49,4 +50,4 @@ def _best(records: list[RunRecord]) -> str:
     record = best_run(records)
     if record is None or record.best is None:
         return ""
-    return f"{record.best.name} {record.best.value:.4g} ({record.label})"
+    return f"{record.best.name} {number_text(record.best.value, '.4g')} ({record.label})"

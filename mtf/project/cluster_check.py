@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import ExecutorUnavailableError, Problem
 from mtf.spec.lint.cluster_fit import distinct_resources, unmet
 from mtf.spec.lint.key_positions import position_of
@@ -70,7 +70,7 @@ def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
     for one, needs in itertools.chain.from_iterable(
         ((d, s) for s in distinct_resources(d)) for d in here
     ):
-        shape = json.dumps(needs, sort_keys=True)
+        shape = json_text.dumps(needs, sort_keys=True)
         if shape not in answers:
             answers[shape] = refusal_of(needs)
         if answer := answers[shape]:

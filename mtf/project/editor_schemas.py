@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def modeline(path: str) -> str:
 
 
 def _text(kind: str) -> str:
-    return json.dumps(schema(kind), indent=1, ensure_ascii=False) + "\n"
+    return json_text.dumps(schema(kind), indent=1, ensure_ascii=False) + "\n"
 
 
 def _content(path: Path) -> str | None:

@@ -6,12 +6,14 @@ imports none of it.
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
 from mtf.project.settings_file import (
@@ -25,7 +27,7 @@ from mtf.spec.compose.config_groups import FOLDER, NO_GROUPS, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId
@@ -123,7 +125,8 @@ class SpecTree:
         cls, value: Mapping[str, Any], settings: Settings, groups: Groups = NO_GROUPS
     ) -> SpecTree:
         """Return one spec that a program passes in as a mapping."""
-        texts = {VALUE: json.dumps(value, indent=1).encode()}  # JSON is YAML 1.2
+        text = json_text.dumps(_with_marks(value), indent=1)  # JSON is YAML 1.2
+        texts = {VALUE: text.replace(json_text.dumps(_NAN), ".nan").encode()}
         return cls(settings, (), groups, _time(), lambda: _Files(texts))
 
     def checked(self) -> SpecTree:
@@ -168,6 +171,18 @@ class SpecTree:
     def load_all(self) -> Loaded:
         """Resolve all specs."""
         return load_specs(self.texts, self.settings, self.time, self.groups)
+
+
+_NAN = "\0nan"
+
+
+def _with_marks(value: Any) -> Any:
+    """Return a value with ``_NAN`` for NaN and infinities: a spec must have neither."""
+    if isinstance(value, Mapping):
+        return {key: _with_marks(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_marks(item) for item in value]
+    return _NAN if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _time(now: datetime | None = None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.git_tree_ids import EXECUTABLE, GITLINK, SYMLINK, Manifest
 from mtf.errors import MtfError
 
@@ -84,7 +85,7 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
         _write_files(files, contents, new)
         proof = _manifest(commit, contents[commit], files)
         is_changed = target.is_dir() and alteration(target, manifest) is not None
-        rundir.replace_durably(manifest, json.dumps(proof).encode())
+        rundir.replace_durably(manifest, json_text.dumps(proof).encode())
         _make_read_only(new)
         _put(new, target, over=is_changed)
     except BaseException:

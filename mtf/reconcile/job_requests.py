@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
 
@@ -54,7 +54,7 @@ def make_batches(starts: Iterable[Start], most: int, new_token: Callable[[], str
     """
     groups: dict[tuple[str, str, str], list[Start]] = defaultdict(list)
     for start in starts:
-        needs = json.dumps(start.config["slurm"], sort_keys=True)
+        needs = json_text.dumps(start.config["slurm"], sort_keys=True)
         groups[submission_of(start.run), str(start.root), needs].append(start)
     return [
         _batch(tuple(group[at : at + most]), Token(new_token()))

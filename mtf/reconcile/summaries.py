@@ -5,10 +5,10 @@ Both files are copies, rebuilt from the ledger by every sync that changes a run 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.records import best_run
 from mtf.report.runs import rank
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SEARCH = "search_config.yaml"
 RESULTS = "results_summary.json"
-_json = json.JSONEncoder(ensure_ascii=False).encode
+_json = json_text.encoder(ensure_ascii=False)
 
 
 def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> None:
@@ -41,7 +41,7 @@ def write_summaries(root: Path, ledger: Ledger, changed: Collection[RunId]) -> N
         folder = rundir.submission_dir(root, submission)
         if folder.is_dir():  # otherwise it was submitted from a host with another run root
             _put(folder / SEARCH, rundir.render_yaml(_search(records)))
-            _put(folder / RESULTS, _results(records))
+            _put(folder / RESULTS, results(records))
 
 
 def _put(path: Path, text: str) -> None:
@@ -57,7 +57,7 @@ def _search(records: list[RunRecord]) -> dict[str, Any]:
     return {**about, "spec": first.spec, "parameters": parameters, "members": members}
 
 
-def _results(records: list[RunRecord]) -> str:
+def results(records: list[RunRecord]) -> str:
     """Return the results of a grid's runs as JSON, a line for each run."""
     best = best_run(records)
     states: dict[str, int] = {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.json_text import number_text
 from mtf.report.markup import visible
 from mtf.report.reviews import difference_text, review_text, review_value
 from mtf.report.runs import best_text
@@ -42,7 +43,7 @@ def revisions_text(review: Review, files: Sequence[FileChange] | None) -> str:
 def revisions_json(review: Review, files: Sequence[FileChange] | None) -> str:
     """Return the differences of two revisions as JSON: a review with ``code``."""
     value = {**review_value(review), "code": _files_json(files)}
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json_text.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _titled(side: Side) -> str:
@@ -127,7 +128,7 @@ def _best(subject: Subject) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+    return "-" if value is None else number_text(value, ".6g")
 
 
 def _values(a: Subject, b: Subject) -> Iterator[tuple[str, float | None, float | None]]:
@@ -167,7 +168,7 @@ def contrast_json(contrast: Comparison, files: Sequence[FileChange] | None) -> s
             for name, value_a, value_b in _values(a, b)
         ],
     }
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json_text.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _side_json(side: Side) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import total_cost
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.actions import (
     Action,
     Adopt,
@@ -118,7 +118,7 @@ def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
         "notes": plan.notes,
         "problems": [asdict(problem) for problem in problems],
     }
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json_text.dumps(value, indent=2, ensure_ascii=False)
 
 
 def plan_markdown(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
     Source: GitHub's workflow commands (``::error file=...``, ``::warning file=...``).
     """
     if style == "json":
-        return json.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
+        return json_text.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
     if style == "github":
         return "\n".join(map(_annotation, abridged(problems)))
     return "\n".join(map(str, abridged(problems)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.report.tables import Columns, count
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verdict_text(verdict: Mapping[str, Any], proved: Proved) -> str:
     if finding["batch"]:
         lines.append(f"  first step    {_step(finding, names)}")
     for name, row in zip(names, finding["row"] or (), strict=False):
-        lines.append(f"    {name:<11} {'(missing)' if row is None else json.dumps(row)}")
+        lines.append(f"    {name:<11} {'(missing)' if row is None else json_text.dumps(row)}")
     if finding["first"]:
         more = f" ({count(finding['places'], 'place')} in all)" if finding["places"] > 1 else ""
         lines.append(f"  first tensor  {finding['first']}{more}")

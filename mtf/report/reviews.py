@@ -5,12 +5,12 @@ The Markdown form, `mtf.report.comments`, uses the phrases defined here.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.changed_runs import summarise
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.records import best_run
 from mtf.report.cost_words import cost_text, resources_text
@@ -77,7 +77,7 @@ def throttle(spec: SpecReview) -> str:
 
 def shown_values(values: Sequence[Any], form: Callable[[str], str] = str) -> str:
     """Return values as JSON, each wrapped by ``form``; of more than ten the first and last."""
-    texts = [form(visible(json.dumps(v, ensure_ascii=False), 60)) for v in values]
+    texts = [form(visible(json_text.dumps(v, ensure_ascii=False), 60)) for v in values]
     return ", ".join(texts if len(texts) <= 10 else [*texts[:6], "…", *texts[-2:]])
 
 
@@ -166,7 +166,7 @@ def _summary_text(change: Summary) -> str:
 
 def review_json(review: Review) -> str:
     """Return a review as JSON; docs/review.md fixes its keys."""
-    return json.dumps(review_value(review), indent=2, ensure_ascii=False)
+    return json_text.dumps(review_value(review), indent=2, ensure_ascii=False)
 
 
 def review_value(review: Review) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.causes import ENDS, Cause
+from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.states import RunState
 from mtf.core.vocabulary.times import duration
@@ -71,7 +72,8 @@ def best_text(record: RunRecord, *, named: bool = True) -> str:
     """Return the best value of the monitored metric, "-" if there is none yet."""
     if record.best is None:
         return "-"
-    return f"{record.best.name} {record.best.value:.4g}" if named else f"{record.best.value:.4g}"
+    value = number_text(record.best.value, ".4g")
+    return f"{record.best.name} {value}" if named else value
 
 
 def _best(record: RunRecord) -> str:
@@ -142,7 +144,7 @@ def run_page(
         "key": record.key,
     }
     lines = [f"{name:<11}{value}" for name, value in facts.items() if value]
-    metrics = ", ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())
+    metrics = ", ".join(f"{k} {number_text(v, '.4g')}" for k, v in record.metrics.items())
     lines.append(f"{'metrics':<11}{metrics or '-'}")
     lines += ["", "attempts"]
     for number, a in enumerate(record.attempts, 1):
@@ -181,7 +183,7 @@ def results_table(records: Sequence[RunRecord]) -> Columns:
             str(r.state),
             best_text(r),
             *(str(r.parameters.get(p, "")) for p in parameters),
-            *(f"{r.metrics[m]:.6g}" if m in r.metrics else "" for m in metrics),
+            *(number_text(r.metrics[m], ".6g") if m in r.metrics else "" for m in metrics),
         ]
         for r in records
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
 from mtf.spec.schema.dotted_keys import (
@@ -110,7 +110,7 @@ class Resolver:
 
     def _section(self, base: Base, name: str, settings: Combination) -> dict[str, Any] | None:
         # members of a composed base differ in it: what a section is made of is what counts
-        made_of = () if base is self.base else (json.dumps(base.value.get(name)),)
+        made_of = () if base is self.base else (json_text.dumps(base.value.get(name)),)
         key = (name, settings, *made_of)
         if key not in self._resolved:
             self._resolved[key] = self._new_section(base, name, settings)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import iso, parse_time
 from mtf.errors import LockedError
 from mtf.executor.local.job_process import Process, this_process
@@ -147,7 +148,7 @@ class Lease:
         Raises:
             RefMovedError: somebody else moved the ref.
         """
-        content = json.dumps(asdict(holder), indent=2).encode()
+        content = json_text.dumps(asdict(holder), indent=2).encode()
         new = self._repo.write_commit(
             [(_FILE, content)],
             parents=(),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import Cost, total_cost
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import EXECUTION
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _execution(experiment: Experiment) -> dict[str, Any]:
 
 def _values(experiment: Experiment) -> str:
     """Return the values that identify a member in its spec, whatever else changes."""
-    return json.dumps(experiment.parameters, sort_keys=True)
+    return json_text.dumps(experiment.parameters, sort_keys=True)
 
 
 def _why(
@@ -235,7 +235,7 @@ def _why(
     if old.generation != new.generation:
         yield Difference("generation", str(old.generation), str(new.generation))
     if old.rerun_on != new.rerun_on:
-        yield Difference("rerun_on", json.dumps(old.rerun_on), json.dumps(new.rerun_on))
+        yield Difference("rerun_on", json_text.dumps(old.rerun_on), json_text.dumps(new.rerun_on))
     for path in new.rerun_on:
         if path in moved:
             yield Difference(f"rerun_on {path}", "as it was", "changed")
@@ -256,7 +256,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[Difference]:
 
 
 def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
+    return None if value is None else json_text.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.changed_runs import Difference, differences
+from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -116,4 +116,4 @@ def _all(one: Subject, other: Subject) -> Iterator[Difference]:
 
 
 def _values(subject: Subject) -> str:
-    return json.dumps(subject.parameters, sort_keys=True)
+    return json_text.dumps(subject.parameters, sort_keys=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import RunKey
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     axes: dict[str, dict[str, Any]] = {}
     for values in parameters:
         for name, value in values.items():
-            axes.setdefault(name, {}).setdefault(json.dumps(value, sort_keys=True), value)
+            axes.setdefault(name, {}).setdefault(json_text.dumps(value, sort_keys=True), value)
     return {name: list(values.values()) for name, values in axes.items()}
 
 
@@ -96,7 +96,7 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
         "generation": experiment.generation,
         "trees": {path: trees[path] for path in experiment.rerun_on},
     }
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json_text.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
 
 

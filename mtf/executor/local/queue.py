@@ -7,7 +7,6 @@ keeps a rollback journal, because WAL needs shared memory, which network file sy
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
@@ -106,7 +106,7 @@ def job_id(number: int) -> JobId:
 def _numbers(jobs: Collection[JobId]) -> str:
     """Return the row numbers of local job ids as JSON; other ids are skipped."""
     found = (re.fullmatch(r"local-([0-9]{1,15})", job) for job in jobs)
-    return json.dumps([int(match[1]) for match in found if match])
+    return json_text.dumps([int(match[1]) for match in found if match])
 
 
 class _QueueFile:
@@ -228,7 +228,7 @@ class LocalQueue:
         """Queue all tasks of a request or none; a token that is queued is not added again."""
         needs = request.resources
         lead_s, requeue = needs["signal_lead"], needs["requeue"]
-        submission = (request.token, script, json.dumps(environment), request.max_parallel)
+        submission = (request.token, script, json_text.dumps(environment), request.max_parallel)
         now = time.time()
         tasks = [(request.token, t.index, t.run_dir, JobState.PENDING, now) for t in request.tasks]
         with self._open() as db:
@@ -252,7 +252,7 @@ class LocalQueue:
             return []
         query = f"{_JOBS} WHERE token IN (SELECT value FROM json_each(?)) ORDER BY id"
         with self._open() as db:
-            return [_job(row) for row in db.execute(query, (json.dumps(list(tokens)),))]
+            return [_job(row) for row in db.execute(query, (json_text.dumps(list(tokens)),))]
 
     def has_work(self) -> bool:
         """Return True if any job waits or runs."""
@@ -352,7 +352,9 @@ class WorkerQueue:
             " ORDER BY queued, id LIMIT 1"
         )
         with self._file.explaining_errors():
-            row = self._db.execute(query, (JobState.PENDING, json.dumps(list(full)))).fetchone()
+            row = self._db.execute(
+                query, (JobState.PENDING, json_text.dumps(list(full)))
+            ).fetchone()
         return _job(row) if row else None
 
     def update(self, job: QueuedJob, **values: object) -> bool:

@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 from urllib.parse import quote, unquote
 
+from mtf.core.vocabulary import json_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,7 +45,7 @@ def experiment_name(
         case "parameters":
             return _of_parameters(parameters)
         case "hash":
-            text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+            text = json_text.dumps(parameters, sort_keys=True, separators=(",", ":"))
             return hashlib.sha256(text.encode()).hexdigest()[:16]
         case "sequential":
             return _padded(index, count)
@@ -96,7 +98,7 @@ def _text(value: Any) -> str:
     """Return a value as JSON; a string unquoted, unless it reads as another JSON value."""
     if isinstance(value, str) and _read(value) == value:
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json_text.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _read(text: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from typing import TYPE_CHECKING, Any
+
+from mtf.core.vocabulary import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ def draw(sample: Mapping[str, Sample], n: int) -> list[tuple[Any, ...]]:
     misses = 0
     while len(out) < n and misses < MAX_MISSES:
         values = tuple(stream() for stream in streams)
-        text = json.dumps(values)
+        text = json_text.dumps(values)
         misses = misses + 1 if text in seen else 0
         if not misses:
             seen.add(text)

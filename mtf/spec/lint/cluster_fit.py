@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Literal
 
 from mtf.core.review.costs import cpus, gpus, hours_of
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
@@ -27,7 +27,7 @@ def unmet(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
     for resources in distinct_resources(desired):
         for field, message in findings(resources, facts):
             value = dict(resources)[field]
-            position = position_of(desired.places, f"slurm.{field}={json.dumps(value)}")
+            position = position_of(desired.places, f"slurm.{field}={json_text.dumps(value)}")
             kind = _severity(field, facts)
             yield Problem(*position, f"slurm.{field}: {message} ({facts.source})", kind)
     yield from _too_many_runs(desired, facts)
@@ -36,7 +36,7 @@ def unmet(desired: Desired, facts: ClusterFacts) -> Iterator[Problem]:
 def distinct_resources(desired: Desired) -> list[Resources]:
     """Return the different resources that a spec's runs ask for."""
     by_id = {id(e.resources): e.resources for e in desired.experiments}
-    return list({json.dumps(r, sort_keys=True): r for r in by_id.values()}.values())
+    return list({json_text.dumps(r, sort_keys=True): r for r in by_id.values()}.values())
 
 
 def findings(resources: Resources, facts: ClusterFacts) -> Iterator[Finding]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary import json_text
 from mtf.spec.schema.error_messages import written_loc
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _in_grid(base: Base, grid: GridDefinition, positions: Positions) -> dict[str
             (setting.key, setting.value, setting.loc),
             *((f"{setting.key}.{field}", value, (*setting.loc, field)) for field, value in inside),
         ]:
-            found[f"{key}={json.dumps(value)}"] = (positions.path, *positions.value(loc))
+            found[f"{key}={json_text.dumps(value)}"] = (positions.path, *positions.value(loc))
     return found
 
 

@@ -6,12 +6,12 @@ facts that it does not have, such as the length of an epoch of custom data.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import hours_of
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
@@ -52,7 +52,7 @@ def warnings(desired: Desired) -> Iterator[Problem]:
     for key, value, message in found:
         if key == _WORKERS and not any(k.startswith(_WORKER_KEYS) for k in desired.places):
             continue  # both are defaults
-        position = position_of(desired.places, f"{key}={json.dumps(value)}")
+        position = position_of(desired.places, f"{key}={json_text.dumps(value)}")
         yield Problem(*position, f"{key}: {message}", severity="warning")
 
 

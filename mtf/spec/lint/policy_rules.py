@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import total_cost
+from mtf.core.vocabulary import json_text
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
 from mtf.spec.schema.patterns import matches
@@ -81,7 +81,7 @@ def _allowed_values(
         if not value:
             yield rule, "slurm", f"slurm.{field} is missing. Allowed: {listed}"
         elif not set(value.split(",")) <= set(allowed):
-            key = f"slurm.{field}={json.dumps(value)}"
+            key = f"slurm.{field}={json_text.dumps(value)}"
             yield rule, key, f"slurm.{field}: {value} is not allowed. Allowed: {listed}"
 
 

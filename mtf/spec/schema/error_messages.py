@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def unknown_key(where: str, key: str, known: Collection[str]) -> str:
 def shown(value: Any) -> str:
     """Return a value as messages quote it: JSON, shortened if it is long."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json_text.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,11 +6,11 @@ merge keys, directives and duplicate keys.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import SpecError
 from mtf.spec.yaml.event_parsers import first_ambiguity, libyaml_events, ruamel_events
 from mtf.spec.yaml.plain_scalars import resolve
@@ -251,7 +251,7 @@ class _DocumentBuilder:
         try:
             value = resolve(text)
         except ValueError:
-            self._add(event, f"{json.dumps(text[:40])} is not a valid number")
+            self._add(event, f"{json_text.dumps(text[:40])} is not a valid number")
             return text
         if type(value) is str:
             return value if value.isascii() else self._text(event, value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mtf.core.vocabulary import git_tree_ids
+from mtf.core.vocabulary import git_tree_ids, json_text
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def packages() -> tuple[dict[str, str], str]:
     metadata = [distribution.metadata for distribution in importlib.metadata.distributions()]
     found = {str(m["Name"]): str(m["Version"]) for m in metadata if m["Name"]}
     ordered = dict(sorted(found.items(), key=lambda item: item[0].lower()))
-    return ordered, hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+    return ordered, hashlib.sha256(json_text.dumps(ordered).encode()).hexdigest()
 
 
 def proof_facts(pinned: Pinned, modules: int) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Scalars:
     def append(self, row: Mapping[str, Any]) -> None:
         """Append a row; readers see it at once. A full disk delays it to a later call."""
         was_whole = not self._unwritten
-        self._unwritten += json.dumps(row).encode() + b"\n"
+        self._unwritten += json_text.dumps(row).encode() + b"\n"
         try:
             self._write()
         except OSError as e:
@@ -42,7 +42,7 @@ class Scalars:
         with self._path.open("rb") as file:
             for line in file:
                 try:
-                    yield json.loads(line)
+                    yield json_text.loads(line)
                 except ValueError:
                     continue
 

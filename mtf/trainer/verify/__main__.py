@@ -6,13 +6,13 @@ them. All other output goes to standard error.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
 from mtf.trainer.job.run_job import paused_garbage_collector, require_torch
 
@@ -69,7 +69,7 @@ def _event_writer() -> Callable[..., None]:
     os.dup2(2, 1)
 
     def emit(event: str, **facts: Any) -> None:
-        out.write(json.dumps({"verify": event, **facts}) + "\n")
+        out.write(json_text.dumps({"verify": event, **facts}) + "\n")
         out.flush()
 
     return emit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from mtf.core.vocabulary import json_text
 from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.loop.loop import HANDLERS, Loop
 from mtf.trainer.loop.phases import Phase
@@ -123,14 +123,14 @@ class BatchRecorder:
             "loss": digest(self._values),
         }
         with (self.folder / RECORDS).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_text.dumps(record) + "\n")
 
 
 def read_records(folder: Path) -> dict[tuple[int, bool, int], BatchRecord]:
     """Return a training's records by batch, in order; of a replayed batch, the last record."""
     records = {}
     for line in _whole_lines(folder / RECORDS):
-        value = json.loads(line)
+        value = json_text.loads(line)
         position = BatchPosition(value["kind"], value["epoch"], value["batch"], value["step"])
         records[position.key] = BatchRecord(
             position, value["process"], value["inputs"], tuple(value["values"]), value["loss"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf import rundir
+from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
 from mtf.trainer.storage.scalars import SCALARS
@@ -97,7 +97,7 @@ def first_row(left: bytes, right: bytes) -> tuple[Any, Any] | None:
 
 
 def _row(line: bytes | None) -> Any:
-    return None if line is None else json.loads(line)
+    return None if line is None else json_text.loads(line)
 
 
 def _ordered(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +152,4 @@ def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
 
 def _first_line(left: bytes, right: bytes) -> str:
     rows = first_row(left, right)
-    return (
-        "different bytes" if rows is None else f"{json.dumps(rows[0])}, then {json.dumps(rows[1])}"
-    )
+    return "different bytes" if rows is None else ", then ".join(map(json_text.dumps, rows))

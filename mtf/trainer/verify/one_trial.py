@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import mtf
+from mtf.core.vocabulary import json_text
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.context import RunContext
 from mtf.trainer.job import run_job
@@ -75,12 +75,12 @@ def run(trial: Trial) -> None:
             name for name in sys.modules if name not in modules_before and _is_installed(name)
         ]
         end = {"phases": recorder.counts, "seconds": time.monotonic() - started}
-        (folder / END).write_text(json.dumps({**end, "modules": imported}))
+        (folder / END).write_text(json_text.dumps({**end, "modules": imported}))
 
 
 def read_end(folder: Path) -> tuple[dict[str, int], float, list[str]]:
     """Return the phase counts, seconds and imports of the last process that ended by itself."""
-    value = json.loads((folder / END).read_text())
+    value = json_text.loads((folder / END).read_text())
     return value["phases"], value["seconds"], value["modules"]
 
 
@@ -95,7 +95,7 @@ def read_hidden(folder: Path) -> dict[tuple[int, ...], dict[str, str]]:
     found: dict[tuple[int, ...], dict[str, str]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.endswith("}"):
-            value = json.loads(line)
+            value = json_text.loads(line)
             found[tuple(value["batch"])] = value["state"]
     return found
 
@@ -126,7 +126,7 @@ class _Probe:
     def _write_hidden(self, position: BatchPosition, state: dict[str, str]) -> None:
         line = {"batch": position.key, "state": state}
         with (self._folder / HIDDEN).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json_text.dumps(line) + "\n")
 
 
 def _config_of(trial: Trial) -> ExperimentConfig:

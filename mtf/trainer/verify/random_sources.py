@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib
-import json
 import os
 import random
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.trainer.verify.user_code import source_line
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class SourceRecorder:
             "file": self._user_code.relative_path(file),
             "line": line,
         }
-        raw = json.dumps({**text, "text": source_line(file, line)}) + "\n"
+        raw = json_text.dumps({**text, "text": source_line(file, line)}) + "\n"
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(fd, raw.encode())  # in one write: data workers append to the file too
         os.close(fd)
@@ -146,7 +146,7 @@ def read_sources(folder: Path) -> tuple[Source, ...]:
     """Return the sources that a training's processes recorded, each line of code once."""
     path = folder / SOURCES
     lines = path.read_text().splitlines() if path.exists() else []
-    return tuple(dict.fromkeys(Source(**json.loads(line)) for line in lines))
+    return tuple(dict.fromkeys(Source(**json_text.loads(line)) for line in lines))
 
 
 def _ends_search(module: str) -> bool:

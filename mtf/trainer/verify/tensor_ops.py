@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mtf.core.vocabulary import json_text
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify.batch_records import LOADS, digest
 from mtf.trainer.verify.user_code import source_line
@@ -103,7 +103,7 @@ class OpRecorder(TorchDispatchMode):
         code = f"{self._user_code.relative_path(file)}:{line}" if file else ""
         text = source_line(file, line)
         op = Op(self._place, self._process, name, read, numbers, rng, output, code, text)
-        self._lines.append(json.dumps(vars(op)) + "\n")
+        self._lines.append(json_text.dumps(vars(op)) + "\n")
 
     def _user_line(self) -> tuple[str, int]:
         frame = sys._getframe(3)  # noqa: SLF001 -- inspect.stack() reads every source file
@@ -123,7 +123,7 @@ def read_ops(folder: Path) -> dict[str, list[Op]]:
     path = folder / OPS
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.endswith("}"):
-            op = Op(**json.loads(line))
+            op = Op(**json_text.loads(line))
             at_place = found.setdefault(op.place, [])
             if at_place and at_place[-1].process != op.process:
                 at_place.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ import traceback
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary import json_text
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.signals import STOP, Stopped
@@ -75,12 +75,12 @@ class Trial:
 
     def dumps(self) -> str:
         """Return the trial as one line of JSON."""
-        return json.dumps(asdict(self))
+        return json_text.dumps(asdict(self))
 
     @classmethod
     def loads(cls, text: str) -> Trial:
         """Return the trial that ``dumps`` wrote."""
-        value: dict[str, Any] = json.loads(text)
+        value: dict[str, Any] = json_text.loads(text)
         interruption, last_batch = value["interruption"], value["probed_to"]
         value["interruption"] = Interruption(**interruption) if interruption else None
         value["probed_to"] = tuple(last_batch) if last_batch else None
