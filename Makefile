@@ -8,6 +8,7 @@ export PYTHONDONTWRITEBYTECODE =  # whoever has set it: compiling mtf again take
 
 .PHONY: help setup demo test lint docs mutants bench clean
 help:
+	@echo "make setup             only set up .venv, which every target needs"
 	@echo "make demo              commit a grid, sync, train, read the results"
 	@echo "make demo EXECUTOR=slurm   the same on the cluster whose sbatch answers here"
 	@echo "make test              all tests, those on a private SLURM included"
@@ -20,10 +21,11 @@ setup: $(READY)
 
 # The constraints pin every version; pyproject.toml holds the ranges that mtf works with.
 $(READY): pyproject.toml .ci/constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("mtf needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,hydra,test,docs]'
-	$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch"); assert v.split("+")[0] == "2.13.0", f"torch {v} instead of the pinned one"'
+	@$(PYTHON) -c 'import sys; sys.exit("mtf needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	@echo "setting up .venv with pinned versions (torch for CPUs): this takes a few minutes"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[train,hydra,test,docs]'
+	@$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch"); assert v.split("+")[0] == "2.13.0", f"torch {v} instead of the pinned one"'
 	@touch $(READY)
 
 demo: $(READY)

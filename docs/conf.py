@@ -30,5 +30,6 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "mtf"
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False

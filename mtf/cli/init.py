@@ -26,8 +26,12 @@ def init(folder: str, path: str, demo: bool) -> None:
     from mtf.commands.init import init as scaffold
 
     target = Path(folder, path)
-    for name in scaffold(target, demo=demo):
+    created = scaffold(target, demo=demo)
+    for name in created:
         inform(f"created  {target / name}")
+    if not created:
+        inform("nothing to create: every file exists already")
+        return
     inform("Next: commit it (git add -A && git commit), then run mtf plan and mtf sync")
 
 

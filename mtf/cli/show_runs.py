@@ -100,7 +100,11 @@ def logs(folder: str, run: str, follow: bool, err: bool) -> None:
 
     project = open_here(folder)
     if not follow:
-        sys.stdout.write(output_of(project, run, err=err))
+        text = output_of(project, run, err=err)
+        sys.stdout.write(text)
+        if not text:
+            stream = "stderr" if err else "stdout (errors are on stderr: mtf logs --err)"
+            inform(f"{run}: the newest job wrote nothing to {stream}")
         return
     for text in follow_output(project, run, err=err):
         sys.stdout.write(text)

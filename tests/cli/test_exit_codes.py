@@ -54,7 +54,7 @@ def test_a_sync_with_warnings_alone_submits_and_exits_with_0(repo: Repo) -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["statsu"], "No such command 'statsu'."),
+        (["statsu"], "No such command 'statsu'. Did you mean 'status'?"),
         (["status", "--jsn"], "No such option '--jsn'"),
         (["show"], "Missing argument 'RUN'."),
         (["plan", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of"),

@@ -139,6 +139,7 @@ def test_preempted_cancelled_and_broken_runs_get_their_states_and_causes(tmp_pat
     )
     assert found["broken"]["reason"].startswith("ValueError: the flux is out of range (models.py:")
     assert "the flux is out of range" in mtf(lab.path, "logs", "broken", "--err").stdout
+    assert "errors are on stderr: mtf logs --err" in mtf(lab.path, "logs", "broken").stderr
     assert (found["broken"]["cause"], found["slow"]["cause"]) == ("code-error", "completed")
 
     # a class of ends is run again with other resources, and nothing else is

@@ -122,6 +122,8 @@ def run(script: Sequence[Block], folder: Path, env: Mapping[str, str], timeout: 
             f"{where}\ndoes not print: {missing}\nbut:\n{output}"
             for missing in not_printed(command.printed, output)
         ]
+        if has_silent_failure(command.printed, output):
+            problems.append(f"{where}\nthe page shows no failed run, but:\n{output}")
     return problems
 
 
@@ -145,6 +147,7 @@ def _script(
     return lines, asked
 
 
+_FAILED_RUNS = re.compile(r"^\s*\d+ runs?: .*\d+ failed", re.MULTILINE)
 _CHANGES = (  # what differs from one time to the next
     (re.compile(r"\d{8}T\d{6}Z|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?Z?"), "TIME"),
     (re.compile(r"(?<![\w.])\d+\.\d+(e-?\d+)?(?![\w.])"), "N"),
@@ -172,6 +175,14 @@ def not_printed(expected: Sequence[str], output: str) -> list[str]:
             missing.append(line)
             break  # what follows was searched for in vain
     return missing
+
+
+def has_silent_failure(expected: Sequence[str], output: str) -> bool:
+    """Return True if a summary of runs counts failed ones that the page does not show.
+
+    A page may end a line with ``...``, which would hide them.
+    """
+    return _FAILED_RUNS.search(output) is not None and "failed" not in "".join(expected)
 
 
 def _holds(printed: str, parts: Sequence[str]) -> bool:

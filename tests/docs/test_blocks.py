@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import RUN, Block, blocks, not_printed, pages, run
+from tests.docs.pages import RUN, Block, blocks, has_silent_failure, not_printed, pages, run
 from tests.docs.stages import set_up
 
 ALL = {page: blocks(page) for page in pages()}
@@ -44,3 +44,10 @@ def test_lines_that_a_command_does_not_print_are_noticed() -> None:
     assert not_printed(["pinned ...", "claimed 12 runs"], output) == ["claimed 12 runs"]
     assert not_printed(["claimed ... run"], output) == []
     assert not_printed(["given up 1 run"], output) == ["given up 1 run"]
+
+
+def test_failed_runs_that_a_page_does_not_show_are_noticed() -> None:
+    output = "completed  short\n           2 runs: 1 completed, 1 failed\n"
+    assert has_silent_failure(["2 runs: 1 completed ..."], output)
+    assert not has_silent_failure(["2 runs: 1 completed, 1 failed"], output)
+    assert not has_silent_failure([], "           2 runs: 2 completed\n")

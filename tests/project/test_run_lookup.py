@@ -148,6 +148,12 @@ def test_a_name_of_no_run_is_refused(name: str) -> None:
         find_runs(ledger, ["alone", name] if name else [name])
 
 
+def test_a_misspelled_name_is_answered_with_the_nearest() -> None:
+    ledger = ledger_of([member("search", "lr=1", TIMES[0])])
+    with pytest.raises(MtfError, match=r"serch: no such run. Did you mean 'search'\?"):
+        find_run(ledger, "serch")
+
+
 def test_globs_match_any_name_of_a_run_and_keep_every_submission() -> None:
     records = [member("search", "lr=1", at) for at in TIMES] + [single("alone", TIMES[1])]
     ledger = ledger_of(records)

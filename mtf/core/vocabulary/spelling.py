@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +12,8 @@ _FEW = 24  # names that a message may list
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the known name spelled most like ``name``, whatever the case; None if none is near."""
+    import difflib  # only once something is misspelled: the command line imports this module
+
     by_lower = {other.lower(): other for other in sorted(known)}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
