@@ -79,7 +79,7 @@ def install_packages() -> None:
 
 
 def _root_prefix() -> list[str] | None:
-    """Return what makes root run a command: nothing, or sudo without a password; None if neither."""
+    """Return the words before a command that root shall run: none, or sudo's; None if nobody may."""
     if os.getuid() == 0:
         return []
     sudo = ["sudo", "-n"]
