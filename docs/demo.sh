@@ -42,7 +42,7 @@ run mtf results digits_search
 
 step "The best run, its validation accuracy and its checkpoint pointer"
 best=$(mtf results digits_search --json | python -c 'import json, sys; print(json.load(sys.stdin)[0]["run"])')
-printf '$ mtf show %s --json\n' "$best"
+printf '$ mtf show %s --json   # from it:\n' "$best"
 mtf show "$best" --json > "$folder/best.json"
 python - "$folder/best.json" <<'PY'
 import json, sys
@@ -58,4 +58,6 @@ step "All of it is in git: the ledger, here and on the remote"
 run git log --oneline --first-parent mtf/ledger
 run git ls-remote --heads origin
 
-printf '\nEverything is in %s. Go on there; a second mtf sync finds nothing to do.\n' "$folder/experiments-repo"
+printf '\nEverything is in %s. Go on there with\n' "$folder/experiments-repo"
+printf '  source %s/activate   # puts mtf on the PATH\n' "$(dirname "$(command -v mtf)")"
+printf 'A second mtf sync finds nothing to do.\n'

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mtf.cli.terminal.output import open_here, print_plan
+from mtf.cli.terminal.output import inform, open_here, print_plan
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
 
 
@@ -48,7 +48,7 @@ def plan(
 
     Exit code: 0 no errors, 1 errors, 2 something to do (only with --detailed-exitcode).
     """
-    from mtf.commands.plan import plan_sync
+    from mtf.commands.plan import left_out_here, plan_sync
     from mtf.reconcile.gather import Options
     from mtf.report import plans
 
@@ -56,7 +56,8 @@ def plan(
         if only is not None or prune:
             raise click.UsageError("--only and --prune cannot be combined with --base")
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
-    found = plan_sync(open_here(folder), Options(rev=rev, only=only, prune=prune))
+    project = open_here(folder)
+    found = plan_sync(project, Options(rev=rev, only=only, prune=prune))
     match style:
         case "markdown":
             click.echo(plans.plan_markdown(found.plan, found.specs, found.problems), nl=False)
@@ -64,6 +65,9 @@ def plan(
             click.echo(plans.plan_json(found.plan, found.commit, found.problems))
         case _:
             print_plan(plans.plan_text(found.plan, found.specs, found.problems))
+            if found.plan.is_empty and rev is None:
+                for note in left_out_here(project):
+                    inform(f"note: {note}")
     if found.is_doubtful:
         sys.exit(EXIT_ERROR)
     if detailed_exitcode and not found.plan.is_empty:

@@ -53,7 +53,7 @@ def init(folder: Path, *, demo: bool) -> list[str]:
     """Scaffold ``folder`` and return the paths of the new files, relative to it.
 
     Raises:
-        MtfError: the folder cannot be written, or git fails.
+        MtfError: the folder cannot be written, is no root of a repository, or git fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,8 +64,13 @@ def init(folder: Path, *, demo: bool) -> list[str]:
 
 
 def _git_init(folder: Path) -> None:
-    inside = proc.run(("git", "-C", str(folder), "rev-parse", "--git-dir"), timeout_s=30)
+    inside = proc.run(("git", "-C", str(folder), "rev-parse", "--show-cdup"), timeout_s=30)
     if inside.code == 0:
+        if up := inside.stdout.strip():
+            raise MtfError(
+                f"{folder}: inside a git repository, whose root holds mtf.yaml and the specs."
+                f" Run mtf init {(folder / up).resolve()}"
+            )
         return
     made = proc.run(("git", "init", "--quiet", "-b", "main", str(folder)), timeout_s=30)
     if made.code:

@@ -40,6 +40,19 @@ class Planned:
         return self.plan.held > 0 or any(p.is_error for p in self.problems)
 
 
+def left_out_here(project: Project) -> Iterator[str]:
+    """Yield a note for each thing that is checked out here but that a plan leaves out."""
+    repo, settings = project.repo, project.settings
+    current = repo.current_branch()
+    if current not in (None, settings.branch):
+        yield (
+            f"the plan is for {settings.branch}; mtf plan --base {settings.branch} shows what"
+            f" merging {current} means"
+        )
+    if repo.has_uncommitted_changes(settings.experiments):
+        yield f"{settings.experiments}/ has changes that are not committed"
+
+
 def plan_sync(project: Project, options: Options) -> Planned:
     """Return the plan that ``mtf sync`` with these options would carry out now.
 

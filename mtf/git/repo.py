@@ -228,6 +228,10 @@ class GitRepo:
         code, out, _ = self._git.attempt("symbolic-ref", "--quiet", "--short", "HEAD")
         return out.decode().strip() if code == 0 else None
 
+    def has_uncommitted_changes(self, folder: str) -> bool:
+        """Return True if the work tree has files in ``folder`` that HEAD does not have so."""
+        return bool(self._git.run("status", "--porcelain", "--", f":(top){folder}"))
+
     def history(self, commit: CommitId, path: str, max_count: int = 50) -> list[str]:
         """Return the log of a file, the newest first: ``<id> <date> <subject>`` lines."""
         options = ("--first-parent", f"--max-count={max_count}", "--format=%h %cI %s")

@@ -59,6 +59,18 @@ def test_the_plan_is_for_the_branch_of_the_remote(repo: Repo, tmp_path: Path) ->
     assert unpushed not in mtf(repo.path, "plan").stdout, "it only lags behind"
 
 
+def test_an_empty_plan_says_what_is_checked_out_but_not_planned(repo: Repo) -> None:
+    nothing = ("plan", "--only", "nothing*")
+    assert mtf(repo.path, *nothing).stderr == ""
+    repo.git("checkout", "-q", "-b", "feature")
+    repo.write({"experiments/new.yaml": SINGLE.replace("alone", "new")})
+    assert mtf(repo.path, *nothing).stderr == (
+        "note: the plan is for main; mtf plan --base main shows what merging feature means\n"
+        "note: experiments/ has changes that are not committed\n"
+    )
+    assert mtf(repo.path, "plan").stderr == "", "the plan is not empty"
+
+
 def test_a_detached_head_does_not_matter(repo: Repo) -> None:
     repo.git("checkout", "-q", "--detach")
     assert planned(repo) == ["alone"]
