@@ -127,7 +127,7 @@ def _compose(files: Mapping[str, bytes]) -> None:
 
 def _validate(files: Mapping[str, bytes]) -> None:
     loaded = load_specs(files, Settings(), "20260101T120000Z")
-    found = [*loaded.problems, *(p for one in loaded.desired for p in warnings(one))]
+    found = [*loaded.problems, *(p for spec in loaded.desired for p in warnings(spec))]
     assert not found, found[0]
 
 

@@ -203,11 +203,11 @@ class GenericTrainer:
 
     def _drive(self, loop: Loop, checkpointer: Checkpointer) -> None:
         """Execute phase after phase; at the cuts, carry out requests to stop or to save."""
-        state, alone = loop.state, loop.rank_sync.is_alone
+        state, is_alone = loop.state, loop.rank_sync.is_alone
         saves, failure = loop.saves, checkpointer.failure
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
-            if alone:
+            if is_alone:
                 if (STOP.requested or saves.pending or failure.must_end) and phase in CUTS:
                     self._act(loop, checkpointer, stop=STOP.number, failed=failure.must_end)
             elif loop.is_exchange_point(phase):

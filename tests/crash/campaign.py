@@ -89,10 +89,10 @@ class Scenario:
 def scenarios(executor: str, *, remote: bool) -> list[Scenario]:
     submits = SUBMITS[executor]
     found = [
-        Scenario("nothing was there"),
-        Scenario("claimed, and no more", (Kill(submits),)),
+        Scenario("nothing submitted yet"),
+        Scenario("claimed only", (Kill(submits),)),
         Scenario("submitted, not recorded", (Kill(submits, 0, "after"),)),
-        Scenario("pushed, and no more", (Kill(PUSH, 0, "after"),), needs_remote=True),
+        Scenario("claimed and pushed only", (Kill(PUSH, 0, "after"),), needs_remote=True),
         Scenario("the jobs are over", (Kill(submits), None), after_the_jobs=True),
     ]
     return [s for s in found if remote or not s.needs_remote]
@@ -105,9 +105,8 @@ def is_program(name: str) -> bool:
 def each_once(effects: Sequence[str], seen: set[str]) -> list[Kill]:
     """Return kills beside or during the first effect of each name that was not seen before.
 
-    What an effect leaves is what the next one finds: the kill between them is of both. A file that
-    has just been opened is empty still, and a program has just begun: every other one of these is
-    killed there.
+    One kill between two effects tests both, since the second finds what the first has left. Every
+    second file is killed while it is still empty, and every second program while it runs.
     """
     kills: list[Kill] = []
     for name, following in zip(effects, [*effects[1:], ""], strict=True):
@@ -312,7 +311,7 @@ def faults_of(lab: Repo, runs: int = RUNS) -> list[str]:
         faults += [f"{record.run}: {fault}" for fault in _faults_of_run(record)]
         if record.branch not in branches:
             faults.append(f"{record.run}: no branch {record.branch}")
-    return faults + [f"left behind: {path}" for path in rubbish(lab.path)]
+    return faults + [f"left behind: {path}" for path in leftover_files(lab.path)]
 
 
 def _faults_of_run(record: RunRecord) -> Iterator[str]:
@@ -330,7 +329,7 @@ def _faults_of_run(record: RunRecord) -> Iterator[str]:
             yield f"the claim {attempt.token} is held by {holder}"
 
 
-def rubbish(folder: Path) -> list[str]:
+def leftover_files(folder: Path) -> list[str]:
     """Return temporary files that a killed sync left behind."""
     found = []
     for path in folder.rglob("*"):

@@ -21,7 +21,7 @@ from mtf.executor.local.local_executor import LocalExecutor
 from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from mtf.reconcile.cleanup import idle_requests
-from tests.crash.campaign import SUBMITS, each_once, is_program, rubbish, wait_for
+from tests.crash.campaign import SUBMITS, each_once, is_program, leftover_files, wait_for
 from tests.crash.clones import records
 from tests.crash.killer import Kill, Outcome, Task, purpose, run
 from tests.crash.repositories import copy_world, make_world
@@ -181,7 +181,9 @@ def settle(worlds: list[World]) -> None:
     each((w, SYNC, None) for w in worlds)
     each((w, w.case.command, None) for w in worlds if not _is_recorded(w))
     for world in worlds:
-        _as_if_long_ago(world.lab)  # a cancellation that had no effect is repeated after a minute
+        _backdate_cancellations(
+            world.lab
+        )  # a cancellation that had no effect is repeated after a minute
 
     def are_over() -> bool:
         each((w, SYNC, None) for w in worlds if not w.record.is_over)
@@ -202,7 +204,7 @@ def _is_recorded(world: World) -> bool:
     return world.record.cancel_requested or world.record.is_over
 
 
-def _as_if_long_ago(lab: Repo) -> None:
+def _backdate_cancellations(lab: Repo) -> None:
     store = LedgerStore(GitRepo(lab.path), None)
     ledger = store.read()
     old = tuple(replace(r, observed_at=LONG_AGO) for r in ledger.runs.values() if not r.is_over)
@@ -231,7 +233,7 @@ def faults_of(world: World, actions: list[object]) -> Iterator[str]:
     if alive := [v for v in executor.jobs(names, None) if v.state in ("pending", "running")]:  # type: ignore[arg-type]
         yield f"jobs go on: {alive}"
     yield from (f"a request without a job is left: {f}" for f in idle_requests([record]).values())
-    yield from (f"left behind: {path}" for path in rubbish(world.lab.path))
+    yield from (f"left behind: {path}" for path in leftover_files(world.lab.path))
 
 
 def _faults_of_ends(world: World, record: RunRecord) -> Iterator[str]:

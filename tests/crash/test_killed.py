@@ -43,7 +43,7 @@ def test_a_kill_happens_exactly_before_or_after_its_effect(folder: Path) -> None
 
 
 def test_every_new_file_is_named_by_an_effect(folder: Path) -> None:
-    """A way to change files that the harness does not see would make this fail."""
+    """This fails if mtf changes files in a way that the harness does not see."""
     lab = make_world(folder / "base", executor="local", remote=False)
     kill = Kill(SUBMITS["local"])  # no job starts: all new files are the sync's
     before = _there(lab.path)

@@ -1,6 +1,6 @@
 """The fenced blocks of README and docs, and a shell that runs those of a page in order.
 
-A block is told by the first word after its fence, and by what it begins with:
+The first word after a block's fence, and its first line, decide what is done with it:
 
 - ``console`` and ``bash`` blocks are run, all of a page in one shell and one fresh folder. In a
   ``console`` block the lines that begin with ``$`` are commands, the others what they print.
@@ -100,7 +100,7 @@ def _transcript(text: str) -> Iterator[Command]:
 
 
 def run(script: Sequence[Block], folder: Path, env: Mapping[str, str], timeout: float) -> list[str]:
-    """Run blocks in one shell in a folder, and return what is not as the page says."""
+    """Run blocks in one shell in a folder; return the differences from what the page says."""
     outputs = folder.parent / "outputs"
     outputs.mkdir()
     lines, asked = _script(script, outputs)
@@ -159,7 +159,7 @@ _CHANGES = (  # what differs from one time to the next
 
 
 def plain(line: str) -> str:
-    """Return a line without what differs from one time to the next, such as ids and numbers."""
+    """Return a line without the parts that change each time, such as ids and numbers."""
     for pattern, word in _CHANGES:
         line = pattern.sub(word, line)
     return line.strip()

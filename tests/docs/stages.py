@@ -1,4 +1,4 @@
-"""What stands in the folder of a page before its blocks are run, where they take it for granted."""
+"""Files and repositories that the blocks of a page expect in their folder before they run."""
 
 from __future__ import annotations
 

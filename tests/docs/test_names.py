@@ -17,14 +17,14 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
 @pytest.mark.parametrize("page", [*pages(), "CHANGELOG.md"])
 def test_the_tests_and_files_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
-    missing = [f"{name}::{test}" for name, test in _TEST.findall(text) if not has(name, test)]
+    missing = [f"{name}::{test}" for name, test in _TEST.findall(text) if not defines(name, test)]
     links = [
         link for link in _LINK.findall(text) if not (ROOT / page).parent.joinpath(link).exists()
     ]
     assert (missing, links) == ([], [])
 
 
-def has(name: str, test: str) -> bool:
+def defines(name: str, test: str) -> bool:
     path = ROOT / name
     if not path.exists():
         return False

@@ -40,7 +40,7 @@ def is_ahead(store: LedgerStore) -> bool:
 
 
 def quiet(made: Repo) -> LedgerStore:
-    """Return a store that keeps its commits to itself, as after `mtf sync --no-push`."""
+    """Return a store that does not push, as with `mtf sync --no-push`."""
     store = LedgerStore(GitRepo(made.path), "origin", publish=False)
     store.fetch("main")
     return store
@@ -89,7 +89,7 @@ def test_what_is_published_once_is_not_published_again(made: Repo) -> None:
     assert not again.publish()
 
 
-def test_a_store_that_keeps_to_itself_publishes_nothing(made: Repo, bare: Path) -> None:
+def test_a_store_that_does_not_push_publishes_nothing(made: Repo, bare: Path) -> None:
     store = quiet(made)
     write(store, 1)
     assert not store.publish()

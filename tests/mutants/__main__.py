@@ -54,7 +54,7 @@ def tests_of(path: str) -> list[str]:
 
 
 def chosen(only: list[str], seed: int) -> Iterator[Mutant]:
-    """Yield mutants in random order, as many of each room in turn; the seed decides all."""
+    """Yield mutants in random order, one of each room in turn; the seed decides the order."""
     return (
         m for row in zip_longest(*(_of_room(room, only, seed) for room in TESTS)) for m in row if m
     )
@@ -79,7 +79,7 @@ def _of_room(room: str, only: list[str], seed: int) -> Iterator[Mutant]:
 
 
 def known() -> dict[tuple[str, str, str], dict[str, str]]:
-    """Return the survivors that were looked at, with what was found."""
+    """Return the known survivors with the reason recorded for each."""
     table = tomllib.loads((Path(__file__).parent / "survivors.toml").read_text())
     return {(s["path"], s["was"], s["became"]): s for s in table.get("survivor", [])}
 

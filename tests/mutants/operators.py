@@ -33,7 +33,7 @@ class Mutant:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What names the fault after lines were added elsewhere."""
+        """An id of the fault that stays the same when lines are added elsewhere."""
         return self.path, self.was, self.became
 
 
@@ -51,7 +51,7 @@ def one_operand(node: cst.BooleanOperation) -> Iterator[cst.BaseExpression]:
 
 
 def swapped_function(node: cst.Call) -> Iterator[cst.Call]:
-    """Take the largest for the smallest, all for any."""
+    """Swap min and max, any and all."""
     if isinstance(node.func, cst.Name) and node.func.value in SWAPPED:
         yield node.with_changes(func=cst.Name(SWAPPED[node.func.value]))
 
@@ -120,7 +120,7 @@ def _is_keyword(node: cst.CSTNode, parents: object) -> bool:
 def _mutant(
     module: cst.Module, node: cst.CSTNode, new: cst.CSTNode, name: str, line: int
 ) -> Mutant | None:
-    """Return the fault, or None if it is none: not Python, or the same program."""
+    """Return the fault; None if the change is not valid Python or changes nothing."""
     try:
         changed: Any = module.deep_replace(node, new)
         source: str = changed.code

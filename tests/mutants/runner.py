@@ -39,7 +39,7 @@ class Outcome:
 
 
 class _Quick:
-    """A pytest plug-in: a failing example is not shrunk, and none is remembered."""
+    """A pytest plug-in that neither shrinks failing examples nor stores them."""
 
     def pytest_configure(self) -> None:
         from hypothesis import Phase, settings
@@ -95,7 +95,7 @@ class Slot:
             self._become(tests)
 
     def _put(self, name: str, text: str) -> None:
-        """Write a module and forget what was compiled of it (by size and seconds, it may be equal)."""
+        """Write a module, and remove its compiled form: Python may take it for the new one's."""
         path = self.folder / name
         path.write_text(text)
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):

@@ -2,8 +2,8 @@
 
 Each kind of training is done once without an interruption. Then, for each phase, at its first and its last
 occurrence and between them, others get a signal or are killed, right before or after, and are resumed in a new
-process: what they leave must be the same bits. At last one training is interrupted again and again. Exit code
-1: one was not the same.
+process: what they leave must be the same bits. Finally, one training is interrupted again and again. Exit code
+1: a result differs.
 """
 
 from __future__ import annotations

@@ -23,11 +23,19 @@ if TYPE_CHECKING:
 def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     """Return the variables that SLURM sets for one rank."""
     return {
-        "SLURM_NTASKS": str(ranks), "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NNODES": "1",
-        "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_JOB_ID": "1",
-        "SLURM_JOB_NAME": "mtf", "MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1",
-        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "MTF_CPUS": "1",
-    }  # fmt: skip
+        "SLURM_NTASKS": str(ranks),
+        "SLURM_NTASKS_PER_NODE": str(ranks),
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "localhost",
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "mtf",
+        "MASTER_PORT": str(port),
+        "MASTER_ADDR": "127.0.0.1",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+        "MTF_CPUS": "1",
+    }
 
 
 def free_port() -> int:

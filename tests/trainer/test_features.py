@@ -73,9 +73,13 @@ def test_early_stopping_waits_for_its_patience() -> None:
 def test_a_training_that_stops_early_is_complete_and_says_why(tmp_path: Path) -> None:
     stopping = {"monitor": "train_loss", "mode": "max", "patience": 1}  # it falls: no improvement
     run = make_run(
-        tmp_path, base=HARD, training={"max_epochs": 9}, callbacks={"early_stopping": stopping},
-        optimizer={"lr": 0.1}, scheduler=None,
-    )  # fmt: skip
+        tmp_path,
+        base=HARD,
+        training={"max_epochs": 9},
+        callbacks={"early_stopping": stopping},
+        optimizer={"lr": 0.1},
+        scheduler=None,
+    )
     assert in_child(run) == COMPLETE
     done = len(events(run, "metrics"))
     assert 1 < done < 9
@@ -105,8 +109,10 @@ def test_the_average_of_weights_is_what_is_validated_and_saved(tmp_path: Path) -
     plain = make_run(tmp_path, base=HARD)
     for run in (still, slow, aside, plain):
         assert in_child(run) == COMPLETE
-    losses = {run: [f["metrics"]["val_loss"] for f in events(run, "metrics")] for run in
-              (still, slow, aside, plain)}  # fmt: skip
+    losses = {
+        run: [f["metrics"]["val_loss"] for f in events(run, "metrics")]
+        for run in (still, slow, aside, plain)
+    }
     assert losses[still] == losses[aside] == losses[plain] != losses[slow]
     content = result(slow)["content"]
     average = content["callbacks"]["ema"]["average"]
@@ -169,9 +175,12 @@ class Diary(Callback):
 
 def test_a_callback_is_called_for_the_phases_it_names(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=HARD, training={"max_epochs": 1}, checkpoint={"every_n_steps": None},
+        tmp_path,
+        base=HARD,
+        training={"max_epochs": 1},
+        checkpoint={"every_n_steps": None},
         callbacks={"diary": {"type": "tests.trainer.test_features:Diary", "run": "."}},
-    )  # fmt: skip
+    )
     config = read_config(run)
     section = {"type": "tests.trainer.test_features:Diary", "run": run}
     object.__setattr__(config.callbacks, "__pydantic_extra__", {"diary": section})
@@ -306,9 +315,11 @@ def test_gradients_are_clipped_by_value(tmp_path: Path) -> None:
 
 def test_each_optimizer_that_takes_turns_has_its_own_learning_rate(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=HARD, model={"type": "tests.trainer.hard_training:Rivals"},
+        tmp_path,
+        base=HARD,
+        model={"type": "tests.trainer.hard_training:Rivals"},
         scheduler={"type": "exponential", "gamma": 0.5},
-    )  # fmt: skip
+    )
     assert in_child(run) == COMPLETE
     steps = [row for row in rows(run) if "lr/judge" in row]
     assert [row["lr/maker"] for row in steps] == [0.01] * 3 + [0.005] * 3

@@ -28,9 +28,12 @@ def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:
     # windows of 3 and 1 micro-batches; no last batch of one sample, which BatchNorm refuses
     training = {"batch_size": 3, "gradient_accumulation_steps": 3, **changes.pop("training", {})}
     return make_run(
-        tmp_path, base=HARD, slurm={"ntasks_per_node": ranks}, training=training,
+        tmp_path,
+        base=HARD,
+        slurm={"ntasks_per_node": ranks},
+        training=training,
         **{**ALIKE, **changes},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

@@ -122,10 +122,17 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_shapes(tmp_path: Path
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys(tmp_path: Path) -> None:
-    run, other = make_run(tmp_path), make_run(
-        tmp_path, optimizer={"lr": 0.5}, training={"seed": 4}, data={"pin_memory": False},
-        logging={"log_scalars_every_n_steps": 3}, slurm={"mem": "2G"},
-    )  # fmt: skip
+    run, other = (
+        make_run(tmp_path),
+        make_run(
+            tmp_path,
+            optimizer={"lr": 0.5},
+            training={"seed": 4},
+            data={"pin_memory": False},
+            logging={"log_scalars_every_n_steps": 3},
+            slurm={"mem": "2G"},
+        ),
+    )
     first = context(run)
     data = first.data()
     model = first.model(data)

@@ -75,10 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
             case "RunResumeStatus":
                 newest = json.dumps(rows[max(rows)]) if rows else "{}"
                 known = {
-                    "summaryMetrics": newest, "historyTail": json.dumps([newest]),
-                    "historyLineCount": len(rows), "eventsTail": "[]", "eventsLineCount": 0,
-                    "logLineCount": 0, "config": "{}", "tags": [], "wandbConfig": '{"t": 1}',
-                }  # fmt: skip
+                    "summaryMetrics": newest,
+                    "historyTail": json.dumps([newest]),
+                    "historyLineCount": len(rows),
+                    "eventsTail": "[]",
+                    "eventsLineCount": 0,
+                    "logLineCount": 0,
+                    "config": "{}",
+                    "tags": [],
+                    "wandbConfig": '{"t": 1}',
+                }
                 return {"model": {**_PROJECT, "bucket": bucket | known if rows else None}}
             case "UpsertBucket":
                 return {"upsertBucket": {"bucket": bucket, "inserted": not rows}}

@@ -55,9 +55,9 @@ class Journal:
     ) -> None:
         """Record the progress of the training, and its ``pace`` where it is known."""
         self._next_progress = time.monotonic() + PROGRESS_EVERY_S
-        known = {name: round(value, 3) for name, value in pace.items() if value is not None}
+        measured = {name: round(value, 3) for name, value in pace.items() if value is not None}
         where = {"epoch": epoch, "step": step, "total_steps": total_steps}
-        self._append("progress", where | known)
+        self._append("progress", where | measured)
 
     def progress_is_due(self) -> bool:
         """Return True if the last ``progress`` is old enough for another."""

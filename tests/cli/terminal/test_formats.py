@@ -1,4 +1,4 @@
-"""The forms in which `mtf status`, `mtf results` and `mtf controller status` print what they know."""
+"""The output formats of `mtf status`, `mtf results` and `mtf controller status`."""
 
 from __future__ import annotations
 

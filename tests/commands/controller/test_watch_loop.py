@@ -25,12 +25,12 @@ def git_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waits(folder: Path, works: list[bool]) -> list[float]:
-    """Return the waits of a controller after each sync, whose remote is there or not."""
+    """Return a controller's waits after its syncs; ``works`` says if each finds the remote."""
     repo = make_repo(folder / "lab", {"mtf.yaml": "executor: local\n", ".gitignore": "/runs/\n"})
     remote, away = make_remote(folder / "lab.git", repo), folder / "away.git"
     project = open_project(repo.path)
     left = iter(works)
-    meant: list[float] = []
+    waited: list[float] = []
     is_new = False
 
     def pause(seconds: float) -> bool:
@@ -43,12 +43,12 @@ def waits(folder: Path, works: list[bool]) -> list[float]:
                 (away if is_here else remote).rename(remote if is_here else away)
             is_new = True
         elif is_new:
-            meant.append(seconds)
+            waited.append(seconds)
             is_new = False
         return False
 
     watch(project, Options(), publish=True, interval_s=INTERVAL_S, say=lambda _: None, pause=pause)
-    return meant
+    return waited
 
 
 def test_the_wait_doubles_while_syncs_fail_and_a_sync_that_succeeds_resets_it(

@@ -102,7 +102,7 @@ class Clusters(RuleBasedStateMachine):
         self.gone: set[Token] = set()  # of submitters known to be dead
         self.sleepers: list[Sleeper] = []
         self.serial = 0
-        self.strangers = [Job(JobId("7777"), RunId("x"), Token(""), 0, JobState.RUNNING)]
+        self.foreign_jobs = [Job(JobId("7777"), RunId("x"), Token(""), 0, JobState.RUNNING)]
 
     # -- what people do ----------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class Clusters(RuleBasedStateMachine):
 
     @invariant()
     def jobs_of_others_are_left_alone(self) -> None:
-        assert self.strangers[0].state is JobState.RUNNING
+        assert self.foreign_jobs[0].state is JobState.RUNNING
 
     @invariant()
     def a_key_has_one_run(self) -> None:

@@ -1,4 +1,4 @@
-"""What a plan says of a run that changed or ended: the words that `mtf plan` and the log print."""
+"""The reasons that a plan gives for a change of a run, as `mtf plan` and the log print them."""
 
 from __future__ import annotations
 

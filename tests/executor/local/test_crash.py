@@ -55,7 +55,7 @@ def starts(bench: Bench) -> Path:
 
 
 def change(bench: Bench, **values: object) -> None:
-    """Change all jobs in the queue, as nobody but a test does."""
+    """Set columns of all jobs in the queue's database directly."""
     with closing(sqlite3.connect(bench.root / ".local" / "queue.sqlite")) as db, db:
         columns = ", ".join(f"{name} = ?" for name in values)
         db.execute(f"UPDATE jobs SET {columns}", tuple(values.values()))

@@ -39,9 +39,16 @@ def info(tmp_path: Path) -> RunInfo:
     commit, folder, manifest = write_checkout(tmp_path / "runs", FILES)
     (tmp_path / "live").mkdir()
     return RunInfo(
-        run="r", submission="s", experiment="e", grid=None, key="k", commit=commit,
-        code_dir=str(folder), manifest=str(manifest), repository=str(tmp_path / "live"),
-    )  # fmt: skip
+        run="r",
+        submission="s",
+        experiment="e",
+        grid=None,
+        key="k",
+        commit=commit,
+        code_dir=str(folder),
+        manifest=str(manifest),
+        repository=str(tmp_path / "live"),
+    )
 
 
 @pytest.fixture

@@ -78,10 +78,18 @@ def test_a_run_trains_to_the_end_once(tmp_path: Path) -> None:
     (started,) = events(run, "started")
     del started["at"], started["host"]
     assert started == {
-        "event": "started", "token": "t", "job_id": "1", "restarts": 0, "world_size": 1,
-        "resumed_from": None, "epoch": 0, "step": 0, "max_epochs": 5, "monitor": "val_loss",
+        "event": "started",
+        "token": "t",
+        "job_id": "1",
+        "restarts": 0,
+        "world_size": 1,
+        "resumed_from": None,
+        "epoch": 0,
+        "step": 0,
+        "max_epochs": 5,
+        "monitor": "val_loss",
         "mode": "min",
-    }  # fmt: skip
+    }
     (proof,) = events(run, "proof")
     assert len(proof["packages_sha256"]) == 64
     assert proof["packages"]["torch"]
@@ -189,17 +197,21 @@ def test_a_failure_names_the_users_own_line(tmp_path: Path) -> None:
         (ValueError("bad"), "ValueError: bad"),
         (KeyError("lr"), "KeyError: 'lr'"),
         (
-            RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to see more"),
+            RuntimeError(
+                "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to see more"
+            ),
             "RuntimeError: CUDA error: out of memory",
         ),
         (
-            MemoryError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback"
-                        " (most recent call last):\n  File \"data.py\"\nMemoryError: 8 GB"),
+            MemoryError(
+                "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback"
+                ' (most recent call last):\n  File "data.py"\nMemoryError: 8 GB'
+            ),
             "MemoryError: 8 GB",
         ),
         (SyntaxError("invalid syntax", ("a.py", 1, 1, "x =", 1, 2)), "SyntaxError: invalid syntax"),
     ],
-)  # fmt: skip
+)
 def test_the_main_line_of_an_error_says_what_was_wrong(error: Exception, line: str) -> None:
     assert main_line(error) == line
 
@@ -298,10 +310,15 @@ def test_two_ranks_share_a_run_and_stop_together(tmp_path: Path) -> None:
     def run_ranks(run: Path, **env: Any) -> list[int]:
         port = str(20_000 + os.getpid() % 20_000)
         slurm: dict[str, Any] = {
-            "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1",
-            "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_JOB_ID": "1",
-            "SLURM_JOB_NAME": "mtf", "MASTER_PORT": port,
-        }  # fmt: skip
+            "SLURM_NTASKS": "2",
+            "SLURM_NTASKS_PER_NODE": "2",
+            "SLURM_NNODES": "1",
+            "SLURM_NODEID": "0",
+            "SLURM_NODELIST": "localhost",
+            "SLURM_JOB_ID": "1",
+            "SLURM_JOB_NAME": "mtf",
+            "MASTER_PORT": port,
+        }
         ranks = [
             Job(run, **slurm, SLURM_PROCID=str(n), SLURM_LOCALID=str(n), **env) for n in range(2)
         ]

@@ -196,9 +196,11 @@ def test_a_stop_during_a_write_is_exact_if_the_write_is_finished_or_given_up(
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, base=HARD, training={"max_epochs": 6},
+        tmp_path,
+        base=HARD,
+        training={"max_epochs": 6},
         checkpoint={"keep_last": 1, "every_n_steps": 1, "monitor": "train_loss", "mode": "max"},
-    )  # fmt: skip
+    )
     assert in_child(run) == COMPLETE
     losses = {f["epoch"]: f["metrics"]["train_loss"] for f in events(run, "metrics")}
     epoch = max(losses, key=lambda e: losses[e])

@@ -49,8 +49,11 @@ def begin(
     assert newest is not None
     config = read_config(run)
     config["mtf"]["origin"] = {
-        "run": "source", "path": str(newest.path), "sha256": newest.sha256, "step": newest.step,
-    }  # fmt: skip
+        "run": "source",
+        "path": str(newest.path),
+        "sha256": newest.sha256,
+        "step": newest.step,
+    }
     (run / rundir.CONFIG).write_text(rundir.render_yaml(config))
     return run
 
@@ -214,8 +217,10 @@ def test_a_warm_start_uses_its_own_settings(tmp_path: Path, source: Path) -> Non
     content = result(run)["content"]
     (group,) = content["optimizers"]["optimizer"]["param_groups"]
     assert group["weight_decay"] == 0.5
-    steps = {int(one["step"]) for one in content["optimizers"]["optimizer"]["state"].values()}
-    assert steps == {9}  # what the optimizer has gathered goes on: 6 steps there, 3 here
+    steps = {int(state["step"]) for state in content["optimizers"]["optimizer"]["state"].values()}
+    assert steps == {
+        9
+    }  # the optimizer's state goes on: 6 steps in the first training, 3 in this one
 
 
 def test_a_new_average_starts_from_the_loaded_weights(tmp_path: Path, source: Path) -> None:
@@ -226,9 +231,9 @@ def test_a_new_average_starts_from_the_loaded_weights(tmp_path: Path, source: Pa
     run = begin(tmp_path, source, {"load": "all"}, **changes)
     assert in_child(run) == COMPLETE
     average = result(run)["content"]["callbacks"]["ema"]
-    there = result(source)["content"]["model"]["layers.0.weight"]
+    loaded = result(source)["content"]["model"]["layers.0.weight"]
     (weight,) = (v for k, v in _flat(average) if k.endswith("layers.0.weight"))
-    assert torch.allclose(weight, there, atol=1e-5)
+    assert torch.allclose(weight, loaded, atol=1e-5)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

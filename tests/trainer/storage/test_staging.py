@@ -26,12 +26,18 @@ def state() -> dict[str, Any]:
         "optimizer": optimizer.state_dict(),
         "gradients": [p.grad for p in model.parameters()] + [None],
         "others": (
-            torch.randn(2, 3).t(), torch.zeros(0, 3), torch.tensor(True), tied, tied,
-            torch.randn(4).bfloat16(), torch.randn(3, dtype=torch.complex64).conj(),
-            torch.ones(3, 1).expand(3, 4), torch.eye(2).to_sparse(),
+            torch.randn(2, 3).t(),
+            torch.zeros(0, 3),
+            torch.tensor(True),
+            tied,
+            tied,
+            torch.randn(4).bfloat16(),
+            torch.randn(3, dtype=torch.complex64).conj(),
+            torch.ones(3, 1).expand(3, 4),
+            torch.eye(2).to_sparse(),
         ),
         "plain": {"count": 3, "words": ["a"], "rng": (1, (2, 3), None)},
-    }  # fmt: skip
+    }
 
 
 def read_back(content: Any) -> Any:

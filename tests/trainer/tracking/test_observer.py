@@ -132,11 +132,11 @@ def test_the_mirrors_show_images_and_histograms(tmp_path: Path) -> None:
     tags = events_of(run)
     for tag in ("images", "gradients/1.weight", "parameters/1.weight", "gradients/1.weight/norm"):
         assert [step for step, _ in tags[tag]] == [2, 4, 6]
-    there = history(run, len(rows(run)))
+    mirrored = history(run, len(rows(run)))
     counts = "gradients/1.weight.values"
-    assert [row["step"] for row in there if counts in row] == [2, 4, 6]
-    assert sum(next(row for row in there if counts in row)[counts]) == 270
-    assert [row["step"] for row in there if row.get("images._type") == "image-file"] == [2, 4, 6]
+    assert [row["step"] for row in mirrored if counts in row] == [2, 4, 6]
+    assert sum(next(row for row in mirrored if counts in row)[counts]) == 270
+    assert [row["step"] for row in mirrored if row.get("images._type") == "image-file"] == [2, 4, 6]
     with Image.open(run / "images" / "00000002.png") as image:
         assert image.size == (4 * 5, 6)  # a batch side by side
 

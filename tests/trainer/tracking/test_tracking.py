@@ -121,8 +121,8 @@ def test_without_a_key_wandb_stays_offline_with_one_run_id(
         mirrors = Mirrors([WandbMirror(config, tmp_path)])
         mirrors.open([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
         mirrors.close(TrainingEnd(complete=True))
-    there = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
-    assert [path.name for path in there] == [f"run-{wandb_mirror.run_id(config.mtf.run)}.wandb"]
+    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert [path.name for path in files] == [f"run-{wandb_mirror.run_id(config.mtf.run)}.wandb"]
 
 
 @pytest.fixture
@@ -173,10 +173,10 @@ def test_online_wandb_gets_every_row_once_with_a_kill_and_a_stop_in_between(
     assert in_child(run, stop) == STOPPED
     assert [row["step"] for _, row in sorted(server.rows.items())] == [1, 2, 3]
     assert in_child(run) == COMPLETE
-    there = [row for _, row in sorted(server.rows.items())]
-    assert [row.pop("_step") for row in there] == list(range(8)) == sorted(server.rows)
-    shown_there = [{k: v for k, v in row.items() if not k.startswith("_")} for row in there]
-    assert shown_there == as_mirrored(run)
+    sent = [row for _, row in sorted(server.rows.items())]
+    assert [row.pop("_step") for row in sent] == list(range(8)) == sorted(server.rows)
+    shown = [{k: v for k, v in row.items() if not k.startswith("_")} for row in sent]
+    assert shown == as_mirrored(run)
 
 
 def test_offline_wandb_gets_every_row_once_from_several_syncs(
@@ -196,9 +196,9 @@ def test_offline_wandb_gets_every_row_once_from_several_syncs(
     assert in_child(run) == COMPLETE
     assert mirrored(run, 8) == as_mirrored(run)
     wandb_sync(run)
-    there = [row for _, row in sorted(server.rows.items())]
-    assert [row["_step"] for row in there] == list(range(8))
-    assert [row["step"] for row in there] == [row["step"] for row in rows(run)]
+    sent = [row for _, row in sorted(server.rows.items())]
+    assert [row["_step"] for row in sent] == list(range(8))
+    assert [row["step"] for row in sent] == [row["step"] for row in rows(run)]
 
 
 def wandb_sync(run: Path) -> None:
