@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 CODE = ("mtf", "tests", "benchmarks")
 MODULES_IN_A_FOLDER = {"mtf": 15, "tests": 22, "benchmarks": 15}
 # Statements, not lines: a wide line that the formatter skips does not make a function smaller.
-STATEMENTS_IN_A_FUNCTION = {"mtf": 32, "tests": 44, "benchmarks": 31}
+STATEMENTS_IN_A_FUNCTION = {"mtf": 32, "tests": 41, "benchmarks": 31}
 STATEMENTS_IN_A_MODULE = {"mtf": 281, "tests": 295, "benchmarks": 139}
 
 TWINS = {

@@ -138,17 +138,22 @@ def at_random(folder: Path, executor: str, most: int, end: float, totals: Totals
     totals.kills += killed
     totals.runs += asked
     wait_for(lambda: len(list(runs_root.rglob("lives"))) >= asked, 300)
-    for _ in range(20):
-        _complain(run([Task(str(c.path)) for c in clones], parallel=1), totals)
-        records = LedgerStore(GitRepo(lab.path), None).read().runs.values()
-        if all(r.is_over for r in records):
-            break
-        time.sleep(1)
-    _complain(run([Task(str(c.path)) for c in clones], parallel=1), totals)
+    _settle(clones, totals)
     for number, clone in enumerate(clones):
         totals.count(
             f"clone {number}", faults_of(clone, asked) if number == 0 else _tips(clone, lab)
         )
+
+
+def _settle(clones: list[Repo], totals: Totals) -> None:
+    """Sync in all clones until every run is over, and once more."""
+    for _ in range(20):
+        _complain(run([Task(str(c.path)) for c in clones], parallel=1), totals)
+        records = LedgerStore(GitRepo(clones[0].path), None).read().runs.values()
+        if all(r.is_over for r in records):
+            break
+        time.sleep(1)
+    _complain(run([Task(str(c.path)) for c in clones], parallel=1), totals)
 
 
 def _serve(remote: Path) -> None:
