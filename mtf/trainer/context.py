@@ -42,7 +42,7 @@ from mtf.trainer.resume.warm_start import origin_of, read_origin
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
 from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
-from mtf.trainer.storage.journal import Journal, monitored
+from mtf.trainer.storage.journal import Journal, metric_modes, monitored
 from mtf.trainer.storage.staging import nbytes
 from mtf.trainer.trainer import GenericTrainer, length_of
 
@@ -99,9 +99,9 @@ class RunContext:
         if self.config.scheduler is None:
             return None
         length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
-        monitor = monitored(self.config) or "train_loss"
+        monitor, modes = monitored(self.config) or "train_loss", metric_modes(self.config)
         built = {
-            name: build_schedule(self.config.scheduler, named, length, monitor=monitor)
+            name: build_schedule(self.config.scheduler, named, length, monitor=monitor, modes=modes)
             for name, named in optimizers_by_name(optimizer).items()
         }
         return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]

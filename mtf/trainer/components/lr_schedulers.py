@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,13 +13,12 @@ from mtf.trainer.components.optimizers import OPTIMIZER
 from mtf.trainer.components.registry import call, load, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch.optim import Optimizer
 
     from mtf.spec.schema.sections import SchedulerConfig
 
 Interval = Literal["step", "epoch"]
+Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,10 @@ class Length:
         return self.steps if interval == "step" else self.epochs
 
 
-# Short names: the class, its interval, and defaults computed from the length and the learning rate.
-_Defaults = "Callable[[int, float], Mapping[str, Any]]"
-_SHORT: dict[str, tuple[str, Interval, Callable[[int, float], Mapping[str, Any]]]] = {
+# Short names: the class, its interval, and defaults computed from the length and the learning rates
+# of the parameter groups.
+_Defaults = Callable[[int, list[float]], Mapping[str, Any]]
+_SHORT: dict[str, tuple[str, Interval, _Defaults]] = {
     "cosine": ("CosineAnnealingLR", "step", lambda total, _: {"T_max": total}),
     "linear": (
         "LinearLR",
@@ -100,7 +100,11 @@ _SHORT: dict[str, tuple[str, Interval, Callable[[int, float], Mapping[str, Any]]
         lambda total, _: {"start_factor": 1.0, "end_factor": 0.0, "total_iters": total},
     ),
     "polynomial": ("PolynomialLR", "step", lambda total, _: {"total_iters": total}),
-    "onecycle": ("OneCycleLR", "step", lambda total, lr: {"max_lr": lr, "total_steps": total}),
+    "onecycle": (
+        "OneCycleLR",
+        "step",
+        lambda total, rates: {"max_lr": rates, "total_steps": total},
+    ),
     "step": ("StepLR", "epoch", lambda total, _: {"step_size": max(1, total // 3)}),
     "multistep": (
         "MultiStepLR",
@@ -127,18 +131,25 @@ _LONG = {name.lower(): short for short, (name, _, _) in _SHORT.items()}
 
 
 def build_schedule(
-    config: SchedulerConfig, optimizer: Optimizer, length: Length, *, monitor: str
+    config: SchedulerConfig,
+    optimizer: Optimizer,
+    length: Length,
+    *,
+    monitor: str,
+    modes: Mapping[str, Mode] = {},
 ) -> Schedule:
     """Return the schedule that a configuration names.
 
     Besides the scheduler's own keys, the section takes ``interval`` (``step`` or ``epoch``) and,
-    for a scheduler that watches a metric, ``monitor``.
+    for a scheduler that watches a metric, ``monitor``. ``mode`` says whether lower (``min``) or
+    higher values of that metric are better.
 
     Args:
         config: the section.
         optimizer: the optimizer (not wrapped by Fabric) whose learning rate is scheduled.
         length: the length of the whole training; schedulers without a length of their own get it.
         monitor: the metric to watch unless the section names another.
+        modes: whether lower or higher values are better, of the metrics for which it is configured.
 
     Raises:
         MtfError: a name or key is unknown or missing.
@@ -146,12 +157,15 @@ def build_schedule(
     asked = dict(config.further)
     factory, interval, defaults = _find(config.type)
     interval = _interval(asked.pop("interval", interval))
-    watched = asked.pop("monitor", None)
-    offered = dict(defaults(length.of(interval), optimizer.param_groups[0]["lr"]))
+    watched = str(asked.pop("monitor", None) or monitor)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    offered = dict(defaults(length.of(interval), rates))
+    if _is_plateau(factory) and "mode" not in asked:
+        offered["mode"] = _mode_of(watched, modes)
     scheduler = call(
         factory, key="scheduler", asked=asked, offered={"optimizer": optimizer, **offered}
     )
-    return schedule_of(scheduler, interval, monitor=str(watched or monitor))
+    return schedule_of(scheduler, interval, monitor=watched)
 
 
 def schedule_of(
@@ -181,7 +195,7 @@ def schedules_of(given: Schedulers, *, monitor: str) -> dict[str, Schedule]:
     }
 
 
-def _find(name: str) -> tuple[Any, Interval, Callable[[int, float], Mapping[str, Any]]]:
+def _find(name: str) -> tuple[Any, Interval, _Defaults]:
     if ":" in name:
         return load(name, key="scheduler.type"), "step", lambda *_: {}
     short = _LONG.get(name.lower(), name.lower())
@@ -191,6 +205,26 @@ def _find(name: str) -> tuple[Any, Interval, Callable[[int, float], Mapping[str,
     if name.lower() in _CLASSES:
         return _CLASSES[name.lower()], "step", lambda *_: {}
     raise unknown_name("scheduler.type", name, {*_SHORT, *_CLASSES})
+
+
+def _is_plateau(factory: Any) -> bool:
+    return isinstance(factory, type) and issubclass(factory, lr_scheduler.ReduceLROnPlateau)
+
+
+def _mode_of(metric: str, modes: Mapping[str, Mode]) -> Mode:
+    """Return the direction in which a metric improves.
+
+    Raises:
+        MtfError: nothing says it; a guess could lower the rates of a training that goes well.
+    """
+    known: Mapping[str, Mode] = {"val_accuracy": "max", **modes}
+    if metric in known:
+        return known[metric]
+    if "loss" in metric:
+        return "min"
+    raise MtfError(
+        f"scheduler.mode: are lower or higher values of {metric} better? Set mode: min or mode: max"
+    )
 
 
 def _interval(value: Any) -> Interval:

@@ -40,6 +40,27 @@ def optimizers_by_name(given: Optimizers) -> dict[str, torch.optim.Optimizer]:
     return dict(given) if isinstance(given, Mapping) else {OPTIMIZER: given}
 
 
+def learning_rates(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, float]:
+    """Return the learning rates as a row of scalars names them.
+
+    ``lr`` is the rate of the first group of the first optimizer. Beside it stands the rate of each
+    parameter group, unless it is the only one: ``lr/<group>``, and of several optimizers
+    ``lr/<optimizer>/<group>`` or, if the optimizer has one group, ``lr/<optimizer>``. A group is
+    called by its key ``name`` if all groups of the optimizer have different ones, else by its
+    index.
+    """
+    found: dict[str, float] = {}
+    for name, optimizer in optimizers.items():
+        groups = optimizer.param_groups
+        names = [str(group.get("name", index)) for index, group in enumerate(groups)]
+        if len(set(names)) < len(names):
+            names = [str(index) for index in range(len(groups))]
+        for group, own in zip(groups, names, strict=True):
+            parts = [name] * (len(optimizers) > 1) + [own] * (len(groups) > 1)
+            found["/".join(["lr", *parts])] = float(group["lr"])
+    return {"lr": next(iter(found.values())), **found}
+
+
 def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimizers:
     """Return the optimizer that a configuration names, for the parameters of a model.
 

@@ -68,6 +68,7 @@ class StepEngine:
         clips = training.max_grad_norm is not None or training.max_grad_value is not None
         self._prepares = clips or self._guards  # something to do with gradients before a step
         self._noted: dict[str, torch.Tensor] = {}  # the buffers' values, see ``note_buffers``
+        self._modes: list[tuple[nn.Module, bool]] | None = None  # see ``enter_evaluation``
 
     def _buffers_as_built(
         self, saved: Collection[str]
@@ -79,6 +80,39 @@ class StepEngine:
         for name, buffer in self.module.named_buffers():
             digest = "" if name in saved else digest_of(buffer)
             yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- torch has no public name
+
+    def enter_evaluation(self) -> None:
+        """Put the module in evaluation mode; ``leave_evaluation`` puts the modes back."""
+        if self._modes is None:
+            self._modes = [(module, module.training) for module in self.module.modules()]
+        self.module.eval()
+
+    def leave_evaluation(self) -> None:
+        """Put each module back in the mode that it had before ``enter_evaluation``."""
+        for module, training in self._modes or ():
+            module.training = training
+        self._modes = None
+
+    def evaluating(self) -> list[str]:
+        """Return the names of the modules that are in evaluation mode while the others train.
+
+        Within an evaluation, these are the ones that will be in that mode after it.
+        """
+        modes = {id(module): training for module, training in self._modes or ()}
+        return [
+            name
+            for name, module in self.module.named_modules()
+            if not modes.get(id(module), module.training)
+        ]
+
+    def put_evaluating(self, names: Collection[str]) -> None:
+        """Put the modules that ``evaluating`` returned in evaluation mode, the others in training.
+
+        An evaluation, if there is one, is over.
+        """
+        self._modes = None
+        for name, module in self.module.named_modules():
+            module.training = name not in names
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import TrainingError
+from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.batches import open_epoch
 from mtf.trainer.loop.best_epochs import with_value
@@ -74,8 +75,6 @@ class Loop:
     loss: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        # modules that the user has put in evaluation mode stay there
-        self._in_training = [module for module in self.engine.module.modules() if module.training]
         self._batches: Iterator[Any] | None = None
         self._totals: Totals = {}
         self._accumulated = self.config.training.gradient_accumulation_steps
@@ -140,8 +139,6 @@ class Loop:
             self._batches = open_epoch(
                 self._epoch_batches, self.state.epoch, self.state.train.batch
             )
-            for module in self._in_training:
-                module.training = True
         self.batch = self.engine.placed(next(self._batches))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
@@ -222,7 +219,7 @@ class Loop:
         if self._batches is None:
             assert self.validation is not None
             self._batches = open_epoch(self.validation, 0, self.state.val.batch)
-            self.engine.module.eval()
+            self.engine.enter_evaluation()
         self.batch = self.engine.placed(next(self._batches))
         return Phase.VAL_BATCH_FORWARD
 
@@ -243,6 +240,7 @@ class Loop:
         if self.state.val.batch < self._num_val_batches:
             return Phase.VAL_BATCH_LOAD
         self._batches = self.batch = None
+        self.engine.leave_evaluation()
         return Phase.EPOCH_END
 
     # -- the end of an epoch -----------------------------------------------------------------------
@@ -349,11 +347,7 @@ class Loop:
         row["train_loss"] = self._progress.loss = state.train.close_recent()
         if not math.isfinite(row["train_loss"]):
             self._handle_nonfinite(f"the mean training loss is {row['train_loss']}")
-        rates = {n: float(o.param_groups[0]["lr"]) for n, o in self.engine.optimizers.items()}
-        row["lr"] = rates[self._names[0]]
-        if len(rates) > 1:
-            row |= {f"lr/{name}": rate for name, rate in rates.items()}
-        self._progress.log_row(row)
+        self._progress.log_row(row | learning_rates(self.engine.optimizers))
 
     def _journal_progress(self) -> None:
         state = self.state

@@ -73,6 +73,7 @@ def take(parts: Resumable) -> Content | None:
         "version": FORMAT,
         "ranks": ranks,
         "model": engine.module.state_dict(),
+        "evaluating": engine.evaluating(),
         "optimizers": {
             name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()
         },
@@ -133,6 +134,8 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
     own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
     parts.state.load(mine, engine.device)
     _load(parts, content)
+    if "evaluating" in content:  # earlier versions did not save it
+        engine.put_evaluating(content["evaluating"])
     engine.put_buffers({**ranks[0]["buffers"], **buffers}, replaced)
     if gradients is not None:
         engine.put_gradients(gradients)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtf import rundir
 from mtf.trainer.runtime.console import say
@@ -126,6 +126,15 @@ class Journal:
         while self._unwritten:
             rundir.append_journal(self._run_dir, *self._unwritten[0])
             del self._unwritten[0]
+
+
+def metric_modes(config: ExperimentConfig) -> dict[str, Literal["min", "max"]]:
+    """Return the direction in which each metric improves that the configuration says it of."""
+    modes: dict[str, Literal["min", "max"]] = {}
+    stopping, metric = config.callbacks.early_stopping, monitored(config)
+    if stopping is not None and stopping.monitor is not None and stopping.mode is not None:
+        modes[stopping.monitor] = stopping.mode
+    return modes if metric is None else {**modes, metric: config.checkpoint.mode}
 
 
 def monitored(config: ExperimentConfig) -> str | None:

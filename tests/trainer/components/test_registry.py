@@ -333,4 +333,4 @@ def test_an_error_names_what_is_wrong_with_a_scheduler(
 
 def test_a_missing_monitored_metric_is_an_error() -> None:
     with pytest.raises(MtfError, match=r"no metric 'val_los'\. Metrics are train_loss"):
-        schedule("plateau", monitor="val_los").after_metrics({"train_loss": 1.0})
+        schedule("plateau", monitor="val_los", mode="min").after_metrics({"train_loss": 1.0})
