@@ -135,7 +135,7 @@ def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
     changed = frozenset(p for p in paths if old.tree.texts.get(p) != new.tree.texts.get(p))
     runs = ledger.runs if ledger else {}
     records = {r.key: r for r in runs.values()}
-    specs = review_specs(*keyed, records, _moved(old, new, after.desired))
+    specs = review_specs(*keyed, records, _changed_rerun_on(old, new, after.desired))
     problems = [p for p in after.problems if not p.rule]
     problems += [*new.tree.problems, *cycles(after.desired)]
     if ledger is not None:
@@ -168,7 +168,7 @@ def _touched(old: _Side, new: _Side) -> set[str]:
     return touched(old.tree.specs, new.tree.specs, keywords)
 
 
-def _moved(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:
+def _changed_rerun_on(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:
     """Return the ``rerun_on`` paths whose content differs between the two commits."""
     paths = {path for spec in desired for e in spec.experiments for path in e.rerun_on}
     before = old.object_ids(paths)

@@ -1,7 +1,7 @@
 """Audit of the ledger against its own history: records that were removed, damaged or edited.
 
-Only mtf writes records, and it never removes one. Everything else that a commit on the ledger's
-branch has done, by hand or by force, is found here, with the last version that mtf has written.
+Only mtf writes records, and it never removes one. The audit finds everything else that commits on
+the ledger's branch have done, by hand or by force, with the last version that mtf has written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AuditFinding:
 
 
 def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[AuditFinding, ...]:
-    """Return the findings about the records at ``tip``, compared with ``seen``, which had none.
+    """Return the findings about the records at ``tip`` since ``seen``, a commit without findings.
 
     If ``tip`` does not contain ``seen`` (the branch was reset or force-pushed), records that only
     ``seen`` has count as removed, and a run that both sides continued gets the attempts of both.
@@ -68,7 +68,7 @@ def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[AuditFin
 
 
 def _judge(path: str, versions: Sequence[bytes | None]) -> Iterator[AuditFinding]:
-    """Yield a finding if the last version of a record is not one that mtf has written."""
+    """Yield a finding if mtf cannot have written the last version of a record."""
     last_good: RunRecord | SubmissionRecord | None = None
     why, can_restore = None, True
     for raw in versions if versions[0] else versions[1:]:

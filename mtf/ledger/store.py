@@ -82,7 +82,7 @@ class LedgerStore:
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, ref: str = LEDGER_REF) -> Ledger:
-        """Return the ledger of this clone; damaged records are listed apart."""
+        """Return the ledger of this clone; damaged records are in ``damaged``, not in ``runs``."""
         tip = self._repo.find_commit(ref)
         if tip is None:
             return Ledger(None, {}, frozenset())
@@ -103,7 +103,7 @@ class LedgerStore:
         return Ledger(tip, runs, submissions, damaged)
 
     def read_audited(self, ref: str = LEDGER_REF, *, since_beginning: bool = False) -> Ledger:
-        """Return the ledger, audited since the last commit that this clone found without findings.
+        """Return the ledger, audited since the last commit that this clone found good.
 
         A record that is missing or wrong at the tip is in ``runs`` as its history has it, and in
         ``findings``. The next ``append`` that restores all of them marks the ledger as good.
@@ -178,12 +178,12 @@ class LedgerStore:
 
     @property
     def is_ahead(self) -> bool:
-        """Return True if the remote lacked ledger commits of this clone when it was fetched."""
+        """Return True if this clone has ledger commits that the remote lacked at the last fetch."""
         tip = self._repo.find_commit(LEDGER_REF)
         return self._remote is not None and tip is not None and tip != self._remote_tip
 
     def _follow(self, theirs: CommitId | None) -> None:
-        """Move this clone's ledger to the remote's, unless it is ahead of it.
+        """Move this clone's ledger to the remote's, unless this clone's is ahead.
 
         If the remote's ledger was deleted, reset or force-pushed, no record is lost: ``SEEN_REF``
         keeps the last commit that this clone found good, and ``read_audited`` compares with it.
@@ -225,13 +225,13 @@ class LedgerStore:
         if self._remote_tip is not None:
             for path in self._repo.files(self._remote_tip, SUBMISSIONS):
                 recorded.pop(path, None)
-        there = (self._branches and self._branches.there) or {}
+        on_remote = (self._branches and self._branches.on_remote) or {}
         pins = []
         for blob in self._repo.blobs(entry.oid for entry in recorded.values()).values():
             with suppress(DamagedRecordError):  # read_audited reports it
                 submission = decode_submission(blob)
                 ref = f"refs/heads/{submission.branch}"
-                if ref not in there:
+                if ref not in on_remote:
                     pins.append(RefUpdate(ref, submission.commit, None))
         return pins
 
@@ -258,8 +258,8 @@ class LedgerStore:
     def append(self, ledger: Ledger, change: Change, message: str) -> Ledger:
         """Commit a change on top of ``ledger`` and return the ledger with it.
 
-        The commits that its submissions run from become further parents: so the code of every run
-        is kept as long as the ledger exists.
+        The pinned commits of its submissions become further parents, so that git keeps the code of
+        every run as long as the ledger exists.
 
         Raises:
             RefMovedError: another writer came first; nothing was written.
@@ -282,7 +282,7 @@ class LedgerStore:
         return Ledger(new, runs, ledger.submissions | made, damaged, findings)
 
     def _beginning(self) -> CommitId:
-        """Return the orphan commit that a ledger starts from; code is only in second parents."""
+        """Return the orphan commit that a ledger starts from, whose history has no code."""
         return self._repo.write_commit(
             _files(Change(), ()),
             parents=(),

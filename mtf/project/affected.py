@@ -1,7 +1,7 @@
 """Finds the specs that a change may affect by searching their text, so that no other is parsed.
 
-A file counts as affected when in doubt. One that contains a backslash always does: an escape
-sequence may hide a name.
+A file counts as affected when in doubt. A file with a backslash always does: an escape sequence may
+hide a name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
 
 
 def touched(
-    before: Mapping[str, bytes], after: Mapping[str, bytes], marks: Collection[bytes] = ()
+    before: Mapping[str, bytes], after: Mapping[str, bytes], keywords: Collection[bytes] = ()
 ) -> set[str]:
     """Return the specs that may resolve differently: changed, or built on a changed one.
 
-    Specs that contain one of the ``marks`` are included: files they refer to may have changed.
+    Specs that contain one of the ``keywords`` are included: files they refer to may have changed.
     """
     same = {p: text for p, text in after.items() if is_spec(p) and before.get(p) == text}
     changed = {p for p in (*before, *after) if is_spec(p) and p not in same}
-    found = changed | {p for p, text in same.items() if any(mark in text for mark in marks)}
+    found = changed | {p for p, text in same.items() if any(word in text for word in keywords)}
     newest = set(found)
     while newest:
         names = {posixpath.basename(path) for path in newest}
@@ -40,35 +40,35 @@ def touched(
 
 
 def also_needed(before: Loaded, after: Loaded, texts: Mapping[str, bytes]) -> set[str]:
-    """Return the specs that must be loaded as well to check those that were.
+    """Return the further specs that must be loaded to check the loaded ones.
 
-    They have the same name, a loaded spec names them in ``init_from``, or their own ``init_from``
-    may name a spec that is gone.
+    They have the name of a loaded spec, a loaded spec names them in ``init_from``, or their own
+    ``init_from`` may name a spec that is gone.
     """
-    asked = {name_of(name) for one in after.desired for name in one.named_at}
-    asking = {path: text for path, text in texts.items() if b"init_from" in text}
-    return defining(asked | after.names, texts) | mentioning(before.names - after.names, asking)
+    named = {name_of(name) for spec in after.desired for name in spec.named_at}
+    naming = {path: text for path, text in texts.items() if b"init_from" in text}
+    return defining(named | after.names, texts) | mentioning(before.names - after.names, naming)
 
 
 def defining(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
-    """Return the specs that may have one of the names, or one that differs from it only in case.
+    """Return the specs that may have one of the names, in upper or lower case.
 
-    Such names clash too: some disks cannot hold both.
+    Names that differ only in case clash too: some file systems cannot hold both.
     """
-    named = r"""(?i)(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
-    return mentioning(names, texts, before=named)
+    key = r"""(?i)(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
+    return mentioning(names, texts, prefix=key)
 
 
 def mentioning(
-    names: Collection[str], texts: Mapping[str, bytes], *, before: str = r"(?<![A-Za-z0-9_.-])"
+    names: Collection[str], texts: Mapping[str, bytes], *, prefix: str = r"(?<![A-Za-z0-9_.-])"
 ) -> set[str]:
-    """Return the files that may contain one of the names as a whole word, after ``before``."""
+    """Return the files that may contain one of the names as a whole word, after the ``prefix``."""
     if not names or not texts:
         return set()
     if not all(map(_PLAIN.fullmatch, names)):
         return set(texts)
     either = "|".join(map(re.escape, sorted(names)))
-    wanted = re.compile(rf"{before}(?:{either})(?![A-Za-z0-9_-]|\.[A-Za-z0-9])".encode())
+    wanted = re.compile(rf"{prefix}(?:{either})(?![A-Za-z0-9_-]|\.[A-Za-z0-9])".encode())
     raw = [name.encode().lower() for name in names]
 
     def may_mention(text: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
-    """Return the cluster as SLURM describes it, or as mtf.yaml does if SLURM does not answer.
+    """Return the cluster as SLURM (``live``) or else mtf.yaml describes it.
 
-    None if nothing is known, or if runs go to the local executor. ``live``: ask SLURM.
+    None if nothing is known, or if runs go to the local executor.
     """
     if settings.executor == "local":
         return None
@@ -44,10 +43,10 @@ def remarks(
     specs: Iterable[Desired], settings: Settings, facts: ClusterFacts | None
 ) -> Iterator[Problem]:
     """Yield probable mistakes in specs, and requests that the cluster cannot meet."""
-    for one in specs:
-        yield from warnings(one)
-        if facts is not None and _is_here(one, settings):
-            yield from unmet(one, facts)
+    for spec in specs:
+        yield from warnings(spec)
+        if facts is not None and _is_on_cluster(spec, settings):
+            yield from unmet(spec, facts)
 
 
 def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem]:
@@ -60,24 +59,22 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
     if settings.executor == "local" or not answers():
         return
     with suppress(ExecutorUnavailableError):
-        yield from _refused(one for one in specs if _is_here(one, settings))
+        yield from _refused(spec for spec in specs if _is_on_cluster(spec, settings))
 
 
-def _refused(here: Iterable[Desired]) -> Iterator[Problem]:
+def _refused(specs: Iterable[Desired]) -> Iterator[Problem]:
     from mtf.executor.slurm.cluster_query import refusal_of
 
     answers: dict[str, str | None] = {}
-    for one, needs in itertools.chain.from_iterable(
-        ((d, s) for s in distinct_resources(d)) for d in here
-    ):
-        shape = json_text.dumps(needs, sort_keys=True)
-        if shape not in answers:
-            answers[shape] = refusal_of(needs)
-        if answer := answers[shape]:
-            yield Problem(
-                *position_of(one.places, "slurm"), f"SLURM would refuse {one.name}: {answer}"
-            )
+    for spec in specs:
+        for needs in distinct_resources(spec):
+            shape = json_text.dumps(needs, sort_keys=True)
+            if shape not in answers:
+                answers[shape] = refusal_of(needs)
+            if answer := answers[shape]:
+                position = position_of(spec.places, "slurm")
+                yield Problem(*position, f"SLURM would refuse {spec.name}: {answer}")
 
 
-def _is_here(one: Desired, settings: Settings) -> bool:
-    return one.cluster in (None, settings.cluster.name)
+def _is_on_cluster(spec: Desired, settings: Settings) -> bool:
+    return spec.cluster in (None, settings.cluster.name)

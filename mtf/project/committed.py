@@ -52,21 +52,21 @@ def read_specs(
     settings, loaded = tree.checked().settings, tree.load_all()
     problems = [*tree.problems, *(p for p in loaded.problems if p.is_error and not p.rule)]
     problems += _ambiguous_names(loaded.desired, {p: tree.texts[p] for p in loaded.unread})
-    named = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
-    keyed = tuple((d, keys_of(repo, commit, d)) for d in named)
+    specs = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
+    keyed = tuple((d, keys_of(repo, commit, d)) for d in specs)
     if not problems:  # otherwise an unknown name may be that of a spec with mistakes
         problems += unknown_origins_of(keyed, records)
     return Specs(_without(keyed, problems), tuple(sorted(set(problems))), loaded.refused)
 
 
-def _ambiguous_names(desired: Sequence[Desired], unread: Mapping[str, bytes]) -> Iterator[Problem]:
-    """Yield a problem for each spec whose name may also be that of a file that cannot be read."""
-    if not defining({one.name for one in desired}, unread):
+def _ambiguous_names(specs: Sequence[Desired], unread: Mapping[str, bytes]) -> Iterator[Problem]:
+    """Yield a problem for each spec whose name an unreadable file may have as well."""
+    if not defining({spec.name for spec in specs}, unread):
         return
-    for one in desired:
-        for path in sorted(defining({one.name}, unread)):
-            message = f"the name {one.name!r} may be taken: {path} cannot be read. Fix that file"
-            yield Problem(*position_of(one.places, ""), message)
+    for spec in specs:
+        for path in sorted(defining({spec.name}, unread)):
+            message = f"the name {spec.name!r} may be taken: {path} cannot be read. Fix that file"
+            yield Problem(*position_of(spec.places, ""), message)
 
 
 def _without(keyed: Sequence[Keyed], problems: Collection[Problem]) -> tuple[Keyed, ...]:
@@ -74,9 +74,9 @@ def _without(keyed: Sequence[Keyed], problems: Collection[Problem]) -> tuple[Key
     paths = {p.path for p in problems}
     places = {(p.path, p.line, p.column) for p in problems}  # of init_from, also in a base
     return tuple(
-        (one, keys)
-        for one, keys in keyed
-        if one.path not in paths and places.isdisjoint(one.named_at.values())
+        (spec, keys)
+        for spec, keys in keyed
+        if spec.path not in paths and places.isdisjoint(spec.named_at.values())
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.init_from_names import names_of_desired, not_among
+from mtf.core.planner.init_from_names import names_of_specs, unknown_name_problems
 from mtf.core.vocabulary.ids import name_of
 
 if TYPE_CHECKING:
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from mtf.spec.load import Loaded
 
 
-def unknown_origins_of(
-    desired: Sequence[Keyed], records: Mapping[RunId, RunRecord]
-) -> list[Problem]:
+def unknown_origins_of(keyed: Sequence[Keyed], records: Mapping[RunId, RunRecord]) -> list[Problem]:
     """Return a problem for each ``init_from`` of a new run that names no spec and no run."""
-    if not any(one.named_at for one, _ in desired):
+    if not any(spec.named_at for spec, _ in keyed):
         return []
     from mtf.core.planner.init_from_resolve import (  # late: few specs name a run
         Lineage,
@@ -32,31 +30,31 @@ def unknown_origins_of(
 
     runs = records.values()
     recorded = {record.key for record in runs}
-    return unknown_origins(desired, Lineage(desired, runs), recorded)
+    return unknown_origins(keyed, Lineage(keyed, runs), recorded)
 
 
 def unknown_names(
-    asking: Sequence[Desired], specs: Loaded, ledger: Callable[[], Ledger | None]
+    checked: Sequence[Desired], specs: Loaded, ledger: Callable[[], Ledger | None]
 ) -> list[Problem]:
     """Return a problem for each name in ``init_from`` that certainly names no run.
 
     A name may be right if the spec of that name has mistakes, or if the ledger is unknown.
 
     Args:
-        asking: the specs to check.
+        checked: the specs to check.
         specs: all specs.
         ledger: opens the ledger; None if this clone may not have all of it.
     """
-    known = names_of_desired(specs.desired)
-    broken = specs.names - {one.name for one in specs.desired}
-    open_names = {
-        one.name: [n for n in one.named_at if n not in known and name_of(n) not in broken]
-        for one in asking
-    }
-    if not any(open_names.values()) or (recorded := ledger()) is None:
+    known = names_of_specs(specs.desired)
+    broken = specs.names - {spec.name for spec in specs.desired}
+    doubtful = [
+        (spec, [n for n in spec.named_at if n not in known and name_of(n) not in broken])
+        for spec in checked
+    ]
+    if not any(names for _, names in doubtful) or (recorded := ledger()) is None:
         return []
-    runs = _names_of_runs(recorded)
-    return [p for one in asking for p in not_among(one, open_names[one.name], known | runs)]
+    known |= _names_of_runs(recorded)
+    return [p for spec, names in doubtful for p in unknown_name_problems(spec, names, known)]
 
 
 def _names_of_runs(ledger: Ledger) -> set[str]:

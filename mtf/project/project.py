@@ -33,14 +33,14 @@ class Project:
 
     @cached_property
     def runs_root(self) -> Path:
-        """The folder of all runs, the same from every work tree of the clone."""
+        """Return the folder of all runs, the same from every work tree of the clone."""
         root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
         main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
         return root if root.is_absolute() else (main or self.repo.root) / root
 
     @property
     def folder(self) -> Path:
-        """The folder for what mtf keeps for this clone alone; ``mtf sync`` makes it."""
+        """Return the folder of mtf's own files for this clone; ``mtf sync`` creates it."""
         return self.repo.common_dir / "mtf"
 
     def at(self, commit: CommitId) -> Project:
@@ -52,7 +52,7 @@ class Project:
         return self.with_settings(self.serving(settings_at(self.repo, commit)))
 
     def serving(self, settings: Settings) -> Settings:
-        """Return committed settings with those of the cluster served here merged in."""
+        """Return committed settings with those of the cluster that this clone serves merged in."""
         return settings.serving(self.serves or settings.cluster.name)
 
     def with_settings(self, settings: Settings) -> Project:
@@ -69,14 +69,14 @@ class Project:
             return self.store().read(self._newest_ledger_ref())
 
     def fetched_ledger(self) -> Ledger | None:
-        """Return that ledger; None if the remote may have one that was never fetched."""
+        """Return ``ledger()``; None if the remote may have a ledger that was never fetched."""
         ledger = self.ledger()
         return None if ledger.tip is None and self.remote is not None else ledger
 
     def whole_ledger(self) -> Ledger:
-        """Return that ledger, checked against its history since the last check in this clone.
+        """Return ``ledger()``, checked against its history since the last check in this clone.
 
-        A clone that has never synced takes the ledger as it is: it would have to read all history.
+        A clone that has never synced does not check it: that would mean reading all history.
         """
         with self.repo.reading():
             if self.repo.find_commit(SEEN_REF) is None:
@@ -84,7 +84,7 @@ class Project:
             return self.store().read_audited(self._newest_ledger_ref())
 
     def proven_ledger(self) -> Ledger:
-        """Return that ledger, checked against all of its history."""
+        """Return ``ledger()``, checked against all of its history."""
         with self.repo.reading():
             return self.store().read_audited(self._newest_ledger_ref(), since_beginning=True)
 

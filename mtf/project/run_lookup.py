@@ -26,16 +26,13 @@ def names_of(record: RunRecord) -> tuple[str, ...]:
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs with the newest submission first, its members in the order of their names."""
+    """Return the runs by submission, the newest first, and by name within a submission."""
     by_member = sorted(records, key=lambda r: r.run)
     return sorted(by_member, key=lambda r: r.run.split("/")[1], reverse=True)
 
 
 def of_newest_submission(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return those of these runs, the newest first, that are in the same submission as the first.
-
-    A name means the newest submission of that name.
-    """
+    """Return the runs of the first one's submission; ``records`` are given the newest first."""
     return [r for r in records if r.submission == records[0].submission]
 
 
@@ -43,7 +40,7 @@ def find_run(ledger: Ledger, name: str) -> RunRecord:
     """Return the one run of that name in the newest submission of that name.
 
     Raises:
-        MtfError: it names no run, or several; the message lists them.
+        MtfError: no run has that name, or several have; the message lists them.
     """
     records = newest_first(ledger.runs.values())
     exact = [r for r in records if name in names_of(r)]
@@ -80,11 +77,11 @@ def counts_by_state(records: Iterable[RunRecord]) -> str:
 def find_runs(ledger: Ledger, names: Iterable[str]) -> list[RunRecord]:
     """Return the runs of these names, each once.
 
-    The name of a grid means the members of its newest submission, the id of a submission all its
+    The name of a grid means the members of its newest submission, the id of a submission all of its
     members.
 
     Raises:
-        MtfError: a name is that of no run.
+        MtfError: there is no run of a name.
     """
     found: dict[str, RunRecord] = {}
     for name in names:
@@ -99,7 +96,7 @@ def choose(ledger: Ledger, names: Sequence[str], where: Sequence[str]) -> list[R
     """Return the runs of these names, or the newest of each experiment, that meet all conditions.
 
     Raises:
-        MtfError: a name is that of no run, or a condition is not valid.
+        MtfError: there is no run of a name, or a condition is not valid.
     """
     tests = [_condition(text) for text in where]
     if names:

@@ -1,4 +1,4 @@
-"""The settings in `mtf.yaml`: at a commit and on disk, where it marks the root of a project."""
+"""Reads `mtf.yaml`, at a commit or on disk; on disk, the file also marks a project's root."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings_or_defaults(
 
 
 def settings_on_disk(root: Path, where: Path) -> tuple[Settings, tuple[Problem, ...]]:
-    """Return the settings of a project on disk and their mistakes, with paths as seen ``where``."""
+    """Return a project's settings on disk and their mistakes, with paths relative to ``where``."""
     path = root / SETTINGS
     return settings_or_defaults(path.read_bytes() if path.is_file() else None, shown(path, where))
 

@@ -29,12 +29,12 @@ def check_signed(
 ) -> None:
     """Refuse a commit that must be signed and has no good signature.
 
-    No commit can drop the rule by itself: the rule also applies if the newest commit that a run was
-    submitted from requires it, or this clone's git configuration does.
+    A commit cannot drop the rule for itself: the rule also applies if the newest commit with runs
+    requires it, or this clone's git configuration does.
 
     Args:
         repo: has the commit.
-        commit: to be submitted from.
+        commit: whose specs are to be submitted.
         policies: in the settings at that commit.
         records: of all runs in the ledger.
 
@@ -54,7 +54,7 @@ def check_signed(
 
 
 def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord]) -> bool:
-    """Return True if a rule outside the commit asks for its signature."""
+    """Return True if this clone, or the newest commit with runs, requires a signature."""
     if repo.config(CONFIG) == "true":
         return True
     newest = max(records, key=lambda r: r.claimed_at, default=None)
@@ -62,5 +62,5 @@ def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord
         return False
     try:
         return settings_at(repo, newest.commit).policies.require_signed
-    except SpecError:  # mistakes in the settings of an older commit matter to nobody
+    except SpecError:  # mistakes in the settings of an older commit do not matter
         return False

@@ -150,12 +150,12 @@ class SpecTree:
 
     @cached_property
     def specs(self) -> Mapping[str, bytes]:
-        """Return the contents of the specs among them."""
+        """Return the contents of all specs, by path."""
         return {path: text for path, text in self.texts.items() if is_spec(path)}
 
     @property
     def blobs(self) -> Mapping[str, bytes]:
-        """Return the same contents by git's object id; none of files on disk."""
+        """Return the contents of ``texts`` by git's object id; empty for files on disk."""
         return self._files.by_id
 
     @property
@@ -164,9 +164,9 @@ class SpecTree:
         return *self.settings_problems, *self._files.problems
 
     def load(self, paths: Collection[str]) -> Loaded:
-        """Resolve those of these specs that exist; others are read only as their bases."""
-        there = [path for path in paths if path in self.texts]
-        return load_some(there, self.texts, self.settings, self.time, groups=self.groups)
+        """Resolve the specs at these paths, if they exist; others are read only as their bases."""
+        existing = [path for path in paths if path in self.texts]
+        return load_some(existing, self.texts, self.settings, self.time, groups=self.groups)
 
     def load_all(self) -> Loaded:
         """Resolve all specs."""
@@ -205,8 +205,8 @@ def _regular(
         if e.mode not in _REGULAR and is_spec(path)
     )
     ids = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
-    there = known or {}
-    contents = {**there, **repo.blobs(oid for oid in ids.values() if oid not in there)}
+    known = known or {}
+    contents = {**known, **repo.blobs(oid for oid in ids.values() if oid not in known)}
     texts = {path: contents[oid] for path, oid in ids.items()}
     return _Files(texts, problems, {oid: contents[oid] for oid in ids.values()})
 

@@ -41,7 +41,7 @@ from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
 from mtf.reconcile.job_requests import Batch, Start, make_batches
 from mtf.reconcile.record_updates import changed_record, submission_records
-from mtf.reconcile.repair import put_back
+from mtf.reconcile.repair import restore
 from mtf.reconcile.summaries import write_summaries
 from mtf.report.tables import count
 from mtf.spec.set_overrides import changed
@@ -63,7 +63,7 @@ Prepared = list[tuple["Executor", Batch, str]]  # each with its script
 
 @dataclass(frozen=True)
 class Report:
-    """What one sync did."""
+    """The outcome of one sync."""
 
     plan: Plan
     commit: CommitId
@@ -77,16 +77,16 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """Return 0 if everything was seen and done, else the exit code."""
+        """Return 0 if everything could be read and done, else the exit code of an error."""
         if self.problems:
             return EXIT_ERROR
-        bad = self.refused or self.uncertain or self.put_off or self.unreadable or self.plan.held
-        return EXIT_PARTIAL if bad else 0
+        undone = self.refused or self.uncertain or self.put_off or self.unreadable or self.plan.held
+        return EXIT_PARTIAL if undone else 0
 
 
 @dataclass(frozen=True)
 class Application:
-    """One plan being carried out: what its steps share, and nothing that outlives it."""
+    """One plan that is being carried out, with everything that its steps share."""
 
     repo: GitRepo
     store: LedgerStore
@@ -104,13 +104,12 @@ class Application:
                 which a later sync tries again. Where only new attempts are at fault (a template, a
                 checkout), the rest of the plan was carried out.
         """
-        nothing = Report(plan, self.situation.world.commit)
         if plan.is_empty:
-            return nothing
+            return Report(plan, self.situation.world.commit)
         actions = self._settle(plan.actions)
         for action in actions:
             if isinstance(action, Repair):
-                put_back(self.repo, self.store, action, self.say)
+                restore(self.repo, self.store, action, self.say)
         writing = [a for a in actions if not isinstance(a, Repair)]
         try:
             prepared = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
@@ -129,14 +128,14 @@ class Application:
         )
 
     def _settle(self, planned: Sequence[Action]) -> list[Action]:
-        """Return the actions to carry out, once no job of an attempt that ends can interfere."""
+        """Return the actions to carry out, once no job of a given-up attempt can interfere."""
         cluster = self.situation.settings.cluster.name
         live, at = self.situation.world.live, self._claimant().at
         fence = Fence(self.situation.ledger, live, self.executors, cluster, at, self.say)
         return fence.settle(planned)
 
     def _apply(self, actions: Sequence[Action], prepared: Prepared) -> Handover:
-        """Write, submit and cancel; return what became of the jobs."""
+        """Commit the claims, submit, record and cancel; return the outcome of each submission."""
         outcome = Handover(self.repo.root, self.say)
         if not actions:
             return outcome
@@ -145,10 +144,10 @@ class Application:
         for executor, batch, script in prepared:
             outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)
-        with ThreadPoolExecutor(1) as aside:
-            aside.submit(self.repo.tidy)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.repo.tidy)
             self._summarise(final, [a.run for a in actions if a.run in final.runs])
-        # last: a job that cannot be cancelled keeps nothing else from being done
+        # last, so that a job that cannot be cancelled prevents nothing else
         self.executors.cancel([a.record for a in actions if isinstance(a, Cancel)])
         return outcome
 
@@ -162,8 +161,8 @@ class Application:
 
         This is done before the ledger says so: if this process dies, the next sync does it again.
         """
-        by = self._claimant()
-        new = [changed_record(a, None, by) for a in actions if isinstance(a, Record | Cancel)]
+        claimant = self._claimant()
+        new = [changed_record(a, None, claimant) for a in actions if isinstance(a, Record | Cancel)]
         touched = {r.submission for r in new if r.is_over}
         records = {**self.situation.ledger.runs, **{r.run: r for r in new}}.values()
         sweep_requests(self.executors, [r for r in records if r.submission in touched])
@@ -182,20 +181,20 @@ class Application:
             commit: self.executors.open(self.executor, self._templates(commit))
             for commit in {s.commit for s in starts}
         }
-        with ThreadPoolExecutor() as aside:  # executors answer while the checkouts are made
-            limits = aside.map(lambda e: e.limits(), opened.values())
-            aside.submit(lambda: self.repo.identity)  # is cached for the claim
+        with ThreadPoolExecutor() as pool:  # executors answer while the checkouts are made
+            limits = pool.map(lambda e: e.limits(), opened.values())
+            pool.submit(lambda: self.repo.identity)  # is cached for the claim
             for root, commit in {(s.root, s.commit) for s in starts}:
                 materialise(self.repo, root, commit)
-            most = min((limit.max_array_size for limit in limits), default=1)
-        batches = make_batches(starts, most, lambda: secrets.token_hex(8))
-        of = [(opened[batch.starts[0].commit], batch) for batch in batches]
-        return [(executor, batch, executor.script(batch.request)) for executor, batch in of]
+            max_size = min((limit.max_array_size for limit in limits), default=1)
+        batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
+        pairs = [(opened[batch.starts[0].commit], batch) for batch in batches]
+        return [(executor, batch, executor.script(batch.request)) for executor, batch in pairs]
 
     def _start(
         self, action: Submit | Resume, submission_record: Callable[[SubmissionId], SubmissionRecord]
     ) -> Start:
-        """Return the facts of its run that a new attempt needs."""
+        """Return the facts about a run that its next attempt needs."""
         if isinstance(action, Submit):
             e = action.experiment
             return Start(
@@ -232,8 +231,8 @@ class Application:
     # -- the two ledger commits --------------------------------------------------------------------
 
     def _claim(self, actions: Sequence[Action], prepared: Prepared) -> Ledger:
-        """Write all that the plan changes, and a fresh claim for each run that starts, at once."""
-        by = self._claimant()
+        """Commit all records that the plan changes, with a new claim for each run that starts."""
+        claimant = self._claimant()
         place = {
             start.run: (batch.request.token, index)
             for _, batch, _ in prepared
@@ -241,14 +240,14 @@ class Application:
         }
         change = Change(
             runs=tuple(
-                changed_record(a, place.get(a.run), by)
+                changed_record(a, place.get(a.run), claimant)
                 for a in actions
                 if isinstance(a, RunAction)
                 or (isinstance(a, Restore) and isinstance(a.record, RunRecord))
             ),
-            submissions=submission_records(actions, by),
+            submissions=submission_records(actions, claimant),
             branches={
-                job_branch(submission_of(a.run)): by.commit
+                job_branch(submission_of(a.run)): claimant.commit
                 for a in actions
                 if isinstance(a, Submit)
             },
@@ -264,25 +263,25 @@ class Application:
         return ledger
 
     def _record(self, ledger: Ledger, outcome: Handover) -> Ledger:
-        """Write the jobs down. Others may have written in between: only our claims change."""
+        """Record the outcomes, in current records that still have the claim of this sync."""
         if not outcome.runs:
             return ledger
         tokens = {run: ledger.runs[run].attempt.token for run in outcome.runs}
         retry = self.situation.policy.retry
-        unread: list[Ledger] = [ledger]  # the first try needs no look at the store
+        unread: list[Ledger] = [ledger]  # the first try need not read the store
 
         def write() -> Ledger:
             if not unread:
                 self.store.fetch(self.situation.settings.branch)
             current = unread.pop() if unread else self.store.read()
-            ours = [
+            updated = tuple(
                 outcome.settled(current.runs[run], retry)
                 for run, token in tokens.items()
                 if run in current.runs and current.runs[run].attempt.token == token
-            ]
-            if not ours:
+            )
+            if not updated:
                 return current
-            return self.store.append(current, Change(runs=tuple(ours)), outcome.message)
+            return self.store.append(current, Change(runs=updated), outcome.message)
 
         return with_retries(write)
 

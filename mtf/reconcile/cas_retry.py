@@ -1,4 +1,4 @@
-"""Repeats a compare-and-swap that another writer of the ledger won."""
+"""Retries a compare-and-swap that lost to another writer of the ledger."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TRIES = 30  # with growing random pauses: 8 writers of one remote waited at mos
 
 
 def with_retries(read_and_write: Callable[[], _T]) -> _T:
-    """Return the function's result; call it again each time that it loses a race.
+    """Return the function's result; call it again whenever another writer was faster.
 
     Raises:
-        RefMovedError: others were faster every time.
+        RefMovedError: other writers were faster every time.
     """
     for attempt in range(1, _TRIES):
         try:

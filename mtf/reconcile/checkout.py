@@ -61,18 +61,18 @@ def alteration(folder: Path, manifest: Path) -> str | None:
         return manifest.name
     expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
     found = dict(_times(folder))
-    odd = expected ^ found.keys()
-    odd |= {path for path, at in found.items() if at != _MADE_AT}
-    return min(odd, default=None)
+    altered = expected ^ found.keys()
+    altered |= {path for path, at in found.items() if at != _MADE_AT}
+    return min(altered, default=None)
 
 
 def _times(folder: Path) -> Iterator[tuple[str, float]]:
     """Yield the files and links of a checkout with their times; compiled files are left out."""
-    for here, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        links = [name for name in folders if Path(here, name).is_symlink()]
+        links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
-            path = os.path.join(here, name)  # noqa: PTH118 -- many files
+            path = os.path.join(parent, name)  # noqa: PTH118 -- many files
             yield os.path.relpath(path, folder), os.lstat(path).st_mtime
 
 
@@ -94,10 +94,7 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
 
 
 def _put(new: Path, target: Path, *, over: bool) -> None:
-    """Put a checkout in place; an existing one is replaced only if it was changed.
-
-    Jobs may run from it.
-    """
+    """Put a new checkout in place. ``over``: replace the existing one, which was changed."""
     if not over:
         new.rename(target)
         return
@@ -151,8 +148,8 @@ def _remove(place: Path) -> None:
 
 def _make_writable(folder: Path) -> None:
     folder.chmod(folder.stat().st_mode | 0o200)
-    for here, folders, _ in os.walk(folder):  # folders that are gone by now are skipped
-        for inside in (Path(here, name) for name in folders):
+    for parent, folders, _ in os.walk(folder):  # folders that are gone by now are skipped
+        for inside in (Path(parent, name) for name in folders):
             if not inside.is_symlink():
                 with suppress(FileNotFoundError):
                     inside.chmod(inside.stat().st_mode | 0o200)

@@ -1,4 +1,4 @@
-"""Who claims runs: the user, host and process, the time, and where the runs will be executed."""
+"""`Claimant`: the process that claims runs, the time, and where the runs will be executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Claimant:
-    """Who claims, when, where, and from which commit."""
+    """A process that claims runs, with the other facts that it writes into their records."""
 
     who: str  # user@host:pid
     now: datetime
@@ -46,10 +46,10 @@ class Claimant:
 
     @cached_property
     def at(self) -> str:
-        """The time of the claim as records spell it."""
+        """Return the time of the claim as records spell it."""
         return iso(self.now)
 
     @cached_property
     def lease_until(self) -> str:
-        """When the lease ends: from then on another submitter may give the claim up."""
+        """Return the end of the lease: from then on, another submitter may give the claim up."""
         return iso(self.now + timedelta(seconds=self.lease_s))

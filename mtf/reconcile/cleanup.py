@@ -1,4 +1,4 @@
-"""Removes the folders of job requests that gave no run a job."""
+"""Removes the folders of job requests that led to no job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def idle_requests(records: Iterable[RunRecord]) -> dict[SubmissionId, list[Path]]:
-    """Return the folders of job requests without jobs, of submissions that are over."""
+    """Return the folders of job requests without jobs, by submission, if all its runs are over."""
     groups: dict[SubmissionId, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.submission, []).append(record)
@@ -41,10 +41,10 @@ def _idle(submission: SubmissionId, records: list[RunRecord]) -> list[Path]:
 
 
 def sweep_requests(executors: Executors, records: Iterable[RunRecord]) -> None:
-    """Remove the folders of job requests without jobs, of submissions that are over by now.
+    """Remove the folders of job requests without jobs in submissions whose runs are all over.
 
     The requests are fenced first, so that none of their jobs can start any more. A folder stays if
-    the executor knows such a job or does not answer; ``mtf doctor`` reports it.
+    the executor knows a job of the request or does not answer; ``mtf doctor`` reports it.
     """
     by_submission = {r.submission: r for r in records}
     for submission, folders in idle_requests(records).items():

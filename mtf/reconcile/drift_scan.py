@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def scan(
     store: LedgerStore, ledger: Ledger, runs_root: Path, repository: Path, remote: str | None
 ) -> Drift:
-    """Return the drift that can be seen once ``store`` has fetched.
+    """Return the drift that can be seen from this clone.
 
     Args:
         store: has fetched the ledger.
@@ -34,7 +34,7 @@ def scan(
     """
     here = [r for r in ledger.runs.values() if not is_elsewhere(runs_root, r)]
     branches = store.branches
-    if branches is not None and store.is_ahead:  # a branch that was not pushed is not missing there
+    if branches is not None and store.is_ahead:  # a branch not pushed yet is not missing
         branches = Branches(branches.here, None)
     drift = look_for_drift(
         ledger, here, branches, repository=repository, is_shared=remote is not None
@@ -132,7 +132,7 @@ def _was_submitted_from(repository: Path, record: RunRecord) -> bool:
 
 
 def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
-    """Return the runs whose folder, job folder or checkpoints are all gone.
+    """Return the runs that have lost their folder, their job's folder or all their checkpoints.
 
     The folder of each submission is listed once, which is faster than looking for each run.
     """
@@ -171,14 +171,14 @@ def has_checkpoints(record: RunRecord) -> bool:
 
 def _lost_checkouts(records: Iterable[RunRecord]) -> frozenset[RunId]:
     """Return the active runs with a job whose pinned checkout is gone."""
-    there: dict[tuple[Path, str], bool] = {}
+    exists: dict[tuple[Path, str], bool] = {}
     lost = set()
     for record in records:
         if record.is_over or record.job_id is None:
             continue
         key = rundir.root_of(Path(record.run_dir), record.run), record.commit
-        if key not in there:
-            there[key] = rundir.code_dir(*key).is_dir() and rundir.code_manifest(*key).is_file()
-        if not there[key]:
+        if key not in exists:
+            exists[key] = rundir.code_dir(*key).is_dir() and rundir.code_manifest(*key).is_file()
+        if not exists[key]:
             lost.add(record.run)
     return frozenset(lost)

@@ -66,9 +66,9 @@ class Executors:
 
 
 def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
-    """Return the executors' views of these runs' newest jobs, and why an executor gave none.
+    """Return the executors' views of these runs' newest jobs.
 
-    Each executor is asked once.
+    Each executor is asked once. The second value has the reason for each one that did not answer.
     """
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -96,7 +96,7 @@ def _named(record: RunRecord) -> tuple[Token, str]:
 def jobs_of(
     records: Iterable[RunRecord],
 ) -> dict[str, tuple[list[JobId], dict[Token, str]]]:
-    """Return the newest jobs of these runs and the names of these jobs, by executor."""
+    """Return the newest jobs of these runs and their names, by executor."""
     found: dict[str, tuple[list[JobId], dict[Token, str]]] = {}
     for record in records:
         if record.job_id is not None:
@@ -109,7 +109,7 @@ def jobs_of(
 def _by_task(
     views: Iterable[JobView], records: Iterable[RunRecord]
 ) -> dict[tuple[Token, int], JobView]:
-    """Return the view of each record's task: its own, else the view of all its token's tasks."""
+    """Return the view of each record's task, or the view of all tasks of its token."""
     by_task = {(v.token, v.index): v for v in views}
     # two jobs may have the same token
     by_job: dict[tuple[Token | None, JobId | None], JobView]

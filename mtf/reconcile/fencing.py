@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fence:
-    """What fencing needs to know of the world that the plan was made for."""
+    """Fences runs before a plan is carried out, with the facts that the plan was made from."""
 
     ledger: Ledger
     live: Mapping[str, Mapping[tuple[Token, int], JobView]]
@@ -41,17 +41,17 @@ class Fence:
     say: Callable[[str], None]
 
     def settle(self, planned: Iterable[Action]) -> list[Action]:
-        """Return the actions to carry out instead of those planned, once nothing can interfere.
+        """Return the actions to carry out instead of the planned ones, once nothing can interfere.
 
         Attempts that another ledger started are ended first. Where that fails, the run's action is
         left out: its record stays as it is, so that the next sync tries again. Then the claims that
-        are given up are fenced: a job that has started after all is adopted, or cancelled where the
-        run is to end.
+        are given up are fenced: a job that has started after all is adopted, or cancelled if its
+        run is.
         """
         return [self._fenced(action) for action in self._without_rivals(planned)]
 
     def _without_rivals(self, planned: Iterable[Action]) -> list[Action]:
-        """Return the actions of the runs that no other ledger's attempt can execute any more."""
+        """Return the actions of runs for which no attempt of another ledger can have a job."""
         rivals = {t.path: t.rivals for t in self.ledger.findings or () if t.rivals}
         kept: list[Action] = []
         for action in planned:
@@ -71,11 +71,13 @@ class Fence:
         """Fence these attempts of a run, and cancel the jobs that they have.
 
         Raises:
-            MtfError: a job may still run: the run's folder is not here, or the executor cannot be
-                reached.
+            MtfError: a job may still run: the run's folder or the executor cannot be reached.
         """
         if record.cluster != self.cluster or is_elsewhere(self.executors.runs_root, record):
-            raise MtfError(f"their folder {record.run_dir} is not here. Run mtf sync there")
+            raise MtfError(
+                f"their folder {record.run_dir} cannot be reached from here. Run mtf sync where it"
+                " can"
+            )
         folder = Path(record.run_dir)
         jobs: set[JobId] = set()
         for attempt in rivals:
@@ -109,6 +111,6 @@ class Fence:
 
 
 def _claimed_by(record: RunRecord) -> JobId | None:
-    """Fence a run's newest attempt; return the job that claimed the run's folder before."""
+    """Fence a run's newest attempt; return the job that had claimed the run's folder before."""
     holder = rundir.claim(Path(record.run_dir), record.attempt.token, rundir.FENCED)
     return None if holder == rundir.FENCED else JobId(holder)

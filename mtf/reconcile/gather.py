@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line chooses."""
+    """The choices of the command line."""
 
     rev: str | None = None  # instead of the tracked branch's tip
     only: str | None = None  # glob over the names of experiments and grids
@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Situation:
-    """A world with what it was read from."""
+    """The world that a plan is made for, with the settings and the ledger that it was read from."""
 
     world: World
     policy: Policy
@@ -71,11 +71,11 @@ def gather(
 
     The executors answer while drift is looked for and the specs are read.
     """
-    with ThreadPoolExecutor(1) as aside:
-        looking = aside.submit(_look, executors, target.settings.cluster.name, ledger)
+    with ThreadPoolExecutor(1) as pool:
+        seen_later = pool.submit(_look, executors, target.settings.cluster.name, ledger)
         drift = find_drift()
         specs = target.read_specs()
-        seen = looking.result()
+        seen = seen_later.result()
     known = known_submissions(ledger)
     world = World(
         commit=target.commit,
@@ -120,7 +120,7 @@ def _look(executors: Executors, cluster: str, ledger: Ledger) -> _Seen:
 
 
 def policy_of(settings: Settings, options: Options) -> Policy:
-    """Return the policy that the settings and the command line give the planner."""
+    """Return the planner's policy, from the settings and the command line."""
     only = options.only
     return Policy(
         retry=Retry(

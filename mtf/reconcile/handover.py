@@ -57,7 +57,7 @@ class Handover:
             self.say(f"refused  {name}: {e}")
         except SubmissionUncertainError as e:
             self.uncertain |= dict.fromkeys(runs, str(e))
-            self._closed[_ALL] = str(e)  # the executor may hang: the next batch would wait as long
+            self._closed[_ALL] = str(e)  # the next batch might have to wait for the time-out, too
             self.say(f"unclear  {name}: {e}. The next mtf sync checks for the jobs")
         except ExecutorUnavailableError as e:
             self.put_off |= dict.fromkeys(runs, str(e))
@@ -70,7 +70,7 @@ class Handover:
             self._note_submitted(executor, batch, done)
 
     def _is_closed(self, batch: Batch) -> bool:
-        """Put a batch off if its queue has just turned down another one; return True if so."""
+        """Put a batch off if its queue has just refused another batch; return True if so."""
         runs = [s.run for s in batch.starts]
         queue = _queue(batch)
         why = self._closed.get(_ALL) or self._closed.get(queue)
@@ -83,11 +83,11 @@ class Handover:
 
     def _note_submitted(self, executor: Executor, batch: Batch, done: Submitted) -> None:
         name = batch.request.name
-        taken = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
-        left = [s.run for s in batch.starts if s.run not in taken]
-        self.submitted |= taken
-        if taken:
-            ids = list(taken.values())
+        accepted = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
+        left = [s.run for s in batch.starts if s.run not in accepted]
+        self.submitted |= accepted
+        if accepted:
+            ids = list(accepted.values())
             shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
             self.say(f"submit   {name}: {count(len(ids), 'run')} -> {executor.name} {shown}")
         if left:
@@ -114,7 +114,7 @@ class Handover:
             return refused(record, self.refused[record.run], at)
         if record.run in self.uncertain:
             return unclear(record, self.uncertain[record.run])
-        # the queue gets room as other jobs end: the wait does not grow
+        # a full queue gets room as other jobs end: the wait does not grow
         tries = 1 if record.run in self._full else record.attempt.put_off + 1
         retry_at = iso(now + retry.wait(tries))
         return put_off(record, self.put_off[record.run], at, retry_at)

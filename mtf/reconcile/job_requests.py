@@ -47,19 +47,21 @@ class Batch:
         return zip((t.index for t in self.request.tasks), self.starts, strict=True)
 
 
-def make_batches(starts: Iterable[Start], most: int, new_token: Callable[[], str]) -> list[Batch]:
+def make_batches(
+    starts: Iterable[Start], max_size: int, new_token: Callable[[], str]
+) -> list[Batch]:
     """Return one batch for each group of runs of a submission that need equal resources.
 
-    A group of more than ``most`` runs, the limit of a job array, becomes several batches.
+    A group of more than ``max_size`` runs, the limit of a job array, becomes several batches.
     """
     groups: dict[tuple[str, str, str], list[Start]] = defaultdict(list)
     for start in starts:
         needs = json_text.dumps(start.config["slurm"], sort_keys=True)
         groups[submission_of(start.run), str(start.root), needs].append(start)
     return [
-        _batch(tuple(group[at : at + most]), Token(new_token()))
+        _batch(tuple(group[at : at + max_size]), Token(new_token()))
         for group in groups.values()
-        for at in range(0, len(group), most)
+        for at in range(0, len(group), max_size)
     ]
 
 
@@ -96,8 +98,8 @@ def prepare(batch: Batch, repository: Path) -> None:
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:
-    """Return the configuration that a job reads: the run's own and the paths of its code."""
-    where = {
+    """Return the configuration that a job reads: the run's, and the section ``mtf``."""
+    run_section = {
         "run": start.run,
         "submission": submission_of(start.run),
         "experiment": member_of(start.run) or name_of(start.run),
@@ -109,4 +111,4 @@ def job_config(start: Start, repository: Path) -> dict[str, Any]:
         "repository": str(repository),
         "origin": vars(start.origin) if start.origin else None,
     }
-    return {**start.config, "mtf": where}
+    return {**start.config, "mtf": run_section}

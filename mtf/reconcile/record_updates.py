@@ -1,4 +1,4 @@
-"""The records that carrying out a plan writes. Pure: given the claimant and the time."""
+"""Builds the records that carrying out a plan writes. Pure."""
 
 from __future__ import annotations
 
@@ -31,56 +31,58 @@ if TYPE_CHECKING:
 Place = tuple["Token", int]  # a run's job request, by its token, and the run's index in it
 
 
-def changed_record(action: RunAction | Restore, place: Place | None, by: Claimant) -> RunRecord:
+def changed_record(
+    action: RunAction | Restore, place: Place | None, claimant: Claimant
+) -> RunRecord:
     """Return the record that an action writes in the claiming commit."""
     match action:
         case Submit():
             assert place is not None
-            return _new_record(action, place, by)
+            return _new_record(action, place, claimant)
         case Resume():
             assert place is not None
-            return _next_attempt(action, place, by)
+            return _next_attempt(action, place, claimant)
         case Adopt():
-            return with_job(action.record, action.job_id, by.at)
+            return with_job(action.record, action.job_id, claimant.at)
         case Record() | Restore():
             assert isinstance(action.record, RunRecord)
             return action.record
         case Cancel():
-            return cancelled(action.record, action.reason, by.at)
+            return cancelled(action.record, action.reason, claimant.at)
         case _:
             assert_never(action)
 
 
-def _new_record(action: Submit, place: Place, by: Claimant) -> RunRecord:
+def _new_record(action: Submit, place: Place, claimant: Claimant) -> RunRecord:
     e = action.experiment
     return RunRecord(
         run=action.run,
         experiment=e.name,
         grid=e.grid,
         branch=_branch(action),
-        commit=by.commit,
+        commit=claimant.commit,
         key=action.key,
         generation=e.generation,
         spec=action.desired.path,
-        executor=by.executor,
-        cluster=by.cluster,
+        executor=claimant.executor,
+        cluster=claimant.cluster,
         state=RunState.CLAIMED,
         reason="",
-        claimed_at=by.at,
-        observed_at=by.at,
+        claimed_at=claimant.at,
+        observed_at=claimant.at,
         parameters=e.parameters,
         origin=action.origin,
-        run_dir=str(rundir.run_dir(by.root, action.run)),
+        run_dir=str(rundir.run_dir(claimant.root, action.run)),
         wanted=action.desired.is_committed,
-        attempts=(_attempt(place, by),),
+        attempts=(_attempt(place, claimant),),
     )
 
 
-def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
+def _next_attempt(action: Resume, place: Place, claimant: Claimant) -> RunRecord:
     """Return the record with another attempt, which replaces one that was put off."""
     record, last = action.record, action.record.attempt
     attempt = replace(
-        _attempt(place, by),
+        _attempt(place, claimant),
         start_step=record.checkpoint.step if record.checkpoint else 0,
         asked=action.asked or (last.asked and last.job_id is None),
         changes={**last.changes, **action.changes},
@@ -92,7 +94,7 @@ def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
         record,
         state=record.state if goes_on else RunState.CLAIMED,
         reason=record.reason if goes_on else "",
-        executor=by.executor,
+        executor=claimant.executor,
         retry_at=None,
         finished_at=None,
         cancel_requested=False,
@@ -100,18 +102,18 @@ def _next_attempt(action: Resume, place: Place, by: Claimant) -> RunRecord:
     )
 
 
-def _attempt(place: Place, by: Claimant) -> Attempt:
+def _attempt(place: Place, claimant: Claimant) -> Attempt:
     return Attempt(
         token=place[0],
         index=place[1],
-        claimed_at=by.at,
-        claimed_by=by.who,
-        lease_until=by.lease_until,
+        claimed_at=claimant.at,
+        claimed_by=claimant.who,
+        lease_until=claimant.lease_until,
     )
 
 
 def with_job(record: RunRecord, job: JobId, at: str) -> RunRecord:
-    """Return the record of a claim that has got its job."""
+    """Return the record of a claim, with the job that was submitted for it."""
     attempt = replace(record.attempt, job_id=job, submitted_at=at, reason="")
     fresh = record.state is RunState.CLAIMED
     return replace(
@@ -172,7 +174,9 @@ def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     )
 
 
-def submission_records(actions: Iterable[Action], by: Claimant) -> tuple[SubmissionRecord, ...]:
+def submission_records(
+    actions: Iterable[Action], claimant: Claimant
+) -> tuple[SubmissionRecord, ...]:
     """Return the records of the submissions that these actions begin or restore."""
     groups: dict[str, list[Submit]] = {}
     restored: list[SubmissionRecord] = []
@@ -181,19 +185,19 @@ def submission_records(actions: Iterable[Action], by: Claimant) -> tuple[Submiss
             groups.setdefault(submission_of(action.run), []).append(action)
         elif isinstance(action, Restore) and isinstance(action.record, SubmissionRecord):
             restored.append(action.record)
-    return (*(_submission_record(group, by) for group in groups.values()), *restored)
+    return (*(_submission_record(group, claimant) for group in groups.values()), *restored)
 
 
-def _submission_record(group: list[Submit], by: Claimant) -> SubmissionRecord:
+def _submission_record(group: list[Submit], claimant: Claimant) -> SubmissionRecord:
     first = group[0]
     return SubmissionRecord(
         submission=submission_of(first.run),
         spec=first.desired.path,
-        commit=by.commit,
+        commit=claimant.commit,
         branch=_branch(first),
         grid=first.experiment.grid,
-        created_at=by.at,
-        created_by=by.who,
+        created_at=claimant.at,
+        created_by=claimant.who,
         max_parallel=first.desired.max_parallel,
         runs=tuple(a.run for a in group),
         configs={a.experiment.member or SINGLE: a.experiment.config for a in group},

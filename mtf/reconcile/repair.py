@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mtf.ledger.store import LedgerStore
 
 
-def put_back(repo: GitRepo, store: LedgerStore, action: Repair, say: Callable[[str], None]) -> None:
-    """Restore one branch or checkout; report a failure, which stops nothing else."""
+def restore(repo: GitRepo, store: LedgerStore, action: Repair, say: Callable[[str], None]) -> None:
+    """Restore one branch or checkout; a failure is reported, and stops nothing else."""
     record = action.record
     try:
         if isinstance(action, Repin):

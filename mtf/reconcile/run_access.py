@@ -1,4 +1,4 @@
-"""What this host can see of a run: its folder, its journal, its claims and its submitter."""
+"""Reads what this host can see of a run: its folder, its journal, its claims and its submitter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
 
 
 def needed_folder(record: RunRecord) -> Path | None:
-    """Return the folder that a run depends on: its own, or before its start that of its job."""
+    """Return the folder that a run depends on: its own, or its job's before it has started."""
     if record.has_begun:
         return Path(record.run_dir)
     return job_dir_of(record, record.attempt) if record.job_id else None
@@ -42,9 +42,8 @@ def needed_folder(record: RunRecord) -> Path | None:
 def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
     """Return True if a run's folder, or the local queue of its job, cannot be reached from here.
 
-    Runs of another clone's local executor are reconciled by that clone, and runs under a run root
-    that this host cannot see by a host that can. A record edited by hand may also name a folder
-    that cannot be its run's.
+    Another clone reconciles the runs of its local executor, and another host the runs under a run
+    root that only that host can see. A record edited by hand may also name an impossible folder.
     """
     root = record.run_dir.removesuffix(f"/{record.run}")
     if root == record.run_dir or not root.startswith("/"):
@@ -57,8 +56,9 @@ def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
 def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
     """Return the runs whose newest job was fenced out, each with the job that executes it.
 
-    None stands for no job: the claim was given up by a sync that died before it could record that,
-    while the submitter was not dead, only slow. Only jobs that are over are looked at.
+    The job is None if nothing executes the run: a sync gave the claim up and died before it could
+    record that, and the job was submitted later than that sync expected. Only jobs that are over
+    are looked at.
     """
     found: dict[RunId, JobId | None] = {}
     for record in records:
@@ -91,7 +91,7 @@ def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
 
 def _may_submit(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # an earlier tick of this process, which is over
+        return False  # the claim is from an earlier sync of this process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -102,10 +102,10 @@ def _may_submit(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Return True if a process has ended and nobody waited for it, as happens in containers."""
+    """Return True if a process has ended but was not reaped, as happens in containers."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # not on Linux, or the process is gone by now: the next sync sees that
+    except OSError:  # not on Linux, or the process is gone by now: the next sync will see that
         return False
     return stat.rpartition(") ")[2].startswith("Z")
 

@@ -58,7 +58,7 @@ def _search(records: list[RunRecord]) -> dict[str, Any]:
 
 
 def results(records: list[RunRecord]) -> str:
-    """Return the results of a grid's runs as JSON, a line for each run."""
+    """Return the results of a grid's runs as JSON, one line per run."""
     best = best_run(records)
     states: dict[str, int] = {}
     for record in records:

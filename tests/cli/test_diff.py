@@ -126,7 +126,7 @@ def test_two_runs_are_compared_though_only_job_branches_hold_their_commits(repo:
         "  M experiments/alone.yaml  +2 -2",
         "  M net.py                  +2 -1",
         "",
-        "environment: 3 packages differ",
+        "environment: 3 packages changed",
         "  ~ new unset -> 1",
         "  ~ old 1 -> unset",
         "  ~ torch 2.6 -> 2.7",

@@ -276,7 +276,7 @@ def test_another_clone_leaves_the_runs_of_this_local_queue_alone(tmp_path: Path)
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     before = git(tmp_path / "lab.git", "rev-parse", "mtf/ledger")
     done = mtf(tmp_path / "other", "sync")
-    assert "are reconciled there" in done.stderr
+    assert "are reconciled by another clone or host" in done.stderr
     assert git(tmp_path / "lab.git", "rev-parse", "mtf/ledger") == before
     assert "Run the command there" in mtf(tmp_path / "other", "cancel", "endless", code=1).stderr
     mtf(lab.path, "cancel", "endless")

@@ -1,1 +1,1 @@
-"""`mtf sync --watch` and `mtf controller`: one controller a cluster, kept running."""
+"""`mtf sync --watch` and `mtf controller`: one controller per cluster, kept running."""

@@ -65,7 +65,7 @@ def _without_record(checkup: Checkup, submission: SubmissionId, branches: Branch
         origin = "there is no run folder here, but another clone may have submitted its runs"
     short = ref.removeprefix("refs/heads/")
     removals = [f"git branch -D {short}"] if ref in branches.here else []
-    if ref in (branches.there or {}):
+    if ref in (branches.on_remote or {}):
         removals.append(f"git push {checkup.project.remote} :{ref}")
     return Finding(
         "error",

@@ -38,12 +38,13 @@ class Branches:
     """The job branches and their commits, by full name."""
 
     here: Mapping[str, CommitId] = field(default_factory=dict)
-    there: Mapping[str, CommitId] | None = None  # on the remote; None: unknown
+    on_remote: Mapping[str, CommitId] | None = None  # None: unknown
 
     @property
     def submissions(self) -> frozenset[SubmissionId]:
         """Return the submissions that have a branch here or on the remote."""
-        names = (ref.removeprefix(JOB_BRANCH_PREFIX) for ref in {*self.here, *(self.there or ())})
+        refs = {*self.here, *(self.on_remote or ())}
+        names = (ref.removeprefix(JOB_BRANCH_PREFIX) for ref in refs)
         return frozenset(SubmissionId(name) for name in names if name.count("/") == 2)
 
 
@@ -51,12 +52,12 @@ class Branches:
 class Drift:
     """Everything that differs from how mtf left it."""
 
-    records: Mapping[RunId, str] = field(default_factory=dict)  # to be restored -> why
-    submissions: tuple[tuple[SubmissionRecord, str], ...] = ()  # the same
+    records: Mapping[RunId, str] = field(default_factory=dict)  # run records to restore -> why
+    submissions: tuple[tuple[SubmissionRecord, str], ...] = ()  # records to restore, and why
     # records that cannot be restored: name of the spec and member -> why
     unreadable: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     branches: Branches | None = None  # None: unknown
-    made_here: frozenset[SubmissionId] = frozenset()  # by this clone, whose branches are gone
+    made_here: frozenset[SubmissionId] = frozenset()  # of this clone; their branches are gone
     folders: frozenset[RunId] = frozenset()  # runs without their folder or any checkpoint
     checkouts: frozenset[RunId] = frozenset()  # active runs whose pinned checkout is gone
     notes: tuple[str, ...] = ()
@@ -79,9 +80,9 @@ def contradiction(old: RunRecord, new: RunRecord) -> str | None:
     kept = old.attempts[:-1] if old.is_put_off else old.attempts  # the next one replaces it
     if not all(map(_continues, kept, new.attempts)):
         return "an attempt changed"
-    again = len(new.attempts) > len(old.attempts)
-    settled = old.is_over and old.state is not RunState.LOST
-    if settled and not again and new.state is not old.state:
+    has_new_attempt = len(new.attempts) > len(old.attempts)
+    is_final = old.is_over and old.state is not RunState.LOST
+    if is_final and not has_new_attempt and new.state is not old.state:
         return f"{old.state} became {new.state}"
     return None
 
@@ -94,9 +95,9 @@ def _continues(old: Attempt, new: Attempt) -> bool:
 def merged(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt, ...]] | None:
     """Return one record for a run that two ledgers have continued, and the attempts to be ended.
 
-    All attempts are kept. Theirs come first, so that the merged record is a valid continuation of
-    their record. The newest attempt is ours; their attempts that may still have a job are given up.
-    Return None if the two records are not of the same run.
+    All attempts are kept. Those of ``theirs`` come first, so that the merged record is a valid
+    continuation of it. The newest attempt is that of ``ours``; attempts of ``theirs`` that may
+    still have a job are given up. Return None if the two records are not of the same run.
     """
     if any(getattr(ours, name) != getattr(theirs, name) for name in _IMMUTABLE):
         return None
@@ -153,7 +154,10 @@ def unrecorded_submissions(drift: Drift, known: Collection[SubmissionId]) -> lis
 def repairs(
     drift: Drift, records: Mapping[RunId, RunRecord], busy: Collection[RunId]
 ) -> list[Action]:
-    """Return the actions that restore what drifted; records of ``busy`` runs are written anyway."""
+    """Return the actions that restore what drifted, except records of ``busy`` runs.
+
+    The plan has another action for a busy run, which writes its record.
+    """
     actions: list[Action] = [
         Restore(run, records[run], f"its record {why}")
         for run, why in drift.records.items()
@@ -183,14 +187,14 @@ def _repins(record: RunRecord, drift: Drift) -> list[Action]:
     if drift.branches is None:
         return []
     ref = f"refs/heads/{record.branch}"
-    here, there = drift.branches.here, drift.branches.there
+    here, on_remote = drift.branches.here, drift.branches.on_remote
     actions: list[Action] = []
     if here.get(ref, record.commit) != record.commit or (
         ref not in here and record.submission in drift.made_here
     ):
         actions.append(_repin(record, here.get(ref), remote=False))
-    if there is not None and there.get(ref) != record.commit:
-        actions.append(_repin(record, there.get(ref), remote=True))
+    if on_remote is not None and on_remote.get(ref) != record.commit:
+        actions.append(_repin(record, on_remote.get(ref), remote=True))
     return actions
 
 
@@ -214,7 +218,7 @@ def why_not_continued(action: Action, drift: Drift) -> str | None:
 
 
 def unrepaired(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
-    """Return a note about each drift that mtf does not repair; each says what to do."""
+    """Return a note about each drift that mtf does not repair, with what to do about it."""
     gone = [records[run] for run in sorted(drift.folders) if run in records]
     over = [r for r in gone if r.is_over]
     notes = [
@@ -246,7 +250,7 @@ def described(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
 
 
 def superseded(new: Iterable[Action], records: Iterable[RunRecord]) -> dict[RunId, RunId]:
-    """Return the active runs that new ones replace (``on_change: cancel``), with the new ones."""
+    """Return each active run that a new one replaces (``on_change: cancel``), with the new one."""
     replacing = {
         (a.experiment.grid, a.experiment.name): a.run
         for a in new

@@ -1,4 +1,4 @@
-"""The names in ``init_from``: what they may refer to, and mistakes in them. Pure."""
+"""The names in ``init_from``: the runs that they may refer to, and mistakes in them. Pure."""
 
 from __future__ import annotations
 
@@ -23,47 +23,49 @@ def names_of(grid: str | None, experiment: str) -> set[str]:
     return {grid, f"{grid}/{experiment}", label_of(grid, experiment)}
 
 
-def asked_of(experiment: Experiment) -> str | None:
+def init_from_name(experiment: Experiment) -> str | None:
     """Return the name in an experiment's ``init_from``, None if it has none."""
-    asked = experiment.config.get("init_from")
-    return asked["run"] if asked else None
+    init_from = experiment.config.get("init_from")
+    return init_from["run"] if init_from else None
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
-    """Return the message for a name of no run or spec."""
+def unknown_message(name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that no run or spec has."""
     near = nearest(name, known)
     hint = f"Did you mean {near!r}?" if near else "mtf status lists the runs"
     return f"init_from: no run or spec is called {name!r}. {hint}"
 
 
-def names_of_desired(desired: Iterable[Desired]) -> set[str]:
-    """Return the names of all runs of these specs in ``init_from``."""
+def names_of_specs(specs: Iterable[Desired]) -> set[str]:
+    """Return all names that the runs of these specs have in ``init_from``."""
     return {
-        name for one in desired for e in one.experiments for name in names_of(e.grid, e.name)
-    } | {one.name for one in desired}
+        name for spec in specs for e in spec.experiments for name in names_of(e.grid, e.name)
+    } | {spec.name for spec in specs}
 
 
-def not_among(desired: Desired, asked: Iterable[str], known: Collection[str]) -> list[Problem]:
-    """Return a problem for each unknown name in a spec's ``init_from``, at its position."""
+def unknown_name_problems(
+    spec: Desired, names: Iterable[str], known: Collection[str]
+) -> list[Problem]:
+    """Return a problem for each of the names in a spec's ``init_from`` that is not known."""
     return [
-        Problem(*desired.named_at[name], unknown(name, known))
-        for name in sorted(asked)
-        if name not in known and name in desired.named_at
+        Problem(*spec.named_at[name], unknown_message(name, known))
+        for name in sorted(names)
+        if name not in known and name in spec.named_at
     ]
 
 
-def cycles(desired: Iterable[Desired]) -> list[Problem]:
-    """Return a problem for each spec that, by ``init_from``, waits for itself."""
+def cycles(specs: Iterable[Desired]) -> list[Problem]:
+    """Return a problem for each spec whose ``init_from`` makes it wait for itself."""
     places: dict[str, tuple[str, int, int]] = {}
     waits: defaultdict[str, set[str]] = defaultdict(set)  # runs wait for names, names for runs
-    for one in (one for one in desired if one.named_at):
-        for e in one.experiments:
-            if (name := asked_of(e)) is not None and name in one.named_at:
+    for spec in (spec for spec in specs if spec.named_at):
+        for e in spec.experiments:
+            if (name := init_from_name(e)) is not None and name in spec.named_at:
                 run = _RUN + label_of(e.grid, e.name)
-                places[run] = one.named_at[name]
+                places[run] = spec.named_at[name]
                 waits[run].add(name)
-    for one in desired if waits else ():
-        for e in one.experiments:
+    for spec in specs if waits else ():
+        for e in spec.experiments:
             for name in names_of(e.grid, e.name):
                 waits[name].add(_RUN + label_of(e.grid, e.name))
     problems: list[Problem] = []
@@ -78,7 +80,7 @@ _RUN = "\0"  # prefix of a run's node, which no name has
 
 
 def _find_cycle(waits: Mapping[str, set[str]]) -> list[str]:
-    """Return runs of which each waits for the next and the last for the first; [] if none do."""
+    """Return the runs of one cycle, in which each waits for the next; [] if there is none."""
     try:
         TopologicalSorter(waits).prepare()
     except CycleError as e:
@@ -89,6 +91,6 @@ def _find_cycle(waits: Mapping[str, set[str]]) -> list[str]:
 
 def _problems_of(cycle: list[str], places: Mapping[str, tuple[str, int, int]]) -> Iterable[Problem]:
     for i, run in enumerate(cycle):
-        around = (node.removeprefix(_RUN) for node in (*cycle[i:], *cycle[: i + 1]))
-        words = " waits for ".join(around)
-        yield Problem(*places[run], f"init_from: {words}, so none of them can start")
+        labels = (node.removeprefix(_RUN) for node in (*cycle[i:], *cycle[: i + 1]))
+        chain = " waits for ".join(labels)
+        yield Problem(*places[run], f"init_from: {chain}, so none of them can start")

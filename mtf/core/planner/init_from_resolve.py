@@ -6,7 +6,12 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.planner.init_from_names import asked_of, names_of, not_among, unknown
+from mtf.core.planner.init_from_names import (
+    init_from_name,
+    names_of,
+    unknown_message,
+    unknown_name_problems,
+)
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.records import Origin, best_run
 from mtf.core.vocabulary.states import RunState
@@ -41,12 +46,12 @@ class Lineage:
         self._records = records
         self._found: dict[tuple[str, str], Origin | str] = {}
 
-    def origin(self, asked: Mapping[str, Any]) -> Origin | str:
+    def origin(self, init_from: Mapping[str, Any]) -> Origin | str:
         """Return the checkpoint that a run begins from, or the reason why it has to wait.
 
         A grid's name means the best of its completed members, once all of them are over.
         """
-        key = asked["run"], asked["checkpoint"]
+        key = init_from["run"], init_from["checkpoint"]
         if key not in self._found:
             self._found[key] = self._origin(*key)
         return self._found[key]
@@ -56,20 +61,20 @@ class Lineage:
             return _newest_checkpoint(self._by_id[name], checkpoint, completed_only=False)
         if name in self._committed:
             keys = self._committed[name]
-            there = [self._by_key[key] for key in keys if key in self._by_key]
-            if len(there) < len(keys):
-                return f"waits for {name}, {_not_submitted(len(keys) - len(there), len(keys))}"
-            return _newest_checkpoint(there, checkpoint)
+            recorded = [self._by_key[key] for key in keys if key in self._by_key]
+            if len(recorded) < len(keys):
+                return f"waits for {name}, {_not_submitted(len(keys) - len(recorded), len(keys))}"
+            return _newest_checkpoint(recorded, checkpoint)
         if not self._is_whole:
             return f"waits for {name}, which may be a spec that has mistakes"
-        if name in self._named:
-            return _newest_checkpoint(list(self._named[name].values()), checkpoint)
-        return f"is blocked: {unknown(name, self.names)}"
+        if name in self._by_name:
+            return _newest_checkpoint(list(self._by_name[name].values()), checkpoint)
+        return f"is blocked: {unknown_message(name, self.names)}"
 
     @cached_property
     def names(self) -> set[str]:
         """Return all names that ``init_from`` can have."""
-        return {*self._committed, *self._named, *self._by_id}
+        return {*self._committed, *self._by_name, *self._by_id}
 
     @cached_property
     def _by_key(self) -> dict[RunKey, RunRecord]:
@@ -93,8 +98,8 @@ class Lineage:
         return dict(found)
 
     @cached_property
-    def _named(self) -> dict[str, dict[str, RunRecord]]:
-        """Return the newest run of each member, by name."""
+    def _by_name(self) -> dict[str, dict[str, RunRecord]]:
+        """Return the newest run of each member, by the names that ``init_from`` can have."""
         found: defaultdict[str, dict[str, RunRecord]] = defaultdict(dict)
         for record in sorted(self._records, key=lambda r: r.run.split("/")[1]):
             for name in names_of(record.grid, record.experiment):
@@ -135,14 +140,14 @@ def _not_submitted(lacking: int, total: int) -> str:
 
 
 def unknown_origins(
-    asking: Iterable[Keyed], lineage: Lineage, recorded: Collection[RunKey]
+    specs: Iterable[Keyed], lineage: Lineage, recorded: Collection[RunKey]
 ) -> list[Problem]:
-    """Return a problem for each unknown name that a run which is not recorded yet begins from."""
+    """Return a problem for each unknown name in ``init_from`` of a run that is not recorded yet."""
     problems = []
-    for desired, keys in asking:
+    for desired, keys in specs:
         if not desired.named_at:
             continue
         new = [e for e, k in zip(desired.experiments, keys, strict=True) if k not in recorded]
-        asked = {name for e in new if (name := asked_of(e)) is not None}
-        problems += not_among(desired, asked, lineage.names)
+        names = {name for e in new if (name := init_from_name(e)) is not None}
+        problems += unknown_name_problems(desired, names, lineage.names)
     return problems

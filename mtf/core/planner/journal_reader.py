@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a run by its journal. None: not journaled yet."""
+    """The progress of a run, from its journal. None: not in the journal yet."""
 
     first_started_at: str | None = None
     started_at: str | None = None  # of the newest start
@@ -83,7 +83,7 @@ def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case "unsaved":
                 seen["unsaved"] = str(event.get("reason", "for no reason given"))
             case "stopped" | "failed" | "refused" | "noted" as kind:
-                # of several ranks, the first to fail names the reason; the others only lose it
+                # of several ranks, the first to fail has the reason; the others fail since it did
                 seen[kind] = seen.get(kind) or str(event.get("reason", kind))
             case "finished":
                 seen |= _some(event, "epoch", "step")

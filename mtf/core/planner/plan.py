@@ -60,8 +60,8 @@ class World:
     live: Mapping[str, Mapping[tuple[Token, int], JobView]]
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
     progress: Mapping[RunId, Progress] = field(default_factory=dict)
-    known: frozenset[SubmissionId] = frozenset()  # to the ledger, be it by a damaged record
-    taken: frozenset[SubmissionId] = frozenset()  # those, and ids of job branches
+    known: frozenset[SubmissionId] = frozenset()  # all in the ledger, also with damaged records
+    taken: frozenset[SubmissionId] = frozenset()  # ids in the ledger or of job branches
     abandoned: frozenset[Token] = frozenset()  # claims whose submitter has died
     # runs whose newest job was fenced out -> the job that executes the run; None: no job does
     shut_out: Mapping[RunId, JobId | None] = field(default_factory=dict)
@@ -90,9 +90,9 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
             notes += [text for text in (note, why_not) if text]
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
     new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
-    theirs = _of_others(world, policy)
+    others = _of_others(world, policy)
     refused = _refused(world, policy)
-    missing = len(new) + len(waiting) + len(left_out) + sum(theirs.values()) + sum(refused.values())
+    missing = len(new) + len(waiting) + len(left_out) + sum(others.values()) + sum(refused.values())
     unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - missing
     notes += [*waiting, *left_out]
     notes += [
@@ -102,7 +102,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     ]
     notes += [
         f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
-        for (name, cluster), n in theirs.items()
+        for (name, cluster), n in others.items()
     ]
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs will be submitted when the executor answers again")
@@ -137,8 +137,7 @@ def _missing(
 ) -> tuple[list[Action], list[str], list[str]]:
     """Return the submissions, notes on runs that wait for others, and notes on runs left out.
 
-    A run without a record is left out if the ledger has lost records. ``records`` are as observed
-    now.
+    A run without a record is left out if the ledger has lost records. ``records`` are up to date.
     """
     recorded = {record.key for record in records.values()}
     lineage = Lineage(world.desired, records.values(), is_whole=world.specs_read)
@@ -163,8 +162,8 @@ def _missing(
                 left_out.append(why)
                 continue
             origin = None
-            if asked := experiment.config.get("init_from"):
-                origin = lineage.origin(asked)
+            if init_from := experiment.config.get("init_from"):
+                origin = lineage.origin(init_from)
             if isinstance(origin, str):
                 waiting.append(f"{desired.name} {origin}")
                 continue
@@ -215,7 +214,8 @@ def _recorded(
     if record.is_over:
         return None, None
     if record.run in world.elsewhere:
-        return None, f"runs under {record.run_dir.removesuffix(record.run)} are reconciled there"
+        root = record.run_dir.removesuffix(record.run)
+        return None, f"runs under {root} are reconciled by another clone or host"
     if live is None:
         why = world.unreadable.get(record.executor, "not asked")
         return (
@@ -243,7 +243,7 @@ def _recorded(
 def _shut_out(
     record: RunRecord, holder: JobId | None, world: World, now: datetime
 ) -> tuple[Action | None, str | None]:
-    """Decide about a run whose job exited without training, since it was fenced out.
+    """Decide about a run whose job exited without training because it was fenced out.
 
     ``holder`` is the job that holds the claim of the run's folder, None if the claim was given up.
     """
@@ -332,7 +332,7 @@ def _with_job(record: RunRecord, job: JobView) -> RunRecord:
 
 
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
-    """Return a record action if the run's state changed; progress alone is recorded more rarely."""
+    """Return a record action if the run's state changed; progress alone is recorded less often."""
     progressed = _reached(old) != _reached(new) and _was_written_long_ago(old, policy, now)
     if _standing(old) == _standing(new) and not progressed:
         return None

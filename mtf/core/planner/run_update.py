@@ -46,7 +46,7 @@ LONGEST_WAIT = timedelta(hours=1)
 def observe(
     record: RunRecord, job: JobView | None, progress: Progress, *, retry: Retry, now: datetime
 ) -> RunRecord:
-    """Return the record as of now.
+    """Return the record, updated from its job and its journal.
 
     ``job`` is the executor's view of the newest attempt's job; None if the attempt has no job yet,
     or the executor could be read and no longer knows the job.
@@ -105,15 +105,15 @@ def _may_learn_who_cancelled(job: JobView, now: datetime) -> bool:
 
 
 def _cause_of_failure(job: JobView, progress: Progress) -> Cause:
-    """Return the cause of a job's own failure; its journal counts most."""
+    """Return the cause of a job's own failure: the journal's, else that of its exit code."""
     if job.exit_code == CONTINUE_EXIT_CODE:
         return Cause.TIME_LIMIT
     if progress.refused:
         return Cause.CONFIGURATION
     if progress.failed:
         return cause_of_error(progress.failed)
-    if asked := STOPS.get(progress.stopped or ""):
-        return asked
+    if by_stop := STOPS.get(progress.stopped or ""):
+        return by_stop
     by_code = EXIT_CODES.get(job.exit_code or 0, Cause.CODE_ERROR)
     return SIGNALS.get(job.signal or 0, by_code)
 
@@ -171,9 +171,9 @@ def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
 def doomed(
     record: RunRecord, job: JobView | None, progress: Progress, retry: Retry
 ) -> RunRecord | None:
-    """Return the record of a live job to be cancelled: it is requeued again and again in vain.
+    """Return the record of a run to cancel because its job is requeued again and again in vain.
 
-    SLURM requeues a job without a limit: after preemptions, node failures and our own time limits.
+    SLURM requeues a job without a limit: after preemptions, node failures and time limits.
     A start is fruitless if no later checkpoint was saved after it; the current start is not counted
     while it runs.
     """

@@ -1,4 +1,4 @@
-"""The runs that a commit adds, changes or removes, and why each changed run runs anew. Pure."""
+"""The runs that a commit adds, changes or removes, and why changed runs run again. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as a spec asks for it now and as one did before."""
+    """One run, as its spec asks for it now and as the spec did before."""
 
     now: Experiment | None  # None: no longer asked for
     record: RunRecord | None = None  # of ``now``, where there is one
@@ -83,7 +83,7 @@ class SpecReview:
 
     @property
     def giving_way(self) -> tuple[RunRecord, ...]:
-        """Return the active runs that are cancelled for their changed ones (``on_change``)."""
+        """Return the active runs that changed ones replace (``on_change: cancel``)."""
         if self.on_change != "cancel":
             return ()
         successors = {run.name for run in self.to_submit}
@@ -91,7 +91,7 @@ class SpecReview:
 
     @property
     def going_on(self) -> tuple[RunRecord, ...]:
-        """Return the runs that are active, no longer asked for, and left alone."""
+        """Return the active runs that no spec asks for any more, and that continue."""
         ending = {record.run for record in self.giving_way}
         return tuple(record for record in self._active_before if record.run not in ending)
 
@@ -153,20 +153,21 @@ def review_specs(
     before: Iterable[Keyed],
     after: Iterable[Keyed],
     records: Mapping[RunKey, RunRecord],
-    moved: Collection[str] = (),
+    changed_paths: Collection[str] = (),
 ) -> tuple[SpecReview, ...]:
-    """Return the review of each spec, in order of their names.
+    """Return the review of each spec, in the order of their names.
 
     Args:
         before: the specs at the base.
         after: the specs at the head.
         records: the ledger's, by key.
-        moved: the ``rerun_on`` paths whose content differs between the two.
+        changed_paths: the ``rerun_on`` paths whose content differs between base and head.
     """
     old = {desired.name: (desired, keys) for desired, keys in before}
     now = {desired.name: (desired, keys) for desired, keys in after}
     return tuple(
-        _review(old.get(name), now.get(name), records, moved) for name in sorted({*old, *now})
+        _review(old.get(name), now.get(name), records, changed_paths)
+        for name in sorted({*old, *now})
     )
 
 
@@ -174,7 +175,7 @@ def _review(
     old: Keyed | None,
     now: Keyed | None,
     records: Mapping[RunKey, RunRecord],
-    moved: Collection[str],
+    changed_paths: Collection[str],
 ) -> SpecReview:
     left = _by_key(old)
     same = {key: left.pop(key) for key in _by_key(now) if key in left}
@@ -192,16 +193,16 @@ def _review(
             found["done" if record else "new"].append(Run(experiment, record, place=place))
             continue
         del left[key_before]
-        why = tuple(_why(other, experiment, moved, known))
+        why = tuple(_why(other, experiment, changed_paths, known))
         run = Run(experiment, record, other, records.get(key_before), why, place)
         found["done" if record else "changed"].append(run)
     gone = [Run(None, None, e, records.get(key)) for key, e in left.items()]
-    of = (now or old or (None,))[0]
-    assert of is not None
+    spec = (now or old or (None,))[0]
+    assert spec is not None
     kinds = {kind: tuple(runs) for kind, runs in (*found.items(), ("removed", gone))}
     path_before = old[0].path if old else None
     return SpecReview(
-        of.name, of.path, path_before, of.max_parallel, **kinds, on_change=of.on_change
+        spec.name, spec.path, path_before, spec.max_parallel, **kinds, on_change=spec.on_change
     )
 
 
@@ -222,22 +223,26 @@ def _values(experiment: Experiment) -> str:
 
 
 def _why(
-    old: Experiment, new: Experiment, moved: Collection[str], known: _Known
+    old: Experiment, new: Experiment, changed_paths: Collection[str], known: _Known
 ) -> Iterator[Difference]:
     """Yield the differences that make a new run; ``known`` caches compared sections."""
     for name in dict.fromkeys((*old.config, *new.config)):
-        one, other = old.config.get(name), new.config.get(name)
+        before, after = old.config.get(name), new.config.get(name)
         if name != "experiment_name":
-            pair = name, id(one), id(other)  # members of a grid share the sections that are equal
+            pair = (
+                name,
+                id(before),
+                id(after),
+            )  # members of a grid share equal sections
             if pair not in known:
-                known[pair] = tuple(differences(one, other, name))
+                known[pair] = tuple(differences(before, after, name))
             yield from known[pair]
     if old.generation != new.generation:
         yield Difference("generation", str(old.generation), str(new.generation))
     if old.rerun_on != new.rerun_on:
         yield Difference("rerun_on", json_text.dumps(old.rerun_on), json_text.dumps(new.rerun_on))
     for path in new.rerun_on:
-        if path in moved:
+        if path in changed_paths:
             yield Difference(f"rerun_on {path}", "as it was", "changed")
 
 
@@ -246,11 +251,11 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[Difference]:
     if old is new:
         return
     if isinstance(old, dict | None) and isinstance(new, dict | None):
-        one, other = old or {}, new or {}
-        for key in dict.fromkeys((*one, *other)):
+        before, after = old or {}, new or {}
+        for key in dict.fromkeys((*before, *after)):
             if prefix or key != "experiment_name":
                 name = f"{prefix}.{key}" if prefix else str(key)
-                yield from differences(one.get(key), other.get(key), name)
+                yield from differences(before.get(key), after.get(key), name)
     elif old != new or type(old) is not type(new):
         yield Difference(prefix, _json(old), _json(new))
 

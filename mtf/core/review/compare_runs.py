@@ -68,19 +68,19 @@ class Comparison:
     @property
     def same_environment(self) -> bool | None:
         """Return True if both ran with the same packages, None if that is unknown."""
-        one, other = self.a.environment.sha256, self.b.environment.sha256
-        return None if one is None or other is None else one == other
+        a, b = self.a.environment.sha256, self.b.environment.sha256
+        return None if a is None or b is None else a == b
 
     @property
     def packages(self) -> tuple[Difference, ...]:
         """Return the packages with different versions, if those of both sides are known."""
-        one, other = self.a.environment, self.b.environment
-        if one.packages is None or other.packages is None:
+        a, b = self.a.environment, self.b.environment
+        if a.packages is None or b.packages is None:
             return ()
-        names = sorted({*one.packages, *other.packages}, key=str.lower)
-        versions = [(n, one.packages.get(n), other.packages.get(n)) for n in names]
-        if one.python and other.python:
-            versions.insert(0, ("python", one.python, other.python))
+        names = sorted({*a.packages, *b.packages}, key=str.lower)
+        versions = [(n, a.packages.get(n), b.packages.get(n)) for n in names]
+        if a.python and b.python:
+            versions.insert(0, ("python", a.python, b.python))
         return tuple(Difference(n, old, new) for n, old, new in versions if old != new)
 
 
@@ -91,28 +91,29 @@ def compare(a: Side, b: Side) -> Comparison:
         MtfError: no run of one side has a counterpart on the other.
     """
     if len(a.subjects) == len(b.subjects) == 1:
-        pairs, left = [(a.subjects[0], b.subjects[0])], []
+        pairs = [(a.subjects[0], b.subjects[0])]
+        only_a: tuple[Subject, ...] = ()
         only_b: tuple[Subject, ...] = ()
     else:
         others = {_values(s): s for s in b.subjects}
         pairs = [(s, others[_values(s)]) for s in a.subjects if _values(s) in others]
-        taken = {_values(s) for s, _ in pairs}
-        left = [s for s in a.subjects if _values(s) not in taken]
-        only_b = tuple(s for s in b.subjects if _values(s) not in taken)
+        paired = {_values(s) for s, _ in pairs}
+        only_a = tuple(s for s in a.subjects if _values(s) not in paired)
+        only_b = tuple(s for s in b.subjects if _values(s) not in paired)
     if not pairs and 1 in (len(a.subjects), len(b.subjects)):
-        many = max(a, b, key=lambda side: len(side.subjects))
+        larger = max(a, b, key=lambda side: len(side.subjects))
         raise MtfError(
-            f"{many.title} is {len(many.subjects)} runs, and none has the values of the other."
-            f" Name one of them, like {many.subjects[0].label}"
+            f"{larger.title} has {len(larger.subjects)} runs, and none of them has the parameters"
+            f" of the other side. Name one of them, like {larger.subjects[0].label}"
         )
-    counts = Counter(d for one, other in pairs for d in _all(one, other))
+    counts = Counter(d for pair in pairs for d in _all(*pair))
     order = sorted(counts.items(), key=lambda item: (not item[0].reruns, -item[1]))
     tallies = tuple(Tally(difference, number) for difference, number in order)
-    return Comparison(a, b, tuple(pairs), tuple(left), only_b, tallies)
+    return Comparison(a, b, tuple(pairs), only_a, only_b, tallies)
 
 
-def _all(one: Subject, other: Subject) -> Iterator[Difference]:
-    return differences(dict(one.config), dict(other.config))
+def _all(a: Subject, b: Subject) -> Iterator[Difference]:
+    return differences(dict(a.config), dict(b.config))
 
 
 def _values(subject: Subject) -> str:

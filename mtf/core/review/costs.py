@@ -53,10 +53,10 @@ def total_cost(runs: Iterable[Resources]) -> Cost:
 
 def cost_of(needs: Resources) -> Cost:
     """Return the greatest cost of one attempt of one run."""
-    hours, held, cores = hours_of(needs), gpus(needs), cpus(needs)
+    hours, number = hours_of(needs), gpus(needs)
     return Cost(
-        gpu_hours=0.0 if held == 0 else _times(hours, held),
-        cpu_hours=_times(hours, cores),
+        gpu_hours=0.0 if number == 0 else _times(hours, number),
+        cpu_hours=_times(hours, cpus(needs)),
     )
 
 
@@ -71,19 +71,19 @@ def hours_of(needs: Resources) -> float | None:
 def gpus(needs: Resources) -> int:
     """Return the number of GPUs of one run, with those that ``extra`` options ask for."""
     nodes, tasks = needs["nodes"], needs["nodes"] * needs["ntasks_per_node"]
-    held = nodes * needs["gpus_per_node"]
+    number = nodes * needs["gpus_per_node"]
     for name, value in _options(needs):
         if "gres".startswith(name):
             parts = (_GRES.fullmatch(part) for part in value.split(","))
-            held = max(held, nodes * sum(int(part[1] or 1) for part in parts if part))
+            number = max(number, nodes * sum(int(part[1] or 1) for part in parts if part))
         elif "gpus-per-task".startswith(name) and (found := _GPUS.fullmatch(value)):
-            held = max(held, tasks * int(found[1]))
-    return held
+            number = max(number, tasks * int(found[1]))
+    return number
 
 
 def cpus(needs: Resources) -> int | None:
     """Return the number of CPUs of one run, None if an ``extra`` option leaves it open."""
-    if any(more.startswith(name) for name, _ in _options(needs) for more in _UNCOUNTED):
+    if any(option.startswith(name) for name, _ in _options(needs) for option in _UNCOUNTED):
         return None
     return needs["nodes"] * needs["ntasks_per_node"] * needs["cpus_per_task"]
 
@@ -93,8 +93,8 @@ def _options(needs: Resources) -> list[tuple[str, str]]:
     return [(option[1], option[2] or "") for option in found if option]
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
 
 
 def _times(hours: float | None, units: int | None) -> float | None:

@@ -47,6 +47,6 @@ class ClusterFacts:
     def chosen(self, names: str | None) -> list[Partition]:
         """Return the partitions that a job may run in: those named, or the default one."""
         if names is None:
-            return [one for one in self.partitions if one.is_default]
+            return [partition for partition in self.partitions if partition.is_default]
         wanted = names.split(",")
-        return [one for one in self.partitions if one.name in wanted]
+        return [partition for partition in self.partitions if partition.name in wanted]

@@ -42,7 +42,7 @@ def submission_of(run: RunId) -> SubmissionId:
 
 
 def name_of(identifier: str) -> str:
-    """Return the spec's name that a run's or submission's id, or ``grid/member``, begins with."""
+    """Return the spec's name, with which ids of runs and submissions and ``grid/member`` begin."""
     return identifier.split("/", 1)[0]
 
 

@@ -127,7 +127,7 @@ class RunRecord:
     def label(self) -> str:
         """Return the short name that people read and type: ``grid/lr=0.01,seed=1``.
 
-        A parameter is called by the last part of its path if no other one ends the same.
+        Parameters are called by the last parts of their paths, if these are all different.
         """
         return label_of(self.grid, self.experiment)
 
