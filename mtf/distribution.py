@@ -1,4 +1,4 @@
-"""The name that pip knows mtf by, and the command that installs mtf with one of its extras."""
+"""The name of mtf's distribution, and the command that installs mtf with one of its extras."""
 
 from __future__ import annotations
 

@@ -64,10 +64,9 @@ class Problem:
 
 
 def abridged(problems: Iterable[Problem]) -> list[Problem]:
-    """Return the problems without those that make the list of a file too long.
+    """Return the problems, only the first ones of a file with very many.
 
-    Of a file with very many problems, errors are kept before warnings, and a last problem says how
-    many more there are.
+    Errors are kept before warnings, and a last problem says how many more there are.
     """
     by_file: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:

@@ -94,7 +94,7 @@ def lines(
 def _killed_at_exit(
     args: Sequence[str], log: Path, env: Mapping[str, str] | None, cwd: Path | None
 ) -> Iterator[IO[bytes]]:
-    """Start a program and yield its output; kill it and all that it started at the end."""
+    """Start a program and yield its output; at the end, kill it and every process it started."""
     # an interrupt right after the start would leave the program running
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:

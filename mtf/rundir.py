@@ -1,8 +1,8 @@
 """Run folders: the paths in them, claims, the journal, configurations, and atomic file writes.
 
-Both sides use it. ``mtf sync`` writes the configurations of all jobs of a request, and reads the
-journals. A job makes and claims the folder of its run, and appends to the journal. The path of a
-run folder below the run root is the run id.
+``mtf sync`` writes the configurations of all jobs of a request, and reads the journals. A job makes
+and claims the folder of its run, and appends to the journal. The path of a run folder below the run
+root is the run id.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JOBS = ".jobs"
 CONFIGS = "configs.jsonl"  # of a job request: one line with the configuration of each run
 SCRIPT = "job.sbatch"  # of a job request
 CODE = ".code"
-FENCED = "fenced"  # holds a claim that no job may get any more
+FENCED = "fenced"  # the holder of a claim that no job may get any more
 
 
 def run_dir(root: Path, run: RunId) -> Path:
@@ -86,11 +86,11 @@ def claim(folder: Path, token: Token, holder: str) -> str:
     """
     path = folder / CLAIMS / token
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = temporary_path(path)
-    write_durably(mine, holder.encode())
+    temporary = temporary_path(path)
+    write_durably(temporary, holder.encode())
     # exists: another claim is in place; not found: its holder has removed our temporary file
     with suppress(FileExistsError, FileNotFoundError):
-        os.link(mine, path)
+        os.link(temporary, path)
     remove_temporary_files(path)
     return path.read_text(encoding="utf-8")
 
@@ -118,15 +118,14 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    fact = {"event": event, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
-    line = json_text.dumps(fact, ensure_ascii=False) + "\n"
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entry = {"event": event, "at": at, **fields}
+    line = json_text.dumps(entry, ensure_ascii=False) + "\n"
     fd = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(fd).st_size
-        if (
-            size and os.pread(fd, 1, size - 1) != b"\n"
-        ):  # ends a torn line, so that ours stays whole
-            line = "\n" + line
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            line = "\n" + line  # ends a torn line, so that this one stays whole
         raw = line.encode()
         if os.write(fd, raw) < len(raw):  # the disk is full; writing the rest might succeed
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / JOURNAL))
@@ -234,9 +233,9 @@ _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 def render_yaml(value: Mapping[str, Any]) -> str:
     """Return a mapping of JSON values as block YAML 1.2 that reads back as the same values.
 
-    Scalars and lists are written as JSON, which is valid YAML 1.2. Not by ruamel, which takes 5 ms
-    a file: too long for grids of thousands. Sections are cached, since members of a grid share
-    most of them.
+    Scalars and lists are written as JSON, which is valid YAML 1.2. ruamel.yaml takes 5 ms per file,
+    too long for grids of thousands. Sections are cached, since members of a grid share most of
+    them.
     """
     return "".join(_section(json_text.dumps({key: item})) for key, item in value.items()) or "{}\n"
 
@@ -268,7 +267,7 @@ def _json(value: object) -> str:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until its content is on disk (its name may not be)."""
+    """Write a file and wait until its content, though perhaps not its name, is on disk."""
     with path.open("wb") as f:
         f.write(data)
         f.flush()
@@ -302,7 +301,7 @@ def temporary_files(path: Path) -> list[Path]:
 def remove_temporary_files(path: Path) -> None:
     """Remove the temporary files of all writers of ``path``.
 
-    Only the holder of the right to write may call it: a writer that is still at work then fails.
+    Call it only if no other writer may succeed: a writer that is still at work fails.
     """
     for temporary in temporary_files(path):
         temporary.unlink(missing_ok=True)

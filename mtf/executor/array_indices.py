@@ -1,4 +1,4 @@
-"""Reading and writing SLURM's lists of array indices: ``0-9:3,12``."""
+"""Reads and writes SLURM's lists of array indices: ``0-9:3,12``."""
 
 from __future__ import annotations
 

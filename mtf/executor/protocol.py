@@ -1,4 +1,4 @@
-"""The interface of executors, which is all that the reconciler knows of them."""
+"""`Executor`: the interface through which the reconciler uses SLURM and the local queue."""
 
 from __future__ import annotations
 

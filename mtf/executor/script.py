@@ -1,4 +1,4 @@
-"""Rendering job scripts from templates, and refusing scripts that could not work.
+"""Renders job scripts from templates, and refuses scripts that could not work.
 
 mtf's templates are in ``templates/``; the user's repository may replace each of them.
 """
@@ -31,7 +31,7 @@ TEMPLATES: Mapping[Kind, str] = {"slurm": "job.sbatch.j2", "local": "local.sh.j2
 def render(
     request: JobRequest,
     kind: Kind,
-    own: Mapping[str, str] | None = None,
+    templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> str:
     """Return the script of a job request.
@@ -39,7 +39,7 @@ def render(
     Args:
         request: the job to submit.
         kind: the executor.
-        own: the user's templates, text by name; each replaces the one of mtf.
+        templates: the user's own, text by name; each replaces the one of mtf.
         cache: private folder for compiled templates.
 
     Raises:
@@ -51,8 +51,8 @@ def render(
 
     def source(name: str) -> tuple[str, str, None] | None:
         shipped = data_dir("templates") / name
-        if own and name in own:
-            return own[name], f"templates/{name}", None
+        if templates and name in templates:
+            return templates[name], f"templates/{name}", None
         return (shipped.read_text(), f"templates/{name}", None) if shipped.is_file() else None
 
     jinja = Environment(
@@ -112,7 +112,7 @@ def _srun_options(request: JobRequest) -> str:
     options = [
         "--export=ALL",
         f"--cpus-per-task={int(needs['cpus_per_task'])}",  # newer sruns do not inherit it
-        "--kill-on-bad-exit=1",  # else the other ranks would wait for ever
+        "--kill-on-bad-exit=1",  # otherwise the other ranks would wait for ever
     ]
     if _is_pyxis(needs["container"]):
         root = _run_root(request)
@@ -127,8 +127,9 @@ def _srun_options(request: JobRequest) -> str:
 def _command(request: JobRequest, kind: Kind) -> str:
     """Return the shell words that start the trainer; the run folder is appended to them."""
     needs = request.resources
-    own = needs["venv"] or needs["conda"] or needs["container"]
-    trainer = shlex.join(["python" if own else request.python, "-m", request.module])
+    has_environment = needs["venv"] or needs["conda"] or needs["container"]
+    python = "python" if has_environment else request.python
+    trainer = shlex.join([python, "-m", request.module])
     image = needs["container"]
     if image is None:
         return trainer
@@ -145,7 +146,7 @@ def _command(request: JobRequest, kind: Kind) -> str:
 
 
 def _is_pyxis(image: str | None) -> bool:
-    """Return True for an image as pyxis accepts it: ``registry#image`` or a ``.sqsh`` file."""
+    """Return True for an image that needs pyxis: ``registry#image`` or a ``.sqsh`` file."""
     return image is not None and ("#" in image or image.endswith(".sqsh"))
 
 
@@ -197,7 +198,7 @@ def directive(text: str) -> str:
     r"""Return text as one word of an ``#SBATCH`` line, quoted if needed.
 
     Raises:
-        MtfError: no quotes allow it there. (A backslash in a file name turns off its patterns.)
+        MtfError: quotes are not enough. (A backslash in a file name would turn off its patterns.)
     """
     if re.fullmatch(r"[A-Za-z0-9_./%+:,=@&|*!()\[\]-]+", text):
         return text

@@ -69,17 +69,17 @@ class Run:
 
     @property
     def record(self) -> RunRecord:
-        """The run's record, with the newest progress in its journal."""
+        """Return the run's record, with the newest progress in its journal."""
         return with_journals([find_run(self.project.ledger(), self.id)])[0]
 
     @property
     def state(self) -> str:
-        """The run's state, one of ``mtf.core.vocabulary.states.RunState``."""
+        """Return the run's state, one of ``mtf.core.vocabulary.states.RunState``."""
         return self.record.state
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The newest value of each metric."""
+        """Return the newest value of each metric."""
         return self.record.metrics
 
     def cancel(self) -> None:
@@ -109,7 +109,7 @@ class Submission:
 
     @property
     def records(self) -> list[RunRecord]:
-        """The runs' records in their order, with the newest progress in their journals."""
+        """Return the runs' records in their order, with the newest progress in their journals."""
         runs = self.project.ledger().runs
         return with_journals(runs[run] for run in self.ids)
 
@@ -130,7 +130,7 @@ def _ignore(_: list[RunRecord]) -> None:
 
 
 class ModelTrainingFramework:
-    """An experiments repository; what it submits is recorded in the ledger of `mtf sync`."""
+    """An experiments repository, with the same ledger as `mtf sync`."""
 
     def __init__(self, root: str | Path = ".") -> None:
         """Open the repository that contains ``root``.
@@ -189,7 +189,7 @@ class ModelTrainingFramework:
         """Reconcile the committed experiments once, as ``mtf sync`` does.
 
         Raises:
-            SpecError: committed specs contain mistakes. They were left out; everything else was
+            SpecError: some committed specs contain mistakes and were left out; everything else was
                 done.
         """
         with sync_lock(self.project, wait_s=60):

@@ -28,7 +28,7 @@ class ValidationResult:
 
     @property
     def is_valid(self) -> bool:
-        """True if there is no error; a configuration with warnings can be run."""
+        """Return True if there is no error; a configuration with warnings can be run."""
         return not self.errors
 
 
@@ -42,7 +42,7 @@ class ResourceCheck:
 
     @property
     def is_feasible(self) -> bool:
-        """True if no problem is an error."""
+        """Return True if no problem is an error."""
         return not any(problem.is_error for problem in self.problems)
 
 
@@ -54,22 +54,22 @@ class ConfigValidator:
         self._settings = settings or Settings()
 
     def validate_config(self, config: Mapping[str, Any]) -> ValidationResult:
-        """Return all errors and warnings, with lines of the configuration as indented JSON."""
+        """Return all errors and warnings; their lines are those of the configuration as JSON."""
         loaded = self._load(config)
-        found = [*loaded.problems, *(p for one in loaded.desired for p in warnings(one))]
+        found = [*loaded.problems, *(p for spec in loaded.desired for p in warnings(spec))]
         return ValidationResult(
             tuple(sorted(p for p in found if p.is_error)),
             tuple(sorted(p for p in found if not p.is_error)),
         )
 
     def check_resource_requirements(self, config: Mapping[str, Any]) -> ResourceCheck:
-        """Compare the resources of a configuration with the cluster; ask SLURM if it is here."""
-        desired = self._load(config).desired
+        """Compare the resources of a configuration with the cluster; ask SLURM if it answers."""
+        specs = self._load(config).desired
         facts = known_facts(self._settings, live=True)
-        found = [p for one in desired for p in unmet(one, facts)] if facts is not None else []
+        found = [p for spec in specs for p in unmet(spec, facts)] if facts is not None else []
         if facts is not None and facts.is_live:
-            found += infeasible(desired, self._settings)
-        needs = tuple(needs for one in desired for needs in distinct_resources(one))
+            found += infeasible(specs, self._settings)
+        needs = tuple(needs for spec in specs for needs in distinct_resources(spec))
         return ResourceCheck(needs, tuple(sorted(found)), facts.source if facts else None)
 
     def _load(self, config: Mapping[str, Any]) -> Loaded:

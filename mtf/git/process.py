@@ -1,4 +1,4 @@
-"""Starting git in a repository's folder, through GitPython; nothing else in mtf starts git."""
+"""Starts git in a repository's folder, through GitPython; nothing else in mtf starts git."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class GitProcesses:
             )
         except GitCommandNotFound as e:
             raise RepositoryError("git is not on PATH. Install git 2.30 or newer") from e
-        process, wrapped.proc = wrapped.proc, None  # else the wrapper kills it when it is deleted
+        process, wrapped.proc = wrapped.proc, None  # a deleted wrapper would kill its process
         assert process is not None
         return process
 

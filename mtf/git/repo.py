@@ -273,7 +273,7 @@ class GitRepo:
         return out.decode().strip() if code == 0 else None
 
     def config_values(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the configuration values of those of these keys that are set."""
+        """Return the configuration values of these keys; keys that are not set are left out."""
         pattern = "|".join(re.escape(key) for key in keys)
         out = self._git.attempt("config", "-z", "--get-regexp", f"^({pattern})$")[1]
         pairs = (entry.partition("\n") for entry in os.fsdecode(out).split("\0")[:-1])
@@ -357,7 +357,7 @@ class GitRepo:
             self._git.attempt("gc", "--auto", "--quiet")
 
     def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
-        """Run a git command that moves refs; tell a lost race apart from other failures."""
+        """Run a git command that moves refs; raise RefMovedError if another writer was faster."""
         code, out, err = self._git.attempt(*args, stdin=stdin)
         if not code:
             return

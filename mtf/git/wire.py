@@ -55,7 +55,7 @@ class Object(NamedTuple):
 
 
 class Objects:
-    """One `git cat-file --batch` for any number of objects: starting a process takes 2 ms."""
+    """Reads any number of objects through one `git cat-file --batch`: a new process takes 2 ms."""
 
     def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
         self._questions, self._answers = questions, answers
@@ -65,7 +65,7 @@ class Objects:
         found: list[Object | None] = []
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
-            lines = [name if "\n" not in name else "" for name in batch]  # one name a line
+            lines = [name if "\n" not in name else "" for name in batch]  # one name per line
             with suppress(BrokenPipeError):  # git has ended: reading the answer fails
                 self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in lines))
                 self._questions.flush()

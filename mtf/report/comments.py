@@ -57,7 +57,7 @@ def comment(review: Review) -> str:
 
 
 def _fitting(blocks: Sequence[Block], room: int) -> list[str]:
-    """Return the blocks in their order; where ``room`` is short, without the highest ranks."""
+    """Return the blocks that fit into ``room``, in their order; the lowest ranks come first."""
     fitting = set()
     for place in sorted(range(len(blocks)), key=lambda i: blocks[i][0]):
         room -= len(blocks[place][1]) + 1

@@ -21,7 +21,7 @@ _VERBS = {Record: "record", Adopt: "adopt", Cancel: "cancel"}
 
 
 class SyncReport(Protocol):
-    """The part of a sync's report that the log is made of."""
+    """The part of a sync's report that the log needs."""
 
     @property
     def plan(self) -> Plan:
@@ -68,7 +68,7 @@ class ControllerLog:
             self.say(problem)
         effect = "specs with errors are skipped" if done.is_usable else "nothing new is submitted"
         if problems and (not self._problems or effect != self._effect):
-            self.say(f"error: {effect} until they are fixed; everything else is synced")
+            self.say(f"error: {effect} until the errors are fixed; everything else is synced")
         self._effect = effect
         if self._problems and not problems:
             self.say(f"fixed: committed specs are valid again ({done.commit[:8]})")

@@ -36,7 +36,7 @@ def contrast_text(contrast: Comparison, files: Sequence[FileChange] | None) -> s
 
 
 def revisions_text(review: Review, files: Sequence[FileChange] | None) -> str:
-    """Return the differences of two revisions: the code, and the runs they ask for."""
+    """Return the differences of two revisions as text: the code, and the runs they ask for."""
     return "\n".join([*_code(review.base, review.head, files), "", review_text(review)])
 
 
@@ -58,10 +58,10 @@ def _configuration(contrast: Comparison) -> Iterator[str]:
     yield "configuration" + (f" ({pairs} pairs of equal parameters)" if pairs > 1 else "")
     if not contrast.configuration:
         yield "  the same"
-    for one in contrast.configuration[:_LISTED]:
-        many = f" ({one.pairs} of {pairs} pairs)" if pairs > 1 else ""
-        neutral = "" if one.change.reruns else "   (does not affect the result)"
-        yield f"  ~ {difference_text(one.change)}{many}{neutral}"
+    for tally in contrast.configuration[:_LISTED]:
+        number = f" ({tally.pairs} of {pairs} pairs)" if pairs > 1 else ""
+        neutral = "" if tally.change.reruns else "   (does not affect the result)"
+        yield f"  ~ {difference_text(tally.change)}{number}{neutral}"
     yield from _more(len(contrast.configuration))
     for letter, symbol, only in (("A", "-", contrast.only_a), ("B", "+", contrast.only_b)):
         yield from (f"  {symbol} only in {letter}: {s.label}" for s in only[:_LISTED])
@@ -97,13 +97,13 @@ def _environment(contrast: Comparison) -> Iterator[str]:
     if contrast.same_environment:
         yield "environment: the same packages"
     elif changed:
-        yield f"environment: {count(len(changed), 'package')} differ"
+        yield f"environment: {count(len(changed), 'package')} changed"
         yield from (f"  ~ {difference_text(d)}" for d in changed[:_LISTED])
         yield from _more(len(changed))
     elif contrast.same_environment is None:
         yield "environment: not recorded for both (jobs record it when they start)"
     else:
-        yield "environment: packages differ; the list needs both run folders, one is not here"
+        yield "environment: packages differ; listing them needs both run folders, one is not here"
 
 
 def _metrics(contrast: Comparison) -> Iterator[str]:
@@ -152,8 +152,8 @@ def contrast_json(contrast: Comparison, files: Sequence[FileChange] | None) -> s
         "a": _side_json(contrast.a),
         "b": _side_json(contrast.b),
         "configuration": [
-            {**vars(one.change), "reruns": one.change.reruns, "pairs": one.pairs}
-            for one in contrast.configuration
+            {**vars(tally.change), "reruns": tally.change.reruns, "pairs": tally.pairs}
+            for tally in contrast.configuration
         ],
         "only_a": [s.label for s in contrast.only_a],
         "only_b": [s.label for s in contrast.only_b],

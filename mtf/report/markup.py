@@ -1,6 +1,6 @@
 """Escapes text from specs (names, values, messages) for Markdown and HTML.
 
-It is shown as code, where forges do not look for markup, links, mentions or issue numbers.
+The text is shown as code, where forges do not look for markup, links, mentions or issue numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST = 160  # characters of one value
 
 
 def visible(text: str, most: int = MOST) -> str:
-    """Return text on one line, invisible and direction-changing characters escaped, cut to size."""
+    """Return text on one line, cut to size, with its invisible characters escaped."""
     shown = "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in _INVISIBLE else c for c in text
     )

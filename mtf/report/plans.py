@@ -87,7 +87,7 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Proble
 
 
 def verdict(plan: Plan) -> str:
-    """Return the summary line of a plan: how many runs a sync would submit, continue, ..."""
+    """Return the summary line of a plan: the numbers of runs to submit, to continue, ..."""
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:

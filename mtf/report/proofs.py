@@ -17,16 +17,16 @@ _NO_PHASE = "(random moments: own loop)"
 
 @dataclass(frozen=True)
 class Proved:
-    """What was verified, on what, and how often it was interrupted."""
+    """The facts about a proof: what was verified, on which device, and the interruptions."""
 
     name: str  # of the experiment
     started: Mapping[str, Any]  # device and versions
-    rows: Sequence[Mapping[str, Any]]  # one a phase
+    rows: Sequence[Mapping[str, Any]]  # one per phase
     chain: Mapping[str, Any] | None
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return the table of interruptions, one row a phase."""
+    """Return the table of interruptions, one row per phase."""
     cells = [
         [row["phase"] or _NO_PHASE, str(row["stops"]), str(row["kills"]), _exact(row)]
         for row in rows
@@ -66,7 +66,7 @@ def _proved(verdict: Mapping[str, Any], proved: Proved) -> list[str]:
     if [row["phase"] for row in proved.rows] == [""]:
         where = "at random moments"
     chain = proved.chain
-    more = f", then {count(chain['interruptions'], 'time')} one after another" if chain else ""
+    more = f", then {count(chain['interruptions'], 'time')} in a row" if chain else ""
     device = "the CPU" if proved.started["device"] == "cpu" else proved.started["device"]
     versions = f"torch {proved.started['torch']}, Python {proved.started['python']}"
     tensors = f"{count(verdict['tensors'], 'tensor')} ({verdict['bytes'] / 1e6:.3g} MB)"

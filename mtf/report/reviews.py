@@ -76,7 +76,7 @@ def throttle(spec: SpecReview) -> str:
 
 
 def shown_values(values: Sequence[Any], form: Callable[[str], str] = str) -> str:
-    """Return values as JSON, each wrapped by ``form``; of more than ten the first and last."""
+    """Return values as JSON, each wrapped by ``form``; of more than ten, only the ends."""
     texts = [form(visible(json_text.dumps(v, ensure_ascii=False), 60)) for v in values]
     return ", ".join(texts if len(texts) <= 10 else [*texts[:6], "…", *texts[-2:]])
 
@@ -105,8 +105,9 @@ def review_text(review: Review) -> str:
             lines += [*_block(spec), ""]
     found = summarise(review.specs)
     for title, reruns in _CHANGES:
-        if some := [s for s in found if s.change.reruns is reruns]:
-            lines += [title, *map(_summary_text, some[:_LISTED]), *_more(len(some) - _LISTED), ""]
+        if shown := [s for s in found if s.change.reruns is reruns]:
+            lines += [title, *map(_summary_text, shown[:_LISTED])]
+            lines += [*_more(len(shown) - _LISTED), ""]
     for title, changes in (("mtf.yaml:", review.settings), ("Policies:", review.policies)):
         if changes:
             lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
@@ -125,8 +126,8 @@ def _block(spec: SpecReview) -> Iterator[str]:
     yield f"{spec.name}  {visible(spec.path)}"
     runs = [run.now for run in spec.to_submit if run.now]
     for kind, symbol in (("new", "+"), ("changed", "~")):
-        if some := getattr(spec, kind):
-            yield f"  {symbol} {count(len(some), f'{kind} run')}"
+        if number := len(getattr(spec, kind)):
+            yield f"  {symbol} {count(number, f'{kind} run')}"
     if runs:
         yield f"      each {resources_text(runs[0].resources)}"
         for axis, values in axes_of(run.parameters for run in runs).items():

@@ -1,4 +1,4 @@
-"""Which runs the ``init_from`` keys of specs name, and where in the files."""
+"""Finds the runs that the ``init_from`` keys of specs name, with their positions in the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading all specs of a commit: files in, experiments and every error out."""
+"""Loads all specs of a commit: returns their experiments, and every error in them."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def load_specs(
     loader = _Loader(files, settings, stamp, groups)
     desired = [spec for path in sorted(files) if is_spec(path) for spec in loader.load(path)]
     ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
-    good = tuple(spec for spec in desired if spec.name not in ambiguous)
-    loader.problems += cycles(good)
-    return loader.loaded(good)
+    unambiguous = tuple(spec for spec in desired if spec.name not in ambiguous)
+    loader.problems += cycles(unambiguous)
+    return loader.loaded(unambiguous)
 
 
 def load_some(
@@ -229,7 +229,7 @@ class _Loader:
         composition = base.composition if base else None
         chooses_option = composition.chooses_option if composition else chooses_nothing
         definition = read_grid(spec, file.positions, chooses_option)
-        if is_whole:  # else the unknown key may be the cause of what the definition lacks
+        if is_whole:  # otherwise an unknown key may be a misspelled one that the definition lacks
             problems += definition.problems
         if base is None:
             raise SpecError(problems)

@@ -1,4 +1,4 @@
-"""Resolving the members of a grid: values on top of the base, each combination validated once."""
+"""Resolves the members of a grid: its values on top of the base, each section validated once."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Resolver:
         return self._bases[member]
 
     def _section(self, base: Base, name: str, settings: Combination) -> dict[str, Any] | None:
-        # members of a composed base differ in it: what a section is made of is what counts
+        # each member has its own composed base, so that the section's content is part of the key
         made_of = () if base is self.base else (json_text.dumps(base.value.get(name)),)
         key = (name, settings, *made_of)
         if key not in self._resolved:
@@ -117,7 +117,7 @@ class Resolver:
         return self._resolved[key]
 
     def check_value(self, setting: Setting) -> None:
-        """Add the errors of one value to ``problems``, whatever its members set besides.
+        """Add the errors of one value to ``problems``, whatever else its members set.
 
         Used for grids that cannot be expanded, so that all errors are reported at once.
         """
@@ -179,7 +179,7 @@ class Resolver:
 
 
 def _blamed(settings: Combination, loc: Loc) -> Setting | None:
-    """Return the setting that an error is about; if none fits, any of the section."""
+    """Return the setting that an error is about; if none fits, another one of the section."""
     fitting = [s for s in settings if _shares_path(s.path, loc)]
     return max(fitting or settings, key=lambda s: len(s.path), default=None)
 

@@ -1,4 +1,4 @@
-"""``mtf retry --set KEY=VALUE``: parsing the changes and applying them to a configuration."""
+"""``mtf retry --set KEY=VALUE``: parses the changes and applies them to a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading one spec file: its kind, its value, and its validation against that kind's schema."""
+"""Reads one spec file, and validates it against the schema of its kind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SpecFile:
 
 
 def read_spec(raw: bytes, path: str, groups: Groups) -> SpecFile:
-    """Read a spec file; one with a defaults list is composed from the groups.
+    """Read a spec file; if it has a defaults list, compose it from the groups.
 
     Raises:
         SpecError: the file is too broken to be validated.

@@ -77,7 +77,7 @@ def test_a_mistake_is_logged_once_with_its_effect_and_so_is_its_fix() -> None:
     broken = Report(problems=(Problem("a.yaml", 1, 2, "bad"),))
     assert log_of(broken, broken, Report(), Report()) == [
         "error: a.yaml:1:2: bad",
-        "error: specs with errors are skipped until they are fixed; everything else is synced",
+        "error: specs with errors are skipped until the errors are fixed; everything else is synced",
         "fixed: committed specs are valid again (cccccccc)",
     ]
 
@@ -86,7 +86,8 @@ def test_the_effect_of_mistakes_is_logged_again_if_it_changes() -> None:
     broken = Report(problems=(Problem("mtf.yaml", 1, 2, "bad"),))
     (_, _, third) = log_of(broken, replace(broken, is_usable=False))
     assert (
-        third == "error: nothing new is submitted until they are fixed; everything else is synced"
+        third
+        == "error: nothing new is submitted until the errors are fixed; everything else is synced"
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes of local jobs: starting a job at most once, finding it again, signalling it.
+"""Processes of local jobs: starts a job at most once, finds it again, and signals it.
 
 Each job is a session of its own, led by a small shell that outlives the worker. Files tell the next
 worker what happened: ``<base>.start`` claims a start and names its process, ``<base>.exit`` has its
@@ -48,7 +48,7 @@ class Process:
     """A process that can be found again, usually a job's shell, which leads its group."""
 
     pid: int
-    identity: str  # boot id and start time, to tell apart processes with the same pid
+    identity: str  # boot id and start time, which differ between processes with the same pid
 
     def is_alive(self) -> bool:
         """Return True if the shell runs."""
@@ -65,7 +65,7 @@ class Process:
         return any(_is_in_group(entry.name, str(self.pid)) for entry in Path("/proc").iterdir())
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal every process of the group; processes that are gone or of others are skipped."""
+        """Signal every process of the group; processes that cannot be signalled are skipped."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._group(), number)
 
@@ -116,15 +116,15 @@ def read_start(base: Path) -> Process | None:
 
 
 def prevent_start(base: Path) -> bool:
-    """Make sure that a start never happens; return False if it has happened."""
-    mine = _file(base, secrets.token_hex(8))
-    mine.write_text(_PREVENTED)
+    """Make sure that a start never happens; return False if it has happened already."""
+    temporary = _file(base, secrets.token_hex(8))
+    temporary.write_text(_PREVENTED)
     try:
-        os.link(mine, _file(base, "start"))
+        os.link(temporary, _file(base, "start"))
     except FileExistsError:
         return False
     finally:
-        mine.unlink()
+        temporary.unlink()
     return True
 
 
@@ -139,7 +139,7 @@ def read_exit(base: Path) -> tuple[int, float] | None:
 
 
 def forget(base: Path) -> None:
-    """Remove the files of a start whose end is recorded; a prevented start stays prevented."""
+    """Remove the files of a job whose end is recorded; a prevented start stays prevented."""
     with contextlib.suppress(FileNotFoundError):
         if read_start(base) is None:
             return

@@ -69,7 +69,7 @@ class LocalExecutor:
         return render(request, "local", self._templates, self._cache)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
-        """Queue a request; a token that is queued already gives the same jobs again.
+        """Queue a request; if its token is queued already, return the existing jobs.
 
         Raises:
             MtfError: the run root is not writable.
@@ -88,7 +88,7 @@ class LocalExecutor:
         return Submitted(jobs)
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
-        """Return the jobs of these submissions; the queue forgets none."""
+        """Return the jobs of these submissions; the queue never forgets a job."""
         problem = self._ensure_worker()
         return [_view(job, problem) for job in self._queue.by_tokens(names)]
 
@@ -112,7 +112,7 @@ class LocalExecutor:
         return Limits(max_array_size=MAX_ARRAY_SIZE)
 
     def _ensure_worker(self) -> str:
-        """Start the worker if there is work and none runs; return why there was none."""
+        """Start the worker if there is work and none runs; return the last worker's error."""
         if not self._queue.has_work():
             return ""
         self._queue.configure(self._settings)
@@ -137,7 +137,7 @@ class LocalExecutor:
         proc.start_detached(command, log=self._log, env=env, cwd=Path("/"), pass_fds=fds)
 
     def _last_error(self) -> str:
-        """Return the last worker's last error; it logs nothing but errors."""
+        """Return the last worker's last error, if it is recent: the log has nothing but errors."""
         try:
             if time.time() - self._log.stat().st_mtime > _RECENT_S:
                 return ""
@@ -165,16 +165,16 @@ def _view(job: QueuedJob, problem: str) -> JobView:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a job: the inherited variables, and the required ones always."""
+    """Return the environment of a job: the inherited variables, with defaults for some."""
     user = pwd.getpwuid(os.getuid())
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    required = {
+    defaults = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": user.pw_dir,
         "USER": user.pw_name,
         "LANG": "C.UTF-8",
     }
-    return required | inherited
+    return defaults | inherited
 
 
 def _time(seconds: float | None) -> datetime | None:

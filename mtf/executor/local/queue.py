@@ -1,8 +1,8 @@
 """The local executor's queue: an SQLite file in the run root, used in short transactions.
 
-Clients add jobs and ask for their end; the one worker starts jobs and records their ends. SQLite
-keeps a rollback journal, because WAL needs shared memory, which network file systems do not have
-(Source: sqlite.org/wal.html).
+Clients add jobs and ask the worker to end them; the worker starts jobs and records how they ended.
+SQLite keeps a rollback journal, because WAL needs shared memory, which network file systems do not
+have (Source: sqlite.org/wal.html).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _JOBS = "SELECT * FROM jobs JOIN submissions USING (token)"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the worker; those of the newest client count."""
+    """Settings of the worker; those of the newest client apply."""
 
     max_parallel: int  # jobs at a time
     grace_s: float  # from TERM to KILL at a preemption
@@ -138,16 +138,16 @@ class _QueueFile:
         if version != _VERSION:
             raise ExecutorUnavailableError(
                 f"{self.path}: the queue has format {version}, this mtf needs format {_VERSION}."
-                " Use the version of mtf that made it"
+                " Use the version of mtf that made the queue"
             )
 
 
 def _fix(error: sqlite3.Error) -> str:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"Another process has locked it for {_BUSY_S:g} s. Try again"
+            return f"Another process has locked the queue for {_BUSY_S:g} s. Try again"
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return "The file is damaged. Kill its jobs by hand, then move it away"
+            return "The file is damaged. Kill the jobs by hand, then move the file away"
         case sqlite3.SQLITE_FULL:
             return "Free some space"
         case _:
@@ -194,26 +194,25 @@ class LocalQueue:
         """
         if not self.exists():
             self._make()
-        rundir.remove_temporary_files(
-            self._file.path
-        )  # files of a client that was killed while it created the queue
+        # of a client that was killed while it created the queue
+        rundir.remove_temporary_files(self._file.path)
 
     def _make(self) -> None:
-        lost = (self.folder / STARTS).exists()
+        is_lost = (self.folder / STARTS).exists()  # there was a queue
         self.folder.mkdir(parents=True, exist_ok=True)
         new = rundir.temporary_path(self._file.path)
         try:
-            self._write_empty(new, lost=lost)
+            self._write_empty(new, is_lost=is_lost)
             os.link(new, self._file.path)
         except (OSError, ExecutorUnavailableError):
-            if not self.exists():  # else another client created it first and swept this file away
+            if not self.exists():  # otherwise another client created it and removed this file
                 raise
 
-    def _write_empty(self, path: Path, *, lost: bool) -> None:
+    def _write_empty(self, path: Path, *, is_lost: bool) -> None:
         path.touch()
         with self._file.explaining_errors(), closing(sqlite3.connect(path)) as db:
             db.executescript(_SCHEMA)
-            if lost:  # do not reuse the lost numbers: the clock is ahead of any of them
+            if is_lost:  # do not reuse the lost numbers: the clock is ahead of all of them
                 db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),))
             db.execute(f"PRAGMA user_version = {_VERSION}")
             db.commit()
@@ -225,7 +224,7 @@ class LocalQueue:
         environment: Mapping[str, str],
         limit_s: int | None,
     ) -> dict[int, JobId]:
-        """Queue all tasks of a request or none; a token that is queued is not added again."""
+        """Queue all tasks of a request or none; a token that is queued already adds no jobs."""
         needs = request.resources
         lead_s, requeue = needs["signal_lead"], needs["requeue"]
         submission = (request.token, script, json_text.dumps(environment), request.max_parallel)
@@ -275,7 +274,7 @@ class LocalQueue:
                     )
 
     def cancel(self, jobs: Collection[JobId]) -> None:
-        """End waiting jobs, and ask the worker to cancel running ones, whatever else was asked."""
+        """End waiting jobs, and ask the worker to cancel running ones; replaces other requests."""
         if not self.exists():
             return
         chosen = "id IN (SELECT value FROM json_each(?))"
@@ -346,7 +345,7 @@ class WorkerQueue:
             return [_job(row) for row in self._db.execute(query, (JobState.RUNNING,))]
 
     def next_waiting(self, full: Collection[Token] = ()) -> QueuedJob | None:
-        """Return the job that has waited longest, leaving out the submissions ``full``."""
+        """Return the job that has waited longest, except jobs of the submissions in ``full``."""
         query = (
             f"{_JOBS} WHERE state = ? AND token NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY queued, id LIMIT 1"
@@ -360,7 +359,7 @@ class WorkerQueue:
     def update(self, job: QueuedJob, **values: object) -> bool:
         """Change a job if it still is as ``job`` says; return False, without a change, if not.
 
-        So a request that came meanwhile is neither lost nor overridden: read the job again.
+        A request that came in between is therefore neither lost nor overridden.
         """
         columns = ", ".join(f"{name} = :{name}" for name in values)
         query = (

@@ -31,8 +31,7 @@ from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, QueuedJob, Sett
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import Token
 
-# between two looks at the queue, and at jobs that an earlier worker started
-_POLL_S = 0.03
+_POLL_S = 0.03  # between two checks of the queue, and of jobs that an earlier worker started
 _CLAIM_S = 1.0  # how long a start by an earlier worker may take to claim itself
 _PAUSE_S = 1.0  # pause before the next start when the host lacked a resource
 _ATTEMPTS = 10  # to read the queue before the worker gives up
@@ -219,7 +218,7 @@ class Worker:
             )
 
     def _signal(self, job: QueuedJob, process: Process) -> None:
-        """Send the signal that is due, then record it: rather twice than never."""
+        """Send the signal that is due, then record it: a crash in between repeats the signal."""
         if job.wish is None:
             self._enforce_time_limit(job, process)
         elif job.wished_at is None:
@@ -326,7 +325,7 @@ def _reap() -> None:
 
 
 def _reset_signals() -> int:
-    """Reset the signal handlers, which jobs inherit; return a pipe that wakes at a job's end."""
+    """Reset the signal handlers, which jobs inherit; return a pipe that is written at job ends."""
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
         signal.signal(signal.Signals[name], signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -351,7 +350,7 @@ def _work(runs_root: Path, wakeup: int) -> None:
 
 
 def main() -> None:
-    """Work until there was nothing to do for a while; only one worker runs at a time."""
+    """Work until there has been nothing to do for a while; only one worker runs at a time."""
     runs_root = Path(sys.argv[1]).absolute()
     wakeup = _reset_signals()
     queue = LocalQueue(runs_root)

@@ -1,4 +1,4 @@
-"""Asking SLURM for the facts of the cluster, and whether it would accept a job."""
+"""Asks SLURM for the facts of the cluster, and whether it would accept a job."""
 
 from __future__ import annotations
 

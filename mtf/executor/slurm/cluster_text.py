@@ -1,4 +1,4 @@
-"""Parsing the cluster's facts from the output of SLURM's programs. Pure."""
+"""Parses the cluster's facts from the output of SLURM's programs. Pure."""
 
 from __future__ import annotations
 

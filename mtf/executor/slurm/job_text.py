@@ -1,4 +1,4 @@
-"""Parsing jobs, job ids and errors from the output of SLURM's programs. Pure."""
+"""Parses jobs, job ids and errors from the output of SLURM's programs. Pure."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _FULL = ("SubmitJob",)  # limits of jobs in the queue, like AssocMaxSubmitJobLim
 def submission_error(text: str) -> MtfError | None:
     """Return the error for sbatch's message, None for an unknown message.
 
-    An unknown message is a final refusal, once no job with the token is found.
+    The caller treats an unknown message as a final refusal, unless a job with the token exists.
     """
     message = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
     if any(words in text for words in _UNCERTAIN):
@@ -153,8 +153,8 @@ def command_error(text: str) -> MtfError | None:
     if no_answer is not None:
         return ExecutorUnavailableError(str(no_answer))
     lines = [line.removeprefix("scancel: error: ") for line in text.strip().splitlines()]
-    bad = [line for line in lines if not any(words in line for words in _NOTHING_TO_DO)]
-    return MtfError("; ".join(dict.fromkeys(bad))) if bad else None
+    errors = [line for line in lines if not any(words in line for words in _NOTHING_TO_DO)]
+    return MtfError("; ".join(dict.fromkeys(errors))) if errors else None
 
 
 def parse_job_id(printed: str) -> str | None:
@@ -164,7 +164,7 @@ def parse_job_id(printed: str) -> str | None:
 
 
 def parse_squeue(printed: str) -> list[JobView]:
-    """Return mtf's jobs from the output of ``squeue`` with ``SQUEUE_FIELDS``, one view a task.
+    """Return mtf's jobs from the output of ``squeue`` with ``SQUEUE_FIELDS``, one per task.
 
     Raises:
         ValueError: a list of tasks is truncated or has an unknown form.
@@ -176,16 +176,15 @@ def parse_squeue(printed: str) -> list[JobView]:
 def _from_squeue(fields: list[str]) -> JobView:
     job, name, state, status, restarts, nodes, start, end, reason = fields
     code = int(status) if status.isdigit() else 0
-    known = STATES.get(state, JobState.UNKNOWN)
-    is_over = known not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
-    is_held = known is JobState.PENDING and re.search(
-        "held|hold", reason.lower()
-    )  # JobHeldUser ...
+    parsed = STATES.get(state, JobState.UNKNOWN)
+    is_over = parsed not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
+    # reasons like JobHeldUser
+    is_held = parsed is JobState.PENDING and re.search("held|hold", reason.lower())
     return JobView(
         job_id=JobId(job),
         token=token_of(name),
         index=None,
-        state=JobState.HELD if is_held else known,
+        state=JobState.HELD if is_held else parsed,
         raw_state=state,
         reason=_REASONS.get(reason, reason),
         exit_code=code >> 8 if is_over else None,  # a wait(2) status
@@ -193,7 +192,7 @@ def _from_squeue(fields: list[str]) -> JobView:
         node=nodes or None,
         restarts=int(restarts) if restarts.isdigit() else 0,
         # the start of a waiting job is the scheduler's estimate
-        started_at=_time(start) if known not in (JobState.PENDING, JobState.HELD) else None,
+        started_at=_time(start) if parsed not in (JobState.PENDING, JobState.HELD) else None,
         ended_at=_time(end) if is_over else None,
     )
 
@@ -256,8 +255,8 @@ def parse_scontrol(printed: str) -> list[JobView]:
                 values.get("Reason", ""),
             ]
         )
-    ours = [row for row in rows if token_of(row[1])]
-    return [view for row in ours for view in _each_task(row[0], _from_squeue(row))]
+    with_token = [row for row in rows if token_of(row[1])]
+    return [view for row in with_token for view in _each_task(row[0], _from_squeue(row))]
 
 
 def _rows(printed: str, width: int) -> Iterator[list[str]]:

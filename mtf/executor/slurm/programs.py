@@ -1,4 +1,4 @@
-"""Running SLURM's programs: whether they exist and answer, and the environment they get."""
+"""Runs SLURM's programs, in an environment without secrets, and checks that they answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def available() -> bool:
 
 
 def answers() -> bool:
-    """Return True if the cluster answers within seconds, for callers that can do without it."""
+    """Return True if the cluster answers within seconds, for callers that can work without it."""
     answer = _ping(_QUICK_S)
     return answer is not None and answer.code == 0
 

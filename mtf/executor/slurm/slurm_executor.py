@@ -1,4 +1,4 @@
-"""The SLURM executor: one `sbatch` a request, one `squeue` and at most one `sacct` a query."""
+"""The SLURM executor: one `sbatch` per request, one `squeue` and at most one `sacct` per query."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SlurmExecutor:
         self._cache = cache
 
     def script(self, request: JobRequest) -> str:
-        """Return the script that ``submit`` hands over."""
+        """Return the script that ``submit`` passes to sbatch."""
         return render(request, "slurm", self._templates, self._cache)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
@@ -83,13 +83,13 @@ class SlurmExecutor:
 
     def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
         """Submit some tasks of a request, whose script lists all of its tasks."""
-        part: tuple[str, ...] = ()
+        array: tuple[str, ...] = ()
         if len(indices) < len(request.tasks):
             throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-            part = (f"--array={render_indices(indices)}{throttle}",)
+            array = (f"--array={render_indices(indices)}{throttle}",)
         try:
             answer = proc.run(
-                ("sbatch", "--parsable", *part, str(path)), timeout_s=_SUBMIT_S, env=environment()
+                ("sbatch", "--parsable", *array, str(path)), timeout_s=_SUBMIT_S, env=environment()
             )
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
@@ -129,7 +129,8 @@ class SlurmExecutor:
         """Return the jobs of these submissions; see ``Executor.jobs``.
 
         squeue is asked first: it knows a job within milliseconds, sacct only after seconds. Then
-        sacct is asked for jobs that squeue may have forgotten. If both know a job, squeue counts.
+        sacct is asked for jobs that squeue may have forgotten. If both know a job, squeue's view is
+        returned.
         """
         views = {(v.token, v.job_id): v for v in self._squeue(names) if v.token in names}
         missing = names.keys() - {token for token, _ in views}
@@ -245,7 +246,7 @@ def _unknown(token: Token, why: str) -> JobView:
 
 
 def _with_user(view: JobView) -> JobView:
-    """Return the view with the name of the user who cancelled the job instead of the number."""
+    """Return the view with the name, instead of the number, of the user who cancelled the job."""
     if view.cancelled_by is None:
         return view
     with suppress(KeyError, ValueError):
@@ -254,12 +255,12 @@ def _with_user(view: JobView) -> JobView:
 
 
 def _adds_user(accounted: JobView, queued: JobView) -> bool:
-    """Return True if both report a cancellation: sacct adds the user who cancelled the job."""
+    """Return True if both report a cancellation: only sacct names the user who cancelled it."""
     return queued.state is JobState.CANCELLED and accounted.state is JobState.CANCELLED
 
 
 def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
-    """Return the option that selects jobs by name; only jobs of mtf have a token in their name."""
+    """Return the option that selects jobs by their names; none if they are too long together."""
     listed = ",".join(names.values())
     return (f"--name={listed}",) if len(listed) <= _MAX_NAMES_BYTES else ()
 

@@ -102,7 +102,7 @@ class _DefinitionReader:
     def _set_key(self, loc: Loc, part: str, values: Iterable[Any] = ()) -> tuple[str, ...]:
         """Return the path of a key that is set here; a key may be set in one place only."""
         path = path_of(str(loc[-1]))
-        # the option of a group is below the section's keys, which may be set as well
+        # the choice of an option has a slot of its own: the section's keys may be set as well
         chooses = any(self._chooses_option(path, value) for value in values)
         slot = (*path, "") if chooses else path
         other = self._other_setter(slot, part)

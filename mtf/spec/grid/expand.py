@@ -1,4 +1,4 @@
-"""Expanding a grid to its members: all combinations, with conditions and exclusions."""
+"""Expands a grid to its members: all combinations, with conditions and exclusions."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class _MemberBuilder:
 def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
     options = list(itertools.product(*axes))
     flat = [tuple(itertools.chain.from_iterable(chosen)) for chosen in options]
-    return [member + more for member in members for more in flat]
+    return [member + settings for member in members for settings in flat]
 
 
 def _some_members(axes: list[Axis]) -> list[Combination]:
@@ -165,8 +165,8 @@ def _some_members(axes: list[Axis]) -> list[Combination]:
     ]
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+def _same(a: Any, b: Any) -> bool:
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _duplicates(

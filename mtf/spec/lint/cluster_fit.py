@@ -1,4 +1,4 @@
-"""Resources of specs that the cluster cannot give: unknown partitions, too large nodes, limits."""
+"""Finds resources in specs that the cluster cannot give: unknown partitions, exceeded limits."""
 
 from __future__ import annotations
 

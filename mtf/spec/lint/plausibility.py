@@ -1,4 +1,4 @@
-"""Warnings about values that are valid but probably unintended, one function a check.
+"""Warnings about values that are valid but probably unintended, one function per check.
 
 A check warns only if the author of the spec would surely agree. It is silent where it would need
 facts that it does not have, such as the length of an epoch of custom data.

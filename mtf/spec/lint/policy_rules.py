@@ -1,4 +1,4 @@
-"""The policies that a resolved spec breaks, each at the position of the key that breaks it."""
+"""Finds the policies that a resolved spec breaks, at the position of the key that breaks them."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def explain(detail: ErrorDetails, model: type[BaseModel], prefix: Loc = ()) -> s
 def _expectation(detail: ErrorDetails) -> str:
     """Return the part of the message with the expected and the given value."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind == "value_error":  # raised by a validator of ours, in whole
+    if kind == "value_error":  # the whole message is from a validator of mtf
         return detail["msg"].removeprefix("Value error, ")
     if kind == "too_short" and not value:
         return f"expected at least one value, got {shown(value)}"

@@ -17,7 +17,7 @@ def _origin(value: Any) -> Origin:
 
 
 class RunInfo(Strict):
-    """Which run this is and where its code is. All paths are absolute."""
+    """The run's names and the place of its code. All paths are absolute."""
 
     run: str
     submission: str

@@ -103,15 +103,15 @@ class Settings(Strict):
 
     def serving(self, cluster: str) -> Settings:
         """Return the settings with those of one cluster applied."""
-        own = self.clusters.get(cluster)
-        if own is None:
+        section = self.clusters.get(cluster)
+        if section is None:
             return self.model_copy(update={"cluster": self._named(cluster)})
-        slurm = merged_slurm(_slurm_defaults(self), _slurm_defaults(own))
+        slurm = merged_slurm(_slurm_defaults(self), _slurm_defaults(section))
         changed = {
             "cluster": self._named(cluster),
-            "runs_root": own.runs_root or self.runs_root,
-            "executor": own.executor or self.executor,
-            "local": own.local or self.local,
+            "runs_root": section.runs_root or self.runs_root,
+            "executor": section.executor or self.executor,
+            "local": section.local or self.local,
             "slurm": SLURMConfig.model_validate(slurm),
             "environment": Environment(),  # merged into ``slurm``
         }
@@ -126,10 +126,10 @@ class Settings(Strict):
         return frozenset({self.cluster.name, *self.clusters}) if self.clusters else None
 
 
-def _slurm_defaults(of: Settings | ClusterSettings) -> dict[str, Any]:
+def _slurm_defaults(settings: Settings | ClusterSettings) -> dict[str, Any]:
     return merged_slurm(
-        of.environment.model_dump(mode="json", exclude_unset=True),
-        of.slurm.model_dump(mode="json", exclude_unset=True),
+        settings.environment.model_dump(mode="json", exclude_unset=True),
+        settings.slurm.model_dump(mode="json", exclude_unset=True),
     )
 
 

@@ -1,1 +1,1 @@
-"""Reading YAML 1.2: bytes to JSON values, and the line and column of each of them."""
+"""Reads YAML 1.2: bytes to JSON values, and the line and column of each of them."""

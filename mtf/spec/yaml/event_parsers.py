@@ -1,7 +1,7 @@
 """The two YAML parsers behind the reader: libyaml for speed, ruamel.yaml for everything else.
 
 Parsing 1,000 typical specs takes 0.12 s of user time with libyaml and 1.9 s with ruamel.yaml
-(both measured in turn, on one machine), so the second parser earns its place.
+(both measured in turn, on one machine), so a second parser is worth it.
 
 libyaml reads YAML 1.1, mtf reads YAML 1.2. libyaml is therefore used only for text without
 anything that the two versions read differently (see ``first_ambiguity``), and only while it finds

@@ -1,6 +1,6 @@
 """The YAML reader of specs and settings: bytes to JSON values with their lines and columns.
 
-It reads YAML 1.2, one document a file, and refuses what a reviewer could misread: aliases, tags,
+It reads YAML 1.2, one document per file, and refuses what a reviewer could misread: aliases, tags,
 merge keys, directives and duplicate keys.
 """
 
@@ -124,8 +124,8 @@ class _StopReadingError(Exception):
 class _DocumentBuilder:
     """Builds a document's value from parser events, so that it sees each alias and tag.
 
-    The code for each value is most of the time that a large repository of specs takes: hence the
-    local names, and scalars handled in place instead of by ``_value``.
+    Most of the time that a large repository of specs takes is spent here: hence the local names,
+    and scalars handled in place instead of by ``_value``.
     """
 
     def __init__(self, path: str, source: EventSource) -> None:

@@ -325,7 +325,7 @@ def test_a_queue_that_stays_locked_is_reported(
     monkeypatch.setattr(queue, "_BUSY_S", 0.1)
     with closing(sqlite3.connect(queue_file(bench), isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(ExecutorUnavailableError, match="locked it for"):
+        with pytest.raises(ExecutorUnavailableError, match="locked the queue for"):
             bench.views(request)
     assert bench.views(request)[0].state is JobState.RUNNING
 
