@@ -42,6 +42,7 @@ _SLOW = (
     "tests/executor/",
     "tests/docs/",
 )
+_PAGES = "tests/docs/test_blocks.py::test_a_page_does_what_it_says"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,10 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _FileScheduling(LoadFileScheduling):
-    """Gives each worker whole files, and all tests on SLURM to one worker: they share a cluster."""
+    """Gives each worker whole files, with two exceptions.
+
+    All tests on SLURM go to one worker, since they share a cluster. Each page of the docs goes to
+    the next free worker: together they would keep one busy for minutes after the others.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+        if nodeid.startswith("tests/slurm/"):
+            return "slurm"
+        return nodeid if nodeid.startswith(_PAGES) else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
