@@ -26,18 +26,21 @@ _PLAIN_ASCII = r"\n\x20\x22-\x24\x27-\x29\x2b-\x3e\x40-\x5b\x5d-\x7e"
 # The same beyond ASCII. Left out: line breaks that only one of them knows.
 _PLAIN_UNICODE = r"\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
 # Each pattern begins with a character or a set of characters: that keeps the search fast.
+# test_parsers_agree.py has the smallest documents that the two read differently but for a pattern.
+# Of the versions that are pinned, 70,000 random documents showed none for the patterns marked "in
+# doubt"; they stay, since other versions are allowed and little of what people write contains them.
 _AMBIGUOUS = (
     re.compile(rf"[^{_PLAIN_ASCII}\x80-\U0010ffff]"),
     # block scalars with an indentation indicator, or with an empty first line
     re.compile(r"[|>](?![+-]?\n *[^ \n])"),
     # colons, number signs and dashes next to brackets, quotes and each other
-    re.compile(r":[\[\]{},:#]"),
+    re.compile(r":[\[\]{},:#]"),  # in doubt
     re.compile(r"[\[\]{},\"'][:#]"),
-    re.compile(r"[\[{,]\s*(?::|-(?![\w.]))"),
+    re.compile(r"[\[{,]\s*(?::|-(?![\w.]))"),  # in doubt
     # document markers, except for one at the beginning
     re.compile(r"\n(?:---|\.\.\.)"),
 )
-_AMBIGUOUS_START = re.compile(r"\A(?:---(?!\n)|\.\.\.)")
+_AMBIGUOUS_START = re.compile(r"\A(?:---(?!\n)|\.\.\.)")  # in doubt
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from mtf.spec.yaml import reader
+from mtf.spec.yaml import event_parsers, reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,4 +109,49 @@ def test_a_damaged_document_gives_the_same_errors(
 
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
 def test_any_sequence_of_yaml_indicators_is_read_alike(text: str) -> None:
+    assert_same(text)
+
+
+# The smallest documents found that libyaml reads, and reads differently: where a tab may stand,
+# what a carriage return ends, what an anchor's name may hold, what may follow the header of a block
+# scalar, a quoted key or a document.
+DIFFERENT = {
+    "a\t": 0,
+    "|+\n \r  ": 0,
+    "&0:b": 0,
+    "- |#": 1,
+    '["a":1]': 3,
+    "a: 1\n...\n...\n": 5,
+}
+
+
+def only_libyaml(text: str, monkeypatch: pytest.MonkeyPatch) -> reader.Document | None:
+    """Return a document as libyaml reads it without regard to what is ambiguous."""
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "first_ambiguity", lambda _: None)
+        return reader._read_with_libyaml(text, "a.yaml")
+
+
+@pytest.mark.parametrize(("text", "pattern"), DIFFERENT.items(), ids=map(repr, DIFFERENT))
+def test_what_the_parsers_read_differently_is_kept_from_libyaml_by_one_pattern(
+    text: str, pattern: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = only_libyaml(text, monkeypatch)
+    assert fast is not None
+    assert not fast.problems
+    assert contents(fast) != contents(reader._read_with_ruamel(text, "a.yaml"))
+    patterns = event_parsers._AMBIGUOUS
+    assert [n for n, p in enumerate(patterns) if p.search(text)] == [pattern]
+    assert not event_parsers._AMBIGUOUS_START.search(text)
+    assert_same(text)
+
+
+def test_line_breaks_that_one_parser_knows_are_kept_from_libyaml(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "\x851"
+    fast = only_libyaml(text, monkeypatch)
+    assert fast is not None
+    assert contents(fast) != contents(reader._read_with_ruamel(text, "a.yaml"))
+    assert event_parsers.first_ambiguity(text) == 0
     assert_same(text)
