@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.terminal.output import inform, open_here
+from mtf.commands import act_on_runs
+from mtf.commands.sync import sync_lock
 from mtf.errors import EXIT_ERROR
 
 if TYPE_CHECKING:
@@ -45,9 +47,6 @@ def cancel(folder: str, runs: tuple[str, ...], where: tuple[str, ...], no_push: 
 
     Exit code: 0 cancelled, 1 errors, or no run that could be cancelled.
     """
-    from mtf.commands import act_on_runs
-    from mtf.commands.sync import sync_lock
-
     _require_selection(runs, where)
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
@@ -79,9 +78,6 @@ def retry(
 
     Exit code: 0 retried, 1 errors, or no run that could be retried, 3 partly done.
     """
-    from mtf.commands import act_on_runs
-    from mtf.commands.sync import sync_lock
-
     _require_selection(runs, where)
     project = open_here(folder)
     with sync_lock(project, wait_s=10):
@@ -112,7 +108,5 @@ def preempt(folder: str, runs: tuple[str, ...]) -> None:
 
     The effect on each RUN is that of a preemption by the cluster.
     """
-    from mtf.commands import act_on_runs
-
     for record in act_on_runs.preempt(open_here(folder), runs):
         inform(f"preempt  {record.run} (job {record.job_id})")

@@ -8,6 +8,12 @@ from dataclasses import asdict
 import click
 
 from mtf.cli.terminal.output import inform, open_here
+from mtf.commands.controller.service import (
+    controller_states,
+    crontab_line,
+    systemd_unit,
+    unit_name,
+)
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR
 
@@ -28,8 +34,6 @@ def show_status(folder: str, as_json: bool) -> None:
 
     Exit code: 0 this clone's cluster has a live controller, 1 it has none.
     """
-    from mtf.commands.controller.service import controller_states
-
     project = open_here(folder)
     cluster = project.settings.cluster.name
     found = controller_states(project)
@@ -55,8 +59,6 @@ def print_unit(folder: str) -> None:
     The unit starts mtf sync --watch in this clone, and restarts it when it ends. The commands that
     install the unit are printed to standard error.
     """
-    from mtf.commands.controller.service import systemd_unit, unit_name
-
     project = open_here(folder)
     click.echo(systemd_unit(project), nl=False)
     name = unit_name(project)
@@ -74,8 +76,6 @@ def print_crontab(folder: str) -> None:
     The line starts mtf sync --watch in this clone unless it runs already. The command that installs
     the line is printed to standard error.
     """
-    from mtf.commands.controller.service import crontab_line
-
     click.echo(crontab_line(open_here(folder)), nl=False)
     inform("To install it:")
     inform("  (crontab -l; mtf controller crontab) | crontab -")

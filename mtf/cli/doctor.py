@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mtf.cli.terminal.output import inform
+from mtf.commands.doctor.examine import examine
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR
 from mtf.report.findings import findings_text
@@ -34,8 +35,6 @@ def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
         from mtf.commands.doctor.write_cluster import write_facts
 
         inform(f"wrote {write_facts(Path(folder))}. Check it with git diff, then commit it")
-    from mtf.commands.doctor.examine import examine
-
     found = examine(Path(folder), checksums=checksums)
     if as_json:
         value = {

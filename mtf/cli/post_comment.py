@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.terminal.output import inform
+from mtf.commands.post_comment import forge_of, post
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -24,7 +25,5 @@ def comment(file: TextIO, number: str | None) -> None:
 
     Example: mtf plan --base main --format markdown | mtf comment -
     """
-    from mtf.commands.post_comment import forge_of, post
-
     made = post(forge_of(os.environ, number), file.read())
     inform(f"posted {made}" if made else "warning: no comment was posted: the token may only read")

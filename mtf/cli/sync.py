@@ -12,6 +12,7 @@ from mtf.cli.plan import plan
 from mtf.cli.terminal.output import inform, open_here
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
+from mtf.report.plans import verdict
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def _watch(project: Project, options: Options, *, publish: bool, interval: float
 
 def _summary(report: Report) -> list[str]:
     """Return the lines that sum up one sync: notes, counts, and mistakes in what is committed."""
-    from mtf.report.plans import verdict
-
     notes = [f"note: {note}" for note in report.plan.notes]
     if not report.problems:
         return [*notes, verdict(report.plan) if report.plan.is_empty else _counts(report)]

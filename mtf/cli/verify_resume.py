@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtf.cli.terminal.output import inform, print_table
+from mtf.commands import verify_resume as proof
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, MtfError
 from mtf.report.proofs import Proved, table_of, verdict_text
@@ -77,8 +78,6 @@ def verify_resume(
 
     Exit code: 0 exact, 1 not exact.
     """
-    from mtf.commands import verify_resume as proof
-
     options = proof.Options(member, epochs, steps, workers, _phases(phases), stops, jobs)
     prepared = proof.prepare(Path(folder), spec, options)
     inform(f"verifying the work tree {prepared.root}: {prepared.name}")
@@ -117,14 +116,14 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 
 def _phases(text: str) -> tuple[str, ...]:
-    from mtf.commands.verify_resume import PHASES
-
     if text == "all":
         return ()
     wanted = tuple(part.strip().upper() for part in text.split(","))
     for name in wanted:
-        if name not in PHASES:
-            raise click.UsageError(f"--phases: {name} is not a phase. Use {', '.join(PHASES)}")
+        if name not in proof.PHASES:
+            raise click.UsageError(
+                f"--phases: {name} is not a phase. Use {', '.join(proof.PHASES)}"
+            )
     return wanted
 
 

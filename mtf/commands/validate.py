@@ -67,9 +67,7 @@ def staged(where: Path) -> Checked:
 
     For the pre-commit hook: git's own environment (above all its index) is kept.
     """
-    from mtf.git.repo import GitRepo
-
-    repo = GitRepo(where, inherit=True)
+    repo = _repo(where, inherit=True)
     with repo.reading():
         tree = SpecTree.of_index(repo)
         paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
@@ -82,9 +80,7 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     Raises:
         RepositoryError: there is no such revision.
     """
-    from mtf.git.repo import GitRepo
-
-    repo = GitRepo(where)
+    repo = _repo(where)
     tree = SpecTree.at(repo, repo.commit(rev))
     check = _Check(tree, partial(_open_in, repo), query)
     return check.all(files=len(tree.specs) + 1)
@@ -96,12 +92,10 @@ def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
     Raises:
         MtfError: the range is not of that form.
     """
-    from mtf.git.repo import GitRepo
-
     start, dots, end = span.partition("..")
     if not (start and dots and end) or end.startswith("."):
         raise MtfError(f"--range {span}: expected A..B, two revisions")
-    repo = GitRepo(where)
+    repo = _repo(where)
     return new_in(repo, [repo.commit(start)], repo.commit(end), query)
 
 
@@ -211,6 +205,12 @@ def _open(where: Path) -> Project:
     from mtf.project.project import open_project  # late: it imports git and the ledger
 
     return open_project(where)
+
+
+def _repo(where: Path, *, inherit: bool = False) -> GitRepo:
+    from mtf.git.repo import GitRepo  # late: files on disk are checked without git
+
+    return GitRepo(where, inherit=inherit)
 
 
 def _open_in(repo: GitRepo) -> Project:

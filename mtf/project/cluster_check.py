@@ -27,10 +27,8 @@ def known_facts(settings: Settings, *, live: bool) -> ClusterFacts | None:
     if settings.executor == "local":
         return None
     if live:
-        from mtf.executor.slurm.programs import answers
-
         try:
-            if answers():
+            if _slurm_answers():
                 from mtf.executor.slurm.cluster_query import read_facts
 
                 return read_facts()
@@ -54,12 +52,16 @@ def infeasible(specs: Iterable[Desired], settings: Settings) -> Iterator[Problem
 
     Each shape of resources is asked for once. Nothing is yielded if SLURM does not answer here.
     """
-    from mtf.executor.slurm.programs import answers
-
-    if settings.executor == "local" or not answers():
+    if settings.executor == "local" or not _slurm_answers():
         return
     with suppress(ExecutorUnavailableError):
         yield from _refused(spec for spec in specs if _is_on_cluster(spec, settings))
+
+
+def _slurm_answers() -> bool:
+    from mtf.executor.slurm.programs import answers  # late: hooks never ask SLURM
+
+    return answers()
 
 
 def _refused(specs: Iterable[Desired]) -> Iterator[Problem]:
