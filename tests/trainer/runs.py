@@ -19,7 +19,7 @@ from mtf.trainer.job import run_job
 from mtf.trainer.runtime.signals import STOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 SHA1 = "0" * 40
@@ -106,21 +106,35 @@ def environment(run: Path, job_id: str, token: str, more: Mapping[str, str]) -> 
     }
 
 
-def execute(run: Path, *, job_id: str = "1", token: str = "t", **env: str) -> tuple[int, str]:
+def execute(
+    run: Path, *, job_id: str = "1", token: str = "t", before: Sequence[str] = (), **env: str
+) -> tuple[int, str]:
     """Run the job of a run as the job script does, in a new interpreter, to its end."""
+    with start(run, job_id=job_id, token=token, before=before, **env) as process:
+        try:
+            output, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    return process.returncode, output
+
+
+def start(
+    run: Path, *, job_id: str = "1", token: str = "t", before: Sequence[str] = (), **env: str
+) -> subprocess.Popen[str]:
+    """Start the job of a run as the job script does, in a new interpreter.
+
+    ``before``: a command that starts it.
+    """
     code = read_config(run)["mtf"]["code_dir"]
     path = os.pathsep.join([code, f"{code}/src", str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", "mtf.trainer", str(run)],
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "mtf.trainer", str(run)],
         cwd=code,
         env={**os.environ, "PYTHONPATH": path, **environment(run, job_id, token, env)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
-        check=False,
     )
-    return done.returncode, done.stdout
 
 
 class Job:

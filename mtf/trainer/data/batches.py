@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import signal
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +27,8 @@ from torch.utils.data import (
 from mtf.errors import MtfError
 from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
 from mtf.trainer.data.order import order_from_sampler
-from mtf.trainer.runtime.signals import SIGNALS
+from mtf.trainer.data.worker_errors import WorkerInit
+from mtf.trainer.runtime.process_end import starting_data_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -134,8 +133,9 @@ class LoadedBatches:
         if not is_batched:
             batching = {"batch_size": None, "sampler": self._sampler}
         seeded = _SeededBatchDataset(dataset, seed, collate_fn, is_batched=is_batched)
+        init = WorkerInit(options.pop("worker_init_fn", None))
         self._loader: DataLoader[Any] = DataLoader(
-            seeded, collate_fn=_identity, **batching, **options
+            seeded, collate_fn=_identity, worker_init_fn=init, **batching, **options
         )
 
     def __len__(self) -> int:
@@ -178,6 +178,7 @@ class ReplayedBatches:
     def __init__(self, loader: DataLoader[Any], seed: int, stream: Stream) -> None:
         self._loader = copy.copy(loader)
         vars(self._loader)["persistent_workers"] = False
+        vars(self._loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn)
         self._seed_parts = (seed, stream.name, stream.rank)
         self.fixed = {"data.num_workers": loader.num_workers}
 
@@ -189,7 +190,8 @@ class ReplayedBatches:
         """Yield the loader's batches after the first ``start``."""
         if hasattr(self._loader.dataset, "set_epoch"):
             self._loader.dataset.set_epoch(epoch)
-        with temporarily_seeded(seed_at("loader", *self._seed_parts, epoch)), _signals_blocked():
+        seed = seed_at("loader", *self._seed_parts, epoch)
+        with temporarily_seeded(seed), starting_data_workers():
             batches = iter(self._loader)
         for batch in itertools.count():
             with temporarily_seeded(seed_at("data", *self._seed_parts, epoch, batch)):
@@ -354,22 +356,11 @@ def _open_without_side_effects(loader: DataLoader[Any]) -> Iterator[Any]:
     """Open a loader without changing any generator, and with workers that ignore our signals.
 
     ``iter`` always draws the workers' base seed from the global generator. A resume opens the
-    loader once more, which would shift every dropout mask that follows. And SLURM sends TERM to
-    every process: a worker that died of it would fail the training before it can save.
+    loader once more, which would shift every dropout mask that follows.
     """
     before = torch.get_rng_state()
     try:
-        with _signals_blocked():
+        with starting_data_workers():
             return iter(loader)
     finally:
         torch.set_rng_state(before)
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block the stop signals; processes started meanwhile inherit the mask and never get them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import re
 import socket
 import sys
 import traceback
@@ -24,6 +25,7 @@ from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingErro
 from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.console import say
+from mtf.trainer.runtime.process_end import end_data_workers, limit_exit
 from mtf.trainer.runtime.signals import Stopped, end_after
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
 from mtf.trainer.storage.journal import Journal, monitored
@@ -109,23 +111,28 @@ def _run(job: Job, journal: Journal) -> int:
         _train(job, journal)
     except Stopped as stopped:
         say(f"stopped by {stopped.signal.name}")
-        return end_after(stopped)
+        code = end_after(stopped)
+        limit_exit(code)  # before the error's frames are freed, whose objects may wait
+        return code
     except BaseException as e:  # noqa: BLE001 -- whatever ends a job is journaled
-        return _failed(e, journal)
+        _report_failure(e, job, journal)
+        limit_exit(EXIT_ERROR)
+        return EXIT_ERROR
     return 0
 
 
-def _failed(error: BaseException, journal: Journal) -> int:
+def _report_failure(error: BaseException, job: Job, journal: Journal) -> None:
     """Log and journal an error; it is a refusal if the user must change something first."""
     text, is_known = traceback.format_exc(), isinstance(error, MtfError)
     refuses = is_known and not isinstance(error, TrainingError)
-    reason = str(error) if is_known else main_line(error) + _place(error)
+    reason = str(error) if is_known else main_line(_root(error)) + _place(error)
+    if job.world_size > 1 and _LOST_RANK.search(reason):
+        reason = f"another process of the training has died (see the output of all): {reason}"
     say(f"{'refused: ' if refuses else ''}{reason}" if is_known else text.rstrip())
     try:
         (journal.refused if refuses else journal.failed)(reason, text)
     except OSError as e:
         say(f"could not write the journal either: {e}")
-    return EXIT_ERROR
 
 
 def main_line(error: BaseException) -> str:
@@ -137,6 +144,21 @@ def main_line(error: BaseException) -> str:
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
     is_last = isinstance(error, SyntaxError) or any("Traceback (most" in x for x in lines)
     return lines[-1 if is_last else 0]
+
+
+# Source: the texts of gloo and NCCL.
+_LOST_RANK = re.compile("Connection (closed|reset) by peer|remote process exited")
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the error that names the signal which killed a data worker.
+
+    Torch raises another one from it, which says only that the worker has exited.
+    """
+    cause = error.__cause__
+    if str(error).startswith("DataLoader worker") and cause and "by signal" in str(cause):
+        return cause
+    return error
 
 
 def _place(error: BaseException) -> str:
@@ -163,7 +185,10 @@ def _train(job: Job, journal: Journal) -> None:
     def proved() -> None:
         journal.proof(**proof_facts(pinned, prove_modules(pinned)))
 
-    train(context, proved)
+    try:
+        train(context, proved)
+    finally:
+        end_data_workers()
     prove_modules(pinned)  # also those imported during the training
     if job.rank == 0:
         _note_unread_origin(config, job.run_dir, journal)

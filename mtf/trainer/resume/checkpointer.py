@@ -33,7 +33,7 @@ from mtf.trainer.storage.staging import StagingBuffer, expected_size, nbytes
 from mtf.trainer.storage.stop_budget import StopBudget, should_finish_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from mtf.trainer.loop.save_request import SaveRequest
@@ -69,7 +69,8 @@ class Checkpointer:
     """Saves the states of one training. All ranks call it alike; the first one writes.
 
     The training waits while its state is copied, and while an earlier write is not done yet. Only
-    the last state of a process is waited for until it is durable.
+    the last state of a process is waited for until it is durable; after an unclean end, also the
+    first one. Otherwise a run that is killed soon after each save would never get on.
 
     Args:
         parts: the training.
@@ -90,7 +91,7 @@ class Checkpointer:
         *,
         on_outcome: Callable[[Outcome], None],
     ) -> None:
-        self._parts, self._on_outcome = parts, on_outcome
+        self._parts, self._run_dir, self._on_outcome = parts, run_dir, on_outcome
         self._settings = parts.config.checkpoint
         self._lead_s = parts.config.slurm.signal_lead
         self.store = CheckpointStore(
@@ -105,6 +106,7 @@ class Checkpointer:
         self._newest: Saved | None = None  # durable; None on the other ranks
         self._durable_at: object = None  # its position in the training
         self._taken_at: object = None  # position of the newest state taken, on each rank
+        self._must_wait = False  # for the first durable state of this process
         self._warned_of_wait = False
         self._preparing: threading.Thread | None = None
         self._disk_trial = WriteProgress()
@@ -115,6 +117,7 @@ class Checkpointer:
             self._newest = resumed_from
             self._taken_at = self._durable_at = self._parts.state.position()
         if self._parts.rank_sync.is_first:
+            self._must_wait = last_end_was_unclean(rundir.read_journal(self._run_dir))
             self._budget.begin(self._batches_done())
             engine = self._parts.engine
             size = expected_size(engine.module, engine.optimizers.values())
@@ -123,13 +126,16 @@ class Checkpointer:
                 self._preparing.start()
 
     def save(self, request: SaveRequest) -> None:
-        """Make the state a checkpoint, in the background."""
+        """Make the state a checkpoint, in the background unless it must be waited for."""
         position = self._parts.state.position()
         if position == self._taken_at:
             return
         begun_s = time.monotonic()
         self._settle()
         self._warn_of_wait(time.monotonic() - begun_s, request)
+        if self._must_wait:  # on the first rank: the others wait for it at the next step
+            self._save_now()
+            return
         content = self._taken()
         self._taken_at = position
         if content is not None:
@@ -227,6 +233,7 @@ class Checkpointer:
             self.failure.note(outcome)
         else:
             self._newest, self._durable_at = outcome, self._taken_at
+            self._must_wait = False
             self._budget.count(self._batches_done())
             self._budget.check(self._writer.expected_s(outcome.bytes), outcome.bytes)
         self._on_outcome(outcome)
@@ -300,6 +307,20 @@ class Checkpointer:
             self._preparing = None
 
 
+def last_end_was_unclean(events: Iterable[Mapping[str, Any]]) -> bool:
+    """Return True if the job before this one was killed: its journal has a start but no end."""
+    starts = 0
+    for event in reversed(tuple(events)):
+        if event["event"] == "started":
+            starts += 1
+        elif starts == 1 and event["event"] in _ENDS:
+            return False
+        if starts == 2:
+            return True
+    return False
+
+
+_ENDS = ("stopped", "failed", "refused", "finished")
 _WORTH_A_WARNING_S = 1.0
 _WORTH_PREPARING = 16_000_000  # bytes: a smaller state is copied and written in no time
 _TRIAL = 64_000_000  # bytes: enough for the disk's speed to outweigh its latency

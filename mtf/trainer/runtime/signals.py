@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,11 +80,11 @@ def end_after(stopped: Stopped) -> int:
         if os.environ.get("MTF_EXECUTOR") == "local":
             return EXIT_TERMINATED
         _wait_to_be_killed()
+        return EXIT_TERMINATED
     return CONTINUE_EXIT_CODE if now is signal.SIGUSR1 else EXIT_INTERRUPTED
 
 
-def _wait_to_be_killed() -> NoReturn:
+def _wait_to_be_killed() -> None:
     parent = os.getppid()
     while os.getppid() == parent:  # without its parent, nobody would kill it
         time.sleep(0.5)
-    raise SystemExit(EXIT_TERMINATED)

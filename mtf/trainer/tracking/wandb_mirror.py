@@ -37,6 +37,7 @@ REACH_S = 5.0  # time limit for any answer of the server
 INIT_S = 30.0
 FINISH_S = 60.0  # time limit for the last uploads of a complete training
 STOP_S = 10.0  # the same when it must stop: the grace period is for the checkpoint
+FAIL_S = 4.0  # the same when it has failed: the job ends soon, most rows are there
 
 
 class WandbMirror:
@@ -83,7 +84,8 @@ class WandbMirror:
         if end.stopped and self._given is None:
             run.mark_preempting()
         finish = run.finish if end.complete else partial(run.finish, exit_code=1)
-        if not _within(finish, STOP_S if end.stopped else FINISH_S, stopping_s=STOP_S):
+        limit_s = FINISH_S if end.complete else STOP_S if end.stopped else FAIL_S
+        if not _within(finish, limit_s, stopping_s=min(limit_s, STOP_S)):
             say("wandb: sending the last rows takes too long; they stay in the run folder")
             _kill_service()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError
 from mtf.trainer.job.run_job import paused_garbage_collector, require_torch
+from mtf.trainer.runtime.process_end import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,4 +77,4 @@ def _event_writer() -> Callable[..., None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.core.vocabulary import json_text
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime.process_end import end_data_workers
 from mtf.trainer.runtime.signals import STOP, Stopped
 
 if TYPE_CHECKING:
@@ -112,13 +113,20 @@ def exit_code_of(body: Callable[[], None]) -> int:
     """Run a training and return COMPLETE, STOPPED, or FAILED after printing the traceback."""
     STOP.requested, STOP.signal = False, None
     try:
-        body()
+        _train(body)
     except Stopped:
         return STOPPED
     except BaseException:  # noqa: BLE001 -- the parent gets the exit code
         traceback.print_exc()
         return FAILED
     return COMPLETE
+
+
+def _train(body: Callable[[], None]) -> None:
+    try:
+        body()
+    finally:
+        end_data_workers()
 
 
 class ChildProcess:

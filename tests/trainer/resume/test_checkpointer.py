@@ -24,6 +24,7 @@ from mtf.trainer.context import RunContext
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
+from mtf.trainer.resume.checkpointer import last_end_was_unclean
 from mtf.trainer.runtime.signals import STOP
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
 from tests.trainer.hard_training import (
@@ -149,6 +150,42 @@ def test_a_late_write_holds_the_state_at_its_cut(
     assert (newest.epoch, newest.step) == (0, 2)
     assert in_child(run) == COMPLETE
     assert difference(result(run), whole()) is None
+
+
+def test_a_run_whose_jobs_are_killed_soon_after_each_save_gets_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job is killed in the step after its first save, which takes longer than the step."""
+    run = make_run(tmp_path, base=HARD)
+    save, before = CheckpointStore.save, dict(HANDLERS)
+
+    def slowly(self: CheckpointStore, *args: Any, **facts: Any) -> Any:
+        time.sleep(3)
+        return save(self, *args, **facts)
+
+    monkeypatch.setattr(CheckpointStore, "save", slowly)  # in the jobs: forks of this process
+    try:
+        at(Phase.TRAIN_BATCH_OPTIM_STEP, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        codes = [Job(run, MTF_RESTARTS=str(n)).end()[0] for n in range(3)]
+    finally:
+        HANDLERS.update(before)
+    assert codes == [-signal.SIGKILL] * 3
+    # the first job could not know that jobs are killed here
+    assert events(run, "started")[2]["step"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "unclean"),
+    [
+        (["started"], False),
+        (["started", "checkpoint", "started"], True),
+        (["started", "checkpoint", "stopped", "started", "proof"], False),
+        (["started", "failed", "started"], False),
+        (["started", "stopped", "started", "started"], True),
+    ],
+)
+def test_an_end_is_unclean_if_the_journal_has_none(kinds: list[str], unclean: bool) -> None:
+    assert last_end_was_unclean({"event": kind} for kind in kinds) is unclean
 
 
 def test_a_training_killed_at_any_step_of_a_write_resumes_exactly(
