@@ -220,8 +220,8 @@ def test_a_printed_verdict_names_proof_device_and_duration() -> None:
     }
     assert verdict_text(verdict, Proved("alone", STARTED, rows, chain)).splitlines() == [
         "exact: alone ends in the same bits, however it is interrupted",
-        "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times one"
-        " after another; resumed in a new process each time",
+        "  interrupted  7 times in 2 phases (4 by TERM, USR1 or INT, 3 by KILL), then 10 times in a"
+        " row; resumed in a new process each time",
         "  compared     every bit of 27 tensors (0.329 MB): weights, buffers, optimizer, random"
         " generators; and of counters, metrics and scalars",
         "  on           the CPU, torch 2.13.0, Python 3.11.7",

@@ -135,6 +135,7 @@ class ChildProcess:
     def __init__(self, pid: int, limit_s: float | None) -> None:
         self._pid = pid
         self._ends_by_s = None if limit_s is None else time.monotonic() + limit_s
+        self._is_reaped = False  # then its pid may be that of another process
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs; kill it if it exceeds its time limit.
@@ -144,6 +145,7 @@ class ChildProcess:
         """
         ended, status = os.waitpid(self._pid, os.WNOHANG)
         if ended:
+            self._is_reaped = True
             return os.waitstatus_to_exitcode(status)
         if self._ends_by_s is not None and time.monotonic() > self._ends_by_s:
             self.kill()
@@ -157,9 +159,11 @@ class ChildProcess:
         return code
 
     def kill(self) -> None:
-        """Kill the process."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        """Kill the process; one whose exit code was already returned is left alone."""
+        if not self._is_reaped:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._is_reaped = True
 
 
 def fork(

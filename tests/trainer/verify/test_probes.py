@@ -153,6 +153,25 @@ def test_parallel_tasks_yield_as_they_end_and_closing_kills_the_rest() -> None:
     assert time.monotonic() - begun < 300
 
 
+def test_closing_kills_no_process_whose_exit_code_was_already_read() -> None:
+    def task() -> Steps[int]:
+        child = trial_process.fork(lambda: None)
+        while any(_state(pid) != "Z" for pid in _children() - before):
+            time.sleep(0.01)
+        return (yield child)
+
+    before = _children()
+    done: Any = run_parallel(2, [task(), task()])  # both have ended when they are first polled
+    assert next(done) == 0
+    done.close()
+    assert _children() <= before
+
+
+def _state(pid: str) -> str:
+    """Return the letter of a process's state: Z once it has ended. Source: proc(5), stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 def _children() -> set[str]:
     """Return the pids of the children of this process, zombies included."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
