@@ -127,7 +127,8 @@ def main() -> None:
 _START = """
 import click, filelock, git, jinja2, pydantic, yaml._yaml
 import mtf.cli.main, mtf.cli.sync, mtf.commands.sync
-import mtf.executor.slurm.slurm_executor, mtf.report.plans
+import mtf.executor.slurm.slurm_executor, mtf.project.project, mtf.reconcile.apply
+import mtf.report.plans
 from mtf.spec.schema import dotted_keys, settings, specs
 settings.Settings()
 for model in (specs.ExperimentSpec, specs.GridSpec, *dotted_keys.SECTIONS.values()):
