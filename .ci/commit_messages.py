@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-UNCHECKED = "420b097efc22166e6a3eaaac3771883042564183"
+UNCHECKED = "034cdf22370deddaa4a7b643bd2835c5a57be8cc"
 LONGEST = 72
 SUBJECT = re.compile(r"[\w.][\w., /&*-]*: \S")
 
