@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtf import rundir
+from mtf.spec.yaml.reader import load_yaml
 from tests.cli.lab import (
     GRID,
     QUICK,
@@ -320,6 +321,22 @@ def test_a_run_waits_for_the_run_in_init_from_and_begins_from_its_checkpoint(
         if f["event"] == "metrics"
     ] == [3]
     assert found["longer"]["metrics"] == found["whole"]["metrics"]
+
+
+def test_a_retried_run_keeps_the_checkpoint_that_it_begins_from(tmp_path: Path) -> None:
+    tuned = f"{spec('tuned', pause=0.05, epochs=500)}init_from: first\n"
+    lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": tuned})
+    found = sync_until(lab, lambda f: f.get("tuned", {}).get("state") == "running")
+    config = lab.path / "runs" / found["tuned"]["run"] / "config.yaml"
+    before = load_yaml(config.read_bytes(), "config.yaml")[0]["mtf"]["origin"]
+    assert before["run"] == found["first"]["run"]
+    mtf(lab.path, "cancel", "tuned")
+    sync_until(lab, lambda f: f["tuned"]["state"] == "cancelled")
+    mtf(lab.path, "retry", "tuned")
+    found = sync_until(lab, lambda f: f["tuned"]["state"] == "running")
+    assert len(found["tuned"]["attempts"]) == 2
+    assert load_yaml(config.read_bytes(), "config.yaml")[0]["mtf"]["origin"] == before
+    mtf(lab.path, "cancel", "tuned")
 
 
 def test_an_unknown_name_in_init_from_stops_that_spec_alone(tmp_path: Path) -> None:

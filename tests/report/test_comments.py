@@ -153,6 +153,14 @@ def test_a_review_without_changes_says_so() -> None:
     assert text.startswith("<!-- mtf-plan:v1 -->\n### mtf plan: no changes\n")
 
 
+def test_an_experiment_that_is_recorded_already_is_shown_with_its_record() -> None:
+    ((one, (key,)),) = keyed(load(one=EXPERIMENT).desired)
+    made = record(one.experiments[0], "one/20260101T110000Z/cccccccc", state=RunState.COMPLETED)
+    (spec,) = review_specs((), [(one, (key,))], {key: made})
+    assert spec.to_submit == ()
+    assert spec.recorded == (made,)
+
+
 def test_a_huge_review_fits_a_comment_and_says_how_much_was_omitted() -> None:
     specs = {
         f"g{n}": GRID.replace("search", f"g{n}")

@@ -186,14 +186,16 @@ def test_a_fresh_claim_of_somebody_else_is_left_alone() -> None:
     assert "me@here:1" in made.notes[0]
 
 
-@pytest.mark.parametrize("why", ["lease", "gone"])
+@pytest.mark.parametrize("why", ["its lease has expired", "its submitter has died"])
 def test_a_claim_without_a_job_is_fenced_and_claimed_anew(why: str) -> None:
-    lease = iso(-1) if why == "lease" else iso(5)
+    has_died = "died" in why
+    lease = iso(5) if has_died else iso(-1)
     claim = record(ALONE, state=RunState.CLAIMED, attempt={"job_id": None, "lease_until": lease})
-    gone = frozenset({claim.attempt.token}) if why == "gone" else frozenset[Token]()
+    gone = frozenset({claim.attempt.token}) if has_died else frozenset[Token]()
     (action,) = decide(world(SPEC, records=(claim,), abandoned=gone)).actions
     assert isinstance(action, Resume)
     assert action.fence
+    assert action.reason.endswith(why)
 
 
 def test_a_run_whose_job_was_fenced_out_gets_another_or_the_one_that_executes_it() -> None:
