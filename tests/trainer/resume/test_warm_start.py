@@ -154,6 +154,8 @@ def test_with_strict_false_only_the_weights_that_fit_are_loaded(
     )
     left, right = result(run)["content"]["model"], result(source)["content"]["model"]
     assert torch.equal(left["layers.0.weight"], right["layers.0.weight"])
+    left_out = events(run, "initialised")[0]["left_out"]
+    assert left_out == "not in the checkpoint: head.weight, head.bias"
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed"])
