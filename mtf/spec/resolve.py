@@ -66,7 +66,7 @@ class Base:
         chosen = {s for s in member if self.composition.chooses_option(s.path, s.value)}
         choices = tuple((s.path[0], s.value) for s in member if s in chosen)
         settings = tuple(s for s in member if s not in chosen)
-        made = self.composition.composed(choices, [(".".join(s.path), s.value) for s in settings])
+        made = self.composition.composed(choices, [(s.path, s.value) for s in settings])
         return Base(without_aliases(made.value), made.positions, self.prefix), settings
 
 

@@ -1,34 +1,23 @@
-"""Specs with a ``defaults`` list, composed by hydra-core, with the position of every value."""
+"""Specs with a ``defaults`` list, composed as Hydra does, with the position of every value."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.distribution import pip_install
 from mtf.errors import SpecError
-from mtf.spec.yaml.positions import PositionInFile, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mtf.spec.compose.config_groups import Groups
-    from mtf.spec.compose.hydra_source import Tree
-    from mtf.spec.yaml.positions import Loc
+    from mtf.spec.compose.tree import Parts, Tree
+    from mtf.spec.yaml.positions import Loc, Positions
 
 KEY = "defaults"
-MISSING = "???"  # in Hydra: a value that another configuration must give
-_RESOLVER = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
-_ALLOWED_RESOLVERS = {
-    "oc.select",
-    "oc.decode",
-    "oc.create",
-    "oc.deprecated",
-    "oc.dict.keys",
-    "oc.dict.values",
-}
+MAX_COMPOSED = 10_000_000  # values for one spec, in all members of a grid: some seconds of work
 
 Choice = tuple[str, str]  # a group and its chosen option
 
@@ -52,7 +41,9 @@ class Composition:
         self._positions = positions
         self._prefix = prefix
         self._groups = groups
-        self._trees: dict[tuple[Choice, ...], tuple[Tree, Composed, bool]] = {}
+        self._trees: dict[tuple[Choice, ...], tuple[Tree, Composed]] = {}
+        self._parts: Parts | None = None
+        self._left = MAX_COMPOSED
 
     def chooses_option(self, path: tuple[str, ...], value: object) -> bool:
         """Return True if a grid that sets ``path`` to ``value`` chooses an option of a group."""
@@ -64,70 +55,61 @@ class Composition:
         )
 
     def composed(
-        self, choices: tuple[Choice, ...] = (), settings: Sequence[tuple[str, Any]] = ()
+        self, choices: tuple[Choice, ...] = (), settings: Sequence[tuple[tuple[str, ...], Any]] = ()
     ) -> Composed:
         """Return the mapping composed for these choices, without values that are missing (``???``).
 
-        ``settings`` are values by dotted keys that the caller sets on top: interpolations see them.
+        ``settings`` are values by their paths that the caller sets on top: interpolations see them.
 
         Raises:
             SpecError: with every error found.
         """
-        if interpolated := [key for key, value in settings if any(_interpolations(value, ()))]:
+        if interpolated := [".".join(path) for path, value in settings if "${" in str(value)]:
             self._fail(
                 f"a grid sets {interpolated[0]} to an interpolation ${{...}}. Write the value"
             )
-        tree, plain, has_interpolations = self._tree(choices)
-        if not (settings and has_interpolations):
+        tree, plain = self._tree(choices)
+        self._pay(tree)
+        if not settings or not tree.has_interpolations:
             return plain
-        return Composed(self._resolved(tree, plain.positions, settings), plain.positions)
+        return Composed(tree.resolved(settings), tree.positions)
 
-    def _tree(self, choices: tuple[Choice, ...]) -> tuple[Tree, Composed, bool]:
+    def _tree(self, choices: tuple[Choice, ...]) -> tuple[Tree, Composed]:
         if choices not in self._trees:
             tree = self._new_tree(choices)
-            positions = self._merged_positions(tree)
-            interpolations = list(_interpolations(tree.raw(), ()))
-            _check_resolvers(interpolations, positions, self._prefix)
-            plain = Composed(self._resolved(tree, positions, ()), positions)
-            self._trees[choices] = tree, plain, bool(interpolations)
+            self._pay(tree)
+            self._trees[choices] = tree, Composed(tree.resolved(), tree.positions)
         return self._trees[choices]
+
+    def _pay(self, tree: Tree) -> None:
+        """Take a tree's values off those that may be composed for this spec.
+
+        Raises:
+            SpecError: there are not so many left.
+        """
+        self._left -= tree.nodes
+        if self._left < 0:
+            self._fail(
+                f"the members of the grid compose more than {MAX_COMPOSED:,} values in all. Use"
+                " fewer members, or write the base without a defaults list"
+            )
 
     def _new_tree(self, choices: tuple[Choice, ...]) -> Tree:
         try:
-            from mtf.spec.compose.hydra_source import Tree
+            from mtf.spec.compose.hydra_source import ListError
+            from mtf.spec.compose.tree import Parts, Tree
         except ImportError:
             self._fail(f"requires hydra-core. Run {pip_install('hydra')}")
-        in_list = self._tree(())[0].chosen if choices else frozenset()
+        in_list = self._tree(())[0].groups if choices else frozenset()
         asked = [(g if g in in_list else f"+{g}", option) for g, option in choices]
-        made: Tree = self._reporting(lambda: Tree(self._groups, self._value, asked))
-        return made
-
-    def _resolved(
-        self, tree: Tree, positions: Positions, settings: Sequence[tuple[str, Any]]
-    ) -> dict[str, Any]:
-        value: dict[str, Any] = _without_missing(
-            self._reporting(lambda: tree.resolved(settings), positions)
-        )
-        return value
-
-    def _reporting(self, compose: Callable[[], Any], positions: Positions | None = None) -> Any:
-        """Call ``compose`` and return its result; Hydra's errors become problems at their cause."""
-        from hydra.errors import HydraException, MissingConfigException
-        from omegaconf.errors import OmegaConfBaseException
-
+        if self._parts is None:
+            self._parts = Parts(self._value, self._positions, self._prefix, self._groups)
         try:
-            return compose()
-        except MissingConfigException as e:
-            self._fail_at_missing(str(e.missing_cfg_file or "").strip("/"))
-        except OmegaConfBaseException as e:
-            key = getattr(e, "full_key", None) or ""
-            loc = (*self._prefix, *str(key).split("."))
-            text = str(e).splitlines()[0]
-            problem = (positions or self._positions).problem_at(loc, f"{key}: {text}")
-            raise SpecError([problem]) from None
-        except (HydraException, ValueError) as e:
-            text = " ".join(str(e).split()).replace("'(the spec)'", "this file")
-            self._fail(text)
+            return Tree(self._parts, asked)
+        except ListError as e:
+            if e.missing is not None:
+                self._fail_at_missing(e.missing)
+            self._fail(str(e))
 
     def _fail(self, message: str) -> NoReturn:
         raise SpecError([self._positions.problem_at_key((*self._prefix, KEY), f"{KEY}: {message}")])
@@ -147,62 +129,3 @@ class Composition:
             elif entry == name:
                 loc = (*loc, i)
         raise SpecError([self._positions.problem_at(loc, message)])
-
-    def _merged_positions(self, tree: Tree) -> Positions:
-        """Return the position of each value, in the spec or in a group's file."""
-        from mtf.spec.compose.hydra_source import PRIMARY
-
-        merged = Positions.merged(
-            self._positions.path, dict(self._positions.values), dict(self._positions.keys)
-        )
-        for name, package in tree.parts:
-            if name == PRIMARY:
-                merged.values.update({k: v for k, v in self._positions.values.items() if k})
-                merged.keys.update(self._positions.keys)
-                continue
-            group, into = self._groups.positions(name), (*self._prefix, *package)
-            for all_, added in ((merged.values, group.values), (merged.keys, group.keys)):
-                found = {(*into, *loc): PositionInFile(at, group.path) for loc, at in added.items()}
-                all_.update({loc: at for loc, at in found.items() if loc != self._prefix})
-        return merged
-
-
-def _without_missing(value: Any) -> Any:
-    """Return a tree without missing values."""
-    if isinstance(value, dict):
-        return {k: _without_missing(item) for k, item in value.items() if item != MISSING}
-    return value
-
-
-def _interpolations(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
-    """Yield the path and text of every value with an interpolation."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _interpolations(item, (*loc, key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _interpolations(item, (*loc, i))
-    elif isinstance(value, str) and "${" in value:
-        yield loc, value
-
-
-def _check_resolvers(
-    interpolations: Sequence[tuple[Loc, str]], positions: Positions, prefix: Loc
-) -> None:
-    """Refuse resolvers that depend on more than the commit, such as ``oc.env``.
-
-    Raises:
-        SpecError: with every such interpolation.
-    """
-    problems = [
-        positions.problem_at(
-            (*prefix, *loc),
-            f"${{{name}:...}} is not allowed: its value is not in the commit and may be a secret."
-            " Write the value, or read it in the job from slurm.variables",
-        )
-        for loc, text in interpolations
-        for name in _RESOLVER.findall(text)
-        if name not in _ALLOWED_RESOLVERS
-    ]
-    if problems:
-        raise SpecError(problems)

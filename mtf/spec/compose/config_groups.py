@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = "conf"  # at the root of the repository
 _ENDING = ".yaml"  # the only one that Hydra knows
+_NOT_IN_NAMES = frozenset("${}\\")  # Hydra would take such a name for an interpolation
 
 
 class Groups:
@@ -37,6 +38,7 @@ class Groups:
             path.removeprefix(inside).removesuffix(_ENDING): raw
             for path, raw in self._read_files().items()
             if path.startswith(inside) and path.endswith(_ENDING)
+            if _NOT_IN_NAMES.isdisjoint(path)
         }
 
     def is_group(self, name: str) -> bool:

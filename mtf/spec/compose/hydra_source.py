@@ -1,7 +1,8 @@
-"""The only module that imports hydra-core: composes a defaults list and config groups to one tree.
+"""The only module that imports hydra-core: expands a defaults list to the configurations it names.
 
-Hydra reads no files itself: it gets the values that mtf's YAML reader has read from the commit. Its
-own configuration (logging, launchers) would take 50 ms a composition and is left out. This uses
+Hydra gets no values, reads no files and resolves no interpolation of a value: it is given the
+defaults lists alone, which mtf has read and checked, and returns names with their packages. Its own
+configuration (logging, launchers) would take 50 ms a composition and is left out. This uses
 internals of hydra-core 1.3 and 1.4, hence the upper bound in pyproject.toml.
 
 Source: hydra.cc/docs/1.3/advanced/defaults_list
@@ -10,36 +11,124 @@ Source: hydra.cc/docs/1.3/advanced/defaults_list
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mtf.spec.compose.config_groups import Groups
+    from collections.abc import Sequence
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # hydra-core 1.4 warns that 1.5 will drop this call
     version.setbase("1.3")
 _SCHEME = "mtf"
 PRIMARY = "(the spec)"  # not a possible name of a group's file
+MAX_CONFIGURATIONS = 100  # in one composition: lists that name lists can grow exponentially
+_READS = 2  # of each configuration, by Hydra
+
+
+class ListError(ValueError):
+    """The defaults list cannot be expanded; ``missing`` is the configuration that lacks, if any."""
+
+    def __init__(self, message: str, missing: str | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class Lists(Protocol):
+    """The defaults lists of one commit's configurations, ``PRIMARY`` among them."""
+
+    def is_group(self, name: str) -> bool:
+        """Return True if there is a configuration below ``name``."""
+        ...
+
+    def is_option(self, name: str) -> bool:
+        """Return True if the configuration exists."""
+        ...
+
+    def options(self, group: str) -> list[str]:
+        """Return the options of a group."""
+        ...
+
+    def defaults(self, name: str) -> list[Any]:
+        """Return the defaults list of a configuration, checked."""
+        ...
+
+    def package(self, name: str) -> str | None:
+        """Return the package that a configuration's file asks for, checked."""
+        ...
+
+
+class Part(NamedTuple):
+    """A configuration that a list names, and the keys that its values go below."""
+
+    name: str  # ``PRIMARY`` or ``group/option``
+    package: tuple[str, ...]
+
+
+class Expanded(NamedTuple):
+    """A defaults list, expanded."""
+
+    parts: list[Part]  # in the order in which they are merged
+    groups: frozenset[str]  # that have an option in the list
+
+
+def expand_list(lists: Lists, choices: Sequence[tuple[str, str]]) -> Expanded:
+    """Return the configurations that the primary one's defaults list names.
+
+    Args:
+        lists: the defaults lists.
+        choices: groups with the options to take instead of those in the list; a group with ``+`` is
+            added to the list.
+
+    Raises:
+        ListError: the list contradicts itself, or names a configuration that does not exist.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = create_defaults_list(
+                repo=_Repository(_Source(lists)),
+                config_name=PRIMARY,
+                overrides_list=[_choice(group, option) for group, option in choices],
+                prepend_hydra=False,
+                skip_missing=False,
+            )
+    except MissingConfigException as e:
+        raise ListError(str(e), str(e.missing_cfg_file or "").strip("/")) from None
+    except ListError:
+        raise
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as e:
+        text = " ".join(str(e).split()).replace(f"'{PRIMARY}'", "this file")
+        raise ListError(text or "a list that Hydra cannot read") from None
+    parts = [
+        Part(str(default.config_path), tuple(filter(None, (default.package or "").split("."))))
+        for default in found.defaults
+    ]
+    return Expanded(parts, frozenset(found.overrides.known_choices))
+
+
+def _choice(group: str, option: str) -> Override:
+    """Return a choice as Hydra's command line gives it, without its grammar of functions."""
+    kind = OverrideType.ADD if group.startswith("+") else OverrideType.CHANGE
+    name = group.removeprefix("+")
+    return Override(kind, name, ValueType.ELEMENT, option, input_line=f"{group}={option}")
 
 
 class _Source(ConfigSource):
-    """The config groups of one commit and the spec, as a source for Hydra."""
+    """The defaults lists as a source for Hydra: configurations with no other content."""
 
-    def __init__(self, groups: Groups, primary: Mapping[str, Any]) -> None:
+    def __init__(self, lists: Lists) -> None:
         super().__init__(provider="main", path=f"{_SCHEME}://conf")
-        self._groups = groups
-        self._primary = primary
+        self._lists = lists
 
     @staticmethod
     def scheme() -> str:
@@ -49,88 +138,30 @@ class _Source(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        return self._groups.is_group(config_path)
+        return self._lists.is_group(config_path)
 
     def is_config(self, config_path: str) -> bool:
-        return config_path == PRIMARY or self._groups.is_option(config_path)
+        return config_path == PRIMARY or self._lists.is_option(config_path)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        names = self._groups.options(config_path)
+        names = self._lists.options(config_path)
         return names if results_filter in (None, ObjectType.CONFIG) else []
 
     def load_config(self, config_path: str) -> ConfigResult:
-        header: dict[str, str | None] = {"package": None}
-        value = self._primary
-        if config_path != PRIMARY:
-            value, header = self._groups.value(config_path), self._groups.header(config_path)
-        config = OmegaConf.create(dict(value))
+        config = OmegaConf.create({"defaults": self._lists.defaults(config_path)})
+        header = {"package": self._lists.package(config_path)}
         return ConfigResult(self.provider, config_path, config, header)
 
 
 class _Repository(ConfigRepository):
-    """Hydra's repository with one source and no search path."""
+    """Hydra's repository with one source and no search path, and a bound on what it reads."""
 
     def __init__(self, source: _Source) -> None:
         self.sources = [source]
+        self._left = _READS * MAX_CONFIGURATIONS
 
-
-class Tree:
-    """A composed configuration whose interpolations are not resolved yet.
-
-    ``parts``: the configurations that it is merged from, in order: the name (``PRIMARY`` or
-    ``group/option``) and the package that it goes into.
-    """
-
-    def __init__(
-        self, groups: Groups, primary: Mapping[str, Any], choices: Sequence[tuple[str, str]]
-    ) -> None:
-        """Compose the tree.
-
-        Raises:
-            HydraException, OmegaConfBaseException, ValueError: Hydra's own errors.
-        """
-        repository = _Repository(_Source(groups, primary))
-        overrides = [f"{group}={option}" for group, option in choices]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            defaults = create_defaults_list(
-                repo=repository,
-                config_name=PRIMARY,
-                overrides_list=OverridesParser.create().parse_overrides(overrides),
-                prepend_hydra=False,
-                skip_missing=False,
-            )
-        self.chosen = frozenset(defaults.overrides.known_choices)  # groups
-        self.parts: list[tuple[str, tuple[str, ...]]] = []
-        self._config = OmegaConf.create()
-        for default in defaults.defaults:
-            assert default.config_path is not None
-            loaded = repository.load_config(default.config_path)
-            assert loaded is not None
-            package = default.package or ""
-            embedded = ConfigLoaderImpl._embed_result_config(loaded, package)  # noqa: SLF001
-            self._config.merge_with(embedded.config)
-            self.parts.append((default.config_path, tuple(filter(None, package.split(".")))))
-
-    def raw(self) -> dict[str, Any]:
-        """Return the tree with its interpolations unresolved."""
-        return _plain(self._config, resolve=False)
-
-    def resolved(self, settings: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:
-        """Return the tree with these values set by dotted keys, and all interpolations resolved.
-
-        Raises:
-            OmegaConfBaseException: an interpolation has no target; ``full_key`` says which.
-        """
-        config = self._config
-        if settings:
-            config = config.copy()
-            for key, value in settings:
-                OmegaConf.update(config, key, value, merge=False, force_add=True)
-        return _plain(config, resolve=True)
-
-
-def _plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
-    value: Any = OmegaConf.to_container(config, resolve=resolve)
-    assert isinstance(value, dict)
-    return value
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if not self._left:
+            raise ListError(f"more than {MAX_CONFIGURATIONS} configurations in all")
+        self._left -= 1
+        return super().load_config(config_path)

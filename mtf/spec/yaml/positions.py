@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 from mtf.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Loc = tuple[str | int, ...]  # keys and indices from the root, like pydantic's ``loc``
 Position = tuple[int, int]  # line, column, from 1
 # Of one value: the parser's marks of its key (None in a list) and of the value, and its children.
 Node = tuple[Any, Any, Any]
+_Flat = tuple[dict[Loc, Position], dict[Loc, Position]]  # of each value, of each key
 
 
 class PositionInFile(tuple[int, int]):
@@ -34,16 +35,20 @@ class Positions:
         """Take the tree of parser marks that the reader has built."""
         self.path = path
         self._root = root
-        self._flat: tuple[dict[Loc, Position], dict[Loc, Position]] | None = None
+        self._flat: _Flat | None = None
+        self._make: Callable[[], _Flat] | None = None
 
     @classmethod
-    def merged(cls, path: str, values: dict[Loc, Position], keys: dict[Loc, Position]) -> Self:
+    def merged(cls, path: str, make: Callable[[], _Flat]) -> Self:
         """Return the positions of a value that was merged from several files.
 
-        Positions outside ``path`` are ``PositionInFile``.
+        Args:
+            path: of the file that problems are reported in by default.
+            make: returns the position of each value and of each key when one of them is asked for.
+                Those outside ``path`` are ``PositionInFile``.
         """
         made = cls(path)
-        made._flat = values, keys
+        made._make = make
         return made
 
     @property
@@ -58,8 +63,8 @@ class Positions:
 
     def find(self, loc: Loc) -> Position | None:
         """Return the position of the value at ``loc``, None if there is no such value."""
-        if self._flat is not None:
-            return self._flat[0].get(loc)
+        if self._make is not None:
+            return self._all()[0].get(loc)
         node = self._node(loc)
         return None if node is None else _position(node[1])
 
@@ -73,8 +78,8 @@ class Positions:
 
     def key(self, loc: Loc) -> Position:
         """Return the position of the key that ``loc`` ends in, or of its value if it has no key."""
-        if self._flat is not None:
-            return self._flat[1].get(loc) or self.value(loc)
+        if self._make is not None:
+            return self._all()[1].get(loc) or self.value(loc)
         node = self._node(loc)
         return self.value(loc) if node is None or node[0] is None else _position(node[0])
 
@@ -106,7 +111,9 @@ class Positions:
                 return None
         return node
 
-    def _all(self) -> tuple[dict[Loc, Position], dict[Loc, Position]]:
+    def _all(self) -> _Flat:
+        if self._flat is None and self._make is not None:
+            self._flat = self._make()
         if self._flat is None:
             nodes = [] if self._root is None else list(_walk((), self._root))
             self._flat = (
