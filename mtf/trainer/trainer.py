@@ -16,9 +16,10 @@ from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.data.batches import Stream, batches_from_loader
 from mtf.trainer.data.mixing import mixed
-from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks
+from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks, with_own_metrics
 from mtf.trainer.loop.ddp_warm_up import warm_up
 from mtf.trainer.loop.loop import HANDLERS, Loop
+from mtf.trainer.loop.metric_objects import MetricObjects
 from mtf.trainer.loop.objective import objective_of
 from mtf.trainer.loop.phases import CUTS, NEXT, Phase
 from mtf.trainer.resume import snapshot
@@ -110,6 +111,7 @@ class GenericTrainer:
             self._callbacks,
             loop.train,
             loop.rank_sync,
+            (loop.train_metrics, loop.val_metrics),
         )
         checkpointer = Checkpointer(
             parts, self._run_dir, self._journal, on_outcome=functools.partial(self._saved, loop)
@@ -156,6 +158,8 @@ class GenericTrainer:
             engine=self._engine,
             objective=objective,
             val_objective=objective,
+            train_metrics=(metrics := MetricObjects(self._engine.module)),
+            val_metrics=metrics,
             schedules=self._schedules,
             train=train,
             validation=validation,
@@ -163,12 +167,14 @@ class GenericTrainer:
             journal=self._journal,
             scalars=Scalars(self._run_dir) if zero else None,
             tracking=self._tracking() if zero else Tracking(),
+            with_own_metrics=functools.partial(with_own_metrics, self._callbacks.values()),
         )
         warm_up(loop)
         for callback in self._callbacks.values():
             callback.on_start(loop)
             if (module := callback.evaluated()) is not None:
                 loop.val_objective = objective_of(module, module)
+                loop.val_metrics = MetricObjects(module)
         return loop
 
     def _tracking(self) -> Tracking:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+importlib.import_module("tests.trainer.measured")  # now: each forked child would import it anew
 
 OWN = {"type": "tests.trainer.hard_training:Stateful", "strength": 1e-3}
 BESIDES: dict[str, Any] = {
@@ -35,4 +38,5 @@ KINDS: dict[str, dict[str, Any]] = {
         "model": {"type": "tests.trainer.hard_training:SometimesInfinite"},
         "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
     },
+    "torchmetrics": {"model": {"type": "tests.trainer.measured:Measured"}},
 }

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from mtf.spec.schema.sections import CheckpointConfig
+    from mtf.trainer.compute.rank_sync import RankSync
+    from mtf.trainer.loop.state import ResumeState
     from mtf.trainer.storage.checkpoint_store import Place
 
 Mode = Literal["min", "max"]
@@ -25,6 +28,25 @@ def with_value(
         return dict(best)
     values = {**best, place: value}
     return {kept: values[kept] for kept in ranked(values, mode)[:keep]}
+
+
+def is_among_the_best(
+    state: ResumeState, policy: CheckpointConfig, monitor: str | None, rank_sync: RankSync
+) -> bool:
+    """Add this end of an epoch to ``state.best`` if it belongs there; return True if it does.
+
+    All ranks must call it.
+    """
+    value = state.metrics.get(monitor or "")
+    if value is None and policy.monitor is not None and state.epoch == 1:
+        names = ", ".join(state.metrics)
+        rank_sync.say(f"checkpoint.monitor: no metric {policy.monitor!r}. Metrics are {names}")
+    if value is None or not policy.keep_best:
+        return False
+    place = (state.epoch, state.global_step)
+    best = rank_sync.broadcast(state.best)  # only the first rank knows which saves have failed
+    state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
+    return place in state.best
 
 
 def best_of(

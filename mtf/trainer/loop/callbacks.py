@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
@@ -19,8 +20,6 @@ from mtf.trainer.loop.phases import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    import torch
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.loop.loop import Loop
@@ -49,6 +48,14 @@ class Callback:
 
     def after(self, phase: Phase, training: Loop) -> None:
         """Act after a phase was executed, before the training may stop."""
+
+    def on_validation_end(self, training: Loop, metrics: dict[str, Any]) -> None:
+        """Act on the epoch's metrics, or add some, before schedulers and monitors see them.
+
+        It is called on every rank, in evaluation mode and without gradients. A metric is a number;
+        the first rank's counts. torchmetrics objects still hold their state. No cut lies between
+        it and the end of the epoch.
+        """
 
     def on_checkpoint(self, training: Loop, saved: Saved) -> None:
         """Act on a durable checkpoint; called on the first rank, between two phases.
@@ -240,6 +247,39 @@ def _call_around(
         callback.after(phase, training)
     ends = phase is Phase.EPOCH_END and training.state.ended_by is not None
     return Phase.TRAINING_COMPLETE if ends else following
+
+
+def with_own_metrics(
+    callbacks: Collection[Callback], training: Loop, metrics: dict[str, float]
+) -> dict[str, float]:
+    """Call each ``on_validation_end``; return the metrics with those that it adds or replaces.
+
+    Raises:
+        MtfError: a callback sets a metric to something that is no number.
+    """
+    base = Callback.on_validation_end
+    called = [one for one in callbacks if type(one).on_validation_end is not base]
+    if not called:
+        return metrics
+    training.engine.enter_evaluation()
+    with torch.no_grad():
+        for callback in called:
+            seen: dict[str, Any] = dict(metrics)
+            callback.on_validation_end(training, seen)
+            metrics = metrics | {name: _number(callback, name, v) for name, v in seen.items()}
+    training.engine.leave_evaluation()
+    shared: dict[str, float] = training.rank_sync.broadcast(metrics)
+    return shared
+
+
+def _number(callback: Callback, name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise MtfError(
+            f"{type(callback).__name__}.on_validation_end sets the metric {name!r} to a"
+            f" {type(value).__name__}: set it to a number"
+        ) from e
 
 
 def _custom(name: str, given: Any) -> Callback:

@@ -7,6 +7,7 @@ tests/trainer/test_ranks.py). No state that could be saved would prevent that.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ def warm_up(loop: Loop) -> None:
             " slurm.ntasks_per_node: 1"
         )
     rng, module = RNGState.capture(), loop.engine.module
+    metrics = copy.deepcopy(loop.train_metrics.state())
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     batch = loop.engine.placed(next(loop.train.batches(0, 0)))
     _warn_of_equal_batches(loop, batch)
@@ -47,6 +49,7 @@ def warm_up(loop: Loop) -> None:
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
+    loop.train_metrics.put(metrics)
     rng.restore()
 
 

@@ -17,11 +17,12 @@ from mtf.errors import TrainingError
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.batches import open_epoch
-from mtf.trainer.loop.best_epochs import with_value
+from mtf.trainer.loop.best_epochs import is_among_the_best
+from mtf.trainer.loop.metric_values import metrics_of_epoch, values_over_ranks
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.progress import ProgressReport
 from mtf.trainer.loop.save_request import SaveRequests
-from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState, means_of
+from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState
 from mtf.trainer.storage.journal import monitored
 from mtf.trainer.tracking.tracking import Tracking
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.data.batches import Batches
+    from mtf.trainer.loop.metric_objects import MetricObjects
     from mtf.trainer.loop.objective import Objective, Totals
     from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
@@ -50,8 +52,9 @@ class Loop:
 
     Attributes:
         val_objective: what validation computes; differs from ``objective`` where a callback
-            replaces the module that is validated.
+            replaces the module that is validated. So does ``val_metrics``.
         scalars: None on all ranks but the first.
+        with_own_metrics: adds the metrics of callbacks to those of an epoch.
         saves: requests for checkpoints, made by the handlers and taken by the trainer at cuts.
         batch: the present batch, on the device.
         loss: the present batch's loss, with its graph.
@@ -63,6 +66,8 @@ class Loop:
     engine: StepEngine
     objective: Objective
     val_objective: Objective
+    train_metrics: MetricObjects
+    val_metrics: MetricObjects
     schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
@@ -70,6 +75,7 @@ class Loop:
     journal: Journal
     scalars: Scalars | None
     tracking: Tracking = field(default_factory=Tracking)
+    with_own_metrics: Callable[[Loop, dict[str, float]], dict[str, float]] = lambda _, m: m
     state: ResumeState = field(default_factory=ResumeState)
     batch: Any = None
     loss: torch.Tensor | None = None
@@ -131,6 +137,7 @@ class Loop:
     def train_start_epoch(self) -> Phase:
         """Reset the epoch's cursor and sums."""
         self.state.train = TrainMicroState()
+        self.train_metrics.reset()
         return Phase.TRAIN_BATCH_LOAD
 
     def train_batch_load(self) -> Phase:
@@ -202,7 +209,9 @@ class Loop:
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
-        """Step the schedulers that count epochs."""
+        """Step the schedulers that count epochs, and compute the metrics of training."""
+        self.state.train.metrics = values_over_ranks(self.train_metrics, self.rank_sync, "train_")
+        self.train_metrics.reset()
         for schedule in self.schedules.values():
             schedule.after_epoch()
         return Phase.EPOCH_END if self.validation is None else Phase.VAL_START_EPOCH
@@ -212,6 +221,7 @@ class Loop:
     def val_start_epoch(self) -> Phase:
         """Reset the validation's cursor and sums."""
         self.state.val = ValMicroState()
+        self.val_metrics.reset()
         return Phase.VAL_BATCH_LOAD
 
     def val_batch_load(self) -> Phase:
@@ -232,6 +242,8 @@ class Loop:
     def val_batch_end(self) -> Phase:
         """Add the batch's sums and count it as done."""
         self.state.val.add(self._totals)
+        for name, returned in self.val_objective.returned.items():
+            self.state.val.returned[name] = self.val_metrics.path_of(name, returned)
         self.state.val.batch += 1
         if self._saves_by_clock and self.saves.clock_is_due():
             self.saves.add("every_n_minutes")
@@ -248,9 +260,10 @@ class Loop:
     def epoch_end(self) -> Phase:
         """Log the epoch's metrics, count the epoch as done, and request its checkpoint."""
         state = self.state
-        metrics = means_of(
-            {"train_loss": state.train.epoch_sum(), **state.val.pairs()}, self.fabric
-        )
+        metrics = metrics_of_epoch(state, self.val_metrics, self.rank_sync)
+        if self.validation is not None:
+            metrics = self.with_own_metrics(self, metrics)
+            self.val_metrics.reset()
         if not math.isfinite(metrics["train_loss"]):
             self._handle_nonfinite(f"the epoch's mean training loss is {metrics['train_loss']}")
         for schedule in self.schedules.values():
@@ -263,10 +276,11 @@ class Loop:
         self._progress.log_row({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._journal_progress()
-        every = self.config.checkpoint.every_n_epochs
+        policy = self.config.checkpoint
+        every = policy.every_n_epochs
         if every and state.epoch % every == 0:
             self.saves.add("every_n_epochs")
-        if self._is_among_the_best():
+        if is_among_the_best(state, policy, monitored(self.config), self.rank_sync):
             self.saves.add("keep_best")
         complete = state.epoch >= self.config.training.max_epochs
         return Phase.TRAINING_COMPLETE if complete else Phase.TRAIN_START_EPOCH
@@ -325,21 +339,6 @@ class Loop:
             self.saves.add("every_n_minutes")
         if self.journal.progress_is_due():
             self._journal_progress()
-
-    def _is_among_the_best(self) -> bool:
-        """Add this end of an epoch to the best ones if it belongs there; return True if it does."""
-        state, policy = self.state, self.config.checkpoint
-        value = state.metrics.get(monitored(self.config) or "")
-        if value is None and policy.monitor is not None and state.epoch == 1:
-            names = ", ".join(state.metrics)
-            self.say(f"checkpoint.monitor: no metric {policy.monitor!r}. Metrics are {names}")
-        if value is None or not policy.keep_best:
-            return False
-        place = (state.epoch, state.global_step)
-        # only the first rank knows which saves have failed
-        best = self.rank_sync.broadcast(state.best)
-        state.best = with_value(best, place, value, keep=policy.keep_best, mode=policy.mode)
-        return place in state.best
 
     def _log_step(self) -> None:
         state = self.state

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional
 
 from mtf.errors import MtfError
+from mtf.trainer.loop.metric_objects import has_metric_objects, is_metric_object
+from mtf.trainer.loop.metric_values import prefixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +26,11 @@ class Objective(Protocol):
 
     Attributes:
         takes_turns: whether the optimizers take turns and ``loss`` is told whose turn it is.
+        returned: the torchmetrics objects by name that the newest call of ``totals`` got.
     """
 
     takes_turns: bool
+    returned: Mapping[str, Any]
 
     def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
         """Return the mean loss of a training batch, with its graph."""
@@ -44,6 +48,7 @@ class Classification:
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._forward = forward
+        self.returned: Mapping[str, Any] = {}
 
     def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:  # noqa: ARG002
         """Return the mean cross entropy."""
@@ -65,13 +70,16 @@ class ModelSteps:
 
     With ``training_step(batch, optimizer)`` several optimizers take turns, each for one
     accumulation window; the step gets the name of the optimizer to compute the loss for. The
-    dict's values are means over the batch, or pairs ``(sum, count)`` for metrics that do not count
-    samples. Names get the prefix ``val_`` unless they have it. Without a ``validation_step``,
-    ``val_loss`` is what ``training_step`` returns in evaluation mode.
+    dict's values are means over the batch, pairs ``(sum, count)`` for metrics that do not count
+    samples, or torchmetrics objects of the model. Names get the prefix ``val_`` unless they have
+    it. Without a ``validation_step``, ``val_loss`` is what ``training_step`` returns in evaluation
+    mode.
     """
 
     def __init__(self, module: nn.Module, forward: nn.Module) -> None:
         self.takes_turns = _takes_optimizer(module)
+        self._module = module
+        self.returned: Mapping[str, Any] = {}
         self._name = type(module).__name__
         self._training_step: Callable[..., Any] = forward.training_step  # type: ignore[assignment]
         self._validation_step: Callable[[Any], Mapping[str, Any]] | None = getattr(
@@ -95,18 +103,23 @@ class ModelSteps:
                     f"{self._name}.training_step takes an optimizer's name: add a"
                     " validation_step(batch), or set data.val_split: null"
                 )
-            values: Mapping[str, Any] = {"loss": self._training_step(batch)}
+            values: Any = {"loss": self._training_step(batch)}
         else:
             values = self._validation_step(batch)
+        if values is None and has_metric_objects(self._module):  # updated, nothing to return
+            values = {}
         if not isinstance(values, Mapping):
             raise MtfError(
                 f"{self._name}.validation_step returns a {type(values).__name__}: return a dict of"
-                " metrics by name, each the batch's mean or a pair (sum, count)"
+                " metrics by name, each the batch's mean, a pair (sum, count), or a torchmetrics"
+                " object"
             )
-        samples = num_samples(batch)
+        self.returned = {name: value for name, value in values.items() if is_metric_object(value)}
+        samples = num_samples(batch) if len(values) > len(self.returned) else 0
         return {
-            name if name.startswith("val_") else f"val_{name}": _total(name, value, samples)
+            prefixed(name, "val_"): _total(name, value, samples)
             for name, value in values.items()
+            if name not in self.returned
         }
 
 

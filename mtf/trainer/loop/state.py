@@ -17,7 +17,7 @@ from mtf.trainer.loop.phases import Phase
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lightning.fabric import Fabric
+    from mtf.trainer.compute.rank_sync import RankSync
 
 FORMAT = 2  # of a checkpoint's content; a reader refuses any other
 
@@ -33,6 +33,7 @@ class TrainMicroState:
         recent_loss: sum since the last row of scalars. A number on the CPU, where reading a loss
             is free; else a float64 tensor beside the losses, so that the CPU does not wait.
         epoch_loss: sum up to the last row of scalars.
+        metrics: values of torchmetrics objects, from the end of the epoch's training part on.
     """
 
     batch: int = 0
@@ -42,6 +43,7 @@ class TrainMicroState:
     recent_count: int = 0
     epoch_loss: float = 0.0
     epoch_count: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def add(self, loss: torch.Tensor, *, tolerant: bool = False) -> float | None:
         """Count a micro-batch as done and its loss in the sums.
@@ -90,6 +92,7 @@ class ValMicroState:
     batch: int = 0
     sums: dict[str, torch.Tensor] = field(default_factory=dict)  # float64
     counts: dict[str, float] = field(default_factory=dict)
+    returned: dict[str, str] = field(default_factory=dict)  # of torchmetrics objects: name, path
 
     def add(self, values: Mapping[str, tuple[torch.Tensor, float]]) -> None:
         """Add one batch's sums and counts."""
@@ -164,13 +167,16 @@ class ResumeState:
         vars(self).update(vars(loaded))
 
 
-def means_of(
-    pairs: Mapping[str, tuple[torch.Tensor | float, float]], fabric: Fabric
-) -> dict[str, float]:
-    """Return each metric's mean over all ranks, from its sum and count on this one."""
-    if fabric.world_size == 1:
-        return {name: float(total) / max(count, 1) for name, (total, count) in pairs.items()}
-    mine = [[float(total), float(count)] for total, count in pairs.values()]
-    sums = torch.tensor(mine, dtype=torch.float64, device=fabric.device)
-    summed = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
-    return {name: total / max(count, 1) for name, (total, count) in zip(pairs, summed, strict=True)}
+def means_of(pairs: Mapping[str, tuple[Any, float]], rank_sync: RankSync) -> dict[str, float]:
+    """Return each metric's mean over all ranks, from its sum and count on each.
+
+    Ranks may have different metrics: one may depend on what is in a batch.
+    """
+    every = rank_sync.gather({name: (float(total), n) for name, (total, n) in pairs.items()})
+    means: dict[str, float] = {}
+    if every is not None:
+        for name in dict.fromkeys(name for of_rank in every for name in of_rank):
+            found = [of_rank[name] for of_rank in every if name in of_rank]
+            means[name] = sum(total for total, _ in found) / max(sum(n for _, n in found), 1)
+    shared: dict[str, float] = rank_sync.broadcast(means)
+    return shared

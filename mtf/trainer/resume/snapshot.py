@@ -19,7 +19,7 @@ from mtf.trainer.loop.state import FORMAT, ValMicroState
 from mtf.trainer.resume.compatibility import fit_of, misfit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from mtf.spec.schema.run_config import ExperimentConfig
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.callbacks import Callback
+    from mtf.trainer.loop.metric_objects import MetricObjects
     from mtf.trainer.loop.state import ResumeState
     from mtf.trainer.storage.scalars import Scalars
 
@@ -50,6 +51,7 @@ class Resumable:
     callbacks: Mapping[str, Callback]
     train: Batches
     rank_sync: RankSync
+    metrics: Collection[MetricObjects] = ()
 
     @property
     def fixed(self) -> Mapping[str, Any]:
@@ -132,6 +134,7 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
     )
     gradients, buffers, replaced = (mine.pop(key) for key in ("gradients", "buffers", "replaced"))
     own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
+    metrics = mine.pop("metrics", [])  # earlier versions did not save it
     parts.state.load(mine, engine.device)
     _load(parts, content)
     if "evaluating" in content:  # earlier versions did not save it
@@ -141,6 +144,8 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
         engine.put_gradients(gradients)
     if spreads is not None:
         engine.spreads_buffers = spreads
+    for objects, state in zip(dict.fromkeys(parts.metrics), metrics, strict=False):
+        objects.put(state)
     states = content["callbacks"] if own is None else with_common(own, content["callbacks"])
     for name, callback in parts.callbacks.items():
         if name in states:
@@ -262,6 +267,7 @@ def _of_this_rank(parts: Resumable) -> dict[str, Any]:
         "buffers": _own_buffers(parts),
         "replaced": parts.engine.replaced_buffers(),
         "spreads_buffers": parts.engine.spreads_buffers,
+        "metrics": [objects.state() for objects in dict.fromkeys(parts.metrics)],
     }
 
 
@@ -317,6 +323,7 @@ def _for_other_ranks(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str,
         "replaced": [],
         "callbacks": None,
         "spreads_buffers": None,
+        "metrics": [],
     }
 
 
