@@ -19,11 +19,11 @@ from mtf.spec.lint.policy_rules import over_budget, violations
 from mtf.spec.schema.policies import Policies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from mtf.core.review.changed_runs import SpecReview
     from mtf.core.vocabulary.experiments import Desired
-    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId, RunKey
     from mtf.errors import Problem
     from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger
@@ -102,8 +102,8 @@ class _Side:
     def object_ids(self, paths: Iterable[str]) -> dict[str, str]:
         return self.repo.object_ids(self.commit, paths)
 
-    def keyed(self, loaded: Loaded) -> tuple[Keyed, ...]:
-        return tuple((d, keys_of(self.repo, self.commit, d)) for d in loaded.desired)
+    def keyed(self, loaded: Loaded, recorded: Collection[RunKey]) -> tuple[Keyed, ...]:
+        return tuple((d, keys_of(self.repo, self.commit, d, recorded)) for d in loaded.desired)
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
         if not more:
             break
         paths |= more
-    keyed = _without_broken(old.keyed(before), after), new.keyed(after)
-    changed = frozenset(p for p in paths if old.tree.texts.get(p) != new.tree.texts.get(p))
     runs = ledger.runs if ledger else {}
     records = {r.key: r for r in runs.values()}
+    keyed = _without_broken(old.keyed(before, records), after), new.keyed(after, records)
+    changed = frozenset(p for p in paths if old.tree.texts.get(p) != new.tree.texts.get(p))
     specs = review_specs(*keyed, records, _changed_rerun_on(old, new, after.desired))
     problems = [p for p in after.problems if not p.rule]
     problems += [*new.tree.problems, *cycles(after.desired)]

@@ -50,7 +50,8 @@ def submit(
         ledger = store.read()
         tree = SpecTree.at(project.repo, commit)
         check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
-        keyed = tuple((d, keys_of(project.repo, commit, d)) for d in wanted)
+        recorded = {record.key for record in ledger.runs.values()}
+        keyed = tuple((d, keys_of(project.repo, commit, d, recorded)) for d in wanted)
         here = project.with_settings(project.serving(tree.checked().settings))
         target = Target(commit, here.settings, lambda: Specs(keyed))
         found = gather(target, ledger, executors_of(here), Options())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.experiments import former_run_key, run_key
 from mtf.errors import Problem
 from mtf.project.affected import defining
 from mtf.project.init_from_check import unknown_origins_of
@@ -53,7 +53,8 @@ def read_specs(
     problems = [*tree.problems, *(p for p in loaded.problems if p.is_error and not p.rule)]
     problems += _ambiguous_names(loaded.desired, {p: tree.texts[p] for p in loaded.unread})
     specs = (replace(d, cluster=d.cluster or settings.cluster.name) for d in loaded.desired)
-    keyed = tuple((d, keys_of(repo, commit, d)) for d in specs)
+    recorded = {record.key for record in records.values()}
+    keyed = tuple((d, keys_of(repo, commit, d, recorded)) for d in specs)
     if not problems:  # otherwise an unknown name may be that of a spec with mistakes
         problems += unknown_origins_of(keyed, records)
     return Specs(_without(keyed, problems), tuple(sorted(set(problems))), loaded.refused)
@@ -80,8 +81,28 @@ def _without(keyed: Sequence[Keyed], problems: Collection[Problem]) -> tuple[Key
     )
 
 
-def keys_of(repo: GitRepo, commit: CommitId, desired: Desired) -> tuple[RunKey, ...]:
-    """Return the run keys of a spec's experiments at a commit, in their order."""
+def keys_of(
+    repo: GitRepo, commit: CommitId, desired: Desired, recorded: Collection[RunKey]
+) -> tuple[RunKey, ...]:
+    """Return the run keys of a spec's experiments at a commit, in their order.
+
+    Args:
+        repo: has the commit.
+        commit: the spec's.
+        desired: the spec.
+        recorded: the keys of all runs in the ledger. An experiment whose key is not among them has
+            its former key if that is: a new version of mtf submits no run a second time.
+    """
     paths = {path for e in desired.experiments for path in e.rerun_on}
     trees = repo.object_ids(commit, sorted(paths))
-    return tuple(run_key(e, trees) for e in desired.experiments)
+    keys = []
+    for experiment in desired.experiments:
+        key = run_key(experiment, trees)
+        if (
+            recorded
+            and key not in recorded
+            and (former := former_run_key(experiment, trees)) in recorded
+        ):
+            key = former
+        keys.append(key)
+    return tuple(keys)

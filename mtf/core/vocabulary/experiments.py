@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.core.vocabulary import json_text
@@ -98,6 +98,25 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
     }
     text = json_text.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
+
+
+def former_run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
+    """Return the key that a run has in records of mtf 0.1.
+
+    That version added the defaults below to every model and optimizer, also to the user's own.
+    """
+    filled = {
+        section: {**defaults, **value}
+        for section, defaults in _FORMER_DEFAULTS.items()
+        if isinstance(value := experiment.config.get(section), dict)
+    }
+    return run_key(replace(experiment, config={**experiment.config, **filled}), trees)
+
+
+_FORMER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"hidden_size": 512, "num_layers": 6, "dropout": 0.1, "activation": "relu"},
+    "optimizer": {"lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
+}
 
 
 def _without_defaults(section: str, value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mtf.spec.schema.dotted_keys import SECTIONS
-from mtf.spec.schema.sections import Sections
+from mtf.spec.schema.sections import ModelConfig, OptimizerConfig, Sections
 from mtf.spec.schema.settings import Settings
 from mtf.spec.schema.specs import ExperimentSpec, GridSpec
 
@@ -69,6 +69,7 @@ def spec_schema() -> dict[str, Any]:
     del grid["properties"]["base"]["$ref"]
     grid["properties"]["base"]["anyOf"] = [{"type": "string"}, {"$ref": f"{_DEFS}BaseSpec"}]
     _list_dotted_keys(grid["properties"], defs)
+    _limit_to_known_types(defs)
     return {
         "$schema": DIALECT,
         "title": "mtf spec",
@@ -189,6 +190,23 @@ def _allow_composition(spec: dict[str, Any]) -> None:
     if required:
         spec["required"] = required
         spec["anyOf"] = [{"required": sections}, {"required": ["defaults"]}]
+
+
+def _limit_to_known_types(defs: dict[str, Any]) -> None:
+    """List the keys with defaults for known types only where the section has such a type.
+
+    Another type takes other keys, and nothing says which.
+    """
+    for model, of_known_type in (
+        (ModelConfig, {"enum": sorted(ModelConfig.known_types)}),
+        (OptimizerConfig, {"not": {"pattern": ":"}}),
+    ):
+        properties = defs[model.__name__]["properties"]
+        listed = {key: properties.pop(key) for key in list(properties) if key in model.defaulted}
+        defs[model.__name__] |= {
+            "if": {"properties": {"type": of_known_type}},
+            "then": {"properties": listed},
+        }
 
 
 def _list_dotted_keys(grid: dict[str, Any], defs: dict[str, Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mtf.spec.schema.slurm_section import SLURMConfig
-from mtf.spec.schema.strict import Open, Strict
+from mtf.spec.schema.strict import Constructed, Open, Strict
 from mtf.spec.schema.text_types import OneLine, matching
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -24,8 +24,11 @@ Entrypoint = Annotated[
 ]
 
 
-class ModelConfig(Open):
+class ModelConfig(Constructed):
     """The model. Further keys go to its constructor."""
+
+    known_types: ClassVar[frozenset[str]] = frozenset({"mlp", "transformer"})
+    defaulted = frozenset({"hidden_size", "num_layers", "dropout", "activation"})
 
     type: Type
     """Registered name (mlp, transformer, timm:resnet50) or package.module:Name."""
@@ -37,6 +40,11 @@ class ModelConfig(Open):
     """Probability of dropping a unit, from 0 to below 1."""
     activation: str = "relu"
     """Activation function by its name in torch.nn.functional."""
+
+    @property
+    def is_known_type(self) -> bool:
+        """Return True for the models of mtf, whose defaults are those of the section."""
+        return self.type in self.known_types
 
 
 class DataConfig(Open):
@@ -81,8 +89,10 @@ class TrainingConfig(Strict):
     sets repeated. shortest: the same until the shortest ends. in_turn: one batch at a time."""
 
 
-class OptimizerConfig(Open):
+class OptimizerConfig(Constructed):
     """The optimizer. Further keys go to its constructor."""
+
+    defaulted = frozenset({"lr", "weight_decay", "betas"})
 
     type: Type = "adamw"
     """Name of an optimizer of torch, or package.module:Name."""
@@ -92,6 +102,11 @@ class OptimizerConfig(Open):
     """Weight decay."""
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
     """Decay rates of Adam's running means; ignored by optimizers without them."""
+
+    @property
+    def is_known_type(self) -> bool:
+        """Return True for the optimizers of torch by name: the section's defaults are theirs."""
+        return ":" not in self.type
 
 
 class SchedulerConfig(Open):

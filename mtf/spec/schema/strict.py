@@ -1,8 +1,16 @@
-"""Base classes of all sections: ``Strict`` knows all its keys, ``Open`` keeps further ones."""
+"""Base classes of all sections: ``Strict`` knows all its keys, ``Open`` keeps further ones.
+
+``Constructed`` is a section whose keys go to what its ``type`` names.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, model_serializer
+
+if TYPE_CHECKING:
+    from pydantic import SerializerFunctionWrapHandler
 
 
 class Strict(BaseModel):
@@ -27,3 +35,33 @@ class Open(Strict):
     def further(self) -> dict[str, JsonValue]:
         """Return the keys that the section itself does not define."""
         return self.__pydantic_extra__
+
+
+class Constructed(Open):
+    """Names a class or function to call. Some keys have defaults for types known by name only.
+
+    Another type, such as a class of the user's, has defaults of its own: it gets such a key only
+    if the spec sets it, and the resolved configuration does not list it otherwise.
+    """
+
+    defaulted: ClassVar[frozenset[str]]
+    """Keys that have defaults for known types only."""
+
+    type: str
+
+    @property
+    def is_known_type(self) -> bool:
+        """Return True if the defaults of the section are those of its type."""
+        raise NotImplementedError
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Return the keys that are not set and whose defaults are not those of the type."""
+        return frozenset() if self.is_known_type else self.defaulted - self.model_fields_set
+
+    @model_serializer(mode="wrap")
+    def _without_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        for key in self.left_out:
+            plain.pop(key, None)
+        return plain

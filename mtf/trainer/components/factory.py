@@ -7,14 +7,22 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
-from mtf.trainer.components.registry import UnknownNameError, call, load, plugins, unknown_name
+from mtf.trainer.components.registry import (
+    UnknownKeyError,
+    UnknownNameError,
+    call,
+    keys_of,
+    load,
+    plugins,
+    unknown_name,
+)
 from mtf.trainer.compute.rng import seed_at, temporarily_seeded
 from mtf.trainer.data.batches import (
     LoadedBatches,
@@ -25,15 +33,16 @@ from mtf.trainer.data.batches import (
 )
 from mtf.trainer.data.mixing import mixed
 from mtf.trainer.data.order import SampleOrder
+from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.spec.schema.sections import DataConfig, ModelConfig, TrainingConfig
     from mtf.trainer.data.batches import Batches
 
-MODELS = {
+MODELS = {  # the same names as in ``ModelConfig.known_types``
     "mlp": "mtf.trainer.components.models:MLP",
     "transformer": "mtf.trainer.components.models:Transformer",
 }
@@ -56,9 +65,9 @@ class Data:
 def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) -> Data:
     """Return one rank's share of the data that a configuration names.
 
-    The data set's factory is called with ``split`` and, if it takes it, ``seed``. It returns a
-    map-style or iterable data set with a length, or a DataLoader; for the training split it may
-    also return a dict of these by name.
+    The data set's factory is called with the section's further keys, and with ``split`` or the
+    boolean ``train``, as it takes them. It returns a map-style or iterable data set with a length,
+    or a DataLoader; for the training split it may also return a dict of these by name.
 
     Raises:
         MtfError: a name or key is unknown, or the data does not fit the configuration.
@@ -91,8 +100,41 @@ def _dataset_factory(name: str) -> Callable[..., Any]:
 
 
 def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) -> Any:
-    offered = {"split": split, "seed": config.training.seed}
-    return call(factory, key="data", asked=config.data.further, offered=offered)
+    """Return the data set of a split.
+
+    Raises:
+        MtfError: nothing tells the factory which split to return, though both are needed.
+    """
+    data = config.data
+    keys = keys_of(factory, key="data.dataset_name")
+    selecting: dict[str, Any] = {}
+    if keys.takes_switch("train"):  # as the data sets of torchvision have it
+        selecting["train"] = split == data.train_split
+    if "split" in keys.parameters or (keys.takes_any and not selecting):
+        selecting["split"] = split
+    needs_both = data.val_split not in (None, data.train_split)
+    if needs_both and not selecting.keys() - data.further.keys():
+        _refuse_one_split(keys.name, data, selecting)
+    try:
+        return call(factory, key="data", asked=data.further, offered={}, parts=selecting)
+    except UnknownKeyError as e:
+        if e.key != "split" or "split" in (*keys.parameters, *data.further):
+            raise
+        if needs_both:
+            _refuse_one_split(keys.name, data, {})
+    return call(factory, key="data", asked=data.further, offered={})
+
+
+def _refuse_one_split(name: str, data: DataConfig, selecting: Mapping[str, Any]) -> NoReturn:
+    fixed = ", ".join(sorted(selecting))
+    raise MtfError(
+        f"data.{fixed}: the section sets it for training and validation alike, so the run would be"
+        f" validated on its training data. Remove it (mtf sets it), or set data.val_split: null"
+        if fixed
+        else f"data.val_split: {name} takes neither split nor train, so the run would be validated"
+        " on its training data. Add a parameter split, which gets"
+        f" {data.train_split!r} or {data.val_split!r}, or set data.val_split: null"
+    )
 
 
 def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_size: int) -> Batches:
@@ -174,8 +216,10 @@ def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Modul
 
     Its ``type`` is ``mlp``, ``transformer`` or the name of a plug-in; ``package.module:Name`` in
     the pinned checkout; ``timm:name`` or ``torchvision:name``, or just the name of a model there.
-    The model gets all further keys of the section, and those of ``hidden_size``, ``num_layers``,
-    ``dropout``, ``activation``, ``input_shape`` and ``num_classes`` that its signature names.
+    The model gets all further keys of the section, and those of ``input_shape`` and ``num_classes``
+    that its signature names. Of ``hidden_size``, ``num_layers``, ``dropout`` and ``activation`` it
+    gets those that it takes: the models of mtf with the section's defaults, others only if the
+    section sets them.
 
     Raises:
         MtfError: a name or key is unknown, or a package is not installed.
@@ -189,14 +233,21 @@ def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Modul
         factory = point.load()
     else:
         return _found_in_zoo(config, facts)
-    fields = ("hidden_size", "num_layers", "dropout", "activation")
-    offered = {field: getattr(config, field) for field in fields} | dict(facts)
-    model = call(factory, key="model", asked=config.further, offered=offered)
+    keys = keys_of(factory, key="model.type")
+    sizes = {name: getattr(config, name) for name in sorted(config.defaulted - config.left_out)}
+    taken = {k: v for k, v in sizes.items() if keys.takes_any or k in keys.parameters}
+    _report_ignored(keys.name, sizes.keys() - taken.keys(), config)
+    model = call(factory, key="model", asked={**taken, **config.further}, offered=facts)
     if not isinstance(model, torch.nn.Module):
         raise MtfError(
             f"model.type: {config.type} returned a {type(model).__name__}: return an nn.Module"
         )
     return model
+
+
+def _report_ignored(name: str, ignored: Collection[str], config: ModelConfig) -> None:
+    for key in sorted(ignored):
+        say(f"model.{key}: {getattr(config, key)} is ignored: {name} takes no such key")
 
 
 def _found_in_zoo(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Module:
@@ -225,6 +276,7 @@ def _from_zoo(
         asked.setdefault("num_classes", facts["num_classes"])
     if zoo == "timm" and len(facts.get("input_shape", ())) == 3:
         asked.setdefault("in_chans", facts["input_shape"][0])
+    _report_ignored(name, config.defaulted - config.left_out, config)
     build = _zoo(zoo).create_model if zoo == "timm" else _zoo(zoo).get_model
     model: torch.nn.Module = build(name, **asked)
     return model

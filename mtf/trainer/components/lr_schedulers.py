@@ -163,7 +163,7 @@ def build_schedule(
     if _is_plateau(factory) and "mode" not in asked:
         offered["mode"] = _mode_of(watched, modes)
     scheduler = call(
-        factory, key="scheduler", asked=asked, offered={"optimizer": optimizer, **offered}
+        factory, key="scheduler", asked=asked, offered=offered, parts={"optimizer": optimizer}
     )
     return schedule_of(scheduler, interval, monitor=watched)
 

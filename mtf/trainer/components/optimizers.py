@@ -80,9 +80,13 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
         factory = load(config.type, key="optimizer.type")
     elif (factory := OPTIMIZERS.get(config.type.lower())) is None:
         raise unknown_name("optimizer.type", config.type, OPTIMIZERS)
-    offered = {"lr": config.lr, "weight_decay": config.weight_decay, "betas": config.betas}
+    offered = {name: getattr(config, name) for name in config.defaulted - config.left_out}
     optimizer: torch.optim.Optimizer = call(
-        factory, key="optimizer", asked=config.further, offered={"params": parameters, **offered}
+        factory,
+        key="optimizer",
+        asked=config.further,
+        offered=offered,
+        parts={"params": parameters},
     )
     _report_unused_settings(optimizer, config)
     return optimizer

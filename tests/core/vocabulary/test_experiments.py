@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mtf.core.vocabulary.experiments import run_key
+from mtf.core.vocabulary.experiments import former_run_key, run_key
 from tests.core.planner.worlds import experiment
 
 
@@ -29,3 +29,12 @@ def test_a_null_passed_to_a_constructor_is_part_of_the_key() -> None:
     assert run_key(replace(one, config={"model": {"type": "m", "head": None}}), {}) != run_key(
         plain, {}
     )
+
+
+def test_a_run_of_an_earlier_version_keeps_its_key() -> None:
+    one = experiment("one")
+    filled = {"hidden_size": 512, "num_layers": 6, "dropout": 0.1, "activation": "relu"}
+    recorded = replace(one, config={**one.config, "model": {"type": "lab:Net", **filled}})
+    now = replace(one, config={**one.config, "model": {"type": "lab:Net"}})
+    assert run_key(now, {}) != run_key(recorded, {})
+    assert former_run_key(now, {}) == run_key(recorded, {})
