@@ -61,7 +61,7 @@ def _run_trial(text: str) -> int:
         from mtf.trainer.verify.one_trial import run
         from mtf.trainer.verify.trial_process import Trial, exit_code_of
     trial = Trial.loads(text)
-    return exit_code_of(lambda: run(trial))
+    return exit_code_of(lambda: run(trial), Path(trial.run_dir))
 
 
 def _event_writer() -> Callable[..., None]:

@@ -179,7 +179,10 @@ def shorten_epochs(batches: int | None, val_batches: int | None) -> None:
 
 
 class FirstBatches:
-    """The first batches of each epoch."""
+    """The first batches of each epoch and, where it can be sought, the epoch's last one.
+
+    The last batch is often smaller, and a compiled model treats each shape in its own way.
+    """
 
     def __init__(self, batches: Batches, most: int) -> None:
         self._whole = batches
@@ -195,7 +198,25 @@ class FirstBatches:
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch, from batch ``start`` on."""
-        return islice(self._whole.batches(epoch, start), len(self) - start)
+        if not self._has_last():
+            yield from islice(self._whole.batches(epoch, start), len(self) - start)
+            return
+        last = len(self) - 1
+        yield from islice(self._whole.batches(epoch, start), max(last - start, 0))
+        yield from self._whole.batches(epoch, self._position(last))
+
+    def samples(self, epoch: int, batch: int) -> Any:
+        """Return the indices of the samples of a batch, None if they are not known."""
+        known = getattr(self._whole, "samples", lambda *_: None)
+        return known(epoch, self._position(batch))
+
+    def _position(self, batch: int) -> int:
+        """Return the number of a batch in the whole epoch."""
+        is_last = self._has_last() and batch == len(self) - 1
+        return len(self._whole) - 1 if is_last else batch
+
+    def _has_last(self) -> bool:
+        return 1 < self._most < len(self._whole) and hasattr(self._whole, "samples")
 
 
 def position_of(state: ResumeState, phase: Phase) -> BatchPosition:

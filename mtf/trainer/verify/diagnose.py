@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mtf.trainer.verify.hidden_state import GENERATOR
+from mtf.trainer.verify.hidden_state import (
+    ABSENT,
+    GENERATOR,
+    METRIC,
+    OPTIMIZER,
+    REQUIRES_GRAD,
+    WEIGHTS,
+)
 from mtf.trainer.verify.random_sources import CLOCK, UNSEEDED
 
 if TYPE_CHECKING:
@@ -63,12 +70,35 @@ _USE_GLOBAL_GENERATORS = (
 )
 _SAVE_STATE = (
     "save it in the checkpoint (register_buffer or get_extra_state and set_extra_state in a model,"
-    " state_dict in a callback), or compute it from the arguments"
+    " state_dict in a callback), or compute it from the arguments; a data set computes each sample"
+    " from its index, and from the epoch that mtf passes to its set_epoch(epoch)"
 )
 _USE_DETERMINISTIC = (
     "call torch.use_deterministic_algorithms(True) where the model is built (slower), or use"
     " another operation: https://docs.pytorch.org/docs/stable/notes/randomness.html"
 )
+# kinds of state in objects of torch and torchmetrics: what is wrong, and the cure
+_OBJECTS = {
+    OPTIMIZER: (
+        "an optimizer or scheduler that the trainer does not know is not in the checkpoint",
+        "return it from the model's configure_optimizers(config): the trainer then steps and saves"
+        " it; or save its state_dict() in the get_extra_state of the model",
+    ),
+    METRIC: (
+        "the state of a torchmetrics object outside of the model is not in the checkpoint",
+        "assign the object to an attribute of the model (self.f1 = ...): mtf then saves, computes"
+        " and resets it",
+    ),
+    WEIGHTS: (
+        "a module that the model does not register is not in the checkpoint",
+        "assign it to an attribute of the model, or put it in an nn.ModuleList or nn.ModuleDict in"
+        " place of a list or dict",
+    ),
+    REQUIRES_GRAD: (
+        "parameters are frozen or unfrozen where the resume does not do it",
+        "set requires_grad where a resume comes too: in a callback's on_resume(training)",
+    ),
+}
 HASH_ORDER = Diagnosis(
     "hash-order",
     "the training depends on hash() or on the order of a set of strings, which is different in"
@@ -169,6 +199,10 @@ def _outside_checkpoint(seen: Evidence) -> Diagnosis:
     if any(seen.hidden[name][0].startswith(GENERATOR) for name in names):
         text = f"a random generator is not in the checkpoint: {_listed(values)}"
         return Diagnosis("generator-outside", text, _USE_GLOBAL_GENERATORS)
+    for kind, (what, cure) in _OBJECTS.items():
+        if of_kind := [n for n in names if _is_of(kind, n, seen.hidden[n])]:
+            listed = _listed([f"{name} ({_both(*seen.hidden[name])})" for name in of_kind])
+            return Diagnosis(f"{kind.replace('_', '-')}-outside", f"{what}: {listed}", cure)
     text = f"state outside the checkpoint: {_listed(values)}"
     if seen.op is not None and seen.op[0].code:
         text += f". It is used{seen.op[0].where}"
@@ -178,7 +212,15 @@ def _outside_checkpoint(seen: Evidence) -> Diagnosis:
 def _both(whole: str, resumed: str) -> str:
     if whole.startswith(GENERATOR) and resumed.startswith(GENERATOR):
         return "at another place in its sequence after the resume"
+    if any(whole.startswith(f"{kind} ") for kind in _OBJECTS):
+        return "missing after the resume" if resumed == ABSENT else "in another state after it"
     return f"{whole} without the interruption, {resumed} after it"
+
+
+def _is_of(kind: str, name: str, values: tuple[str, str]) -> bool:
+    if kind == REQUIRES_GRAD:
+        return name.endswith(f".{REQUIRES_GRAD}")
+    return any(value.startswith(f"{kind} ") for value in values)
 
 
 def _relevant(seen: Evidence) -> list[str]:

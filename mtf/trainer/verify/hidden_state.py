@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import random
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from mtf.trainer.loop.metric_objects import MetricObjects, is_metric_object
 from mtf.trainer.verify.batch_records import digest
 
 if TYPE_CHECKING:
@@ -23,8 +27,10 @@ _MAX_DEPTH, _MAX_ITEMS = 6, 20_000
 _SHORT = 40  # characters; longer values are shown as a digest
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TORCH_OWN = frozenset({"_parameters", "_buffers", "_modules", "training"})
-_ABSENT = "missing"
+ABSENT = "missing"
 GENERATOR = "generator"
+METRIC, OPTIMIZER, WEIGHTS = "metric", "optimizer", "weights"  # objects with a state of their own
+REQUIRES_GRAD = "requires_grad"
 
 
 def hidden_state(roots: Iterable[object], user_code: UserCode) -> dict[str, str]:
@@ -34,8 +40,15 @@ def hidden_state(roots: Iterable[object], user_code: UserCode) -> dict[str, str]
         roots: the objects of the training to search: model, data, objective.
         user_code: decides which objects, modules and classes are the user's.
     """
-    search = _ObjectSearch(user_code)
-    found = dict(search.from_roots(roots)) | dict(search.single_instances())
+    roots = list(roots)
+    modules = [root for root in roots if isinstance(root, nn.Module)]
+    search = _ObjectSearch(user_code, registered=chain.from_iterable(m.modules() for m in modules))
+    found = {
+        f"{type(module).__name__}.{name}.{REQUIRES_GRAD}": str(parameter.requires_grad)
+        for module in modules
+        for name, parameter in module.named_parameters()
+    }
+    found |= dict(search.from_roots(roots)) | dict(search.single_instances())
     for name, module in user_code.modules():
         found |= _of_namespace(name, vars(module))
     for cls in user_code.classes():
@@ -53,7 +66,7 @@ def _of_namespace(path: str, names: Mapping[str, Any]) -> dict[str, str]:
 
 def unequal(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return both values of each name whose value differs, or that only one training has."""
-    both = ((name, left.get(name, _ABSENT), right.get(name, _ABSENT)) for name in {**left, **right})
+    both = ((name, left.get(name, ABSENT), right.get(name, ABSENT)) for name in {**left, **right})
     return {name: (ours, theirs) for name, ours, theirs in both if ours != theirs}
 
 
@@ -78,6 +91,12 @@ def summary(value: Any) -> str | None:
         return f"array {list(value.shape)} {digest(value.tobytes())}"
     if isinstance(value, list | tuple | set | frozenset | deque | dict):
         return _of_container(value)
+    if is_metric_object(value):
+        holder = nn.Module()
+        vars(holder)["held"] = [value]
+        return f"{METRIC} {digest(MetricObjects(holder).state())}"
+    if isinstance(value, Optimizer | LRScheduler):
+        return f"{OPTIMIZER} {digest(value.state_dict())}"
     return None
 
 
@@ -109,8 +128,9 @@ def _generator_state(value: Any) -> Any | None:
 class _ObjectSearch:
     """Visits each of the user's objects once and yields the names and values of its state."""
 
-    def __init__(self, user_code: UserCode) -> None:
+    def __init__(self, user_code: UserCode, registered: Iterable[nn.Module]) -> None:
         self._user_code = user_code
+        self._registered = set(map(id, registered))  # modules whose weights checkpoints hold
         self._visited: set[int] = set()
         self._visited_classes: set[type] = set()
 
@@ -149,6 +169,8 @@ class _ObjectSearch:
             inner = value.values() if isinstance(value, dict) else value
             for item in list(inner)[:_MAX_ITEMS]:
                 yield from self._visit(item, path, depth + 1)
+        elif isinstance(value, Optimizer | LRScheduler):
+            yield path, summary(value) or ""
         elif self._user_code.has_module(type(value).__module__):
             yield from self._attributes(value, path or type(value).__name__, depth)
         elif _may_hold_user_objects(value):
@@ -157,6 +179,12 @@ class _ObjectSearch:
 
     def _module(self, module: nn.Module, path: str, depth: int) -> Iterator[tuple[str, str]]:
         path = path or type(module).__name__
+        if is_metric_object(module):
+            yield path, summary(module) or ""
+            return
+        if id(module) not in self._registered:
+            self._registered |= set(map(id, module.modules()))
+            yield path, f"{WEIGHTS} {digest(module.state_dict())}"
         if self._user_code.has_module(type(module).__module__):
             yield from self._attributes(module, path, depth)
         for name, child in module.named_children():

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
@@ -24,6 +25,7 @@ from mtf.trainer.verify.compare_trainings import result
 from mtf.trainer.verify.parallel_trials import run_parallel, trainings_that_fit
 from mtf.trainer.verify.trial_process import (
     COMPLETE,
+    ERROR,
     OUTPUT,
     OVERDUE,
     STOPPED,
@@ -70,7 +72,7 @@ class Training:
 
 
 class TrainingFailedError(MtfError):
-    """A training failed by itself; the message holds its last line of output."""
+    """A training failed by itself; the message holds the whole error."""
 
 
 class TrainingRunner:
@@ -160,12 +162,19 @@ class TrainingRunner:
 
 
 def _failure_text(folder: Path, code: int, interruption: Interruption | None) -> str:
-    """Return the error message of a failed training, with the last line of its output."""
-    path = folder / OUTPUT
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    last = next((line for line in reversed(lines) if line.strip()), "no output")
+    """Return the error message of a failed training, with the whole error that ended it."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "failed"
     if code == OVERDUE:
         how = "did not end within its time limit and was killed"
     which = f"the training to be interrupted by {interruption}" if interruption else "a training"
-    return f"{which} {how}: {last.strip()} (full output: {path})"
+    error, output = folder / ERROR, folder / OUTPUT
+    if code > 0 and error.exists():
+        text = error.read_text().strip()
+    else:
+        printed = output.read_text(errors="replace").splitlines() if output.exists() else []
+        text = "\n".join(printed[-_SHOWN_LINES:]).strip() or "no output"
+    text = f"\n{indent(text, '  ')}\n" if "\n" in text else f" {text} "
+    return f"{which} {how}:{text}(full output: {output})"
+
+
+_SHOWN_LINES = 30  # of the output of a training that was killed

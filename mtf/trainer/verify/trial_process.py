@@ -8,9 +8,12 @@ import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mtf
 from mtf.core.vocabulary import json_text
+from mtf.errors import MtfError
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.process_end import end_data_workers
@@ -18,12 +21,12 @@ from mtf.trainer.runtime.signals import STOP, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from mtf.trainer.loop.loop import Loop
 
 COMPLETE, FAILED, STOPPED, OVERDUE = 0, 1, 7, 124
-OUTPUT = "output.txt"
+_MTF = f"{Path(mtf.__file__).parent}/"
+OUTPUT, ERROR = "output.txt", "error.txt"
 POLL_S = 0.002
 
 
@@ -109,17 +112,31 @@ def interrupt_at(phase: Phase, nth: int, signum: signal.Signals, *, after: bool)
     HANDLERS[phase] = interrupting
 
 
-def exit_code_of(body: Callable[[], None]) -> int:
-    """Run a training and return COMPLETE, STOPPED, or FAILED after printing the traceback."""
+def exit_code_of(body: Callable[[], None], folder: Path | None = None) -> int:
+    """Run a training and return COMPLETE, STOPPED, or FAILED after printing the traceback.
+
+    The error is also written to the file ``ERROR`` in ``folder``, without a traceback if its
+    message is meant for the user.
+    """
     STOP.requested, STOP.signal = False, None
     try:
         _train(body)
     except Stopped:
         return STOPPED
-    except BaseException:  # noqa: BLE001 -- the parent gets the exit code
+    except BaseException as e:  # noqa: BLE001 -- the parent gets the exit code
         traceback.print_exc()
+        if folder is not None:
+            (folder / ERROR).write_text(str(e) if isinstance(e, MtfError) else _traceback(e))
         return FAILED
     return COMPLETE
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback of an error, from the first frame on that is not mtf's."""
+    whole = traceback.TracebackException.from_exception(error)
+    own = [frame.filename.startswith(_MTF) for frame in whole.stack]
+    del whole.stack[: own.index(False) if False in own else 0]
+    return "".join(whole.format())
 
 
 def _train(body: Callable[[], None]) -> None:
@@ -177,7 +194,7 @@ def fork(
         try:
             if log is not None:
                 _redirect_output(log)
-            code = exit_code_of(body)
+            code = exit_code_of(body, log.parent if log else None)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:

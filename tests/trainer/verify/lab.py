@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from mtf.trainer.verify.parallel_trials import Steps
 
 CODE = """\
-import random, time
+import copy, random, time
 import numpy as np
 import torch
+import torchmetrics
 from torch import nn
 from torch.utils.data import Dataset, get_worker_info
 from mtf.trainer.loop.callbacks import Callback
@@ -61,6 +62,37 @@ class Hidden(Net):
 class Clocked(Net):
     def training_step(self, batch):
         return self.loss(batch) * (1 + time.time() % 1)
+
+class OwnOptimizer(Net):
+    "Steps a part by an optimizer of its own, whose momentum no checkpoint holds."
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.shift = nn.Parameter(torch.zeros(6))
+        self.inner = torch.optim.SGD([self.shift], lr=0.1, momentum=0.9)
+    def training_step(self, batch):
+        self.inner.step()
+        return self.loss((batch[0] - self.shift, batch[1]))
+
+class HiddenTeacher(Net):
+    "Follows a slow copy of itself, which it keeps in a list so that it is not trained."
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.teachers = [copy.deepcopy(self.net)]
+    def training_step(self, batch):
+        teacher = self.teachers[0]
+        with torch.no_grad():
+            for slow, fast in zip(teacher.parameters(), self.net.parameters()):
+                slow.lerp_(fast, 0.1)
+        return self.loss(batch) + (self(batch[0]) - teacher(batch[0]).detach()).pow(2).mean()
+
+MEAN = torchmetrics.MeanMetric()
+
+class ForeignMetric(Net):
+    def training_step(self, batch):
+        return self.loss(batch)
+    def validation_step(self, batch):
+        MEAN.update(self.loss(batch))
+        return {"loss": MEAN.compute()}
 
 class Unstorable(Net):
     def get_extra_state(self):
@@ -111,6 +143,28 @@ class Advancing(Data):
     def noise(self):
         return self.rng.random()
 
+class OwnEpochs(Data):
+    "A curriculum that counts by itself how much was drawn."
+    drawn = 0
+    def noise(self):
+        self.drawn += 1
+        return self.drawn / 100
+
+class OwnOrder:
+    "A batch sampler that shuffles by a generator of its own."
+    def __init__(self, size):
+        self.size, self.rng = size, np.random.default_rng(5)
+    def __len__(self):
+        return self.size // 4
+    def __iter__(self):
+        yield from self.rng.permutation(self.size)[: 4 * len(self)].reshape(-1, 4).tolist()
+
+class Broken(Data):
+    def __getitem__(self, index):
+        if index < 5:
+            return super().__getitem__(index)
+        raise ValueError("sample %d is broken:\\n  no header" % index)
+
 class PerWorker(Data):
     def noise(self):
         worker = get_worker_info()
@@ -127,6 +181,11 @@ def own_training(run):
     data = run.data()
     model = Net(3)
     run.trainer(model, run.optimizer(model)).fit(data.train, data.validation)
+
+def own_order(run):
+    model = Net(3)
+    loader = torch.utils.data.DataLoader(Data("train"), batch_sampler=OwnOrder(30))
+    run.trainer(model, run.optimizer(model)).fit(loader)
 
 def loop(run, forgets=False):
     model = Net(3)

@@ -63,6 +63,40 @@ def test_state_outside_the_checkpoint_is_named(
     assert found.finding.first.startswith("model/net.0.weight: ")
 
 
+OBJECTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "optimizer-outside": (
+        {"model": {"type": "lab:OwnOptimizer"}},
+        "OwnOptimizer.inner (in another state after it)",
+        "configure_optimizers",
+    ),
+    "weights-outside": (
+        {"model": {"type": "lab:HiddenTeacher"}},
+        "HiddenTeacher.teachers (in another state after it)",
+        "nn.ModuleList",
+    ),
+    "metric-outside": (
+        {"model": {"type": "lab:ForeignMetric"}, "request": {"phases": ["VAL_BATCH_LOAD"]}},
+        "lab.MEAN (in another state after it)",
+        "assign the object to an attribute of the model",
+    ),
+    "state-outside": (
+        {"data": {"dataset_name": "lab:OwnEpochs"}},
+        "OwnEpochs.drawn (",
+        "set_epoch(epoch)",
+    ),
+    "generator-outside": ({"entrypoint": "lab:own_order"}, "OwnOrder.rng", "numpy.random"),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_with_state_of_their_own_are_named(kind: str, tmp_path: Path) -> None:
+    changes, name, cure = OBJECTS[kind]
+    found, _ = verdict(tmp_path, **changes)
+    assert (cause_of(found)[0], name in cause_of(found)[1]) == (kind, True), found.cause
+    assert found.cause is not None
+    assert cure in found.cause.cure
+
+
 def test_unsaved_state_of_a_callback_is_named(tmp_path: Path) -> None:
     kind, text = cause_of(verdict(tmp_path, callbacks={"own": {"type": "lab:Decay"}})[0])
     assert (kind, "Decay.rate (0.53" in text) == ("state-outside", True)
@@ -127,9 +161,20 @@ def test_a_checkpoint_that_a_resume_cannot_read_is_an_error(tmp_path: Path) -> N
         verdict(tmp_path, model={"type": "lab:Unstorable"})
 
 
-def test_a_training_that_fails_is_an_error_with_its_last_line(tmp_path: Path) -> None:
+def test_a_training_that_fails_is_an_error_with_its_message(tmp_path: Path) -> None:
     with pytest.raises(MtfError, match=r"a training failed: .*lab has no 'Nowhere'"):
         verdict(tmp_path, model={"type": "lab:Nowhere"})
+
+
+def test_a_training_that_raises_is_an_error_with_all_lines_and_the_place(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match="a training failed:\n") as failed:
+        verdict(tmp_path, data={"dataset_name": "lab:Broken", "num_workers": 1})
+    text = str(failed.value)
+    assert "is broken:" in text
+    assert "no header" in text
+    assert 'lab.py", line' in text
+    assert "in __getitem__" in text
+    assert "one_trial" not in text
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,32 @@ def test_a_shortened_epoch_can_start_at_any_batch() -> None:
     assert len(FirstBatches(Ten(), 40)) == 10
 
 
+def test_a_shortened_epoch_ends_with_the_last_batch_of_the_whole_one() -> None:
+    """The last batch may be smaller: no other shows how a model treats its shape."""
+
+    class Sought:
+        def __len__(self) -> int:
+            return 10
+
+        def batches(self, epoch: int, start: int) -> Iterator[Any]:
+            return iter(range(start, 10))
+
+        def samples(self, epoch: int, batch: int) -> list[int]:
+            return [batch]
+
+    short = FirstBatches(Sought(), 4)
+    assert [list(short.batches(0, start)) for start in range(5)] == [
+        [0, 1, 2, 9],
+        [1, 2, 9],
+        [2, 9],
+        [9],
+        [9],
+    ]
+    assert [short.samples(0, batch) for batch in range(4)] == [[0], [1], [2], [9]]
+    assert list(FirstBatches(Sought(), 1).batches(0, 0)) == [0]
+    assert list(FirstBatches(Sought(), 10).batches(0, 3)) == [3, 4, 5, 6, 7, 8, 9]
+
+
 def test_parallel_tasks_yield_as_they_end_and_closing_kills_the_rest() -> None:
     def task(name: str, *seconds: float) -> Steps[tuple[str, list[int]]]:
         codes = [0 for _ in seconds]
