@@ -155,6 +155,7 @@ def test_only_one_of_two_attempts_started_by_diverged_ledgers_goes_on(tmp_path: 
     sync_until(lab, lambda found: found["a"]["state"] == "running")
     git(tmp_path, "clone", "-q", str(tmp_path / "lab.git"), "other")
     other = Repo(tmp_path / "other")
+    assert todo(other) == []  # only the clone that submitted a run has its branch
     mtf(lab.path, "cancel", "a")
     sync_until(lab, lambda found: found["a"]["state"] == "cancelled")
     mtf(lab.path, "retry", "a", "--no-push")

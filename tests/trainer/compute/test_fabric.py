@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -51,6 +51,30 @@ def test_mixed_precision_without_cuda_is_reported(
     if not torch.cuda.is_available():
         assert fabric.strategy.precision.precision == "32-true"
         assert "training.use_amp: no CUDA device found" in capsys.readouterr().err
+
+
+def test_a_job_of_one_task_on_each_of_two_nodes_launches_two_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(make_run(tmp_path, slurm={"nodes": 2, "ntasks_per_node": 1}))
+    launched = fake_fabric(monkeypatch)
+    build_fabric(config, {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"})
+    build_fabric(config, {"SLURM_NTASKS": "2"})  # not under srun: one process
+    assert [(made["num_nodes"], made["devices"]) for made in launched] == [(2, 1), (1, 1)]
+
+
+def fake_fabric(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace Fabric by a fake, since a second node cannot be had here; return what it is given."""
+    made: list[dict[str, Any]] = []
+
+    class FakeFabric:
+        def __init__(self, **given: Any) -> None:
+            made.append(given)
+
+        def launch(self) -> None: ...
+
+    monkeypatch.setattr("mtf.trainer.compute.fabric.Fabric", FakeFabric)
+    return made
 
 
 def test_threads_are_those_the_job_was_given() -> None:
