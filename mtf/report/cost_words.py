@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.review.costs import cpus, gpus
+from mtf.core.sbatch.section_options import section_demand
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mtf.core.review.costs import Cost
+    from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.jobs import Resources
 
 
 def cost_text(cost: Cost) -> str:
     """Return a cost like ``48 GPU-h, 96 CPU-h``, or the reason why it has no upper bound."""
     if cost.gpu_hours is None:
-        return "no bound: slurm.time is not set"
+        return "no bound: slurm.time is not set, or slurm.extra asks for whole nodes"
     gpu_text = f"{_hours(cost.gpu_hours)} GPU-h" if cost.gpu_hours else ""
     if cost.cpu_hours is None:
         if gpu_text:
@@ -28,15 +31,17 @@ def _hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.4g}"
 
 
-def resources_text(needs: Resources) -> str:
+def resources_text(
+    needs: Resources, demand_of: Callable[[Resources], Demand] = section_demand
+) -> str:
     """Return the resources of one run, like ``1 node, 4 GPU, 8 CPU, 64G, 12:00:00``."""
-    cores = cpus(needs)
+    demand = demand_of(needs)
     parts = [
-        count(needs["nodes"], "node"),
-        f"{gpus(needs)} GPU" if gpus(needs) else "",
-        f"{cores} CPU" if cores else "",
+        count(demand.nodes, "node") if demand.nodes else "",
+        f"{demand.gpus} GPU" if demand.gpus else "",
+        f"{demand.cpus} CPU" if demand.cpus else "",
         needs["mem"],
-        needs["time"],
-        f"partition {needs['partition']}" if needs["partition"] else "",
+        demand.time,
+        f"partition {demand.partition}" if demand.partition else "",
     ]
     return ", ".join(part for part in parts if part)

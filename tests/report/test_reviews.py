@@ -51,7 +51,7 @@ def test_of_more_than_ten_values_the_first_six_and_last_two_are_shown(number: in
         (Cost(0, 1234.5), "1,234 CPU-h"),
         (Cost(0, 1 / 12), "0.08333 CPU-h"),
         (Cost(48, None), "48 GPU-h, CPU-h without bound"),
-        (Cost(None, None), "no bound: slurm.time is not set"),
+        (Cost(None, None), "no bound: slurm.time is not set, or slurm.extra asks for whole nodes"),
         (Cost(0, None), "no bound: slurm.time is not set, or slurm.extra asks for whole nodes"),
     ],
 )

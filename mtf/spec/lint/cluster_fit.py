@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from mtf.core.review.costs import cpus, gpus, hours_of
+from mtf.core.sbatch.section_options import section_demand
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.core.vocabulary.times import duration
@@ -78,7 +78,8 @@ def _in_any_partition(resources: Resources, partitions: list[Partition]) -> Iter
 
 
 def _in_partition(resources: Resources, partition: Partition) -> Iterator[Finding]:
-    name, nodes, hours = partition.name, resources["nodes"], hours_of(resources)
+    demand = section_demand(resources)
+    name, nodes, hours = partition.name, resources["nodes"], demand.hours
     longest = partition.max_time_s
     if longest is not None and hours is not None and hours * 3600 > longest:
         asked = duration(hours * 3600)
@@ -120,8 +121,9 @@ def _on_nodes(resources: Resources, partition: Partition) -> Iterator[Finding]:
 
 
 def _per_node(resources: Resources) -> Iterator[tuple[str, int, str]]:
-    nodes, cores = resources["nodes"], cpus(resources)
-    if devices := gpus(resources) // nodes:
+    nodes, demand = resources["nodes"], section_demand(resources)
+    cores = demand.cpus
+    if devices := (demand.gpus or 0) // nodes:
         yield "gpus_per_node", devices, "GPU"
     if cores is not None:
         more_tasks = resources["ntasks_per_node"] > resources["cpus_per_task"]

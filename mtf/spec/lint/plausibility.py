@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.review.costs import hours_of
+from mtf.core.sbatch.section_options import section_demand
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
@@ -170,7 +170,7 @@ def _warm_up_keys(scheduler: dict[str, Any]) -> dict[str, str]:
 
 
 def _limit_s(resources: Resources) -> float | None:
-    hours = hours_of(resources)
+    hours = section_demand(resources).hours
     return None if hours is None else hours * 3600
 
 

@@ -2,45 +2,103 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.core.review.costs import total_cost
+from mtf.core.sbatch.demand import UNBOUNDED, Demand, demand_of
+from mtf.core.sbatch.option_rules import forbidden
+from mtf.core.sbatch.read_script import JobOptions, ScriptOptionError
+from mtf.core.sbatch.section_options import job_options
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.jobs import Resources
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
 from mtf.spec.schema.patterns import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mtf.core.review.costs import Cost
     from mtf.core.vocabulary.experiments import Desired
     from mtf.spec.schema.policies import Limits, Policies, PullRequestLimits
 
+OptionsOf = Callable[[Resources], JobOptions]
 Finding = tuple[str, str, str]  # rule, key to report it at (key=JSON for a grid's value), message
 
 
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
-    """Return a problem for each rule that a spec breaks."""
+    """Return a problem for each rule that a spec breaks by what it asks for."""
     limits = policies.at(desired.path)
+    findings = (*_of_spec(desired, limits), *_of_jobs(desired, limits, job_options))
     return tuple(
         Problem(*position_of(desired.places, key), f"{desired.name}: {message}", rule=rule)
-        for rule, key, message in _findings(desired, limits)
+        for rule, key, message in findings
     )
 
 
-def _findings(desired: Desired, limits: Limits) -> Iterator[Finding]:
+def script_violations(
+    desired: Desired, policies: Policies, options_of: OptionsOf, script: str
+) -> tuple[Problem, ...]:
+    """Return a problem for each rule that a spec's job scripts break, and not the spec itself.
+
+    Args:
+        desired: the spec.
+        policies: the rules.
+        options_of: returns the options in the script of a run with these resources.
+        script: the path of the template, where the problems are reported.
+    """
+    limits = policies.at(desired.path)
+    known = {(rule, message) for rule, _, message in _of_jobs(desired, limits, job_options)}
+    return tuple(
+        Problem(script, 1, 1, f"{desired.name}: {message}", rule=rule)
+        for rule, _, message in _of_jobs(desired, limits, options_of)
+        if (rule, message) not in known
+    )
+
+
+def _of_spec(desired: Desired, limits: Limits) -> Iterator[Finding]:
     if limits.names is not None and not matches(limits.names, desired.name):
         yield "names", "", f"the name does not match the pattern {limits.names}"
     for key in limits.require or ():
         if not all(_has_value(e.config, key) for e in desired.experiments):
             yield "require", key, f"{key} is missing. Every spec must give it"
-    yield from _allowed_values(desired, "partition", limits.partitions, "partitions")
-    yield from _allowed_values(desired, "account", limits.accounts, "accounts")
     yield from _numbers_of_runs(desired, limits)
+
+
+def _of_jobs(desired: Desired, limits: Limits, options_of: OptionsOf) -> Iterator[Finding]:
+    """Yield the findings about the options of the spec's jobs."""
+    distinct = {id(e.resources): e.resources for e in desired.experiments}.values()
+    yield from _options_not_allowed(distinct, limits, options_of)
+
+    def demand(needs: Resources) -> Demand:
+        try:
+            return demand_of(options_of(needs))
+        except ScriptOptionError:
+            return UNBOUNDED
+
+    yield from _allowed_values("partition", map(demand, distinct), limits.partitions)
+    yield from _allowed_values("account", map(demand, distinct), limits.accounts)
     if limits.max_gpu_hours is not None or limits.max_cpu_hours is not None:
-        yield from _budgets(total_cost(e.resources for e in desired.experiments), limits)
+        cost = total_cost((e.resources for e in desired.experiments), demand)
+        yield from _budgets(cost, limits)
+
+
+def _options_not_allowed(
+    runs: Iterable[Resources], limits: Limits, options_of: OptionsOf
+) -> Iterator[Finding]:
+    found: dict[str, None] = {}
+    for needs in runs:
+        if options_of is job_options and not needs["extra"]:
+            continue  # keys of the section are all allowed
+        try:
+            options = options_of(needs)
+        except ScriptOptionError as e:
+            found[str(e)] = None
+        else:
+            found |= dict.fromkeys(m for _, m in forbidden(options, limits.sbatch_options or ()))
+    for message in found:
+        yield "sbatch_options", "slurm.extra", message
 
 
 def _numbers_of_runs(desired: Desired, limits: Limits) -> Iterator[Finding]:
@@ -71,18 +129,18 @@ def _budgets(cost: Cost, limits: Limits | PullRequestLimits) -> Iterator[Finding
 
 
 def _allowed_values(
-    desired: Desired, field: str, allowed: list[str] | None, rule: str
+    field: Literal["partition", "account"], demands: Iterable[Demand], allowed: list[str] | None
 ) -> Iterator[Finding]:
     if allowed is None:
         return
     listed = ", ".join(allowed) or "none"
-    given = (dict(e.resources)[field] for e in desired.experiments)
-    for value in Counter(str(value or "") for value in given):
+    for value in dict.fromkeys(getattr(demand, field) for demand in demands):
         if not value:
-            yield rule, "slurm", f"slurm.{field} is missing. Allowed: {listed}"
+            yield f"{field}s", "slurm", f"slurm.{field} is missing. Allowed: {listed}"
         elif not set(value.split(",")) <= set(allowed):
             key = f"slurm.{field}={json_text.dumps(value)}"
-            yield rule, key, f"slurm.{field}: {value} is not allowed. Allowed: {listed}"
+            message = f"slurm.{field}: {value} is not allowed. Allowed: {listed}"
+            yield f"{field}s", key, message
 
 
 def _has_value(config: Mapping[str, Any], key: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from mtf.core.sbatch.option_table import OPTIONS, Kind
 from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.patterns import matches, matches_path
 from mtf.spec.schema.strict import Strict
@@ -27,8 +29,21 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _sbatch_option(text: str) -> str:
+    name = text.removesuffix("=")
+    if re.fullmatch(r"[a-z][a-z0-9-]*", name) is None:
+        raise ValueError(f"expected an option's long name like bb= or reboot, got {shown(text)}")
+    if name in OPTIONS and OPTIONS[name].kind is not Kind.BY_PERMISSION:
+        what = "never allowed" if OPTIONS[name].kind is Kind.REFUSED else "needs no permission"
+        raise ValueError(f"{shown(text)}: --{name} {what}. Remove it")
+    return text
+
+
 Regex = Annotated[OneLine, Field(max_length=200), AfterValidator(_regex)]
 Pattern = Annotated[OneLine, AfterValidator(_pattern)]
+
+
+AllowedOption = Annotated[str, AfterValidator(_sbatch_option)]
 
 
 class Limits(Strict):
@@ -52,6 +67,9 @@ class Limits(Strict):
     names: Regex | None = None
     """Regular expression that the whole name of every experiment and grid must match (in Rust's
     syntax, without look-around)."""
+    sbatch_options: list[AllowedOption] | None = None
+    """Options of sbatch that jobs may have beyond those that mtf knows as harmless, such as options
+    of the site's plugins: by long name, with = at the end if they take a value."""
 
 
 class Exemption(Limits):

@@ -10,31 +10,13 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mtf.core.sbatch.option_table import OPTIONS, Kind, candidates
+from mtf.core.sbatch.read_script import ScriptOptionError, parse_words
 from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Image, Prefix, Variables, Word, matching
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.@:/+,=%*&|()\[\]-]+)?")
-# Set by mtf itself in the script. sbatch also accepts every unambiguous beginning of an option.
-_SET_BY_MTF = (
-    "array",
-    "chdir",
-    "comment",
-    "error",
-    "export",
-    "export-file",
-    "input",
-    "job-name",
-    "no-requeue",
-    "open-mode",
-    "output",
-    "parsable",
-    "requeue",
-    "signal",
-    "test-only",
-    "wait",
-    "wrap",
-)
 _HAVE_KEYS = (
     "partition",
     "account",
@@ -60,12 +42,19 @@ def _option(text: str) -> str:
         raise ValueError(
             f"expected one sbatch option like --exclusive or --gres=gpu:1, got {shown(text)}"
         )
-    for option in _HAVE_KEYS:
-        if option.startswith(match[1]):
-            key = option.replace("-", "_")
-            raise ValueError(f"{shown(text)} has a key of its own. Write slurm.{key}")
-    if any(option.startswith(match[1]) for option in _SET_BY_MTF):
+    names = candidates(match[1])
+    if own := [name for name in names if name in _HAVE_KEYS]:
+        raise ValueError(
+            f"{shown(text)} has a key of its own. Write slurm.{own[0].replace('-', '_')}"
+        )
+    if any(OPTIONS[name].kind is Kind.OURS for name in names):
         raise ValueError(f"{shown(text)} is set by mtf itself. Remove it")
+    if any(OPTIONS[name].kind is Kind.REFUSED for name in names):
+        raise ValueError(f"{shown(text)} is not allowed in jobs of mtf. Remove it")
+    try:
+        parse_words([(text, 0)])
+    except ScriptOptionError as e:
+        raise ValueError(str(e)) from None
     return text
 
 

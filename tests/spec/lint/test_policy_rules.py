@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf.core.review.costs import Cost, cost_of, total_cost
+from mtf.core.sbatch.section_options import section_demand
 from mtf.errors import SpecError
 from mtf.spec.lint.policy_rules import over_budget
 from mtf.spec.schema.patterns import matches, matches_path
@@ -147,7 +148,7 @@ def test_a_pattern_with_exponential_backtracking_is_matched_at_once() -> None:
 
 
 def cost(**slurm: object) -> Cost:
-    return cost_of(SLURMConfig.model_validate(slurm).model_dump())  # type: ignore[arg-type]
+    return cost_of(section_demand(SLURMConfig.model_validate(slurm).model_dump()))  # type: ignore[arg-type]
 
 
 def test_extra_sbatch_options_count_in_the_cost() -> None:
@@ -155,8 +156,8 @@ def test_extra_sbatch_options_count_in_the_cost() -> None:
     assert cost(time="60", extra=["--gres=gpu:a100:2,gpu:1"]).gpu_hours == 3
     assert cost(time="60", extra=["--gres=gpu"]).gpu_hours == 1
     assert cost(time="60", ntasks_per_node=4, extra=["--gpus-per-task=h100:2"]).gpu_hours == 8
-    assert cost(time="60", extra=["--exclusive"]) == Cost(0, None)
-    assert cost(time="60", extra=["--excl"]).cpu_hours is None
+    assert cost(time="60", extra=["--exclusive"]) == Cost(None, None)  # all GPUs of the node
+    assert cost(time="60", extra=["--exclus"]).cpu_hours is None
     assert cost(time="60", extra=["--hold", "--nice=5"]) == Cost(0, 1)
     assert cost() == Cost(0, None)
     assert total_cost([]) == Cost(0, 0)
