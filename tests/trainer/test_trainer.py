@@ -18,7 +18,7 @@ from mtf.trainer import Callback, GenericTrainer, RunContext
 from mtf.trainer.components.lr_schedulers import Schedule
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.job.run_job import read_config
-from mtf.trainer.loop.objective import ModelSteps, num_samples, objective_of
+from mtf.trainer.loop.objective import ModelSteps, objective_of
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.resume.snapshot import differing_settings
 from mtf.trainer.runtime.signals import SIGNALS
@@ -328,14 +328,14 @@ def test_a_model_may_define_its_own_steps() -> None:
     model = Validating()
     task = objective_of(model, model)
     assert isinstance(task, ModelSteps)
-    assert task.loss(batch).item() == 3.0
-    totals = {name: (float(total), count) for name, (total, count) in task.totals(batch).items()}
+    assert task.loss(batch).mean.item() == 3.0
+    totals = {name: (float(total), count) for name, (total, count) in task.totals(batch, 3).items()}
     assert totals == {"val_loss": (9.0, 3.0), "val_words": (9.0, 7.0), "val_f1": (1.5, 3.0)}
 
 
 def test_without_a_validation_step_the_loss_is_validated() -> None:
     model = Stepping()
-    totals = objective_of(model, model).totals({"x": torch.tensor([1.0, 3.0])})
+    totals = objective_of(model, model).totals({"x": torch.tensor([1.0, 3.0])}, 2)
     assert [(name, total.item(), n) for name, (total, n) in totals.items()] == [
         ("val_loss", 4.0, 2.0)
     ]
@@ -387,11 +387,7 @@ def test_a_validation_step_that_does_not_return_metrics_is_reported(
 
     model = Returning()
     with pytest.raises(MtfError, match=message):
-        objective_of(model, model).totals({"x": torch.zeros(1)})
-
-
-def test_samples_are_counted_in_nested_batches() -> None:
-    assert num_samples({"a": [torch.zeros(5, 2), torch.zeros(9)]}) == 5
+        objective_of(model, model).totals({"x": torch.zeros(1)}, 1)
 
 
 def test_schedules_are_taken_as_they_are(tmp_path: Path) -> None:

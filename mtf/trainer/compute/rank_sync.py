@@ -17,6 +17,8 @@ from mtf.errors import MtfError
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lightning.fabric import Fabric
 
 EXCHANGE_EVERY_S = 0.03  # all ranks know of a stop within two of these: far below a grace period
@@ -38,6 +40,7 @@ class RankSync:
         self.is_alone, self.is_first = fabric.world_size == 1, fabric.is_global_zero
         self._group: Any = None if self.is_alone else distributed.new_group(backend="gloo")
         self._pending: tuple[Any, torch.Tensor] | None = None  # the exchange under way
+        self._names: list[str] = []  # of ``sums``, on all ranks
         self._cuts_between = self._cuts_left = 1  # of exchanges, and until the next one
         self._exchanged_s = time.monotonic()
 
@@ -92,6 +95,41 @@ class RankSync:
         value = torch.tensor(number)
         distributed.all_reduce(value, op=distributed.ReduceOp.MIN, group=self._group)
         return int(value)
+
+    def total(self, number: Any) -> Any:
+        """Return the sum of the ranks' numbers, or of their tensors of one shape."""
+        if self.is_alone:
+            return number
+        is_tensor = isinstance(number, torch.Tensor)
+        value = number.clone() if is_tensor else torch.tensor(number, dtype=torch.float64)
+        distributed.all_reduce(value, group=self._group if value.is_cpu else None)
+        return value if is_tensor else value.item()
+
+    def sums(self, pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[float, float]]:
+        """Return sums and counts by name, added up over all ranks in their order.
+
+        All ranks must call it; not all need to have the same names.
+        """
+        mine = {name: (float(total), float(count)) for name, (total, count) in pairs.items()}
+        if self.is_alone:
+            return mine
+        row = [float(any(name not in self._names for name in mine))]
+        for name in self._names:
+            row += [float(name in mine), *mine.get(name, (0.0, 0.0))]
+        rows = [torch.zeros(len(row), dtype=torch.float64) for _ in range(self.world_size)]
+        distributed.all_gather(rows, torch.tensor(row, dtype=torch.float64), group=self._group)
+        by_rank = [row.tolist() for row in rows]
+        if any(of_rank[0] for of_rank in by_rank):  # seldom: a name is new
+            of_ranks = self.broadcast(self.gather(list(mine)))
+            names = dict.fromkeys(name for of_rank in of_ranks for name in of_rank)
+            self._names += [name for name in names if name not in self._names]
+            return self.sums(pairs)
+        added: dict[str, tuple[float, float]] = {}
+        for i, name in enumerate(self._names):
+            parts = [of_rank[3 * i + 1 : 3 * i + 4] for of_rank in by_rank]
+            if any(is_present for is_present, *_ in parts):
+                added[name] = (sum(part[1] for part in parts), sum(part[2] for part in parts))
+        return added
 
     def require_same(self, number: int, what: str) -> int:
         """Return a number that must be the same on all ranks.

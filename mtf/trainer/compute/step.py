@@ -152,6 +152,14 @@ class StepEngine:
         if self._noted and not loss.isfinite():
             self.put_buffers(self._noted, ())
 
+    def divide_gradients(self, divisor: float | torch.Tensor, active: Collection[str]) -> None:
+        """Divide the gradients of the optimizers named by a number, before a step."""
+        groups = [group for name in active for group in self.optimizers[name].param_groups]
+        parameters = {id(p): p for group in groups for p in group["params"]}  # some may share
+        for parameter in parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
+
     def commit(self, active: Collection[str]) -> bool:
         """Unscale, clip, step, update the scaler, and drop all gradients.
 

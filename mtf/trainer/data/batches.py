@@ -27,6 +27,7 @@ from torch.utils.data import (
 from mtf.errors import MtfError
 from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
 from mtf.trainer.data.order import order_from_sampler
+from mtf.trainer.data.sample_counts import CountedBatches, CountingCollate, count_samples
 from mtf.trainer.data.worker_errors import WorkerInit
 from mtf.trainer.runtime.process_end import starting_data_workers
 
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
 
 
 class Batches(Protocol):
-    """The data that the loop trains or validates on."""
+    """The data that the loop trains or validates on.
+
+    Data that knows how many samples a batch has says so by the optional method
+    ``num_samples(epoch, batch)``, see ``data.sample_counts``.
+    """
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, at least 1."""
@@ -82,6 +87,10 @@ class TensorBatches:
             chosen = torch.tensor(indices)
             yield tuple(tensor[chosen] for tensor in self._tensors)
 
+    def num_samples(self, epoch: int, batch: int) -> int:
+        """Return the number of samples in a batch."""
+        return self._order.num_samples(epoch, batch)
+
     def samples(self, epoch: int, batch: int) -> Indices:
         """Return the indices of the samples of a batch."""
         return next(self._order.batches(epoch, batch))
@@ -121,6 +130,7 @@ class LoadedBatches:
     ) -> None:
         self._sampler = _PositionedBatches(order, stream)
         self._order = order
+        self._counted = None if is_batched else CountedBatches()
         self._copy: Callable[..., LoadedBatches] = partial(
             LoadedBatches,
             dataset,
@@ -145,7 +155,17 @@ class LoadedBatches:
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the collated batches of an epoch, from batch ``start`` on."""
         self._sampler.epoch, self._sampler.start = epoch, start
-        return _open_without_side_effects(self._loader)
+        batches = _open_without_side_effects(self._loader)
+        return batches if self._counted is None else self._counted.opened(batches, epoch, start)
+
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in a batch.
+
+        Where each item of the data set is a whole batch, only the newest one's is known.
+        """
+        if self._counted is None:
+            return self._order.num_samples(epoch, batch)
+        return self._counted.of(epoch, batch)
 
     def samples(self, epoch: int, batch: int) -> Indices:
         """Return the indices of the samples of a batch."""
@@ -179,6 +199,13 @@ class ReplayedBatches:
         self._loader = copy.copy(loader)
         vars(self._loader)["persistent_workers"] = False
         vars(self._loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn)
+        self._counted: CountedBatches | None = None
+        if type(loader).__iter__ is DataLoader.__iter__:  # else it may expect its own batches
+            self._counted = CountedBatches()
+            is_batched = loader.batch_sampler is not None
+            vars(self._loader)["collate_fn"] = CountingCollate(
+                loader.collate_fn, is_batched=is_batched
+            )
         self._seed_parts = (seed, stream.name, stream.rank)
         self.fixed = {"data.num_workers": loader.num_workers}
 
@@ -192,7 +219,9 @@ class ReplayedBatches:
             self._loader.dataset.set_epoch(epoch)
         seed = seed_at("loader", *self._seed_parts, epoch)
         with temporarily_seeded(seed), starting_data_workers():
-            batches = iter(self._loader)
+            batches: Iterator[Any] = iter(self._loader)
+        if self._counted is not None:
+            batches = self._counted.opened(batches, epoch, 0)
         for batch in itertools.count():
             with temporarily_seeded(seed_at("data", *self._seed_parts, epoch, batch)):
                 content = next(batches, _END)
@@ -200,6 +229,10 @@ class ReplayedBatches:
                 return
             if batch >= start:
                 yield content
+
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in the newest batch, None for any other."""
+        return None if self._counted is None else self._counted.of(epoch, batch)
 
 
 _END = object()
@@ -342,7 +375,8 @@ class _SeededBatchDataset(Dataset[Any]):
 
     def _make(self, indices: Indices) -> Any:
         if not self._is_batched:
-            return self._collate(self._dataset[indices[0]])
+            item = self._dataset[indices[0]]
+            return count_samples(item), self._collate(item)
         get_all: Callable[[Indices], Any] | None = getattr(self._dataset, "__getitems__", None)
         samples = get_all(indices) if get_all else [self._dataset[index] for index in indices]
         return self._collate(samples)

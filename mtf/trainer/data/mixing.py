@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.errors import MtfError
+from mtf.trainer.data.sample_counts import known_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +37,15 @@ class ParallelBatches:
         iterators = {name: self._repeated(s, epoch, start) for name, s in self._sets.items()}
         for _ in range(start, self._length):
             yield {name: next(iterator) for name, iterator in iterators.items()}
+
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in a batch, of all sets together."""
+        numbers = []
+        for batches in self._sets.values():
+            passes = -(-self._length // len(batches))
+            number, first = divmod(batch, len(batches))
+            numbers.append(known_samples(batches, epoch * passes + number, first))
+        return None if None in numbers else sum(filter(None, numbers))
 
     def _repeated(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of one set, from batch ``start`` of the mixed epoch to its end.
@@ -71,6 +81,11 @@ class AlternatingBatches:
             if name not in iterators:
                 iterators[name] = self._sets[name].batches(epoch, batch)
             yield {name: next(iterators[name])}
+
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in a batch, which is of one set."""
+        name, number = self._order[batch]
+        return known_samples(self._sets[name], epoch, number)
 
 
 def mixed(sets: Mapping[str, Batches], mode: MixingMode | None) -> Batches:

@@ -28,6 +28,10 @@ class BatchOrder(Protocol):
         """Yield the sample indices of each batch of an epoch, from batch ``start`` on."""
         ...
 
+    def num_samples(self, epoch: int, batch: int) -> int:
+        """Return the number of samples in a batch."""
+        ...
+
     def samples_used(self, batches: int, world_size: int) -> int:
         """Return the number of samples in the first ``batches`` batches of all ranks together."""
         ...
@@ -70,6 +74,10 @@ class SampleOrder:
         indices = self._indices(epoch)
         for batch in range(start, len(self)):
             yield indices[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+    def num_samples(self, epoch: int, batch: int) -> int:  # noqa: ARG002 -- alike in all epochs
+        """Return the number of samples in a batch."""
+        return min(self.batch_size, self._num_samples() - batch * self.batch_size)
 
     def samples_used(self, batches: int, world_size: int) -> int:
         """Return the number of samples in the first ``batches`` batches of all ranks together."""
@@ -124,6 +132,7 @@ class CustomSamplerOrder:
     ) -> None:
         self._sampler = sampler
         self._seed = seed
+        self._made: tuple[int, list[Indices]] | None = None  # the epoch, and its batches
         splits_by_rank = any(hasattr(part, "num_replicas") for part in self._samplers())
         self._rank, self._world_size = (0, 1) if splits_by_rank else (rank, world_size)
         count = len(sampler)
@@ -141,15 +150,28 @@ class CustomSamplerOrder:
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the indices of each batch; a late start runs the sampler from its beginning."""
+        batches = self._batches_of(epoch)
+        own = range(self._rank, self._length * self._world_size, self._world_size)
+        return (batches[number % len(batches)] for number in own[start:])
+
+    def num_samples(self, epoch: int, batch: int) -> int:
+        """Return the number of samples in a batch."""
+        batches = self._batches_of(epoch)
+        return len(batches[(self._rank + batch * self._world_size) % len(batches)])
+
+    def _batches_of(self, epoch: int) -> list[Indices]:
+        """Return all batches that the sampler makes in an epoch; the newest ones are kept."""
+        if self._made is not None and self._made[0] == epoch:
+            return self._made[1]
         for sampler in self._samplers():
             if set_epoch := getattr(sampler, "set_epoch", None):
                 set_epoch(epoch)
             if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
                 generator.manual_seed(seed_at("order", self._seed, epoch))
         with temporarily_seeded(seed_at("order", self._seed, epoch)):
-            batches = list(self._sampler)
-        own = range(self._rank, self._length * self._world_size, self._world_size)
-        return (batches[number % len(batches)] for number in own[start:])
+            batches = [list(indices) for indices in self._sampler]
+        self._made = (epoch, batches)
+        return batches
 
     def samples_used(self, batches: int, world_size: int) -> int:
         """Return 0 at the beginning of an epoch.

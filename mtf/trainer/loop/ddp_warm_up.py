@@ -43,7 +43,7 @@ def warm_up(loop: Loop) -> None:
     _warn_of_equal_batches(loop, batch)
     for _ in range(_PASSES):
         loop.engine.delay_exchange(delayed=False)
-        loop.engine.backward(loop.engine.compute(loop.objective.loss, batch))
+        loop.engine.backward(loop.engine.compute(loop.objective.loss, batch).mean)
     for parameter in loop.engine.parameters:
         parameter.grad = None
     with torch.no_grad():

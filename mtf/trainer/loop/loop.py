@@ -17,12 +17,15 @@ from mtf.errors import TrainingError
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.batches import open_epoch
+from mtf.trainer.data.sample_counts import samples_of
+from mtf.trainer.loop.accumulation import Accumulation
 from mtf.trainer.loop.best_epochs import is_among_the_best
 from mtf.trainer.loop.metric_values import metrics_of_epoch, values_over_ranks
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.loop.progress import ProgressReport
+from mtf.trainer.loop.progress import ProgressReport, newest_batch
 from mtf.trainer.loop.save_request import SaveRequests
 from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState
+from mtf.trainer.loop.step_values import LOSS
 from mtf.trainer.storage.journal import monitored
 from mtf.trainer.tracking.tracking import Tracking
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.metric_objects import MetricObjects
     from mtf.trainer.loop.objective import Objective, Totals
+    from mtf.trainer.loop.step_values import Loss
     from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.progress_bar import ProgressStatus
@@ -57,7 +61,8 @@ class Loop:
         with_own_metrics: adds the metrics of callbacks to those of an epoch.
         saves: requests for checkpoints, made by the handlers and taken by the trainer at cuts.
         batch: the present batch, on the device.
-        loss: the present batch's loss, with its graph.
+        loss: the present batch's mean loss, with its graph.
+        samples: number of samples in the present batch, None if unknown.
     """
 
     config: ExperimentConfig
@@ -79,11 +84,15 @@ class Loop:
     state: ResumeState = field(default_factory=ResumeState)
     batch: Any = None
     loss: torch.Tensor | None = None
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         self._batches: Iterator[Any] | None = None
         self._totals: Totals = {}
-        self._accumulated = self.config.training.gradient_accumulation_steps
+        self._computed: Loss | None = None
+        self._accumulation = Accumulation(
+            self.config.training.gradient_accumulation_steps, self.rank_sync
+        )
         self._num_val_batches = len(self.validation) if self.validation else 0
         self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
@@ -142,11 +151,12 @@ class Loop:
 
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
+        epoch, number = self.state.epoch, self.state.train.batch
         if self._batches is None:
-            self._batches = open_epoch(
-                self._epoch_batches, self.state.epoch, self.state.train.batch
-            )
+            self._accumulation.open_epoch(self._epoch_batches, epoch, self._num_batches)
+            self._batches = open_epoch(self._epoch_batches, epoch, number)
         self.batch = self.engine.placed(next(self._batches))
+        self.samples = samples_of(self._epoch_batches, epoch, number, self.batch)
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
@@ -157,37 +167,41 @@ class Loop:
     def train_batch_forward(self) -> Phase:
         """Compute the loss."""
         if self._has_several_ranks:
-            self.engine.delay_exchange(delayed=self.state.train.window + 1 < self._window_size())
+            size = self._accumulation.window_size(self.state.train)
+            self.engine.delay_exchange(delayed=self.state.train.window + 1 < size)
         if self._tolerant:
             self.engine.note_buffers()
         compute_loss = self._losses[self._active()[0]] if self._takes_turns else self.objective.loss
-        self.loss = self.engine.compute(compute_loss, self.batch)
+        self._computed = self.engine.compute(compute_loss, self.batch)
+        self.loss = self._computed.mean
         return Phase.TRAIN_BATCH_BACKWARD
 
     def train_batch_backward(self) -> Phase:
         """Add the gradients of the window's mean loss, and count the batch as done."""
-        loss, train = self.loss, self.state.train
+        loss, train = self._computed, self.state.train
         assert loss is not None
-        window = self._window_size()
-        self.engine.backward(loss if window == 1 else loss / window)
+        size = self._accumulation.window_size(train)
+        self.engine.backward(self._accumulation.weighed(train, loss, self.samples))
         # ``loss`` keeps its graph until the next one: freeing it here costs 10 µs a step
-        value = train.add(loss, tolerant=self._tolerant)
+        value = train.add(loss, self.samples, tolerant=self._tolerant)
         if value is not None and not math.isfinite(value):
             self._handle_nonfinite(f"the training loss is {value}")
-        return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == window else Phase.TRAIN_BATCH_END
+        return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == size else Phase.TRAIN_BATCH_END
 
     def train_batch_optim_step(self) -> Phase:
         """Take an optimizer step with the window's gradients, unless they are not finite."""
         state = self.state
+        if (divisor := self._accumulation.divisor(state.train)) is not None:
+            self.engine.divide_gradients(divisor, self._active())
         if self._observer is not None:
             step = state.global_step + 1
             self._progress.log_observed(state.epoch, step, self._observer.observe_gradients(step))
         if not self.engine.commit(self._active()):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
-                state.ended_by = f"gradients are not finite at {self._where()}"
+                state.ended_by = f"gradients are not finite at {self._newest_batch()}"
                 return Phase.TRAINING_COMPLETE
-            self.say(f"gradients are not finite at {self._where()}: this step is skipped")
+            self.say(f"gradients are not finite at {self._newest_batch()}: this step is skipped")
         state.global_step += 1
         state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP
@@ -205,7 +219,7 @@ class Loop:
             self._after_step()
         if self.state.train.batch < self._num_batches:
             return Phase.TRAIN_BATCH_LOAD
-        self._batches = self.batch = self.loss = None
+        self._batches = self.batch = self.loss = self._computed = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
@@ -231,12 +245,14 @@ class Loop:
             self._batches = open_epoch(self.validation, 0, self.state.val.batch)
             self.engine.enter_evaluation()
         self.batch = self.engine.placed(next(self._batches))
+        self.samples = samples_of(self.validation, 0, self.state.val.batch, self.batch)
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
         """Compute the sums and counts of the batch's metrics."""
         with torch.no_grad():
-            self._totals = self.engine.compute(self.val_objective.totals, self.batch)
+            totals = functools.partial(self.val_objective.totals, samples=self.samples)
+            self._totals = self.engine.compute(totals, self.batch)
         return Phase.VAL_BATCH_END
 
     def val_batch_end(self) -> Phase:
@@ -294,16 +310,6 @@ class Loop:
         step = self.state.global_step if step is None else step
         return (self._names[step % len(self._names)],)
 
-    def _window_size(self) -> int:
-        """Return the micro-batches in the present accumulation window, fewer at an epoch's end.
-
-        Call it before a micro-batch is counted as done.
-        """
-        if self._accumulated == 1:
-            return 1
-        train = self.state.train
-        return min(self._accumulated, train.window + self._num_batches - train.batch)
-
     def _handle_nonfinite(self, what: str) -> None:
         """Fail unless ``training.on_nonfinite`` is set; if it is, the optimizer step decides.
 
@@ -312,17 +318,12 @@ class Loop:
         """
         if not self._tolerant:
             raise TrainingError(
-                f"{what} at {self._where()}. Lower optimizer.lr, check the data, or set"
+                f"{what} at {self._newest_batch()}. Lower optimizer.lr, check the data, or set"
                 " training.on_nonfinite to skip or stop"
             )
 
-    def _where(self) -> str:
-        """Return the newest micro-batch in words: epoch, step, batch and its samples."""
-        state = self.state
-        batch = max(state.train.batch - 1, 0)
-        place = f"epoch {state.epoch + 1}, step {state.global_step}, batch {batch}"
-        samples = getattr(self._epoch_batches, "samples", lambda *_: None)(state.epoch, batch)
-        return f"{place} (samples {', '.join(map(str, samples))})" if samples else place
+    def _newest_batch(self) -> str:
+        return newest_batch(self.state, self._epoch_batches)
 
     def _after_step(self) -> None:
         step = self.state.global_step
@@ -342,18 +343,17 @@ class Loop:
 
     def _log_step(self) -> None:
         state = self.state
-        row: dict[str, Any] = {"epoch": state.epoch, "step": state.global_step}
-        row["train_loss"] = self._progress.loss = state.train.close_recent()
-        if not math.isfinite(row["train_loss"]):
-            self._handle_nonfinite(f"the mean training loss is {row['train_loss']}")
-        self._progress.log_row(row | learning_rates(self.engine.optimizers))
+        sums = self.rank_sync.sums(state.train.close_recent())
+        loss = self._progress.log_step(state, sums, learning_rates(self.engine.optimizers))
+        if sums[LOSS][1] and not math.isfinite(loss):
+            self._handle_nonfinite(f"the mean training loss is {loss}")
 
     def _journal_progress(self) -> None:
         state = self.state
         batches = state.epoch * self._num_batches + state.train.batch
-        # while validating, ``batch`` is not a training batch
-        batch = self.batch if state.phase is Phase.TRAIN_BATCH_END else None
-        self._progress.journal_progress(state, batches, batch)
+        # while validating, ``samples`` are not those of a training batch
+        samples = self.samples if state.phase is Phase.TRAIN_BATCH_END else None
+        self._progress.journal_progress(state, batches, samples)
 
     def standing(self) -> ProgressStatus:
         """Return the training's progress for a display; may be called from any thread."""

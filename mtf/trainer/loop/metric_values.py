@@ -41,7 +41,7 @@ def metrics_of_epoch(
         objects: those of the validated module.
         rank_sync: reaches the other ranks.
     """
-    pairs = {"train_loss": state.train.epoch_sum(), **state.val.pairs()}
+    pairs = {**state.train.epoch_sums(), **state.val.pairs()}
     means = means_of(pairs, rank_sync)
     of_objects = values_over_ranks(objects, rank_sync, "val_", state.val.returned)
     return means | state.train.metrics | of_objects

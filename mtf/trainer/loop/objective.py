@@ -12,6 +12,7 @@ from torch.nn import functional
 from mtf.errors import MtfError
 from mtf.trainer.loop.metric_objects import has_metric_objects, is_metric_object
 from mtf.trainer.loop.metric_values import prefixed
+from mtf.trainer.loop.step_values import Loss, loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +33,12 @@ class Objective(Protocol):
     takes_turns: bool
     returned: Mapping[str, Any]
 
-    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
-        """Return the mean loss of a training batch, with its graph."""
+    def loss(self, batch: Any, turn: str | None = None) -> Loss:
+        """Return the loss of a training batch, with its graph."""
         ...
 
-    def totals(self, batch: Any) -> Totals:
-        """Return a validation batch's sums and counts."""
+    def totals(self, batch: Any, samples: int | None) -> Totals:
+        """Return the sums and counts of a validation batch of ``samples``, None if unknown."""
         ...
 
 
@@ -50,12 +51,12 @@ class Classification:
         self._forward = forward
         self.returned: Mapping[str, Any] = {}
 
-    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:  # noqa: ARG002
+    def loss(self, batch: Any, turn: str | None = None) -> Loss:  # noqa: ARG002
         """Return the mean cross entropy."""
         inputs, targets = _pair(batch)
-        return _cross_entropy(self._forward(inputs), targets, "mean")
+        return Loss(_cross_entropy(self._forward(inputs), targets, "mean"))
 
-    def totals(self, batch: Any) -> Totals:
+    def totals(self, batch: Any, samples: int | None) -> Totals:  # noqa: ARG002
         """Return the sums behind ``val_loss`` and ``val_accuracy``."""
         inputs, targets = _pair(batch)
         logits = self._forward(inputs)
@@ -67,6 +68,9 @@ class Classification:
 
 class ModelSteps:
     """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
+
+    The loss is a mean over the batch's samples, or a pair ``(sum, count)``. A dict of ``loss`` and
+    further values logs these too, with the prefix ``train_`` unless they have it.
 
     With ``training_step(batch, optimizer)`` several optimizers take turns, each for one
     accumulation window; the step gets the name of the optimizer to compute the loss for. The
@@ -86,24 +90,23 @@ class ModelSteps:
             forward, "validation_step", None
         )
 
-    def loss(self, batch: Any, turn: str | None = None) -> torch.Tensor:
+    def loss(self, batch: Any, turn: str | None = None) -> Loss:
         """Call ``training_step`` and return its loss."""
         returned: Any = (
             self._training_step(batch, turn) if self.takes_turns else self._training_step(batch)
         )
-        if isinstance(returned, torch.Tensor) and returned.requires_grad and returned.numel() == 1:
-            return returned
-        raise MtfError(f"{self._name}.training_step returns {_describe(returned)}")
+        return loss_of(returned, f"{self._name}.training_step")
 
-    def totals(self, batch: Any) -> Totals:
+    def totals(self, batch: Any, samples: int | None) -> Totals:
         """Call ``validation_step`` and return its metrics as sums and counts."""
+        values: Any
         if self._validation_step is None:
             if self.takes_turns:
                 raise MtfError(
                     f"{self._name}.training_step takes an optimizer's name: add a"
                     " validation_step(batch), or set data.val_split: null"
                 )
-            values: Any = {"loss": self._training_step(batch)}
+            values = self._validated_loss(batch, samples)
         else:
             values = self._validation_step(batch)
         if values is None and has_metric_objects(self._module):  # updated, nothing to return
@@ -115,11 +118,20 @@ class ModelSteps:
                 " object"
             )
         self.returned = {name: value for name, value in values.items() if is_metric_object(value)}
-        samples = num_samples(batch) if len(values) > len(self.returned) else 0
         return {
             prefixed(name, "val_"): _total(name, value, samples)
             for name, value in values.items()
             if name not in self.returned
+        }
+
+    def _validated_loss(self, batch: Any, samples: int | None) -> Mapping[str, Any]:
+        """Return the values of ``training_step`` as those of a validation step."""
+        loss = loss_of(self._training_step(batch), f"{self._name}.training_step", trains=False)
+        weight = loss.weight(samples)
+        total = loss.mean.double() * weight if loss.total is None else loss.total
+        others = loss.pairs_of_others(weight)
+        return {"loss": (total, weight)} | {
+            name.removeprefix("train_"): (value, count) for name, value, count in others
         }
 
 
@@ -142,14 +154,6 @@ def _takes_optimizer(module: nn.Module) -> bool:
     return needed[1:] == ["optimizer"]
 
 
-def num_samples(batch: Any) -> int:
-    """Return the number of samples in a batch: the length of its first tensor."""
-    if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.dim() else 1
-    parts = batch.values() if isinstance(batch, dict) else batch
-    return num_samples(next(iter(parts)))
-
-
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) -> torch.Tensor:
     """Return torch's cross entropy.
 
@@ -167,19 +171,15 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
         ) from e
 
 
-def _describe(returned: Any) -> str:
-    """Return a description of a value that is not a loss, and what to return instead."""
-    if not isinstance(returned, torch.Tensor):
-        return f"{type(returned).__name__}: return the loss, a tensor"
-    if returned.numel() != 1:
-        return f"a tensor of shape {list(returned.shape)}: return one number, such as its mean"
-    return "a loss that depends on no parameter: remove what cuts its graph (detach, no_grad, item)"
-
-
-def _total(name: str, value: Any, samples: int) -> tuple[torch.Tensor, float]:
+def _total(name: str, value: Any, samples: int | None) -> tuple[torch.Tensor, float]:
     is_pair = isinstance(value, tuple)
+    if samples is None and not is_pair:
+        raise MtfError(
+            f"the metric {name!r} is a mean, but the number of samples in its batch is unknown:"
+            " return a pair (sum, count), see docs/training.md"
+        )
     try:
-        if is_pair:
+        if samples is None or is_pair:
             return torch.as_tensor(value[0]).reshape(()), float(value[1])
         return torch.as_tensor(value).reshape(()).double() * samples, float(samples)
     except (TypeError, ValueError, RuntimeError) as e:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtf.trainer.loop.objective import num_samples
+from mtf.trainer.loop.state import means_by_name
+from mtf.trainer.loop.step_values import LOSS
 from mtf.trainer.tracking.progress_bar import ProgressStatus
 from mtf.trainer.tracking.throughput import ProgressMark
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mtf.trainer.components.lr_schedulers import Length
+    from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.state import ResumeState
     from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
@@ -45,18 +46,35 @@ class ProgressReport:
             self.scalars.append(row)
             self.tracking.mirrors.show(row)
 
+    def log_step(
+        self,
+        state: ResumeState,
+        sums: Mapping[str, tuple[float, float]],
+        rates: Mapping[str, float],
+    ) -> float:
+        """Append a row of a step: means since the last one, and learning rates.
+
+        Returns:
+            The mean loss.
+        """
+        means = means_by_name(sums)
+        self.loss = means[LOSS]
+        self.log_row({"epoch": state.epoch, "step": state.global_step, **means, **rates})
+        return self.loss
+
     def log_observed(self, epoch: int, step: int, observed: Mapping[str, Any]) -> None:
         """Append a row of an observer's values, such as histograms, if there are any."""
         if observed:
             self.log_row({"epoch": epoch, "step": step, **observed})
 
-    def journal_progress(self, state: ResumeState, batches: int, batch: Any) -> None:
+    def journal_progress(self, state: ResumeState, batches: int, samples: int | None) -> None:
         """Append a progress event to the journal.
 
         Args:
             state: place in the training.
             batches: number that this rank has done, in all epochs.
-            batch: a training batch, to learn the batch size from; None: none at hand.
+            samples: number in the newest training batch, to learn the batch size from; None:
+                unknown.
         """
         throughput, total = self.tracking.throughput, self.length.steps
         throughput.add(ProgressMark(time.monotonic(), state.global_step, batches))
@@ -65,15 +83,13 @@ class ProgressReport:
             state.global_step,
             total,
             steps_per_s=throughput.steps_per_s,
-            samples_per_s=self._samples_per_s(batch),
+            samples_per_s=self._samples_per_s(samples),
             eta_s=throughput.eta_s(total),
         )
 
-    def _samples_per_s(self, batch: Any) -> float | None:
+    def _samples_per_s(self, samples: int | None) -> float | None:
         """Return the samples a second of all ranks, None while unknown."""
-        if batch is not None:
-            with suppress(Exception):  # a batch may be any object; only this rate needs its size
-                self._batch_size = max(self._batch_size, num_samples(batch))
+        self._batch_size = max(self._batch_size, samples or 0)
         batches_per_s = self.tracking.throughput.batches_per_s
         if batches_per_s is None or not self._batch_size:
             return None
@@ -93,3 +109,11 @@ class ProgressReport:
             eta_s=throughput.eta_s(total),
             validation=(state.val.batch, num_val_batches) if validating else None,
         )
+
+
+def newest_batch(state: ResumeState, batches: Batches) -> str:
+    """Return the newest micro-batch in words: epoch, step, batch and its samples."""
+    batch = max(state.train.batch - 1, 0)
+    place = f"epoch {state.epoch + 1}, step {state.global_step}, batch {batch}"
+    samples = getattr(batches, "samples", lambda *_: None)(state.epoch, batch)
+    return f"{place} (samples {', '.join(map(str, samples))})" if samples else place

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,73 +14,167 @@ import torch
 
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.loop.phases import Phase
+from mtf.trainer.loop.step_values import LOSS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mtf.trainer.compute.rank_sync import RankSync
+    from mtf.trainer.loop.step_values import Loss, Scalar
 
-FORMAT = 2  # of a checkpoint's content; a reader refuses any other
+FORMAT = 3  # of a checkpoint's content; a reader refuses any other, with one exception
+UNWEIGHED_FORMAT = 2
+
+
+def is_readable(content: Mapping[str, Any], version: int) -> bool:
+    """Return True if a checkpoint of another format means the same as one of this format.
+
+    Format 2 summed losses over batches, not samples, so it must have been saved between epochs.
+    """
+    is_old = version == UNWEIGHED_FORMAT and "ranks" in content
+    return is_old and all(rank["train"]["batch"] == 0 for rank in content["ranks"])
 
 
 @dataclass
 class TrainMicroState:
-    """Place in an epoch's training: counts of micro-batches, and the sums of their losses.
+    """Place in an epoch's training: counts of micro-batches, and the sums of their values.
+
+    A sum goes with the count of what it is over: samples, or what the step counts, such as tokens.
+    Sums and counts are numbers on the CPU, where reading a loss is free; else float64 tensors
+    beside the losses, so that the CPU does not wait.
 
     Attributes:
         batch: micro-batches of this epoch that are done.
         window: those of them whose gradients wait for the optimizer step.
+        window_total: what the window's gradients were weighed for, see ``loop.accumulation``.
+        window_count: samples of the window's micro-batches so far.
+        window_is_measured: whether its gradients must be divided by what was really in it.
         offset: samples of this epoch that were done before, by another number of ranks.
-        recent_loss: sum since the last row of scalars. A number on the CPU, where reading a loss
-            is free; else a float64 tensor beside the losses, so that the CPU does not wait.
+        recent_loss: sum since the last row of scalars.
         epoch_loss: sum up to the last row of scalars.
+        recent_others: sums and counts of a step's further values, by metric, like ``recent_loss``.
+        epoch_others: likewise.
         metrics: values of torchmetrics objects, from the end of the epoch's training part on.
     """
 
     batch: int = 0
     window: int = 0
+    window_total: float = 0
+    window_count: Scalar = 0
+    window_is_measured: bool = False
     offset: int = 0
-    recent_loss: torch.Tensor | float = 0.0
-    recent_count: int = 0
+    recent_loss: Scalar = 0.0
+    recent_count: Scalar = 0
     epoch_loss: float = 0.0
-    epoch_count: int = 0
+    epoch_count: float = 0
+    recent_others: dict[str, tuple[Scalar, Scalar]] = field(default_factory=dict)
+    epoch_others: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def add(self, loss: torch.Tensor, *, tolerant: bool = False) -> float | None:
-        """Count a micro-batch as done and its loss in the sums.
+    def add(self, loss: Loss, samples: int | None, *, tolerant: bool = False) -> float | None:
+        """Count a micro-batch as done and its values in the sums.
 
         Args:
-            loss: the batch's mean loss.
-            tolerant: whether a loss that is not finite is left out of the sums.
+            loss: the batch's loss.
+            samples: number of samples in the batch, None if unknown.
+            tolerant: whether a batch whose loss is not finite is left out of sums and counts.
 
         Returns:
-            The loss; None where reading it would make the CPU wait for the device.
+            The mean loss; None where reading it would make the CPU wait for the device.
         """
+        mean, weight = loss.mean, loss.weight(samples)
         value = None
-        if loss.is_cpu:
-            value = loss.item()
+        if mean.is_cpu and not isinstance(weight, torch.Tensor):
+            value = mean.item()
             if not tolerant or math.isfinite(value):
-                self.recent_loss += value
+                self.recent_loss += value * weight if loss.total is None else loss.total.item()
+                self.recent_count += weight
+                if loss.others:
+                    self._add_others(loss, weight, None)
         else:
-            addend = loss.detach().double()
-            addend = addend.nan_to_num(0.0, 0.0, 0.0) if tolerant else addend
-            self.recent_loss = self.recent_loss + addend
-        self.recent_count += 1
+            self._add_on_device(loss, weight, tolerant=tolerant)
         self.batch += 1
         self.window += 1
         return value
 
-    def close_recent(self) -> float:
-        """Return the mean loss since the last call, and add the recent sum to the epoch's."""
-        total, count = float(self.recent_loss), self.recent_count
+    def _add_on_device(self, loss: Loss, weight: Scalar, *, tolerant: bool) -> None:
+        """Add a batch whose loss is on an accelerator, without reading it."""
+        mean = loss.mean.detach().double().reshape(())
+        total = mean * weight if loss.total is None else loss.total.detach().double().reshape(())
+        kept = mean.isfinite() if tolerant else None
+        self.recent_loss = self.recent_loss + _masked(total, kept)
+        self.recent_count = self.recent_count + _masked(weight, kept)
+        self._add_others(loss, weight, kept)
+
+    def _add_others(self, loss: Loss, weight: Scalar, kept: torch.Tensor | None) -> None:
+        for name, addend, number in loss.pairs_of_others(weight):
+            total, count = self.recent_others.get(name, (0.0, 0))
+            self.recent_others[name] = total + _masked(addend, kept), count + _masked(number, kept)
+
+    def close_recent(self) -> dict[str, tuple[float, float]]:
+        """Return sums and counts since the last call, by metric, and add them to the epoch's."""
+        recent = _floats({LOSS: (self.recent_loss, self.recent_count), **self.recent_others})
+        total, count = recent[LOSS]
         self.epoch_loss += total
         self.epoch_count += count
-        self.recent_loss, self.recent_count = 0.0, 0
-        return total / max(count, 1)
+        for name in self.recent_others:
+            total, count = self.epoch_others.get(name, (0.0, 0))
+            self.epoch_others[name] = total + recent[name][0], count + recent[name][1]
+        self.recent_loss, self.recent_count, self.recent_others = 0.0, 0, {}
+        return recent
 
-    def epoch_sum(self) -> tuple[float, float]:
-        """Return the sum of the epoch's losses so far, and their number."""
-        return self.epoch_loss + float(self.recent_loss), self.epoch_count + self.recent_count
+    def epoch_sums(self) -> dict[str, tuple[float, float]]:
+        """Return the epoch's sums and counts so far, by metric."""
+        so_far = copy.copy(self)
+        so_far.epoch_others = dict(self.epoch_others)
+        so_far.close_recent()
+        return {LOSS: (so_far.epoch_loss, so_far.epoch_count), **so_far.epoch_others}
+
+    def to(self, device: torch.device) -> TrainMicroState:
+        """Return the state with its tensors on a device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(moved, value))
+            if isinstance(value, dict):
+                return {name: moved(part) for name, part in value.items()}
+            return value.to(device) if isinstance(value, torch.Tensor) else value
+
+        return TrainMicroState(**moved(dict(vars(self))))
+
+
+def train_of_other_ranks(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, Any]:
+    """Return the place in an epoch for a rank of another number of ranks.
+
+    The first rank takes over what all have counted. The gradients of a window that has begun keep
+    their weights; they are corrected at its end by what is really in it.
+    """
+    first, *others = (copy.deepcopy(dict(train)) for train in of_ranks)
+    if rank > 0:
+        kept = {key: first[key] for key in ("batch", "window", "window_total", "offset")}
+        merged = vars(TrainMicroState(**kept))
+    else:
+        merged = first
+        for other in others:
+            for key in ("window_count", "recent_loss", "recent_count", "epoch_loss", "epoch_count"):
+                merged[key] = merged[key] + other[key]
+            for key in ("recent_others", "epoch_others"):
+                for name, (total, count) in other[key].items():
+                    so_far = merged[key].get(name, (0.0, 0))
+                    merged[key][name] = so_far[0] + total, so_far[1] + count
+    return merged | {"window_is_measured": first["window"] > 0}
+
+
+def _masked(value: Scalar, kept: torch.Tensor | None) -> Scalar:
+    """Return a value, 0 in its place where it is not kept; everything is if ``kept`` is None."""
+    if kept is None:
+        return value
+    value = torch.as_tensor(value, dtype=torch.float64, device=kept.device)
+    return torch.where(kept, value, torch.zeros_like(value))
+
+
+def _floats(pairs: Mapping[str, tuple[Scalar, Scalar]]) -> dict[str, tuple[float, float]]:
+    return {name: (float(total), float(count)) for name, (total, count) in pairs.items()}
 
 
 @dataclass
@@ -152,14 +247,13 @@ class ResumeState:
     def load(self, plain: Mapping[str, Any], device: torch.device) -> None:
         """Take over the state that ``plain`` returned, its sums on ``device``."""
         train, val = dict(plain["train"]), dict(plain["val"])
-        if isinstance(train["recent_loss"], torch.Tensor):
-            train["recent_loss"] = train["recent_loss"].to(device)
         val["sums"] = {name: total.to(device) for name, total in val["sums"].items()}
         loaded = ResumeState(
             **{
                 **plain,
+                "version": FORMAT,
                 "phase": Phase(plain["phase"]),
-                "train": TrainMicroState(**train),
+                "train": TrainMicroState(**train).to(device),
                 "val": ValMicroState(**val),
                 "rng": RNGState(**plain["rng"]) if plain["rng"] else None,
             }
@@ -172,11 +266,14 @@ def means_of(pairs: Mapping[str, tuple[Any, float]], rank_sync: RankSync) -> dic
 
     Ranks may have different metrics: one may depend on what is in a batch.
     """
-    every = rank_sync.gather({name: (float(total), n) for name, (total, n) in pairs.items()})
-    means: dict[str, float] = {}
-    if every is not None:
-        for name in dict.fromkeys(name for of_rank in every for name in of_rank):
-            found = [of_rank[name] for of_rank in every if name in of_rank]
-            means[name] = sum(total for total, _ in found) / max(sum(n for _, n in found), 1)
-    shared: dict[str, float] = rank_sync.broadcast(means)
-    return shared
+    return means_by_name(rank_sync.sums(pairs))
+
+
+def means_by_name(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return the mean of each sum and count."""
+    return {name: mean_of(total, count) for name, (total, count) in sums.items()}
+
+
+def mean_of(total: float, count: float) -> float:
+    """Return a mean; that of nothing is not a number."""
+    return total / count if count else math.nan

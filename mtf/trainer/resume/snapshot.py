@@ -15,7 +15,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of, leaf_digests, with_common, without_common
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.loop.state import FORMAT, ValMicroState
+from mtf.trainer.loop.state import FORMAT, ValMicroState, is_readable, train_of_other_ranks
 from mtf.trainer.resume.compatibility import fit_of, misfit_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read(file: Path | BinaryIO) -> Content:
     """
     content: Content = torch.load(file, map_location="cpu", weights_only=True)
     found = content.get("version", FORMAT)  # a user's entry point saves what it likes
-    if found != FORMAT:
+    if found != FORMAT and not is_readable(content, found):
         raise MtfError(
             f"the checkpoint has format {found}, and this mtf reads format {FORMAT}: install the"
             " version of mtf that wrote it"
@@ -308,7 +308,7 @@ def _for_other_ranks(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str,
         f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: each sample"
         " of the epoch is used once as before, but sums of floating-point numbers will differ"
     )
-    cursor = dict(first["train"])
+    cursor = train_of_other_ranks([state["train"] for state in ranks], rank)
     begun = train.after_samples(cursor["offset"]) if cursor["offset"] else train
     cursor |= {"offset": begun.samples_used(cursor["batch"], len(ranks)), "batch": 0}
     validates = first["phase"].startswith("VAL")

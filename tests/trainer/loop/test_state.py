@@ -14,6 +14,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at, temporarily_seeded
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import FORMAT, ResumeState, TrainMicroState, ValMicroState
+from mtf.trainer.loop.step_values import Loss
 from mtf.trainer.resume import snapshot
 
 CPU = torch.device("cpu")
@@ -71,7 +72,17 @@ def test_a_state_reads_back_from_a_file_without_code() -> None:
         phase=Phase.VAL_BATCH_LOAD,
         epoch=2,
         global_step=31,
-        train=TrainMicroState(batch=7, window=3, recent_loss=1.5, recent_count=2),
+        train=TrainMicroState(
+            batch=7,
+            window=3,
+            window_total=64,
+            window_count=torch.tensor(48.0),
+            window_is_measured=True,
+            recent_loss=1.5,
+            recent_count=2,
+            recent_others={"train_a": (torch.tensor(1.0).double(), 2)},
+            epoch_others={"train_a": (3.0, 4)},
+        ),
         val=ValMicroState(2, {"val_loss": torch.tensor(3.0).double()}, {"val_loss": 8.0}),
         rng=RNGState.capture(),
         timestamp="2025-01-01T00:00:00+00:00",
@@ -85,7 +96,7 @@ def test_a_state_reads_back_from_a_file_without_code() -> None:
     assert back.val == state.val
 
 
-@pytest.mark.parametrize("found", [FORMAT - 1, FORMAT + 1])
+@pytest.mark.parametrize("found", [FORMAT - 2, FORMAT - 1, FORMAT + 1])
 def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(found: int) -> None:
     file = io.BytesIO()
     torch.save({"version": found}, file)
@@ -105,10 +116,17 @@ def test_validation_sums_weigh_batches_by_their_size() -> None:
     assert val.pairs() == {"val_loss": (torch.tensor(32.0), 4.0)}
 
 
-def test_the_mean_of_an_epoch_does_not_depend_on_how_often_it_was_logged() -> None:
+def test_the_means_of_an_epoch_do_not_depend_on_how_often_they_were_logged() -> None:
     often, never = TrainMicroState(), TrainMicroState()
-    for loss in (1.0, 2.0, 6.0):
-        often.add(torch.tensor(loss))
-        never.add(torch.tensor(loss))
-        assert often.close_recent() == loss
-    assert often.epoch_sum() == never.epoch_sum() == (9.0, 3)
+    for loss, samples in ((1.0, 4), (2.0, 4), (6.0, 1)):
+        others = {"train_a": (2 * loss, None)} if samples == 4 else {"train_b": (7.0, 3)}
+        value = Loss(torch.tensor(loss), others=others)
+        often.add(value, samples)
+        never.add(value, samples)
+        assert often.close_recent()["train_loss"] == (loss * samples, samples)
+    assert often.epoch_sums() == never.epoch_sums() == never.epoch_sums()
+    assert often.epoch_sums() == {
+        "train_loss": (18.0, 9),
+        "train_a": (24.0, 8),
+        "train_b": (7.0, 3),
+    }

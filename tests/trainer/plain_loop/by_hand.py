@@ -105,6 +105,14 @@ def validate(model: nn.Module) -> dict[str, float]:
     return {"val_loss": loss / count, "val_accuracy": right / count}
 
 
+def weighed(loss: torch.Tensor, size: int, window: list[Any]) -> torch.Tensor:
+    """Return a mean loss over ``size`` samples with its weight in a window of batches."""
+    sizes = [len(targets) for _, targets in window]
+    if len(set(sizes)) == 1:
+        return loss / len(window)
+    return loss * (size / sum(sizes))
+
+
 def by_hand(
     model: nn.Module,
     optimizer: Optimizer,
@@ -116,23 +124,23 @@ def by_hand(
     after_metrics: Callable[[dict[str, float]], object] = lambda _: None,
     validated: nn.Module | None = None,
 ) -> Trained:
-    """Train for ``EPOCHS``; each micro-batch of a window has the same weight, whatever its size."""
+    """Train for ``EPOCHS``; each micro-batch of a window has the weight of its samples."""
     trained = Trained({}, {}, [])
     for _ in range(EPOCHS):
-        losses, batches = [], list(train_batches())
+        total, batches = 0.0, list(train_batches())
         for first in range(0, len(batches), window):
             accumulated = batches[first : first + window]
             for inputs, targets in accumulated:
                 loss = functional.cross_entropy(model(inputs), targets)
-                (loss / len(accumulated)).backward()
-                losses.append(loss.item())
+                weighed(loss, len(targets), accumulated).backward()
+                total += loss.item() * len(targets)
             clip(model)
             optimizer.step()
             optimizer.zero_grad()
             after_step()
             trained.rates.append(optimizer.param_groups[0]["lr"])
         after_epoch()
-        metrics = {"train_loss": sum(losses) / len(losses), **validate(validated or model)}
+        metrics = {"train_loss": total / TRAIN_SIZE, **validate(validated or model)}
         after_metrics(metrics)
         trained.metrics.append(metrics)
     trained.model, trained.optimizer = model.state_dict(), optimizer.state_dict()

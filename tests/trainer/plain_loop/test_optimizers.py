@@ -16,6 +16,7 @@ from tests.trainer.plain_loop.by_hand import (
     net,
     plain_run,
     train_batches,
+    weighed,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def test_optimizers_that_take_turns_step_for_a_window_each(tmp_path: Path) -> No
             for inputs, targets in (window := batches[first : first + 4]):
                 loss = functional.cross_entropy(reference(inputs), targets)
                 loss = loss if name == "first" else 2 * loss
-                (loss / len(window)).backward()
+                weighed(loss, len(targets), window).backward()
             optimizer.step()
             reference.zero_grad()
             step += 1

@@ -29,6 +29,7 @@ from tests.trainer.plain_loop.by_hand import (
     samples,
     train_batches,
     validate,
+    weighed,
 )
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("window", [1, 3, 4, 11, 20])
-def test_accumulation_divides_by_the_window_and_by_what_is_left_at_the_end(
-    window: int, tmp_path: Path
-) -> None:
+def test_accumulation_weighs_by_samples_also_at_the_ragged_end(window: int, tmp_path: Path) -> None:
     """11 batches make ragged last windows of 2 and 3."""
     run = plain_run(tmp_path, training={"gradient_accumulation_steps": window})
     model, reference = net(), net()
@@ -78,7 +77,7 @@ def test_gradients_are_clipped_by_value_and_then_by_norm(
 def test_a_step_whose_gradients_are_not_finite_is_skipped_and_its_schedule_goes_on(
     tmp_path: Path,
 ) -> None:
-    """In the mean loss, a batch whose loss is not finite counts as 0."""
+    """In the mean loss, a batch whose loss is not finite does not count."""
     data = samples(TRAIN_SIZE, 1)
     data.tensors[0][9] = float("inf")  # in the third batch, the second window
     batches = DataLoader(data, batch_size=BATCH_SIZE)
@@ -89,14 +88,15 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped_and_its_schedule_goes_
     schedule = lr_scheduler.LinearLR(optimizer, total_iters=10)
     reference_schedule = lr_scheduler.LinearLR(reference_optimizer, total_iters=10)
     trained = by_trainer(run, model, optimizer, Schedule(schedule, "step"), train=batches)
-    losses: list[float] = []
+    total, count = 0.0, 0
     for _ in range(EPOCHS):
-        losses, all_batches = [], list(batches)
+        total, count, all_batches = 0.0, 0, list(batches)
         for first in range(0, 11, 2):
             for inputs, targets in (window := all_batches[first : first + 2]):
                 loss = functional.cross_entropy(reference(inputs), targets)
-                (loss / len(window)).backward()
-                losses.append(loss.item() if loss.isfinite() else 0.0)
+                weighed(loss, len(targets), window).backward()
+                if loss.isfinite():
+                    total, count = total + loss.item() * len(targets), count + len(targets)
             gradients = [p.grad for p in reference.parameters() if p.grad is not None]
             if all(bool(gradient.isfinite().all()) for gradient in gradients):
                 clip_grad_norm_(reference.parameters(), 0.1)
@@ -106,7 +106,7 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped_and_its_schedule_goes_
     assert_equal(trained.model, reference.state_dict())
     assert_equal(trained.optimizer, reference_optimizer.state_dict())
     assert_equal(schedule.state_dict(), reference_schedule.state_dict())
-    assert trained.metrics[-1] == {"train_loss": sum(losses) / 11, **validate(reference)}
+    assert trained.metrics[-1] == {"train_loss": total / count, **validate(reference)}
     assert result(run)["content"]["ranks"][0]["skipped"] == EPOCHS
 
 
@@ -132,7 +132,7 @@ def test_sixteen_bits_are_scaled_unscaled_before_clipping_and_skipped_on_overflo
             for inputs, targets in (window := batches[first : first + 3]):
                 with torch.autocast("cpu", dtype=torch.float16):
                     loss = functional.cross_entropy(reference(inputs), targets)
-                scaler.scale(loss / len(window)).backward()
+                scaler.scale(weighed(loss, len(targets), window)).backward()
             if training.get("max_grad_norm"):
                 scaler.unscale_(optimizer)
                 clip_grad_norm_(reference.parameters(), training["max_grad_norm"])

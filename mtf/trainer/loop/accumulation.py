@@ -1,0 +1,109 @@
+"""Accumulation windows: the weight of each micro-batch, so that a gradient is a mean over samples.
+
+A micro-batch of n samples adds the gradient of its mean loss with the weight ``n * ranks / total``,
+where ``total`` samples are in the window on all ranks, whose gradients DDP averages. If only the
+batches or the steps tell their numbers, ``total`` is a guess, and the sum of the window's gradients
+is divided at its end by what was wrong with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from mtf.trainer.data.sample_counts import known_samples
+from mtf.trainer.loop.step_values import nonzero
+
+if TYPE_CHECKING:
+    from mtf.trainer.compute.rank_sync import RankSync
+    from mtf.trainer.data.batches import Batches
+    from mtf.trainer.loop.state import TrainMicroState
+    from mtf.trainer.loop.step_values import Loss, Scalar
+
+
+class Accumulation:
+    """Weighs the micro-batches of a training's accumulation windows."""
+
+    def __init__(self, micro_batches: int, rank_sync: RankSync) -> None:
+        self._size, self._sync = micro_batches, rank_sync
+        # each window is one micro-batch of one rank: nothing is weighed
+        self._is_trivial = micro_batches == 1 and rank_sync.is_alone
+        self._num_batches = 0
+        self._planned: list[int | None] | None = None  # samples of each batch, on all ranks
+        self._of_data: tuple[Batches, int] | None = None
+
+    def open_epoch(self, batches: Batches, epoch: int, num_batches: int) -> None:
+        """Learn the sizes of an epoch's batches, where the data knows them. All ranks call it."""
+        self._num_batches, self._of_data = num_batches, (batches, epoch)
+        if self._sync.is_alone:
+            return
+        mine = [known_samples(batches, epoch, batch) for batch in range(num_batches)]
+        is_known = self._sync.minimum(int(None not in mine))
+        self._planned = None
+        if is_known:
+            self._planned = self._sync.total(torch.tensor(mine)).tolist()
+
+    def window_size(self, train: TrainMicroState) -> int:
+        """Return the micro-batches in the present window, fewer at the end of an epoch.
+
+        Call it before a micro-batch is counted as done.
+        """
+        if self._size == 1:
+            return 1
+        return min(self._size, train.window + self._num_batches - train.batch)
+
+    def weighed(self, train: TrainMicroState, loss: Loss, samples: int | None) -> torch.Tensor:
+        """Return a micro-batch's loss with its weight in the window, and count its samples there.
+
+        Args:
+            train: the place in the epoch, before the micro-batch is counted as done.
+            loss: the micro-batch's loss.
+            samples: its number of samples, None if unknown.
+        """
+        if self._is_trivial:
+            return loss.mean
+        if train.window == 0:
+            self._begin(train, loss, samples)
+        ranks, total = self._sync.world_size, train.window_total
+        weight = loss.weight(samples)
+        train.window_count = train.window_count + weight
+        if loss.total is not None:
+            train.window_is_measured = True
+            return loss.total if ranks == total else loss.total * (ranks / total)
+        size = self.window_size(train)
+        if weight * ranks * size == total:  # all are alike: the exact bits of the usual division
+            return loss.mean if size == 1 else loss.mean / size
+        return loss.mean * (weight * ranks / total)
+
+    def divisor(self, train: TrainMicroState) -> Scalar | None:
+        """Return the divisor of a whole window's gradients, None for 1. All ranks call it."""
+        if not train.window_is_measured:
+            return None
+        count = self._sync.total(train.window_count)
+        if not isinstance(count, torch.Tensor) and count in {0, train.window_total}:
+            return None
+        return nonzero(count) / train.window_total
+
+    def _begin(self, train: TrainMicroState, loss: Loss, samples: int | None) -> None:
+        """Set a window's total: as planned, as its first micro-batch suggests, or 1 for counts."""
+        train.window_count, train.window_is_measured = 0, False
+        if loss.total is not None:
+            train.window_total = self._sync.world_size
+            return
+        size = self.window_size(train)
+        total = self._plan(train.batch, size)
+        if total is None:
+            train.window_is_measured = size > 1
+            total = size * self._sync.total(loss.weight(samples))
+        train.window_total = max(total, 1)
+
+    def _plan(self, first: int, size: int) -> int | None:
+        """Return the samples of a window on all ranks, None if the data does not know them."""
+        if self._sync.is_alone:
+            assert self._of_data is not None
+            batches, epoch = self._of_data
+            numbers = [known_samples(batches, epoch, first + i) for i in range(size)]
+        else:
+            numbers = self._planned[first : first + size] if self._planned else [None]
+        return None if None in numbers else sum(n for n in numbers if n is not None)
