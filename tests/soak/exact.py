@@ -31,6 +31,7 @@ from mtf.trainer.verify import trial_process
 from mtf.trainer.verify.batch_records import BatchRecorder
 from mtf.trainer.verify.interruption_points import STOP_SIGNALS, chain
 from mtf.trainer.verify.trial_process import COMPLETE, OUTPUT, STOPPED, Interruption
+from tests.trainer.changing import CHANGING
 from tests.trainer.hard_training import HARD, difference, result, train
 from tests.trainer.kinds import ALIKE, BESIDES, KINDS
 from tests.trainer.ranks import train_ranks
@@ -62,6 +63,7 @@ def _ranks(number: int, precision: str = "32-true", **changes: Any) -> Kind:
 ALL = {
     "main": Kind(BESIDES),
     **{name: Kind({**BESIDES, **changes}) for name, changes in KINDS.items()},
+    **{name: Kind({**BESIDES, **changes}) for name, changes in CHANGING.items()},
     "bf16": Kind(BESIDES, precision="bf16-mixed"),
     "bf16, workers": Kind({**BESIDES, **KINDS["workers"]}, precision="bf16-mixed"),
     "16 bits, scaler": Kind(BESIDES, precision="16-mixed"),
@@ -74,6 +76,8 @@ ALL = {
     "2 ranks, bf16": _ranks(2, "bf16-mixed"),
     "3 ranks": _ranks(3),
     "3 ranks, bf16": _ranks(3, "bf16-mixed"),
+    "2 ranks, torchmetrics": _ranks(2, **KINDS["torchmetrics"]),
+    "3 ranks, torchmetrics": _ranks(3, **KINDS["torchmetrics"]),
 }
 
 
@@ -214,7 +218,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     failed = False
-    print(f"{'CONFIGURATION':<20}{'STOPS':>7}{'KILLS':>7}{'TOO LATE':>10}{'SECONDS':>9}  EXACT")
+    print(f"{'CONFIGURATION':<22}{'STOPS':>7}{'KILLS':>7}{'TOO LATE':>10}{'SECONDS':>9}  EXACT")
     for name in options.only or ALL:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="mtf-exact-") as folder:
@@ -225,7 +229,7 @@ def main() -> None:
         if tally.left_out:
             exact += f", {tally.left_out} left out for want of time"
         spent = f"{time.monotonic() - began:.0f}"
-        print(f"{name:<20}{tally.stops:>7}{tally.kills:>7}{tally.too_late:>10}{spent:>9}  {exact}")
+        print(f"{name:<22}{tally.stops:>7}{tally.kills:>7}{tally.too_late:>10}{spent:>9}  {exact}")
         for fault in tally.faults[:5]:
             print(f"  {fault}")
         sys.stdout.flush()
