@@ -59,14 +59,14 @@ class Measured(Net):
         self.heads = nn.ModuleDict({"first": ListedSum()})
         self.plain = {"loss": [torchmetrics.MeanMetric()]}
 
-    def training_step(self, batch: Any) -> torch.Tensor:
-        """Return the loss."""
+    def training_step(self, batch: Any) -> dict[str, Any]:
+        """Return the loss, and an object by a name of its own."""
         logits = self(batch[0])
         loss = functional.cross_entropy(logits, batch[1])
         self.train_acc.update(logits, batch[1])
         self.shared.update(loss)
         self.recent.update(loss.detach())
-        return loss
+        return {"loss": loss, "latest": self.recent}
 
     def validation_step(self, batch: Any) -> dict[str, Any]:
         """Return the batch's loss, and two objects by names of its own."""

@@ -184,6 +184,8 @@ class Loop:
         self.engine.backward(self._accumulation.weighed(train, loss, self.samples))
         # ``loss`` keeps its graph until the next one: freeing it here costs 10 µs a step
         value = train.add(loss, self.samples, tolerant=self._tolerant)
+        if self.objective.returned:
+            train.returned |= self.train_metrics.paths_of(self.objective.returned)
         if value is not None and not math.isfinite(value):
             self._handle_nonfinite(f"the training loss is {value}")
         return Phase.TRAIN_BATCH_OPTIM_STEP if train.window == size else Phase.TRAIN_BATCH_END
@@ -224,7 +226,10 @@ class Loop:
 
     def scheduler_epoch_step(self) -> Phase:
         """Step the schedulers that count epochs, and compute the metrics of training."""
-        self.state.train.metrics = values_over_ranks(self.train_metrics, self.rank_sync, "train_")
+        train = self.state.train
+        train.metrics = values_over_ranks(
+            self.train_metrics, self.rank_sync, "train_", train.returned
+        )
         self.train_metrics.reset()
         for schedule in self.schedules.values():
             schedule.after_epoch()
@@ -258,8 +263,7 @@ class Loop:
     def val_batch_end(self) -> Phase:
         """Add the batch's sums and count it as done."""
         self.state.val.add(self._totals)
-        for name, returned in self.val_objective.returned.items():
-            self.state.val.returned[name] = self.val_metrics.path_of(name, returned)
+        self.state.val.returned |= self.val_metrics.paths_of(self.val_objective.returned)
         self.state.val.batch += 1
         if self._saves_by_clock and self.saves.clock_is_due():
             self.saves.add("every_n_minutes")

@@ -61,12 +61,15 @@ class MetricObjects:
         """Return all objects by path, also those inside of others."""
         return dict(_with_inner(self.outermost()))
 
-    def path_of(self, name: str, value: Any) -> str:
-        """Return the path of an object that a step returns as a metric.
+    def paths_of(self, returned: Mapping[str, Any]) -> dict[str, str]:
+        """Return the paths of objects that a step returns as metrics, by name.
 
         Raises:
-            MtfError: the object is not part of the module, so no checkpoint could hold it.
+            MtfError: an object is not part of the module, so no checkpoint could hold it.
         """
+        return {name: self._path_of(name, value) for name, value in returned.items()}
+
+    def _path_of(self, name: str, value: Any) -> str:
         if id(value) not in self._returned:
             self._returned = {id(found): (found, path) for path, found in self.all().items()}
         _, path = self._returned.get(id(value), (None, None))

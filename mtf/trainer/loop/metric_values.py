@@ -48,7 +48,7 @@ def metrics_of_epoch(
 
 
 def values_over_ranks(
-    objects: MetricObjects, rank_sync: RankSync, prefix: str, returned: Mapping[str, str] = {}
+    objects: MetricObjects, rank_sync: RankSync, prefix: str, returned: Mapping[str, str]
 ) -> dict[str, float]:
     """Compute the objects that were updated on any rank, over all ranks.
 

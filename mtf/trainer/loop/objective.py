@@ -27,7 +27,7 @@ class Objective(Protocol):
 
     Attributes:
         takes_turns: whether the optimizers take turns and ``loss`` is told whose turn it is.
-        returned: the torchmetrics objects by name that the newest call of ``totals`` got.
+        returned: the torchmetrics objects by name that the newest step returned.
     """
 
     takes_turns: bool
@@ -70,7 +70,8 @@ class ModelSteps:
     """A model's own ``training_step(batch) -> loss`` and ``validation_step(batch) -> dict``.
 
     The loss is a mean over the batch's samples, or a pair ``(sum, count)``. A dict of ``loss`` and
-    further values logs these too, with the prefix ``train_`` unless they have it.
+    further values, or torchmetrics objects, logs these too, with the prefix ``train_`` unless they
+    have it.
 
     With ``training_step(batch, optimizer)`` several optimizers take turns, each for one
     accumulation window; the step gets the name of the optimizer to compute the loss for. The
@@ -95,6 +96,10 @@ class ModelSteps:
         returned: Any = (
             self._training_step(batch, turn) if self.takes_turns else self._training_step(batch)
         )
+        self.returned = {}
+        if isinstance(returned, Mapping):
+            self.returned = {n: value for n, value in returned.items() if is_metric_object(value)}
+            returned = {n: value for n, value in returned.items() if n not in self.returned}
         return loss_of(returned, f"{self._name}.training_step")
 
     def totals(self, batch: Any, samples: int | None) -> Totals:

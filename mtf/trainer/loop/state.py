@@ -55,6 +55,7 @@ class TrainMicroState:
         recent_others: sums and counts of a step's further values, by metric, like ``recent_loss``.
         epoch_others: likewise.
         metrics: values of torchmetrics objects, from the end of the epoch's training part on.
+        returned: names and paths of the torchmetrics objects that the steps returned.
     """
 
     batch: int = 0
@@ -70,6 +71,7 @@ class TrainMicroState:
     recent_others: dict[str, tuple[Scalar, Scalar]] = field(default_factory=dict)
     epoch_others: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    returned: dict[str, str] = field(default_factory=dict)
 
     def add(self, loss: Loss, samples: int | None, *, tolerant: bool = False) -> float | None:
         """Count a micro-batch as done and its values in the sums.

@@ -146,18 +146,25 @@ def test_objects_that_training_updates_are_reset_at_each_epoch(tmp_path: Path) -
         seen: Any
         train_count: Any
 
-        def training_step(self, batch: Any) -> torch.Tensor:
+        least: Any
+
+        def training_step(self, batch: Any) -> Any:
             loss = super().training_step(batch)
             self.seen.update(loss)
             self.train_count.update(torch.ones(len(batch[0])))
-            return loss
+            self.least.update(loss)
+            return {"loss": loss, "smallest": self.least, "twice": 2 * loss.detach()}
 
     def update(model: Any, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
         loss = functional.cross_entropy(logits, targets)
         model.seen.update(loss)
         return {"loss": loss}
 
-    parts = {"seen": torchmetrics.MaxMetric(), "train_count": torchmetrics.SumMetric()}
+    parts = {
+        "seen": torchmetrics.MaxMetric(),
+        "train_count": torchmetrics.SumMetric(),
+        "least": torchmetrics.MinMetric(),
+    }
     run = plain_run(tmp_path)
     found = metrics_of(run, Training(update, **parts))
     for epoch in found:
@@ -167,6 +174,9 @@ def test_objects_that_training_updates_are_reset_at_each_epoch(tmp_path: Path) -
     for number, epoch in enumerate(found):
         of_steps = [row["train_loss"] for row in losses if "lr" in row and row["epoch"] == number]
         assert epoch["train_seen"] == max(of_steps)
+        assert epoch["train_smallest"] == min(of_steps)
+        assert epoch["train_twice"] == pytest.approx(2 * epoch["train_loss"])
+        assert "train_least" not in epoch
 
 
 def test_the_average_of_weights_is_measured_by_its_own_objects(tmp_path: Path) -> None:
