@@ -54,9 +54,9 @@ def _record(commit: CommitId, number: int) -> RunRecord:
         run=run,
         experiment=f"seed={number}",
         grid="search",
-        branch="b",
+        branch=f"slurm-job/search/20260101T120000Z/{commit[:8]}",
         commit=commit,
-        key=RunKey("k" * 64),
+        key=RunKey("a" * 64),
         generation=1,
         spec="experiments/search.yaml",
         executor="slurm",
@@ -64,6 +64,7 @@ def _record(commit: CommitId, number: int) -> RunRecord:
         state=RunState.COMPLETED,
         reason="",
         claimed_at=at,
+        run_dir=f"/runs/{run}",
         attempts=(attempt,),
     )
     return replace(
@@ -72,7 +73,9 @@ def _record(commit: CommitId, number: int) -> RunRecord:
         max_epochs=20,
         metrics={"val_loss": 0.1, "val_accuracy": 0.97},
         best=Best("val_accuracy", 0.97, 20, 1000, "max"),
-        checkpoint=Checkpoint("/runs/x/checkpoints/epoch_020_step_001000.ckpt", 1000, "f" * 64, 1),
+        checkpoint=Checkpoint(
+            f"/runs/{run}/checkpoints/epoch_020_step_001000.ckpt", 1000, "f" * 64, 1
+        ),
     )
 
 

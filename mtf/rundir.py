@@ -20,6 +20,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.ids import is_job_id
+from mtf.errors import MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +40,7 @@ CONFIGS = "configs.jsonl"  # of a job request: one line with the configuration o
 SCRIPT = "job.sbatch"  # of a job request
 CODE = ".code"
 FENCED = "fenced"  # the holder of a claim that no job may get any more
+_LONGEST_HOLDER = 64  # bytes of a job's id
 
 
 def run_dir(root: Path, run: RunId) -> Path:
@@ -83,6 +86,7 @@ def claim(folder: Path, token: Token, holder: str) -> str:
 
     Raises:
         OSError: the folder cannot be written.
+        MtfError: the claim holds something else than a job's id.
     """
     path = folder / CLAIMS / token
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,19 +96,26 @@ def claim(folder: Path, token: Token, holder: str) -> str:
     with suppress(FileExistsError, FileNotFoundError):
         os.link(temporary, path)
     remove_temporary_files(path)
-    return path.read_text(encoding="utf-8")
+    found = claim_holder(folder, token)
+    if found is None:
+        raise MtfError(f"{path}: not a claim of mtf. If no job of this run is running, remove it")
+    return found
 
 
 def claim_holder(folder: Path, token: Token) -> str | None:
     """Return the holder of the claim of an attempt, None if there is no claim.
 
+    Only a job's id or ``FENCED`` is a holder: no other content of a file reaches the ledger.
+
     Raises:
         OSError: the folder cannot be read.
     """
     try:
-        return (folder / CLAIMS / token).read_text(encoding="utf-8")
+        with (folder / CLAIMS / token).open("rb") as file:
+            text = file.read(_LONGEST_HOLDER).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return text if text == FENCED or is_job_id(text) else None
 
 
 # -- journal ---------------------------------------------------------------------------------------

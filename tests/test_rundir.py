@@ -48,8 +48,8 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> list[Effect]:
 
 def test_a_claim_is_on_disk_before_it_is_visible(effects: list[Effect], tmp_path: Path) -> None:
     """Otherwise a crash of the machine leaves an empty claim, which is nobody's."""
-    assert rundir.claim(tmp_path, TOKEN, "job 7") == "job 7"
-    assert effects == [("fsync", b"job 7"), ("link", b"job 7")]
+    assert rundir.claim(tmp_path, TOKEN, "7") == "7"
+    assert effects == [("fsync", b"7"), ("link", b"7")]
 
 
 def test_a_file_replaced_durably_is_on_disk_before_it_is_visible(
@@ -80,7 +80,7 @@ def test_a_file_that_can_be_made_again_does_not_wait_for_the_disk(
     [
         rundir.write_atomically,
         rundir.replace_durably,
-        lambda path, data: rundir.claim(path.parent, TOKEN, data.decode()),
+        lambda path, _: rundir.claim(path.parent, TOKEN, "7"),
     ],
 )
 def test_writers_leave_no_temporary_file(
@@ -96,7 +96,7 @@ def test_writers_leave_no_temporary_file(
 
 
 def test_of_many_claimants_one_wins_and_all_learn_its_name(tmp_path: Path) -> None:
-    holders = [f"job {n}" for n in range(16)]
+    holders = [f"{n}" for n in range(16)]
     with ThreadPoolExecutor(16) as pool:
         answers = set(pool.map(lambda holder: rundir.claim(tmp_path, TOKEN, holder), holders))
     assert len(answers) == 1
@@ -108,7 +108,7 @@ def test_attempts_are_claimed_one_by_one(tmp_path: Path) -> None:
     other = Token("1" * 16)
     assert rundir.claim(tmp_path, TOKEN, rundir.FENCED) == rundir.FENCED
     assert rundir.claim_holder(tmp_path, other) is None
-    assert rundir.claim(tmp_path, other, "job 7") == "job 7"
+    assert rundir.claim(tmp_path, other, "7") == "7"
     assert rundir.claim_holder(tmp_path / "nowhere", TOKEN) is None
 
 
@@ -116,7 +116,7 @@ def test_a_claimant_killed_before_its_claim_leaves_nothing_in_the_way(tmp_path: 
     path = tmp_path / rundir.CLAIMS / TOKEN
     path.parent.mkdir()
     rundir.temporary_path(path).write_bytes(b"job 6")
-    assert rundir.claim(tmp_path, TOKEN, "job 7") == "job 7"
+    assert rundir.claim(tmp_path, TOKEN, "7") == "7"
     assert rundir.temporary_files(path) == []
 
 

@@ -11,6 +11,7 @@ import click
 
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_table
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.records import as_dict
 from mtf.report.tables import render_csv, render_markdown
 
 if TYPE_CHECKING:
@@ -180,6 +181,6 @@ def _result(record: RunRecord) -> dict[str, object]:
         "state": record.state,
         "parameters": dict(record.parameters),
         "metrics": dict(record.metrics),
-        "best": vars(record.best) if record.best else None,
-        "checkpoint": vars(record.checkpoint) if record.checkpoint else None,
+        "best": record.best and as_dict(record.best),
+        "checkpoint": record.checkpoint and as_dict(record.checkpoint),
     }

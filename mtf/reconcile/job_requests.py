@@ -109,6 +109,11 @@ def job_config(start: Start, repository: Path) -> dict[str, Any]:
         "code_dir": str(rundir.code_dir(start.root, start.commit)),
         "manifest": str(rundir.code_manifest(start.root, start.commit)),
         "repository": str(repository),
-        "origin": vars(start.origin) if start.origin else None,
+        "origin": start.origin and _origin(start.origin),
     }
     return {**start.config, "mtf": run_section}
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    """Return an origin without the keys that only a newer mtf knows: an older one may read it."""
+    return {name: value for name, value in vars(origin).items() if name != "unknown"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf import rundir
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import axes_of
-from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.records import as_dict, best_run
 from mtf.report.runs import rank
 
 if TYPE_CHECKING:
@@ -79,6 +79,6 @@ def _result(record: RunRecord) -> Mapping[str, Any]:
         "state": record.state,
         "parameters": record.parameters,
         "metrics": record.metrics,
-        "best": vars(record.best) if record.best else None,
+        "best": record.best and as_dict(record.best),
         "checkpoint": record.checkpoint.path if record.checkpoint else None,
     }

@@ -77,7 +77,7 @@ def add_run(
         commit,
         f"slurm-job/{run}",
         None,
-        "",
+        stored.claimed_at,
         "",
         None,
         (run,),

@@ -29,9 +29,10 @@ def repo_with(folder: Path, *states: RunState) -> Repo:
         record(
             experiment(state),
             f"{state}/20260101T000000Z/{pin[:8]}",
+            commit=pin,
             state=state,
             executor="local",
-            run_dir=str(repo.path / "runs" / state),
+            run_dir=str(repo.path / "runs" / f"{state}/20260101T000000Z/{pin[:8]}"),
             generation=2,
         )
         for state in states

@@ -100,7 +100,7 @@ def test_an_edit_is_found_by_the_fields_that_cannot_change(tmp_path: Path) -> No
     made, store = make_ledger(tmp_path)
     append(store, done)
     for record, changes, message in (
-        (ONE, {"key": "f" * 64, "commit": "d" * 40}, "was edited (commit, key changed)"),
+        (ONE, {"key": "f" * 64, "commit": "c" * 8 + "d" * 32}, "was edited (commit, key changed)"),
         (ONE, {"attempts": [{**attempt, "job_id": "78"}]}, "was edited (an attempt changed)"),
         (done, {"state": "pending"}, "was edited (completed became pending)"),
     ):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId, record_path
+from mtf.core.vocabulary.ids import CommitId, SubmissionId, record_path
 from mtf.core.vocabulary.records import Best, Checkpoint, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo, RefMovedError
@@ -28,13 +28,13 @@ RUN = record(experiment())
 
 
 def run_record(number: int) -> RunRecord:
-    return replace(RUN, run=RunId(f"e{number}/20260101T110000Z/cccccccc"))
+    return record(experiment(f"e{number}"), f"e{number}/20260101T110000Z/cccccccc")
 
 
 def submission(commit: CommitId, name: str = "alone") -> SubmissionRecord:
     sid = SubmissionId(f"{name}/20260101T110000Z/{commit[:8]}")
     return SubmissionRecord(
-        sid, "s.yaml", commit, f"slurm-job/{sid}", None, "t", "me", None, (), {}
+        sid, "s.yaml", commit, f"slurm-job/{sid}", None, RUN.claimed_at, "me", None, (), {}
     )
 
 
@@ -44,7 +44,7 @@ def open_store(path: Path, remote: str | None = None) -> LedgerStore:
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     full = replace(
-        RUN, state=RunState.COMPLETED, checkpoint=Checkpoint("/c", 1, "s", 2, 3),
+        RUN, state=RunState.COMPLETED, checkpoint=Checkpoint(f"{RUN.run_dir}/c", 1, "f" * 64, 2, 3),
         best=Best("val_accuracy", 0.9, 1, 2, "max"), metrics={"a": 1.5}, parameters={"x.y": [1]},
     )  # fmt: skip
     assert decode_run(encode_run(full)) == full

@@ -21,7 +21,6 @@ from tests.core.planner.worlds import experiment, record
 from tests.repos import git, make_remote, make_repo
 
 CLONES = 3
-RUN = record(experiment())
 CLONE = st.integers(0, CLONES - 1)
 
 
@@ -47,7 +46,8 @@ class Writers(RuleBasedStateMachine):
     def change(self, run: RunId, epoch: int) -> Change:
         """Return a change unlike any other: git gives equal commits of one second the same id."""
         self.writes += 1
-        return Change(runs=(replace(RUN, run=run, epoch=epoch, reason=f"write {self.writes}"),))
+        new = record(experiment(run.split("/")[0]), run)
+        return Change(runs=(replace(new, epoch=epoch, reason=f"write {self.writes}"),))
 
     def open(self, number: int) -> LedgerStore:
         return LedgerStore(GitRepo(self.folder / str(number)), "origin")

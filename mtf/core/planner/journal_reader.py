@@ -1,12 +1,17 @@
-"""Folds a run's journal into its progress. Pure; unknown events are ignored."""
+"""Folds a run's journal into its progress. Pure; unknown events and wrong fields are ignored.
+
+What a progress holds can be recorded: the ledger's reader accepts it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary.ids import is_inside, is_sha256
+from mtf.core.vocabulary.numbers import is_count, is_number
 from mtf.core.vocabulary.records import Best, Checkpoint
+from mtf.core.vocabulary.times import is_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,8 +99,8 @@ def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
     return Progress(starts=starts, idle_starts=idle, **seen)
 
 
+_COUNTS = ("epoch", "step", "total_steps", "max_epochs", "bytes")
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("epoch", "step", "total_steps", "max_epochs", "bytes"), int),
     **dict.fromkeys(("at", "token", "job_id", "monitor", "mode", "reason", "path"), str),
     **dict.fromkeys(("sha256", "packages_sha256"), str),
     **dict.fromkeys(("steps_per_s", "eta_s"), float),
@@ -105,17 +110,12 @@ _TYPES: Mapping[str, type] = {
 def _without_wrong_fields(event: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an event without the fields of a wrong type."""
     sound = {k: v for k, v in event.items() if isinstance(v, _TYPES.get(k, object))}
-    if not _is_time(str(sound.get("at"))):
+    for name in _COUNTS:
+        if name in sound and not is_count(sound[name]):
+            del sound[name]
+    if not is_time(str(sound.get("at"))):
         sound.pop("at", None)
     return sound
-
-
-def _is_time(text: str) -> bool:
-    """Return True if a text is a time with its zone."""
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
 
 
 def _some(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -124,13 +124,13 @@ def _some(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _monitor(event: Mapping[str, Any]) -> tuple[str, str] | None:
     name = event.get("monitor")
-    return (str(name), str(event.get("mode", "min"))) if name else None
+    return (str(name), "max" if event.get("mode") == "max" else "min") if name else None
 
 
 def _numbers(metrics: object) -> dict[str, float]:
     if not isinstance(metrics, dict):
         return {}
-    return {str(k): v for k, v in metrics.items() if isinstance(v, int | float)}
+    return {str(k): v for k, v in metrics.items() if is_number(v)}
 
 
 def _best(
@@ -147,23 +147,29 @@ def _best(
     return Best(name, value, int(event.get("epoch") or 0), int(event.get("step") or 0), mode)
 
 
-def _is_no_progress(old: Checkpoint | None, new: Checkpoint) -> bool:
+def _is_no_progress(old: Checkpoint | None, new: Checkpoint | None) -> bool:
     """Return True if the new checkpoint has no higher step than the old one."""
-    return new.step <= (old.step if old else 0)
+    return new is None or new.step <= (old.step if old else 0)
 
 
-def _saved(checkpoint: Checkpoint, best: Best | None) -> dict[str, Any]:
+def _saved(checkpoint: Checkpoint | None, best: Best | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {}
     seen: dict[str, Any] = {"checkpoint": checkpoint, "unsaved": None}
     if best is not None and (best.epoch, best.step) == (checkpoint.epoch, checkpoint.step):
         seen["best_checkpoint"] = checkpoint
     return seen
 
 
-def _checkpoint(event: Mapping[str, Any], run_dir: str) -> Checkpoint:
+def _checkpoint(event: Mapping[str, Any], run_dir: str) -> Checkpoint | None:
+    """Return the checkpoint of an event, None if it is not in the run folder."""
+    path, sha256 = f"{run_dir}/{event.get('path', '')}", str(event.get("sha256", ""))
+    if not is_inside(path, run_dir):
+        return None
     return Checkpoint(
-        path=f"{run_dir}/{event.get('path')}",
+        path=path,
         step=int(event.get("step") or 0),
-        sha256=str(event.get("sha256", "")),
+        sha256=sha256 if is_sha256(sha256) else "",
         bytes=int(event.get("bytes") or 0),
         epoch=int(event.get("epoch") or 0),
     )

@@ -128,7 +128,7 @@ def _cause_of_forgotten(record: RunRecord, progress: Progress, now: datetime) ->
         return cause_of_error(progress.failed)
     if record.cancel_requested:  # SLURM forgets a task that is cancelled before it starts
         return Cause(record.attempt.outcome or Cause.CANCELLED)
-    signs = [record.attempt.submitted_at, progress.last_at]
+    signs = [record.attempt.submitted_at or record.attempt.claimed_at, progress.last_at]
     newest = max(datetime.fromisoformat(s) for s in signs if s)
     return Cause.LOST if now - newest > FORGOTTEN_AFTER else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
@@ -19,6 +21,58 @@ LEDGER_REF = "refs/heads/mtf/ledger"
 SEEN_REF = "refs/mtf/seen"  # the ledger that this clone last found whole; never pushed
 SINGLE = "run"  # in a record's path, instead of a member, for a single experiment
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+# The forms that mtf gives to ids. Text of another form is no id: it never becomes a path, a ref or
+# an argument of a program, wherever it comes from.
+_COMPONENT = r"(?!.*\.\.)(?!.*(?:\.|\.lock)(?:/|\Z))"  # what git allows in a branch's name
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_MEMBER = r"(?!run\Z)[A-Za-z0-9_%+=,][A-Za-z0-9_%+=,.-]{0,199}"
+_SUBMISSION = rf"{_COMPONENT}{_NAME}/[0-9]{{8}}T[0-9]{{6}}Z/[0-9a-f]{{8}}"
+_RUN_ID = re.compile(rf"{_SUBMISSION}(?:/{_MEMBER})?")
+_JOB_ID = re.compile(r"[0-9]{1,15}(?:[_+][0-9]{1,9})?|[a-z]{1,15}-[0-9]{1,15}")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+def is_run_id(text: str) -> bool:
+    """Return True if a text has the form of a run's id (or, without a member, a submission's)."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def is_job_id(text: str) -> bool:
+    """Return True if a text has the form of a job id of one of the executors."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def is_token(text: str) -> bool:
+    """Return True if a text has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def is_commit(text: str) -> bool:
+    """Return True if a text has the form of a commit's full id."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def is_sha256(text: str) -> bool:
+    """Return True if a text has the form of a SHA-256 sum: a run's key, a checkpoint's checksum."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Return True if a path is below a folder and has no component that leads elsewhere."""
+    return path.startswith(folder) and _BELOW.fullmatch(path, len(folder)) is not None
+
+
+def is_absolute(path: str) -> bool:
+    """Return True if a path is absolute and has no component that leads elsewhere."""
+    return _BELOW.fullmatch(path) is not None
+
+
+_BELOW = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/\0\n]+)+")
 
 
 def timestamp(now: datetime) -> str:
@@ -109,6 +163,4 @@ def job_name(name: str, token: Token) -> str:
 def token_of(name: str) -> Token | None:
     """Return the token in a job's name, None if mtf did not submit the job."""
     _, plus, tail = name.rpartition("+")
-    if plus and len(tail) == 16 and all(c in "0123456789abcdef" for c in tail):
-        return Token(tail)
-    return None
+    return Token(tail) if plus and is_token(tail) else None

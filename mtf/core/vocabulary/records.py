@@ -1,10 +1,12 @@
 """Records of the ledger as values: runs, their attempts and checkpoints, and submissions.
 
-Times are ISO 8601 text, UTC, as they stand in the ledger and in ``mtf status --json``.
+Times are ISO 8601 text, UTC, as they stand in the ledger and in ``mtf status --json``. ``unknown``
+holds the keys of a record that only a newer mtf knows: they are written back as they were read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the annotations of Origin
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from mtf.core.vocabulary.ids import SINGLE, RunId, label_of, submission_of
 from mtf.core.vocabulary.states import OVER, RunState, Sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from mtf.core.vocabulary.ids import CommitId, JobId, RunKey, SubmissionId, Token
 
@@ -28,6 +30,7 @@ class Checkpoint:
     sha256: str
     bytes: int
     epoch: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Origin:
     path: str  # absolute
     sha256: str
     step: int
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Best:
     epoch: int
     step: int
     mode: str = "min"  # or "max": which values are better
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Attempt:
     asked: bool = False  # by a person: earlier attempts without progress no longer count
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the configuration, by dotted key
     put_off: int = 0  # submissions in a row that were neither accepted nor refused for good
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ class RunRecord:
     retry_at: str | None = None  # the newest attempt is over; another may start at this time
     wanted: bool = True  # by a committed spec; False: by a program, pruning leaves it alone
     attempts: tuple[Attempt, ...] = ()
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def submission(self) -> SubmissionId:
@@ -180,6 +187,7 @@ class SubmissionRecord:
     max_parallel: int | None
     runs: tuple[RunId, ...]
     configs: Mapping[str, Mapping[str, Any]]  # member -> resolved configuration
+    unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
@@ -188,3 +196,12 @@ def best_run(records: Iterable[RunRecord]) -> RunRecord | None:
         (r.best.value if r.best.mode == "min" else -r.best.value, r) for r in records if r.best
     ]
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def as_dict(
+    part: RunRecord | SubmissionRecord | Attempt | Checkpoint | Best | Origin,
+) -> dict[str, Any]:
+    """Return a record, or a part of one, as JSON values, with the keys that only others know."""
+    value = dict(vars(part))
+    unknown = value.pop("unknown")
+    return {**value, **unknown} if unknown else value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
+_YEARS = 1970, 9000  # durations can be added to a time between them
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -45,3 +47,13 @@ def iso(at: datetime) -> str:
 def parse_time(text: str) -> datetime:
     """Return a recorded time (ISO 8601) as an aware datetime in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@lru_cache(maxsize=4096)
+def is_time(text: str) -> bool:
+    """Return True if ``parse_time`` can read a text, and it names a zone and a sensible year."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return at.tzinfo is not None and _YEARS[0] < at.year < _YEARS[1]

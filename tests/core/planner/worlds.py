@@ -8,7 +8,7 @@ from typing import Any
 from mtf.core.planner.plan import Policy, World, plan
 from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Rebuild, Record, Repin, Resume, Submit
 from mtf.core.vocabulary.experiments import Desired, Experiment, run_key
-from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
 from mtf.core.vocabulary.records import Attempt, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState
@@ -57,7 +57,7 @@ def record(
         "run": RunId(run),
         "experiment": of.name,
         "grid": of.grid,
-        "branch": "slurm-job/x",
+        "branch": f"slurm-job/{submission_of(RunId(run))}",
         "commit": COMMIT,
         "key": run_key(of, {}),
         "generation": 1,
@@ -68,6 +68,7 @@ def record(
         "reason": "",
         "claimed_at": iso(-60),
         "observed_at": iso(-60),
+        "run_dir": f"/runs/{run}",
         "attempts": (Attempt(**attempt),),
     }
     return RunRecord(**{**values, **changes})
