@@ -14,6 +14,7 @@ from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
 from mtf.project.settings_file import settings_at
 from mtf.project.spec_tree import SpecTree
+from mtf.project.tree_check import check_tree
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.lint.policy_rules import over_budget, violations
 from mtf.spec.schema.policies import Policies
@@ -41,7 +42,7 @@ def compare(project: Project, base: str, rev: str) -> Review:
 
     Raises:
         RepositoryError: the two have no common commit, as in a shallow clone.
-        SpecError: the settings of one of the two contain mistakes.
+        SpecError: as for ``compare_commits``.
     """
     repo = project.repo
     with repo.reading():
@@ -61,7 +62,12 @@ def compare_commits(
     """Return the runs that ``new`` asks for and ``old`` does not.
 
     ``policies`` are those of the branch to merge into; by default those of ``old``.
+
+    Raises:
+        SpecError: the settings of one of the two contain mistakes, or ``new`` breaks a rule for
+            trees.
     """
+    check_tree(project.repo, new)
     before = SpecTree.at(project.repo, old).checked()
     after = SpecTree.at(project.repo, new, like=before).checked()
     sides = _Side(project.repo, old, before), _Side(project.repo, new, after)

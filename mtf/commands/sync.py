@@ -21,11 +21,13 @@ from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
 from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
+from mtf.project.tree_check import check_tree
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import scan
 from mtf.reconcile.executors import Executors, resolve_executor
 from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
+from mtf.rundir import code_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -142,6 +144,8 @@ def _usable_settings(
     """Return the settings at a commit; if it must not be used, the project's, and the reason."""
     try:
         check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
+        if not code_dir(project.runs_root, commit).is_dir():  # otherwise it was checked when made
+            check_tree(project.repo, commit)
         return project.serving(tree.checked().settings), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)

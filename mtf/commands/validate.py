@@ -16,6 +16,7 @@ from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.init_from_check import unknown_names
 from mtf.project.settings_file import SETTINGS, project_root, shown
 from mtf.project.spec_tree import SpecTree
+from mtf.project.tree_check import tree_problems
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.load import is_spec
 
@@ -81,7 +82,10 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
         RepositoryError: there is no such revision.
     """
     repo = _repo(where)
-    tree = SpecTree.at(repo, repo.commit(rev))
+    commit = repo.commit(rev)
+    if refused := tree_problems(repo, commit):
+        return Checked(0, refused)
+    tree = SpecTree.at(repo, commit)
     check = _Check(tree, partial(_open_in, repo), query)
     return check.all(files=len(tree.specs) + 1)
 
@@ -104,6 +108,8 @@ def new_in(
 ) -> Checked:
     """Check the specs that are in none of the ``known`` commits, and those that build on them."""
     with repo.reading():
+        if refused := tree_problems(repo, commit):
+            return Checked(0, refused)
         tree = SpecTree.at(repo, commit)
         now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
         both = now.keys() | {path for contents in before for path in contents}

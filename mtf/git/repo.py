@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.git.process import GitProcesses
+from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
     MOVED,
     Entry,
@@ -25,7 +26,6 @@ from mtf.git.wire import (
     Step,
     changes_of,
     commit_stream,
-    entries_of,
     required,
     steps_of,
 )
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from mtf.git.wire import Objects
 
-_TREE = "040000"
 _LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
 _STALE_LOCK_S = 5.0  # git holds a ref's lock for milliseconds
 
@@ -109,27 +108,20 @@ class GitRepo:
         """Return the files below ``folder`` at a commit by their paths, submodules included.
 
         Raises:
-            RepositoryError: the commit, or a tree of it, is missing.
+            RepositoryError: the commit or a tree of it is missing, damaged or too large.
         """
-        below = f"{folder.rstrip('/')}/" if folder else ""
-        found: dict[str, Entry] = {}
-        level = {"": f"{commit}^{{tree}}"}  # trees to read, by path
         with self.reading() as objects:
-            while level:
-                answers = zip(level.items(), objects.ask(list(level.values())), strict=True)
-                entries = [
-                    e
-                    for (path, oid), tree in answers
-                    for e in entries_of(path, required(oid, tree))
-                ]
-                level = {
-                    f"{path}/": entry.oid
-                    for path, entry in entries
-                    if entry.mode == _TREE
-                    and (f"{path}/".startswith(below) or below.startswith(f"{path}/"))
-                }
-                found |= {p: e for p, e in entries if e.mode != _TREE and p.startswith(below)}
-        return dict(sorted(found.items()))
+            return files_in(objects, commit, folder)
+
+    def checked_files(self, commit: CommitId) -> dict[str, Entry]:
+        """Return all files of a commit, which may be checked out.
+
+        Raises:
+            RefusedTreeError: they must not be checked out: a path leads out of the checkout, ...
+            RepositoryError: as for ``files``.
+        """
+        with self.reading() as objects:
+            return checked_files(objects, commit)
 
     def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
         """Return the contents of objects by id, all from one process.

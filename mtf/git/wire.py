@@ -125,14 +125,25 @@ def required(oid: str, answer: Object | None) -> Object:
     return answer
 
 
-def entries_of(folder: str, tree: Object) -> Iterator[tuple[str, Entry]]:
-    """Yield a tree's entries by full path; a raw entry is: mode, space, name, NUL, id."""
+def entries_of(tree: Object) -> list[tuple[str, Entry]]:
+    """Return a tree's entries by name; a raw entry is: mode, space, name, NUL, id.
+
+    Raises:
+        RepositoryError: the object is not a tree, or is damaged.
+    """
     raw, at, width = tree.content, 0, len(tree.oid) // 2
-    while at < len(raw):
-        space, end = raw.index(b" ", at), raw.index(b"\0", at)
-        mode, name = raw[at:space].decode(), os.fsdecode(raw[space + 1 : end])
-        at = end + 1 + width
-        yield folder + name, Entry(mode.zfill(6), raw[end + 1 : at].hex())
+    found = []
+    try:
+        while at < len(raw):
+            space, end = raw.index(b" ", at), raw.index(b"\0", at)
+            mode, name = raw[at:space].decode("ascii"), os.fsdecode(raw[space + 1 : end])
+            at = end + 1 + width
+            found.append((name, Entry(mode.zfill(6), raw[end + 1 : at].hex())))
+    except ValueError:
+        at = -1
+    if tree.kind != "tree" or at != len(raw):
+        raise RepositoryError(f"object {tree.oid} is not a valid tree. Run git fsck")
+    return found
 
 
 def changes_of(raw: bytes) -> tuple[FileChange, ...]:

@@ -32,6 +32,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     so that the content can be proved. The checkout appears whole or not at all.
 
     Raises:
+        RefusedTreeError: the commit's tree must not be checked out.
         MtfError: the run root cannot be written.
     """
     target = rundir.code_dir(root, commit)
@@ -80,7 +81,7 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
     new = rundir.temporary_path(target)
     new.mkdir(parents=True)
     try:
-        files = repo.files(commit)
+        files = repo.checked_files(commit)
         contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
         _write_files(files, contents, new)
         proof = _manifest(commit, contents[commit], files)
@@ -117,7 +118,8 @@ def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], fold
         elif entry.mode == SYMLINK:
             place.symlink_to(os.fsdecode(contents[entry.oid]))
         else:
-            place.write_bytes(contents[entry.oid])
+            with place.open("xb") as new:  # never through a link or over another file
+                new.write(contents[entry.oid])
             mode = place.stat().st_mode & ~_WRITE
             # as git does: executable for everyone who may read
             place.chmod(mode | (mode & _READ) >> 2 if entry.mode == EXECUTABLE else mode)
