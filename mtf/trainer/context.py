@@ -34,7 +34,7 @@ import torch
 from mtf import rundir
 from mtf.errors import TrainingError
 from mtf.trainer.components.factory import build_data, build_model
-from mtf.trainer.components.lr_schedulers import build_schedule
+from mtf.trainer.components.lr_schedulers import Length, build_schedule
 from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, optimizers_by_name
 from mtf.trainer.loop.best_epochs import best_of, ranked
 from mtf.trainer.resume import snapshot
@@ -44,7 +44,7 @@ from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
 from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
 from mtf.trainer.storage.journal import Journal, metric_modes, monitored
 from mtf.trainer.storage.staging import nbytes
-from mtf.trainer.trainer import GenericTrainer, length_of
+from mtf.trainer.trainer import GenericTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,11 @@ class RunContext:
         training = self.config.training
         if self.config.scheduler is None:
             return None
-        length = length_of(data.train, training.gradient_accumulation_steps, training.max_epochs)
+        length = Length.of_epochs(
+            training.max_epochs,
+            batches=len(data.train),
+            accumulated=training.gradient_accumulation_steps,
+        )
         monitor, modes = monitored(self.config) or "train_loss", metric_modes(self.config)
         built = {
             name: build_schedule(self.config.scheduler, named, length, monitor=monitor, modes=modes)

@@ -10,7 +10,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
-from mtf.trainer.components.lr_schedulers import Length, schedules_of
+from mtf.trainer.components.lr_schedulers import schedules_of
 from mtf.trainer.components.optimizers import optimizers_by_name
 from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.compute.step import StepEngine
@@ -149,7 +149,7 @@ class GenericTrainer:
         )
 
     def _loop(self, train: Batches, validation: Batches | None) -> Loop:
-        training, zero = self._config.training, self._fabric.is_global_zero
+        zero = self._fabric.is_global_zero
         objective = objective_of(self._engine.module, self._engine.forward)
         loop = Loop(
             config=self._config,
@@ -163,7 +163,6 @@ class GenericTrainer:
             schedules=self._schedules,
             train=train,
             validation=validation,
-            length=length_of(train, training.gradient_accumulation_steps, training.max_epochs),
             journal=self._journal,
             scalars=Scalars(self._run_dir) if zero else None,
             tracking=self._tracking() if zero else Tracking(),
@@ -259,11 +258,6 @@ class GenericTrainer:
             return
         for callback in self._callbacks.values():
             callback.on_checkpoint(loop, outcome)
-
-
-def length_of(train: Batches, accumulated: int, max_epochs: int) -> Length:
-    """Return the length of a training; an epoch's last accumulation window may be smaller."""
-    return Length(max_epochs * -(-len(train) // accumulated), max_epochs)
 
 
 def _run_dir_of_job() -> Path:

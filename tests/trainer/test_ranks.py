@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from mtf.trainer import Callback
 from mtf.trainer.loop.phases import Phase
 from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, difference, result, signal_at
 from tests.trainer.kinds import ALIKE
@@ -20,8 +16,6 @@ from tests.trainer.runs import events, make_run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from mtf.trainer.loop.loop import Loop
 
 
 def make(tmp_path: Path, ranks: int, **changes: Any) -> Path:
@@ -106,60 +100,3 @@ def test_three_ranks_that_are_interrupted_again_and_again_are_exact(
             break
     assert len(events(run, "stopped")) >= 3
     assert difference(result(run), whole(3)) is None
-
-
-class Numbered(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Samples whose values are their index."""
-
-    num_classes = 3
-
-    def __init__(self, split: str) -> None:
-        self._size = 42 if split == "train" else 9
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return torch.full((6,), float(index)), index % 3
-
-
-def train_noting_samples(run: Path) -> None:
-    """Train, and write the indices of each batch's samples to a file of the rank."""
-    from mtf.trainer import trainer
-    from tests.trainer.hard_training import train
-
-    class Noting(Callback):
-        phases = (Phase.TRAIN_BATCH_FORWARD,)
-
-        def after(self, phase: Phase, training: Loop) -> None:
-            del phase
-            numbers = training.batch[0][:, 0].int().tolist()
-            path = run / f"seen-{training.fabric.global_rank}-{training.fabric.world_size}.jsonl"
-            with path.open("a") as file:
-                file.write(json.dumps([training.state.epoch, numbers]) + "\n")
-
-    trainer.build_callbacks = lambda *_, **__: {"noting": Noting()}  # type: ignore[attr-defined]
-    train(run)
-
-
-def samples_of(run: Path, epoch: int) -> list[int]:
-    lines = [line for path in run.glob("seen-*") for line in path.read_text().splitlines()]
-    return sorted(n for at, numbers in map(json.loads, lines) if at == epoch for n in numbers)
-
-
-@pytest.mark.parametrize(("before", "after", "nth"), [(3, 2, 1), (2, 3, 5), (1, 2, 4), (2, 1, 3)])
-def test_another_number_of_ranks_trains_on_the_same_samples(
-    before: int, after: int, nth: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data = {"data": {"dataset_name": "tests.trainer.test_ranks:Numbered"}}
-    run = make(tmp_path, before, **data)
-    stop = signal_at(Phase.TRAIN_BATCH_LOAD, nth, signal.SIGTERM, after=False)
-    assert train_ranks(run, before, {0: stop}, train_noting_samples) == [STOPPED] * before
-    other = make(tmp_path, after, **data)
-    shutil.copytree(run / "checkpoints", other / "checkpoints", symlinks=True)
-    for path in (*run.glob("seen-*"), run / "scalars.jsonl"):
-        shutil.copy(path, other)
-    assert train_ranks(other, after, training=train_noting_samples) == [COMPLETE] * after
-    assert samples_of(other, 0) == samples_of(other, 1) == list(range(42))
-    warning = f"was saved by {before} processes, and now there are {after}: each sample"
-    assert capfd.readouterr().err.count(warning) == 1

@@ -84,6 +84,11 @@ class Length:
     steps: int
     epochs: int
 
+    @classmethod
+    def of_epochs(cls, epochs: int, *, batches: int, accumulated: int) -> Length:
+        """Return the length of epochs of batches; the last accumulation window may be smaller."""
+        return cls(epochs * -(-batches // accumulated), epochs)
+
     def of(self, interval: Interval) -> int:
         """Return the length in the unit of an interval."""
         return self.steps if interval == "step" else self.epochs

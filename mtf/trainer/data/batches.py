@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,13 +95,9 @@ class TensorBatches:
         """Return the indices of the samples of a batch."""
         return next(self._order.batches(epoch, batch))
 
-    def samples_used(self, batches: int, world_size: int) -> int:
-        """Return the number of samples in the first ``batches`` batches of all ranks together."""
-        return self._order.samples_used(batches, world_size)
-
-    def after_samples(self, offset: int) -> TensorBatches:
-        """Return the batches of an epoch without its first ``offset`` samples."""
-        return TensorBatches(self._tensors, self._order.after_samples(offset))
+    def dealt(self, shares: int, world_size: int) -> TensorBatches:  # noqa: ARG002 -- see data.mixing.deal
+        """Return this rank's part of the batches that are made for ``shares`` processes."""
+        return TensorBatches(self._tensors, self._order.dealt(shares))
 
 
 class LoadedBatches:
@@ -171,16 +167,12 @@ class LoadedBatches:
         """Return the indices of the samples of a batch."""
         return next(self._order.batches(epoch, batch))
 
-    def samples_used(self, batches: int, world_size: int) -> int:
-        """Return the number of samples in the first ``batches`` batches of all ranks together."""
-        return self._order.samples_used(batches, world_size)
+    def dealt(self, shares: int, world_size: int) -> LoadedBatches:  # noqa: ARG002 -- see data.mixing.deal
+        """Return this rank's part of the batches that are made for ``shares`` processes.
 
-    def after_samples(self, offset: int) -> LoadedBatches:
-        """Return the batches of an epoch without its first ``offset`` samples."""
-        stream = self._sampler.stream
-        # these are different batches, so they get different random numbers
-        stream = replace(stream, name=f"{stream.name}+{offset}")
-        return self._copy(self._order.after_samples(offset), stream=stream)
+        Their samples draw the same random numbers as before.
+        """
+        return self._copy(self._order.dealt(shares), stream=self._sampler.stream)
 
 
 class ReplayedBatches:
@@ -334,7 +326,10 @@ class _PositionedBatches:
     def __iter__(self) -> Iterator[_PositionedIndices]:
         epoch, start = self.epoch, self.start
         for batch, indices in enumerate(self._order.batches(epoch, start), start):
-            yield _Position(self.stream.name, epoch, batch, self.stream.rank), indices
+            rank, number = self.stream.rank, batch
+            if self._order.is_dealt:
+                rank, number = self._order.place(batch)
+            yield _Position(self.stream.name, epoch, number, rank), indices
 
 
 _PositionedIndices = tuple[_Position, "Indices"]

@@ -23,7 +23,7 @@ class ParallelBatches:
     """
 
     def __init__(self, sets: Mapping[str, Batches], *, cycled: bool) -> None:
-        self._sets = sets
+        self._sets, self._cycled = sets, cycled
         self.fixed = _fixed_settings(sets)
         lengths = [len(batches) for batches in sets.values()]
         self._length = max(lengths) if cycled else min(lengths)
@@ -47,6 +47,15 @@ class ParallelBatches:
             numbers.append(known_samples(batches, epoch * passes + number, first))
         return None if None in numbers else sum(filter(None, numbers))
 
+    def dealt(self, shares: int, world_size: int) -> ParallelBatches:
+        """Return this rank's part of the batches that are made for ``shares`` processes.
+
+        Raises:
+            MtfError: a set cannot be dealt to so many processes.
+        """
+        dealt = _dealt_sets(self._sets, shares, world_size)
+        return ParallelBatches(dealt, cycled=self._cycled)
+
     def _repeated(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of one set, from batch ``start`` of the mixed epoch to its end.
 
@@ -60,19 +69,36 @@ class ParallelBatches:
 
 
 class AlternatingBatches:
-    """Takes one batch of one set at a time: the first of each set, then the second of each, ..."""
+    """Takes one batch of one set at a time: the first of each set, then the second of each, ...
 
-    def __init__(self, sets: Mapping[str, Batches]) -> None:
+    Args:
+        sets: the batches of each set, by name.
+        at_once: number of batches of a set before it is another one's turn.
+    """
+
+    def __init__(self, sets: Mapping[str, Batches], *, at_once: int = 1) -> None:
         self._sets = sets
         self.fixed = _fixed_settings(sets)
-        longest = range(max(len(batches) for batches in sets.values()))
+        firsts = range(0, max(len(batches) for batches in sets.values()), at_once)
         self._order = [
-            (name, batch) for batch in longest for name, s in sets.items() if batch < len(s)
+            (name, batch)
+            for first in firsts
+            for name, batches in sets.items()
+            for batch in range(first, min(first + at_once, len(batches)))
         ]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return len(self._order)
+
+    def dealt(self, shares: int, world_size: int) -> AlternatingBatches:
+        """Return this rank's part of the batches that are made for ``shares`` processes.
+
+        Raises:
+            MtfError: a set cannot be dealt to so many processes.
+        """
+        dealt = _dealt_sets(self._sets, shares, world_size)
+        return AlternatingBatches(dealt, at_once=shares // world_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield dicts from the name of one set to its batch."""
@@ -86,6 +112,30 @@ class AlternatingBatches:
         """Return the number of samples in a batch, which is of one set."""
         name, number = self._order[batch]
         return known_samples(self._sets[name], epoch, number)
+
+
+def deal(batches: Any, shares: int, world_size: int) -> Any:
+    """Return a rank's part of the batches that are made for ``shares`` processes.
+
+    Args:
+        batches: those of a training on ``world_size`` processes.
+        shares: see ``data.order``.
+        world_size: the number of processes.
+
+    Raises:
+        MtfError: these batches cannot be dealt to another number of processes.
+    """
+    if shares == world_size:
+        return batches
+    if not hasattr(batches, "dealt"):
+        raise MtfError("it is an iterable data set or a class of your own")
+    return batches.dealt(shares, world_size)
+
+
+def _dealt_sets(sets: Mapping[str, Batches], shares: int, world_size: int) -> dict[str, Batches]:
+    if shares % world_size:  # at one batch of the mix, ranks would be at other places of a set
+        raise MtfError(f"several training sets need a number of processes that divides {shares}")
+    return {name: deal(part, shares, world_size) for name, part in sets.items()}
 
 
 def mixed(sets: Mapping[str, Batches], mode: MixingMode | None) -> Batches:

@@ -1,7 +1,13 @@
-"""The order of samples: which indices make which batch, from (seed, epoch, batch, rank, ranks)."""
+"""The order of samples: which indices make which batch, from (seed, epoch, batch, rank, ranks).
+
+A training's batches are made in shares, one for each process that it began with. If another number
+of processes resumes it, ``dealt`` deals the same batches to these in turn: with W processes, rank r
+takes as its batch i the batch number i * W + r, counted over all shares, which are served in turn.
+"""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +18,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.rng import seed_at, temporarily_seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Indices = list[int]
 
@@ -32,15 +38,20 @@ class BatchOrder(Protocol):
         """Return the number of samples in a batch."""
         ...
 
-    def samples_used(self, batches: int, world_size: int) -> int:
-        """Return the number of samples in the first ``batches`` batches of all ranks together."""
+    @property
+    def is_dealt(self) -> bool:
+        """Return True if the batches are made for another number of processes."""
         ...
 
-    def after_samples(self, offset: int) -> BatchOrder:
-        """Return the order of an epoch without its first ``offset`` samples, over all ranks.
+    def place(self, batch: int) -> tuple[int, int]:
+        """Return the share that this rank's batch ``batch`` comes from, and its number there."""
+        ...
+
+    def dealt(self, shares: int) -> BatchOrder:
+        """Return this rank's part of the batches that are made for ``shares`` processes.
 
         Raises:
-            MtfError: the order cannot be continued from there.
+            MtfError: these batches cannot be dealt to another number of processes.
         """
         ...
 
@@ -61,53 +72,79 @@ class SampleOrder:
     drop_last: bool = False
     rank: int = 0
     world_size: int = 1
-    offset: int = 0  # samples left out at the start of the epoch
-    even: bool | None = None  # give all ranks the same number of samples; None: if shuffled
+    even: bool | None = None  # give all shares the same number of samples; None: if shuffled
+    shares: int | None = None  # processes that the batches are made for; None: world_size
 
     def __len__(self) -> int:
         """Return the number of batches of this rank."""
-        whole, rest = divmod(self._num_samples(), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        if not self.is_dealt:
+            return self._share_length(self.rank)
+        return _part(self._share_length(0) * self._num_shares(), self.rank, self.world_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the indices of each batch; starting late costs no more than one permutation."""
-        indices = self._indices(epoch)
+        order = self._order(epoch)
+        by_share: dict[int, torch.Tensor] = {}
         for batch in range(start, len(self)):
-            yield indices[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            share, number = self.place(batch)
+            if share not in by_share:
+                by_share[share] = self._share(order, share)
+            first = number * self.batch_size
+            yield by_share[share][first : first + self.batch_size].tolist()
 
     def num_samples(self, epoch: int, batch: int) -> int:  # noqa: ARG002 -- alike in all epochs
         """Return the number of samples in a batch."""
-        return min(self.batch_size, self._num_samples() - batch * self.batch_size)
+        share, number = self.place(batch)
+        return min(self.batch_size, self._share_size(share) - number * self.batch_size)
 
-    def samples_used(self, batches: int, world_size: int) -> int:
-        """Return the number of samples in the first ``batches`` batches of all ranks together."""
-        return min(self.size, self.offset + batches * self.batch_size * world_size)
+    def place(self, batch: int) -> tuple[int, int]:
+        """Return the share that this rank's batch ``batch`` comes from, and its number there."""
+        return _place(batch, self.rank, self.world_size, self._num_shares())
 
-    def after_samples(self, offset: int) -> SampleOrder:
-        """Return the order of an epoch without its first ``offset`` samples.
+    def dealt(self, shares: int) -> SampleOrder:
+        """Return this rank's part of the batches that are made for ``shares`` processes."""
+        return replace(self, shares=shares)
 
-        Ranks take samples in turn. So for any number of ranks, the samples that are left are the
-        end of the same order.
-        """
-        return replace(self, offset=offset)
+    @property
+    def is_dealt(self) -> bool:
+        """Return True if the batches are made for another number of processes."""
+        return self._num_shares() != self.world_size
+
+    def _num_shares(self) -> int:
+        return self.shares or self.world_size
 
     def _is_even(self) -> bool:
         return self.shuffled if self.even is None else self.even
 
-    def _num_samples(self) -> int:
-        up = self.world_size - 1 if self._is_even() else self.world_size - 1 - self.rank
-        return (self.size - self.offset + up) // self.world_size
+    def _share_length(self, share: int) -> int:
+        whole, rest = divmod(self._share_size(share), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
-    def _indices(self, epoch: int) -> torch.Tensor:
-        if self.shuffled:
-            generator = torch.Generator().manual_seed(seed_at("order", self.seed, epoch))
-            order = torch.randperm(self.size, generator=generator)[self.offset :]
-        else:
-            order = torch.arange(self.offset, self.size)
+    def _share_size(self, share: int) -> int:
+        up = self._num_shares() - 1 if self._is_even() else self._num_shares() - 1 - share
+        return (self.size + up) // self._num_shares()
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        if not self.shuffled:
+            return torch.arange(self.size)
+        generator = torch.Generator().manual_seed(seed_at("order", self.seed, epoch))
+        return torch.randperm(self.size, generator=generator)
+
+    def _share(self, order: torch.Tensor, share: int) -> torch.Tensor:
         if not self._is_even():
-            return order[self.rank :: self.world_size]
-        own = torch.arange(self._num_samples()) * self.world_size + self.rank
+            return order[share :: self._num_shares()]
+        own = torch.arange(self._share_size(share)) * self._num_shares() + share
         return order[own % max(len(order), 1)]
+
+
+def _place(batch: int, rank: int, world_size: int, shares: int) -> tuple[int, int]:
+    number, share = divmod(batch * world_size + rank, shares)
+    return share, number
+
+
+def _part(total: int, rank: int, world_size: int) -> int:
+    """Return the number of batches of ``total`` that a rank gets if the ranks take turns."""
+    return (total - rank + world_size - 1) // world_size
 
 
 class CustomSamplerOrder:
@@ -133,13 +170,20 @@ class CustomSamplerOrder:
         self._sampler = sampler
         self._seed = seed
         self._made: tuple[int, list[Indices]] | None = None  # the epoch, and its batches
-        splits_by_rank = any(hasattr(part, "num_replicas") for part in self._samplers())
-        self._rank, self._world_size = (0, 1) if splits_by_rank else (rank, world_size)
+        self._splits_by_rank = any(hasattr(part, "num_replicas") for part in self._samplers())
+        self._rank, self._world_size = (0, 1) if self._splits_by_rank else (rank, world_size)
+        self._even, self._shares = even, self._world_size
         count = len(sampler)
         if count < self._world_size:
             raise MtfError(f"the sampler makes {count} batches, too few for {world_size} ranks")
-        up = self._world_size - 1 if even else self._world_size - 1 - self._rank
-        self._length = (count + up) // self._world_size
+        self._length = self._count()
+
+    def _count(self) -> int:
+        """Return the number of batches of this rank."""
+        total = len(self._sampler)
+        if self._even:  # the first batches are used twice if needed
+            total = -(-total // self._shares) * self._shares
+        return _part(total, self._rank, self._world_size)
 
     def _samplers(self) -> tuple[Any, Any]:
         return self._sampler, getattr(self._sampler, "sampler", None)
@@ -173,23 +217,34 @@ class CustomSamplerOrder:
         self._made = (epoch, batches)
         return batches
 
-    def samples_used(self, batches: int, world_size: int) -> int:
-        """Return 0 at the beginning of an epoch.
+    @property
+    def is_dealt(self) -> bool:
+        """Return True if the batches are made for another number of processes."""
+        return self._shares != self._world_size
+
+    def place(self, batch: int) -> tuple[int, int]:
+        """Return the share that this rank's batch ``batch`` comes from, and its number there."""
+        return _place(batch, self._rank, self._world_size, self._shares)
+
+    def dealt(self, shares: int) -> CustomSamplerOrder:
+        """Return this rank's part of the batches that are made for ``shares`` processes.
 
         Raises:
-            MtfError: the epoch has begun: a sampler does not say which samples other ranks got.
+            MtfError: the sampler itself splits the data between the ranks that there are.
         """
-        if batches == 0:
-            return 0
-        raise MtfError(
-            f"a custom sampler cannot resume an epoch with a different number of processes: it was"
-            f" begun by {world_size}. Set slurm.nodes and slurm.ntasks_per_node as they were"
-        )
+        if self._splits_by_rank:
+            raise MtfError(
+                f"its sampler ({_name_of(self._samplers())}) splits the samples between the"
+                " processes that there are"
+            )
+        order = copy.copy(self)
+        order._shares = shares  # noqa: SLF001 -- its own class
+        order._length = order._count()  # noqa: SLF001
+        return order
 
-    def after_samples(self, offset: int) -> CustomSamplerOrder:
-        """Return this order, since no sample has been used."""
-        assert offset == 0
-        return self
+
+def _name_of(samplers: Iterable[Any]) -> str:
+    return next(type(part).__name__ for part in samplers if hasattr(part, "num_replicas"))
 
 
 def order_from_sampler(

@@ -12,14 +12,31 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mtf.trainer.components.lr_schedulers import Length
+from mtf.trainer.data.mixing import deal
 from mtf.trainer.data.sample_counts import known_samples
 from mtf.trainer.loop.step_values import nonzero
 
 if TYPE_CHECKING:
+    from mtf.spec.schema.sections import TrainingConfig
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.data.batches import Batches
-    from mtf.trainer.loop.state import TrainMicroState
+    from mtf.trainer.loop.state import ResumeState, TrainMicroState
     from mtf.trainer.loop.step_values import Loss, Scalar
+
+
+def shared_out(
+    train: Batches, state: ResumeState, training: TrainingConfig, rank_sync: RankSync
+) -> tuple[Batches, Accumulation]:
+    """Return this rank's part of the batches, and the windows that it accumulates.
+
+    The batches are made for as many processes as the training began with, which ``state.shares``
+    tells and remembers. Other ranks than these accumulate more of them, or fewer.
+    """
+    here = rank_sync.world_size
+    state.shares = state.shares or here
+    size = training.gradient_accumulation_steps * state.shares // here
+    return deal(train, state.shares, here), Accumulation(size, rank_sync)
 
 
 class Accumulation:
@@ -43,6 +60,10 @@ class Accumulation:
         self._planned = None
         if is_known:
             self._planned = self._sync.total(torch.tensor(mine)).tolist()
+
+    def length(self, num_batches: int, max_epochs: int) -> Length:
+        """Return the length of a training whose epochs have so many batches."""
+        return Length.of_epochs(max_epochs, batches=num_batches, accumulated=self._size)
 
     def window_size(self, train: TrainMicroState) -> int:
         """Return the micro-batches in the present window, fewer at the end of an epoch.

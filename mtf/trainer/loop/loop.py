@@ -18,7 +18,7 @@ from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.batches import open_epoch
 from mtf.trainer.data.sample_counts import samples_of
-from mtf.trainer.loop.accumulation import Accumulation
+from mtf.trainer.loop.accumulation import shared_out
 from mtf.trainer.loop.best_epochs import is_among_the_best
 from mtf.trainer.loop.metric_values import metrics_of_epoch, values_over_ranks
 from mtf.trainer.loop.phases import Phase
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from mtf.spec.schema.run_config import ExperimentConfig
-    from mtf.trainer.components.lr_schedulers import Length, Schedule
+    from mtf.trainer.components.lr_schedulers import Schedule
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.compute.step import StepEngine
     from mtf.trainer.data.batches import Batches
@@ -76,7 +76,6 @@ class Loop:
     schedules: Mapping[str, Schedule]
     train: Batches
     validation: Batches | None
-    length: Length
     journal: Journal
     scalars: Scalars | None
     tracking: Tracking = field(default_factory=Tracking)
@@ -90,9 +89,6 @@ class Loop:
         self._batches: Iterator[Any] | None = None
         self._totals: Totals = {}
         self._computed: Loss | None = None
-        self._accumulation = Accumulation(
-            self.config.training.gradient_accumulation_steps, self.rank_sync
-        )
         self._num_val_batches = len(self.validation) if self.validation else 0
         self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
@@ -107,16 +103,23 @@ class Loop:
         self._losses = {n: functools.partial(self.objective.loss, turn=n) for n in self._names}
         self._observer = self.tracking.observer
         self._progress = ProgressReport(
-            self.journal, self.scalars, self.tracking, self.length, self.fabric.world_size
+            self.journal, self.scalars, self.tracking, self.fabric.world_size
         )
         self.adapt_to_state()
 
     def adapt_to_state(self) -> None:
-        """Choose the epoch's remaining batches by ``state``, which may be a checkpoint's."""
-        offset = self.state.train.offset
-        self._epoch_batches = self.train.after_samples(offset) if offset else self.train  # type: ignore[attr-defined]
+        """Choose the batches by ``state``: those of as many processes as the training began with.
+
+        If that is another number than now, each rank accumulates more of them, or fewer.
+        """
+        self._epoch_batches, self._accumulation = shared_out(
+            self.train, self.state, self.config.training, self.rank_sync
+        )
         self._num_batches = self.rank_sync.require_same(
             len(self._epoch_batches), "the number of batches"
+        )
+        self._progress.length = self._accumulation.length(
+            self._num_batches, self.config.training.max_epochs
         )
 
     def end(self, reason: str) -> None:
@@ -291,8 +294,6 @@ class Loop:
         state.metrics = metrics
         state.epoch += 1
         state.train, state.val = TrainMicroState(), ValMicroState()
-        if self._num_batches != len(self.train):
-            self.adapt_to_state()
         self._progress.log_row({"epoch": state.epoch, "step": state.global_step, **metrics})
         self.journal.metrics(state.epoch, state.global_step, metrics)
         self._journal_progress()

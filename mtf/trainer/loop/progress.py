@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mtf.trainer.components.lr_schedulers import Length
 from mtf.trainer.loop.state import means_by_name
 from mtf.trainer.loop.step_values import LOSS
 from mtf.trainer.tracking.progress_bar import ProgressStatus
@@ -14,7 +15,6 @@ from mtf.trainer.tracking.throughput import ProgressMark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtf.trainer.components.lr_schedulers import Length
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.state import ResumeState
     from mtf.trainer.storage.journal import Journal
@@ -29,14 +29,15 @@ class ProgressReport:
     Attributes:
         scalars: None on all ranks but the first.
         world_size: number of ranks.
+        length: of the whole training.
         loss: the newest mean loss that was logged.
     """
 
     journal: Journal
     scalars: Scalars | None
     tracking: Tracking
-    length: Length
     world_size: int
+    length: Length = field(default_factory=lambda: Length(0, 0))
     loss: float | None = None
     _batch_size: int = 0  # the greatest so far; 0: unknown
 

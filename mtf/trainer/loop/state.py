@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.errors import MtfError
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.step_values import LOSS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.loop.step_values import Loss, Scalar
@@ -49,13 +50,13 @@ class TrainMicroState:
         window_total: what the window's gradients were weighed for, see ``loop.accumulation``.
         window_count: samples of the window's micro-batches so far.
         window_is_measured: whether its gradients must be divided by what was really in it.
-        offset: samples of this epoch that were done before, by another number of ranks.
         recent_loss: sum since the last row of scalars.
         epoch_loss: sum up to the last row of scalars.
         recent_others: sums and counts of a step's further values, by metric, like ``recent_loss``.
         epoch_others: likewise.
         metrics: values of torchmetrics objects, from the end of the epoch's training part on.
         returned: names and paths of the torchmetrics objects that the steps returned.
+        before_window: recent sums and counts when the window began, see ``undo_window``.
     """
 
     batch: int = 0
@@ -63,7 +64,6 @@ class TrainMicroState:
     window_total: float = 0
     window_count: Scalar = 0
     window_is_measured: bool = False
-    offset: int = 0
     recent_loss: Scalar = 0.0
     recent_count: Scalar = 0
     epoch_loss: float = 0.0
@@ -72,6 +72,38 @@ class TrainMicroState:
     epoch_others: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     returned: dict[str, str] = field(default_factory=dict)
+    before_window: dict[str, tuple[Scalar, Scalar]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> TrainMicroState:
+        """Return the state of a checkpoint.
+
+        Raises:
+            MtfError: an earlier version of mtf had changed the number of processes in its epoch.
+        """
+        values = dict(plain)
+        if values.pop("offset", 0):
+            raise MtfError(
+                "the checkpoint lies in an epoch that an earlier version of mtf continued with"
+                " another number of processes, in smaller batches: end the epoch with that version"
+            )
+        return cls(**values)
+
+    def undo_window(self) -> None:
+        """Return to the beginning of the present accumulation window, if one has begun."""
+        if self.window:
+            before = dict(self.before_window)
+            self.recent_loss, self.recent_count = before.pop(LOSS)
+            self.recent_others = before
+            self.batch -= self.window
+            self.window = 0
+
+    def add_sums(self, other: TrainMicroState) -> None:
+        """Add the values of another rank that is at the same place."""
+        for key in ("recent_loss", "recent_count", "epoch_loss", "epoch_count"):
+            setattr(self, key, getattr(self, key) + getattr(other, key))
+        self.recent_others = _added(self.recent_others, other.recent_others)
+        self.epoch_others = _added(self.epoch_others, other.epoch_others)
 
     def add(self, loss: Loss, samples: int | None, *, tolerant: bool = False) -> float | None:
         """Count a micro-batch as done and its values in the sums.
@@ -86,6 +118,9 @@ class TrainMicroState:
         """
         mean, weight = loss.mean, loss.weight(samples)
         value = None
+        if self.window == 0:
+            recent = {LOSS: (self.recent_loss, self.recent_count)}
+            self.before_window = {**recent, **self.recent_others}
         if mean.is_cpu and not isinstance(weight, torch.Tensor):
             value = mean.item()
             if not tolerant or math.isfinite(value):
@@ -145,26 +180,13 @@ class TrainMicroState:
         return TrainMicroState(**moved(dict(vars(self))))
 
 
-def train_of_other_ranks(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> dict[str, Any]:
-    """Return the place in an epoch for a rank of another number of ranks.
-
-    The first rank takes over what all have counted. The gradients of a window that has begun keep
-    their weights; they are corrected at its end by what is really in it.
-    """
-    first, *others = (copy.deepcopy(dict(train)) for train in of_ranks)
-    if rank > 0:
-        kept = {key: first[key] for key in ("batch", "window", "window_total", "offset")}
-        merged = vars(TrainMicroState(**kept))
-    else:
-        merged = first
-        for other in others:
-            for key in ("window_count", "recent_loss", "recent_count", "epoch_loss", "epoch_count"):
-                merged[key] = merged[key] + other[key]
-            for key in ("recent_others", "epoch_others"):
-                for name, (total, count) in other[key].items():
-                    so_far = merged[key].get(name, (0.0, 0))
-                    merged[key][name] = so_far[0] + total, so_far[1] + count
-    return merged | {"window_is_measured": first["window"] > 0}
+def _added(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sums and counts by name, those of both added up."""
+    added = dict(left)
+    for name, (total, count) in right.items():
+        so_far = added.get(name, (0.0, 0))
+        added[name] = (so_far[0] + total, so_far[1] + count)
+    return added
 
 
 def _masked(value: Scalar, kept: torch.Tensor | None) -> Scalar:
@@ -217,6 +239,8 @@ class ResumeState:
         skipped: number of optimizer steps skipped because gradients were not finite.
         ended_by: the reason for which the training ends before its last epoch.
         best: the monitored metric of the best checkpoints, by epochs and steps done.
+        shares: number of processes that the training began with, whose batches make a step; 0:
+            it has not begun.
     """
 
     phase: Phase = Phase.INIT
@@ -231,6 +255,7 @@ class ResumeState:
     skipped: int = 0
     ended_by: str | None = None
     best: dict[tuple[int, int], float] = field(default_factory=dict)
+    shares: int = 0
 
     def position(self) -> tuple[Phase, int, int, int, int]:
         """Return the numbers that distinguish any two cuts of a training."""
@@ -248,14 +273,14 @@ class ResumeState:
 
     def load(self, plain: Mapping[str, Any], device: torch.device) -> None:
         """Take over the state that ``plain`` returned, its sums on ``device``."""
-        train, val = dict(plain["train"]), dict(plain["val"])
+        train, val = TrainMicroState.of(plain["train"]), dict(plain["val"])
         val["sums"] = {name: total.to(device) for name, total in val["sums"].items()}
         loaded = ResumeState(
             **{
                 **plain,
                 "version": FORMAT,
                 "phase": Phase(plain["phase"]),
-                "train": TrainMicroState(**train).to(device),
+                "train": train.to(device),
                 "val": ValMicroState(**val),
                 "rng": RNGState(**plain["rng"]) if plain["rng"] else None,
             }

@@ -14,8 +14,8 @@ from mtf.core.vocabulary.experiments import EXECUTION
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of, leaf_digests, with_common, without_common
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at
-from mtf.trainer.loop.phases import Phase
-from mtf.trainer.loop.state import FORMAT, ValMicroState, is_readable, train_of_other_ranks
+from mtf.trainer.loop.state import FORMAT, is_readable
+from mtf.trainer.resume import other_ranks
 from mtf.trainer.resume.compatibility import fit_of, misfit_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,14 @@ def resume(parts: Resumable, content: Mapping[str, Any]) -> None:
     """
     _check_config(parts, content)
     _check_fixed(content["fixed"], parts.fixed)
+    saved, sync = other_ranks.Saved.of(content["ranks"]), parts.rank_sync
+    if saved.processes != sync.world_size:
+        accumulated = parts.config.training.gradient_accumulation_steps
+        text = other_ranks.check(saved, parts.train, accumulated, sync)
+        sync.say(text + other_ranks.lost_metrics(content["ranks"][0]))
     put(parts, content)
+    if saved.processes != sync.world_size:
+        other_ranks.check_schedules(parts.schedules)
     if parts.scalars is not None:
         parts.scalars.cut_to(content["scalars_bytes"])
 
@@ -130,7 +137,9 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
         raise MtfError(f"the checkpoint is of another model: {fit}")
     ranks, sync, engine = content["ranks"], parts.rank_sync, parts.engine
     mine = (
-        dict(ranks[sync.rank]) if len(ranks) == sync.world_size else _for_other_ranks(parts, ranks)
+        dict(ranks[sync.rank])
+        if len(ranks) == sync.world_size
+        else other_ranks.state_of(ranks, sync.rank, sync.world_size)
     )
     gradients, buffers, replaced = (mine.pop(key) for key in ("gradients", "buffers", "replaced"))
     own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
@@ -292,47 +301,3 @@ def _own_callbacks(parts: Resumable, states: Mapping[str, Any]) -> dict[str, Any
         return None
     first_digests = sync.broadcast(dict(leaf_digests(states)) if sync.is_first else None)
     return None if sync.is_first else without_common(states, first_digests)
-
-
-def _for_other_ranks(parts: Resumable, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return this rank's state for another number of ranks; no sample is lost or repeated."""
-    here, rank, first = parts.rank_sync.world_size, parts.rank_sync.rank, ranks[0]
-    train: Any = parts.train
-    if not hasattr(train, "samples_used"):
-        raise MtfError(
-            f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: this"
-            " data cannot be split between another number. Set slurm.nodes and"
-            " slurm.ntasks_per_node as they were"
-        )
-    parts.rank_sync.say(
-        f"the checkpoint was saved by {len(ranks)} processes, and now there are {here}: each sample"
-        " of the epoch is used once as before, but sums of floating-point numbers will differ"
-    )
-    cursor = train_of_other_ranks([state["train"] for state in ranks], rank)
-    begun = train.after_samples(cursor["offset"]) if cursor["offset"] else train
-    cursor |= {"offset": begun.samples_used(cursor["batch"], len(ranks)), "batch": 0}
-    validates = first["phase"].startswith("VAL")
-    return {
-        **first,
-        "train": cursor,
-        "val": vars(ValMicroState()),
-        "phase": str(Phase.VAL_START_EPOCH) if validates else first["phase"],
-        "rng": ranks[rank]["rng"] if rank < len(ranks) else None,
-        "gradients": _mean([state["gradients"] for state in ranks]),
-        "buffers": {},
-        "replaced": [],
-        "callbacks": None,
-        "spreads_buffers": None,
-        "metrics": [],
-    }
-
-
-def _mean(of_ranks: list[list[torch.Tensor | None] | None]) -> list[torch.Tensor | None] | None:
-    """Return the mean of the ranks' gradients, as their exchange would have computed it."""
-    if of_ranks[0] is None:
-        return None
-    by_parameter = zip(*[gradients for gradients in of_ranks if gradients is not None], strict=True)
-    return [
-        None if any(g is None for g in gradients) else sum(gradients) / len(of_ranks)
-        for gradients in by_parameter
-    ]

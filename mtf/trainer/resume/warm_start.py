@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.errors import MtfError
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import TrainMicroState
-from mtf.trainer.resume import snapshot
+from mtf.trainer.resume import other_ranks, snapshot
 from mtf.trainer.resume.compatibility import fit_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def warm_start(parts: Resumable, journal: Journal) -> list[Callback]:
     content = read_origin(origin)
     left_out, new = "", []
     if asked.load == "all":
-        _check_place(content, origin, config)
+        _check_place(content, origin, config, parts.rank_sync.world_size)
         new = _load_all(parts, content)
     else:
         left_out = _load_weights(parts, content, origin, strict=asked.strict)
@@ -118,7 +118,7 @@ def _load_weights(parts: Resumable, content: Content, origin: Origin, *, strict:
 # -- the whole state -------------------------------------------------------------------------------
 
 
-def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> None:
+def _check_place(content: Content, origin: Origin, config: ExperimentConfig, here: int) -> None:
     """Refuse a checkpoint whose training this run cannot continue.
 
     Raises:
@@ -141,6 +141,12 @@ def _check_place(content: Content, origin: Origin, config: ExperimentConfig) -> 
             f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, and the rest of"
             f" that epoch needs the same batches: {'; '.join(of_batches)}. Restore the settings, or"
             " set load: weights"
+        )
+    if (shares := other_ranks.Saved.of(content["ranks"]).shares) != here:
+        raise MtfError(
+            f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, whose batches were"
+            f" made for {shares} processes, and now there {'is' if here == 1 else 'are'} {here}."
+            f" Set slurm.nodes and slurm.ntasks_per_node for {shares}, or set load: weights"
         )
 
 
@@ -165,6 +171,7 @@ def _load_all(parts: Resumable, content: Content) -> list[Callback]:
         _set(optimizer, configured[name])
     for name, schedule in parts.schedules.items():
         _advance(schedule, parts, content, name, reached[name])
+    state.shares = parts.rank_sync.world_size  # this run's own batches
     if state.phase is Phase.TRAINING_COMPLETE:
         state.phase, state.ended_by = Phase.TRAIN_START_EPOCH, None
         state.train = TrainMicroState()  # gradients that are not finite may have ended an epoch

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import chain, zip_longest
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from mtf.errors import MtfError
 from mtf.trainer.data.batches import Stream, batches_from_loader
@@ -106,20 +114,33 @@ def test_another_seed_or_epoch_shuffles_differently(change: str) -> None:
     assert len({tuple(batch) for (batch,) in others}) == 20
 
 
-@given(ORDERS, EPOCHS, RANKS, RANKS, st.data())
-def test_other_ranks_continue_an_epoch_with_the_samples_that_are_left(
-    order: SampleOrder, epoch: int, before: int, after: int, data: st.DataObject
+def in_turn(ranks: list[list[list[int]]]) -> list[list[int]]:
+    """Return the batches of all ranks in the order in which they take them."""
+    return [batch for row in zip_longest(*ranks) for batch in row if batch is not None]
+
+
+@given(ORDERS, EPOCHS, RANKS, RANKS)
+def test_other_ranks_take_the_same_batches_in_the_same_order(
+    order: SampleOrder, epoch: int, before: int, after: int
 ) -> None:
     order = replace(order, even=True)
-    first = by_rank(order, before)
-    done = data.draw(st.integers(0, len(first[0])))
-    used = set(chain(*(chain(*epoch_of(rank, epoch)[:done]) for rank in first)))
-    offset = order.samples_used(done, before)
-    assert len(used) == offset
-    left = [rank.after_samples(offset) for rank in by_rank(order, after)]
-    rest = set(chain(*(chain(*epoch_of(rank, epoch)) for rank in left)))
-    assert used | rest == set(range(order.size))
-    assert not used & rest
+    whole = in_turn([epoch_of(rank, epoch) for rank in by_rank(order, before)])
+    dealt = [rank.dealt(before) for rank in by_rank(order, after)]
+    assert in_turn([epoch_of(rank, epoch) for rank in dealt]) == whole
+    assert [len(rank) for rank in dealt] == [len(epoch_of(rank, epoch)) for rank in dealt]
+
+
+@given(ORDERS, RANKS, RANKS)
+def test_a_dealt_batch_knows_its_place_among_the_batches_of_the_other_ranks(
+    order: SampleOrder, before: int, after: int
+) -> None:
+    order = replace(order, even=True)
+    shares = [epoch_of(rank, 0) for rank in by_rank(order, before)]
+    for rank in by_rank(order, after):
+        dealt = rank.dealt(before)
+        for number, batch in enumerate(epoch_of(dealt, 0)):
+            share, place = dealt.place(number)
+            assert shares[share][place] == batch
 
 
 # -- torch's samplers and custom ones --------------------------------------------------------------
@@ -192,11 +213,26 @@ def test_a_validation_with_fewer_samples_than_ranks_is_an_error() -> None:
         order_from_sampler(sampler, 1, 2, 3, even=False)
 
 
-def test_a_custom_sampler_cannot_resume_an_epoch_with_other_ranks() -> None:
-    order = CustomSamplerOrder([[1], [2], [3]], seed=1)
-    assert order.after_samples(order.samples_used(0, 2)) is order
-    with pytest.raises(MtfError, match="cannot resume an epoch with a different number of proc"):
-        order.samples_used(1, 2)
+@given(st.integers(4, 20), RANKS, RANKS)
+def test_other_ranks_take_the_same_batches_of_a_custom_sampler(
+    count: int, before: int, after: int
+) -> None:
+    sampler = [[n, n] for n in range(count)]
+
+    def ranks(number: int) -> list[CustomSamplerOrder]:
+        return [CustomSamplerOrder(sampler, 1, rank, number) for rank in range(number)]
+
+    assume(count >= max(before, after))
+    whole = in_turn([list(order.batches(0, 0)) for order in ranks(before)])
+    dealt = [list(order.dealt(before).batches(0, 0)) for order in ranks(after)]
+    assert in_turn(dealt) == whole
+
+
+def test_a_sampler_that_splits_the_data_itself_cannot_be_dealt_to_other_ranks() -> None:
+    sampler: Any = DistributedSampler(Numbers(8), num_replicas=2, rank=0)
+    order = CustomSamplerOrder(BatchSampler(sampler, 2, drop_last=False), seed=1, world_size=2)
+    with pytest.raises(MtfError, match=r"its sampler \(DistributedSampler\) splits the samples"):
+        order.dealt(1)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
