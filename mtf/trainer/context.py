@@ -38,11 +38,13 @@ from mtf.trainer.components.lr_schedulers import Length, build_schedule
 from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, optimizers_by_name
 from mtf.trainer.loop.best_epochs import best_of, ranked
 from mtf.trainer.resume import snapshot
+from mtf.trainer.resume.read_back import ReadBack
 from mtf.trainer.resume.warm_start import origin_of, read_origin
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
 from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
 from mtf.trainer.storage.journal import Journal, metric_modes, monitored
+from mtf.trainer.storage.plain_values import simplified
 from mtf.trainer.storage.staging import nbytes
 from mtf.trainer.trainer import GenericTrainer
 
@@ -77,6 +79,7 @@ class RunContext:
             run_dir / rundir.CHECKPOINTS, keep_last=config.checkpoint.keep_last
         )
         self._writer = CheckpointWriter(self._store, self._journal)
+        self._read_back = ReadBack()
 
     # -- parts of the configuration ----------------------------------------------------------------
 
@@ -160,6 +163,7 @@ class RunContext:
         Checkpoints whose ``epoch`` and ``step`` were logged with the best metrics are kept.
 
         Raises:
+            MtfError: ``content`` holds something that ``resume`` could not read; it names the key.
             TrainingError: it could not be saved, and ``checkpoint.on_error`` is stop.
         """
         is_saved = not self.fabric.is_global_zero or self._save(dict(content), (epoch, step))
@@ -173,8 +177,14 @@ class RunContext:
         policy, name = self.config.checkpoint, monitored(self.config)
         events = rundir.read_journal(self.run_dir) if name and policy.keep_best else ()
         best = best_of(events, place, name or "", keep=policy.keep_best, mode=policy.mode)
-        write = functools.partial(torch.save, content)
-        request = WriteRequest(write, place, nbytes(content), tuple(ranked(best, policy.mode)))
+        plain = simplified(content)
+        request = WriteRequest(
+            functools.partial(torch.save, plain),
+            place,
+            nbytes(plain),
+            tuple(ranked(best, policy.mode)),
+            functools.partial(self._read_back.check, plain),
+        )
         return isinstance(self._writer.write_now(request), Saved)
 
     def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import schedules_of
 from mtf.trainer.components.optimizers import optimizers_by_name
 from mtf.trainer.compute.rank_sync import RankSync
+from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.data.batches import Stream, batches_from_loader
 from mtf.trainer.data.mixing import mixed
@@ -185,8 +186,10 @@ class GenericTrainer:
         if is_first:
             store.set_damaged_aside()
         if newest is not None:
-            snapshot.resume(parts, snapshot.read(newest.path))
+            content = snapshot.read(newest.path)
+            snapshot.resume(parts, content, functools.partial(self._before_load, loop))
             loop.adapt_to_state()
+            self._on_resume(loop)
         else:
             self._begin(loop, parts)
         checkpointer.begin(newest)
@@ -201,10 +204,24 @@ class GenericTrainer:
         """Start from the beginning, or from the checkpoint that ``init_from`` names."""
         if loop.scalars is not None:
             loop.scalars.cut_to(0)
-        for callback in warm_start(parts, self._journal):
+        new = warm_start(parts, self._journal, functools.partial(self._before_load, loop))
+        for callback in new:
             callback.before(Phase.INIT, loop)
             callback.after(Phase.INIT, loop)
         loop.adapt_to_state()
+        if loop.state.phase is not Phase.INIT:
+            self._on_resume(loop)
+
+    def _before_load(self, loop: Loop, saved: Mapping[str, Any]) -> None:
+        for callback in self._callbacks.values():
+            callback.before_load(loop, saved)
+
+    def _on_resume(self, loop: Loop) -> None:
+        """Tell the callbacks that the whole state is loaded; it stays as it was saved."""
+        rng = RNGState.capture()
+        for callback in self._callbacks.values():
+            callback.on_resume(loop)
+        rng.restore()
 
     def _drive(self, loop: Loop, checkpointer: Checkpointer) -> None:
         """Execute phase after phase; at the cuts, carry out requests to stop or to save."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tests.trainer.rebuilt import REBUILT
+
 importlib.import_module("tests.trainer.measured")  # now: each forked child would import it anew
 
 OWN = {"type": "tests.trainer.hard_training:Stateful", "strength": 1e-3}
@@ -39,4 +41,5 @@ KINDS: dict[str, dict[str, Any]] = {
         "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
     },
     "torchmetrics": {"model": {"type": "tests.trainer.measured:Measured"}},
+    **REBUILT,
 }

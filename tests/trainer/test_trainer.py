@@ -20,7 +20,7 @@ from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.objective import ModelSteps, objective_of
 from mtf.trainer.loop.phases import Phase
-from mtf.trainer.resume.snapshot import differing_settings
+from mtf.trainer.resume.same_settings import differing_settings
 from mtf.trainer.runtime.signals import SIGNALS
 from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, in_child, signal_at
 from tests.trainer.runs import events, make_run

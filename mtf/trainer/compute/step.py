@@ -7,17 +7,29 @@ for several ranks and for mixed precision, which need them.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
+from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.fabric import FabricModule, FabricOptimizer
+from mtf.trainer.compute.structure import (
+    Structure,
+    overwrite,
+    refuse_lazy,
+    refuse_sharded,
+    refuse_untrained,
+    requires_grad_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
 
     from lightning.fabric import Fabric
     from torch import nn
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema.sections import TrainingConfig
 
 T = TypeVar("T")
+_REQUIRES_GRAD = operator.attrgetter("requires_grad")
 
 
 class StepEngine:
@@ -35,8 +48,11 @@ class StepEngine:
         module: the raw module, whose state checkpoints hold.
         optimizers: the raw optimizers by name, likewise.
         forward: the module that computes: the raw one or Fabric's wrapper of it.
-        parameters: the module's parameters, in its order.
+        built: the structure of module and optimizers at the start of this process.
         device: the device of all of these.
+
+    Raises:
+        MtfError: the model is sharded.
     """
 
     def __init__(
@@ -50,16 +66,24 @@ class StepEngine:
         self._training = training
         self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
         self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
+        self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
+        refuse_sharded(self.module, self.optimizers, type(fabric.strategy).__name__)
+        if fabric.world_size > 1:
+            refuse_lazy(self.module)
         if training.compile:
             self.module.compile()  # in place: the names in its state stay as they are
-        self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
         self.forward, self._stepping = model, dict(optimizers)
         if not self._is_wrapped:
             self.module.to(self.device)
         elif not isinstance(model, FabricModule):
             self.forward, *wrapped = fabric.setup(model, *optimizers.values())
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
-        self.parameters = list(self.module.parameters())
+        self.built = Structure.of(self.module, self.optimizers)
+        self._is_checked = False  # after the first step, see ``commit``
+        self._parameters = list(self.module.parameters())
+        several = fabric.world_size > 1
+        # number of parameters whose gradients the ranks exchange; None: one rank
+        self._exchanged = sum(map(_REQUIRES_GRAD, self._parameters)) if several else None
         self._as_built = dict(self._buffers_as_built(self.module.state_dict().keys()))
         self._moves = self.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
@@ -78,7 +102,7 @@ class StepEngine:
         Torch counts writes to a tensor in its version, except those of the kernels of BatchNorm.
         """
         for name, buffer in self.module.named_buffers():
-            digest = "" if name in saved else digest_of(buffer)
+            digest = "" if name in saved or is_lazy(buffer) else digest_of(buffer)
             yield name, (buffer, buffer._version, digest)  # noqa: SLF001 -- torch has no public name
 
     def enter_evaluation(self) -> None:
@@ -140,7 +164,8 @@ class StepEngine:
 
         ``backward`` restores them if the loss is not finite.
         """
-        self._noted = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        buffers = self.module.named_buffers()
+        self._noted = {name: buffer.clone() for name, buffer in buffers if not is_lazy(buffer)}
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a loss."""
@@ -176,7 +201,38 @@ class StepEngine:
                 self._stepping[name].step()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
+        if not self._is_checked:
+            self.refuse_untrained()
+            self._is_checked = True
+        if self._exchanged is not None:
+            self._refuse_unexchanged()
         return finite
+
+    def refuse_untrained(self) -> None:
+        """Refuse parameters that the model has got since it was built, and that nothing trains.
+
+        Raises:
+            MtfError: there are such parameters.
+        """
+        refuse_untrained(self.module, self.optimizers, self.built)
+
+    def _refuse_unexchanged(self) -> None:
+        """Refuse parameters that need gradients now and did not when DDP was set up.
+
+        DDP never exchanges their gradients, so the ranks' weights would drift apart.
+
+        Raises:
+            MtfError: there are such parameters.
+        """
+        assert self._exchanged is not None
+        if sum(map(_REQUIRES_GRAD, self._parameters)) > self._exchanged:
+            then, now = self.built.requires_grad, requires_grad_of(self.module)
+            name = next(name for name, needed in now.items() if needed > then.get(name, False))
+            raise MtfError(
+                f"{name} needs gradients now and did not at the start, when the processes agreed"
+                " which gradients to exchange: train with one process, or leave requires_grad on"
+                " and give its group the learning rate 0 until then"
+            )
 
     def _prepare(self, optimizer: Optimizer) -> bool:
         """Unscale and clip an optimizer's gradients; return False if it must not step on them."""
@@ -209,21 +265,30 @@ class StepEngine:
     def spreads_buffers(self, value: bool) -> None:
         vars(self.forward._forward_module)["require_forward_param_sync"] = value  # noqa: SLF001
 
-    def gradients(self) -> list[torch.Tensor | None]:
+    def gradients(self) -> dict[str, torch.Tensor | None]:
         """Return the gradient of each parameter; None stays None, since optimizers skip those."""
-        return [parameter.grad for parameter in self.parameters]
+        return {name: parameter.grad for name, parameter in self.module.named_parameters()}
 
-    def unsaved_buffers(self) -> dict[str, torch.Tensor]:
-        """Return the non-persistent buffers that this process has changed.
+    def unsaved_buffers(self) -> dict[str, torch.Tensor | None]:
+        """Return the non-persistent buffers that this process has changed; None: it is None now.
 
         They are not part of the module's state, but of the training's.
         """
         saved = self.module.state_dict().keys()
-        return {
+        present = dict(self.module.named_buffers())
+        changed = {
             name: buffer
-            for name, buffer in self.module.named_buffers()
+            for name, buffer in present.items()
             if name not in saved and self._is_changed(name, buffer)
         }
+        gone = [name for name in self._as_built if name not in present and self._has(name)]
+        return {**changed, **dict.fromkeys(gone)}
+
+    def _has(self, name: str) -> bool:
+        """Return True if the module has a buffer of that name, which may be None."""
+        path, _, last = name.rpartition(".")
+        owner = dict(self.module.named_modules()).get(path)
+        return owner is not None and last in owner._buffers  # noqa: SLF001 -- torch skips None
 
     def _is_changed(self, name: str, buffer: torch.Tensor) -> bool:
         built, version, digest = self._as_built.get(name, (None, 0, ""))
@@ -241,16 +306,22 @@ class StepEngine:
             if buffer is not self._as_built.get(name, (None,))[0]
         ]
 
-    def put_buffers(self, buffers: Mapping[str, torch.Tensor], replaced: Collection[str]) -> None:
+    def put_buffers(
+        self, buffers: Mapping[str, torch.Tensor | None], replaced: Collection[str]
+    ) -> None:
         """Restore buffers that are not in the module's state, or differ on this rank."""
         with torch.no_grad():
             for name, value in buffers.items():
                 owner, last = self._owner(name)
                 present = getattr(owner, last, None)
-                if isinstance(present, torch.Tensor) and present.shape == value.shape:
-                    present.copy_(value)
-                else:
+                if value is None:
+                    setattr(owner, last, None)
+                elif isinstance(present, torch.Tensor):
+                    overwrite(present, value)
+                elif last in owner._buffers:  # noqa: SLF001 -- torch has no public name
                     setattr(owner, last, value.to(self.device))
+                else:
+                    owner.register_buffer(last, value.to(self.device), persistent=False)
             for name in replaced:
                 owner, last = self._owner(name)
                 setattr(owner, last, getattr(owner, last).clone())
@@ -259,9 +330,15 @@ class StepEngine:
         path, _, last = name.rpartition(".")
         return self.module.get_submodule(path), last
 
-    def put_gradients(self, gradients: list[torch.Tensor | None]) -> None:
-        """Restore the gradients that ``gradients`` returned."""
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+    def put_gradients(
+        self, gradients: Mapping[str, torch.Tensor | None] | list[torch.Tensor | None]
+    ) -> None:
+        """Restore the gradients that ``gradients`` returned; earlier versions saved a list."""
+        named = dict(self.module.named_parameters())
+        if not isinstance(gradients, Mapping):
+            gradients = dict(zip(named, gradients, strict=True))
+        for name, gradient in gradients.items():
+            parameter = named[name]
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 

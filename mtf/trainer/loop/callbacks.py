@@ -41,7 +41,31 @@ class Callback:
     phases: Collection[Phase] = ()
 
     def on_start(self, training: Loop) -> None:
-        """Prepare: called once a process, before ``load_state_dict``."""
+        """Prepare: called once a process, before all that follows."""
+
+    def before_load(self, training: Loop, saved: Mapping[str, Any]) -> None:
+        """Build the structure that a resumed training had; called before its state is loaded.
+
+        That is needed for modules and parameters which the training has added, removed or made
+        greater. Parameters that were frozen or unfrozen, groups of parameters and buffers need
+        nothing: mtf restores them.
+
+        Args:
+            training: the training as it is built.
+            saved: the state, not to be changed: ``epoch``, ``global_step`` and ``phase`` of its
+                cut, ``model`` (tensors by name), ``optimizers``, ``schedulers`` and ``callbacks``
+                (their states by name). Decide by the names and shapes in it: a cut may lie on
+                either side of the phase in which a callback changes the structure.
+        """
+
+    def on_resume(self, training: Loop) -> None:
+        """Set what depends on the place in the training and is no part of its state.
+
+        Called once the whole state is loaded, also that of ``init_from`` with ``load: all``. A
+        resume in the middle of an epoch does not come to the epoch's start again: what ``before``
+        sets there, such as the weight of a loss, has to be set here as well. Random numbers that
+        it draws are not missed later.
+        """
 
     def before(self, phase: Phase, training: Loop) -> None:
         """Act before a phase is executed."""
@@ -193,6 +217,11 @@ class EMA(Callback):
     def evaluated(self) -> torch.nn.Module | None:
         """Return the averaged module."""
         return self._average.module if self._average is not None and self._evaluate else None
+
+
+def overrides_before_load(callback: Callback) -> bool:
+    """Return True if a callback builds another structure before a state is loaded."""
+    return type(callback).before_load is not Callback.before_load
 
 
 def build_callbacks(config: ExperimentConfig, *, monitor: str) -> dict[str, Callback]:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.rng import RNGState
+from mtf.trainer.compute.structure import overwrite
 
 if TYPE_CHECKING:
     from mtf.trainer.loop.loop import Loop
@@ -44,11 +45,11 @@ def warm_up(loop: Loop) -> None:
     for _ in range(_PASSES):
         loop.engine.delay_exchange(delayed=False)
         loop.engine.backward(loop.engine.compute(loop.objective.loss, batch).mean)
-    for parameter in loop.engine.parameters:
+    for parameter in module.parameters():
         parameter.grad = None
-    with torch.no_grad():
-        for name, buffer in module.named_buffers():
-            buffer.copy_(buffers[name])
+    for name, buffer in module.named_buffers():
+        if name in buffers:  # the first pass may have made more
+            overwrite(buffer, buffers[name])
     loop.train_metrics.put(metrics)
     rng.restore()
 

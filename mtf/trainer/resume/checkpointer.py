@@ -17,9 +17,11 @@ import torch
 
 from mtf import rundir
 from mtf.core.vocabulary.times import iso
-from mtf.errors import TrainingError
+from mtf.errors import MtfError, TrainingError
 from mtf.trainer.loop.best_epochs import ranked
+from mtf.trainer.loop.callbacks import overrides_before_load
 from mtf.trainer.resume import snapshot
+from mtf.trainer.resume.read_back import ReadBack
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import STOP
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, WriteProgress
@@ -49,16 +51,19 @@ class FatalFailure:
         must_end: whether there is one; a plain attribute, since the trainer reads it at every
             phase. It is no request to stop: a stop is no failure of the job.
         write: the first write that failed because of the disk.
+        error: the error that a write failed with for any other reason.
     """
 
     def __init__(self, on_error: Literal["continue", "stop"]) -> None:
         self.must_end = False
         self.write: FailedWrite | None = None
+        self.error: Exception | None = None
         self._on_error = on_error
 
     def note(self, failure: FailedWrite | Exception) -> None:
         """Take a failure into account; an exception is raised later by ``settle``."""
         if isinstance(failure, Exception):
+            self.error = failure
             self.must_end = True
         elif self._on_error == "stop" and not failure.was_given_up:
             self.write = self.write or failure
@@ -102,6 +107,8 @@ class Checkpointer:
         self.failure = FatalFailure(self._settings.on_error)
         self._writer = CheckpointWriter(self.store, journal, on_failure=self.failure.note)
         self._staging = StagingBuffer()
+        has_before_load = any(map(overrides_before_load, parts.callbacks.values()))
+        self._read_back = ReadBack(parts.engine.built, has_before_load=has_before_load)
         self._budget = StopBudget(self._lead_s)
         self._newest: Saved | None = None  # durable; None on the other ranks
         self._durable_at: object = None  # its position in the training
@@ -165,8 +172,15 @@ class Checkpointer:
 
         Raises:
             TrainingError: ``checkpoint.on_error`` is stop.
+            MtfError: no resume could go on from the checkpoint.
             Exception: the save did not fail because of the disk.
         """
+        error = self.failure.error
+        refusal = self._parts.rank_sync.broadcast(
+            str(error) if isinstance(error, MtfError) else None
+        )
+        if refusal is not None:  # on all ranks, since the first to end makes srun end the others
+            raise MtfError(refusal)
         self._end_write()
         self._refuse_to_go_on()
 
@@ -197,6 +211,7 @@ class Checkpointer:
             (state.epoch, state.global_step),
             nbytes(content),
             tuple(ranked(state.best, self._settings.mode)),
+            functools.partial(self._read_back.check, content) if content else None,
         )
 
     def _save_now(self) -> None:

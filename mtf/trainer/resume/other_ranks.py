@@ -93,7 +93,9 @@ def lost_metrics(first: RankState) -> str:
 
     A merged state of all ranks could not be shared out again: reductions such as a mean differ.
     """
-    states = [attributes for state in first.get("metrics", ()) for attributes in state.values()]
+    states = [
+        attributes for state in first.get("metric_objects", ()) for attributes in state.values()
+    ]
     is_training = first["phase"].startswith(("TRAIN_BATCH", "SCHEDULER"))
     if not is_training or not any(attributes.get("_update_count") for attributes in states):
         return ""
@@ -148,9 +150,9 @@ def state_of(ranks: Sequence[RankState], rank: int, world_size: int) -> RankStat
         "gradients": None,
         "buffers": {},
         "replaced": [],
-        "callbacks": None,
+        "own_callbacks": None,
         "spreads_buffers": None,
-        "metrics": [],
+        "metric_objects": [],
     }
 
 

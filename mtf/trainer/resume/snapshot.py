@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from mtf.core.vocabulary.experiments import EXECUTION
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of, leaf_digests, with_common, without_common
 from mtf.trainer.compute.rng import RNGState, seed_all, seed_at
+from mtf.trainer.compute.structure import names_by_group, put_requires_grad, requires_grad_of
 from mtf.trainer.loop.state import FORMAT, is_readable
 from mtf.trainer.resume import other_ranks
-from mtf.trainer.resume.compatibility import fit_of, misfit_of
+from mtf.trainer.resume.compatibility import load_weights, misfit_of, misplaced
+from mtf.trainer.resume.rebuild import rebuild
+from mtf.trainer.resume.same_settings import check_config, check_fixed, deciding_settings
+from mtf.trainer.resume.scheduler_state import load_scheduler, scheduler_state
+from mtf.trainer.storage.plain_values import read_plain, restored, simplified
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
+
+    from torch.optim import Optimizer
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedule
@@ -63,24 +69,31 @@ def take(parts: Resumable) -> Content | None:
     """Return the state at a cut on the first rank, None on the others. All ranks take part.
 
     Its tensors share memory with the training: copy or write them before the training goes on.
+
+    Raises:
+        MtfError: a part of the state could not be loaded, or is not trained.
     """
+    parts.engine.refuse_untrained()
     parts.state.rng = RNGState.capture()
     states = {name: callback.state_dict() for name, callback in parts.callbacks.items()}
-    mine = {**_of_this_rank(parts), "callbacks": _own_callbacks(parts, states)}
+    mine = {**_of_this_rank(parts), "own_callbacks": _own_callbacks(parts, states)}
     ranks = parts.rank_sync.gather(mine)
     if ranks is None:
         return None
     engine, scaler = parts.engine, parts.engine.scaler
-    return {
+    content = {
         "version": FORMAT,
         "ranks": ranks,
         "model": engine.module.state_dict(),
+        "requires_grad": requires_grad_of(engine.module),
         "evaluating": engine.evaluating(),
+        "groups": names_by_group(engine.module, engine.optimizers),
+        "built_groups": dict(engine.built.groups),
         "optimizers": {
-            name: optimizer.state_dict() for name, optimizer in engine.optimizers.items()
+            name: _optimizer_state(name, optimizer) for name, optimizer in engine.optimizers.items()
         },
         "schedulers": {
-            name: schedule.scheduler.state_dict() for name, schedule in parts.schedules.items()
+            name: scheduler_state(schedule.scheduler) for name, schedule in parts.schedules.items()
         },
         "scaler": scaler.state_dict() if scaler else None,
         "callbacks": states,
@@ -88,42 +101,76 @@ def take(parts: Resumable) -> Content | None:
         "config": deciding_settings(parts.config),
         "scalars_bytes": parts.scalars.durable_size() if parts.scalars else 0,
     }
+    return simplified(content)
+
+
+def _optimizer_state(name: str, optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state.
+
+    Raises:
+        MtfError: it holds the state of a parameter that was taken out of its groups.
+    """
+    try:
+        return optimizer.state_dict()
+    except KeyError as e:  # torch's numbers of the parameters lack it
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held.issuperset(map(id, optimizer.state)):
+            raise
+        raise MtfError(
+            f"the state of {name} cannot be saved: it is also of a parameter that none of its"
+            " groups has any more. Remove it with the parameter: optimizer.state.pop(parameter)"
+        ) from e
 
 
 def read(file: Path | BinaryIO) -> Content:
     """Return the content of a checkpoint, its tensors on the CPU; no code in it is executed.
 
     Raises:
-        MtfError: another version of mtf wrote it.
+        MtfError: it cannot be read, or another version of mtf wrote it.
     """
-    content: Content = torch.load(file, map_location="cpu", weights_only=True)
+    content = read_plain(file)
     found = content.get("version", FORMAT)  # a user's entry point saves what it likes
     if found != FORMAT and not is_readable(content, found):
         raise MtfError(
             f"the checkpoint has format {found}, and this mtf reads format {FORMAT}: install the"
             " version of mtf that wrote it"
         )
-    return content
+    return restored(content)
 
 
-def resume(parts: Resumable, content: Mapping[str, Any]) -> None:
+def resume(
+    parts: Resumable, content: Mapping[str, Any], before_load: Callable[[Content], None]
+) -> None:
     """Continue the run that ``content`` is a checkpoint of.
+
+    Args:
+        parts: the training.
+        content: its state.
+        before_load: called with the state once it is known to be of this configuration.
 
     Raises:
         MtfError: configuration, model, optimizers or number of ranks do not match it.
     """
-    _check_config(parts, content)
-    _check_fixed(content["fixed"], parts.fixed)
+    check_config(parts.config, parts.engine.module, content)
+    check_fixed(content["fixed"], parts.fixed)
     saved, sync = other_ranks.Saved.of(content["ranks"]), parts.rank_sync
     if saved.processes != sync.world_size:
         accumulated = parts.config.training.gradient_accumulation_steps
         text = other_ranks.check(saved, parts.train, accumulated, sync)
         sync.say(text + other_ranks.lost_metrics(content["ranks"][0]))
+    before_load(saved_view(content))
+    rebuild(parts.engine, content)
     put(parts, content)
     if saved.processes != sync.world_size:
         other_ranks.check_schedules(parts.schedules)
     if parts.scalars is not None:
         parts.scalars.cut_to(content["scalars_bytes"])
+
+
+def saved_view(content: Mapping[str, Any]) -> Content:
+    """Return a state as ``Callback.before_load`` gets it: with its place beside it."""
+    first = content["ranks"][0]
+    return {**content, **{name: first[name] for name in ("epoch", "global_step", "phase")}}
 
 
 def put(parts: Resumable, content: Mapping[str, Any]) -> None:
@@ -132,9 +179,6 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
     Raises:
         MtfError: model, optimizers or number of ranks do not match it.
     """
-    fit = fit_of(parts.engine.module, content["model"])
-    if not fit.is_whole:
-        raise MtfError(f"the checkpoint is of another model: {fit}")
     ranks, sync, engine = content["ranks"], parts.rank_sync, parts.engine
     mine = (
         dict(ranks[sync.rank])
@@ -142,9 +186,11 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
         else other_ranks.state_of(ranks, sync.rank, sync.world_size)
     )
     gradients, buffers, replaced = (mine.pop(key) for key in ("gradients", "buffers", "replaced"))
-    own, spreads = mine.pop("callbacks"), mine.pop("spreads_buffers")
-    metrics = mine.pop("metrics", [])  # earlier versions did not save it
+    states = _callbacks_of(mine, content)
+    spreads = mine.pop("spreads_buffers")
+    metrics = mine.pop("metric_objects", [])  # earlier versions did not save it
     parts.state.load(mine, engine.device)
+    put_requires_grad(engine.module, content.get("requires_grad", {}))
     _load(parts, content)
     if "evaluating" in content:  # earlier versions did not save it
         engine.put_evaluating(content["evaluating"])
@@ -155,7 +201,6 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
         engine.spreads_buffers = spreads
     for objects, state in zip(dict.fromkeys(parts.metrics), metrics, strict=False):
         objects.put(state)
-    states = content["callbacks"] if own is None else with_common(own, content["callbacks"])
     for name, callback in parts.callbacks.items():
         if name in states:
             callback.load_state_dict(states[name])
@@ -168,7 +213,11 @@ def put(parts: Resumable, content: Mapping[str, Any]) -> None:
 
 
 def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
-    """Load weights, optimizers, schedulers and scaler."""
+    """Load weights, optimizers, schedulers and scaler.
+
+    Raises:
+        MtfError: torch does not accept them.
+    """
     engine = parts.engine
     for what, present in (("optimizers", engine.optimizers), ("schedulers", parts.schedules)):
         if list(content[what]) != list(present):
@@ -176,85 +225,23 @@ def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
                 f"the checkpoint has the {what} {', '.join(content[what]) or 'none'}, but this"
                 f" training has {', '.join(present) or 'none'}"
             )
+    names = names_by_group(engine.module, engine.optimizers)
     for name, optimizer in engine.optimizers.items():
-        if problem := misfit_of(optimizer, content["optimizers"][name]):
+        saved_names = content.get("groups", names)[name]
+        problem = misfit_of(optimizer, content["optimizers"][name])
+        if problem := problem or misplaced(names[name], saved_names):
             raise MtfError(f"the checkpoint is of another {name}{problem}")
-    engine.module.load_state_dict(content["model"])
+    load_weights(engine.module, content["model"])
     for name, optimizer in engine.optimizers.items():
         optimizer.load_state_dict(content["optimizers"][name])
     for name, schedule in parts.schedules.items():
-        schedule.scheduler.load_state_dict(content["schedulers"][name])
+        load_scheduler(schedule.scheduler, content["schedulers"][name])
         # otherwise torch warns of a scheduler that stepped before its optimizer
         vars(engine.optimizers[name])["_opt_called"] = True
     if engine.scaler is not None and content["scaler"] is not None:
         engine.scaler.load_state_dict(content["scaler"])
         # a scaler uses the loaded scale from its next loss on, and an optimizer step may come first
         engine.scaler.scale(torch.zeros((), device=engine.device))
-
-
-# -- the configuration -----------------------------------------------------------------------------
-
-
-def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings that decide a training's result, by dotted key."""
-    plain = config.model_dump(mode="json", exclude=set(EXECUTION) | {"mtf", "init_from"})
-    flat: dict[str, Any] = {}
-    for section, value in plain.items():
-        flat |= (
-            {f"{section}.{key}": item for key, item in value.items()}
-            if isinstance(value, dict)
-            else {section: value}
-        )
-    return {key: value for key, value in flat.items() if key not in _HARMLESS}
-
-
-_HARMLESS = {"data.num_workers", "data.pin_memory"}  # they change how fast batches come, not which
-
-
-def _check_config(parts: Resumable, content: Mapping[str, Any]) -> None:
-    """Refuse to continue the training of another configuration.
-
-    Raises:
-        MtfError: a setting that decides the result differs.
-    """
-    if found := differing_settings(content["config"], deciding_settings(parts.config)):
-        fit = fit_of(parts.engine.module, content["model"])
-        shapes = "" if fit.is_whole else f" (and of another model: {fit})"
-        raise MtfError(
-            f"the checkpoint is of another configuration: {'; '.join(found.values())}{shapes}."
-            " Restore the settings, or start a new run"
-        )
-
-
-def differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys in which two configurations differ, each with a text of both values.
-
-    A key that only one of them has does not differ where it is unset: the versions of mtf that
-    wrote them may know different keys, see ``run_key``.
-    """
-    return {
-        key: f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not (_is_unset(then, key) and _is_unset(now, key))
-    }
-
-
-def _is_unset(config: Mapping[str, Any], key: str) -> bool:
-    value = config.get(key)
-    return value is None or value is False or value in ([], {})
-
-
-def _shown(config: Mapping[str, Any], key: str) -> str:
-    return repr(config[key]) if key in config else "not set"
-
-
-def _check_fixed(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key):
-            raise MtfError(
-                f"{key} was {then.get(key)} and is {now.get(key)}: the order of non-seekable data"
-                f" (such as an IterableDataset) depends on it. Set {key}: {then.get(key)}"
-            )
 
 
 # -- what differs between ranks --------------------------------------------------------------------
@@ -269,23 +256,26 @@ def _of_this_rank(parts: Resumable) -> dict[str, Any]:
     """
     gradients = parts.engine.gradients() if parts.state.train.window else None
     if gradients and not parts.rank_sync.is_alone:
-        gradients = [None if gradient is None else gradient.cpu() for gradient in gradients]
+        gradients = {n: None if g is None else g.cpu() for n, g in gradients.items()}
     return {
         **parts.state.plain(),
         "gradients": gradients,
         "buffers": _own_buffers(parts),
         "replaced": parts.engine.replaced_buffers(),
         "spreads_buffers": parts.engine.spreads_buffers,
-        "metrics": [objects.state() for objects in dict.fromkeys(parts.metrics)],
+        "metric_objects": [objects.state() for objects in dict.fromkeys(parts.metrics)],
     }
 
 
-def _own_buffers(parts: Resumable) -> dict[str, torch.Tensor]:
+def _own_buffers(parts: Resumable) -> dict[str, torch.Tensor | None]:
     unsaved, sync = parts.engine.unsaved_buffers(), parts.rank_sync
     if sync.is_alone:
         return unsaved
-    mine = {name: buffer.cpu() for name, buffer in parts.engine.module.named_buffers()}
-    digests = {name: digest_of(buffer) for name, buffer in mine.items()}
+    mine: dict[str, torch.Tensor | None] = {
+        name: buffer.cpu() for name, buffer in parts.engine.module.named_buffers()
+    }
+    mine |= {name: None for name, buffer in unsaved.items() if buffer is None}
+    digests = {n: None if buffer is None else digest_of(buffer) for n, buffer in mine.items()}
     first_digests = sync.broadcast(digests)
     return {
         name: buffer
@@ -299,5 +289,19 @@ def _own_callbacks(parts: Resumable, states: Mapping[str, Any]) -> dict[str, Any
     sync = parts.rank_sync
     if sync.is_alone:
         return None
-    first_digests = sync.broadcast(dict(leaf_digests(states)) if sync.is_first else None)
-    return None if sync.is_first else without_common(states, first_digests)
+    plain = simplified({"callbacks": states})  # with the kinds of this rank's values
+    first_digests = sync.broadcast(dict(leaf_digests(plain)) if sync.is_first else None)
+    return None if sync.is_first else without_common(plain, first_digests)
+
+
+def _callbacks_of(mine: dict[str, Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state of this rank's callbacks, and take it out of ``mine``."""
+    earlier, own = mine.pop("callbacks", None), mine.pop("own_callbacks", None)
+    first: Mapping[str, Any] = content["callbacks"]
+    if own is not None:
+        plain = with_common(own, simplified({"callbacks": first}))
+        states: Mapping[str, Any] = restored(plain)["callbacks"]
+        return states
+    if earlier is not None:  # earlier versions did not simplify it
+        first = with_common(earlier, first)
+    return first

@@ -11,9 +11,10 @@ from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import TrainMicroState
 from mtf.trainer.resume import other_ranks, snapshot
 from mtf.trainer.resume.compatibility import fit_of
+from mtf.trainer.resume.same_settings import deciding_settings, differing_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch.optim import Optimizer
 
@@ -66,7 +67,9 @@ def read_origin(origin: Origin) -> Content:
     )
 
 
-def warm_start(parts: Resumable, journal: Journal) -> list[Callback]:
+def warm_start(
+    parts: Resumable, journal: Journal, before_load: Callable[[Content], None]
+) -> list[Callback]:
     """Load what ``init_from`` names; without ``init_from``, do nothing.
 
     ``load: all`` continues where that training stood. What it has accumulated is loaded: weights,
@@ -88,6 +91,7 @@ def warm_start(parts: Resumable, journal: Journal) -> list[Callback]:
     left_out, new = "", []
     if asked.load == "all":
         _check_place(content, origin, config, parts.rank_sync.world_size)
+        before_load(snapshot.saved_view(content))
         new = _load_all(parts, content)
     else:
         left_out = _load_weights(parts, content, origin, strict=asked.strict)
@@ -135,7 +139,7 @@ def _check_place(content: Content, origin: Origin, config: ExperimentConfig, her
         )
     if first["phase"] in _BETWEEN_EPOCHS:
         return
-    differing = snapshot.differing_settings(content["config"], snapshot.deciding_settings(config))
+    differing = differing_settings(content["config"], deciding_settings(config))
     if of_batches := [text for key, text in differing.items() if key.startswith(_OF_BATCHES)]:
         raise MtfError(
             f"init_from: {origin.run} stopped inside epoch {first['epoch'] + 1}, and the rest of"
@@ -211,7 +215,7 @@ def _advance(
 
 def _ticks(schedule: Schedule, parts: Resumable, content: Content, saved: Mapping[str, Any]) -> int:
     """Return the number of steps that the schedule would have taken by now."""
-    then, now = content["config"], snapshot.deciding_settings(parts.config)
+    then, now = content["config"], deciding_settings(parts.config)
     keys = ("scheduler.type", "scheduler.interval")
     if "last_epoch" in saved and all(then.get(key) == now.get(key) for key in keys):
         return int(saved["last_epoch"])

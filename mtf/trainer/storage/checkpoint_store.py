@@ -130,6 +130,7 @@ class CheckpointStore:
         step: int,
         best: Sequence[Place] = (),
         progress: WriteProgress | None = None,
+        check: Callable[[Path], None] | None = None,
     ) -> Saved:
         """Write the newest checkpoint and return when it is durable.
 
@@ -139,6 +140,7 @@ class CheckpointStore:
             step: optimizer steps done, for the name.
             best: places of the checkpoints that are kept at any age, the best first.
             progress: shared with another thread, which may give the write up.
+            check: called with the whole file before it counts; what it raises ends the write.
 
         Raises:
             OSError: it could not be written; earlier checkpoints are untouched.
@@ -149,6 +151,8 @@ class CheckpointStore:
         unfinished = self._temporary_path()
         try:
             size, digest = _write(unfinished, write, progress or WriteProgress())
+            if check is not None:
+                check(unfinished)
             path = self._unused_path(epoch, step)
             self._publish(unfinished, path, digest)
         finally:

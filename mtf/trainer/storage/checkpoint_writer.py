@@ -28,12 +28,14 @@ class WriteRequest:
         place: epochs and optimizer steps done.
         size: approximate size in bytes.
         best: places of the best checkpoints, the best first, which are kept.
+        check: called in the same thread with the written file, before it counts.
     """
 
     write: Callable[[Writable], None]
     place: Place
     size: int
     best: tuple[Place, ...] = ()
+    check: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,12 @@ class CheckpointWriter:
         epoch, step = request.place
         try:
             saved = self._store.save(
-                request.write, epoch=epoch, step=step, best=request.best, progress=self._progress
+                request.write,
+                epoch=epoch,
+                step=step,
+                best=request.best,
+                progress=self._progress,
+                check=request.check,
             )
             self.learn(saved.bytes, time.monotonic() - self._started_s)
             self._journal.checkpoint(saved)

@@ -12,6 +12,7 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,7 +82,8 @@ def expected_size(module: torch.nn.Module, optimizers: Iterable[torch.optim.Opti
 
 
 def _expected_size(optimizer: torch.optim.Optimizer) -> int:
-    trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    trained = sum(p.nbytes for p in parameters if not is_lazy(p))
     return nbytes(optimizer.state_dict()) or trained * _tensors_kept(optimizer.defaults)
 
 
