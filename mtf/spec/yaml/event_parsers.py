@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # ASCII characters that both read alike. Left out: tabs and escapes, and what begins anchors,
 # aliases, tags, directives and keys written with "?".
@@ -40,6 +40,10 @@ _AMBIGUOUS = (
     # document markers, except for one at the beginning
     re.compile(r"\n(?:---|\.\.\.)"),
 )
+_COMMENTS = re.compile(r"#[^\r\n]*")
+_BEFORE_COMMENTS = {"", " ", "\t", "\n", "\r"}
+# What ruamel.yaml raises, instead of an error of its own, for text that it does not expect.
+_CRASHES = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AMBIGUOUS_START = re.compile(r"\A(?:---(?!\n)|\.\.\.)")  # in doubt
 
 
@@ -86,9 +90,61 @@ def ruamel_events(text: str) -> EventSource:
     """Return ruamel.yaml's events, which follow YAML 1.2."""
     import ruamel.yaml
     from ruamel.yaml import events
+    from ruamel.yaml.error import MarkedYAMLError
 
     parsed = ruamel.yaml.YAML(typ="safe", pure=True).parse(text)
-    return EventSource(parsed.__next__, _event_types(events))
+    checked = _Checked(parsed, text, MarkedYAMLError)
+    return EventSource(checked.next, _event_types(events))
+
+
+class _Checked:
+    """ruamel.yaml's events, with an error for invalid YAML that it would accept or read wrongly."""
+
+    def __init__(
+        self, events: Iterator[Any], text: str, error: Callable[[None, None, str, Any], Exception]
+    ) -> None:
+        self._events = events
+        self._text = text
+        self._error = error
+        self._mark: Any = None  # of the newest event
+        self._end = 0
+
+    def next(self) -> Any:
+        """Return the next event.
+
+        Raises:
+            MarkedYAMLError: the text before it is not valid.
+        """
+        try:
+            event = next(self._events)
+        except _CRASHES as e:  # such as AssertionError for %YAML 1.3
+            reason = f"the parser cannot read on from here ({str(e)[:60] or type(e).__name__})"
+            raise self._error(None, None, reason, self._mark) from None
+        self._mark, start = event.start_mark, event.start_mark.index
+        problem = _comment_problem(self._text, self._end, start)
+        if problem is None and hasattr(event, "implicit") and hasattr(event, "value"):
+            problem = _scalar_problem(event, self._text[start - 1 : start])
+        if problem:
+            raise self._error(None, None, problem, self._mark)
+        self._end = max(self._end, event.end_mark.index)
+        return event
+
+
+def _comment_problem(text: str, end: int, start: int) -> str | None:
+    """Return the problem of the comments between two events, None if there is none."""
+    for comment in _COMMENTS.finditer(text, end, start):
+        if text[comment.start() - 1 : comment.start()] not in _BEFORE_COMMENTS:
+            return "a comment before this place has no space before its #"
+    return None
+
+
+def _scalar_problem(event: Any, before: str) -> str | None:
+    """Return the problem of a scalar; ``before`` is the character in front of it."""
+    if before == "?" and event.value:
+        return "a value that begins with ?. Put it in quotes, or a space after the ?"
+    if event.value == "-" and event.implicit[0]:  # elsewhere a dash is an indicator
+        return "a lone dash in brackets. Put it in quotes"
+    return None
 
 
 def _event_types(events: Any) -> EventTypes:

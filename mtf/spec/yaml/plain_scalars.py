@@ -16,6 +16,8 @@ _FLOAT = re.compile(
     r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|\.[0-9_]+([eE][-+][0-9]+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
 )
+# Greater integers than every part of a training can hold: C, torch, SQLite, JSON elsewhere.
+_LEAST, _GREATEST = -(2**63), 2**64 - 1
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 Scalar = str | int | float | bool | None
@@ -27,6 +29,7 @@ def resolve(text: str) -> Scalar:
 
     Raises:
         ValueError: it is written like a number, but is not one.
+        OverflowError: it is an integer that does not fit in 64 bits.
 
     Source: YAML 1.2, core schema; ``_`` within numbers as in ruamel.yaml.
     """
@@ -43,6 +46,11 @@ def _integer(text: str) -> int:
     digits = text.replace("_", "").lstrip("+-")
     sign = -1 if text[0] == "-" else 1
     prefix = digits[:2]
-    if prefix in _BASES:
-        return sign * int(digits.removeprefix(prefix), _BASES[prefix])
-    return sign * int(digits)
+    base = _BASES.get(prefix, 10)
+    number = digits.removeprefix(prefix) if prefix in _BASES else digits
+    if len(number.lstrip("0")) > 64:  # before it is converted, which takes quadratic time
+        raise OverflowError
+    value = sign * int(number, base)
+    if not _LEAST <= value <= _GREATEST:
+        raise OverflowError
+    return value

@@ -7,6 +7,7 @@ merge keys, directives and duplicate keys.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ MAX_BYTES = 1 << 20
 MAX_SLOW_BYTES = 50_000  # of a file that only ruamel.yaml can read
 MAX_NODES = 50_000
 MAX_DEPTH = 50
+MAX_KEY = 1024  # characters, as YAML has it for keys without "?"
+_DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def read(raw: bytes, path: str) -> Document:
     except UnicodeDecodeError as e:
         position = _end_position(raw[: e.start].decode("utf-8"))
         return _unreadable(path, position, "not UTF-8 text. Save the file as UTF-8")
+    if text.endswith(" ") and not text.rpartition("\n")[2].strip(" "):
+        text += "\n"  # both parsers read such a line otherwise as a part of a text above it
     fast = _read_with_libyaml(text, path)
     if fast is not None and (not fast.problems or len(raw) > MAX_SLOW_BYTES):
         return fast
@@ -96,6 +101,9 @@ def _read_with_ruamel(text: str, path: str) -> Document:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError
 
+    if directive := _DIRECTIVE.match(text):
+        position = _end_position(directive[0][:-1])
+        return _unreadable(path, position, "%YAML and %TAG are not allowed. Remove the line")
     builder = _DocumentBuilder(path, ruamel_events(text))
     value = None
     try:
@@ -234,6 +242,10 @@ class _DocumentBuilder:
         if not isinstance(key, str):
             self._add(event, f"the key {event.value} is not text. Put it in quotes")
             return None
+        if len(key) > MAX_KEY:
+            found = f"the key {key[:40]}... has {len(key):,} characters"
+            self._add(event, f"{found}, at most {MAX_KEY:,} are allowed. Shorten it")
+            return None
         if key == "<<" and event.implicit[0]:
             self._add(event, "the merge key << is not allowed. Write the keys out")
             return None
@@ -250,6 +262,9 @@ class _DocumentBuilder:
             return text if text.isascii() else self._text(event, text)
         try:
             value = resolve(text)
+        except OverflowError:
+            self._add(event, f"the integer {text[:20]}... is not in the range of 64 bits")
+            return 0
         except ValueError:
             self._add(event, f"{json_text.dumps(text[:40])} is not a valid number")
             return text

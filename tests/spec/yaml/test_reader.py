@@ -12,7 +12,7 @@ from mtf.errors import SpecError
 from mtf.spec.yaml.reader import MAX_BYTES, MAX_SLOW_BYTES, load_yaml, read
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=12,
@@ -80,7 +80,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
         (b"1: a\n", "a.yaml:1:1: the key 1 is not text. Put it in quotes"),
         (b"true: a\n", "a.yaml:1:1: the key true is not text. Put it in quotes"),
         (b"? [1]\n: a\n", "a.yaml:1:3: a list or a mapping cannot be a key. Keys are text"),
-        (b"%YAML 1.1\n---\na: no\n", "a.yaml:2:1: %YAML and %TAG are not allowed. "
+        (b"%YAML 1.1\n---\na: no\n", "a.yaml:1:1: %YAML and %TAG are not allowed. "
          "Remove the line"),
         (b"a: 1\n---\nb: 1\n", "a.yaml:2:1: a second document begins here. Put it in its own file"),
         (b"a: .nan\n", "a.yaml:1:4: expected a finite number, got .nan"),
@@ -93,7 +93,25 @@ def test_a_byte_order_mark_is_ignored() -> None:
          "(while parsing a flow sequence that begins in line 1)"),
         (b"a:\n\t- 1\n", "a.yaml:2:1: invalid YAML: found character '\\t' that cannot start any token "
          "(while scanning for the next token)"),
-        (b"a: " + b"9" * 5000, 'a.yaml:1:4: "' + "9" * 40 + '" is not a valid number'),
+        (b"# x\n\n%YAML 1.3\n---\n", "a.yaml:3:1: %YAML and %TAG are not allowed. Remove the line"),
+        (b"a: 1\n...\n%YAML 1.3\n---\n", "a.yaml:2:1: invalid YAML: the parser cannot read on from here "
+         "(version minor part can only be 2 or 1, got (1, 3))"),
+        (b"a: " + b"9" * 5000, "a.yaml:1:4: the integer 99999999999999999999... is not in the range of "
+         "64 bits"),
+        (b"a: -0x" + b"f" * 40, "a.yaml:1:4: the integer -0xfffffffffffffffff... is not in the range of "
+         "64 bits"),
+        (b"a: 18446744073709551616", "a.yaml:1:4: the integer 18446744073709551616... is not in the range "
+         "of 64 bits"),
+        (b"a: +_", 'a.yaml:1:4: "+_" is not a valid number'),
+        (b"a: 1e999", "a.yaml:1:4: expected a finite number, got 1e999"),
+        (b"? " + b"b" * 1025 + b"\n: 1", "a.yaml:1:3: the key " + "b" * 40 + "... has 1,025 characters, at most "
+         "1,024 are allowed. Shorten it"),
+        (b"a: [x]#y\n", "a.yaml:2:1: invalid YAML: a comment before this place has no space before its #"),
+        (b"a: [x,#y\n z]\n", "a.yaml:2:2: invalid YAML: a comment before this place has no space before its #"),
+        (b"a: [-]\n", "a.yaml:1:5: invalid YAML: a lone dash in brackets. Put it in quotes"),
+        (b"a: {?b: 1}\n", "a.yaml:1:6: invalid YAML: a value that begins with ?. Put it in quotes, or a "
+         "space after the ?"),
+        ("a: 1".encode("utf-16"), "a.yaml:1:1: not UTF-8 text. Save the file as UTF-8"),
         (b"[" * 100_000, "a.yaml:1:52: nested deeper than 50 levels"),
         (b"- 1\n" * 60_000, "a.yaml:50000:3: more than 50,000 values. Split the file"),
         (b"#" * (MAX_BYTES + 1), "a.yaml:1:1: the file has 1,048,577 bytes, at most 1,048,576 are allowed. Split it"),
