@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import call, load, plugins, unknown_name
+from mtf.trainer.loop.metric_values import merged_over_ranks
 from mtf.trainer.loop.phases import Phase
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Callback:
         """Act on the epoch's metrics, or add some, before schedulers and monitors see them.
 
         It is called on every rank, in evaluation mode and without gradients. A metric is a number;
-        the first rank's counts. torchmetrics objects still hold their state. No cut lies between
+        the first rank's counts. torchmetrics objects of the model still hold their state, that of
+        all ranks. No cut lies between
         it and the end of the epoch.
         """
 
@@ -291,7 +293,7 @@ def with_own_metrics(
     if not called:
         return metrics
     training.engine.enter_evaluation()
-    with torch.no_grad():
+    with torch.no_grad(), merged_over_ranks(training.val_metrics, training.rank_sync):
         for callback in called:
             seen: dict[str, Any] = dict(metrics)
             callback.on_validation_end(training, seen)

@@ -50,6 +50,7 @@ class MetricObjects:
         self._module = module
         self._returned: dict[int, tuple[Any, str]] = {}  # objects and paths, by id
         self.left_out: set[str] = set()
+        self._keep_local()
 
     def outermost(self) -> dict[str, Any]:
         """Return the objects that are in no other, by path."""
@@ -60,6 +61,16 @@ class MetricObjects:
     def all(self) -> dict[str, Any]:
         """Return all objects by path, also those inside of others."""
         return dict(_with_inner(self.outermost()))
+
+    def _keep_local(self) -> None:
+        """Keep the objects' own methods from exchanging states between the ranks.
+
+        A step may call them on one rank more often than on another. ``metric_values`` merges the
+        states where all ranks take part.
+        """
+        for found in self.all().values():
+            if not getattr(found, "dist_sync_on_step", True):
+                found.distributed_available_fn = _never
 
     def paths_of(self, returned: Mapping[str, Any]) -> dict[str, str]:
         """Return the paths of objects that a step returns as metrics, by name.
@@ -83,6 +94,7 @@ class MetricObjects:
 
     def reset(self) -> None:
         """Reset all objects, and move those in lists and dicts to the device of the module."""
+        self._keep_local()
         parameter = next(self._module.parameters(), None)
         for found in self.outermost().values():
             if parameter is not None and all(found is not m for m in self._module.modules()):
@@ -118,6 +130,10 @@ class MetricObjects:
                 if name != _TRACKED:
                     device = None if on_cpu and isinstance(value, list) else device_of(found)
                     setattr(found, name, mapped(value, device))
+
+
+def _never() -> bool:
+    return False
 
 
 # -- finding ---------------------------------------------------------------------------------------

@@ -64,16 +64,13 @@ def values_over_ranks(
     Raises:
         MtfError: an object has no value that can be logged, or its ``compute`` fails.
     """
-    present = objects.all()
     updated = [path for path, found in objects.outermost().items() if _is_updated(found)]
-    states: State = {}
-    if not rank_sync.is_alone:
-        states = {path: _shared_state(m) for path, m in present.items() if _is_shared(m)}
-    every = rank_sync.gather((dict(returned), updated, states))
+    every = rank_sync.gather((dict(returned), updated, _states_of(objects, rank_sync)))
     values: dict[str, float] = {}
     if every is not None:
         named = {name: path for of_rank in every for name, path in of_rank[0].items()}
         found_updated = dict.fromkeys(path for of_rank in every for path in of_rank[1])
+        present = objects.all()
         with _merged(present, [of_rank[2] for of_rank in every]):
             for name, path, is_returned in _named(named, found_updated):
                 for each, value in _computed(present.get(path), name).items():
@@ -107,6 +104,10 @@ def _is_updated(found: Any) -> bool:
 
     ``Running`` counts its updates itself.
     """
+    if hasattr(
+        found, "increment"
+    ):  # a tracker: of the metrics before the last one, it keeps values
+        found = found[-1]
     return any(
         getattr(part, "_update_count", 0) or getattr(part, "_num_vals_seen", 0)
         for part in found.modules()
@@ -133,6 +134,21 @@ def _leave_out(
 
 
 # -- merging ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def merged_over_ranks(objects: MetricObjects, rank_sync: RankSync) -> Iterator[None]:
+    """Let all ranks hold the objects' state of all ranks for a while; all ranks must call it."""
+    every: list[State] = rank_sync.broadcast(rank_sync.gather(_states_of(objects, rank_sync)))
+    with _merged(objects.all(), every):
+        yield
+
+
+def _states_of(objects: MetricObjects, rank_sync: RankSync) -> State:
+    """Return the states to merge with those of other ranks; none if there is no other rank."""
+    if rank_sync.is_alone:
+        return {}
+    return {path: _shared_state(m) for path, m in objects.all().items() if _is_shared(m)}
 
 
 @contextmanager
@@ -164,13 +180,11 @@ def _holding(found: Any, of_ranks: list[dict[str, Any]]) -> Iterator[None]:
     device, own = device_of(found), copy.copy(vars(found))
     for name, reduce in found._reductions.items():  # noqa: SLF001
         setattr(found, name, _merge([mapped(r["states"][name], device) for r in of_ranks], reduce))
-    vars(found).update(
-        _update_count=max(rank["updates"] for rank in of_ranks), _computed=None, _to_sync=False
-    )
+    vars(found).update(_update_count=max(rank["updates"] for rank in of_ranks), _computed=None)
     try:
         yield
     finally:
-        names = (*found._reductions, "_update_count", "_to_sync")  # noqa: SLF001
+        names = (*found._reductions, "_update_count")  # noqa: SLF001
         vars(found).update({name: own[name] for name in names}, _computed=None)
 
 

@@ -298,8 +298,18 @@ def update_on_ranks(model: Any, logits: torch.Tensor, targets: torch.Tensor) -> 
     model.listed.update(logits)
     if model.rank == 1:
         model.only_one.update(logits)
+    model.auroc.compute()  # of this rank's batches so far: the other rank need not call it
     extra = {"of_one": logits.sum()} if model.rank == 1 else {}
     return {"loss": functional.cross_entropy(logits, targets), **extra}
+
+
+class SeeingAll(Callback):
+    def on_validation_end(self, training: Loop, metrics: dict[str, Any]) -> None:
+        module: Any = training.engine.module
+        metrics[f"all_{training.rank_sync.rank}"] = module.auroc.compute()
+        if training.rank_sync.rank == 1:
+            assert float(module.only_one.compute()) == metrics["val_only_one"]
+            assert float(module.auroc.compute()) == metrics["val_auroc"]
 
 
 def fit_on_ranks(run: Path) -> None:
@@ -308,7 +318,8 @@ def fit_on_ranks(run: Path) -> None:
     rank = int(os.environ["SLURM_PROCID"])
     model = Classifier(update_on_ranks, scores=scores(), rank=rank, **parts)
     fabric = build_fabric(config, os.environ)
-    trainer = GenericTrainer(config, fabric, model, adam(model), run_dir=run)
+    own = {"seeing": SeeingAll()}
+    trainer = GenericTrainer(config, fabric, model, adam(model), run_dir=run, callbacks=own)
     trainer.fit(
         DataLoader(samples(8, 1), batch_size=2), DataLoader(samples(VALIDATED, 2), batch_size=2)
     )
@@ -348,6 +359,7 @@ def test_objects_are_merged_over_ranks_whose_batches_differ_in_number(tmp_path: 
         "val_f1": float(values["f1"]),
         **{f"val_recall_{i}": float(values["recall"][i]) for i in range(3)},
         "val_auroc": float(auroc.compute()),
+        "all_0": float(auroc.compute()),  # and none of the second rank
         "val_listed": float(torch.stack(sums).sum()),
         "val_only_one": found["val_only_one"],
     }
