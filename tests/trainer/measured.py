@@ -66,7 +66,7 @@ class Measured(Net):
         self.train_acc.update(logits, batch[1])
         self.shared.update(loss)
         self.recent.update(loss.detach())
-        return {"loss": loss, "latest": self.recent}
+        return {"loss": loss, "latest": self.recent, "so_far": self.train_acc.compute()}
 
     def validation_step(self, batch: Any) -> dict[str, Any]:
         """Return the batch's loss, and two objects by names of its own."""

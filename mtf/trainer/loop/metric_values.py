@@ -104,9 +104,7 @@ def _is_updated(found: Any) -> bool:
 
     ``Running`` counts its updates itself.
     """
-    if hasattr(
-        found, "increment"
-    ):  # a tracker: of the metrics before the last one, it keeps values
+    if hasattr(found, "increment"):  # a tracker, which keeps the metrics of earlier epochs
         found = found[-1]
     return any(
         getattr(part, "_update_count", 0) or getattr(part, "_num_vals_seen", 0)
