@@ -162,7 +162,9 @@ def _act(
         executors = executors_of(here)
         found = gather(Target(commit, here.settings, Specs), ledger, executors, Options())
         executor = _executor_of(actions)
-        return Application(here.repo, store, executors, found, executor, say).carry_out(plan)
+        return Application(
+            here.repo, store, executors, found, executor, say, is_asked=True
+        ).carry_out(plan)
 
     with project.repo.reading():
         return with_retries(once)

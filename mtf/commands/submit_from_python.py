@@ -60,7 +60,8 @@ def submit(
         if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
             raise MtfError("\n".join(waiting))
         name = resolve_executor(executor or here.settings.executor)
-        application = Application(project.repo, store, executors_of(here), found, name, say)
+        executors = executors_of(here)
+        application = Application(project.repo, store, executors, found, name, say, is_asked=True)
         report = application.carry_out(planned.only(new))
         return report, {key for _, keys in keyed for key in keys}
 

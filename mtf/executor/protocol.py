@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
+    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Submitted
 
@@ -17,11 +18,19 @@ class Executor(Protocol):
 
     name: str  # "slurm" or "local"; written to the ledger
 
-    def script(self, request: JobRequest) -> str:
-        """Return the job script that ``submit`` would submit. Pure.
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
+        """Return the job scripts that ``submit`` would submit.
 
         Raises:
             MtfError: a template has an error.
+        """
+        ...
+
+    def options(self, request: JobRequest, script: str) -> JobOptions:
+        """Return the options that say what the job of a script takes. Pure.
+
+        Raises:
+            MtfError: they cannot be read, or are not those of the request.
         """
         ...
 

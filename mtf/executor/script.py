@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import traceback
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtf.core.sbatch.directive import directive
+from mtf.core.sbatch.read_script import Option
+from mtf.core.sbatch.section_options import section_options
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
 from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
@@ -18,10 +20,10 @@ from mtf.executor.array_indices import render_indices
 from mtf.packaged_files import data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mtf.core.vocabulary.jobs import JobRequest, Resources
+    from mtf.core.vocabulary.jobs import JobRequest
 
 Kind = Literal["slurm", "local"]
 FOLDERS = "folders"  # file beside a script: a line for each task of an array, index and run folder
@@ -34,54 +36,38 @@ def render(
     templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> str:
-    """Return the script of a job request.
+    """Return the script of one job request; see ``render_all``."""
+    return render_all([request], kind, templates, cache)[0]
+
+
+def render_all(
+    requests: Sequence[JobRequest],
+    kind: Kind,
+    templates: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+) -> list[str]:
+    """Return the scripts of job requests.
 
     Args:
-        request: the job to submit.
+        requests: the jobs to submit.
         kind: the executor.
         templates: the user's own, text by name; each replaces the one of mtf.
-        cache: private folder for compiled templates.
+        cache: private folder for compiled templates of mtf.
 
     Raises:
         MtfError: a template has an error, or its script could not work; with name and line.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined, TemplateSyntaxError
+    from mtf.executor.sandbox import render_apart, render_texts
 
-    from mtf.executor.template_cache import CompiledTemplates
-
-    def source(name: str) -> tuple[str, str, None] | None:
-        shipped = data_dir("templates") / name
-        if templates and name in templates:
-            return templates[name], f"templates/{name}", None
-        return (shipped.read_text(), f"templates/{name}", None) if shipped.is_file() else None
-
-    jinja = Environment(
-        loader=FunctionLoader(source),
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 -- a shell script, not HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        bytecode_cache=CompiledTemplates(cache) if cache else None,
-    )
-    jinja.filters |= {"quote": lambda value: shlex.quote(str(value)), "directive": directive}
-    try:
-        text = jinja.get_template(TEMPLATES[kind]).render(_values(request, kind))
-    except TemplateSyntaxError as e:
-        raise MtfError(f"templates/{e.name}:{e.lineno}: {e.message}") from e
-    except MtfError:
-        raise
-    except Exception as e:  # a template's expressions may raise anything
-        raise MtfError(f"{_position(e, kind)}: {e}. Compare it with mtf's own template") from e
-    check_script(text, kind)
-    return text
-
-
-def _position(error: Exception, kind: Kind) -> str:
-    """Return the template and line that an error comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"{f.filename}:{f.lineno}" for f in frames if f.filename.startswith("templates/")]
-    return lines[-1] if lines else f"templates/{TEMPLATES[kind]}"
+    name, values = TEMPLATES[kind], [_values(request, kind) for request in requests]
+    sources = {path.name: path.read_text() for path in data_dir("templates").glob("*.j2")}
+    if templates:
+        texts = render_apart(name, {**sources, **templates}, values)
+    else:
+        texts = render_texts(name, sources, values, cache)
+    for text in texts:
+        check_script(text, kind)
+    return texts
 
 
 def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:
@@ -155,56 +141,29 @@ def _run_root(request: JobRequest) -> str:
     return str(PurePosixPath(request.code_dir).parents[1])
 
 
-# Keys of the slurm section that have an option of the same name.
-_SAME_NAME = ("partition", "account", "qos", "mem", "time", "constraint", "reservation")
+def request_options(request: JobRequest) -> tuple[Option, ...]:
+    """Return the options that a request's script has, without ``slurm.extra``."""
+    own = [Option("job-name", job_name(request.name, request.token))]
+    own.append(Option("comment", f"mtf:{request.token}"))
+    base = f"{_path(request.job_dir)}/{'%A_%a' if request.array else '%j'}"
+    outputs = [Option("output", f"{base}.out"), Option("error", f"{base}.err")]
+    if request.array:
+        array = render_indices(task.index for task in request.tasks)
+        throttle = f"%{request.max_parallel}" if request.max_parallel else ""
+        outputs.insert(0, Option("array", f"{array}{throttle}"))
+    return (*own, *section_options(request.resources), Option("open-mode", "append"), *outputs)
 
 
 def slurm_options(request: JobRequest) -> list[str]:
-    """Return the ``#SBATCH`` options of a request. Source: sbatch(1)."""
-    needs: Resources = request.resources
-    options = [
-        f"--nodes={int(needs['nodes'])}",
-        f"--ntasks-per-node={int(needs['ntasks_per_node'])}",
-        f"--cpus-per-task={int(needs['cpus_per_task'])}",
-    ]
-    given: dict[str, Any] = dict(needs)
-    options += [f"--{key}={directive(given[key])}" for key in _SAME_NAME if given[key]]
-    if needs["gpus_per_node"]:
-        options.append(f"--gpus-per-node={int(needs['gpus_per_node'])}")
-    if needs["time"]:
-        # without `B:`, SLURM signals the steps, and so every rank (it rounds to a minute)
-        options.append(f"--signal=USR1@{int(needs['signal_lead'])}")
-    options.append("--requeue" if needs["requeue"] else "--no-requeue")
-    options += ["--open-mode=append", *_outputs(request)]
-    return [*options, *map(_option, needs["extra"])]
-
-
-def _outputs(request: JobRequest) -> list[str]:
-    base = f"{_path(request.job_dir)}/{'%A_%a' if request.array else '%j'}"
-    outputs = [f"--output={directive(base + '.out')}", f"--error={directive(base + '.err')}"]
-    if not request.array:
-        return outputs
-    array = render_indices(task.index for task in request.tasks)
-    throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-    return [f"--array={array}{throttle}", *outputs]
+    """Return the words of the ``#SBATCH`` lines, without name and comment. Source: sbatch(1)."""
+    options = request_options(request)[2:]
+    words = (f"--{o.name}" + (f"={directive(o.value)}" if o.value else "") for o in options)
+    return [*words, *map(_option, request.resources["extra"])]
 
 
 def _path(path: str) -> str:
     """Return a path with its % escaped for sbatch. Source: sbatch(1), filename pattern."""
     return path.replace("%", "%%")
-
-
-def directive(text: str) -> str:
-    r"""Return text as one word of an ``#SBATCH`` line, quoted if needed.
-
-    Raises:
-        MtfError: quotes are not enough. (A backslash in a file name would turn off its patterns.)
-    """
-    if re.fullmatch(r"[A-Za-z0-9_./%+:,=@&|*!()\[\]-]+", text):
-        return text
-    if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029\"\\]", text):
-        raise MtfError(f"{text!r} is not allowed in an #SBATCH line. Rename that folder or value")
-    return f'"{text}"'
 
 
 def _option(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +31,9 @@ from mtf.core.vocabulary.actions import (
 )
 from mtf.core.vocabulary.ids import job_branch, submission_of
 from mtf.core.vocabulary.records import RunRecord
-from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError
+from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
+from mtf.project.judgement import Judge
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.checkout import materialise
 from mtf.reconcile.claimant import Claimant
@@ -49,7 +50,9 @@ from mtf.spec.set_overrides import changed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.reconcile.executors import Executors
     from mtf.reconcile.gather import Situation
+
 
 Prepared = list[tuple["Executor", Batch, str]]  # each with its script
 
@@ -94,6 +98,7 @@ class Application:
     situation: Situation
     executor: str  # the name of the executor that new attempts are submitted to
     say: Callable[[str], None]  # takes progress lines for people
+    is_asked: bool = False  # a person asked for these runs: a broken policy is an error
 
     def carry_out(self, plan: Plan) -> Report:
         """Do everything that the plan says.
@@ -112,13 +117,13 @@ class Application:
                 restore(self.repo, self.store, action, self.say)
         writing = [a for a in actions if not isinstance(a, Repair)]
         try:
-            prepared = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
+            prepared, broken = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
         except MtfError:
             self._apply([a for a in writing if not isinstance(a, Submit | Resume)], [])
             raise
-        outcome = self._apply(writing, prepared)
+        outcome = self._apply([a for a in writing if a.run not in broken], prepared)
         return Report(
-            plan,
+            _held(plan, broken),
             self.situation.world.commit,
             submitted=outcome.submitted,
             refused=outcome.refused,
@@ -169,11 +174,16 @@ class Application:
 
     # -- before anything is written to the ledger --------------------------------------------------
 
-    def _prepare(self, actions: Sequence[Submit | Resume]) -> Prepared:
+    def _prepare(
+        self, actions: Sequence[Submit | Resume]
+    ) -> tuple[Prepared, Mapping[RunId, Sequence[Problem]]]:
         """Make checkouts and scripts: a user's mistake in a template fails here, before the claim.
+
+        Return the scripts to submit, and the runs that get none with the policies that are broken.
 
         Raises:
             MtfError: a template is broken, or the run root cannot be written.
+            SpecError: runs that a person asked for break a policy.
         """
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
         starts = [self._start(action, configs) for action in actions]
@@ -188,8 +198,16 @@ class Application:
                 materialise(self.repo, root, commit)
             max_size = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
-        pairs = [(opened[batch.starts[0].commit], batch) for batch in batches]
-        return [(executor, batch, executor.script(batch.request)) for executor, batch in pairs]
+        prepared: Prepared = []
+        for commit, executor in opened.items():
+            own = [batch for batch in batches if batch.starts[0].commit == commit]
+            scripts = executor.scripts([batch.request for batch in own])
+            prepared += [(executor, *pair) for pair in zip(own, scripts, strict=True)]
+        judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
+        broken = judge.refused(actions, (_judged(*each) for each in prepared))
+        if broken and self.is_asked:
+            raise SpecError(sorted({p for problems in broken.values() for p in problems}))
+        return [p for p in prepared if p[1].starts[0].run not in broken], broken
 
     def _start(
         self, action: Submit | Resume, submission_record: Callable[[SubmissionId], SubmissionRecord]
@@ -290,6 +308,22 @@ class Application:
             write_summaries(self.executors.runs_root, ledger, runs)
         except OSError as e:  # the summaries are copies: the ledger has everything
             self.say(f"note     {e.filename}: {e.strerror}: could not update the summary")
+
+
+def _judged(
+    executor: Executor, batch: Batch, script: str
+) -> tuple[SubmissionId, Resources, JobOptions]:
+    """Return the submission and the resources that a script is for, and the options in it."""
+    request = batch.request
+    return submission_of(batch.starts[0].run), request.resources, executor.options(request, script)
+
+
+def _held(plan: Plan, broken: Mapping[RunId, Sequence[Problem]]) -> Plan:
+    """Return the plan as it was carried out, with a note for each policy that held runs back."""
+    runs = Counter(problem for problems in broken.values() for problem in problems)
+    notes = [f"{problem}: {count(n, 'run')} held back" for problem, n in sorted(runs.items())]
+    actions = tuple(a for a in plan.actions if a.run not in broken)
+    return replace(plan, actions=actions, notes=(*plan.notes, *notes), held=plan.held + len(broken))
 
 
 _VERBS: dict[type[Action], str] = {

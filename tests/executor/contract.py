@@ -74,7 +74,7 @@ class Bench:
         )  # fmt: skip
 
     def submit(self, request: JobRequest) -> dict[int, JobId]:
-        return dict(self.executor.submit(request, self.executor.script(request)).jobs)
+        return dict(self.executor.submit(request, self.executor.scripts([request])[0]).jobs)
 
     def cancel(self, *jobs: JobId) -> None:
         self.executor.cancel(jobs, self.names)

@@ -78,7 +78,7 @@ REFUSED_BY_MTF = [
 
 
 def submitted(cluster: Cluster, folder: Path, directives: str) -> dict[str, str]:
-    """Return what SLURM says of a held job with these directives."""
+    """Return facts that SLURM shows of a held job with these directives."""
     script = folder / "job.sh"
     script.write_text(f"#!/bin/bash\n{directives}\ntrue\n", newline="")
     answer = cluster.run("sbatch", "--hold", "--parsable", "--output=/dev/null", str(script))

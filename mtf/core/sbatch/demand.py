@@ -121,7 +121,7 @@ class _Amounts:
         return most.total()
 
     def _gpus_asked(self) -> Iterator[tuple[Callable[[], int], Counter[str]]]:
-        """Yield how many times each spelling asks for GPUs of which types."""
+        """Yield a factor for each spelling, and the GPUs by type that it asks for."""
         given = self.given
         for name, times in (
             ("gpus", lambda: 1),

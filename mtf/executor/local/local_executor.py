@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
+from mtf.core.sbatch.read_script import ScriptOptionError
+from mtf.core.sbatch.section_options import job_options, section_demand
 from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
-from mtf.core.vocabulary.times import time_limit_s
 from mtf.errors import MtfError
 from mtf.executor.local.job_process import WorkerLock
 from mtf.executor.local.queue import LocalQueue, QueuedJob, Settings
-from mtf.executor.script import render
+from mtf.executor.script import render_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobRequest
 
@@ -64,9 +66,16 @@ class LocalExecutor:
         self._settings = Settings(max_parallel, grace_s, kill_wait_s, idle_s)
         self._log = self._queue.folder / "worker.log"
 
-    def script(self, request: JobRequest) -> str:
-        """Return the job script that ``submit`` queues."""
-        return render(request, "local", self._templates, self._cache)
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
+        """Return the job scripts that ``submit`` queues."""
+        return render_all(requests, "local", self._templates, self._cache)
+
+    def options(self, request: JobRequest, script: str) -> JobOptions:  # noqa: ARG002
+        """Return the options that the request's resources stand for: the script has none."""
+        try:
+            return job_options(request.resources)
+        except ScriptOptionError as e:
+            raise MtfError(f"slurm.extra: {e}") from e
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Queue a request; if its token is queued already, return the existing jobs.
@@ -75,7 +84,7 @@ class LocalExecutor:
             MtfError: the run root is not writable.
         """
         path = Path(request.job_dir) / rundir.SCRIPT
-        limit = request.resources["time"] or "0"  # no limit
+        hours = section_demand(request.resources).hours
         try:
             self._queue.make()
             rundir.write_atomically(path, script.encode())
@@ -83,7 +92,9 @@ class LocalExecutor:
             raise MtfError(
                 f"{e.filename}: {e.strerror}. Make it writable, or set runs_root in mtf.yaml"
             ) from e
-        jobs = self._queue.add(request, str(path), _environment(), time_limit_s(limit) or None)
+        jobs = self._queue.add(
+            request, str(path), _environment(), round(hours * 3600) if hours else None
+        )
         self._ensure_worker()
         return Submitted(jobs)
 

@@ -22,13 +22,15 @@ from mtf.errors import (
     SubmissionUncertainError,
 )
 from mtf.executor.array_indices import render_indices
-from mtf.executor.script import FOLDERS, render
+from mtf.executor.script import FOLDERS, render_all
 from mtf.executor.slurm import job_text
 from mtf.executor.slurm.programs import ASK_S, environment
+from mtf.executor.slurm.script_options import script_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import Token
     from mtf.core.vocabulary.jobs import JobRequest
 
@@ -51,9 +53,13 @@ class SlurmExecutor:
         self._templates = templates
         self._cache = cache
 
-    def script(self, request: JobRequest) -> str:
-        """Return the script that ``submit`` passes to sbatch."""
-        return render(request, "slurm", self._templates, self._cache)
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
+        """Return the scripts that ``submit`` passes to sbatch."""
+        return render_all(requests, "slurm", self._templates, self._cache)
+
+    def options(self, request: JobRequest, script: str) -> JobOptions:
+        """Return the options that sbatch reads in a script; see ``Executor.options``."""
+        return script_options(request, script)
 
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit a request with one `sbatch`; see ``Executor.submit``.

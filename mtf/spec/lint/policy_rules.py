@@ -30,7 +30,18 @@ Finding = tuple[str, str, str]  # rule, key to report it at (key=JSON for a grid
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
     """Return a problem for each rule that a spec breaks by what it asks for."""
     limits = policies.at(desired.path)
-    findings = (*_of_spec(desired, limits), *_of_jobs(desired, limits, job_options))
+    return _problems(desired, (*_of_spec(desired, limits), *_of_jobs(desired, limits, job_options)))
+
+
+def job_violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
+    """Return a problem for each rule about jobs that runs break, whatever rules their spec breaks.
+
+    These hold for each further attempt of recorded runs, too.
+    """
+    return _problems(desired, _of_jobs(desired, policies.at(desired.path), job_options))
+
+
+def _problems(desired: Desired, findings: Iterable[Finding]) -> tuple[Problem, ...]:
     return tuple(
         Problem(*position_of(desired.places, key), f"{desired.name}: {message}", rule=rule)
         for rule, key, message in findings
@@ -40,7 +51,7 @@ def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
 def script_violations(
     desired: Desired, policies: Policies, options_of: OptionsOf, script: str
 ) -> tuple[Problem, ...]:
-    """Return a problem for each rule that a spec's job scripts break, and not the spec itself.
+    """Return a problem for each rule that the scripts of a spec's jobs break, unlike the spec.
 
     Args:
         desired: the spec.

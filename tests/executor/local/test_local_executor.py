@@ -194,7 +194,7 @@ def test_a_job_outlives_its_submitter_and_gets_signals_that_the_submitter_ignore
         "from mtf.executor.local.local_executor import LocalExecutor\n"
         "request, root, text = pickle.load(sys.stdin.buffer)\n"
         "e = LocalExecutor(root, 4, {'local.sh.j2': text}, grace_s=0.5, kill_wait_s=5)\n"
-        "print(*e.submit(request, e.script(request)).jobs.values())\n"
+        "print(*e.submit(request, e.scripts([request])[0]).jobs.values())\n"
     )
     import pickle
 
@@ -357,10 +357,11 @@ def test_the_error_of_a_worker_is_the_reason_of_waiting_jobs(
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no such module >&2\nexit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
     bench = local("exit 0")
     request = bench.request()
-    bench.submit(request)
+    scripts = bench.executor.scripts([request])
+    monkeypatch.setattr(sys, "executable", str(python))
+    bench.executor.submit(request, scripts[0])
     bench.wait(request, lambda f: "no such module" in f[0].reason)
     monkeypatch.undo()
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED

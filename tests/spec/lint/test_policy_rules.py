@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,9 @@ from mtf.spec.schema.policies import PullRequestLimits
 from mtf.spec.schema.settings import parse_settings
 from mtf.spec.schema.slurm_section import SLURMConfig
 from tests.spec.samples import BASE, EXPERIMENT, load, problems
+
+if TYPE_CHECKING:
+    from mtf.core.vocabulary.jobs import Resources
 
 GRID = "kind: grid\nname: g\nbase: base.yaml\nparameters: {training.seed: [1, 2, 3]}\n"
 HOUR = 'slurm: {gpus_per_node: 2, cpus_per_task: 4, time: "01:00:00"}\n'
@@ -148,7 +153,8 @@ def test_a_pattern_with_exponential_backtracking_is_matched_at_once() -> None:
 
 
 def cost(**slurm: object) -> Cost:
-    return cost_of(section_demand(SLURMConfig.model_validate(slurm).model_dump()))  # type: ignore[arg-type]
+    section = SLURMConfig.model_validate(slurm).model_dump()
+    return cost_of(section_demand(cast("Resources", section)))
 
 
 def test_extra_sbatch_options_count_in_the_cost() -> None:

@@ -1,0 +1,69 @@
+"""What is submitted is what is judged, whichever way a job's options come about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtf.errors import SpecError
+from mtf.framework import ModelTrainingFramework
+from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, sync_until
+from tests.cli.mtf import mtf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.repos import Repo
+
+RULES = SETTINGS + "policies: {partitions: [low], max_cpu_hours: 1, max_gpu_hours: 0}\n"
+LOW = spec("broken", model="Broken").replace("slurm: {", "slurm: {partition: low, ")
+
+
+def failed_lab(folder: Path) -> Repo:
+    lab = make_lab(folder, {"broken.yaml": LOW}, settings=RULES)
+    sync_until(lab, lambda found: all(r["state"] == "failed" for r in found.values()))
+    return lab
+
+
+def test_a_retry_cannot_change_a_run_past_the_policies(tmp_path: Path) -> None:
+    lab = failed_lab(tmp_path)
+    before = runs(lab)
+    for change, rule in {
+        "slurm.partition=high": "partitions",
+        "slurm.gpus_per_node=1": "max_gpu_hours",
+        "slurm.time=2:00:00": "max_cpu_hours",
+        "slurm.time=0:00": "max_cpu_hours",
+        "slurm.extra=[--gres=gres:gpu:1]": "max_gpu_hours",
+        "slurm.extra=[--exclusive]": "max_cpu_hours",
+        "slurm.extra=[--reboot]": "sbatch_options",
+    }.items():
+        refused = mtf(lab.path, "retry", "broken", "--set", change, code=1)
+        assert f"[{rule}]" in refused.stderr
+        assert runs(lab) == before
+    mtf(lab.path, "retry", "broken", "--set", "slurm.time=00:20:00")
+    (run,) = runs(lab).values()
+    assert len(run["attempts"]) == 2
+
+
+def test_a_run_is_not_continued_once_the_policies_forbid_its_partition(tmp_path: Path) -> None:
+    lab = failed_lab(tmp_path)
+    push(lab, {"mtf.yaml": RULES.replace("[low]", "[cpu]")})
+    refused = mtf(lab.path, "retry", "broken", code=1)
+    assert "slurm.partition: low is not allowed. Allowed: cpu [partitions]" in refused.stderr
+
+
+def test_a_program_cannot_submit_what_a_spec_could_not(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"broken.yaml": LOW}, settings=RULES)
+    framework = ModelTrainingFramework(lab.path)
+    config = {
+        "experiment_name": "direct",
+        "model": {"type": "mlp"},
+        "data": {"dataset_name": "digits"},
+        "slurm": {"partition": "low", "time": "00:10:00"},
+    }
+    experiment = framework.create_experiment(config)
+    experiment.resources["partition"] = "high"
+    with pytest.raises(SpecError, match="high is not allowed"):
+        framework.run_experiment(experiment, local=True)
+    assert runs(lab) == {}
