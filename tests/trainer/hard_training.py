@@ -266,6 +266,21 @@ class SometimesNotANumber(Net):
         return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
 
 
+class Counted(Net):
+    """A model whose loss is a mean over some of the samples, with further values beside it."""
+
+    def training_step(self, batch: Any) -> dict[str, Any]:
+        """Return a sum and its count, and values of each kind, one of them sometimes."""
+        losses = functional.cross_entropy(self(batch[0]), batch[1], reduction="none")
+        kept = batch[1] != 0
+        values = {"loss": ((losses * kept).sum(), kept.sum()), "all": losses.mean()}
+        return values | ({"few": (losses.sum(), 7)} if len(losses) == 2 else {"most": 0.25})
+
+    def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the mean loss of all samples."""
+        return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
+
+
 def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)

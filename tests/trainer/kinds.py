@@ -33,6 +33,8 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "iterable": {"data": {"dataset_name": STREAMED}},
     "iterable, workers": {"data": {"dataset_name": STREAMED, "num_workers": 2}},
+    "iterable, ragged": {"data": {"dataset_name": STREAMED}, "training": {"batch_size": 6}},
+    "counted": {"model": {"type": "tests.trainer.hard_training:Counted"}},
     "two sets": TWO_SETS,
     "two sets in turn": {**TWO_SETS, "training": {"combine": "in_turn"}},
     "two optimizers": {"model": {"type": "tests.trainer.hard_training:Rivals"}},

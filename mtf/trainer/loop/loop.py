@@ -93,9 +93,7 @@ class Loop:
         self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
         self._log_every = self.config.logging.log_scalars_every_n_steps
         self._save_every = self.config.checkpoint.every_n_steps
-        minutes = self.config.checkpoint.every_n_minutes
-        self.saves = SaveRequests(minutes, is_first_rank=self.rank_sync.is_first)
-        self._saves_by_clock = minutes is not None and self.rank_sync.is_alone
+        self.saves = SaveRequests(self.config.checkpoint.every_n_minutes, self.rank_sync)
         self._tolerant = self.config.training.on_nonfinite is not None
         self._names = tuple(self.engine.optimizers)
         self._takes_turns = self.objective.takes_turns
@@ -268,8 +266,7 @@ class Loop:
         self.state.val.add(self._totals)
         self.state.val.returned |= self.val_metrics.paths_of(self.val_objective.returned)
         self.state.val.batch += 1
-        if self._saves_by_clock and self.saves.clock_is_due():
-            self.saves.add("every_n_minutes")
+        self.saves.check_clock()
         if self.journal.progress_is_due():
             self._journal_progress()
         if self.state.val.batch < self._num_val_batches:
@@ -341,8 +338,7 @@ class Loop:
         every = self._save_every
         if every is not None and step % every == 0:
             self.saves.add("every_n_steps")
-        if self._saves_by_clock and self.saves.clock_is_due():
-            self.saves.add("every_n_minutes")
+        self.saves.check_clock()
         if self.journal.progress_is_due():
             self._journal_progress()
 

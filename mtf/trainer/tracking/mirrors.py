@@ -90,8 +90,9 @@ class RowValues:
 def row_values(row: Mapping[str, Any]) -> RowValues:
     """Return the values of a row.
 
-    Rows of steps (with a learning rate) and of epochs both have a ``train_loss``, over different
-    spans but possibly at the same step. So an epoch's is called ``train_loss_epoch`` here.
+    Rows of steps (with a learning rate) and of epochs both have metrics such as ``train_loss``,
+    over different spans but possibly at the same step. So that of an epoch is called
+    ``train_loss_epoch`` here.
     """
     numbers: dict[str, float] = {}
     histograms: dict[str, Mapping[str, Any]] = {}
@@ -101,7 +102,8 @@ def row_values(row: Mapping[str, Any]) -> RowValues:
             histograms |= {f"{name}/{part}": histogram for part, histogram in value.items()}
             numbers |= {f"{name}/{part}/norm": found["norm"] for part, found in value.items()}
         elif isinstance(value, int | float) and name != "step":
-            numbers["train_loss_epoch" if is_epoch and name == "train_loss" else name] = value
+            is_of_both = is_epoch and name.startswith("train_")
+            numbers[f"{name}_epoch" if is_of_both else name] = value
     images = {name: value for name, value in row.items() if isinstance(value, str)}
     nonempty = {name: found for name, found in histograms.items() if found["counts"]}
     return RowValues(numbers, nonempty, images)

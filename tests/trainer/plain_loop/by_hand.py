@@ -47,6 +47,9 @@ def val_batches() -> DataLoader[Any]:
     return DataLoader(samples(9, 2), batch_size=4, generator=torch.Generator())
 
 
+VAL_BATCHES = val_batches()
+
+
 def net(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
@@ -154,12 +157,13 @@ def by_trainer(
     schedule: Any = None,
     *,
     fabric: Fabric | None = None,
-    train: DataLoader[Any] | None = None,
+    train: Any = None,
+    validation: DataLoader[Any] | None = VAL_BATCHES,
 ) -> Trained:
     config = read_config(run)
     fabric = fabric or build_fabric(config, {"MTF_CPUS": "1"})
     trainer = GenericTrainer(config, fabric, model, optimizer, schedule, run_dir=run)
-    trainer.fit(train or train_batches(), val_batches())
+    trainer.fit(train or train_batches(), validation)
     rows = map(json.loads, (run / "scalars.jsonl").read_text().splitlines())
     return Trained(
         model.state_dict(),
@@ -173,3 +177,26 @@ def by_trainer(
 
 def plain_run(tmp_path: Path, **changes: Any) -> Path:
     return make_run(tmp_path, base=PLAIN, **changes)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of steps."""
+    lines = (run / "scalars.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "lr" in row]
+
+
+class Validated(nn.Sequential):
+    def validation_step(self, batch: Any) -> dict[str, Any]:
+        return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
+
+
+def counted(model: nn.Module, batch: Any) -> Any:
+    """Count the samples whose target is not 0, as a language model counts tokens."""
+    kept = batch[1] != 0
+    losses = functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+    return (losses * kept).sum(), kept.sum()
+
+
+class Tokens(Validated):
+    def training_step(self, batch: Any) -> Any:
+        return counted(self, batch)
