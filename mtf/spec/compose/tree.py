@@ -8,10 +8,11 @@ from mtf.errors import SpecError
 from mtf.spec.compose.defaults_list import MAX_PACKAGE, entry_problems, package_problem
 from mtf.spec.compose.hydra_source import PRIMARY, Part, expand_list
 from mtf.spec.compose.interpolations import OPENING, interpolations, refused
-from mtf.spec.compose.references import MISSING, TreeError, resolved, size_of
+from mtf.spec.compose.references import MISSING, TreeError, resolved
 from mtf.spec.schema.dotted_keys import put
 from mtf.spec.yaml.positions import PositionInFile, Positions
 from mtf.spec.yaml.reader import MAX_NODES
+from mtf.spec.yaml.sizes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

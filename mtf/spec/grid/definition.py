@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtf.spec.yaml.positions import Loc, Positions
 
 Axis = list[Combination]  # the alternatives of one factor; each member has one of them
+MAX_DRAWN = 2_000_000  # values of one grid
 Match = dict[tuple[str, ...], Any]  # values that a member must have
 # True if a key with this value chooses an option of a config group
 ChoosesOption: TypeAlias = "Callable[[tuple[str, ...], object], bool]"
@@ -180,7 +181,11 @@ class _DefinitionReader:
             if other != n:
                 message = f"n: all keys are drawn together. Write n: {n} at one of them"
                 self._add(("sample", key, "n"), message)
-        most = self._spec.max_runs
+        most = min(self._spec.max_runs, MAX_DRAWN // len(self._spec.sample))
+        if n > most and n <= self._spec.max_runs:
+            message = f"n: {n:,} draws of {len(self._spec.sample):,} keys. Draw {most:,} at most"
+            self._add(("sample", next(iter(given)), "n"), message)
+            return None
         if n > most:
             key = next(iter(given))
             message = f"n: expected at most {most:,} (max_runs), got {n:,}"

@@ -12,6 +12,7 @@ from mtf.spec.grid.naming import NameTooLongError, experiment_name
 from mtf.spec.resolve import experiment
 from mtf.spec.schema.dotted_keys import find
 from mtf.spec.schema.error_messages import shown
+from mtf.spec.yaml.sizes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from mtf.spec.yaml.positions import Loc, Position, Positions
 
 _MAX_CHECKED = 1000  # members of a grid that is too large
+# What the members of a grid may hold in all, in characters. A key counts for more than its text,
+# and so does each condition that a member is compared with. A billion takes some seconds.
+_MAX_WORK = 1_000_000_000
+_KEY = 100
+_MAX_CHECKED_WORK = 20_000_000  # ... and those of a grid that is too large
 
 
 def expand(
@@ -77,12 +83,15 @@ class _MemberBuilder:
         self._spec = spec
         self._positions = resolver.positions
         self._resolver = resolver
+        self._weight = 0  # of one member
         self.problems: list[Problem] = []
 
     def members(self, definition: GridDefinition) -> list[Combination]:
         """Return the settings of each member; if there are too many, of some to find errors in."""
+        self._weight = _weight(definition, self._resolver.base)
         if not self._is_within(math.prod(map(len, definition.axes)), ()):
-            return [] if definition.conditions else _some_members(definition.axes)
+            most = min(_MAX_CHECKED, _MAX_CHECKED_WORK // self._weight)
+            return [] if definition.conditions else _some_members(definition.axes, most)
         members = _product([()], definition.axes)
         for i, condition in enumerate(definition.conditions):
             members = self._conditional(members, condition, ("conditional", i))
@@ -144,10 +153,31 @@ class _MemberBuilder:
         if count > most:
             message = f"the grid has {count:,} members, max_runs allows {most:,}. Remove values"
             self._add(loc, message)
-        return count <= most
+        elif count * self._weight > _MAX_WORK:
+            message = (
+                f"{count:,} members of up to {self._weight:,} characters are too many. Use fewer"
+                " members, fewer conditions, or shorter values"
+            )
+            self._add(loc, message)
+        return count <= most and count * self._weight <= _MAX_WORK
 
     def _add(self, loc: Loc, message: str) -> None:
         self.problems.append(self._positions.problem_at(loc, message))
+
+
+def _weight(definition: GridDefinition, base: Base) -> int:
+    """Return the greatest number of characters that a member holds, see ``_MAX_WORK``."""
+    conditions = definition.conditions
+    axes = [*definition.axes, *itertools.chain.from_iterable(c.axes for c in conditions)]
+    longest = (
+        max(
+            (sum(_KEY + size_of(setting.value).text for setting in option) for option in axis),
+            default=0,
+        )
+        for axis in axes
+    )
+    compared = _KEY * (len(conditions) + len(definition.excluded))
+    return size_of(dict(base.value)).text + compared + sum(longest)
 
 
 def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combination]:
@@ -156,9 +186,9 @@ def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combinati
     return [member + settings for member in members for settings in flat]
 
 
-def _some_members(axes: list[Axis]) -> list[Combination]:
-    """Return members that together contain each of the first values of each axis."""
-    number = min(max(map(len, axes)), _MAX_CHECKED)
+def _some_members(axes: list[Axis], most: int) -> list[Combination]:
+    """Return at most ``most`` members that together contain the first values of each axis."""
+    number = min(max(map(len, axes)), most)
     return [
         tuple(itertools.chain.from_iterable(axis[i % len(axis)] for axis in axes))
         for i in range(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -90,7 +91,22 @@ class Sample(Strict):
             raise ValueError("low and high must be integers for distribution int")
         if self.values == []:
             raise ValueError("values must not be empty")
+        if not self._has_finite_draws(low, high):
+            raise ValueError("the numbers are too large, or too far from each other")
         return self
+
+    def _has_finite_draws(self, low: float, high: float) -> bool:
+        match self.distribution:
+            case "int":
+                return max(-low, high) <= 2**53  # beyond it, not every integer is a float
+            case "uniform":
+                return math.isfinite(high - low)
+            case "loguniform":
+                return math.isfinite(high / low)
+            case "normal":  # no draw is 100 times std away from mean
+                return math.isfinite(abs(self.mean or 0.0) + 100 * (self.std or 0.0))
+            case "choice":
+                return True
 
 
 class GridSpec(_Control):

@@ -368,3 +368,61 @@ def test_errors_of_an_inline_base_have_positions_in_the_grid() -> None:
         "experiments/g.yaml:7:3: unknown key 'trainr' in base. Did you mean 'training'?",
     ]
     assert not load(g=BASE_INLINE + "parameters: {training.seed: [1]}\n").problems
+
+
+def values(key: str, number: int) -> str:
+    return f"  {key}: [{', '.join(map(str, range(number)))}]\n"
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        (values("model.a", 5_000) + f"  model.b: ['{'x' * 400_000}']\n", "are too many"),
+        (
+            "".join(f"  model.b{i}: [1]\n" for i in range(4000)) + values("model.a", 5_000),
+            "are too many",
+        ),
+        (
+            values("model.a", 9_000)
+            + "exclude:\n"
+            + "".join(f"  - {{model.a: {i}}}\n" for i in range(5000)),
+            "are too many",
+        ),
+        (
+            values("model.a", 9_000)
+            + "conditional:\n"
+            + "".join(
+                f"  - {{set: {{model.b: [1]}}, when: {{model.a: {i}}}}}\n" for i in range(3000)
+            ),
+            "are too many",
+        ),
+        (
+            "  model.a: [1]\nsample:\n"
+            + "".join(
+                f"  model.s{i}: {{distribution: uniform, low: 0, high: 1}}\n" for i in range(3000)
+            )
+            + "  model.t: {distribution: uniform, low: 0, high: 1, n: 9000}\n",
+            "9,000 draws of 3,001 keys",
+        ),
+    ],
+    ids=["long value", "many keys", "exclusions", "conditions", "draws"],
+)
+def test_a_grid_whose_members_would_take_too_long_is_refused(grid: str, words: str) -> None:
+    found = grid_problems(f"parameters:\n{grid}")
+    assert len(found) == 1
+    assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "{distribution: int, low: -1e308, high: 1e308, n: 3}",
+        "{distribution: int, low: 0, high: 1e16, n: 3}",
+        "{distribution: uniform, low: -1.7e308, high: 1.7e308, n: 3}",
+        "{distribution: loguniform, low: 1e-308, high: 1e308, n: 3}",
+        "{distribution: normal, mean: 0, std: 1e308, n: 3}",
+    ],
+)
+def test_draws_from_a_range_without_an_end_are_refused(sample: str) -> None:
+    (problem,) = grid_problems(f"sample: {{model.dropout: {sample}}}\n")
+    assert problem.startswith("g.yaml:4:25: sample.model.dropout: the numbers are too large")
