@@ -55,6 +55,7 @@ class Measured(Net):
         self.recent: Any = Running(torchmetrics.MeanMetric(), window=3)
         self.scores = scores()
         self.auroc = MulticlassAUROC(num_classes)
+        self.auroc.persistent(True)  # its lists are in the model's state as well
         self.extremes = MinMaxMetric(torchmetrics.MeanMetric())
         self.heads = nn.ModuleDict({"first": ListedSum()})
         self.plain = {"loss": [torchmetrics.MeanMetric()]}

@@ -169,7 +169,9 @@ def _load_all(parts: Resumable, content: Content) -> list[Callback]:
     optimizers, state = parts.engine.optimizers, parts.state
     configured = {name: _settings(one) for name, one in optimizers.items()}
     untouched: dict[str, Any] = {name: {} for name in parts.schedules}
-    snapshot.put(parts, {**content, "schedulers": untouched})
+    # between epochs torchmetrics objects are as good as new, and this model may have others
+    ranks = [{**of_rank, "metric_objects": []} for of_rank in content["ranks"]]
+    snapshot.put(parts, {**content, "ranks": ranks, "schedulers": untouched})
     reached = {name: [g["lr"] for g in one.param_groups] for name, one in optimizers.items()}
     for name, optimizer in optimizers.items():
         _set(optimizer, configured[name])

@@ -304,3 +304,14 @@ def test_an_entry_point_that_ignores_init_from_is_reported(tmp_path: Path, sourc
     warning = "init_from: own:main never called run.origin()"
     assert warning in output
     assert events(run, "noted")[0]["reason"].startswith(warning)
+
+
+def test_a_run_may_go_on_without_the_torchmetrics_objects_of_another(tmp_path: Path) -> None:
+    measured = {"model": {"type": "tests.trainer.measured:Measured"}}
+    source = make_run(tmp_path, base=HARD, **measured)
+    assert in_child(source) == COMPLETE
+    run = begin(tmp_path, source, {"load": "all"}, training={"max_epochs": 3}, scheduler=None)
+    assert in_child(run) == COMPLETE
+    assert "val_f1" in events(source, "metrics")[-1]["metrics"]
+    (only,) = events(run, "metrics")
+    assert only["metrics"].keys() == {"train_loss", "val_loss", "val_accuracy"}
