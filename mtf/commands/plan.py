@@ -10,6 +10,7 @@ from mtf.commands.sync import plan_for, read_situation
 from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
+from mtf.project.sample_scripts import SampleScripts, script_kind, templates_at
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
@@ -66,8 +67,15 @@ def plan_sync(project: Project, options: Options) -> Planned:
         raise SpecError(list(found.problems))
     planned = plan_for(found, options, now)
     new = tuple(_submitted(planned, found.world))
-    specs = tuple(SpecChange(part.name, part.path, part.experiments) for _, part in new)
-    problems = sorted({*found.problems, *_doubts(new, found.settings)})
+    kind = script_kind(found.settings)
+    whole = [spec for spec, _ in new]
+    samples = SampleScripts.of(whole, templates_at(project.repo, found.world.commit), kind)
+    past = samples.violations(whole, found.settings.policies)
+    specs = tuple(
+        SpecChange(part.name, part.path, part.experiments, samples.demand_of(part.name))
+        for _, part in new
+    )
+    problems = sorted({*found.problems, *_doubts(new, found.settings), *past})
     return Planned(planned, specs, found.world.commit, tuple(problems))
 
 

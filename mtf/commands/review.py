@@ -12,6 +12,8 @@ from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import known_facts, remarks
 from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
+from mtf.project.sample_scripts import FOLDER as TEMPLATES_FOLDER
+from mtf.project.sample_scripts import SampleScripts, script_changes, script_kind, templates_at
 from mtf.project.settings_file import settings_at
 from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import check_tree
@@ -79,7 +81,16 @@ def compare_commits(
     base = policies or rules[0]
     are_changed = rules[0] != rules[1]
     in_force = rules[1] if are_changed else base
-    broken = _broken(shown, in_force)
+    broken = list(_broken(shown, in_force))
+    old_templates, templates = (templates_at(project.repo, commit) for commit in (old, new))
+    changed = sorted(
+        n for n in {*old_templates, *templates} if old_templates.get(n) != templates.get(n)
+    )
+    kind = script_kind(after.settings)
+    judged = [d for d, _ in found.after] if changed else shown
+    samples = SampleScripts.of(judged, templates, kind)
+    specs = tuple(replace(s, demand_of=samples.demand_of(s.name)) for s in specs)
+    broken += samples.violations(judged, in_force)
     facts = known_facts(after.settings, live=False)  # CI runners have no cluster
     advice = remarks(shown, after.settings, facts)
     review = Review(
@@ -92,6 +103,8 @@ def compare_commits(
         settings=tuple(differences(_other_settings(before), _other_settings(after))),
         policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
         loosened=_loosened(_broken(shown, base), broken) if are_changed else (),
+        scripts=script_changes(judged, old_templates, templates, kind) if changed else None,
+        templates=tuple(f"{TEMPLATES_FOLDER}/{name}" for name in changed),
     )
     runs = review.count("new") + review.count("changed")
     return replace(review, over_budget=over_budget(review.cost, runs, in_force.pull_request))
@@ -160,12 +173,13 @@ def _without_broken(before: Sequence[Keyed], after: Loaded) -> tuple[Keyed, ...]
 
 
 def _touched(old: _Side, new: _Side) -> set[str]:
-    """Return the paths to load: all, if the settings change what every spec resolves to."""
+    """Return the paths to load: all, if settings or templates change what every job asks for."""
     before, after = old.tree.settings, new.tree.settings
     if (
         before.experiments != after.experiments
         or before.policies != after.policies
         or before.slurm_defaults() != after.slurm_defaults()
+        or old.object_ids([TEMPLATES_FOLDER]) != new.object_ids([TEMPLATES_FOLDER])
     ):
         return {*old.tree.specs, *new.tree.specs}
     keywords = {b"rerun_on"}

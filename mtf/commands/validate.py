@@ -14,6 +14,12 @@ from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.init_from_check import unknown_names
+from mtf.project.sample_scripts import (
+    SampleScripts,
+    script_kind,
+    templates_at,
+    templates_on_disk,
+)
 from mtf.project.settings_file import SETTINGS, project_root, shown
 from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import tree_problems
@@ -57,7 +63,9 @@ def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     """
     paths = [p for w in wanted for p in _spec_paths(where / w)]
     tree = SpecTree.on_disk(where, also=sorted({p.parent for p in paths}))
-    check = _Check(tree, partial(_open, where), query)
+    check = _Check(
+        tree, partial(_open, where), query, partial(templates_on_disk, project_root(where))
+    )
     if wanted:
         return check.each([shown(p, where) for p in paths])
     return check.all(files=len(tree.specs) + (project_root(where) / SETTINGS).is_file())
@@ -86,7 +94,8 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     if refused := tree_problems(repo, commit):
         return Checked(0, refused)
     tree = SpecTree.at(repo, commit)
-    check = _Check(tree, partial(_open_in, repo), query)
+    templates = partial(templates_at, repo, repo.commit(rev))
+    check = _Check(tree, partial(_open_in, repo), query, templates)
     return check.all(files=len(tree.specs) + 1)
 
 
@@ -130,13 +139,15 @@ class _Check:
     tree: SpecTree
     opened: Callable[[], Project]
     query: SlurmQuery = SlurmQuery.NONE
+    templates: Callable[[], Mapping[str, str]] = dict
 
     def all(self, files: int) -> Checked:
         """Check all specs; ``files`` is the number of files read."""
         loaded = self.tree.load_all()
         unknown = unknown_names(loaded.desired, loaded, self._ledger)
         advice = self._advice(loaded.desired)
-        return _checked(files, self.tree.problems, loaded.problems, unknown, advice)
+        scripts = self._in_scripts(loaded.desired)
+        return _checked(files, self.tree.problems, loaded.problems, unknown, advice, scripts)
 
     def each(self, paths: Sequence[str]) -> Checked:
         """Check these specs, each by itself."""
@@ -184,6 +195,12 @@ class _Check:
             return self.opened().fetched_ledger()
         except (RepositoryError, SpecError):
             return None
+
+    def _in_scripts(self, specs: Sequence[Desired]) -> Iterator[Problem]:
+        """Yield the policies that specs break by the project's own templates."""
+        settings = self.tree.settings
+        samples = SampleScripts.of(specs, self.templates(), script_kind(settings))
+        yield from samples.violations(specs, settings.policies)
 
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield probable mistakes in valid specs, and requests that the cluster cannot meet."""

@@ -60,14 +60,23 @@ def render_all(
     from mtf.executor.sandbox import render_apart, render_texts
 
     name, values = TEMPLATES[kind], [_values(request, kind) for request in requests]
-    sources = {path.name: path.read_text() for path in data_dir("templates").glob("*.j2")}
-    if templates:
-        texts = render_apart(name, {**sources, **templates}, values)
+    if own := own_templates(templates or {}):
+        texts = render_apart(name, {**_shipped(), **own}, values)
     else:
-        texts = render_texts(name, sources, values, cache)
+        texts = render_texts(name, _shipped(), values, cache)
     for text in texts:
         check_script(text, kind)
     return texts
+
+
+def own_templates(templates: Mapping[str, str]) -> dict[str, str]:
+    """Return the templates that differ from those of mtf."""
+    shipped = _shipped() if templates else {}
+    return {name: text for name, text in templates.items() if shipped.get(name) != text}
+
+
+def _shipped() -> dict[str, str]:
+    return {path.name: path.read_text() for path in data_dir("templates").glob("*.j2")}
 
 
 def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
+from mtf.project.sample_scripts import templates_at
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.checkout import materialise
 from mtf.reconcile.claimant import Claimant
@@ -188,7 +189,7 @@ class Application:
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
         starts = [self._start(action, configs) for action in actions]
         opened = {
-            commit: self.executors.open(self.executor, self._templates(commit))
+            commit: self.executors.open(self.executor, templates_at(self.repo, commit))
             for commit in {s.commit for s in starts}
         }
         with ThreadPoolExecutor() as pool:  # executors answer while the checkouts are made
@@ -238,13 +239,6 @@ class Application:
             root=rundir.root_of(Path(record.run_dir), record.run),
             origin=record.origin,
         )
-
-    def _templates(self, commit: CommitId) -> dict[str, str]:
-        """Return the repository's own script templates, as committed."""
-        entries = self.repo.files(commit, "templates")
-        files = {p: e for p, e in entries.items() if p.endswith(".j2")}
-        contents = self.repo.blobs(e.oid for e in files.values())
-        return {p.split("/", 1)[1]: contents[e.oid].decode() for p, e in files.items()}
 
     # -- the two ledger commits --------------------------------------------------------------------
 

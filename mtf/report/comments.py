@@ -20,6 +20,7 @@ from mtf.report.reviews import (
     footnote,
     headline,
     kinds_of,
+    no_script_change,
     outcomes,
     shown_values,
     throttle,
@@ -37,6 +38,7 @@ BUDGET = 60_000  # characters; GitHub takes 65,536
 MARKER = "<!-- mtf-plan:v1 -->"  # by which a bot finds its comment again
 _LISTED = 25  # lines of one list
 _ROWS = 100  # specs in the table
+_DIFF_LINES = 200  # of a script
 Block = tuple[int, str]  # rank, and text: the highest ranks are omitted first when space is short
 
 
@@ -49,7 +51,13 @@ def comment(review: Review) -> str:
         *_cost_line(review),
         *_findings(review),
     ]
-    head += [*_table(review), *_changes(review), *_settings(review), *_active_runs(review)]
+    head += [
+        *_table(review),
+        *_changes(review),
+        *_settings(review),
+        *_scripts(review),
+        *_active_runs(review),
+    ]
     tail = [f"<sub>{footnote(review)}</sub>"]
     blocks = [block for spec in review.specs for block in _details(spec)]
     room = BUDGET - len("\n".join([*head, *tail])) - 200
@@ -141,7 +149,7 @@ def _table(review: Review) -> list[str]:
     for spec in shown[:_ROWS]:
         numbers = [_number(kind, len(getattr(spec, kind))) for kind in kinds]
         runs = [r.now.resources for r in spec.to_submit if r.now]
-        each = code(resources_text(runs[0])) if runs else "–"
+        each = code(resources_text(runs[0], spec.demand_of)) if runs else "–"
         most = cost_text(spec.cost) if runs else "–"
         lines.append(f"| {' | '.join([_name(spec), *numbers, each, most])} |")
     if len(shown) > _ROWS:
@@ -205,6 +213,22 @@ def _settings(review: Review) -> list[str]:
     if not review.settings:
         return []
     return ["**Settings (`mtf.yaml`):**", *_listed(map(_change, review.settings)), ""]
+
+
+def _scripts(review: Review) -> list[str]:
+    if not review.templates:
+        return []
+    names = ", ".join(map(code, review.templates[:_LISTED]))
+    change = review.scripts
+    if change is None:
+        return [f"**⚠️ Changed templates** ({names}): {no_script_change(review)}.", ""]
+    return [
+        f"**⚠️ Changed templates** ({names}) change the job scripts of"
+        f" {count(change.specs, 'spec')}. The script of {code(change.run)}:",
+        "",
+        fenced("\n".join(change.lines[:_DIFF_LINES]), "diff"),
+        "",
+    ]
 
 
 def _active_runs(review: Review) -> list[str]:

@@ -37,12 +37,12 @@ def html_code(text: str) -> str:
     return f"<code>{html.escape(visible(text))}</code>"
 
 
-def fenced(text: str) -> str:
+def fenced(text: str, language: str = "") -> str:
     """Return lines as a fenced code block that nothing in them can end."""
     lines = [visible(line, 500) for line in text.rstrip("\n").split("\n")]
     ticks = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, ticks + 1)
-    return "\n".join([fence, *lines, fence])
+    return "\n".join([fence + language, *lines, fence])
 
 
 def collapsed(summary: str, body: str) -> str:

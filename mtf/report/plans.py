@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import total_cost
+from mtf.core.sbatch.section_options import section_demand
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.actions import (
     Action,
@@ -28,10 +29,12 @@ from mtf.report.reviews import shown_values
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.actions import Plan
     from mtf.core.vocabulary.experiments import Experiment
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
 
 _SYMBOLS: dict[type[Action], str] = {
@@ -63,18 +66,20 @@ class SpecChange:
     name: str
     path: str
     runs: tuple[Experiment, ...]
+    demand_of: Callable[[Resources], Demand] = field(default=section_demand, compare=False)
 
 
 def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
     """Return a plan for a terminal: a block for each spec, other actions, the summary last."""
     lines = []
     for spec in specs:
+        cost = total_cost((e.resources for e in spec.runs), spec.demand_of)
         first, number = spec.runs[0], count(len(spec.runs), "run")
         lines += [
             f"{spec.name}  {spec.path}",
-            f"  + {number}   {resources_text(first.resources)}",
+            f"  + {number}   {resources_text(first.resources, spec.demand_of)}",
             *(f"      {axis}: {shown_values(values)}" for axis, values in _axes(spec).items()),
-            f"      at most {cost_text(total_cost(e.resources for e in spec.runs))}",
+            f"      at most {cost_text(cost)}",
             "",
         ]
     other = [a for a in plan.actions if not isinstance(a, Submit)]

@@ -111,10 +111,30 @@ def review_text(review: Review) -> str:
     for title, changes in (("mtf.yaml:", review.settings), ("Policies:", review.policies)):
         if changes:
             lines += [title, *(f"  ~ {difference_text(d)}" for d in changes), ""]
+    if review.templates:
+        lines += [*_script_text(review), ""]
     lines += [f"note: the base's policies would refuse: {problem}" for problem in review.loosened]
     lines += problem_lines(review.problems)
     lines += [f"error: all changes together: {m} [{rule}]" for rule, m in review.over_budget]
     return "\n".join([*lines, _summary_line(review)])
+
+
+def no_script_change(review: Review) -> str:
+    """Return the reason why no change of a script is shown although templates change."""
+    if any(p.path in review.templates and not p.rule for p in review.problems):
+        return "their scripts cannot be rendered, see the mistakes"
+    return "no job script of a spec changes"
+
+
+def _script_text(review: Review) -> Iterator[str]:
+    change = review.scripts
+    names = ", ".join(map(visible, review.templates))
+    if change is None:
+        yield f"Templates ({names}): {no_script_change(review)}"
+        return
+    specs = count(change.specs, "spec")
+    yield f"Templates ({names}) change the job scripts of {specs}. The script of {change.run}:"
+    yield from (f"    {visible(line, 500)}" for line in change.lines)
 
 
 def _summary_line(review: Review) -> str:
@@ -129,7 +149,7 @@ def _block(spec: SpecReview) -> Iterator[str]:
         if number := len(getattr(spec, kind)):
             yield f"  {symbol} {count(number, f'{kind} run')}"
     if runs:
-        yield f"      each {resources_text(runs[0].resources)}"
+        yield f"      each {resources_text(runs[0].resources, spec.demand_of)}"
         for axis, values in axes_of(run.parameters for run in runs).items():
             yield f"      {visible(axis)}: {shown_values(values)}"
         yield f"      at most {cost_text(spec.cost)} {throttle(spec)}".rstrip()
@@ -194,6 +214,8 @@ def review_value(review: Review) -> dict[str, Any]:
         "problems": [asdict(p) for p in review.problems],
         "over_budget": [{"rule": r, "message": m} for r, m in review.over_budget],
         "loosened": [asdict(p) for p in review.loosened],
+        "templates": review.templates,
+        "scripts": asdict(review.scripts) if review.scripts else None,
         "untouched": review.untouched,
     }
 

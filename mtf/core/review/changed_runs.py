@@ -6,15 +6,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.review.costs import Cost, total_cost
+from mtf.core.review.costs import Cost, sum_of, total_cost
+from mtf.core.sbatch.section_options import section_demand
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import EXECUTION
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.ids import CommitId, RunKey
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
 
@@ -56,6 +59,15 @@ class Run:
 
 
 @dataclass(frozen=True)
+class ScriptChange:
+    """The change that a change of the templates makes in job scripts, shown for one run."""
+
+    run: str
+    specs: int  # whose scripts change
+    lines: tuple[str, ...]  # a unified diff
+
+
+@dataclass(frozen=True)
 class SpecReview:
     """The runs of one spec; each run is in one of the five groups."""
 
@@ -69,6 +81,8 @@ class SpecReview:
     unchanged: tuple[Run, ...] = ()  # may differ in how they are executed
     removed: tuple[Run, ...] = ()
     on_change: str = "keep"  # or "cancel": what to do with active runs that changed ones replace
+    # the upper bounds of a run, by its script
+    demand_of: Callable[[Resources], Demand] = field(default=section_demand, compare=False)
 
     @property
     def to_submit(self) -> tuple[Run, ...]:
@@ -104,7 +118,8 @@ class SpecReview:
     @property
     def cost(self) -> Cost:
         """Return the greatest cost of its new and changed runs."""
-        return total_cost(r.now.resources for r in self.to_submit if r.now is not None)
+        runs = (run.now.resources for run in self.to_submit if run.now is not None)
+        return total_cost(runs, self.demand_of)
 
     @property
     def is_same(self) -> bool:
@@ -127,11 +142,13 @@ class Review:
     settings: tuple[Difference, ...] = ()  # changes in mtf.yaml, except its policies
     policies: tuple[Difference, ...] = ()  # changes in its policies
     loosened: tuple[Problem, ...] = ()  # problems under the policies before this change
+    scripts: ScriptChange | None = None  # of changed templates
+    templates: tuple[str, ...] = ()  # paths of those that change
 
     @property
     def is_empty(self) -> bool:
         """Return True if merging changes no run and not how one is executed."""
-        return all(spec.is_same for spec in self.specs)
+        return all(spec.is_same for spec in self.specs) and not self.scripts
 
     @property
     def is_refused(self) -> bool:
@@ -141,8 +158,7 @@ class Review:
     @property
     def cost(self) -> Cost:
         """Return the greatest cost of all new and changed runs."""
-        runs = [run for spec in self.specs for run in spec.to_submit]
-        return total_cost(run.now.resources for run in runs if run.now is not None)
+        return sum_of(spec.cost for spec in self.specs)
 
     def count(self, kind: str) -> int:
         """Return the number of runs of a kind (``new``, ``changed``, ...)."""
@@ -199,10 +215,16 @@ def _review(
     gone = [Run(None, None, e, records.get(key)) for key, e in left.items()]
     spec = (now or old or (None,))[0]
     assert spec is not None
-    kinds = {kind: tuple(runs) for kind, runs in (*found.items(), ("removed", gone))}
+    kinds: dict[str, Any] = {kind: tuple(runs) for kind, runs in found.items()}
     path_before = old[0].path if old else None
     return SpecReview(
-        spec.name, spec.path, path_before, spec.max_parallel, **kinds, on_change=spec.on_change
+        spec.name,
+        spec.path,
+        path_before,
+        spec.max_parallel,
+        **kinds,
+        removed=tuple(gone),
+        on_change=spec.on_change,
     )
 
 

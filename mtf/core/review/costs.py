@@ -29,11 +29,18 @@ def total_cost(
 
     ``demand_of`` returns what a run with these resources takes: by default, what they ask for.
     """
+    known: dict[int, Cost] = {}
+    return sum_of(
+        known.get(id(needs)) or known.setdefault(id(needs), cost_of(demand_of(needs)))
+        for needs in runs
+    )
+
+
+def sum_of(costs: Iterable[Cost]) -> Cost:
+    """Return the sum of costs: without a bound if one of them has none."""
     gpu_hours: float | None = 0.0
     cpu_hours: float | None = 0.0
-    known: dict[int, Cost] = {}
-    for needs in runs:
-        cost = known.get(id(needs)) or known.setdefault(id(needs), cost_of(demand_of(needs)))
+    for cost in costs:
         gpu_hours = _sum(gpu_hours, cost.gpu_hours)
         cpu_hours = _sum(cpu_hours, cost.cpu_hours)
     return Cost(gpu_hours, cpu_hours)

@@ -1,0 +1,174 @@
+"""Job scripts as a repository's own templates make them, for plans and reviews."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mtf.core.review.changed_runs import ScriptChange
+from mtf.core.sbatch.demand import UNBOUNDED, demand_of
+from mtf.core.sbatch.read_script import ScriptOptionError
+from mtf.core.sbatch.section_options import job_options
+from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.ids import RunId, Token, label_of
+from mtf.core.vocabulary.jobs import JobRequest, Task
+from mtf.errors import MtfError, Problem
+from mtf.executor.script import TEMPLATES, own_templates, render_all
+from mtf.executor.slurm.script_options import script_options
+from mtf.spec.lint.policy_rules import script_violations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mtf.core.sbatch.demand import Demand
+    from mtf.core.sbatch.read_script import JobOptions
+    from mtf.core.vocabulary.experiments import Desired, Experiment
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.jobs import Resources
+    from mtf.executor.script import Kind
+    from mtf.git.repo import GitRepo
+    from mtf.spec.schema.policies import Policies
+    from mtf.spec.schema.settings import Settings
+
+FOLDER = "templates"
+_ROOT = "/runs"  # stands for the run root of the cluster
+_TOKEN = Token("0" * 16)
+_Place = tuple[str, str]  # the name of a spec, and the resources as JSON
+
+
+def script_kind(settings: Settings) -> Kind:
+    """Return the kind of job scripts that matter to a repository with these settings."""
+    return "local" if settings.executor == "local" else "slurm"
+
+
+def templates_at(repo: GitRepo, commit: CommitId) -> dict[str, str]:
+    """Return the repository's own templates at a commit, by name; without copies of mtf's."""
+    files = {p: e for p, e in repo.files(commit, FOLDER).items() if p.endswith(".j2")}
+    contents = repo.blobs(e.oid for e in files.values())
+    texts = {p.split("/", 1)[1]: contents[e.oid] for p, e in files.items()}
+    return own_templates({name: raw.decode(errors="replace") for name, raw in texts.items()})
+
+
+def templates_on_disk(root: Path) -> dict[str, str]:
+    """Return the project's own templates on disk; see ``templates_at``."""
+    folder = root / FOLDER
+    files = sorted(p for p in folder.rglob("*.j2") if p.is_file() and not p.is_symlink())
+    return own_templates({str(p.relative_to(folder)): p.read_text(errors="replace") for p in files})
+
+
+@dataclass(frozen=True)
+class SampleScripts:
+    """A script for each distinct request of some specs; the tokens and folders are made up."""
+
+    kind: Kind
+    scripts: Mapping[_Place, str]
+    problems: tuple[Problem, ...] = ()  # a template that cannot be rendered
+    options: Mapping[_Place, JobOptions] = field(default_factory=dict)  # of scripts for SLURM
+
+    @classmethod
+    def of(
+        cls, specs: Sequence[Desired], templates: Mapping[str, str], kind: Kind
+    ) -> SampleScripts:
+        """Render the scripts of these specs; nothing is rendered if there are no own templates."""
+        if not templates:
+            return cls(kind, {})
+        requests = _requests(specs)
+        try:
+            texts = render_all(list(requests.values()), kind, templates)
+            scripts = dict(zip(requests, texts, strict=True))
+            found = {
+                place: script_options(request, scripts[place])
+                for place, request in requests.items()
+                if kind == "slurm"
+            }
+        except MtfError as e:
+            return cls(kind, {}, (_problem(str(e), kind),))
+        return cls(kind, scripts, (), found)
+
+    def violations(self, specs: Iterable[Desired], policies: Policies) -> Iterator[Problem]:
+        """Yield a problem for each rule that the scripts break, and not the specs themselves."""
+        yield from self.problems
+        for spec in specs if self.options else ():
+            path = f"{FOLDER}/{TEMPLATES[self.kind]}"
+            yield from script_violations(spec, policies, self._options_of(spec.name), path)
+
+    def demand_of(self, name: str) -> Callable[[Resources], Demand]:
+        """Return a function that returns what a run of a spec takes by its script."""
+        options_of = self._options_of(name)
+
+        def demand(needs: Resources) -> Demand:
+            try:
+                return demand_of(options_of(needs))
+            except ScriptOptionError:  # a mistake that is reported as such
+                return UNBOUNDED
+
+        return demand
+
+    def _options_of(self, name: str) -> Callable[[Resources], JobOptions]:
+        def options_of(needs: Resources) -> JobOptions:
+            return self.options.get((name, _key(needs))) or job_options(needs)
+
+        return options_of
+
+
+def _problem(message: str, kind: Kind) -> Problem:
+    """Return an error of a template as a problem at the line that the message begins with."""
+    if found := re.fullmatch(rf"({FOLDER}/[^:]+):(?:([0-9]+):)? (.*)", message, re.DOTALL):
+        return Problem(found[1], int(found[2] or 1), 1, found[3])
+    return Problem(f"{FOLDER}/{TEMPLATES[kind]}", 1, 1, message)
+
+
+def script_changes(
+    specs: Sequence[Desired], before: Mapping[str, str], after: Mapping[str, str], kind: Kind
+) -> ScriptChange | None:
+    """Return the change of one script that a change of the templates makes.
+
+    None if all scripts stay the same, or if a template cannot be rendered.
+    """
+    requests = _requests(specs)
+    try:
+        old, new = (render_all(list(requests.values()), kind, t) for t in (before, after))
+    except MtfError:  # is a problem of its own
+        return None
+    changed = [at for at, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    if not changed:
+        return None
+    first = changed[0]
+    lines = difflib.unified_diff(
+        old[first].split("\n"), new[first].split("\n"), "before", "after", lineterm="", n=2
+    )
+    names = {place[0] for at, place in enumerate(requests) if at in set(changed)}
+    request = list(requests.values())[first]
+    return ScriptChange(str(request.tasks[0].run), len(names), tuple(lines))
+
+
+def _requests(specs: Sequence[Desired]) -> dict[_Place, JobRequest]:
+    found: dict[_Place, JobRequest] = {}
+    for spec in specs:
+        for experiment in {id(e.resources): e for e in spec.experiments}.values():
+            place = spec.name, _key(experiment.resources)
+            if place not in found:
+                found[place] = _request(spec, experiment)
+    return found
+
+
+def _request(spec: Desired, experiment: Experiment) -> JobRequest:
+    run = RunId(label_of(experiment.grid, experiment.name))
+    return JobRequest(
+        token=_TOKEN,
+        name=spec.name,
+        tasks=(Task(run, 0, f"{_ROOT}/{run}"),),
+        resources=experiment.resources,
+        code_dir=f"{_ROOT}/.code/commit",
+        job_dir=f"{_ROOT}/{spec.name}/.jobs/token",
+        array=experiment.grid is not None,
+        max_parallel=spec.max_parallel,
+        python="python3",
+    )
+
+
+def _key(needs: Resources) -> str:
+    return json_text.dumps(needs, sort_keys=True)
