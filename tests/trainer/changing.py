@@ -157,7 +157,7 @@ class ByLength:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(len(self._lengths)))

@@ -84,6 +84,11 @@ OBJECTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "OwnEpochs.drawn (",
         "set_epoch(epoch)",
     ),
+    "requires-grad-outside": (
+        {"callbacks": {"own": {"type": "lab:Freezing"}}},
+        "Net.net.0.weight.requires_grad (True without the interruption, False after it)",
+        "on_resume",
+    ),
     "generator-outside": ({"entrypoint": "lab:own_order"}, "OwnOrder.rng", "numpy.random"),
 }
 
@@ -161,6 +166,11 @@ def test_a_checkpoint_that_a_resume_cannot_read_is_an_error(tmp_path: Path) -> N
         MtfError, match="the state cannot be saved: model/_extra_state is of type object"
     ):
         verdict(tmp_path, model={"type": "lab:Unstorable"})
+
+
+def test_state_that_no_resume_could_read_is_an_error_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(MtfError, match=r"a training failed: .*callbacks.*own.*draw.*odd"):
+        verdict(tmp_path, callbacks={"own": {"type": "lab:Keeping"}})
 
 
 def test_a_training_that_fails_is_an_error_with_its_message(tmp_path: Path) -> None:
