@@ -367,10 +367,16 @@ REBUILT: dict[str, dict[str, Any]] = {
         "optimizer": {"type": "sgd"},
     },
     "quantised": {"model": {"type": f"{HERE}:quantised"}},
-    "buffers": {"model": {"type": f"{HERE}:Buffered"}},
+    "buffers": {
+        "model": {"type": f"{HERE}:Buffered"},
+        "callbacks": {"ema": {"decay": 0.9}},
+    },
+    "growing, average": _with("GrowHead", "Growing", scheduler=None),
     "numpy": _with("NumpyState", "Growing", scheduler={"type": f"{HERE}:numpy_schedule"}),
     "nested scheduler": {"scheduler": {"type": f"{HERE}:nested_schedule"}},
     "growing": _with("GrowHead", "Growing", scheduler=None),
     "weight norm": _with("NormWeights", "Growing", scheduler=None),
     "loss by epoch": _with("Curriculum", "Weighted"),
 }
+for _name in ("lazy modules", "quantised", "growing, average", "weight norm"):
+    REBUILT[_name].setdefault("callbacks", {})["ema"] = {"decay": 0.9}

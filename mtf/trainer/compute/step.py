@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
@@ -21,7 +20,7 @@ from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.fabric import FabricModule, FabricOptimizer
 from mtf.trainer.compute.structure import (
     Structure,
-    overwrite,
+    put_buffer,
     refuse_lazy,
     refuse_sharded,
     refuse_untrained,
@@ -31,6 +30,7 @@ from mtf.trainer.compute.structure import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    import torch
     from lightning.fabric import Fabric
     from torch import nn
     from torch.optim import Optimizer
@@ -80,10 +80,9 @@ class StepEngine:
             self._stepping = dict(zip(optimizers, wrapped, strict=True))
         self.built = Structure.of(self.module, self.optimizers)
         self._is_checked = False  # after the first step, see ``commit``
-        self._parameters = list(self.module.parameters())
-        several = fabric.world_size > 1
         # number of parameters whose gradients the ranks exchange; None: one rank
-        self._exchanged = sum(map(_REQUIRES_GRAD, self._parameters)) if several else None
+        needed = sum(map(_REQUIRES_GRAD, self.module.parameters()))
+        self._exchanged = needed if fabric.world_size > 1 else None
         self._as_built = dict(self._buffers_as_built(self.module.state_dict().keys()))
         self._moves = self.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
@@ -225,7 +224,7 @@ class StepEngine:
             MtfError: there are such parameters.
         """
         assert self._exchanged is not None
-        if sum(map(_REQUIRES_GRAD, self._parameters)) > self._exchanged:
+        if sum(map(_REQUIRES_GRAD, self.module.parameters())) > self._exchanged:
             then, now = self.built.requires_grad, requires_grad_of(self.module)
             name = next(name for name, needed in now.items() if needed > then.get(name, False))
             raise MtfError(
@@ -310,21 +309,12 @@ class StepEngine:
         self, buffers: Mapping[str, torch.Tensor | None], replaced: Collection[str]
     ) -> None:
         """Restore buffers that are not in the module's state, or differ on this rank."""
-        with torch.no_grad():
-            for name, value in buffers.items():
-                owner, last = self._owner(name)
-                present = getattr(owner, last, None)
-                if value is None:
-                    setattr(owner, last, None)
-                elif isinstance(present, torch.Tensor):
-                    overwrite(present, value)
-                elif last in owner._buffers:  # noqa: SLF001 -- torch has no public name
-                    setattr(owner, last, value.to(self.device))
-                else:
-                    owner.register_buffer(last, value.to(self.device), persistent=False)
-            for name in replaced:
-                owner, last = self._owner(name)
-                setattr(owner, last, getattr(owner, last).clone())
+        for name, value in buffers.items():
+            on_device = None if value is None else value.to(self.device)
+            put_buffer(*self._owner(name), on_device, persistent=False)
+        for name in replaced:
+            owner, last = self._owner(name)
+            setattr(owner, last, getattr(owner, last).clone())
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
         path, _, last = name.rpartition(".")

@@ -6,8 +6,10 @@ epoch; a resume must build it again before the state fits.
 
 from __future__ import annotations
 
+import copy
+import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -33,6 +35,7 @@ class Structure:
         modules: names of its modules.
         adapting: names of the modules that fit themselves or the state when it is loaded.
         requires_grad: of each parameter.
+        parameters: references to the parameters, which do not keep them.
         groups: the parameters in the groups of each optimizer.
     """
 
@@ -40,6 +43,7 @@ class Structure:
     modules: frozenset[str]
     adapting: tuple[str, ...]
     requires_grad: Mapping[str, bool]
+    parameters: Mapping[str, weakref.ref[nn.Parameter]]
     groups: Mapping[str, Names]
 
     @classmethod
@@ -50,6 +54,7 @@ class Structure:
             modules=frozenset(name for name, _ in module.named_modules()),
             adapting=tuple(n for n, part in module.named_modules() if _adapts(part)),
             requires_grad=requires_grad_of(module),
+            parameters={name: weakref.ref(p) for name, p in module.named_parameters()},
             groups=names_by_group(module, optimizers),
         )
 
@@ -98,18 +103,18 @@ def refuse_untrained(
 ) -> None:
     """Refuse parameters that were made after the optimizers, none of which has them.
 
-    Those that no optimizer had from the beginning may be meant to stay as they are.
+    Others that no optimizer has may be meant to stay as they are.
 
     Raises:
         MtfError: there are such parameters.
     """
     held = {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
-    had = {name for groups in built.groups.values() for group in groups for name in group}
+    then = built.parameters
     found = [
         name
         for name, parameter in module.named_parameters()
         if id(parameter) not in held and parameter.requires_grad
-        if name in had or name not in built.requires_grad
+        if name not in then or then[name]() is not parameter
     ]
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -156,11 +161,78 @@ def refuse_lazy(module: nn.Module) -> None:
 
 def overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """Give a tensor another's values, type and shape; it stays the same object."""
-    if not is_lazy(tensor) and tensor.shape == value.shape and tensor.dtype == value.dtype:
-        with torch.no_grad():
+    with torch.no_grad():
+        if is_lazy(tensor):
+            cast("Any", tensor).materialize(value.shape, dtype=value.dtype)
+        if tensor.shape == value.shape and tensor.dtype == value.dtype:
             tensor.copy_(value)
-    else:
-        tensor.data = value.to(tensor.device, copy=True)
+        else:
+            tensor.data = value.to(tensor.device, copy=True)
+
+
+def put_buffer(
+    owner: nn.Module, name: str, value: torch.Tensor | None, *, persistent: bool
+) -> None:
+    """Give a module's buffer a value of any type and shape, or None; make it if it is missing."""
+    present = owner._buffers.get(name)  # noqa: SLF001 -- torch has no public name for one that is None
+    if value is not None and present is not None:
+        overwrite(present, value)
+    elif name in owner._buffers:  # noqa: SLF001 -- as above
+        setattr(owner, name, value)
+    elif value is not None:
+        owner.register_buffer(name, value, persistent=persistent)
+
+
+# -- copies of a module ----------------------------------------------------------------------------
+
+
+def follow(copied: nn.Module, module: nn.Module) -> None:
+    """Give a copy of a module the structure that the module has now.
+
+    It stays the same object, and parameters that had their shape before keep their values.
+    """
+    mine, theirs = ([*m.parameters(), *m.buffers()] for m in (copied, module))
+    if len(mine) == len(theirs) and all(map(_is_alike, mine, theirs)):
+        return
+    kept = dict(copied.named_parameters())
+    present = dict(module.named_parameters())
+    if _names(copied) != _names(module) or not all(
+        is_lazy(kept[name]) or _is_alike(kept[name], present[name]) for name in present
+    ):
+        vars(copied).clear()
+        vars(copied).update(vars(copy.deepcopy(module)))
+        copied.eval()
+    for name, parameter in copied.named_parameters():
+        old = kept.get(name)
+        source = old if old is not None and _is_alike(old, present[name]) else present[name]
+        if shape_of(source) is not None and source is not parameter:
+            overwrite(parameter, source)
+    _follow_buffers(copied, module)
+
+
+def _is_alike(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return shape_of(left) == shape_of(right) and left.dtype == right.dtype
+
+
+def _names(module: nn.Module) -> tuple[list[str], list[str]]:
+    modules = [name for name, _ in module.named_modules()]
+    return modules, [name for name, _ in module.named_parameters()]
+
+
+def _follow_buffers(copied: nn.Module, module: nn.Module) -> None:
+    owners = dict(copied.named_modules())
+    for path, part in module.named_modules():
+        buffers, own = part._buffers, owners[path]._buffers  # noqa: SLF001 -- as above
+        for name, value in buffers.items():
+            unsaved = name in part._non_persistent_buffers_set  # noqa: SLF001 -- as above
+            if value is None or not is_lazy(value):
+                value_now = None if value is None else value.clone()
+                put_buffer(owners[path], name, value_now, persistent=not unsaved)
+        for name in own.keys() - buffers.keys():
+            delattr(owners[path], name)
+
+
+# -- sharding --------------------------------------------------------------------------------------
 
 
 def _sharded(module: nn.Module, optimizers: Mapping[str, Optimizer], strategy: str) -> str | None:
@@ -168,7 +240,7 @@ def _sharded(module: nn.Module, optimizers: Mapping[str, Optimizer], strategy: s
         return f"Fabric's {strategy} shards the model"
     for name, part in module.named_modules():
         if _is_from(part, _SHARDING_MODULES):
-            return f"{name or type(part).__name__} is wrapped by FSDP or DeepSpeed"
+            return f"{name or 'the model'} is wrapped by FSDP or DeepSpeed"
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
         if is_sharded(tensor):

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import call, load, plugins, unknown_name
+from mtf.trainer.compute.structure import follow, put_buffer
 from mtf.trainer.loop.metric_values import merged_over_ranks
 from mtf.trainer.loop.phases import Phase
 
@@ -182,14 +183,13 @@ class EMA(Callback):
     def __init__(self, decay: float = 0.999, every_n_steps: int = 1, *, evaluate: bool = True):
         self._decay, self._every, self._evaluate = decay, every_n_steps, evaluate
         self._average: AveragedModel | None = None
+        self._trained: torch.nn.Module | None = None
 
     def on_start(self, training: Loop) -> None:
         """Make a copy of the module for the average."""
-        self._average = AveragedModel(
-            training.engine.module,
-            multi_avg_fn=get_ema_multi_avg_fn(self._decay),
-        )
-        self._average.update_parameters(training.engine.module)  # the first update copies
+        self._trained = module = training.engine.module
+        self._average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self._decay))
+        self._average.n_averaged.fill_(1)  # at 0, an update would copy
         self._average.eval()
 
     def after(self, phase: Phase, training: Loop) -> None:
@@ -198,6 +198,7 @@ class EMA(Callback):
         if phase is Phase.INIT:  # a warm start may have loaded other weights
             self._average.module.load_state_dict(training.engine.module.state_dict())
         elif training.state.global_step % self._every == 0:
+            follow(self._average.module, training.engine.module)
             self._average.update_parameters(training.engine.module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,10 +212,13 @@ class EMA(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the saved average."""
         assert self._average is not None
+        assert self._trained is not None
         module = self._average.module
+        follow(module, self._trained)  # whose structure is restored already
         module.load_state_dict(state["average"])
         for name, value in state["buffers"].items():
-            module.get_buffer(name).copy_(value)
+            path, _, last = name.rpartition(".")
+            put_buffer(module.get_submodule(path), last, value, persistent=False)
 
     def evaluated(self) -> torch.nn.Module | None:
         """Return the averaged module."""

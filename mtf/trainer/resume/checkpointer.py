@@ -61,9 +61,9 @@ class FatalFailure:
         self._on_error = on_error
 
     def note(self, failure: FailedWrite | Exception) -> None:
-        """Take a failure into account; an exception is raised later by ``settle``."""
+        """Take a failure into account; an exception is raised later, at a cut."""
         if isinstance(failure, Exception):
-            self.error = failure
+            self.error = self.error or failure
             self.must_end = True
         elif self._on_error == "stop" and not failure.was_given_up:
             self.write = self.write or failure
@@ -145,7 +145,7 @@ class Checkpointer:
             return
         content = self._taken()
         self._taken_at = position
-        if content is not None:
+        if content is not None and self.failure.error is None:
             self._writer.start(self._write_request(self._staging.copy_of(content)))
 
     def save_last(self, *, complete: bool) -> None:
@@ -159,11 +159,14 @@ class Checkpointer:
         Raises:
             TrainingError: the state is not durable, and it is the training's result or
                 ``checkpoint.on_error`` is stop.
+            MtfError: no resume could go on from the state.
         """
         self._end_write()
+        self._refuse_unreadable()
         is_due = self.failure.write is None and not self._is_durable()
         if self._parts.rank_sync.broadcast(is_due):
             self._save_now()
+            self._refuse_unreadable()
         if not self._parts.rank_sync.broadcast(self.failure.write is None and self._is_durable()):
             self._report_loss(complete=complete)
 
@@ -175,13 +178,8 @@ class Checkpointer:
             MtfError: no resume could go on from the checkpoint.
             Exception: the save did not fail because of the disk.
         """
-        error = self.failure.error
-        refusal = self._parts.rank_sync.broadcast(
-            str(error) if isinstance(error, MtfError) else None
-        )
-        if refusal is not None:  # on all ranks, since the first to end makes srun end the others
-            raise MtfError(refusal)
         self._end_write()
+        self._refuse_unreadable()
         self._refuse_to_go_on()
 
     def close(self) -> None:
@@ -194,15 +192,21 @@ class Checkpointer:
     def _taken(self) -> snapshot.Content | None:
         """Return the state, its tensors still those of the training. All ranks take part.
 
-        None: on the other ranks, and where the rows of scalars that belong to the state could not
-        be made durable, which is reported.
+        None: on the other ranks, and where the state cannot be saved. That is reported if the rows
+        of scalars that belong to it could not be made durable, and raised at the next cut if a
+        value cannot be read back: the other ranks have to learn of it first.
         """
         self._parts.state.timestamp = iso(datetime.now(UTC))
-        try:
-            return snapshot.take(self._parts)
-        except OSError as e:  # on the first rank, after the ranks have exchanged their parts
-            self._conclude(self._writer.report_failure(self._write_request({}), e))
+        ranks = snapshot.gather(self._parts)
+        if ranks is None:
             return None
+        try:
+            return snapshot.content_of(self._parts, ranks)
+        except MtfError as e:
+            self.failure.note(e)
+        except OSError as e:
+            self._conclude(self._writer.report_failure(self._write_request({}), e))
+        return None
 
     def _write_request(self, content: dict[str, Any]) -> WriteRequest:
         state = self._parts.state
@@ -219,7 +223,12 @@ class Checkpointer:
         content = self._taken()
         self._taken_at = self._parts.state.position()
         if content is not None:
-            self._conclude(self._writer.write_now(self._write_request(content)))
+            try:
+                outcome = self._writer.write_now(self._write_request(content))
+            except MtfError as e:
+                self.failure.note(e)
+            else:
+                self._conclude(outcome)
 
     def _end_write(self) -> None:
         """Finish the write under way or give it up, whichever is better in the time left."""
@@ -239,7 +248,11 @@ class Checkpointer:
     def _settle(self) -> None:
         """Wait for the write under way and act on its outcome."""
         self._end_preparing(at_once=False)
-        outcome = self._writer.settle()
+        try:
+            outcome = self._writer.settle()
+        except MtfError as e:
+            self.failure.note(e)
+            return
         if outcome is not None:
             self._conclude(outcome)
 
@@ -270,6 +283,19 @@ class Checkpointer:
             self._refuse_to_go_on()
         lost = "training since that checkpoint" if self._newest else "all training so far"
         say(f"stopped without saving: {self._newest_in_words()}; {lost} will be repeated")
+
+    def _refuse_unreadable(self) -> None:
+        """End the training, on all ranks, if no resume could go on from what was to be saved.
+
+        The first rank to end makes srun end the others: they would give another reason.
+
+        Raises:
+            MtfError: a save has failed for that reason.
+        """
+        error = self.failure.error
+        reason = str(error) if isinstance(error, MtfError) else None
+        if (reason := self._parts.rank_sync.broadcast(reason)) is not None:
+            raise MtfError(reason)
 
     def _refuse_to_go_on(self) -> NoReturn:
         raise TrainingError(

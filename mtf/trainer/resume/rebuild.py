@@ -14,7 +14,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.structure import Structure, names_by_group
+from mtf.trainer.compute.structure import Structure, names_by_group, overwrite, put_buffer, shape_of
 from mtf.trainer.resume.compatibility import BEFORE_LOAD, fit_after_rebuild
 
 if TYPE_CHECKING:
@@ -62,40 +62,29 @@ def _rebuild_tensors(
     """Prepare parameters and buffers for a state that has other types, shapes or buffers."""
     module = engine.module
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        if name in saved and not is_lazy(parameter):
-            _match(parameter, saved[name], may_reshape=False)
+        if _has_other_type(parameter, saved.get(name)):  # torch would load it as it is built
+            overwrite(parameter, saved[name])
     parameters = dict(module.named_parameters(remove_duplicate=False))
     owners = dict(module.named_modules(remove_duplicate=False))
     for name, value in saved.items():
         path, _, last = name.rpartition(".")
-        if name not in parameters and name not in requires_grad and path in owners:
-            _rebuild_buffer(owners[path], last, value, engine.device)
+        is_buffer = name not in parameters and name not in requires_grad and _is_tensor(value)
+        if is_buffer and path in owners:
+            put_buffer(owners[path], last, value.to(engine.device), persistent=True)
     for name in module.state_dict().keys() - saved.keys() - parameters.keys():
         path, _, last = name.rpartition(".")
-        if last in owners[path]._buffers:  # noqa: SLF001 -- torch has no public name for one that is None
-            setattr(owners[path], last, None)
+        put_buffer(owners[path], last, None, persistent=True)
 
 
-def _rebuild_buffer(owner: nn.Module, name: str, value: Any, device: torch.device) -> None:
-    if not isinstance(value, torch.Tensor) or is_lazy(value):
-        return
-    present = owner._buffers.get(name)  # noqa: SLF001 -- as above
-    if present is not None:
-        if not is_lazy(present):
-            _match(present, value, may_reshape=True)
-    elif name in owner._buffers:  # noqa: SLF001 -- as above
-        setattr(owner, name, torch.empty_like(value, device=device))
-    elif not hasattr(owner, name):
-        owner.register_buffer(name, torch.empty_like(value, device=device))
+def _has_other_type(parameter: nn.Parameter, saved: Any) -> bool:
+    if not _is_tensor(saved) or shape_of(parameter) is None:
+        return False
+    is_other: bool = parameter.dtype != saved.dtype
+    return is_other
 
 
-def _match(tensor: torch.Tensor, saved: Any, *, may_reshape: bool) -> None:
-    """Give a tensor the type, and maybe the shape, of a saved one; it stays the same object."""
-    if not isinstance(saved, torch.Tensor) or is_lazy(saved):
-        return
-    other_shape, other_type = tensor.shape != saved.shape, tensor.dtype != saved.dtype
-    if (other_shape and may_reshape) or (other_type and not other_shape):
-        tensor.data = torch.empty_like(saved, device=tensor.device)
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not is_lazy(value)
 
 
 # -- groups of parameters --------------------------------------------------------------------------

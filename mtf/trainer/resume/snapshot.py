@@ -1,6 +1,6 @@
 """A checkpoint's content: a training's whole state as containers of tensors and numbers.
 
-``take`` makes it from a training's parts, ``resume`` and ``put`` load it into them.
+``content_of`` makes it from a training's parts, ``resume`` and ``put`` load it into them.
 """
 
 from __future__ import annotations
@@ -65,21 +65,29 @@ class Resumable:
         return getattr(self.train, "fixed", {})
 
 
-def take(parts: Resumable) -> Content | None:
-    """Return the state at a cut on the first rank, None on the others. All ranks take part.
+def gather(parts: Resumable) -> list[dict[str, Any]] | None:
+    """Return the ranks' own states at a cut on the first rank, None on the others.
+
+    All ranks take part.
+
+    Raises:
+        MtfError: the state could not be loaded again, or is not trained.
+    """
+    parts.engine.refuse_untrained()
+    parts.state.rng = RNGState.capture()
+    mine = {**_of_this_rank(parts), "own_callbacks": _own_callbacks(parts)}
+    return parts.rank_sync.gather(mine)
+
+
+def content_of(parts: Resumable, ranks: list[dict[str, Any]]) -> Content:
+    """Return the state at a cut, with what ``gather`` returned. On the first rank.
 
     Its tensors share memory with the training: copy or write them before the training goes on.
 
     Raises:
-        MtfError: a part of the state could not be loaded, or is not trained.
+        MtfError: a part of the state could not be loaded again.
+        OSError: the rows of scalars that belong to it could not be made durable.
     """
-    parts.engine.refuse_untrained()
-    parts.state.rng = RNGState.capture()
-    states = {name: callback.state_dict() for name, callback in parts.callbacks.items()}
-    mine = {**_of_this_rank(parts), "own_callbacks": _own_callbacks(parts, states)}
-    ranks = parts.rank_sync.gather(mine)
-    if ranks is None:
-        return None
     engine, scaler = parts.engine, parts.engine.scaler
     content = {
         "version": FORMAT,
@@ -96,12 +104,16 @@ def take(parts: Resumable) -> Content | None:
             name: scheduler_state(schedule.scheduler) for name, schedule in parts.schedules.items()
         },
         "scaler": scaler.state_dict() if scaler else None,
-        "callbacks": states,
+        "callbacks": _callback_states(parts),
         "fixed": parts.fixed,
         "config": deciding_settings(parts.config),
         "scalars_bytes": parts.scalars.durable_size() if parts.scalars else 0,
     }
     return simplified(content)
+
+
+def _callback_states(parts: Resumable) -> dict[str, Any]:
+    return {name: callback.state_dict() for name, callback in parts.callbacks.items()}
 
 
 def _optimizer_state(name: str, optimizer: Optimizer) -> dict[str, Any]:
@@ -174,7 +186,7 @@ def saved_view(content: Mapping[str, Any]) -> Content:
 
 
 def put(parts: Resumable, content: Mapping[str, Any]) -> None:
-    """Load the state that ``take`` returned, of this run or of another.
+    """Load the state that ``content_of`` returned, of this run or of another.
 
     Raises:
         MtfError: model, optimizers or number of ranks do not match it.
@@ -284,12 +296,14 @@ def _own_buffers(parts: Resumable) -> dict[str, torch.Tensor | None]:
     }
 
 
-def _own_callbacks(parts: Resumable, states: Mapping[str, Any]) -> dict[str, Any] | None:
+def _own_callbacks(parts: Resumable) -> dict[str, Any] | None:
     """Return the callbacks' state without what equals the first rank's; None on that rank."""
     sync = parts.rank_sync
     if sync.is_alone:
         return None
-    plain = simplified({"callbacks": states})  # with the kinds of this rank's values
+    plain = simplified(
+        {"callbacks": _callback_states(parts)}
+    )  # with the kinds of this rank's values
     first_digests = sync.broadcast(dict(leaf_digests(plain)) if sync.is_first else None)
     return None if sync.is_first else without_common(plain, first_digests)
 

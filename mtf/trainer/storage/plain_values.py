@@ -87,13 +87,20 @@ def _plain(value: Any, path: Place, kinds: Kinds) -> Any:
     if cls is set and all(type(part) in _KEYS for part in value):
         return value
     if (codec := codec_of(value)) is None:
-        if _is_readable(value):  # of a class that the user has declared safe for torch
+        if not _is_shard(value) and _is_readable(
+            value
+        ):  # of a class that the user has declared safe for torch
             return value
         raise _refusal(value, path)
     kind, inner = codec(value)
     plain = _plain(inner, path, kinds)
     kinds[path] = (kind, *kinds.get(path, ()))
     return plain
+
+
+def _is_shard(value: Any) -> bool:
+    """Return True for one process's part of a tensor, which torch does read."""
+    return any(cls.__module__.startswith("torch.distributed") for cls in type(value).__mro__)
 
 
 def _plain_dict(value: dict[Any, Any], path: Place, kinds: Kinds) -> dict[Any, Any]:
@@ -150,7 +157,7 @@ def _restored(value: Any, path: Place, kinds: Kinds) -> Any:
             value = decoded(kind, value)
         except (LookupError, AttributeError, TypeError, ValueError) as e:
             raise MtfError(
-                f"the checkpoint has a {kind[0]} at {key_of(path)} that cannot be made again here"
+                f"the checkpoint has a value at {key_of(path)} that cannot be made again here"
                 f" ({type(e).__name__}: {e}): is the code the same as then?"
             ) from e
     return value
