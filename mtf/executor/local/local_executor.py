@@ -17,7 +17,8 @@ from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
 from mtf.executor.local.job_process import WorkerLock
-from mtf.executor.local.queue import LocalQueue, QueuedJob, Settings
+from mtf.executor.local.queue import LocalQueue
+from mtf.executor.local.queue_rows import DamagedJob, QueuedJob, Settings
 from mtf.executor.script import render_all
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ class LocalExecutor:
         return f"the local worker failed: {lines[-1]} ({self._log})" if lines else ""
 
 
-def _view(job: QueuedJob, problem: str) -> JobView:
+def _view(job: QueuedJob | DamagedJob, problem: str) -> JobView:
+    if isinstance(job, DamagedJob):
+        return JobView(job.job_id, job.token, None, JobState.UNKNOWN, "", job.problem)
     return JobView(
         job_id=job.job_id,
         token=job.token,

@@ -12,20 +12,22 @@ import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.vocabulary import json_text
-from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
+from mtf.executor.local.queue_rows import QueuedJob, job_id, job_of, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobRequest
+    from mtf.executor.local.queue_rows import DamagedJob, Settings
 
 FOLDER = ".local"  # in the run root: the queue, the starts, the worker's lock and log
 STARTS = "starts"  # in it: the files of job_process
@@ -48,59 +50,6 @@ CREATE TABLE jobs (
 CREATE INDEX by_state ON jobs (state, queued, id);
 """
 _JOBS = "SELECT * FROM jobs JOIN submissions USING (token)"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of the worker; those of the newest client apply."""
-
-    max_parallel: int  # jobs at a time
-    grace_s: float  # from TERM to KILL at a preemption
-    kill_wait_s: float  # from TERM to KILL at a cancellation and at the time limit
-    idle_s: float  # time without work after which the worker exits
-
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """One job with its submission, a row of the queue.
-
-    ``queued``, ``started`` and ``ended`` are seconds since the epoch; ``began`` and ``wished_at``
-    are times of the host's monotonic clock, which is never set.
-    """
-
-    id: int
-    token: Token
-    task: int
-    run_dir: str
-    script: str
-    environment: str  # of the job, as JSON
-    throttle: int | None  # jobs with this token that may run at a time
-    limit_s: int | None
-    lead_s: int  # USR1 is sent this long before the limit
-    requeue: bool
-    state: JobState
-    reason: str
-    restarts: int
-    queued: float
-    host: str | None  # the host that started it last
-    started: float | None
-    began: float | None
-    warned: bool  # USR1 was sent
-    wish: str | None  # the requested end: "cancel", "preempt" or "timeout"
-    wished_at: float | None  # when TERM was sent for it; None: not yet
-    ended: float | None
-    exit_code: int | None
-    signal: int | None
-
-    @property
-    def job_id(self) -> JobId:
-        """Return the job id that the ledger records."""
-        return job_id(self.id)
-
-
-def job_id(number: int) -> JobId:
-    """Return the job id of a row."""
-    return JobId(f"local-{number}")
 
 
 def _numbers(jobs: Collection[JobId]) -> str:
@@ -132,6 +81,7 @@ class _QueueFile:
             db.close()
             raise
         db.row_factory = sqlite3.Row
+        db.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
         return db
 
     def _check_format(self, version: int) -> None:
@@ -245,13 +195,14 @@ class LocalQueue:
             rows = db.execute("SELECT task, id FROM jobs WHERE token = ?", (request.token,))
             return {row["task"]: job_id(row["id"]) for row in rows}
 
-    def by_tokens(self, tokens: Collection[Token]) -> list[QueuedJob]:
+    def by_tokens(self, tokens: Collection[Token]) -> list[QueuedJob | DamagedJob]:
         """Return the jobs of these submissions."""
         if not self.exists():
             return []
         query = f"{_JOBS} WHERE token IN (SELECT value FROM json_each(?)) ORDER BY id"
         with self._open() as db:
-            return [_job(row) for row in db.execute(query, (json_text.dumps(list(tokens)),))]
+            rows = db.execute(query, (json_text.dumps(list(tokens)),))
+            return [job_of(dict(row)) for row in rows]
 
     def has_work(self) -> bool:
         """Return True if any job waits or runs."""
@@ -308,12 +259,15 @@ class WorkerQueue:
     All methods raise ExecutorUnavailableError if the file is gone or cannot be read or written.
     """
 
-    def __init__(self, runs_root: Path) -> None:
+    def __init__(self, runs_root: Path, note: Callable[[str], None] = lambda _: None) -> None:
+        """Take the run root, and a function that takes messages for people."""
         self._file = _QueueFile(runs_root)
         with self._file.explaining_errors():
             self._db = self._file.connect()
         self._inode = self._file.path.stat().st_ino
         self._seen = -1
+        self._note = note
+        self._damaged: set[int] = set()  # rows that were noted
 
     def close(self) -> None:
         """Close the connection."""
@@ -342,19 +296,28 @@ class WorkerQueue:
         """Return the jobs that run or are being started."""
         query = f"{_JOBS} WHERE state = ? ORDER BY id"
         with self._file.explaining_errors():
-            return [_job(row) for row in self._db.execute(query, (JobState.RUNNING,))]
+            return list(self._sound(self._db.execute(query, (JobState.RUNNING,))))
 
     def next_waiting(self, full: Collection[Token] = ()) -> QueuedJob | None:
         """Return the job that has waited longest, except jobs of the submissions in ``full``."""
         query = (
             f"{_JOBS} WHERE state = ? AND token NOT IN (SELECT value FROM json_each(?))"
-            " ORDER BY queued, id LIMIT 1"
+            " ORDER BY queued, id"
         )
         with self._file.explaining_errors():
-            row = self._db.execute(
-                query, (JobState.PENDING, json_text.dumps(list(full)))
-            ).fetchone()
-        return _job(row) if row else None
+            rows = self._db.execute(query, (JobState.PENDING, json_text.dumps(list(full))))
+            with closing(rows):
+                return next(self._sound(rows), None)
+
+    def _sound(self, rows: Iterable[sqlite3.Row]) -> Iterator[QueuedJob]:
+        """Yield the jobs whose rows can be read; each other one is noted once, and left alone."""
+        for row in rows:
+            job = job_of(dict(row))
+            if isinstance(job, QueuedJob):
+                yield job
+            elif job.id not in self._damaged:
+                self._damaged.add(job.id)
+                self._note(f"{self._file.path}: {job.problem}")
 
     def update(self, job: QueuedJob, **values: object) -> bool:
         """Change a job if it still is as ``job`` says; return False, without a change, if not.
@@ -374,12 +337,4 @@ class WorkerQueue:
 
 def _settings(db: sqlite3.Connection) -> Settings | None:
     row = db.execute("SELECT * FROM settings").fetchone()
-    return Settings(**dict(row)) if row else None
-
-
-def _job(row: sqlite3.Row) -> QueuedJob:
-    values: dict[str, Any] = dict(row)
-    values["state"] = JobState(values["state"])
-    values["requeue"] = bool(values["requeue"])
-    values["warned"] = bool(values["warned"])
-    return QueuedJob(**values)
+    return settings_of(dict(row)) if row else None

@@ -26,7 +26,8 @@ from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.local import job_process
 from mtf.executor.local.job_process import Process, WorkerLock
-from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, QueuedJob, Settings, WorkerQueue
+from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, WorkerQueue
+from mtf.executor.local.queue_rows import QueuedJob, Settings
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import Token
@@ -48,7 +49,7 @@ class Worker:
     """Reads the queue when it has changed, and checks each running job every time."""
 
     def __init__(self, runs_root: Path) -> None:
-        self._queue = WorkerQueue(runs_root)
+        self._queue = WorkerQueue(runs_root, _note)
         self._starts = runs_root / FOLDER / STARTS
         self._starts.mkdir(parents=True, exist_ok=True)
         self._settings = _DEFAULTS
@@ -130,6 +131,9 @@ class Worker:
             self._processes[job.id] = self._launch(job)
         except OSError as e:
             return self._not_started(job, e)
+        except (TypeError, ValueError) as e:  # the environment in its row is not one
+            self._end(job, JobState.NODE_FAILURE, reason=f"could not start: its environment: {e}")
+            return False
         return True
 
     def _launch(self, job: QueuedJob) -> Process:
@@ -308,6 +312,11 @@ class Worker:
     def _forget(self, job: QueuedJob) -> None:
         self._processes.pop(job.id, None)
         job_process.forget(self._base(job))
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"{text}\n")  # the worker's log
+    sys.stderr.flush()
 
 
 def _is_full(job: QueuedJob, running: Counter[Token]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.core.vocabulary.times import time_limit_s
+from mtf.executor.slurm.job_text import number_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SINFO_FORMAT = "%P|%D|%c|%m|%G"  # one line for all equal nodes of a partition
 ASSOCIATION_FIELDS = ("Account", "QOS", "MaxSubmitJobs")
 QOS_FIELDS = ("Name", "MaxSubmitJobsPU")
-_GPUS = re.compile(r"\bgpu(?::[A-Za-z][^:,(]*)?:(\d+)")
+_GPUS = re.compile(r"\bgpu(?::[A-Za-z][^:,(]*)?:([0-9]{1,9})")
 
 
 def parse_facts(
@@ -41,8 +42,8 @@ def parse_facts(
         partitions=tuple(_partitions(partitions, shapes)),
         accounts=frozenset(account for account, *_ in rows) if rows else None,
         qos=frozenset(allowed) if allowed else None,
-        max_array_size=_number(config.get("MaxArraySize", "")),
-        max_submit_jobs=min((n for n in map(_number, numbers) if n is not None), default=None),
+        max_array_size=number_in(config.get("MaxArraySize", "")),
+        max_submit_jobs=min((n for n in map(number_in, numbers) if n is not None), default=None),
         is_live=True,
     )
 
@@ -51,7 +52,7 @@ def _shapes(printed: str) -> dict[str, list[NodeShape]]:
     shapes: dict[str, list[NodeShape]] = defaultdict(list)
     for name, count, cpus, memory, gres in _rows(printed, 5):
         gpus = sum(map(int, _GPUS.findall(gres)))
-        shape = NodeShape(int(count), _at_least(cpus), _at_least(memory), gpus)
+        shape = NodeShape(number_in(count) or 0, _at_least(cpus), _at_least(memory), gpus)
         if shape.count:
             shapes[name.rstrip("*")].append(shape)
     return shapes
@@ -66,8 +67,8 @@ def _partitions(printed: str, shapes: Mapping[str, list[NodeShape]]) -> Iterable
                 name=name,
                 nodes=tuple(shapes.get(name, ())),
                 is_default=values.get("Default") == "YES",
-                max_time_s=time_limit_s(limit) if limit[:1].isdigit() else None,
-                max_nodes=_number(values.get("MaxNodes", "")),
+                max_time_s=_time_limit_s(limit),
+                max_nodes=number_in(values.get("MaxNodes", "")),
                 accounts=_names(values.get("AllowAccounts", "ALL")),
                 qos=_names(values.get("AllowQos", "ALL")),
             )
@@ -82,9 +83,12 @@ def _names(text: str) -> frozenset[str] | None:
     return None if text in ("", "ALL", "N/A", "(null)") else frozenset(text.split(","))
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+def _time_limit_s(text: str) -> int | None:
+    try:
+        return time_limit_s(text) if text[:1].isdigit() else None
+    except ValueError:
+        return None
 
 
 def _at_least(text: str) -> int:
-    return int(re.sub(r"\D.*", "", text) or 0)  # "8000+": the smallest of several nodes
+    return number_in(re.sub(r"[^0-9].*", "", text)) or 0  # "8000+": the smallest of several nodes

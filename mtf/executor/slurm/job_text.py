@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.ids import JobId, token_of
+from mtf.core.vocabulary.ids import JobId, Token, token_of
 from mtf.core.vocabulary.jobs import JobView
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
@@ -21,8 +20,11 @@ from mtf.errors import (
 from mtf.executor.array_indices import parse_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_TOKEN = re.compile(r"\+([0-9a-f]{16})(?![0-9A-Za-z])")
+_TRUNCATED = re.compile(r"[0-9]+_\[[^\]\x1f]*\.\.\.")
 SEPARATOR = "\x1f"  # never part of a name, reason or node list
 SQUEUE_FIELDS = (
     "JobArrayID",
@@ -158,24 +160,48 @@ def command_error(text: str) -> MtfError | None:
 
 
 def parse_job_id(printed: str) -> str | None:
-    """Return the job id in the output of ``sbatch --parsable``: ``<id>[;<cluster>]``."""
-    found = re.search(r"^(\d+)(;\S+)?$", printed.strip(), re.MULTILINE)
-    return found[1] if found else None
+    """Return the job id in the output of ``sbatch --parsable``: ``<id>[;<cluster>]``.
+
+    None if there is none, or several: a wrapper around sbatch may print lines of its own.
+    """
+    found = re.findall(r"^([0-9]{1,10})(?:;\S+)?$", printed.strip(), re.MULTILINE)
+    return found[0] if len(set(found)) == 1 else None
 
 
 def parse_squeue(printed: str) -> list[JobView]:
     """Return mtf's jobs from the output of ``squeue`` with ``SQUEUE_FIELDS``, one per task.
 
-    Raises:
-        ValueError: a list of tasks is truncated or has an unknown form.
+    A line that cannot be read, such as a truncated list of tasks, gives a view without a job id
+    whose state is unknown: it says something of all tasks of its token without a line of their own.
     """
-    rows = _rows(printed, len(SQUEUE_FIELDS))
-    return [view for row in rows for view in _each_task(row[0], _from_squeue(row))]
+    return list(_views(printed, len(SQUEUE_FIELDS), _from_squeue))
+
+
+def _views(printed: str, width: int, parse: Callable[[list[str]], JobView]) -> Iterator[JobView]:
+    """Yield the views of each line about a job of mtf."""
+    for line in printed.split("\n"):
+        fields = line.split(SEPARATOR)[:width]
+        if len(fields) < width or not token_of(fields[1]):
+            if len(fields) < width:
+                yield from _unreadable(line)
+            continue
+        try:
+            yield from _each_task(fields[0], parse(fields))
+        except ValueError as e:
+            yield from _unreadable(line, str(e))
+
+
+def _unreadable(line: str, why: str = "fields are missing") -> Iterator[JobView]:
+    """Yield a view of the unknown state of each token in a line."""
+    for token in dict.fromkeys(_TOKEN.findall(line)):
+        shown = " ".join(line.replace(SEPARATOR, " ").split())[:80]
+        reason = f"SLURM's line about it cannot be read ({why}): {shown!r}"
+        yield JobView(JobId(""), Token(token), None, JobState.UNKNOWN, "", reason)
 
 
 def _from_squeue(fields: list[str]) -> JobView:
     job, name, state, status, restarts, nodes, start, end, reason = fields
-    code = int(status) if status.isdigit() else 0
+    code = number_in(status) or 0
     parsed = STATES.get(state, JobState.UNKNOWN)
     is_over = parsed not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
     # reasons like JobHeldUser
@@ -190,7 +216,7 @@ def _from_squeue(fields: list[str]) -> JobView:
         exit_code=code >> 8 if is_over else None,  # a wait(2) status
         signal=(code & 0x7F or None) if is_over else None,
         node=nodes or None,
-        restarts=int(restarts) if restarts.isdigit() else 0,
+        restarts=number_in(restarts) or 0,
         # the start of a waiting job is the scheduler's estimate
         started_at=_time(start) if parsed not in (JobState.PENDING, JobState.HELD) else None,
         ended_at=_time(end) if is_over else None,
@@ -198,12 +224,13 @@ def _from_squeue(fields: list[str]) -> JobView:
 
 
 def parse_sacct(printed: str) -> list[JobView]:
-    """Return mtf's jobs from the output of ``sacct -X --parsable2`` with ``SACCT_FIELDS``."""
-    views: list[JobView] = []
-    for row in _rows(printed, len(SACCT_FIELDS)):
-        with suppress(ValueError):  # a truncated list of tasks: each is read once it starts
-            views += _each_task(row[0], _from_sacct(row))
-    return views
+    """Return mtf's jobs from the output of ``sacct -X --parsable2`` with ``SACCT_FIELDS``.
+
+    Lines that cannot be read are as for ``parse_squeue``. A truncated list of tasks is left out:
+    each of them is read once it starts.
+    """
+    whole = "\n".join(line for line in printed.split("\n") if not _TRUNCATED.match(line))
+    return list(_views(whole, len(SACCT_FIELDS), _from_sacct))
 
 
 def _from_sacct(fields: list[str]) -> JobView:
@@ -217,8 +244,8 @@ def _from_sacct(fields: list[str]) -> JobView:
         state=STATES.get(word, JobState.UNKNOWN),
         raw_state=state,
         reason=_REASONS.get(reason, reason),
-        exit_code=int(code) if code.isdigit() else None,
-        signal=int(number) if number.isdigit() and number != "0" else None,
+        exit_code=number_in(code),
+        signal=number_in(number) or None,
         node=None if nodes in ("", "None assigned") else nodes,
         started_at=_time(start),
         ended_at=_time(end),
@@ -232,16 +259,15 @@ _NO_TASK = "4294967294"  # SLURM's NO_VAL
 def parse_scontrol(printed: str) -> list[JobView]:
     """Return mtf's jobs from ``scontrol -o show jobs``, for a squeue without ``SQUEUE_FIELDS``.
 
-    Raises:
-        ValueError: as for ``parse_squeue``.
+    Lines that cannot be read are as for ``parse_squeue``.
     """
     rows = []
-    for line in printed.splitlines():
+    for line in printed.split("\n"):
         values = dict(re.findall(r"(\w+)=(\S*)", line))
         tasks = values.get("ArrayTaskId", _NO_TASK)
         job = values.get("ArrayJobId") or values.get("JobId", "")
         code, _, number = values.get("ExitCode", "0:0").partition(":")
-        status = str(int(code) * 256 + int(number or 0))
+        status = str((number_in(code) or 0) * 256 + (number_in(number) or 0))
         rows.append(
             [
                 job if tasks == _NO_TASK else f"{job}_{tasks}",
@@ -255,16 +281,8 @@ def parse_scontrol(printed: str) -> list[JobView]:
                 values.get("Reason", ""),
             ]
         )
-    with_token = [row for row in rows if token_of(row[1])]
-    return [view for row in with_token for view in _each_task(row[0], _from_squeue(row))]
-
-
-def _rows(printed: str, width: int) -> Iterator[list[str]]:
-    """Yield the fields of each line about a job of mtf."""
-    for line in printed.splitlines():
-        fields = line.split(SEPARATOR)[:width]
-        if len(fields) == width and token_of(fields[1]):
-            yield fields
+    lines = "\n".join(SEPARATOR.join(row) for row in rows)
+    return list(_views(lines, len(SQUEUE_FIELDS), _from_squeue))
 
 
 def _each_task(job: str, view: JobView) -> list[JobView]:
@@ -274,6 +292,8 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
     started: SLURM then keeps no record of each.
     """
     number, _, tasks = job.partition("_")
+    if number_in(number) is None:
+        raise ValueError(f"{job[:40]!r} is not a job id")
     if not tasks:
         return [view]
     indices = parse_indices(tasks.strip("[]").partition("%")[0])
@@ -281,7 +301,13 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
 
 
 def _time(text: str) -> datetime | None:
-    return datetime.fromtimestamp(int(text), UTC) if text.isdigit() else None
+    seconds = number_in(text)
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+
+
+def number_in(text: str) -> int | None:
+    """Return a number of SLURM, which has at most ten digits, None for any other text."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def max_array_size(printed: str) -> int | None:
@@ -291,9 +317,9 @@ def max_array_size(printed: str) -> int | None:
     """
     size = parse_config(printed, "MaxArraySize")
     tasks = re.search(r"max_array_tasks=(\d+)", parse_config(printed, "SchedulerParameters") or "")
-    if size is None:
-        return None
-    return min(int(size), int(tasks[1])) if tasks else int(size)
+    greatest = number_in(size or "")
+    most = number_in(tasks[1]) if tasks else None
+    return greatest if greatest is None or most is None else min(greatest, most)
 
 
 def parse_config(printed: str, key: str) -> str | None:

@@ -123,6 +123,8 @@ class SlurmExecutor:
             views = [v for v in self._squeue(names) if v.token in names]
         except ExecutorUnavailableError as e:
             raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
+        if unreadable := next((v for v in views if not v.job_id), None):
+            raise SubmissionUncertainError(unreadable.reason)
         if not request.array and views:
             return {indices[0]: views[0].job_id}
         if found := [v.job_id.partition("_")[0] for v in views if v.index in indices]:
@@ -164,12 +166,7 @@ class SlurmExecutor:
             answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
         if answer.code:
             raise ExecutorUnavailableError(answer.stderr.strip())
-        try:
-            return parse(answer.stdout)
-        except ValueError as e:
-            raise ExecutorUnavailableError(
-                f"the queue lists array tasks in an unknown form: {e}"
-            ) from e
+        return parse(answer.stdout)
 
     def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
         """Return the jobs in the accounting, none if the cluster has no accounting.
@@ -210,7 +207,11 @@ class SlurmExecutor:
         """Return the jobs that are in the queue under one of these names."""
         if not jobs or not names:
             return []
-        known = {view.job_id for view in self._squeue(names) if view.token in names}
+        views = [view for view in self._squeue(names) if view.token in names]
+        for view in views:
+            if view.state is JobState.UNKNOWN and not view.job_id:
+                raise ExecutorUnavailableError(view.reason)
+        known = {view.job_id for view in views}
         return [job for job in jobs if job in known]
 
     def _command(self, command: tuple[str, ...]) -> None:

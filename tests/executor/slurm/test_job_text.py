@@ -96,10 +96,56 @@ def test_each_task_of_an_array_gets_its_own_view(job: str, indices: list[int | N
     assert [v.index for v in parse_sacct(accounts)] == indices
 
 
-def test_a_truncated_list_of_tasks_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\.\.\."):
-        parse_squeue(squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"))
+def test_the_tasks_of_a_truncated_list_are_unknown() -> None:
+    (view,) = parse_squeue(squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"))  # fmt: skip
+    assert (view.job_id, view.token, view.index) == ("", NAME[-16:], None)
+    assert view.state is JobState.UNKNOWN
+    assert "'...' is not a range" in view.reason
     assert parse_sacct(sacct("8_[1,3,...]", NAME, "PENDING", "0:0", "", "", "", "")) == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1:2", "1-5:0", "0-9999999", "1--2", "²", "1,,2", "9" * 400])  # fmt: skip
+def test_what_is_no_list_of_indices_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"range|indices|zero"):
+        parse_indices(text)
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"),
+    [
+        ("812\n", "812"),
+        ("812;big\n", "812"),
+        ("the cluster is busy today\n812;big\n", "812"),
+        ("2026\n812\n", None),  # which of the two?
+        ("812\n812\n", "812"),
+        ("", None),
+        ("²\n", None),
+        ("9" * 400, None),
+        ("Submitted batch job 812\n", None),
+    ],
+)
+def test_the_job_id_is_the_only_number_that_sbatch_prints(printed: str, number: str | None) -> None:
+    assert job_text.parse_job_id(printed) == number
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        squeue("8_[1-", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"),
+        squeue("8_[0-99999999]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"),
+        squeue("", NAME, "RUNNING", "0", "0", "", "N/A", "N/A", "None"),
+        squeue("eight", NAME, "RUNNING", "0", "0", "", "N/A", "N/A", "None"),
+        squeue("8", NAME, "RUNNING"),
+        f"slurm_load_jobs error for {NAME}\n",
+    ],
+)
+def test_one_line_that_cannot_be_read_leaves_the_others_known(line: str) -> None:
+    other = "other+fedcba9876543210"
+    sound = squeue("9", other, "RUNNING", "0", "0", "n1", "1767268800", "N/A", "None")
+    views = {view.token: view for view in parse_squeue(sound + line + sound.replace("9", "10", 1))}
+    assert views["fedcba9876543210"].state is JobState.RUNNING
+    assert views[NAME[-16:]].state is JobState.UNKNOWN
+    assert "cannot be read" in views[NAME[-16:]].reason
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1))
