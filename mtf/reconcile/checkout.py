@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import suppress
@@ -57,10 +56,10 @@ def alteration(folder: Path, manifest: Path) -> str | None:
     Only names, kinds and times are compared, which is fast; the job proves the content.
     """
     try:
-        files = json.loads(manifest.read_bytes())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = json_text.loads(manifest.read_bytes())["files"]
+        expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return manifest.name
-    expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
     found = dict(_times(folder))
     altered = expected ^ found.keys()
     altered |= {path for path, at in found.items() if at != _MADE_AT}

@@ -6,14 +6,14 @@ several controllers from doing the same work: the ledger is what guards the runs
 
 from __future__ import annotations
 
-import json
+import re
 import socket
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary import json_text
-from mtf.core.vocabulary.times import iso, parse_time
+from mtf.core.vocabulary.times import is_time, iso, parse_time
 from mtf.errors import LockedError
 from mtf.executor.local.job_process import Process, this_process
 from mtf.git.repo import RefMovedError, RefUpdate
@@ -43,6 +43,15 @@ class Holder:
     since: str
     until: str
     released: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Return True if every field is of the form that mtf gives it: others may push leases."""
+        texts = (self.who, self.process, self.folder, self.since, self.until)
+        if not all(isinstance(text, str) for text in texts):
+            return False
+        is_pid = re.fullmatch(r".*:[0-9]{1,9}", self.who, re.DOTALL)
+        return bool(is_pid) and is_time(self.since) and is_time(self.until)
 
     def is_free(self, now: datetime) -> bool:
         """Return True if another may take the lease: released, expired, or its holder died."""
@@ -82,9 +91,10 @@ def _tip(repo: GitRepo, remote: str | None, ref: str) -> CommitId | None:
 def _holder(repo: GitRepo, tip: CommitId | None) -> Holder | None:
     raw = repo.read(tip, _FILE) if tip else None
     try:
-        return Holder(**json.loads(raw)) if raw else None
+        holder = Holder(**json_text.loads(raw)) if raw else None
     except (TypeError, ValueError):  # written by another version: treated as none
         return None
+    return holder if holder is not None and holder.is_whole else None
 
 
 class Lease:

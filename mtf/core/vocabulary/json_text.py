@@ -61,7 +61,10 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     mark: Any = _MARK if isinstance(text, str) else _MARK.encode()
     return without_names(value) if mark in text else value
 
