@@ -142,7 +142,9 @@ def test_the_job_id_is_the_only_number_that_sbatch_prints(printed: str, number: 
 def test_one_line_that_cannot_be_read_leaves_the_others_known(line: str) -> None:
     other = "other+fedcba9876543210"
     sound = squeue("9", other, "RUNNING", "0", "0", "n1", "1767268800", "N/A", "None")
-    views = {view.token: view for view in parse_squeue(sound + line + sound.replace("9", "10", 1))}
+    views = {
+        str(view.token): view for view in parse_squeue(sound + line + sound.replace("9", "10", 1))
+    }
     assert views["fedcba9876543210"].state is JobState.RUNNING
     assert views[NAME[-16:]].state is JobState.UNKNOWN
     assert "cannot be read" in views[NAME[-16:]].reason
