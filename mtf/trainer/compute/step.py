@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from mtf.errors import MtfError
+from mtf.trainer.compute.compilation import compile_in_place
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.fabric import FabricModule, FabricOptimizer
 from mtf.trainer.compute.structure import (
@@ -71,7 +72,7 @@ class StepEngine:
         if fabric.world_size > 1:
             refuse_lazy(self.module)
         if training.compile:
-            self.module.compile()  # in place: the names in its state stay as they are
+            compile_in_place(self.module)
         self.forward, self._stepping = model, dict(optimizers)
         if not self._is_wrapped:
             self.module.to(self.device)
