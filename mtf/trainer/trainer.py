@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import schedules_of
 from mtf.trainer.components.optimizers import optimizers_by_name
+from mtf.trainer.components.other_frameworks import refuse_foreign_data, refuse_foreign_model
 from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.compute.step import StepEngine
@@ -19,10 +20,12 @@ from mtf.trainer.data.batches import Stream, batches_from_loader
 from mtf.trainer.data.mixing import mixed
 from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks, with_own_metrics
 from mtf.trainer.loop.ddp_warm_up import warm_up
+from mtf.trainer.loop.error_words import in_words
 from mtf.trainer.loop.loop import HANDLERS, Loop
 from mtf.trainer.loop.metric_objects import MetricObjects
 from mtf.trainer.loop.objective import objective_of
 from mtf.trainer.loop.phases import CUTS, NEXT, Phase
+from mtf.trainer.loop.step_signatures import note_on_hooks
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.checkpointer import Checkpointer
 from mtf.trainer.resume.snapshot import Resumable
@@ -82,6 +85,7 @@ class GenericTrainer:
         self._run_dir = run_dir or _run_dir_of_job()
         monitor = monitored(config) or "train_loss"
         self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
+        refuse_foreign_model(model, "the model")
         self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)
         self._wandb_run = wandb_run
@@ -124,6 +128,8 @@ class GenericTrainer:
         except Exception as e:
             for callback in self._callbacks.values():
                 callback.on_exception(loop, e)
+            if (known := in_words(e, self._engine.module)) is not None:
+                raise known from e
             raise
         finally:
             checkpointer.close()
@@ -141,6 +147,7 @@ class GenericTrainer:
     def _batches(self, loader: Any, name: str) -> Any:
         if loader is None:
             return None
+        refuse_foreign_data(loader, f"the {name} data")
         fabric = self._fabric
         return batches_from_loader(
             loader,
@@ -169,7 +176,14 @@ class GenericTrainer:
             tracking=self._tracking() if zero else Tracking(),
             with_own_metrics=functools.partial(with_own_metrics, self._callbacks.values()),
         )
-        warm_up(loop)
+        if (note := note_on_hooks(self._engine.module)) is not None:
+            loop.say(note)
+        try:
+            warm_up(loop)
+        except RuntimeError as e:
+            if (known := in_words(e, self._engine.module)) is not None:
+                raise known from e
+            raise
         for callback in self._callbacks.values():
             callback.on_start(loop)
             if (module := callback.evaluated()) is not None:
@@ -228,9 +242,11 @@ class GenericTrainer:
         state, is_alone = loop.state, loop.rank_sync.is_alone
         saves, failure = loop.saves, checkpointer.failure
         handlers = with_callbacks(HANDLERS, self._callbacks.values())
+        # a step that computes the loss again needs the batch, which no checkpoint holds
+        cuts = CUTS - {Phase.TRAIN_BATCH_OPTIM_STEP} if loop.engine.takes_closure else CUTS
         while (phase := state.phase) is not Phase.TRAINING_COMPLETE:
             if is_alone:
-                if (STOP.requested or saves.pending or failure.must_end) and phase in CUTS:
+                if (STOP.requested or saves.pending or failure.must_end) and phase in cuts:
                     self._act(loop, checkpointer, stop=STOP.number, failed=failure.must_end)
             elif loop.is_exchange_point(phase):
                 stop, clock, failed = loop.rank_sync.exchange(

@@ -331,18 +331,53 @@ def test_each_optimizer_that_takes_turns_has_its_own_learning_rate(tmp_path: Pat
 # -- torch.compile ---------------------------------------------------------------------------------
 
 
-def test_a_compiled_training_resumes_bit_for_bit_under_the_names_of_a_plain_one(
-    tmp_path: Path,
-) -> None:
-    small: dict[str, Any] = {
-        "model": {"type": "tests.trainer.hard_training:Small"},
-        "data": {"val_split": None},
-        "training": {"compile": True, "gradient_accumulation_steps": 1, "batch_size": 14},
-    }
-    whole, run = (make_run(tmp_path, base=HARD, **small) for _ in range(2))
+class Stepping(torch.nn.Module):
+    """A model whose steps call its layers, and never itself."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(6, hidden_size), torch.nn.GELU(), torch.nn.Linear(hidden_size, 3)
+        )
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        """Return the loss, if it is computed by compiled code."""
+        assert torch.compiler.is_compiling()
+        return torch.nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the loss likewise."""
+        return {"loss": self.training_step(batch)}
+
+
+COMPILED: dict[str, Any] = {
+    "model": {"type": "tests.trainer.test_features:Stepping"},
+    "training": {"compile": True, "gradient_accumulation_steps": 1, "batch_size": 10},
+    "callbacks": {"ema": {"decay": 0.9}},
+}
+
+
+def test_compiled_steps_of_several_shapes_resume_bit_for_bit(tmp_path: Path) -> None:
+    """Batches of 10, 10, 10, 10 and 2 samples; the plain names; the average compiles its own."""
+    whole, run = (make_run(tmp_path, base=HARD, **COMPILED) for _ in range(2))
     assert in_child(whole) == COMPLETE
-    stop = signal_at(Phase.TRAIN_BATCH_END, 2, signal.SIGUSR1, after=False)
+    stop = signal_at(Phase.TRAIN_BATCH_END, 7, signal.SIGUSR1, after=False)
     assert in_child(run, stop) == STOPPED
     assert in_child(run) == COMPLETE
     assert difference(result(run), result(whole)) is None
-    assert list(result(run)["content"]["model"]) == ["0.weight", "0.bias"]
+    names = [f"layers.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert list(result(run)["content"]["model"]) == names
+
+
+def few_kernels() -> None:
+    from mtf.trainer.compute import compilation
+
+    compilation.MOST_KERNELS = 1
+
+
+def test_a_compiled_training_with_too_many_shapes_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, base=HARD, **COMPILED)
+    assert in_child(run, few_kernels) == 1
+    assert "training.compile: more than 64 kernels of one function" in capfd.readouterr().err

@@ -6,9 +6,18 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from mtf.trainer.loop.phases import Phase
-from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, difference, result, signal_at
+from tests.trainer.hard_training import (
+    COMPLETE,
+    HARD,
+    STOPPED,
+    Net,
+    difference,
+    result,
+    signal_at,
+)
 from tests.trainer.kinds import ALIKE
 from tests.trainer.ranks import train_ranks
 from tests.trainer.runs import events, make_run
@@ -100,3 +109,30 @@ def test_three_ranks_that_are_interrupted_again_and_again_are_exact(
             break
     assert len(events(run, "stopped")) >= 3
     assert difference(result(run), whole(3)) is None
+
+
+class HalfUsed(Net):
+    """A model with a layer that takes no part in the loss."""
+
+    def __init__(self, hidden_size: int, num_classes: int) -> None:
+        super().__init__(hidden_size, num_classes)
+        self.spare = torch.nn.Linear(2, 2)
+
+
+def test_unused_parameters_are_refused_by_name_and_trained_with_a_key(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = {"model": {"type": "tests.trainer.test_ranks:HalfUsed"}}
+    run = make(tmp_path, 2, **model)
+    assert COMPLETE not in train_ranks(run, 2)
+    assert (
+        "spare.weight, spare.bias take no part in the loss of a batch, and the processes wait for"
+        " the gradients of all: set training.find_unused_parameters: true, or leave these out"
+    ) in capfd.readouterr().err
+    run = make(tmp_path, 2, **model, training={"find_unused_parameters": True})
+    stop = signal_at(Phase.TRAIN_BATCH_LOAD, 3, signal.SIGUSR1, after=False)
+    whole = make(tmp_path, 2, **model, training={"find_unused_parameters": True})
+    assert train_ranks(whole, 2) == [COMPLETE] * 2
+    assert train_ranks(run, 2, {0: stop}) == [STOPPED] * 2
+    assert train_ranks(run, 2) == [COMPLETE] * 2
+    assert difference(result(run), result(whole)) is None

@@ -83,7 +83,10 @@ class TrainingConfig(Strict):
     """What to do if a loss or gradient is not finite: skip that optimizer step, or stop the
     training there as complete; null: the run fails."""
     compile: bool = False
-    """True: compile the model with torch.compile."""
+    """True: compile the model's training_step, or its forward pass, with torch.compile."""
+    find_unused_parameters: bool = False
+    """True: several processes also train a model some of whose parameters take no part in the loss
+    of a batch (slower)."""
     combine: Literal["cycle", "shortest", "in_turn"] | None = None
     """How several training sets make one epoch. cycle (null): a batch of each at a time, shorter
     sets repeated. shortest: the same until the shortest ends. in_turn: one batch at a time."""

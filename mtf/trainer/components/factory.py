@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
+from mtf.trainer.components.other_frameworks import refuse_foreign_data, refuse_foreign_model
 from mtf.trainer.components.registry import (
     UnknownKeyError,
     UnknownNameError,
@@ -76,6 +77,7 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
     batches_of = partial(_batches, config, world_size=world_size)
     built = _dataset(factory, config, config.data.train_split)
     if isinstance(built, Mapping):
+        _refuse_splits(built, config.data)
         sets = {name: batches_of(s, Stream(f"train/{name}", rank)) for name, s in built.items()}
         train = mixed(sets, config.training.combine)
         first = next(iter(built.values()))
@@ -86,6 +88,20 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
         dataset = _dataset(factory, config, config.data.val_split)
         validation = batches_of(dataset, Stream("validation", rank))
     return Data(train, validation, _facts(first))
+
+
+def _refuse_splits(built: Mapping[str, Any], data: DataConfig) -> None:
+    """Refuse a dict of all splits in place of the training set.
+
+    Raises:
+        MtfError: the training would use the validation or test data.
+    """
+    held_out = {data.val_split, "validation", "val", "valid", "test"} - {data.train_split}
+    if found := sorted(name for name in built if name in held_out):
+        raise MtfError(
+            f"data.dataset_name: {data.dataset_name} returned a dict with the split {found[0]} for"
+            f" training: return the data set of the split that it is asked for ({data.train_split})"
+        )
 
 
 def _dataset_factory(name: str) -> Callable[..., Any]:
@@ -139,6 +155,7 @@ def _refuse_one_split(name: str, data: DataConfig, selecting: Mapping[str, Any])
 
 def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_size: int) -> Batches:
     data, training = config.data, config.training
+    refuse_foreign_data(dataset, f"data.dataset_name: {data.dataset_name}")
     if isinstance(dataset, DataLoader):
         return batches_from_loader(
             dataset, seed=training.seed, stream=stream, world_size=world_size
@@ -238,6 +255,7 @@ def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Modul
     taken = {k: v for k, v in sizes.items() if keys.takes_any or k in keys.parameters}
     _report_ignored(keys.name, sizes.keys() - taken.keys(), config)
     model = call(factory, key="model", asked={**taken, **config.further}, offered=facts)
+    refuse_foreign_model(model, f"model.type: {config.type}")
     if not isinstance(model, torch.nn.Module):
         raise MtfError(
             f"model.type: {config.type} returned a {type(model).__name__}: return an nn.Module"

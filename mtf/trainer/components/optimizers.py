@@ -21,8 +21,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): found
     for name, found in vars(torch.optim).items()
     if isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    # LBFGS needs a closure that computes the loss again; the loop has none
-    if found not in (torch.optim.Optimizer, torch.optim.LBFGS)
+    if found is not torch.optim.Optimizer
 }
 
 

@@ -44,6 +44,11 @@ def load(target: str, *, key: str) -> Any:
         UnknownNameError: the module does not exist, or has no such name.
     """
     module_name, _, name = target.partition(":")
+    if module_name == "__main__" or module_name.endswith("ipynb"):
+        raise UnknownNameError(
+            f"{key}: {target} is defined in a notebook or script, which a job does not run: move it"
+            f" to a module of the repository, and write package.module:{name}"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:

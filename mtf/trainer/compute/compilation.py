@@ -29,7 +29,7 @@ def compile_in_place(module: nn.Module) -> None:
 
     A compiled ``forward`` alone would compile nothing where ``training_step`` calls submodules.
     """
-    settings = importlib.import_module("torch._dynamo.config")
+    settings: Any = importlib.import_module("torch._dynamo.config")
     settings.recompile_limit, settings.fail_on_recompile_limit_hit = MOST_KERNELS, True
     steps = [name for name in _STEPS if callable(getattr(module, name, None))]
     for name in steps:

@@ -92,6 +92,7 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
             accelerator="auto",
             devices=config.slurm.ntasks_per_node if tasks > 1 else 1,
             num_nodes=config.slurm.nodes if tasks > 1 else 1,
+            strategy=_strategy(config, tasks),
             precision=_precision(config),
         )
         fabric.launch()
@@ -103,6 +104,11 @@ def set_threads(env: Mapping[str, str]) -> None:
     cpus = env.get("SLURM_CPUS_PER_TASK") or env.get("MTF_CPUS")
     if cpus and cpus.isdigit() and int(cpus) > 0:
         torch.set_num_threads(int(cpus))
+
+
+def _strategy(config: ExperimentConfig, tasks: int) -> str:
+    finds = tasks > 1 and config.training.find_unused_parameters
+    return "ddp_find_unused_parameters_true" if finds else "auto"
 
 
 def _precision(config: ExperimentConfig) -> Any:

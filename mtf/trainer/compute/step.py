@@ -27,6 +27,7 @@ from mtf.trainer.compute.structure import (
     refuse_untrained,
     requires_grad_of,
 )
+from mtf.trainer.compute.trainable import refuse_untrainable, takes_closure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -49,6 +50,7 @@ class StepEngine:
         module: the raw module, whose state checkpoints hold.
         optimizers: the raw optimizers by name, likewise.
         forward: the module that computes: the raw one or Fabric's wrapper of it.
+        takes_closure: whether the optimizer's step computes the loss again, as that of LBFGS.
         built: the structure of module and optimizers at the start of this process.
         device: the device of all of these.
 
@@ -63,12 +65,15 @@ class StepEngine:
         optimizers: Mapping[str, Optimizer],
         training: TrainingConfig,
     ) -> None:
-        self._fabric, self.device = fabric, fabric.device
-        self._training = training
+        self._fabric, self.device, self._training = fabric, fabric.device, training
         self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
         self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
         self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
         refuse_sharded(self.module, self.optimizers, type(fabric.strategy).__name__)
+        refuse_untrainable(self.module, self.optimizers)
+        self.takes_closure = takes_closure(
+            self.optimizers, training, is_plain=not needs_wrappers(fabric)
+        )
         if fabric.world_size > 1:
             refuse_lazy(self.module)
         if training.compile:
@@ -92,6 +97,7 @@ class StepEngine:
         clips = training.max_grad_norm is not None or training.max_grad_value is not None
         self._prepares = clips or self._guards  # something to do with gradients before a step
         self._noted: dict[str, torch.Tensor] = {}  # the buffers' values, see ``note_buffers``
+        self._newest_loss: torch.Tensor | None = None  # see ``_step_with``
         self._modes: list[tuple[nn.Module, bool]] | None = None  # see ``enter_evaluation``
 
     def _buffers_as_built(
@@ -174,6 +180,8 @@ class StepEngine:
             self._unsynced.__exit__(None, None, None)
         else:
             loss.backward()
+        if self.takes_closure:
+            self._newest_loss = loss
         if self._noted and not loss.isfinite():
             self.put_buffers(self._noted, ())
 
@@ -185,11 +193,14 @@ class StepEngine:
             if parameter.grad is not None:
                 parameter.grad.div_(divisor)
 
-    def commit(self, active: Collection[str]) -> bool:
+    def commit(
+        self, active: Collection[str], recompute: Callable[[], torch.Tensor] | None = None
+    ) -> bool:
         """Unscale, clip, step, update the scaler, and drop all gradients.
 
         Args:
             active: names of the optimizers that step.
+            recompute: computes the batch's loss again; needed where ``takes_closure``.
 
         Returns:
             True if the step was taken. It is skipped, its gradients dropped, if they are not
@@ -198,7 +209,10 @@ class StepEngine:
         finite = not self._prepares or all(self._prepare(self.optimizers[name]) for name in active)
         if finite:
             for name in active:
-                self._stepping[name].step()
+                if self.takes_closure and recompute is not None:
+                    self._step_with(recompute, self.optimizers[name])
+                else:
+                    self._stepping[name].step()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         if not self._is_checked:
@@ -207,6 +221,25 @@ class StepEngine:
         if self._exchanged is not None:
             self._refuse_unexchanged()
         return finite
+
+    def _step_with(self, recompute: Callable[[], torch.Tensor], optimizer: Optimizer) -> None:
+        """Take a step of LBFGS, which first asks for the loss where the weights still are.
+
+        That loss and its gradients are there already.
+        """
+        newest, self._newest_loss = self._newest_loss, None
+
+        def closure() -> torch.Tensor:
+            nonlocal newest
+            loss, newest = newest, None
+            if loss is None:
+                optimizer.zero_grad()
+                loss = recompute()
+                loss.backward()
+                self._prepare(optimizer)
+            return loss.detach()
+
+        optimizer.step(closure)  # type: ignore[arg-type]
 
     def refuse_untrained(self) -> None:
         """Refuse parameters that the model has got since it was built, and that nothing trains.
@@ -240,11 +273,36 @@ class StepEngine:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
+        if any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            return self._prepare_sparse(parameters)
         finite = not self._guards or _finite(parameters)
         if max_value is not None:
             clip_grad_value_(parameters, max_value)
         if max_norm is not None:
             clip_grad_norm_(parameters, max_norm)
+        return finite
+
+    def _prepare_sparse(self, parameters: list[nn.Parameter]) -> bool:
+        """Clip gradients some of which are sparse, as if they were dense; return as ``_prepare``.
+
+        Torch clips dense gradients only. The values of a coalesced one are all that is not zero.
+        """
+        values = []
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+                values.append(parameter.grad._values())  # noqa: SLF001 -- torch's only view of them
+            elif parameter.grad is not None:
+                values.append(parameter.grad)
+        max_norm, max_value = self._training.max_grad_norm, self._training.max_grad_value
+        finite = not self._guards or math.isfinite(get_total_norm(values))
+        if max_value is not None:
+            for value in values:
+                value.clamp_(-max_value, max_value)
+        if max_norm is not None:
+            scale = max_norm / (get_total_norm(values) + 1e-6)  # as torch computes it
+            for value in values:
+                value.mul_(scale.clamp(max=1.0))
         return finite
 
     @property

@@ -199,7 +199,7 @@ class Loop:
         if self._observer is not None:
             step = state.global_step + 1
             self._progress.log_observed(state.epoch, step, self._observer.observe_gradients(step))
-        if not self.engine.commit(self._active()):
+        if not self.engine.commit(self._active(), self._recomputed):
             state.skipped += 1
             if self.config.training.on_nonfinite == "stop":
                 state.ended_by = f"gradients are not finite at {self._newest_batch()}"
@@ -208,6 +208,10 @@ class Loop:
         state.global_step += 1
         state.train.window = 0
         return Phase.SCHEDULER_BATCH_STEP
+
+    def _recomputed(self) -> torch.Tensor:
+        """Return the loss of the present batch, computed again with the present weights."""
+        return self.engine.compute(self.objective.loss, self.batch).mean
 
     def scheduler_batch_step(self) -> Phase:
         """Step the schedulers that count optimizer steps, of the optimizers that just stepped."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +11,7 @@ from torch.nn import functional
 from mtf.errors import MtfError
 from mtf.trainer.loop.metric_objects import has_metric_objects, is_metric_object
 from mtf.trainer.loop.metric_values import prefixed
+from mtf.trainer.loop.step_signatures import check_steps
 from mtf.trainer.loop.step_values import Loss, loss_of
 
 if TYPE_CHECKING:
@@ -54,12 +54,18 @@ class Classification:
     def loss(self, batch: Any, turn: str | None = None) -> Loss:  # noqa: ARG002
         """Return the mean cross entropy."""
         inputs, targets = _pair(batch)
-        return Loss(_cross_entropy(self._forward(inputs), targets, "mean"))
+        loss = _cross_entropy(_logits(self._forward(inputs)), targets, "mean")
+        if not loss.requires_grad:
+            raise MtfError(
+                "the loss depends on no parameter that needs gradients: all of the model is frozen."
+                " Set requires_grad for what is to be trained"
+            )
+        return Loss(loss)
 
     def totals(self, batch: Any, samples: int | None) -> Totals:  # noqa: ARG002
         """Return the sums behind ``val_loss`` and ``val_accuracy``."""
         inputs, targets = _pair(batch)
-        logits = self._forward(inputs)
+        logits = _logits(self._forward(inputs))
         loss = _cross_entropy(logits, targets, "sum")
         right = (logits.argmax(dim=1) == targets).sum()
         count = float(targets.numel())
@@ -82,7 +88,7 @@ class ModelSteps:
     """
 
     def __init__(self, module: nn.Module, forward: nn.Module) -> None:
-        self.takes_turns = _takes_optimizer(module)
+        self.takes_turns = check_steps(module)
         self._module = module
         self.returned: Mapping[str, Any] = {}
         self._name = type(module).__name__
@@ -93,9 +99,8 @@ class ModelSteps:
 
     def loss(self, batch: Any, turn: str | None = None) -> Loss:
         """Call ``training_step`` and return its loss."""
-        returned: Any = (
-            self._training_step(batch, turn) if self.takes_turns else self._training_step(batch)
-        )
+        named = {"optimizer": turn} if self.takes_turns else {}
+        returned: Any = self._training_step(batch, **named)
         self.returned = {}
         if isinstance(returned, Mapping):
             self.returned = {n: value for n, value in returned.items() if is_metric_object(value)}
@@ -147,16 +152,19 @@ def objective_of(module: nn.Module, forward: nn.Module) -> Objective:
     return Classification(forward)
 
 
-def _takes_optimizer(module: nn.Module) -> bool:
-    """Return True for a ``training_step(batch, optimizer)``."""
-    parameters = inspect.signature(module.training_step).parameters.values()  # type: ignore[arg-type]
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if needed[1:] not in ([], ["optimizer"]):
-        raise MtfError(
-            f"{type(module).__name__}.training_step({', '.join(needed)}): define it with (batch),"
-            " or with (batch, optimizer) for several optimizers that take turns"
-        )
-    return needed[1:] == ["optimizer"]
+def _logits(returned: Any) -> torch.Tensor:
+    """Return a model's output.
+
+    Raises:
+        MtfError: it is no tensor.
+    """
+    if isinstance(returned, torch.Tensor):
+        return returned
+    raise MtfError(
+        f"the model returns a {type(returned).__name__}, not logits [batch, classes]: define in it"
+        " a training_step(batch) that returns the loss, and a validation_step(batch) that returns a"
+        " dict of metrics"
+    )
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -174,6 +182,26 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
             f"a batch has targets {', '.join(map(str, wrong[:10]))}, but the model distinguishes"
             f" {classes} classes, 0 to {classes - 1}: correct the data set's num_classes"
         ) from e
+    except (TypeError, RuntimeError) as e:
+        if not _are_classes(logits, targets):
+            raise MtfError(
+                f"cross entropy does not take targets {_described(targets)} for logits"
+                f" {_described(logits)}: return class numbers (int64 [batch]), or define in the"
+                " model a training_step(batch) with a loss of your own"
+            ) from e
+        raise
+
+
+def _are_classes(logits: torch.Tensor, targets: Any) -> bool:
+    """Return True for class numbers [B, ...] and logits [B, K, ...]."""
+    is_number = isinstance(targets, torch.Tensor) and targets.dtype is torch.int64
+    return is_number and targets.shape == logits.shape[:1] + logits.shape[2:]
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"of type {type(value).__name__}"
+    return f"{value.dtype}{list(value.shape)}".removeprefix("torch.")
 
 
 def _total(name: str, value: Any, samples: int | None) -> tuple[torch.Tensor, float]:

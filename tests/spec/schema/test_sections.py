@@ -47,6 +47,7 @@ def test_every_default_is_the_documented_one() -> None:
             "max_epochs": 100, "batch_size": 32, "gradient_accumulation_steps": 1,
             "max_grad_norm": 1.0, "use_amp": True, "seed": 0, "max_grad_value": None,
             "on_nonfinite": None, "compile": False, "combine": None,
+            "find_unused_parameters": False,
         },
         "optimizer": {"type": "adamw", "lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
         "scheduler": None,

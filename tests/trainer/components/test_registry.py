@@ -234,7 +234,7 @@ def test_a_batch_may_not_be_larger_than_the_share_of_a_rank() -> None:
 def test_common_optimizers_are_found_by_name() -> None:
     wanted = {"adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"}
     assert wanted <= set(OPTIMIZERS)
-    for name in sorted(set(OPTIMIZERS) - {"sparseadam"}):
+    for name in sorted(set(OPTIMIZERS) - {"sparseadam", "lbfgs"}):
         made = optimizer(name, weight_decay=0.0)
         made.param_groups[0]["params"][0].grad = torch.ones(4, 4)
         made.step()
@@ -257,7 +257,6 @@ def test_an_optimizer_gets_the_keys_that_it_takes(capsys: pytest.CaptureFixture[
     [
         ("adamww", {}, "optimizer.type: unknown name 'adamww'. Did you mean 'adamw"),
         ("sgd", {"momentun": 0.9}, "optimizer.momentun: SGD takes no such key. Did you mean 'mom"),
-        ("lbfgs", {}, "unknown name 'lbfgs'"),
     ],
 )
 def test_an_error_names_what_is_wrong_with_an_optimizer(
