@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mtf.commands.sync import executors_of
+from mtf.commands.sync import belief_of, executors_of
 from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
@@ -23,6 +23,7 @@ from mtf.spec.set_overrides import parse_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from mtf.core.vocabulary.ids import JobId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
     from mtf.project.project import Project
@@ -48,7 +49,7 @@ def cancel(
             if record.is_over:
                 say(f"over     {record.run} is {record.state}: not cancelled")
             else:
-                actions.append(Cancel(record.run, record, "mtf cancel"))
+                actions.append(Cancel(record.run, record, "mtf cancel", asked=True))
         return actions
 
     return _act(project, decide, publish=publish, say=say)
@@ -160,7 +161,10 @@ def _act(
         if plan.is_empty:
             return Report(plan, commit)
         executors = executors_of(here)
-        found = gather(Target(commit, here.settings, Specs), ledger, executors, Options())
+        belief = belief_of(here, store, ledger, commit)
+        if notes := belief.sift(plan).notes:
+            raise MtfError("\n".join(notes))
+        found = gather(Target(commit, here.settings, Specs, belief), ledger, executors, Options())
         executor = _executor_of(actions)
         return Application(
             here.repo, store, executors, found, executor, say, is_asked=True
@@ -210,6 +214,10 @@ def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
         raise MtfError("\n".join([*lines, "No run was preempted. mtf status lists the jobs"]))
     here = project.at(project.tracked())
     _check_reachable(here, records)
-    for executor, (jobs, job_names) in jobs_of(records).items():
-        executors_of(here).open(executor).preempt(jobs, job_names)
+    others: dict[JobId, str] = {}
+    for executor, (jobs, marks) in jobs_of(records).items():
+        others |= executors_of(here).open(executor).preempt(jobs, marks)
+    if others:
+        lines = [f"job {job}: a record names it, but {why}" for job, why in others.items()]
+        raise MtfError("\n".join([*lines, "These jobs were left alone"]))
     return records

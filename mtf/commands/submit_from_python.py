@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.sync import executors_of
+from mtf.commands.sync import belief_of, executors_of
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Submit
 from mtf.errors import MtfError
@@ -53,7 +53,8 @@ def submit(
         recorded = {record.key for record in ledger.runs.values()}
         keyed = tuple((d, keys_of(project.repo, commit, d, recorded)) for d in wanted)
         here = project.with_settings(project.serving(tree.checked().settings))
-        target = Target(commit, here.settings, lambda: Specs(keyed))
+        belief = belief_of(here, store, ledger, commit)
+        target = Target(commit, here.settings, lambda: Specs(keyed), belief)
         found = gather(target, ledger, executors_of(here), Options())
         planned = plan(found.world, found.policy, datetime.now(UTC))
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)

@@ -7,7 +7,7 @@ completes a sync that dies anywhere.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.spelling import did_you_mean
-from mtf.errors import LockedError, SpecError
+from mtf.errors import LockedError, RepositoryError, SpecError
+from mtf.project.belief import Belief
 from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
+from mtf.project.settings_file import SETTINGS, settings_at
 from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import check_tree
@@ -28,6 +30,7 @@ from mtf.reconcile.executors import Executors, resolve_executor
 from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
 from mtf.rundir import code_dir
+from mtf.spec.schema.patterns import matches_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -100,7 +103,7 @@ def read_situation(
     Raises:
         RepositoryError: the repository or its remote cannot be read.
     """
-    commit = project.tracked(store)
+    tracked = commit = project.tracked(store)
     if options.rev is not None:
         commit = project.repo.commit(options.rev)
     ledger = store.read_audited()
@@ -121,13 +124,56 @@ def read_situation(
             return found.with_note(f"{branch} here has commits that {remote} lacks: git push")
         return found
 
-    target = Target(commit, here.settings, specs, is_usable=not problems)
+    belief = belief_of(here, store, ledger, tracked, options.rev)
+    target = Target(commit, here.settings, specs, belief, is_usable=not problems)
     return gather(target, ledger, executors_of(here), options, drift)
+
+
+def belief_of(
+    project: Project,
+    store: LedgerStore,
+    ledger: Ledger,
+    tracked: CommitId,
+    rev: str | None = None,
+) -> Belief:
+    """Return the belief of this clone, which trusts the tracked branch and those it may run.
+
+    Args:
+        project: the opened repository.
+        store: of the ledger.
+        ledger: whose records are to be judged.
+        tracked: the tracked branch's tip.
+        rev: a revision that the command line names.
+
+    Raises:
+        RepositoryError: the policies allow only certain branches, and none contains the revision.
+    """
+    repo, settings = project.repo, project.settings
+    with suppress(SpecError):  # otherwise the last settings that can be used
+        settings = settings_at(repo, tracked)
+    tips = {project.settings.branch: tracked}
+    patterns = settings.policies.branches
+    if patterns:
+        own, theirs = "refs/heads/", f"refs/remotes/{project.remote}/"
+        for ref, tip in repo.refs(own, *([theirs] if project.remote else [])).items():
+            name = ref.removeprefix(own).removeprefix(theirs)
+            if any(matches_path(pattern, name) for pattern in patterns):
+                tips.setdefault(name, tip)
+    belief = Belief(repo, store, ledger, settings, project.runs_root, tips)
+    if rev is None:
+        return belief
+    named = repo.commit(rev)
+    if patterns is not None and not any(repo.is_ancestor(named, tip) for tip in tips.values()):
+        raise RepositoryError(
+            f"--rev {rev}: not in the history of {' or '.join(tips)}. `policies.branches` in"
+            f" {SETTINGS} names the branches that may run"
+        )
+    return replace(belief, tips={**tips, f"--rev {rev}": named})
 
 
 def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     """Return the plan for a situation, with a note if ``--only`` selects nothing in it."""
-    planned = plan(situation.world, situation.policy, now)
+    planned = situation.belief.sift(plan(situation.world, situation.policy, now))
     world, only = situation.world, options.only
     names = {desired.name for desired, _ in world.desired} | {*world.refused}
     names |= {name_of(run) for run in world.records}
@@ -210,21 +256,25 @@ def sync_until_over(
 ) -> None:
     """Reconcile again and again until these runs, by default all active ones, are over.
 
+    Runs that are left alone, since their records are not believed, are not waited for.
+
     The clone's lock is released between reconciliations, so that others may act on runs.
 
     ``update`` takes the runs, with the progress in their journals, before each reconciliation.
     ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster.
     """
     followed = set(runs or ())
+    left_alone: frozenset[RunId] = frozenset()
     while True:
         records = project.ledger().runs.values()
         if runs is None:
             followed |= {r.run for r in records if not r.is_over}
         shown = with_journals(r for r in newest_first(records) if r.run in followed)
         update(shown)
-        active = [r for r in shown if not r.is_over]
+        active = [r for r in shown if not r.is_over and r.run not in left_alone]
         if not active:
             return
         time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))
         with sync_lock(project, wait_s=_PATIENCE_S):
-            sync_once(project, options, publish=publish, say=lambda _: None)
+            done = sync_once(project, options, publish=publish, say=lambda _: None)
+        left_alone = done.plan.left_alone

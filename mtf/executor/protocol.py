@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Submitted
+    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Mark, Submitted
 
 
 class Executor(Protocol):
@@ -57,11 +57,11 @@ class Executor(Protocol):
         """
         ...
 
-    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel these jobs; those that are over or unknown are skipped.
 
-        A job whose name is not among ``names`` (as for ``jobs``) is skipped as well: job ids are
-        reused, and then belong to somebody else.
+        A job that is not this user's, or does not have one of the ``marks``, is left alone, and is
+        returned with the reason: job ids are reused, and anybody may have written one down.
 
         Raises:
             ExecutorUnavailableError: the executor cannot be reached now.
@@ -69,10 +69,10 @@ class Executor(Protocol):
         """
         ...
 
-    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def preempt(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Interrupt these jobs like a preemption: signal, grace time, then back into the queue.
 
-        Jobs that do not run are skipped, and so are jobs whose name is not among ``names``.
+        Jobs that do not run are skipped; jobs that are not ours are returned, as by ``cancel``.
 
         Raises:
             ExecutorUnavailableError: the executor cannot be reached now.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.git.process import GitProcesses
+from mtf.git.signatures import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
     MOVED,
@@ -208,12 +209,10 @@ class GitRepo:
         )
         return changes_of(out)
 
-    def signature_problem(self, commit: CommitId) -> str | None:
-        """Return git's reason to reject a commit's signature, None if it accepts it."""
-        code, _, err = self._git.attempt("verify-commit", "--", commit)
-        if code == 0:
-            return None
-        return " ".join(err.split()) or "it is not signed"
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Return what signs and verifies the repository's commits."""
+        return Signatures(self._git)
 
     def current_branch(self) -> str | None:
         """Return the branch that is checked out, None if HEAD is detached."""
@@ -235,13 +234,6 @@ class GitRepo:
         out = self._git.run("rev-list", "--boundary", commit, "--not", f"--remotes={remote}")
         lines = out.decode().splitlines()
         return [CommitId(s[1:]) for s in lines if s[:1] == "-"] if lines else [commit]
-
-    def deleted(self, old: CommitId, new: CommitId) -> list[str]:
-        """Return the files of the ``old`` commit that the ``new`` one does not have."""
-        out = self._git.run(
-            "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", old, new
-        )
-        return os.fsdecode(out).split("\0")[:-1]
 
     def steps(self, old: CommitId | None, new: CommitId, folders: tuple[str, ...]) -> list[Step]:
         """Return the changes of files between two commits, by first parents, the oldest first.

@@ -44,6 +44,7 @@ class Step(NamedTuple):
     path: str
     old: str | None  # blob ids; None: the file does not exist
     new: str | None
+    mode: str | None = None  # of the new file
 
 
 class Object(NamedTuple):
@@ -178,8 +179,8 @@ def steps_of(raw: bytes) -> list[Step]:
         if not meta.startswith(":"):
             side = meta or side
             continue
-        _, _, old, new, _ = meta.split(" ")
-        found.append(Step(side, next(parts), _blob(old), _blob(new)))
+        _, mode, old, new, _ = meta.split(" ")
+        found.append(Step(side, next(parts), _blob(old), _blob(new), mode))
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.drift import contradiction, merged
-from mtf.core.vocabulary.ids import record_path
+from mtf.core.vocabulary.ids import record_path, submission_path
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
     DamagedRecordError,
@@ -76,7 +76,8 @@ def _judge(path: str, versions: Sequence[bytes | None]) -> Iterator[AuditFinding
         try:
             if raw is not None:
                 new = decode_at(path, raw)
-                why = _edited(last_good, new)
+                edit = edit_of(last_good, new)
+                why = edit and f"was {edit}"
                 last_good = new if why is None else last_good
         except NewerRecordError as e:
             why, can_restore = f"cannot be read ({e})", False
@@ -108,14 +109,17 @@ def decode_at(path: str, raw: bytes) -> RunRecord | SubmissionRecord:
         DamagedRecordError: the file holds no record, or the record of another run.
     """
     if path.startswith(SUBMISSIONS):
-        return decode_submission(raw)
+        submission = decode_submission(raw)
+        if submission_path(submission.submission) != path:
+            raise DamagedRecordError(f"it is the record of {submission.submission}")
+        return submission
     record = decode_run(raw)
     if record_path(record.run) != path:
         raise DamagedRecordError(f"it is the record of {record.run}")
     return record
 
 
-def _edited(
+def edit_of(
     old: RunRecord | SubmissionRecord | None, new: RunRecord | SubmissionRecord
 ) -> str | None:
     """Return the edit that mtf cannot have made itself, None if there is none."""
@@ -123,5 +127,5 @@ def _edited(
         return None
     if isinstance(old, RunRecord) and isinstance(new, RunRecord):
         what = contradiction(old, new)
-        return what and f"was edited ({what})"
-    return "was edited"
+        return what and f"edited ({what})"
+    return "edited"

@@ -14,7 +14,9 @@ from mtf.core.planner.drift import Branches
 from mtf.core.vocabulary.ids import (
     JOB_BRANCH_PREFIX,
     LEDGER_REF,
+    OVERVIEW,
     SEEN_REF,
+    SIGNED_REF,
     RunId,
     SubmissionId,
     record_path,
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
-
-_OVERVIEW = "README.md"
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,44 @@ class Change:
         return not (self.runs or self.submissions)
 
 
+@dataclass(frozen=True)
+class Signing:
+    """How this clone treats signatures of the ledger's commits."""
+
+    sign: bool = False  # its own commits
+    required: bool = False  # of all commits
+    since: str | None = None  # a commit: older ones need none
+
+    def check(self, repo: GitRepo, known: CommitId | None, tip: CommitId) -> None:
+        """Check the commits after ``known`` up to ``tip``.
+
+        Raises:
+            RepositoryError: one has no good signature.
+        """
+        known = known or (repo.find_commit(self.since) if self.since else None)
+        if found := repo.signatures.first_unsigned(known, tip):
+            raise RepositoryError(
+                f"mtf/ledger: commit {found.commit[:12]} ({found.committer}) has no good signature"
+                f" of an allowed signer, so nothing in it is believed ({found.reason}). If you"
+                f" trust it: git config mtf.ledgerSignedSince {found.commit[:12]}. Otherwise reset"
+                " the branch on the remote to the commit before it"
+            )
+
+
 class LedgerStore:
     """The ledger of one clone and, if there is a remote, of all clones."""
 
-    def __init__(self, repo: GitRepo, remote: str | None, *, publish: bool = True) -> None:
+    def __init__(
+        self,
+        repo: GitRepo,
+        remote: str | None,
+        *,
+        publish: bool = True,
+        signing: Signing | None = None,
+    ) -> None:
         """Open the store. ``publish`` False: commits stay in this clone (``--no-push``)."""
         self._repo = repo
+        self._signing = signing or Signing()
         self._remote = remote
         self._publishes = publish and remote is not None
         self._remote_tip: CommitId | None = None
@@ -82,10 +114,15 @@ class LedgerStore:
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, ref: str = LEDGER_REF) -> Ledger:
-        """Return the ledger of this clone; damaged records are in ``damaged``, not in ``runs``."""
+        """Return the ledger of this clone; damaged records are in ``damaged``, not in ``runs``.
+
+        Raises:
+            RepositoryError: git failed, or a commit lacks a signature that is required.
+        """
         tip = self._repo.find_commit(ref)
         if tip is None:
             return Ledger(None, {}, frozenset())
+        self._verify(tip)
         files = self._repo.files(tip)
         paths = {p: e.oid for p, e in files.items() if p.startswith(RUNS)}
         blobs = self._repo.blobs(paths.values())
@@ -101,6 +138,20 @@ class LedgerStore:
         recorded = (submission_at(p) for p in files if p.startswith(SUBMISSIONS))
         submissions = frozenset(s for s in recorded if s is not None)
         return Ledger(tip, runs, submissions, damaged)
+
+    def _verify(self, tip: CommitId) -> None:
+        """Check the signatures that are required, those of each commit once in this clone.
+
+        Raises:
+            RepositoryError: a commit has no good signature.
+        """
+        if not self._signing.required:
+            return
+        known = self._repo.find_commit(SIGNED_REF)
+        if known != tip:
+            self._signing.check(self._repo, known, tip)
+            with suppress(RepositoryError):  # another reader was faster
+                self._repo.update_refs([RefUpdate(SIGNED_REF, tip, known)])
 
     def read_audited(self, ref: str = LEDGER_REF, *, since_beginning: bool = False) -> Ledger:
         """Return the ledger, audited since the last commit that this clone found good.
@@ -188,6 +239,8 @@ class LedgerStore:
         If the remote's ledger was deleted, reset or force-pushed, no record is lost: ``SEEN_REF``
         keeps the last commit that this clone found good, and ``read_audited`` compares with it.
         """
+        if theirs is not None:
+            self._verify(theirs)
         ours = self._repo.find_commit(LEDGER_REF)
         if ours is None:
             if (tip := theirs or self._repo.find_commit(SEEN_REF)) is not None:
@@ -268,12 +321,7 @@ class LedgerStore:
         runs = {**ledger.runs, **{record.run: record for record in change.runs}}
         base = ledger.tip or self._beginning()
         pins = dict.fromkeys(s.commit for s in change.submissions)
-        new = self._repo.write_commit(
-            _files(change, runs.values()),
-            parents=(base, *pins),
-            message=message,
-            committer=self._repo.identity,
-        )
+        new = self._commit(_files(change, runs.values()), (base, *pins), message)
         findings = _remaining(ledger.findings, change)
         self._move(ledger.tip, new, change.branches, is_good=findings == ())
         made = frozenset(s.submission for s in change.submissions)
@@ -283,12 +331,17 @@ class LedgerStore:
 
     def _beginning(self) -> CommitId:
         """Return the orphan commit that a ledger starts from, whose history has no code."""
-        return self._repo.write_commit(
-            _files(Change(), ()),
-            parents=(),
-            message="mtf: begin the ledger",
-            committer=self._repo.identity,
-        )
+        return self._commit(_files(Change(), ()), (), "mtf: begin the ledger")
+
+    def _commit(
+        self, files: Iterator[tuple[str, bytes]], parents: tuple[CommitId, ...], message: str
+    ) -> CommitId:
+        """Write a commit, signed if this clone signs."""
+        who = self._repo.identity
+        new = self._repo.write_commit(files, parents=parents, message=message, committer=who)
+        if not self._signing.sign:
+            return new
+        return self._repo.signatures.signed(new, parents, message)
 
     def _move(
         self,
@@ -336,4 +389,4 @@ def _files(change: Change, runs: Iterable[RunRecord]) -> Iterator[tuple[str, byt
         yield submission_path(submission.submission), encode_submission(submission)
     for record in change.runs:
         yield record_path(record.run), encode_run(record)
-    yield _OVERVIEW, render_overview(runs).encode()
+    yield OVERVIEW, render_overview(runs).encode()

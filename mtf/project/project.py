@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
-from mtf.ledger.store import Ledger, LedgerStore
+from mtf.ledger.store import Ledger, LedgerStore, Signing
 from mtf.project.settings_file import SETTINGS, settings_at
+from mtf.project.signatures import is_on
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mtf.core.vocabulary.ids import CommitId
     from mtf.spec.schema.settings import Settings
 
 CLUSTER = "MTF_CLUSTER"  # the cluster to serve, for a clone that several clusters share
 _CLUSTER_KEY = "mtf.cluster"  # the same, in the git configuration of a clone
+# git prints the last part of a key in small letters
+_SIGNING_KEYS = ("mtf.signledger", "mtf.requiresignedledger", "mtf.ledgersignedsince")
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Project:
     settings: Settings  # those for the cluster that this clone serves
     remote: str | None
     serves: str | None = None  # the cluster, if this clone names one
+    signing: Signing = field(default_factory=Signing)  # of the ledger
 
     @cached_property
     def runs_root(self) -> Path:
@@ -61,7 +67,7 @@ class Project:
 
     def store(self, *, publish: bool = True) -> LedgerStore:
         """Return the store of the ledger; without ``publish`` it never pushes."""
-        return LedgerStore(self.repo, self.remote, publish=publish)
+        return LedgerStore(self.repo, self.remote, publish=publish, signing=self.signing)
 
     def ledger(self) -> Ledger:
         """Return the newest ledger in this clone, without asking the remote."""
@@ -141,7 +147,7 @@ def project_in(repo: GitRepo) -> Project:
     with repo.reading():
         settings = settings_at(repo, repo.commit("HEAD"))
     remote = settings.remote
-    serves, url = _local_choices(repo, remote)
+    serves, url, signing = _local_choices(repo, remote)
     known = settings.known_clusters
     if serves is not None and known is not None and serves not in known:
         raise RepositoryError(
@@ -155,11 +161,11 @@ def project_in(repo: GitRepo) -> Project:
                 f" Add it (git remote add {remote} URL), or set `remote: null`"
             )
         remote = None
-    return Project(repo, settings.serving(serves or settings.cluster.name), remote, serves)
+    return Project(repo, settings.serving(serves or settings.cluster.name), remote, serves, signing)
 
 
-def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str | None]:
-    """Return the cluster that this clone is configured to serve, if any, and the remote's URL.
+def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str | None, Signing]:
+    """Return the cluster that this clone is configured to serve, the remote's URL, and signing.
 
     Raises:
         RepositoryError: the name of the cluster is not valid.
@@ -167,8 +173,19 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
     from mtf.spec.schema.text_types import name_problem
 
     url = f"remote.{remote}.url"
-    values = repo.config_values((_CLUSTER_KEY, url))
+    values = repo.config_values((_CLUSTER_KEY, url, *_SIGNING_KEYS))
     serves = os.environ.get(CLUSTER) or values.get(_CLUSTER_KEY)
     if serves is not None and (problem := name_problem(serves)):
         raise RepositoryError(f"{CLUSTER} (or git config {_CLUSTER_KEY}): {serves!r} {problem}")
-    return serves, values.get(url)
+    return serves, values.get(url), _signing(values)
+
+
+def ledger_signing(repo: GitRepo) -> Signing:
+    """Return how a repository is configured to treat signatures of the ledger."""
+    return _signing(repo.config_values(_SIGNING_KEYS))
+
+
+def _signing(values: Mapping[str, str]) -> Signing:
+    sign, required, since = (values.get(key) for key in _SIGNING_KEYS)
+    is_required = is_on(required)
+    return Signing(sign=is_on(sign) or is_required, required=is_required, since=since)

@@ -43,7 +43,7 @@ def check_signed(
     """
     if not (policies.require_signed or _must_be_signed(repo, commit, records)):
         return
-    reason = repo.signature_problem(commit)
+    reason = repo.signatures.problem(commit)
     if reason is not None:
         message = (
             f"commit {commit[:8]} has no good signature of an allowed signer, so none of its"
@@ -55,7 +55,7 @@ def check_signed(
 
 def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord]) -> bool:
     """Return True if this clone, or the newest commit with runs, requires a signature."""
-    if repo.config(CONFIG) == "true":
+    if is_on(repo.config(CONFIG)):
         return True
     newest = max(records, key=lambda r: r.claimed_at, default=None)
     if newest is None or newest.commit == commit or repo.find_commit(newest.commit) is None:
@@ -64,3 +64,8 @@ def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord
         return settings_at(repo, newest.commit).policies.require_signed
     except SpecError:  # mistakes in the settings of an older commit do not matter
         return False
+
+
+def is_on(value: str | None) -> bool:
+    """Return True for a value of git's configuration that is set, unless it says no."""
+    return value is not None and value.lower() not in ("false", "no", "off", "0")

@@ -154,7 +154,9 @@ class Application:
             pool.submit(self.repo.tidy)
             self._summarise(final, [a.run for a in actions if a.run in final.runs])
         # last, so that a job that cannot be cancelled prevents nothing else
-        self.executors.cancel([a.record for a in actions if isinstance(a, Cancel)])
+        cancelled = [a.record for a in actions if isinstance(a, Cancel)]
+        for job, why in self.executors.cancel(cancelled).items():
+            self.say(f"left     job {job}: a record names it, but {why}")
         return outcome
 
     def _claimant(self) -> Claimant:

@@ -12,6 +12,7 @@ from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import RunId, Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import MtfError
+from mtf.reconcile.run_access import is_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +47,7 @@ def sweep_requests(executors: Executors, records: Iterable[RunRecord]) -> None:
     The requests are fenced first, so that none of their jobs can start any more. A folder stays if
     the executor knows a job of the request or does not answer; ``mtf doctor`` reports it.
     """
+    records = [r for r in records if not is_elsewhere(executors.runs_root, r)]
     by_submission = {r.submission: r for r in records}
     for submission, folders in idle_requests(records).items():
         record = by_submission[submission]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtf import rundir
 from mtf.core.vocabulary.ids import job_name, name_of
+from mtf.core.vocabulary.jobs import Mark
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobView
-    from mtf.core.vocabulary.records import RunRecord
+    from mtf.core.vocabulary.records import Attempt, RunRecord
     from mtf.executor.protocol import Executor
 
 Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
@@ -55,14 +57,16 @@ class Executors:
             return LocalExecutor(self.runs_root, self.max_parallel, templates, self.own_folder)
         raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
 
-    def cancel(self, records: Iterable[RunRecord]) -> None:
-        """Cancel the newest jobs of these runs.
+    def cancel(self, records: Iterable[RunRecord]) -> dict[JobId, str]:
+        """Cancel the newest jobs of these runs; return those that are not theirs, with reasons.
 
         Raises:
             MtfError: an executor cannot be reached, or refuses.
         """
-        for name, (jobs, names) in jobs_of(records).items():
-            self.open(name).cancel(jobs, names)
+        others: dict[JobId, str] = {}
+        for name, (jobs, marks) in jobs_of(records).items():
+            others |= self.open(name).cancel(jobs, marks)
+        return others
 
 
 def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
@@ -95,15 +99,22 @@ def _named(record: RunRecord) -> tuple[Token, str]:
 
 def jobs_of(
     records: Iterable[RunRecord],
-) -> dict[str, tuple[list[JobId], dict[Token, str]]]:
-    """Return the newest jobs of these runs and their names, by executor."""
-    found: dict[str, tuple[list[JobId], dict[Token, str]]] = {}
+) -> dict[str, tuple[list[JobId], dict[Token, Mark]]]:
+    """Return the newest jobs of these runs and the marks that they have, by executor."""
+    found: dict[str, tuple[list[JobId], dict[Token, Mark]]] = {}
     for record in records:
         if record.job_id is not None:
-            jobs, names = found.setdefault(record.executor, ([], {}))
+            jobs, marks = found.setdefault(record.executor, ([], {}))
             jobs.append(record.job_id)
-            names.update([_named(record)])
+            marks[record.attempt.token] = mark_of(record, record.attempt)
     return found
+
+
+def mark_of(record: RunRecord, attempt: Attempt) -> Mark:
+    """Return the marks that mtf has given the job of an attempt."""
+    name = job_name(name_of(record.run), attempt.token)
+    root = rundir.root_of(Path(record.run_dir), record.run)
+    return Mark(name, str(rundir.job_dir(root, record.submission, attempt.token)))
 
 
 def _by_task(

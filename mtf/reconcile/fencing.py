@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Repair, Resume, Submit
-from mtf.core.vocabulary.ids import JobId, job_name, name_of, record_path
+from mtf.core.vocabulary.ids import JobId, record_path
 from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import MtfError
+from mtf.reconcile.executors import mark_of
 from mtf.reconcile.record_updates import with_job
 from mtf.reconcile.run_access import is_elsewhere
 from mtf.report.tables import count
@@ -48,7 +49,18 @@ class Fence:
         are given up are fenced: a job that has started after all is adopted, or cancelled if its
         run is.
         """
-        return [self._fenced(action) for action in self._without_rivals(planned)]
+        fenced = (self._fenced_or_left(action) for action in self._without_rivals(planned))
+        return [action for action in fenced if action is not None]
+
+    def _fenced_or_left(self, action: Action) -> Action | None:
+        """Return ``_fenced``; None, and a line, if the claim cannot be taken or read."""
+        try:
+            return self._fenced(action)
+        except OSError as e:
+            self.say(f"failed   {action.run}: {e.filename}: {e.strerror}. Its claim is left alone")
+        except MtfError as e:
+            self.say(f"failed   {action.run}: {e}")
+        return None
 
     def _without_rivals(self, planned: Iterable[Action]) -> list[Action]:
         """Return the actions of runs for which no attempt of another ledger can have a job."""
@@ -86,8 +98,8 @@ class Fence:
                 holder = rundir.claim(folder, attempt.token, rundir.FENCED)
                 jobs |= {JobId(holder)} - {JobId(rundir.FENCED)}
         if jobs:
-            names = {a.token: job_name(name_of(record.run), a.token) for a in rivals}
-            self.executors.open(record.executor).cancel(jobs, names)
+            marks = {a.token: mark_of(record, a) for a in rivals}
+            self.executors.open(record.executor).cancel(jobs, marks)
 
     def _fenced(self, action: Action) -> Action:
         """Return the action to take once the claim that ``action`` gives up is fenced."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger
+    from mtf.project.belief import Belief
     from mtf.project.committed import Specs
     from mtf.reconcile.executors import Executors, Live
     from mtf.spec.schema.settings import Settings
@@ -45,6 +46,7 @@ class Target:
     commit: CommitId
     settings: Settings  # of the commit; if it cannot be used, the last settings that could
     read_specs: Callable[[], Specs]
+    belief: Belief
     is_usable: bool = True  # False: the problems concern the whole commit, nothing is submitted
 
 
@@ -56,6 +58,7 @@ class Situation:
     policy: Policy
     settings: Settings
     ledger: Ledger
+    belief: Belief
     problems: tuple[Problem, ...] = ()  # of the commit
     is_usable: bool = True  # see Target
 
@@ -95,7 +98,8 @@ def gather(
         refused=specs.refused,
     )
     policy = policy_of(target.settings, options)
-    return Situation(world, policy, target.settings, ledger, specs.problems, target.is_usable)
+    settings, problems = target.settings, specs.problems
+    return Situation(world, policy, settings, ledger, target.belief, problems, target.is_usable)
 
 
 @dataclass(frozen=True)

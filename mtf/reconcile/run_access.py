@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,14 +44,15 @@ def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
     """Return True if a run's folder, or the local queue of its job, cannot be reached from here.
 
     Another clone reconciles the runs of its local executor, and another host the runs under a run
-    root that only that host can see. A record edited by hand may also name an impossible folder.
+    root that only that host can see. A folder in which mtf has made no checkout is no run root,
+    whatever a record says, and a record edited by hand may also name an impossible folder.
     """
     root = record.run_dir.removesuffix(f"/{record.run}")
     if root == record.run_dir or not root.startswith("/"):
         return True
     if f"{root}/".startswith(f"{runs_root}/"):
         return False
-    return record.executor == "local" or not Path(root).is_dir()
+    return record.executor == "local" or not Path(root, rundir.CODE).is_dir()
 
 
 def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
@@ -78,13 +80,16 @@ def submitter() -> str:
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
 
 
+_PID = re.compile("[0-9]{1,9}")
+
+
 def abandoned(records: Iterable[RunRecord]) -> frozenset[Token]:
     """Return the claims of processes on this host that have ended."""
     host = socket.gethostname()
     gone = set()
     for record in records:
         where, _, pid = record.attempt.claimed_by.rpartition(":")
-        if where.endswith(f"@{host}") and pid.isdigit() and not _may_submit(int(pid)):
+        if where.endswith(f"@{host}") and _PID.fullmatch(pid) and not _may_submit(int(pid)):
             gone.add(record.attempt.token)
     return frozenset(gone)
 

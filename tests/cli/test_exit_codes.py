@@ -36,7 +36,7 @@ def add_run(repo: Repo) -> None:
     """Record a pending run in the ledger."""
     pin = CommitId(repo.git("rev-parse", "HEAD"))
     store = LedgerStore(GitRepo(repo.path), None)
-    run = record(experiment(), f"alone/20260101T000000Z/{pin[:8]}")
+    run = record(experiment(), f"alone/20260101T000000Z/{pin[:8]}", commit=pin)
     store.append(store.read(), Change(runs=(run,)), "one")
 
 

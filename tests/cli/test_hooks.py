@@ -300,7 +300,7 @@ def test_a_server_refuses_to_lose_job_branches_or_the_ledger(repo: Repo, server:
     store = LedgerStore(GitRepo(repo.path), "origin")
     store.fetch("main")
     run_id = f"alone/20260101T000000Z/{pin[:8]}"
-    one = record(experiment(), run_id)
+    one = record(experiment(), run_id, commit=pin)
     branch = f"refs/heads/slurm-job/{run_id}"
     ledger = store.append(store.read(), Change(runs=(one,), branches={branch: pin}), "one")
     store.append(ledger, Change(runs=(replace(one, epoch=1),)), "more")

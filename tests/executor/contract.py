@@ -13,7 +13,7 @@ import pytest
 
 from mtf import rundir
 from mtf.core.vocabulary.ids import JobId, RunId, Token, job_name
-from mtf.core.vocabulary.jobs import JobRequest, JobView, Resources, Task
+from mtf.core.vocabulary.jobs import JobRequest, JobView, Mark, Resources, Task
 from mtf.core.vocabulary.states import JobState
 
 if TYPE_CHECKING:
@@ -47,9 +47,13 @@ class Bench:
     def __init__(self, executor: Executor, root: Path) -> None:
         self.executor = executor
         self.root = root
-        self.names: dict[Token, str] = {}  # of all requests
+        self.marks: dict[Token, Mark] = {}  # of all requests
         self.since = datetime.now(UTC) - timedelta(minutes=1)
         (root / ".code" / "c").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def names(self) -> dict[Token, str]:
+        return {token: mark.name for token, mark in self.marks.items()}
 
     def request(
         self,
@@ -60,8 +64,8 @@ class Bench:
         **needs: object,
     ) -> JobRequest:
         token = Token(secrets.token_hex(8))
-        self.names[token] = job_name("contract", token)
         job_dir = self.root / "sub" / ".jobs" / token
+        self.marks[token] = Mark(job_name("contract", token), str(job_dir))
         job_dir.mkdir(parents=True)
         tasks = []
         for index in indices:
@@ -77,10 +81,10 @@ class Bench:
         return dict(self.executor.submit(request, self.executor.scripts([request])[0]).jobs)
 
     def cancel(self, *jobs: JobId) -> None:
-        self.executor.cancel(jobs, self.names)
+        self.executor.cancel(jobs, self.marks)
 
     def preempt(self, *jobs: JobId) -> None:
-        self.executor.preempt(jobs, self.names)
+        self.executor.preempt(jobs, self.marks)
 
     def views(self, request: JobRequest) -> dict[int, JobView]:
         names = {request.token: job_name(request.name, request.token)}
@@ -235,9 +239,13 @@ class Contract:
         ours, theirs = bench.request(), bench.request()
         job = bench.submit(theirs)[0]
         bench.wait_file(theirs, "up")
-        names = {ours.token: job_name(ours.name, ours.token)}
-        bench.executor.cancel([job], names)
-        bench.executor.preempt([job], names)
+        name = job_name(theirs.name, theirs.token)
+        for marks in (
+            {ours.token: bench.marks[ours.token]},
+            {theirs.token: Mark(name, ours.job_dir)},  # a record that was copied or made up
+        ):
+            assert list(bench.executor.cancel([job], marks)) == [job]
+            assert list(bench.executor.preempt([job], marks)) == [job]
         assert bench.views(ours) == {}
         assert bench.views(theirs)[0].state is JobState.RUNNING
         bench.cancel(job)

@@ -5,20 +5,26 @@ It only reads: pushed objects are still in quarantine, and no ref may move (gith
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mtf.commands.validate import new_in
-from mtf.core.planner.push_rules import lost_records, refused_job_branch
-from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF
-from mtf.errors import abridged
+from mtf.core.planner.push_rules import refused_file, refused_job_branch
+from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF, OVERVIEW
+from mtf.errors import RepositoryError, abridged
+from mtf.ledger.audit import decode_at, edit_of
+from mtf.ledger.codec import DamagedRecordError, NewerRecordError
+from mtf.project.project import ledger_signing
 from mtf.project.settings_file import SETTINGS, settings_or_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from mtf.core.planner.push_rules import Update
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
+
+_MOST_REASONS = 20  # of one push
 
 
 def refusals(repo: GitRepo, updates: Iterable[Update]) -> list[str]:
@@ -40,14 +46,49 @@ def _reasons(repo: GitRepo, update: Update) -> list[str]:
 
 
 def _ledger_reasons(repo: GitRepo, old: CommitId | None, new: CommitId | None) -> list[str]:
-    if old is None:
-        return []
+    """Return the reasons to refuse a new ledger: each of its commits must be one that mtf makes."""
     if new is None:
         return ["the ledger must not be deleted: it is the record of all runs"]
-    if not repo.is_ancestor(old, new):
+    if old is not None and not repo.is_ancestor(old, new):
         return ["the ledger only grows, and this push does not contain its tip. Run mtf sync"]
-    lost = lost_records(repo.deleted(old, new))
-    return [f"the ledger only grows, and {lost[0]} is missing ({len(lost)} in all)"] if lost else []
+    signing = ledger_signing(repo)
+    try:
+        if signing.required:
+            signing.check(repo, old, new)
+        return [*islice(_wrong_files(repo, old, new), _MOST_REASONS)]
+    except RepositoryError as e:
+        return [str(e)]
+
+
+def _wrong_files(repo: GitRepo, old: CommitId | None, new: CommitId) -> Iterator[str]:
+    """Yield a reason for each file that a push changes and mtf would not have changed so."""
+    steps = repo.steps(old, new, ())
+    records = [step for step in steps if step.path != OVERVIEW]
+    lost = list(dict.fromkeys(step.path for step in records if step.new is None))
+    if lost:
+        yield f"the ledger only grows, and {lost[0]} is missing ({len(lost)} in all)"
+    blobs = repo.blobs(oid for step in records for oid in (step.old, step.new) if oid)
+    for step in records:
+        if step.new is None:
+            continue
+        if reason := refused_file(step.path):
+            yield reason
+        elif step.mode not in (None, "100644"):
+            yield f"{step.path}: it is no regular file"
+        elif reason := _wrong_record(step.path, blobs.get(step.old or ""), blobs[step.new]):
+            yield f"{step.path}: {reason}"
+
+
+def _wrong_record(path: str, old: bytes | None, new: bytes) -> str | None:
+    """Return the reason why mtf cannot have written a record, None if it can."""
+    try:
+        after = decode_at(path, new)
+        before = decode_at(path, old) if old is not None else None
+    except NewerRecordError:
+        return None  # this mtf cannot tell; readers of its version leave the record alone
+    except DamagedRecordError as e:
+        return f"not a record ({e})"
+    return edit_of(before, after)
 
 
 def _tracked(repo: GitRepo, pushed: CommitId) -> set[str]:

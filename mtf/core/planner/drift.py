@@ -30,6 +30,9 @@ _IMMUTABLE = (
     "claimed_at",
     "parameters",
     "run_dir",
+    "spec",
+    "origin",
+    "wanted",
 )
 
 

@@ -6,7 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF, CommitId
+from mtf.core.vocabulary.ids import (
+    JOB_BRANCH_PREFIX,
+    LEDGER_REF,
+    OVERVIEW,
+    CommitId,
+    is_run_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,11 +61,21 @@ def refused_job_branch(update: Update) -> str | None:
     if update.old is not None:
         what = "deleted" if update.new is None else "moved"
         return f"a job branch pins the code of runs and is never {what}"
-    if update.new is not None and update.ref.rpartition("/")[2] != update.new[:8]:
+    name = update.ref.removeprefix(JOB_BRANCH_PREFIX)
+    if not is_run_id(name) or name.count("/") != 2:
+        return "a job branch is named slurm-job/NAME/TIME/COMMIT"
+    if update.new is not None and not update.new.startswith(name.rpartition("/")[2]):
         return f"a job branch is named after its commit: this one is {update.new[:8]}"
     return None
 
 
-def lost_records(deleted: Iterable[str]) -> list[str]:
-    """Return the records of the ledger among the files that a commit deletes."""
-    return [path for path in deleted if path.startswith(("runs/", "submissions/"))]
+def refused_file(path: str) -> str | None:
+    """Return the reason why the ledger must not have a file, None if it may."""
+    parts = path.split("/")
+    if path == OVERVIEW:
+        return None
+    is_record = path.endswith(".json") and (parts[0], len(parts)) in (
+        ("runs", 4),
+        ("submissions", 3),
+    )
+    return None if is_record else f"{path}: the ledger holds records and {OVERVIEW} alone"

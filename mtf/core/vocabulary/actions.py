@@ -66,6 +66,7 @@ class Cancel:
     run: RunId
     record: RunRecord
     reason: str
+    asked: bool = False  # for by a person
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Plan:
     notes: tuple[str, ...]  # drift, orphans, blocked runs: each says what to do
     waiting: int = 0  # desired runs that begin from runs which are not over
     held: int = 0  # desired runs that are not submitted, since their spec breaks a policy
+    left_alone: frozenset[RunId] = frozenset()  # recorded runs that are not believed
 
     @property
     def is_empty(self) -> bool:

@@ -19,6 +19,8 @@ Token = NewType("Token", str)  # one for each job submission, 16 hexadecimal dig
 JOB_BRANCH_PREFIX = "refs/heads/slurm-job/"
 LEDGER_REF = "refs/heads/mtf/ledger"
 SEEN_REF = "refs/mtf/seen"  # the ledger that this clone last found whole; never pushed
+SIGNED_REF = "refs/mtf/signed"  # the ledger whose signatures this clone has verified; never pushed
+OVERVIEW = "README.md"  # of the ledger, for people
 SINGLE = "run"  # in a record's path, instead of a member, for a single experiment
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 

@@ -70,6 +70,14 @@ class JobRequest:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """The marks that mtf gives the jobs of one request: a job without them is somebody else's."""
+
+    name: str  # contains the token
+    job_dir: str  # of the request: the job's script is in it
+
+
+@dataclass(frozen=True)
 class JobView:
     """One task of one job, as its executor reports it. Times are aware, UTC.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest
+    from mtf.core.vocabulary.jobs import JobRequest, Mark
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
@@ -104,20 +104,33 @@ class LocalExecutor:
         problem = self._ensure_worker()
         return [_view(job, problem) for job in self._queue.by_tokens(names)]
 
-    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs: TERM, then KILL; jobs that wait end at once."""
-        self._queue.cancel(self._ours(jobs, names))
+        ours, others = self._ours(jobs, marks)
+        self._queue.cancel(ours)
         self._ensure_worker()
+        return others
 
-    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def preempt(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Interrupt jobs: TERM, grace time, KILL, then back into the queue."""
-        self._queue.preempt(self._ours(jobs, names))
+        ours, others = self._ours(jobs, marks)
+        self._queue.preempt(ours)
         self._ensure_worker()
+        return others
 
-    def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
-        """Return the jobs with one of these names: after a lost queue, job ids start again at 1."""
-        ours = {job.job_id for job in self._queue.by_tokens(names)}
-        return [job for job in jobs if job in ours]
+    def _ours(
+        self, jobs: Collection[JobId], marks: Mapping[Token, Mark]
+    ) -> tuple[list[JobId], dict[JobId, str]]:
+        """Return the jobs with these marks, and the others: a lost queue counts from 1 again."""
+        scripts = {token: str(Path(mark.job_dir) / rundir.SCRIPT) for token, mark in marks.items()}
+        queued = self._queue.by_tokens(marks)
+        ours = {
+            job.job_id
+            for job in queued
+            if isinstance(job, QueuedJob) and job.script == scripts[job.token]
+        }
+        others = {job: "the queue has no such job of this run" for job in jobs if job not in ours}
+        return [job for job in jobs if job in ours], others
 
     def limits(self) -> Limits:
         """Return the limits of one request."""

@@ -149,6 +149,11 @@ _NOTHING_TO_DO = (
 )
 
 
+def is_unknown_job(text: str) -> bool:
+    """Return True if squeue says that it knows none of the jobs it was asked about."""
+    return _NOTHING_TO_DO[0] in text
+
+
 def command_error(text: str) -> MtfError | None:
     """Return the error for scancel's or scontrol's messages, None if there is none."""
     no_answer = submission_error(text)

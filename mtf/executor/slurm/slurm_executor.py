@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections import defaultdict
 from contextlib import suppress
@@ -23,7 +24,7 @@ from mtf.errors import (
 )
 from mtf.executor.array_indices import render_indices
 from mtf.executor.script import FOLDERS, render_all
-from mtf.executor.slurm import job_text
+from mtf.executor.slurm import job_owner, job_text
 from mtf.executor.slurm.programs import ASK_S, environment
 from mtf.executor.slurm.script_options import script_options
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import Token
-    from mtf.core.vocabulary.jobs import JobRequest
+    from mtf.core.vocabulary.jobs import JobRequest, Mark
 
 _SUBMIT_S = 60.0
 # squeue forgets each task MinJobAge (300 s by default) after its end, while other tasks of the
@@ -190,29 +191,44 @@ class SlurmExecutor:
             return []
         raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
 
-    def cancel(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs; see ``Executor.cancel``."""
-        if ours := self._ours(jobs, names):
+        ours, others = self._ours(jobs, marks)
+        if ours:
             self._command(("scancel", "--quiet", *_by_array(ours)))
+        return others
 
-    def preempt(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> None:
+    def preempt(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Requeue running jobs: they get TERM, and have KillWait to save their state.
 
         Jobs that wait, are over or unknown are skipped.
         """
-        if ours := self._ours(jobs, names):
+        ours, others = self._ours(jobs, marks)
+        if ours:
             self._command(("scontrol", "requeue", *_by_array(ours)))
+        return others
 
-    def _ours(self, jobs: Collection[JobId], names: Mapping[Token, str]) -> list[JobId]:
-        """Return the jobs that are in the queue under one of these names."""
-        if not jobs or not names:
-            return []
-        views = [view for view in self._squeue(names) if view.token in names]
-        for view in views:
-            if view.state is JobState.UNKNOWN and not view.job_id:
-                raise ExecutorUnavailableError(view.reason)
-        known = {view.job_id for view in views}
-        return [job for job in jobs if job in known]
+    def _ours(
+        self, jobs: Collection[JobId], marks: Mapping[Token, Mark]
+    ) -> tuple[list[JobId], dict[JobId, str]]:
+        """Return the jobs in the queue that are ours, and the others with the reasons."""
+        if not jobs:
+            return [], {}
+        numbers = ",".join(sorted({job.partition("_")[0] for job in jobs if job[0].isdigit()}))
+        fields = ",".join(f"{f}:{job_text.SEPARATOR}" for f in job_owner.FIELDS)
+        answer = self._ask(
+            ("squeue", "--noheader", "--states=all", f"--Format={fields}", f"--jobs={numbers}")
+        )
+        if answer.code and not job_text.is_unknown_job(answer.stderr):
+            raise ExecutorUnavailableError(answer.stderr.strip())
+        user = pwd.getpwuid(os.getuid()).pw_name
+        try:
+            queued = job_owner.parse(answer.stdout)
+        except ValueError as e:
+            raise ExecutorUnavailableError(
+                f"the queue lists array tasks in an unknown form: {e}"
+            ) from e
+        return job_owner.divided(jobs, queued, marks, user)
 
     def _command(self, command: tuple[str, ...]) -> None:
         """Run a command on jobs. SLURM applies it to as many as it can, and reports the others."""

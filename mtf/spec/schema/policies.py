@@ -97,6 +97,9 @@ class Policies(Limits):
     """Other rules by path. If several exceptions match, the last one that gives a rule counts."""
     require_signed: bool = False
     """True: only commits signed by an allowed signer are submitted (git verifies the signature)."""
+    branches: list[Pattern] | None = None
+    """Branches besides the tracked one whose commits may run: patterns like ``release/*``. Null:
+    ``mtf sync --rev`` may name any commit, but its runs are continued only with the same --rev."""
     pull_request: PullRequestLimits = Field(default_factory=PullRequestLimits)
     """Limits for everything that one pull request adds."""
 
