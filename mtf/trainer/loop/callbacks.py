@@ -33,7 +33,8 @@ class Callback:
 
     ``training`` is the loop: ``training.state`` (epoch, global_step, metrics), ``training.config``,
     ``training.batch`` and ``training.loss``, ``training.engine.module`` and ``.optimizers``,
-    ``training.fabric``; ``training.end(reason)`` ends the training at the end of this epoch. With
+    ``training.fabric``; ``training.validated``, the module that is validated (the average of
+    ``ema``, for one); ``training.end(reason)`` ends the training at the end of this epoch. With
     several ranks, each rank calls its own callbacks.
 
     Attributes:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lightning.fabric import Fabric
+    from torch import nn
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedule
@@ -119,6 +120,11 @@ class Loop:
         self._progress.length = self._accumulation.length(
             self._num_batches, self.config.training.max_epochs
         )
+
+    @property
+    def validated(self) -> nn.Module:
+        """Return the module that is validated: the trained one, or a callback's in its place."""
+        return self.val_metrics.module
 
     def end(self, reason: str) -> None:
         """Complete the training at the end of this epoch. All ranks must call it."""

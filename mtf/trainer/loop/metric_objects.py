@@ -43,11 +43,12 @@ class MetricObjects:
     An object is named by its path, such as ``heads.0.f1``. Those in lists and dicts count too.
 
     Attributes:
+        module: the module.
         left_out: names of metrics of which the log says already that they are not logged.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
+        self.module = module
         self._returned: dict[int, tuple[Any, str]] = {}  # objects and paths, by id
         self.left_out: set[str] = set()
         self._keep_local()
@@ -56,7 +57,7 @@ class MetricObjects:
         """Return the objects that are in no other, by path."""
         if "torchmetrics" not in sys.modules:
             return {}
-        return dict(_search(self._module, "", {id(self._module)}))
+        return dict(_search(self.module, "", {id(self.module)}))
 
     def all(self) -> dict[str, Any]:
         """Return all objects by path, also those inside of others."""
@@ -95,9 +96,9 @@ class MetricObjects:
     def reset(self) -> None:
         """Reset all objects, and move those in lists and dicts to the device of the module."""
         self._keep_local()
-        parameter = next(self._module.parameters(), None)
+        parameter = next(self.module.parameters(), None)
         for found in self.outermost().values():
-            if parameter is not None and all(found is not m for m in self._module.modules()):
+            if parameter is not None and all(found is not m for m in self.module.modules()):
                 found.to(parameter.device)
             if getattr(found, "_increment_called", True):  # a tracker that tracks nothing yet
                 found.reset()

@@ -216,9 +216,13 @@ def _computed(found: Any, name: str) -> dict[str, Any]:
 
 def _numbers(name: str, value: Any) -> dict[str, float] | None:
     """Return a metric's value as numbers by name; None if it is none and no short list of them."""
+    if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):  # of numpy
+        value = torch.as_tensor(value)
     if isinstance(value, Mapping):
         parts = [_numbers(f"{name}_{key}", part) for key, part in value.items()]
     elif isinstance(value, torch.Tensor):
+        if value.is_complex():
+            return None
         if value.numel() == 1:
             return {name: float(value)}
         if value.dim() != 1 or len(value) > _MOST_VALUES:

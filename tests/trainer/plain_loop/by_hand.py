@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from mtf.trainer import Callback
+
 EPOCHS = 3
 PLAIN = config_with(
     DIGITS,
@@ -159,10 +161,13 @@ def by_trainer(
     fabric: Fabric | None = None,
     train: Any = None,
     validation: DataLoader[Any] | None = VAL_BATCHES,
+    callbacks: Mapping[str, Callback] | None = None,
 ) -> Trained:
     config = read_config(run)
     fabric = fabric or build_fabric(config, {"MTF_CPUS": "1"})
-    trainer = GenericTrainer(config, fabric, model, optimizer, schedule, run_dir=run)
+    trainer = GenericTrainer(
+        config, fabric, model, optimizer, schedule, run_dir=run, callbacks=callbacks
+    )
     trainer.fit(train or train_batches(), validation)
     rows = map(json.loads, (run / "scalars.jsonl").read_text().splitlines())
     return Trained(

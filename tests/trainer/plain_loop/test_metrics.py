@@ -187,9 +187,16 @@ def test_the_average_of_weights_is_measured_by_its_own_objects(tmp_path: Path) -
         model.accuracy.update(logits, targets)
         return {"right": (float((logits.argmax(1) == targets).sum()), float(len(targets)))}
 
+    class Numpy(Callback):
+        def on_validation_end(self, training: Loop, metrics: dict[str, Any]) -> None:
+            validated: Any = training.validated
+            assert validated is not training.engine.module
+            metrics["val_same"] = validated.accuracy.compute().numpy()
+
     model = Classifier(update, accuracy=MulticlassAccuracy(3, average="micro"))
-    for epoch in metrics_of(plain_run(tmp_path, callbacks={"ema": {"decay": 0.9}}), model):
-        assert epoch["val_accuracy"] == pytest.approx(epoch["val_right"])
+    run = plain_run(tmp_path, callbacks={"ema": {"decay": 0.9}})
+    for epoch in metrics_of(run, model, callbacks={"numpy": Numpy()}):
+        assert epoch["val_accuracy"] == epoch["val_same"] == pytest.approx(epoch["val_right"])
 
 
 @pytest.mark.parametrize(
