@@ -97,14 +97,18 @@ def test_each_task_of_an_array_gets_its_own_view(job: str, indices: list[int | N
 
 
 def test_the_tasks_of_a_truncated_list_are_unknown() -> None:
-    (view,) = parse_squeue(squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"))  # fmt: skip
+    (view,) = parse_squeue(
+        squeue("8_[1,3,...]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None")
+    )
     assert (view.job_id, view.token, view.index) == ("", NAME[-16:], None)
     assert view.state is JobState.UNKNOWN
     assert "'...' is not a range" in view.reason
     assert parse_sacct(sacct("8_[1,3,...]", NAME, "PENDING", "0:0", "", "", "", "")) == []
 
 
-@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "1:2", "1-5:0", "0-9999999", "1--2", "²", "1,,2", "9" * 400])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["", "x", "1-", "-1", "1:2", "1-5:0", "0-9999999", "1--2", "²", "1,,2", "9" * 400]
+)
 def test_what_is_no_list_of_indices_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"range|indices|zero"):
         parse_indices(text)
