@@ -78,8 +78,8 @@ ENDS: Mapping[Cause, End] = {
     ),
     Cause.CONFIGURATION: End(
         RunState.FAILED,
-        "it was refused before it trained: the spec names something missing or unfit, the"
-        " environment is broken, or the checkout is not the commit",
+        "it was refused: the spec names something missing or unfit, the environment is broken, the"
+        " checkout is not the commit, or no resume could load what it saved",
         "change the spec, or fix the environment and run mtf retry",
     ),
     Cause.SUBMISSION: End(
