@@ -57,10 +57,14 @@ class Problem:
         return self.severity == "error"
 
     def __str__(self) -> str:
-        """Return ``path:line:column: message``, with the severity of a warning and the rule."""
+        """Return ``path:line:column: message``, with the severity of a warning and the rule.
+
+        No line begins with text of the message or the path: CI systems take some for commands.
+        """
         kind = "" if self.is_error else "warning: "
         rule = f" [{self.rule}]" if self.rule else ""
-        return f"{self.path}:{self.line}:{self.column}: {kind}{self.message}{rule}"
+        path, message = self.path.replace("\n", "\\n"), self.message.replace("\n", "\n  ")
+        return f"{path}:{self.line}:{self.column}: {kind}{message}{rule}"
 
 
 def abridged(problems: Iterable[Problem]) -> list[Problem]:

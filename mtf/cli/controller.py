@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from mtf.cli.terminal.output import inform, open_here
+from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.commands.controller.service import (
     controller_states,
     crontab_line,
@@ -39,10 +39,10 @@ def show_status(folder: str, as_json: bool) -> None:
     found = controller_states(project)
     if as_json:
         rows = [{"cluster": s.cluster, "alive": s.is_alive, **asdict(s.holder)} for s in found]
-        click.echo(json_text.dumps(rows, indent=2))
+        print_text(json_text.dumps(rows, indent=2))
     else:
         for state in found:
-            click.echo(state.line)
+            print_text(state.line)
     if not any(s.is_alive for s in found if s.cluster == cluster):
         inform(
             f"error: cluster {cluster} has no live controller. Start one: mtf sync --watch, or"
@@ -60,7 +60,7 @@ def print_unit(folder: str) -> None:
     install the unit are printed to standard error.
     """
     project = open_here(folder)
-    click.echo(systemd_unit(project), nl=False)
+    print_text(systemd_unit(project), newline=False)
     name = unit_name(project)
     inform("To install it:")
     inform(f"  mtf controller unit > ~/.config/systemd/user/{name}")
@@ -76,6 +76,6 @@ def print_crontab(folder: str) -> None:
     The line starts mtf sync --watch in this clone unless it runs already. The command that installs
     the line is printed to standard error.
     """
-    click.echo(crontab_line(open_here(folder)), nl=False)
+    print_text(crontab_line(open_here(folder)), newline=False)
     inform("To install it:")
     inform("  (crontab -l; mtf controller crontab) | crontab -")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mtf.cli.terminal.output import inform
+from mtf.cli.terminal.output import inform, print_text
 from mtf.commands.doctor.examine import examine
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR
@@ -41,8 +41,8 @@ def doctor(folder: str, checksums: bool, as_json: bool, write: bool) -> None:
             "checked": found.themes,
             "findings": [{"theme": theme, **asdict(f)} for theme, f in found.findings],
         }
-        click.echo(json_text.dumps(value, indent=2, ensure_ascii=False))
+        print_text(json_text.dumps(value, indent=2, ensure_ascii=False))
     else:
         rows = [(theme, f.severity, f.what, f.where, f.repair) for theme, f in found.findings]
-        click.echo(findings_text(rows, found.themes))
+        print_text(findings_text(rows, found.themes))
     sys.exit(0 if found.is_healthy else EXIT_ERROR)

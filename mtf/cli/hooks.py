@@ -103,7 +103,7 @@ def _pre_push(folder: Path, words: tuple[str, ...]) -> None:
     for ref, checked in push.refs:
         if checked.problems:
             inform(f"mtf: {ref}:")
-            click.echo(render_problems(checked.problems, "text"), err=True)
+            inform(render_problems(checked.problems, "text"))
     if any(p.is_error for _, checked in push.refs for p in checked.problems):
         inform(
             "error: nothing was pushed. Fix the specs, commit, and push again"

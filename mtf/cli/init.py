@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mtf.cli.terminal.output import inform
+from mtf.cli.terminal.output import inform, print_text
 from mtf.core.vocabulary import json_text
 
 
@@ -52,7 +52,7 @@ def schema(folder: str, kind: str, *, write: bool) -> None:
     from mtf.project.settings_file import required_root
 
     if not write:
-        click.echo(json_text.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
+        print_text(json_text.dumps(editor_schemas.schema(kind), indent=1, ensure_ascii=False))
         return
     root = required_root(Path(folder))
     written = editor_schemas.write(root)

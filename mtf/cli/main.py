@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mtf.cli.terminal.output import inform
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.distribution import DISTRIBUTION
 from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError
@@ -168,14 +169,14 @@ def main() -> NoReturn:
     except click.exceptions.Exit as e:
         code = e.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        inform("interrupted")
         code = EXIT_INTERRUPTED
     except MtfError as e:
-        click.echo(_message(e), err=True)
+        inform(_message(e))
         code = e.exit_code
     except Exception:  # noqa: BLE001  # a bug: print what to paste into an issue
-        traceback.print_exc()
-        click.echo("error: this is a bug in mtf. Please report it with the lines above", err=True)
+        inform(traceback.format_exc())
+        inform("error: this is a bug in mtf. Please report it with the lines above")
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -186,9 +187,9 @@ def _show_usage_error(error: click.UsageError) -> None:
         error.show()
         return
     if error.ctx is not None:
-        click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"Run '{error.ctx.command_path} --help' for help.\n", err=True)
-    click.echo(f"error: {error.format_message()}", err=True)
+        inform(error.ctx.get_usage())
+        inform(f"Run '{error.ctx.command_path} --help' for help.\n")
+    inform(f"error: {error.format_message()}")
 
 
 def _message(error: MtfError) -> str:

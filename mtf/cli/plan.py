@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mtf.cli.terminal.output import inform, open_here, print_plan
+from mtf.cli.terminal.output import inform, open_here, print_plan, print_text
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
 
 
@@ -60,9 +60,9 @@ def plan(
     found = plan_sync(project, Options(rev=rev, only=only, prune=prune))
     match style:
         case "markdown":
-            click.echo(plans.plan_markdown(found.plan, found.specs, found.problems), nl=False)
+            print_text(plans.plan_markdown(found.plan, found.specs, found.problems), newline=False)
         case "json":
-            click.echo(plans.plan_json(found.plan, found.commit, found.problems))
+            print_text(plans.plan_json(found.plan, found.commit, found.problems))
         case _:
             print_plan(plans.plan_text(found.plan, found.specs, found.problems))
             if found.plan.is_empty and rev is None:
@@ -82,9 +82,9 @@ def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> 
     review = compare(open_here(folder), base, rev)
     match style:
         case "markdown":
-            click.echo(comments.comment(review), nl=False)
+            print_text(comments.comment(review), newline=False)
         case "json":
-            click.echo(reviews.review_json(review))
+            print_text(reviews.review_json(review))
         case _:
             print_plan(reviews.review_text(review))
     if review.is_refused:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import inform, open_here, print_plan, print_table
+from mtf.cli.terminal.output import (
+    inform,
+    open_here,
+    print_log,
+    print_plan,
+    print_table,
+    print_text,
+)
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.records import as_dict
 from mtf.report.tables import render_csv, render_markdown
@@ -52,12 +58,12 @@ def status(
         _watch(project, globs)
         return
     if as_json:
-        click.echo(as_json_list(found.records))
+        print_text(as_json_list(found.records))
         return
     if not found.records:
         return
     print_table(status_table(found.records, datetime.now(UTC), wide=wide))
-    click.echo(summary(found.records))
+    print_text(summary(found.records))
     for note in found.notes:
         inform(f"note: {note}")
 
@@ -84,7 +90,7 @@ def show(folder: str, run: str, as_json: bool) -> None:
     from mtf.commands.show_runs import as_json_list, page_of
 
     record, page = page_of(open_here(folder), run)
-    click.echo(as_json_list([record]) if as_json else page)
+    print_text(as_json_list([record]) if as_json else page)
 
 
 @click.command()
@@ -102,14 +108,13 @@ def logs(folder: str, run: str, follow: bool, err: bool) -> None:
     project = open_here(folder)
     if not follow:
         text = output_of(project, run, err=err)
-        sys.stdout.write(text)
+        print_log(text)
         if not text:
             stream = "stderr" if err else "stdout (errors are on stderr: mtf logs --err)"
             inform(f"{run}: the newest job wrote nothing to {stream}")
         return
     for text in follow_output(project, run, err=err):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        print_log(text)
 
 
 @click.command()
@@ -161,11 +166,11 @@ def results(folder: str, name: str, style: str, as_json: bool) -> None:
     table = results_table(records)
     match "json" if as_json else style:
         case "json":
-            click.echo(results_as_json(records))
+            print_text(results_as_json(records))
         case "csv":
-            click.echo(render_csv(table), nl=False)
+            print_text(render_csv(table), newline=False)
         case "markdown":
-            click.echo(render_markdown(table))
+            print_text(render_markdown(table))
         case _:
             print_table(table)
 

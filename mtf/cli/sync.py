@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.plan import plan
-from mtf.cli.terminal.output import inform, open_here
+from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
 from mtf.report.plans import verdict
@@ -89,7 +89,7 @@ def sync(
         with show_progress() as update:
             sync_until_over(project, options, publish=not no_push, update=update, every=interval)
     if as_json:
-        click.echo(json_text.dumps(_as_json(report), indent=2))
+        print_text(json_text.dumps(_as_json(report), indent=2))
     sys.exit(report.exit_code)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.terminal.output import inform
+from mtf.cli.terminal.output import inform, print_text
 from mtf.errors import EXIT_ERROR
 from mtf.report.problems import render_problems
 from mtf.report.tables import count
@@ -88,7 +88,7 @@ def report_checked(checked: Checked, style: str) -> None:
     """Print the problems that were found; exit with 1 if one is an error."""
     text = render_problems(checked.problems, style)
     if text:
-        click.echo(text)
+        print_text(text)
     files_text = count(checked.files, "file")
     errors = sum(p.is_error for p in checked.problems)
     warnings = len(checked.problems) - errors

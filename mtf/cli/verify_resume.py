@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtf.cli.terminal.output import inform, print_table
+from mtf.cli.terminal.output import inform, print_table, print_text
 from mtf.commands import verify_resume as proof
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, MtfError
@@ -200,10 +200,10 @@ def _print(log: _ProofLog, prepared: Prepared, *, as_json: bool) -> None:
     if as_json:
         result = {k: v for k, v in verdict.items() if k != "verify"}
         facts = {"experiment": prepared.name, "notes": list(prepared.notes), **log.started}
-        click.echo(
+        print_text(
             json_text.dumps({**facts, "phases": rows, "chain": log.chain, **result}, indent=2)
         )
         return
     if rows:
         print_table(table_of(rows))
-    click.echo(verdict_text(verdict, proved))
+    print_text(verdict_text(verdict, proved))

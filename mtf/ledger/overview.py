@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.shown_text import code, markdown_cell
 from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def render_overview(records: Iterable[RunRecord]) -> str:
 def _row(submission: SubmissionId, records: list[RunRecord]) -> str:
     counts = Counter(record.state for record in records)
     cells = [str(counts[state] or "") for state in RunState]
-    return f"| `{submission}` | {len(records)} | {' | '.join(cells)} | {_best(records)} |"
+    return f"| {code(submission)} | {len(records)} | {' | '.join(cells)} | {_best(records)} |"
 
 
 def _best(records: list[RunRecord]) -> str:
     record = best_run(records)
     if record is None or record.best is None:
         return ""
-    return f"{record.best.name} {number_text(record.best.value, '.4g')} ({record.label})"
+    best = f"{record.best.name} {number_text(record.best.value, '.4g')} ({record.label})"
+    return markdown_cell(best)

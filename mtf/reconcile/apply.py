@@ -31,6 +31,7 @@ from mtf.core.vocabulary.actions import (
 )
 from mtf.core.vocabulary.ids import job_branch, submission_of
 from mtf.core.vocabulary.records import RunRecord
+from mtf.core.vocabulary.shown_text import visible
 from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
@@ -336,6 +337,6 @@ def _message(actions: Sequence[Action]) -> str:
     """Return the message of the claiming commit: each run with what happens to it."""
     counts = Counter(_VERBS[type(a)] for a in actions)
     what = ", ".join(f"{verb} {count(n, 'run')}" for verb, n in counts.items())
-    lines = [f"{a.run}: {a.reason}" for a in actions[:100]]
+    lines = [visible(f"{a.run}: {a.reason}", 500) for a in actions[:100]]
     more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
     return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"

@@ -13,8 +13,9 @@ from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.ids import label_of
 from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.shown_text import code
 from mtf.report.cost_words import cost_text, resources_text
-from mtf.report.markup import code, collapsed, fenced, html_code
+from mtf.report.markup import collapsed, fenced, html_code
 from mtf.report.reviews import (
     differences_text,
     footnote,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.json_text import number_text
-from mtf.report.markup import visible
+from mtf.core.vocabulary.shown_text import visible
 from mtf.report.reviews import difference_text, review_text, review_value
 from mtf.report.runs import best_text
 from mtf.report.tables import Columns, count, render_plain

@@ -7,29 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 
-_PLAIN = re.compile(r"[^`|\\]+")
-_KEPT = frozenset(" -=,/")
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-MOST = 160  # characters of one value
-
-
-def visible(text: str, most: int = MOST) -> str:
-    """Return text on one line, cut to size, with its invisible characters escaped."""
-    shown = "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in _INVISIBLE else c for c in text
-    )
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
-
-
-def code(text: str, most: int = MOST) -> str:
-    """Return text as inline Markdown code that nothing in it can end, even in a table cell."""
-    shown = visible(text, most).strip() or " "
-    if _PLAIN.fullmatch(shown):
-        return f"`{shown}`"
-    safe = "".join(c if c.isalnum() or c in _KEPT else f"&#{ord(c)};" for c in shown)
-    return f"<code>{safe}</code>"
+from mtf.core.vocabulary.shown_text import visible
 
 
 def html_code(text: str) -> str:

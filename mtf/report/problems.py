@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.shown_text import one_line
 from mtf.errors import abridged
 
 if TYPE_CHECKING:
@@ -36,5 +37,5 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
 def _annotation(problem: Problem) -> str:
     text = problem.message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     text += f" [{problem.rule}]" if problem.rule else ""
-    path = problem.path.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+    path = one_line(problem.path).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{problem.severity} file={path},line={problem.line},col={problem.column}::{text}"

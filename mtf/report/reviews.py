@@ -13,8 +13,8 @@ from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.records import best_run
+from mtf.core.vocabulary.shown_text import visible
 from mtf.report.cost_words import cost_text, resources_text
-from mtf.report.markup import visible
 from mtf.report.problems import problem_lines
 from mtf.report.runs import best_text
 from mtf.report.tables import count

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary.shown_text import markdown_cell, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -45,13 +47,13 @@ class Columns:
 
 def render_plain(table: Columns) -> str:
     """Return the table as aligned text, two spaces between columns."""
-    lines = [list(table.headings), *map(list, table.rows)]
+    lines = [list(map(one_line, line)) for line in (table.headings, *table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.headings))]
     text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(" ")
         for line in lines
     ]
-    return "\n".join([*([table.title] if table.title else []), *text])
+    return "\n".join([*([one_line(table.title)] if table.title else []), *text])
 
 
 def render_rich(table: Columns) -> Table:
@@ -60,12 +62,19 @@ def render_rich(table: Columns) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(title=table.title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    out = Table(
+        title=Text(one_line(table.title)) if table.title else None,
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
     for heading in table.headings:
         # long cells, such as a run's name, are wrapped and never cut; these short ones stay whole
-        out.add_column(heading, overflow="fold", no_wrap=heading in ("STATE", "SYNC", "JOB"))
+        out.add_column(
+            Text(one_line(heading)), overflow="fold", no_wrap=heading in ("STATE", "SYNC", "JOB")
+        )
     for row in table.rows:
-        out.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        out.add_row(*(Text(one_line(cell), style=STYLES.get(cell, "")) for cell in row))
     return out
 
 
@@ -75,13 +84,27 @@ def render_csv(table: Columns) -> str:
     import io
 
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.headings, *table.rows])
+    lines = [list(map(_csv_cell, line)) for line in (table.headings, *table.rows)]
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
+
+
+def _csv_cell(text: str) -> str:
+    """Return a cell that a spreadsheet does not run: a formula gets an apostrophe in front."""
+    if len(text) > 1 and text[0] in "=+-@" and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def render_markdown(table: Columns) -> str:
     """Return the table as Markdown."""
     lines = [list(table.headings), ["---"] * len(table.headings), *map(list, table.rows)]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(markdown_cell, line)) + " |" for line in lines)

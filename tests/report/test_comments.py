@@ -17,10 +17,11 @@ from mtf.core.review.changed_runs import Review, differences, review_specs
 from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import CommitId
 from mtf.core.vocabulary.records import Best
+from mtf.core.vocabulary.shown_text import code
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import Problem
 from mtf.report.comments import BUDGET, comment
-from mtf.report.markup import code, fenced
+from mtf.report.markup import fenced
 from mtf.report.reviews import review_json, review_text
 from tests.core.planner.worlds import record
 from tests.spec.samples import BASE, EXPERIMENT, load

@@ -14,7 +14,7 @@ def test_annotations_for_github_are_escaped() -> None:
         render_problems([problem], "github")
         == "::error file=a%2Cb.yaml,line=3,col=7::50%25 of%0Ait"
     )
-    assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\nit"
+    assert render_problems([problem], "text") == "a,b.yaml:3:7: 50% of\n  it"
 
 
 def test_people_see_the_first_hundred_problems_of_a_file_and_json_has_all() -> None:

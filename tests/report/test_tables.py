@@ -42,13 +42,14 @@ def test_a_title_comes_first() -> None:
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5))
-def test_csv_reads_back_as_it_was(rows: list[tuple[str, ...]]) -> None:
+def test_csv_without_formulas_reads_back_as_it_was(rows: list[tuple[str, ...]]) -> None:
+    rows = [tuple(cell.lstrip("=+-@") for cell in row) for row in rows]
     text = render_csv(Columns(["A", "B"], rows))
     assert [tuple(row) for row in csv.reader(io.StringIO(text))] == [("A", "B"), *rows]
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
-    assert render_markdown(Columns(["a"], [["x|y"]])) == "| a |\n| --- |\n| x\\|y |"
+    assert render_markdown(Columns(["a"], [["x|y"]])) == "| a |\n| --- |\n| <code>x&#124;y</code> |"
 
 
 def test_a_terminal_shows_states_in_colour_and_cuts_no_name() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.cli.terminal.output import inform
+from mtf.core.vocabulary.shown_text import one_line
 from mtf.report.runs import status_table, summary
 from mtf.report.tables import render_rich
 
@@ -36,13 +37,14 @@ def show_progress() -> Iterator[Callable[[list[RunRecord]], None]]:
 def _redrawn() -> Iterator[Callable[[list[RunRecord]], None]]:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 
         def update(records: list[RunRecord]) -> None:
             shown = sorted(records, key=lambda r: r.is_over)[:_ROWS]
             table = render_rich(status_table(shown, datetime.now(UTC)))
-            live.update(Group(table, summary(records)), refresh=True)
+            live.update(Group(table, Text(one_line(summary(records)))), refresh=True)
 
         yield update
 
@@ -60,6 +62,6 @@ class _LineByLine:
                 self._last[record.run] = record.state
                 changed = True
                 reason = f" ({record.reason})" if record.reason else ""
-                inform(f"{record.state:<10} {record.label}{reason}")
+                inform(one_line(f"{record.state:<10} {record.label}{reason}"))
         if changed:
             inform(f"           {summary(records)}")

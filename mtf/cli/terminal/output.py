@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mtf.core.vocabulary.shown_text import harmless
 from mtf.report.tables import render_plain, render_rich
 
 if TYPE_CHECKING:
@@ -16,9 +18,20 @@ if TYPE_CHECKING:
     from mtf.report.tables import Columns
 
 
+def print_text(text: str, *, newline: bool = True) -> None:
+    """Print data, on standard output. Everything that mtf prints goes through this module."""
+    click.echo(harmless(text), nl=newline)
+
+
+def print_log(text: str) -> None:
+    """Print a job's output at once: without colours, and with redrawn lines as lines."""
+    print_text(_COLOUR.sub("", text.replace("\r\n", "\n").replace("\r", "\n")), newline=False)
+    sys.stdout.flush()
+
+
 def inform(line: str) -> None:
     """Print a line for people, on standard error."""
-    click.echo(line, err=True)
+    click.echo(harmless(line), err=True)
 
 
 def open_here(folder: str) -> Project:
@@ -31,22 +44,23 @@ def open_here(folder: str) -> Project:
 def print_table(table: Columns) -> None:
     """Print a table: drawn by rich on a terminal, as aligned text to a pipe."""
     if not sys.stdout.isatty():
-        click.echo(render_plain(table))
+        print_text(render_plain(table))
         return
     from rich.console import Console
 
     Console().print(render_rich(table))
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of the text that follows
 _COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "cyan"}
 
 
 def print_plan(text: str) -> None:
     """Print a plan; on a terminal its lines get the colours of their symbols."""
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
-        click.echo(text)
+        print_text(text)
         return
-    for line in text.split("\n"):
+    for line in harmless(text).split("\n"):
         symbol = line.strip()[:2]
         colour = _COLOURS.get(symbol[0]) if symbol[1:] == " " else None
         if line.startswith("error: "):
