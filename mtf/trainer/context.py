@@ -34,8 +34,9 @@ import torch
 from mtf import rundir
 from mtf.errors import TrainingError
 from mtf.trainer.components.factory import build_data, build_model
-from mtf.trainer.components.lr_schedulers import Length, build_schedule
+from mtf.trainer.components.lr_schedulers import LengthToCount, build_schedule
 from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, optimizers_by_name
+from mtf.trainer.data.epochs import num_steps_in
 from mtf.trainer.loop.best_epochs import best_of, ranked
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.read_back import ReadBack
@@ -101,11 +102,9 @@ class RunContext:
         training = self.config.training
         if self.config.scheduler is None:
             return None
-        length = Length.of_epochs(
-            training.max_epochs,
-            batches=len(data.train),
-            accumulated=training.gradient_accumulation_steps,
-        )
+        accumulated, epochs = training.gradient_accumulation_steps, training.max_epochs
+        count = functools.partial(num_steps_in, data.train, accumulated, epochs)
+        length = LengthToCount(count, epochs)
         monitor, modes = monitored(self.config) or "train_loss", metric_modes(self.config)
         built = {
             name: build_schedule(self.config.scheduler, named, length, monitor=monitor, modes=modes)

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.trainer.rebuilt import REBUILT
 
-importlib.import_module("tests.trainer.measured")  # now: each forked child would import it anew
+for _name in ("measured", "changing_data"):  # now: each forked child would import it anew
+    importlib.import_module(f"tests.trainer.{_name}")
 
 OWN = {"type": "tests.trainer.hard_training:Stateful", "strength": 1e-3}
 BESIDES: dict[str, Any] = {
@@ -35,6 +36,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "iterable, workers": {"data": {"dataset_name": STREAMED, "num_workers": 2}},
     "iterable, ragged": {"data": {"dataset_name": STREAMED}, "training": {"batch_size": 6}},
     "counted": {"model": {"type": "tests.trainer.hard_training:Counted"}},
+    "iterable, all in each worker": {
+        "data": {"dataset_name": "tests.trainer.changing_data:Repeated", "num_workers": 2}
+    },
+    "buckets": {"data": {"dataset_name": "tests.trainer.changing_data:buckets"}},
+    "sampler that counts its epochs": {
+        "data": {"dataset_name": "tests.trainer.changing_data:counting_itself"},
+        "training": {"max_epochs": 3},
+    },
+    "growing, workers": {
+        "data": {"dataset_name": "tests.trainer.changing_data:Growing", "num_workers": 2}
+    },
     "two sets": TWO_SETS,
     "two sets in turn": {**TWO_SETS, "training": {"combine": "in_turn"}},
     "two optimizers": {"model": {"type": "tests.trainer.hard_training:Rivals"}},

@@ -277,7 +277,7 @@ def test_a_loader_that_gives_fewer_batches_than_its_length_is_an_error(tmp_path:
 
     parts = context(make_run(tmp_path))
     model = torch.nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match="promised 3 batches, but it gave 1"):
+    with pytest.raises(MtfError, match="has 1 batches, and its __len__ says 3: return from"):
         parts.trainer(model, parts.optimizer(model)).fit(Short())
 
 

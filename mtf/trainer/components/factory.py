@@ -165,7 +165,8 @@ def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_si
             dataset, batch_size=training.batch_size, **_options(data)
         )
         return batches_from_loader(loader, seed=training.seed, stream=stream, world_size=world_size)
-    order = _order(_size(dataset, data.dataset_name), training, stream, world_size)
+    _require_length(dataset, data.dataset_name)
+    order = _order(dataset, training, stream, world_size)
     if (tensors := tensors_of(dataset)) is not None:
         return TensorBatches(tensors, order)
     options = _options(data)
@@ -176,16 +177,16 @@ def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_si
     return LoadedBatches(dataset, order, seed=training.seed, stream=stream, **options)
 
 
-def _size(dataset: Any, name: str) -> int:
+def _require_length(dataset: Any, name: str) -> None:
     if not hasattr(dataset, "__len__"):
         raise MtfError(
             f"data.dataset_name: {name} has no length: give it a __len__ that returns the number of"
             " samples in an epoch"
         )
-    return len(dataset)
 
 
-def _order(size: int, training: TrainingConfig, stream: Stream, world_size: int) -> SampleOrder:
+def _order(dataset: Any, training: TrainingConfig, stream: Stream, world_size: int) -> SampleOrder:
+    size = len(dataset)
     is_train = stream.is_train
     if size < world_size:
         raise MtfError(f"the {stream.name} data has {size} samples, too few for {world_size} ranks")
@@ -202,6 +203,7 @@ def _order(size: int, training: TrainingConfig, stream: Stream, world_size: int)
         shuffled=is_train,
         rank=stream.rank,
         world_size=world_size,
+        source=dataset,
     )
 
 

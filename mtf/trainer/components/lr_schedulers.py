@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch.optim import lr_scheduler
@@ -23,11 +23,17 @@ Mode = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate scheduler and the interval at which it steps."""
+    """A learning-rate scheduler and the interval at which it steps.
+
+    Attributes:
+        monitor: the metric that it gets at the end of each epoch.
+        end: the attribute with the number of steps after which its rates stay as they are.
+    """
 
     scheduler: lr_scheduler.LRScheduler
     interval: Interval
-    monitor: str | None = None  # the metric it gets at the end of each epoch
+    monitor: str | None = None
+    end: str | None = None
 
     def skip(self, steps: int) -> None:
         """Take ``steps`` steps, one by one: most schedulers compute a rate from the one before."""
@@ -44,9 +50,9 @@ class Schedule:
             self._step()
 
     def _step(self) -> None:
-        # a scheduler of fixed length stays at its end: a training that resumes on fewer ranks
-        # takes more steps than were planned
-        total = getattr(self.scheduler, "total_steps", None)
+        # a scheduler of fixed length stays at its end: a training may take more steps than were
+        # planned, if its data gives more batches than it says
+        total = getattr(self.scheduler, self.end or "total_steps", None)
         if total is None or self.scheduler.last_epoch < total:
             self.scheduler.step()
 
@@ -84,19 +90,27 @@ class Length:
     steps: int
     epochs: int
 
-    @classmethod
-    def of_epochs(cls, epochs: int, *, batches: int, accumulated: int) -> Length:
-        """Return the length of epochs of batches; the last accumulation window may be smaller."""
-        return cls(epochs * -(-batches // accumulated), epochs)
-
     def of(self, interval: Interval) -> int:
         """Return the length in the unit of an interval."""
         return self.steps if interval == "step" else self.epochs
 
 
+@dataclass(frozen=True)
+class LengthToCount:
+    """The length of a training whose optimizer steps are counted only when somebody asks."""
+
+    count_steps: Callable[[], int]
+    epochs: int
+
+    def of(self, interval: Interval) -> int:
+        """Return the length in the unit of an interval."""
+        return self.count_steps() if interval == "step" else self.epochs
+
+
 # Short names: the class, its interval, and defaults computed from the length and the learning rates
 # of the parameter groups.
 _Defaults = Callable[[int, list[float]], Mapping[str, Any]]
+_ENDS = frozenset({"T_max", "total_iters", "total_steps", "epochs"})  # keys that set a length
 _SHORT: dict[str, tuple[str, Interval, _Defaults]] = {
     "cosine": ("CosineAnnealingLR", "step", lambda total, _: {"T_max": total}),
     "linear": (
@@ -138,7 +152,7 @@ _LONG = {name.lower(): short for short, (name, _, _) in _SHORT.items()}
 def build_schedule(
     config: SchedulerConfig,
     optimizer: Optimizer,
-    length: Length,
+    length: Length | LengthToCount,
     *,
     monitor: str,
     modes: Mapping[str, Mode] = {},
@@ -160,17 +174,22 @@ def build_schedule(
         MtfError: a name or key is unknown or missing.
     """
     asked = dict(config.further)
-    factory, interval, defaults = _find(config.type)
+    factory, interval, short = _find(config.type)
     interval = _interval(asked.pop("interval", interval))
     watched = str(asked.pop("monitor", None) or monitor)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    offered = dict(defaults(length.of(interval), rates))
+    offered: dict[str, Any] = {}
+    end = None
+    if short is not None:
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        total = length.of(interval)
+        offered = dict(_SHORT[short][2](total, rates))
+        end = next((k for k in offered if k in _ENDS and not asked.keys() & _ENDS), None)
     if _is_plateau(factory) and "mode" not in asked:
         offered["mode"] = _mode_of(watched, modes)
     scheduler = call(
         factory, key="scheduler", asked=asked, offered=offered, parts={"optimizer": optimizer}
     )
-    return schedule_of(scheduler, interval, monitor=watched)
+    return replace(schedule_of(scheduler, interval, monitor=watched), end=end)
 
 
 def schedule_of(
@@ -200,15 +219,16 @@ def schedules_of(given: Schedulers, *, monitor: str) -> dict[str, Schedule]:
     }
 
 
-def _find(name: str) -> tuple[Any, Interval, _Defaults]:
+def _find(name: str) -> tuple[Any, Interval, str | None]:
+    """Return the class that a name stands for, its interval, and its short name if it has one."""
     if ":" in name:
-        return load(name, key="scheduler.type"), "step", lambda *_: {}
+        return load(name, key="scheduler.type"), "step", None
     short = _LONG.get(name.lower(), name.lower())
     if short in _SHORT:
-        class_name, interval, defaults = _SHORT[short]
-        return getattr(lr_scheduler, class_name), interval, defaults
+        class_name, interval, _ = _SHORT[short]
+        return getattr(lr_scheduler, class_name), interval, short
     if name.lower() in _CLASSES:
-        return _CLASSES[name.lower()], "step", lambda *_: {}
+        return _CLASSES[name.lower()], "step", None
     raise unknown_name("scheduler.type", name, {*_SHORT, *_CLASSES})
 
 

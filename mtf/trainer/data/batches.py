@@ -6,8 +6,6 @@ data workers.
 
 from __future__ import annotations
 
-import copy
-import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,18 +14,17 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     Subset,
     TensorDataset,
     default_collate,
-    get_worker_info,
 )
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
 from mtf.trainer.data.order import order_from_sampler
-from mtf.trainer.data.sample_counts import CountedBatches, CountingCollate, count_samples
+from mtf.trainer.data.sample_counts import CountedBatches
+from mtf.trainer.data.seeded_dataset import Position, SeededBatchDataset
+from mtf.trainer.data.streams import ReplayedBatches
 from mtf.trainer.data.worker_errors import WorkerInit
 from mtf.trainer.runtime.process_end import starting_data_workers
 
@@ -35,39 +32,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from mtf.trainer.data.order import BatchOrder, Indices
+    from mtf.trainer.data.seeded_dataset import PositionedIndices
 
 
 class Batches(Protocol):
     """The data that the loop trains or validates on.
 
     Data that knows how many samples a batch has says so by the optional method
-    ``num_samples(epoch, batch)``, see ``data.sample_counts``.
+    ``num_samples(epoch, batch)``, see ``data.sample_counts``. Data whose epochs differ says how
+    many batches one has by ``num_batches(epoch)``, see ``data.epochs``.
     """
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, at least 1."""
+        """Return the number of batches in an epoch, at least 1; asked anew in each epoch."""
         ...
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch, from batch ``start`` on."""
         ...
-
-
-def open_epoch(batches: Batches, epoch: int, start: int) -> Iterator[Any]:
-    """Yield the batches of an epoch from batch ``start`` on, exactly as many as its length says.
-
-    Raises:
-        RuntimeError: there are fewer.
-    """
-    count, remaining = len(batches), batches.batches(epoch, start)
-    for done in range(start, count):
-        try:
-            batch = next(remaining)
-        except StopIteration:
-            raise RuntimeError(
-                f"the loader's __len__ promised {count} batches, but it gave {done}: fix __len__"
-            ) from None
-        yield batch
 
 
 class TensorBatches:
@@ -86,6 +68,9 @@ class TensorBatches:
         for indices in self._order.batches(epoch, start):
             chosen = torch.tensor(indices)
             yield tuple(tensor[chosen] for tensor in self._tensors)
+
+    is_alike = True  # every epoch has the same numbers of batches and samples
+    may_give_more = False
 
     def num_samples(self, epoch: int, batch: int) -> int:
         """Return the number of samples in a batch."""
@@ -126,6 +111,7 @@ class LoadedBatches:
     ) -> None:
         self._sampler = _PositionedBatches(order, stream)
         self._order = order
+        self.present = 0  # the epoch that has begun
         self._counted = None if is_batched else CountedBatches()
         self._copy: Callable[..., LoadedBatches] = partial(
             LoadedBatches,
@@ -138,19 +124,46 @@ class LoadedBatches:
         batching: Any = {"batch_sampler": self._sampler}
         if not is_batched:
             batching = {"batch_size": None, "sampler": self._sampler}
-        seeded = _SeededBatchDataset(dataset, seed, collate_fn, is_batched=is_batched)
+        self._data = SeededBatchDataset(
+            dataset,
+            seed,
+            collate_fn,
+            is_batched=is_batched,
+            draws_nothing=tensors_of(dataset) is not None and collate_fn is default_collate,
+            reported=stream.rank == 0,
+        )
         init = WorkerInit(options.pop("worker_init_fn", None))
         self._loader: DataLoader[Any] = DataLoader(
-            seeded, collate_fn=_identity, worker_init_fn=init, **batching, **options
+            self._data, collate_fn=_identity, worker_init_fn=init, **batching, **options
         )
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return len(self._sampler)
+        """Return the number of batches in the newest epoch."""
+        return len(self._order)
+
+    def num_batches(self, epoch: int) -> int:
+        """Return the number of batches in an epoch; data set and sampler are told the epoch."""
+        self.present = epoch
+        self._data.set_epoch(epoch)
+        self._order = self._sampler.order = self._order.begun(epoch, self._seeded_as(epoch))
+        return len(self._order)
+
+    @property
+    def is_alike(self) -> bool:
+        """Return True if every epoch has the same numbers of batches and samples."""
+        return self._counted is None and not self._data.is_told and self._order.is_alike
+
+    def expected_batches(self, epochs: int) -> list[int]:
+        """Return the number of batches in each of the first epochs."""
+        numbers = self._order.expected(epochs, self._data.set_epoch if self._data.is_told else None)
+        self._data.forget_epoch()
+        return numbers
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the collated batches of an epoch, from batch ``start`` on."""
-        self._sampler.epoch, self._sampler.start = epoch, start
+        self.num_batches(epoch)
+        sampler = self._sampler
+        sampler.told, sampler.epoch, sampler.start = epoch, self._seeded_as(epoch), start
         batches = _open_without_side_effects(self._loader)
         return batches if self._counted is None else self._counted.opened(batches, epoch, start)
 
@@ -160,12 +173,16 @@ class LoadedBatches:
         Where each item of the data set is a whole batch, only the newest one's is known.
         """
         if self._counted is None:
-            return self._order.num_samples(epoch, batch)
+            return self._order.num_samples(self._seeded_as(epoch), batch)
         return self._counted.of(epoch, batch)
 
     def samples(self, epoch: int, batch: int) -> Indices:
         """Return the indices of the samples of a batch."""
-        return next(self._order.batches(epoch, batch))
+        return next(self._order.batches(self._seeded_as(epoch), batch))
+
+    def _seeded_as(self, epoch: int) -> int:
+        """Return the epoch whose seeds an epoch gets: validation draws the same in all of them."""
+        return epoch if self._sampler.stream.is_train else 0
 
     def dealt(self, shares: int, world_size: int) -> LoadedBatches:  # noqa: ARG002 -- see data.mixing.deal
         """Return this rank's part of the batches that are made for ``shares`` processes.
@@ -173,61 +190,6 @@ class LoadedBatches:
         Their samples draw the same random numbers as before.
         """
         return self._copy(self._order.dealt(shares), stream=self._sampler.stream)
-
-
-class ReplayedBatches:
-    """Batches of a non-seekable loader, such as one of an IterableDataset.
-
-    The generators are seeded at the start of the epoch, and a resume makes the earlier batches
-    again. The order depends on which worker makes which sample, so a resume needs the same number
-    of workers. Each epoch starts new workers: persistent ones would go on with the generator
-    states of the epoch before.
-
-    Attributes:
-        fixed: settings that a resume may not change, from configuration key to value.
-    """
-
-    def __init__(self, loader: DataLoader[Any], seed: int, stream: Stream) -> None:
-        self._loader = copy.copy(loader)
-        vars(self._loader)["persistent_workers"] = False
-        vars(self._loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn)
-        self._counted: CountedBatches | None = None
-        if type(loader).__iter__ is DataLoader.__iter__:  # else it may expect its own batches
-            self._counted = CountedBatches()
-            is_batched = loader.batch_sampler is not None
-            vars(self._loader)["collate_fn"] = CountingCollate(
-                loader.collate_fn, is_batched=is_batched
-            )
-        self._seed_parts = (seed, stream.name, stream.rank)
-        self.fixed = {"data.num_workers": loader.num_workers}
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return len(self._loader)
-
-    def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the loader's batches after the first ``start``."""
-        if hasattr(self._loader.dataset, "set_epoch"):
-            self._loader.dataset.set_epoch(epoch)
-        seed = seed_at("loader", *self._seed_parts, epoch)
-        with temporarily_seeded(seed), starting_data_workers():
-            batches: Iterator[Any] = iter(self._loader)
-        if self._counted is not None:
-            batches = self._counted.opened(batches, epoch, 0)
-        for batch in itertools.count():
-            with temporarily_seeded(seed_at("data", *self._seed_parts, epoch, batch)):
-                content = next(batches, _END)
-            if content is _END:
-                return
-            if batch >= start:
-                yield content
-
-    def num_samples(self, epoch: int, batch: int) -> int | None:
-        """Return the number of samples in the newest batch, None for any other."""
-        return None if self._counted is None else self._counted.of(epoch, batch)
-
-
-_END = object()
 
 
 @dataclass(frozen=True)
@@ -253,7 +215,8 @@ def tensors_of(dataset: object) -> Sequence[torch.Tensor] | None:
 
 
 def _is_plain(kind: type[TensorDataset]) -> bool:
-    return kind.__getitem__ is TensorDataset.__getitem__ and not hasattr(kind, "__getitems__")
+    changed = any(hasattr(kind, name) for name in ("__getitems__", "set_epoch"))
+    return kind.__getitem__ is TensorDataset.__getitem__ and not changed
 
 
 def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: int) -> Batches:
@@ -267,19 +230,11 @@ def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: i
             batches: Batches = loader  # a user's own, with the methods of the protocol
             return batches
         raise MtfError(f"a {type(loader).__name__} is not a torch DataLoader: wrap the data in one")
-    try:
-        length = len(loader)
-    except TypeError:
-        raise MtfError(
-            "the loader has no length: give its data set a __len__ that returns the number of"
-            " samples in an epoch"
-        ) from None
-    if length == 0:
-        raise MtfError(
-            "the loader has no batch: the data set is empty, or drop_last leaves nothing"
+    _require_batches(loader)
+    if isinstance(loader.dataset, IterableDataset) or type(loader).__iter__ is not _ITER:
+        return ReplayedBatches(
+            loader, seed, stream.name, stream.rank, is_bounded=stream.is_train and world_size > 1
         )
-    if isinstance(loader.dataset, IterableDataset):
-        return ReplayedBatches(loader, seed, stream)
     is_batched = loader.batch_sampler is not None
     sampler = (
         loader.batch_sampler if is_batched else BatchSampler(loader.sampler, 1, drop_last=False)
@@ -295,6 +250,28 @@ def batches_from_loader(loader: Any, *, seed: int, stream: Stream, world_size: i
     )
 
 
+_ITER = DataLoader.__iter__  # a class that iterates in its own way is iterated as it is
+
+
+def _require_batches(loader: DataLoader[Any]) -> None:
+    try:
+        length = len(loader)
+    except TypeError:
+        part: Any = loader.dataset
+        unit = "samples"
+        if not isinstance(part, IterableDataset):
+            part = loader.batch_sampler or loader.sampler
+            unit = "samples" if loader.batch_sampler is None else "batches"
+        raise MtfError(
+            f"the loader has no length: give {type(part).__name__} a __len__ that returns the"
+            f" number of {unit} in an epoch, also of data that does not end"
+        ) from None
+    if length == 0:
+        raise MtfError(
+            "the loader has no batch: the data set is empty, or drop_last leaves nothing"
+        )
+
+
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     names = ["num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"]
     if loader.num_workers:
@@ -302,79 +279,24 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in names}
 
 
-@dataclass(frozen=True)
-class _Position:
-    """The position of a batch; the data worker gets it together with the indices."""
-
-    stream: str
-    epoch: int
-    batch: int
-    rank: int
-
-
 class _PositionedBatches:
     """The sampler that a DataLoader gets: yields the position and the indices of each batch."""
 
     def __init__(self, order: BatchOrder, stream: Stream) -> None:
-        self._order = order
+        self.order = order
         self.stream = stream
-        self.epoch = self.start = 0
+        self.told = self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
-    def __iter__(self) -> Iterator[_PositionedIndices]:
-        epoch, start = self.epoch, self.start
-        for batch, indices in enumerate(self._order.batches(epoch, start), start):
+    def __iter__(self) -> Iterator[PositionedIndices]:
+        epoch, start, told = self.epoch, self.start, self.told
+        for batch, indices in enumerate(self.order.batches(epoch, start), start):
             rank, number = self.stream.rank, batch
-            if self._order.is_dealt:
-                rank, number = self._order.place(batch)
-            yield _Position(self.stream.name, epoch, number, rank), indices
-
-
-_PositionedIndices = tuple[_Position, "Indices"]
-
-
-class _SeededBatchDataset(Dataset[Any]):
-    """Makes whole batches, in any process, with generators seeded from the batch's position.
-
-    It collates too, because a collate function may draw random numbers, for example to mix samples.
-    """
-
-    def __init__(
-        self, dataset: Any, seed: int, collate: Callable[[Any], Any], *, is_batched: bool
-    ) -> None:
-        self._dataset = dataset
-        self._seed = seed
-        self._collate = collate
-        self._is_batched = is_batched
-        self._draws_nothing = tensors_of(dataset) is not None and collate is default_collate
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, positioned: _PositionedIndices) -> Any:
-        position, indices = positioned
-        if self._draws_nothing:
-            return self._make(indices)
-        seed = seed_at(
-            "data", self._seed, position.stream, position.epoch, position.batch, position.rank
-        )
-        if get_worker_info() is None:
-            with temporarily_seeded(seed):
-                return self._make(indices)
-        seed_cpu(seed)
-        return self._make(indices)
-
-    __getitems__ = __getitem__  # torch calls it where a loader makes batches
-
-    def _make(self, indices: Indices) -> Any:
-        if not self._is_batched:
-            item = self._dataset[indices[0]]
-            return count_samples(item), self._collate(item)
-        get_all: Callable[[Indices], Any] | None = getattr(self._dataset, "__getitems__", None)
-        samples = get_all(indices) if get_all else [self._dataset[index] for index in indices]
-        return self._collate(samples)
+            if self.order.is_dealt:
+                rank, number = self.order.place(batch)
+            yield Position(self.stream.name, told, epoch, number, rank), indices
 
 
 def _identity(batch: Any) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.errors import MtfError
+from mtf.trainer.data.epochs import OpenEpoch, num_batches_in
 from mtf.trainer.data.sample_counts import known_samples
+from mtf.trainer.data.streams import ReplayedBatches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mtf.trainer.data.batches import Batches
 
@@ -23,28 +26,38 @@ class ParallelBatches:
     """
 
     def __init__(self, sets: Mapping[str, Batches], *, cycled: bool) -> None:
-        self._sets, self._cycled = sets, cycled
+        self._sets, self._cycled = _bounded(sets), cycled
         self.fixed = _fixed_settings(sets)
-        lengths = [len(batches) for batches in sets.values()]
-        self._length = max(lengths) if cycled else min(lengths)
+        lengths = {name: len(batches) for name, batches in sets.items()}
+        self._length = self._of(lengths.values())
+        self._passes = {name: -(-self._length // length) for name, length in lengths.items()}
+
+    def _of(self, lengths: Iterable[int]) -> int:
+        return max(lengths) if self._cycled else min(lengths)
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
+        """Return the number of batches in an epoch, as the sets say it."""
         return self._length
+
+    def num_batches(self, epoch: int) -> int:
+        """Return the number of batches in an epoch."""
+        return self._of(
+            length_in(batches, epoch * self._passes[name]) for name, batches in self._sets.items()
+        )
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield dicts from the name of each set to its batch."""
-        iterators = {name: self._repeated(s, epoch, start) for name, s in self._sets.items()}
-        for _ in range(start, self._length):
+        length = self.num_batches(epoch)
+        iterators = {name: self._repeated(name, epoch, start) for name in self._sets}
+        for _ in range(start, length):
             yield {name: next(iterator) for name, iterator in iterators.items()}
 
     def num_samples(self, epoch: int, batch: int) -> int | None:
         """Return the number of samples in a batch, of all sets together."""
         numbers = []
-        for batches in self._sets.values():
-            passes = -(-self._length // len(batches))
-            number, first = divmod(batch, len(batches))
-            numbers.append(known_samples(batches, epoch * passes + number, first))
+        for name, batches in self._sets.items():
+            number, first = divmod(batch, len(batches))  # of passes that are alike, or the only one
+            numbers.append(_known_samples(batches, epoch * self._passes[name] + number, first))
         return None if None in numbers else sum(filter(None, numbers))
 
     def dealt(self, shares: int, world_size: int) -> ParallelBatches:
@@ -56,16 +69,18 @@ class ParallelBatches:
         dealt = _dealt_sets(self._sets, shares, world_size)
         return ParallelBatches(dealt, cycled=self._cycled)
 
-    def _repeated(self, batches: Batches, epoch: int, start: int) -> Iterator[Any]:
-        """Yield the batches of one set, from batch ``start`` of the mixed epoch to its end.
+    def _repeated(self, name: str, epoch: int, start: int) -> Iterator[Any]:
+        """Yield the batches of one set, from batch ``start`` of the mixed epoch on, without end.
 
         Each pass over the set is an epoch of its own for the set, so that its order is new.
         """
-        passes = -(-self._length // len(batches))
-        done, first = divmod(start, len(batches))
-        for number in range(done, passes):
-            yield from batches.batches(epoch * passes + number, first)
-            first = 0
+        batches, first = self._sets[name], start
+        for number in itertools.count(epoch * self._passes[name]):
+            length = length_in(batches, number)
+            if first < length:
+                opened = OpenEpoch(batches, number, first, length=length)
+                yield from itertools.islice(opened, length - first)
+            first = max(first - length, 0)
 
 
 class AlternatingBatches:
@@ -77,18 +92,26 @@ class AlternatingBatches:
     """
 
     def __init__(self, sets: Mapping[str, Batches], *, at_once: int = 1) -> None:
-        self._sets = sets
+        self._sets, self._at_once = _bounded(sets), at_once
         self.fixed = _fixed_settings(sets)
-        firsts = range(0, max(len(batches) for batches in sets.values()), at_once)
+        self._set_order({name: len(batches) for name, batches in sets.items()})
+
+    def _set_order(self, lengths: Mapping[str, int]) -> None:
+        firsts = range(0, max(lengths.values()), self._at_once)
         self._order = [
             (name, batch)
             for first in firsts
-            for name, batches in sets.items()
-            for batch in range(first, min(first + at_once, len(batches)))
+            for name, length in lengths.items()
+            for batch in range(first, min(first + self._at_once, length))
         ]
 
     def __len__(self) -> int:
+        """Return the number of batches in the newest epoch."""
+        return len(self._order)
+
+    def num_batches(self, epoch: int) -> int:
         """Return the number of batches in an epoch."""
+        self._set_order({name: length_in(part, epoch) for name, part in self._sets.items()})
         return len(self._order)
 
     def dealt(self, shares: int, world_size: int) -> AlternatingBatches:
@@ -102,16 +125,39 @@ class AlternatingBatches:
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield dicts from the name of one set to its batch."""
+        self.num_batches(epoch)
         iterators: dict[str, Iterator[Any]] = {}
         for name, batch in self._order[start:]:
             if name not in iterators:
-                iterators[name] = self._sets[name].batches(epoch, batch)
+                part = self._sets[name]
+                length = length_in(part, epoch)
+                iterators[name] = OpenEpoch(part, epoch, batch, length=length)
             yield {name: next(iterators[name])}
 
     def num_samples(self, epoch: int, batch: int) -> int | None:
         """Return the number of samples in a batch, which is of one set."""
         name, number = self._order[batch]
-        return known_samples(self._sets[name], epoch, number)
+        return _known_samples(self._sets[name], epoch, number)
+
+
+def length_in(batches: Batches, epoch: int) -> int:
+    """Return the number of batches that a mix takes of a set in one of its epochs."""
+    number = num_batches_in(batches, epoch)
+    return len(batches) if number is None else number
+
+
+def _bounded(sets: Mapping[str, Batches]) -> Mapping[str, Batches]:
+    """Return sets of which each has as many batches as it says: a mix is made by these numbers."""
+    for batches in sets.values():
+        if isinstance(batches, ReplayedBatches):
+            batches.is_bounded = True
+    return sets
+
+
+def _known_samples(batches: Batches, epoch: int, batch: int) -> int | None:
+    """Return the number of samples in a batch; None if a later epoch must be drawn to know it."""
+    is_known = getattr(batches, "is_alike", False) or getattr(batches, "present", None) == epoch
+    return known_samples(batches, epoch, batch) if is_known else None
 
 
 def deal(batches: Any, shares: int, world_size: int) -> Any:

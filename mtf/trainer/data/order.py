@@ -8,17 +8,18 @@ takes as its batch i the batch number i * W + r, counted over all shares, which 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import seed_at, temporarily_seeded
+from mtf.trainer.compute.rng import seed_at
+from mtf.trainer.data.sampler_passes import SamplerPasses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 Indices = list[int]
 
@@ -30,12 +31,35 @@ class BatchOrder(Protocol):
         """Return the number of batches in an epoch."""
         ...
 
+    def begun(self, epoch: int, seeded_as: int) -> BatchOrder:
+        """Return the order with the length that an epoch has.
+
+        Args:
+            epoch: that the data has been told, and the sampler is told.
+            seeded_as: the epoch whose seeds it gets.
+        """
+        ...
+
+    def expected(self, epochs: int, set_epoch: Callable[[int], None] | None) -> list[int]:
+        """Return the number of batches in each of the first epochs.
+
+        Args:
+            epochs: their number.
+            set_epoch: tells the data the epoch; None: the data is the same in all epochs.
+        """
+        ...
+
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the sample indices of each batch of an epoch, from batch ``start`` on."""
         ...
 
     def num_samples(self, epoch: int, batch: int) -> int:
         """Return the number of samples in a batch."""
+        ...
+
+    @property
+    def is_alike(self) -> bool:
+        """Return True if every epoch has the same numbers of batches and samples."""
         ...
 
     @property
@@ -74,12 +98,45 @@ class SampleOrder:
     world_size: int = 1
     even: bool | None = None  # give all shares the same number of samples; None: if shuffled
     shares: int | None = None  # processes that the batches are made for; None: world_size
+    # data whose length is the size, and may be another in each epoch
+    source: Any = field(default=None, compare=False)
 
     def __len__(self) -> int:
         """Return the number of batches of this rank."""
         if not self.is_dealt:
             return self._share_length(self.rank)
         return _part(self._share_length(0) * self._num_shares(), self.rank, self.world_size)
+
+    is_alike = True
+
+    def begun(self, epoch: int, seeded_as: int) -> SampleOrder:  # noqa: ARG002 -- needs no seeds
+        """Return the order with the size that the data has now.
+
+        Raises:
+            MtfError: a rank would get nothing.
+        """
+        size = self.size if self.source is None else len(self.source)
+        if size < self.world_size:
+            raise MtfError(
+                f"epoch {epoch + 1} of the data has {size} samples, too few for {self.world_size}"
+                f" {'ranks' if self.world_size > 1 else 'process'}"
+            )
+        return self if size == self.size else replace(self, size=size)
+
+    def expected(self, epochs: int, set_epoch: Callable[[int], None] | None) -> list[int]:
+        """Return the number of batches in each of the first epochs.
+
+        Data is told each of them only if it grows or shrinks: telling it may be slow.
+        """
+
+        def count(epoch: int) -> int:
+            if set_epoch is not None:
+                set_epoch(epoch)
+            return len(self.begun(epoch, epoch))
+
+        if set_epoch is None or len({count(e) for e in (0, 1, epochs // 2, epochs - 1)}) == 1:
+            return [count(0)] * epochs
+        return [count(epoch) for epoch in range(epochs)]
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the indices of each batch; starting late costs no more than one permutation."""
@@ -167,55 +224,53 @@ class CustomSamplerOrder:
     def __init__(
         self, sampler: Any, seed: int, rank: int = 0, world_size: int = 1, *, even: bool = True
     ) -> None:
-        self._sampler = sampler
-        self._seed = seed
-        self._made: tuple[int, list[Indices]] | None = None  # the epoch, and its batches
-        self._splits_by_rank = any(hasattr(part, "num_replicas") for part in self._samplers())
-        self._rank, self._world_size = (0, 1) if self._splits_by_rank else (rank, world_size)
+        self._passes = SamplerPasses(sampler, seed, reported=rank == 0)
+        samplers = (sampler, getattr(sampler, "sampler", None))
+        splitting = [type(part).__name__ for part in samplers if hasattr(part, "num_replicas")]
+        self._splits_by_rank = splitting[0] if splitting else None
+        self._rank, self._world_size = (0, 1) if splitting else (rank, world_size)
         self._even, self._shares = even, self._world_size
-        count = len(sampler)
-        if count < self._world_size:
-            raise MtfError(f"the sampler makes {count} batches, too few for {world_size} ranks")
-        self._length = self._count()
+        self._total = len(sampler)
+        if self._total < self._world_size:
+            raise MtfError(
+                f"the sampler makes {self._total} batches, too few for {world_size} ranks"
+            )
 
-    def _count(self) -> int:
-        """Return the number of batches of this rank."""
-        total = len(self._sampler)
+    def __len__(self) -> int:
+        """Return the number of batches of this rank, in the newest epoch."""
+        return self._part_of(self._total)
+
+    def _part_of(self, total: int) -> int:
         if self._even:  # the first batches are used twice if needed
             total = -(-total // self._shares) * self._shares
         return _part(total, self._rank, self._world_size)
 
-    def _samplers(self) -> tuple[Any, Any]:
-        return self._sampler, getattr(self._sampler, "sampler", None)
+    @property
+    def is_alike(self) -> bool:
+        """Return True if the sampler is of torch; only another one itself knows."""
+        return self._passes.is_plain
 
-    def __len__(self) -> int:
-        """Return the number of batches of this rank."""
-        return self._length
+    def begun(self, epoch: int, seeded_as: int) -> CustomSamplerOrder:
+        """Return this order, which has drawn the batches of an epoch."""
+        self._total = len(self._passes.batches(epoch, seeded_as))
+        return self
+
+    def expected(self, epochs: int, set_epoch: Callable[[int], None] | None) -> list[int]:
+        """Return the number of batches in each of the first epochs."""
+        if set_epoch is not None:
+            set_epoch(0)
+        return [self._part_of(total) for total in self._passes.expected_counts(epochs)]
 
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the indices of each batch; a late start runs the sampler from its beginning."""
-        batches = self._batches_of(epoch)
-        own = range(self._rank, self._length * self._world_size, self._world_size)
+        batches = self._passes.newest(epoch)
+        own = range(self._rank, len(self) * self._world_size, self._world_size)
         return (batches[number % len(batches)] for number in own[start:])
 
     def num_samples(self, epoch: int, batch: int) -> int:
         """Return the number of samples in a batch."""
-        batches = self._batches_of(epoch)
+        batches = self._passes.newest(epoch)
         return len(batches[(self._rank + batch * self._world_size) % len(batches)])
-
-    def _batches_of(self, epoch: int) -> list[Indices]:
-        """Return all batches that the sampler makes in an epoch; the newest ones are kept."""
-        if self._made is not None and self._made[0] == epoch:
-            return self._made[1]
-        for sampler in self._samplers():
-            if set_epoch := getattr(sampler, "set_epoch", None):
-                set_epoch(epoch)
-            if isinstance(generator := getattr(sampler, "generator", None), torch.Generator):
-                generator.manual_seed(seed_at("order", self._seed, epoch))
-        with temporarily_seeded(seed_at("order", self._seed, epoch)):
-            batches = [list(indices) for indices in self._sampler]
-        self._made = (epoch, batches)
-        return batches
 
     @property
     def is_dealt(self) -> bool:
@@ -234,17 +289,12 @@ class CustomSamplerOrder:
         """
         if self._splits_by_rank:
             raise MtfError(
-                f"its sampler ({_name_of(self._samplers())}) splits the samples between the"
+                f"its sampler ({self._splits_by_rank}) splits the samples between the"
                 " processes that there are"
             )
         order = copy.copy(self)
         order._shares = shares  # noqa: SLF001 -- its own class
-        order._length = order._count()  # noqa: SLF001
         return order
-
-
-def _name_of(samplers: Iterable[Any]) -> str:
-    return next(type(part).__name__ for part in samplers if hasattr(part, "num_replicas"))
 
 
 def order_from_sampler(
@@ -280,4 +330,5 @@ def order_from_sampler(
         rank,
         world_size,
         even=even,
+        source=inner.data_source,
     )

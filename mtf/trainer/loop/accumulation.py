@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema.sections import TrainingConfig
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.data.batches import Batches
+    from mtf.trainer.data.epoch_reader import EpochReader
     from mtf.trainer.loop.state import ResumeState, TrainMicroState
     from mtf.trainer.loop.step_values import Loss, Scalar
 
@@ -40,39 +41,46 @@ def shared_out(
 
 
 class Accumulation:
-    """Weighs the micro-batches of a training's accumulation windows."""
+    """Weighs the micro-batches of a training's accumulation windows.
+
+    Attributes:
+        size: micro-batches in a whole window.
+    """
 
     def __init__(self, micro_batches: int, rank_sync: RankSync) -> None:
-        self._size, self._sync = micro_batches, rank_sync
+        self.size, self._sync = micro_batches, rank_sync
         # each window is one micro-batch of one rank: nothing is weighed
         self._is_trivial = micro_batches == 1 and rank_sync.is_alone
-        self._num_batches = 0
+        self._reader: EpochReader | None = None
         self._planned: list[int | None] | None = None  # samples of each batch, on all ranks
         self._of_data: tuple[Batches, int] | None = None
 
-    def open_epoch(self, batches: Batches, epoch: int, num_batches: int) -> None:
+    def open_epoch(self, batches: Batches, epoch: int, reader: EpochReader) -> None:
         """Learn the sizes of an epoch's batches, where the data knows them. All ranks call it."""
-        self._num_batches, self._of_data = num_batches, (batches, epoch)
+        self._reader, self._of_data = reader, (batches, epoch)
         if self._sync.is_alone:
             return
-        mine = [known_samples(batches, epoch, batch) for batch in range(num_batches)]
+        mine = [known_samples(batches, epoch, batch) for batch in range(reader.num_batches)]
         is_known = self._sync.minimum(int(None not in mine))
         self._planned = None
         if is_known:
             self._planned = self._sync.total(torch.tensor(mine)).tolist()
 
-    def length(self, num_batches: int, max_epochs: int) -> Length:
-        """Return the length of a training whose epochs have so many batches."""
-        return Length.of_epochs(max_epochs, batches=num_batches, accumulated=self._size)
+    def length(self, state: ResumeState, num_batches: int, max_epochs: int) -> Length:
+        """Return the length of a training if all epochs to come have as many batches as this."""
+        done = -(-(state.train.batch - state.train.window) // self.size)
+        left = (max_epochs - state.epoch) * -(-num_batches // self.size)
+        return Length(state.global_step - done + left, max_epochs)
 
     def window_size(self, train: TrainMicroState) -> int:
         """Return the micro-batches in the present window, fewer at the end of an epoch.
 
         Call it before a micro-batch is counted as done.
         """
-        if self._size == 1:
+        if self.size == 1:
             return 1
-        return min(self._size, train.window + self._num_batches - train.batch)
+        assert self._reader is not None
+        return min(self.size, train.window + self._reader.num_batches - train.batch)
 
     def weighed(self, train: TrainMicroState, loss: Loss, samples: int | None) -> torch.Tensor:
         """Return a micro-batch's loss with its weight in the window, and count its samples there.

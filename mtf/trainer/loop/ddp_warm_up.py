@@ -17,6 +17,7 @@ from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.compute.structure import overwrite
+from mtf.trainer.data.epochs import open_epoch
 
 if TYPE_CHECKING:
     from mtf.trainer.loop.loop import Loop
@@ -40,8 +41,8 @@ def warm_up(loop: Loop) -> None:
     rng, module = RNGState.capture(), loop.engine.module
     metrics = copy.deepcopy(loop.train_metrics.state())
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    batch = loop.engine.placed(next(loop.train.batches(0, 0)))
-    _warn_of_equal_batches(loop, batch)
+    batch = loop.engine.placed(next(open_epoch(loop.train, 0, 0)))
+    _refuse_equal_batches(loop, batch)
     for _ in range(_PASSES):
         loop.engine.delay_exchange(delayed=False)
         loop.engine.backward(loop.engine.compute(loop.objective.loss, batch).mean)
@@ -54,14 +55,21 @@ def warm_up(loop: Loop) -> None:
     rng.restore()
 
 
-def _warn_of_equal_batches(loop: Loop, batch: Any) -> None:
-    """Warn if non-seekable data, which mtf cannot split, gives all ranks the same batch."""
+def _refuse_equal_batches(loop: Loop, batch: Any) -> None:
+    """Refuse non-seekable data, which mtf cannot split, if it gives all ranks the same batch.
+
+    Raises:
+        MtfError: it does, and the batch's samples differ from each other.
+    """
     if not getattr(loop.train, "fixed", {}):
         return
-    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
+    differ = any(t.dim() and len(t) > 1 and bool((t != t[:1]).any()) for t in tensors)
     by_rank = loop.rank_sync.gather([digest_of(tensor) for tensor in tensors])
-    if by_rank is not None and all(digests == by_rank[0] for digests in by_rank):
-        loop.say(
-            f"all {len(by_rank)} ranks begin with the same batch. An iterable data set must split"
-            " its samples between the ranks: use torch.distributed.get_rank() and get_world_size()"
+    are_equal = by_rank is not None and all(digests == by_rank[0] for digests in by_rank)
+    if loop.rank_sync.broadcast(are_equal) and differ:
+        raise MtfError(
+            f"all {loop.rank_sync.world_size} ranks begin with the same batch. An iterable data set"
+            " must split its samples between the ranks: use torch.distributed.get_rank() and"
+            " get_world_size()"
         )

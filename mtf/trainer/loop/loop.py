@@ -16,8 +16,7 @@ import torch
 from mtf.errors import TrainingError
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
-from mtf.trainer.data.batches import open_epoch
-from mtf.trainer.data.sample_counts import samples_of
+from mtf.trainer.data.epoch_reader import EpochReader
 from mtf.trainer.loop.accumulation import shared_out
 from mtf.trainer.loop.best_epochs import is_among_the_best
 from mtf.trainer.loop.metric_values import metrics_of_epoch, values_over_ranks
@@ -30,7 +29,7 @@ from mtf.trainer.storage.journal import monitored
 from mtf.trainer.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from lightning.fabric import Fabric
     from torch import nn
@@ -87,11 +86,9 @@ class Loop:
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        self._batches: Iterator[Any] | None = None
         self._totals: Totals = {}
         self._computed: Loss | None = None
-        self._num_val_batches = len(self.validation) if self.validation else 0
-        self.common_val_batches = self.rank_sync.minimum(self._num_val_batches)
+        self._val_reader = EpochReader(self.validation or [], self.rank_sync)
         self._log_every = self.config.logging.log_scalars_every_n_steps
         self._save_every = self.config.checkpoint.every_n_steps
         self.saves = SaveRequests(self.config.checkpoint.every_n_minutes, self.rank_sync)
@@ -114,12 +111,16 @@ class Loop:
         self._epoch_batches, self._accumulation = shared_out(
             self.train, self.state, self.config.training, self.rank_sync
         )
-        self._num_batches = self.rank_sync.require_same(
-            len(self._epoch_batches), "the number of batches"
+        self._reader = EpochReader(
+            self._epoch_batches, self.rank_sync, ahead=self._accumulation.size, is_even=True
         )
+        epoch = min(self.state.epoch, self.config.training.max_epochs - 1)
+        self._reader.begin(epoch, self.state.train)
+        self._accumulation.open_epoch(self._epoch_batches, epoch, self._reader)
         self._progress.length = self._accumulation.length(
-            self._num_batches, self.config.training.max_epochs
+            self.state, self._reader.expected, self.config.training.max_epochs
         )
+        self._val_reader.begin(self.state.epoch, self.state.val)
 
     @property
     def validated(self) -> nn.Module:
@@ -138,7 +139,7 @@ class Loop:
     def is_exchange_point(self, phase: Phase) -> bool:
         """Return True if every rank comes to this cut, so that they can exchange requests there."""
         if phase is Phase.VAL_BATCH_LOAD:
-            return self.state.val.batch < self.common_val_batches
+            return self.state.val.batch < self._val_reader.common
         return phase in _EXCHANGE_POINTS
 
     # -- training ----------------------------------------------------------------------------------
@@ -154,16 +155,13 @@ class Loop:
         """Reset the epoch's cursor and sums."""
         self.state.train = TrainMicroState()
         self.train_metrics.reset()
+        self.adapt_to_state()  # epochs may differ in their length
         return Phase.TRAIN_BATCH_LOAD
 
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
-        epoch, number = self.state.epoch, self.state.train.batch
-        if self._batches is None:
-            self._accumulation.open_epoch(self._epoch_batches, epoch, self._num_batches)
-            self._batches = open_epoch(self._epoch_batches, epoch, number)
-        self.batch = self.engine.placed(next(self._batches))
-        self.samples = samples_of(self._epoch_batches, epoch, number, self.batch)
+        content, self.samples = self._reader.read(self.state.epoch, self.state.train)
+        self.batch = self.engine.placed(content)
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
@@ -230,9 +228,9 @@ class Loop:
         """Log, and request a checkpoint, where they are due."""
         if self.state.train.window == 0:
             self._after_step()
-        if self.state.train.batch < self._num_batches:
+        if self.state.train.batch < self._reader.num_batches:
             return Phase.TRAIN_BATCH_LOAD
-        self._batches = self.batch = self.loss = self._computed = None
+        self.batch = self.loss = self._computed = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
@@ -252,16 +250,15 @@ class Loop:
         """Reset the validation's cursor and sums."""
         self.state.val = ValMicroState()
         self.val_metrics.reset()
+        self._val_reader.begin(self.state.epoch, self.state.val)
         return Phase.VAL_BATCH_LOAD
 
     def val_batch_load(self) -> Phase:
-        """Fetch the validation batch at the cursor; the batches are the same in every epoch."""
-        if self._batches is None:
-            assert self.validation is not None
-            self._batches = open_epoch(self.validation, 0, self.state.val.batch)
+        """Fetch the validation batch at the cursor."""
+        if not self._val_reader.is_open:
             self.engine.enter_evaluation()
-        self.batch = self.engine.placed(next(self._batches))
-        self.samples = samples_of(self.validation, 0, self.state.val.batch, self.batch)
+        content, self.samples = self._val_reader.read(self.state.epoch, self.state.val)
+        self.batch = self.engine.placed(content)
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
@@ -279,9 +276,9 @@ class Loop:
         self.saves.check_clock()
         if self.journal.progress_is_due():
             self._journal_progress()
-        if self.state.val.batch < self._num_val_batches:
+        if self.state.val.batch < self._val_reader.num_batches:
             return Phase.VAL_BATCH_LOAD
-        self._batches = self.batch = None
+        self.batch = None
         self.engine.leave_evaluation()
         return Phase.EPOCH_END
 
@@ -361,14 +358,14 @@ class Loop:
 
     def _journal_progress(self) -> None:
         state = self.state
-        batches = state.epoch * self._num_batches + state.train.batch
+        batches = state.global_step * self._accumulation.size + state.train.window
         # while validating, ``samples`` are not those of a training batch
         samples = self.samples if state.phase is Phase.TRAIN_BATCH_END else None
         self._progress.journal_progress(state, batches, samples)
 
     def standing(self) -> ProgressStatus:
         """Return the training's progress for a display; may be called from any thread."""
-        return self._progress.standing(self.state, self._num_val_batches)
+        return self._progress.standing(self.state, self._val_reader.expected)
 
 
 P = Phase

@@ -56,6 +56,7 @@ class TrainMicroState:
         epoch_others: likewise.
         metrics: values of torchmetrics objects, from the end of the epoch's training part on.
         returned: names and paths of the torchmetrics objects that the steps returned.
+        seen_end: batches of this epoch, of data that only tells it by ending; 0: not in sight.
         before_window: recent sums and counts when the window began, see ``undo_window``.
     """
 
@@ -72,6 +73,7 @@ class TrainMicroState:
     epoch_others: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     returned: dict[str, str] = field(default_factory=dict)
+    seen_end: int = 0
     before_window: dict[str, tuple[Scalar, Scalar]] = field(default_factory=dict)
 
     @classmethod
@@ -212,6 +214,7 @@ class ValMicroState:
     sums: dict[str, torch.Tensor] = field(default_factory=dict)  # float64
     counts: dict[str, float] = field(default_factory=dict)
     returned: dict[str, str] = field(default_factory=dict)  # of torchmetrics objects: name, path
+    seen_end: int = 0  # as of ``TrainMicroState``
 
     def add(self, values: Mapping[str, tuple[torch.Tensor, float]]) -> None:
         """Add one batch's sums and counts."""

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from mtf.core.vocabulary import json_text
 from mtf.trainer.compute.step import StepEngine
+from mtf.trainer.data.epochs import num_batches_in
+from mtf.trainer.data.sample_counts import known_samples
 from mtf.trainer.loop.loop import HANDLERS, Loop
 from mtf.trainer.loop.phases import Phase
 
@@ -196,10 +198,19 @@ class FirstBatches:
         """Return the number of batches in an epoch."""
         return min(self._most, len(self._whole))
 
+    def num_batches(self, epoch: int) -> int | None:
+        """Return the number of batches in an epoch, None if only its end tells it."""
+        number = num_batches_in(self._whole, epoch)
+        return None if number is None else min(self._most, number)
+
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in a batch, None if it is not known."""
+        return known_samples(self._whole, epoch, self._position(batch))
+
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch, from batch ``start`` on."""
         if not self._has_last():
-            yield from islice(self._whole.batches(epoch, start), len(self) - start)
+            yield from islice(self._whole.batches(epoch, start), self._most - start)
             return
         last = len(self) - 1
         yield from islice(self._whole.batches(epoch, start), max(last - start, 0))

@@ -14,7 +14,8 @@ from torch import zeros
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from mtf.trainer.data.batches import Stream, batches_from_loader, open_epoch
+from mtf.trainer.data.batches import Stream, batches_from_loader
+from mtf.trainer.data.epochs import open_epoch
 from mtf.trainer.data.mixing import mixed
 from mtf.trainer.data.sample_counts import count_samples, known_samples, samples_of
 

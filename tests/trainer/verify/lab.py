@@ -51,6 +51,18 @@ class CountingInGlobal(Net):
         SEEN["n"] += 1
         return self.loss(batch) / SEEN["n"]
 
+class Advancing(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.rng = random.Random(7)
+    def training_step(self, batch):
+        return self.loss(batch) * (1 + self.rng.random())
+
+class Unseeded(Advancing):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.rng = np.random.default_rng()
+
 class Hidden(Net):
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -139,19 +151,12 @@ class Data(Dataset):
     def __getitem__(self, index):
         return self.x[index] + self.noise(), index % 3
 
-class Unseeded(Data):
+class OwnGenerators(Data):
     def __init__(self, split):
         super().__init__(split)
-        self.rng = np.random.default_rng()
+        self.rngs = [random.Random(7), np.random.default_rng()]
     def noise(self):
-        return float(self.rng.random())
-
-class Advancing(Data):
-    def __init__(self, split):
-        super().__init__(split)
-        self.rng = random.Random(7)
-    def noise(self):
-        return self.rng.random()
+        return float(sum(rng.random() for rng in self.rngs))
 
 class OwnEpochs(Data):
     "A curriculum that counts by itself how much was drawn."

@@ -89,7 +89,11 @@ OBJECTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "Net.net.0.weight.requires_grad (True without the interruption, False after it)",
         "on_resume",
     ),
-    "generator-outside": ({"entrypoint": "lab:own_order"}, "OwnOrder.rng", "numpy.random"),
+    "generator-outside": (
+        {"model": {"type": "lab:Advancing"}},
+        "Advancing.rng",
+        "numpy.random",
+    ),
 }
 
 
@@ -116,15 +120,17 @@ def test_state_that_only_changes_the_validation_is_named(tmp_path: Path) -> None
     assert found.finding.batch.startswith("validation batch 0")
 
 
-def test_a_generator_that_advances_outside_the_checkpoint_is_named(tmp_path: Path) -> None:
-    found, _ = verdict(tmp_path, data={"dataset_name": "lab:Advancing"})
-    kind, text = cause_of(found)
-    assert kind == "generator-outside"
-    assert "Advancing.rng" in text
+@pytest.mark.parametrize(
+    "changes", [{"data": {"dataset_name": "lab:OwnGenerators"}}, {"entrypoint": "lab:own_order"}]
+)
+def test_generators_of_a_data_set_and_a_sampler_are_exact(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert verdict(tmp_path, **changes)[0].exact
 
 
 def test_an_unseeded_generator_is_named_with_its_line(tmp_path: Path) -> None:
-    found, _ = verdict(tmp_path, data={"dataset_name": "lab:Unseeded"})
+    found, _ = verdict(tmp_path, model={"type": "lab:Unseeded"})
     kind, text = cause_of(found)
     assert kind == "unseeded-generator"
     assert "numpy.random.default_rng() at lab.py:" in text
