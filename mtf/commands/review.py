@@ -91,6 +91,7 @@ def compare_commits(
     samples = SampleScripts.of(judged, templates, kind)
     specs = tuple(replace(s, demand_of=samples.demand_of(s.name)) for s in specs)
     broken += samples.violations(judged, in_force)
+    refused_before = [*_broken(shown, base), *samples.violations(judged, base)]
     facts = known_facts(after.settings, live=False)  # CI runners have no cluster
     advice = remarks(shown, after.settings, facts)
     review = Review(
@@ -102,7 +103,7 @@ def compare_commits(
         problems=tuple(sorted({*found.problems, *broken, *advice})),
         settings=tuple(differences(_other_settings(before), _other_settings(after))),
         policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
-        loosened=_loosened(_broken(shown, base), broken) if are_changed else (),
+        loosened=_loosened(refused_before, broken) if are_changed else (),
         scripts=script_changes(judged, old_templates, templates, kind) if changed else None,
         templates=tuple(f"{TEMPLATES_FOLDER}/{name}" for name in changed),
     )

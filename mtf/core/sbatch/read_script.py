@@ -7,6 +7,7 @@ a real sbatch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _SPACE = " \t\v\f\r"  # isspace in the C locale, without the newline that ends a line
 _DIRECTIVES = ("#SBATCH", "#SLURM")
 _OTHERS = ("#PBS", "#BSUB")  # translated by sbatch wherever they are, also after commands
+_PLAIN = re.compile(r"[ A-Za-z0-9_./%+=,@&|*!()\[\]:-]*")
+_SEPARATED = re.compile(r"(^| )(:|hetjob|packjob)", re.IGNORECASE)
 _SEPARATORS = ("hetjob", "packjob")
 
 
@@ -87,6 +90,9 @@ def _directives(text: str) -> Iterator[tuple[int, str]]:
 
 def _words(line: str, number: int) -> Iterator[str]:
     """Yield the words of a line: quotes group, # begins a comment."""
+    if _PLAIN.fullmatch(line) and not _SEPARATED.search(line):  # nearly all lines
+        yield from line.split()
+        return
     at, end = 0, len(line)
     while True:
         while at < end and line[at] in _SPACE:
