@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -24,8 +25,43 @@ class MtfError(Exception):
     exit_code = EXIT_ERROR
 
 
+_CURES = {
+    errno.ENOSPC: "Free some space there",
+    errno.EDQUOT: "Free some space there, or ask for a larger quota",
+    errno.EROFS: "Make the file system writable",
+    errno.EACCES: "Make it accessible for this user",
+    errno.EPERM: "Make it accessible for this user",
+}
+_SAID_BY_PROGRAMS = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "Read-only file system": errno.EROFS,
+    "insufficient permission": errno.EACCES,
+    "Permission denied": errno.EACCES,
+}
+
+
+def storage_error(error: OSError) -> MtfError | None:
+    """Return the error for a disk that takes no more or a missing permission, None for others."""
+    cure = _CURES.get(error.errno or 0)
+    if cure is None:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return MtfError(f"{where}{error.strerror}. {cure}, then run the command again")
+
+
+def with_cure(text: str) -> str:
+    """Return the message of another program, with a cure if it is about a disk or a permission."""
+    kinds = [kind for words, kind in _SAID_BY_PROGRAMS.items() if words in text]
+    return f"{text.rstrip('.')}. {_CURES[kinds[0]]}, then run the command again" if kinds else text
+
+
 class TrainingError(MtfError):
     """A training failed after it had begun."""
+
+
+class StorageError(TrainingError):
+    """A disk did not take what a training has to save."""
 
 
 class UsageError(MtfError):

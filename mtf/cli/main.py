@@ -15,7 +15,7 @@ import click
 from mtf.cli.terminal.output import inform
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.distribution import DISTRIBUTION
-from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError
+from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,11 +174,20 @@ def main() -> NoReturn:
     except MtfError as e:
         inform(_message(e))
         code = e.exit_code
-    except Exception:  # noqa: BLE001  # a bug: print what to paste into an issue
+    except Exception as e:  # noqa: BLE001  # a full disk, or a bug
+        code = _report(e)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Print an unexpected error: of the disk in one sentence, a bug with what to paste."""
+    explained = storage_error(error) if isinstance(error, OSError) else None
+    if explained is not None:
+        inform(_message(explained))
+    else:
         inform(traceback.format_exc())
         inform("error: this is a bug in mtf. Please report it with the lines above")
-        code = EXIT_ERROR
-    sys.exit(code if isinstance(code, int) else 0)
+    return EXIT_ERROR
 
 
 def _show_usage_error(error: click.UsageError) -> None:

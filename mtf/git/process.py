@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-from mtf.errors import RepositoryError
+from mtf.errors import RepositoryError, with_cure
 from mtf.git.wire import Objects
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class GitProcesses:
         """
         code, out, err = self.attempt(*args, stdin=stdin)
         if code:
-            raise RepositoryError(f"git {args[0]}: {err.strip() or f'exit code {code}'}")
+            reason = with_cure(err.strip()) or f"exit code {code}"
+            raise RepositoryError(f"git {args[0]}: {reason}")
         return out
 
     @contextmanager

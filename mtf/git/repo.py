@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import CommitId
-from mtf.errors import RepositoryError
+from mtf.errors import RepositoryError, with_cure
 from mtf.git.process import GitProcesses
 from mtf.git.signatures import Signatures
 from mtf.git.trees import checked_files, files_in
@@ -304,7 +304,8 @@ class GitRepo:
         finally:
             out, err = process.communicate()  # without "done" it writes nothing
         if process.returncode:
-            raise RepositoryError(f"git fast-import: {err.decode(errors='replace').strip()}")
+            reason = with_cure(err.decode(errors="replace").strip())
+            raise RepositoryError(f"git fast-import: {reason}")
         return CommitId(out.decode().strip())
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
@@ -349,7 +350,7 @@ class GitRepo:
         if locked := _LOCKED.search(output):
             self._remove_if_stale(Path(locked[1]))
         kind = RefMovedError if MOVED.search(output) else RepositoryError
-        raise kind(f"git {what}: {output.strip()}")
+        raise kind(f"git {what}: {with_cure(output.strip())}")
 
     def _remove_if_stale(self, lock: Path) -> None:
         """Remove a ref's lock that a killed git left in this clone (not one of a remote)."""

@@ -42,8 +42,8 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
         except OSError as e:
             if not target.is_dir():  # otherwise another sync was faster and removed our folder
                 raise MtfError(
-                    f"{e.filename or root}: {e.strerror}. The run root must be writable here and"
-                    " on the compute nodes: set `runs_root:` in mtf.yaml"
+                    f"{e.filename or root}: {e.strerror}. The run root must have space and be"
+                    " writable, here and on the compute nodes: see `runs_root:` in mtf.yaml"
                 ) from e
     for left in rundir.temporary_files(target):
         _remove(left)

@@ -41,8 +41,12 @@ def reason_of(cause: Cause, record: RunRecord, job: JobView | None, progress: Pr
             return progress.refused or _silent_end(job, detail)
         case Cause.CODE_ERROR:
             return progress.failed or _silent_end(job, detail)
-        case Cause.HOST_OOM | Cause.CUDA_OOM if progress.failed:
+        case Cause.HOST_OOM | Cause.CUDA_OOM | Cause.STORAGE if progress.failed:
             return progress.failed
+        case Cause.STORAGE:
+            return f"its job could not write into {record.run_dir}: see mtf logs --err"
+        case _:
+            pass
     if job is not None and job.state is JobState.FAILED and job.exit_code != 0:
         detail = f" ({_silent_end(job, detail)})"
     node = f" of {job.node}" if cause is Cause.NODE_FAILURE and job and job.node else ""

@@ -15,6 +15,7 @@ from mtf.core.vocabulary.causes import (
     SIGNALS,
     STANDINGS,
     STOPS,
+    STORAGE_EXIT_CODE,
     Cause,
     cause_of_error,
 )
@@ -108,6 +109,8 @@ def _cause_of_failure(job: JobView, progress: Progress) -> Cause:
     """Return the cause of a job's own failure: the journal's, else that of its exit code."""
     if job.exit_code == CONTINUE_EXIT_CODE:
         return Cause.TIME_LIMIT
+    if job.exit_code == STORAGE_EXIT_CODE:
+        return Cause.STORAGE
     if progress.refused:
         return Cause.CONFIGURATION
     if progress.failed:

@@ -29,6 +29,7 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"
     CODE_ERROR = "code-error"
     CONFIGURATION = "configuration"
+    STORAGE = "storage"
     SUBMISSION = "submission"
     LOST = "lost"
 
@@ -82,6 +83,11 @@ ENDS: Mapping[Cause, End] = {
         " checkout is not the commit, or no resume could load what it saved",
         "change the spec, or fix the environment and run mtf retry",
     ),
+    Cause.STORAGE: End(
+        RunState.FAILED,
+        "a disk is full, a quota used up, or the run folder cannot be written",
+        "free space or make the folder writable; mtf retry continues from the checkpoint",
+    ),
     Cause.SUBMISSION: End(
         RunState.FAILED,
         "the executor refused it for good",
@@ -126,6 +132,7 @@ STANDINGS: Mapping[JobState, Standing] = {
 CONTINUE_EXIT_CODE = 85  # of a job that asks to be continued before its time limit
 EXIT_TERMINATED = 143  # what a shell reports for a program that SIGTERM ended
 CONFIGURATION_EXIT_CODE = 78  # of the job script, if its environment cannot be set up
+STORAGE_EXIT_CODE = 74  # of a job whose run folder cannot be written, not even its journal
 _KILLED, _BUS_ERROR = 9, 7
 # The causes of a FAILED job's exit codes and signals, if its journal has no error.
 # A shell adds 128 to a signal's number; srun may give the number itself where SLURM has killed the
@@ -133,6 +140,7 @@ _KILLED, _BUS_ERROR = 9, 7
 EXIT_CODES: Mapping[int, Cause] = {
     CONTINUE_EXIT_CODE: Cause.TIME_LIMIT,
     CONFIGURATION_EXIT_CODE: Cause.CONFIGURATION,
+    STORAGE_EXIT_CODE: Cause.STORAGE,
     _KILLED: Cause.HOST_OOM,
     128 + _KILLED: Cause.HOST_OOM,
     128 + _BUS_ERROR: Cause.HOST_OOM,
@@ -159,9 +167,13 @@ _HOST_OOM = re.compile(
     r"|killed by signal: (Killed|Bus error)|workers are out of shared memory"
 )
 
+_STORAGE = re.compile("No space left on device|Disk quota exceeded|Read-only file system")
+
 
 def cause_of_error(text: str) -> Cause:
-    """Return the cause of an error, by the error's last line."""
+    """Return the cause of an error, by its last line."""
     if _CUDA_OOM.search(text):
         return Cause.CUDA_OOM
-    return Cause.HOST_OOM if _HOST_OOM.search(text) else Cause.CODE_ERROR
+    if _HOST_OOM.search(text):
+        return Cause.HOST_OOM
+    return Cause.STORAGE if _STORAGE.search(text) else Cause.CODE_ERROR

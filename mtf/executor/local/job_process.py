@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # The claim is a link to a complete file: it exists with its content or not at all, on NFS too.
 # The traps keep this shell alive when its group is signalled; its children still get the default
-# action. Field 22 of stat is the start time (Source: proc(5)); the first two are cut off here.
+# action. The exit code has its place on the disk from the start, since a job may fill the disk.
+# Field 22 of stat is the start time (Source: proc(5)); the first two are cut off here.
 _WRAPPER = r"""
 trap : HUP INT QUIT TERM USR1 USR2
 base=$1 script=$2
@@ -36,8 +37,11 @@ echo "$$ $boot ${22}" > "$base.$$" && ln "$base.$$" "$base.start"
 claimed=$?
 rm -f "$base.$$"
 [ "$claimed" = 0 ] || exit 0
+printf '%-4s\n' - > "$base.end"
 bash "$script"
-echo $? > "$base.exit" && sync "$base.exit"
+code=$?
+printf '%-4s\n' "$code" 1<> "$base.end" && sync "$base.end" && mv "$base.end" "$base.exit"
+[ -e "$base.exit" ] || { echo "$code" > "$base.exit" && sync "$base.exit"; }
 """
 _DEAD = ("Z", "X")  # process states: ended and not waited for
 _PREVENTED = "shut"  # content of the file of a start that must not happen any more
@@ -143,7 +147,7 @@ def forget(base: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if read_start(base) is None:
             return
-    for kind in ("exit", "start"):
+    for kind in ("exit", "end", "start"):
         _file(base, kind).unlink(missing_ok=True)
 
 

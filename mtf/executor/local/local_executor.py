@@ -15,7 +15,7 @@ from mtf.core.sbatch.read_script import ScriptOptionError
 from mtf.core.sbatch.section_options import job_options, section_demand
 from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
-from mtf.errors import MtfError
+from mtf.errors import ExecutorUnavailableError, MtfError, storage_error
 from mtf.executor.local.job_process import WorkerLock
 from mtf.executor.local.queue import LocalQueue
 from mtf.executor.local.queue_rows import DamagedJob, QueuedJob, Settings
@@ -82,7 +82,7 @@ class LocalExecutor:
         """Queue a request; if its token is queued already, return the existing jobs.
 
         Raises:
-            MtfError: the run root is not writable.
+            ExecutorUnavailableError: the run root is full or not writable.
         """
         path = Path(request.job_dir) / rundir.SCRIPT
         hours = section_demand(request.resources).hours
@@ -90,9 +90,7 @@ class LocalExecutor:
             self._queue.make()
             rundir.write_atomically(path, script.encode())
         except OSError as e:
-            raise MtfError(
-                f"{e.filename}: {e.strerror}. Make it writable, or set runs_root in mtf.yaml"
-            ) from e
+            raise ExecutorUnavailableError(str(storage_error(e) or e)) from e
         jobs = self._queue.add(
             request, str(path), _environment(), round(hours * 3600) if hours else None
         )

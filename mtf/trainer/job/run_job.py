@@ -5,6 +5,7 @@ Torch is imported only after the run is claimed and signal handlers are installe
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib.util
 import os
@@ -19,9 +20,17 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
+from mtf.core.vocabulary.causes import STORAGE_EXIT_CODE
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.distribution import pip_install
-from mtf.errors import EXIT_ERROR, EXIT_USAGE, MtfError, SpecError, TrainingError
+from mtf.errors import (
+    EXIT_ERROR,
+    EXIT_USAGE,
+    MtfError,
+    SpecError,
+    StorageError,
+    TrainingError,
+)
 from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.console import say
@@ -88,9 +97,12 @@ def main(argv: list[str]) -> int:
         job = Job.of(run_dir, os.environ)
         if not _may_run(job):
             return 0
-    except (MtfError, OSError) as e:
+    except MtfError as e:
         say(str(e))
         return EXIT_ERROR
+    except OSError as e:
+        say(f"the run folder cannot be used: {e}")
+        return STORAGE_EXIT_CODE
     return _run(job, Journal(run_dir, is_first_rank=job.rank == 0))
 
 
@@ -116,9 +128,20 @@ def _run(job: Job, journal: Journal) -> int:
         return code
     except BaseException as e:  # noqa: BLE001 -- whatever ends a job is journaled
         _report_failure(e, job, journal)
-        limit_exit(EXIT_ERROR)
-        return EXIT_ERROR
+        code = STORAGE_EXIT_CODE if _is_of_storage(e, job.run_dir) else EXIT_ERROR
+        limit_exit(code)
+        return code
     return 0
+
+
+def _is_of_storage(error: BaseException, run_dir: Path) -> bool:
+    """Return True if a disk does not take what the job writes, so that its code is not at fault."""
+    if not isinstance(error, OSError):
+        return isinstance(error, StorageError)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    is_ours = str(error.filename or "").startswith(f"{run_dir}/")
+    return is_ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def _report_failure(error: BaseException, job: Job, journal: Journal) -> None:

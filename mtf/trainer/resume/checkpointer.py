@@ -17,7 +17,7 @@ import torch
 
 from mtf import rundir
 from mtf.core.vocabulary.times import iso
-from mtf.errors import MtfError, TrainingError
+from mtf.errors import MtfError, StorageError
 from mtf.trainer.loop.best_epochs import ranked
 from mtf.trainer.loop.callbacks import overrides_before_load
 from mtf.trainer.resume import snapshot
@@ -157,7 +157,7 @@ class Checkpointer:
             complete: whether the training is at its end.
 
         Raises:
-            TrainingError: the state is not durable, and it is the training's result or
+            StorageError: the state is not durable, and it is the training's result or
                 ``checkpoint.on_error`` is stop.
             MtfError: no resume could go on from the state.
         """
@@ -174,7 +174,7 @@ class Checkpointer:
         """End the training since a save has failed; all ranks call it at the same cut.
 
         Raises:
-            TrainingError: ``checkpoint.on_error`` is stop.
+            StorageError: ``checkpoint.on_error`` is stop.
             MtfError: no resume could go on from the checkpoint.
             Exception: the save did not fail because of the disk.
         """
@@ -270,11 +270,11 @@ class Checkpointer:
         """Report that the last state is not durable.
 
         Raises:
-            TrainingError: the run has failed.
+            StorageError: the run has failed.
         """
         if complete:
             then = "resumes from there" if self._newest else "starts from the beginning"
-            raise TrainingError(
+            raise StorageError(
                 "the training is complete, but its last state is not durable (see the reason"
                 f" above): {self._newest_in_words()}. Make room on the disk, then run mtf retry,"
                 f" which {then}"
@@ -298,7 +298,7 @@ class Checkpointer:
             raise MtfError(reason)
 
     def _refuse_to_go_on(self) -> NoReturn:
-        raise TrainingError(
+        raise StorageError(
             "could not save the state (see the reason above), and checkpoint.on_error is stop:"
             f" {self._newest_in_words()}. Make room on the disk, then run mtf retry"
         )

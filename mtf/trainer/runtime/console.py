@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 
 def say(text: str) -> None:
-    """Write one line to stderr, at once."""
-    sys.stderr.write(f"mtf: {text}\n")
-    sys.stderr.flush()
+    """Write one line to stderr, at once; a full disk loses the line and stops nothing."""
+    with suppress(OSError, ValueError):  # ValueError: stderr is closed
+        sys.stderr.write(f"mtf: {text}\n")
+        sys.stderr.flush()
 
 
 def amount(size: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mtf.core.vocabulary.causes import Cause, cause_of_error
+from mtf.core.vocabulary.causes import STORAGE_EXIT_CODE, Cause, cause_of_error
 from tests.trainer.ranks import environment, free_port
 from tests.trainer.runs import config_with, events, execute, make_run, start
 
@@ -134,8 +134,8 @@ def test_a_full_shared_memory_ends_the_job(tmp_path: Path) -> None:
     if subprocess.run([*own_shm, "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root can replace /dev/shm")
     run = make(tmp_path, data={"val_split": None})
-    assert execute(run, before=own_shm)[0] == 1
-    assert failure(run)
+    assert execute(run, before=own_shm)[0] == STORAGE_EXIT_CODE
+    assert cause_of_error(failure(run)) is Cause.STORAGE
 
 
 def test_an_iterator_that_is_kept_does_not_hold_up_the_end(tmp_path: Path) -> None:
