@@ -73,6 +73,74 @@ class WithOwnOptimizer(Frozen):
         return torch.optim.AdamW(self.layers[3].parameters(), lr=rate)
 
 
+class Recent(NamedTuple):
+    """The kind of an update, and its newest steps."""
+
+    kind: str
+    steps: deque[float]
+
+
+class OwnOptimizer(torch.optim.Optimizer):
+    """An optimizer whose moments have another type than its parameters, beside other values."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": np.float32(lr), "scale": np.ones(2)})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take a step that depends on all of its state."""
+        del closure
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+
+    def _move(self, parameter: Any, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["moment"] = torch.zeros_like(parameter, dtype=torch.float64)
+            state["norms"] = np.zeros(2, dtype=np.float32)
+            state["recent"] = Recent("plain", deque(maxlen=3))
+            state["parts"] = [{"sum": np.float32(0), "text": "a"}]
+        state["moment"].mul_(0.9).add_(parameter.grad.double())
+        state["norms"] += np.float32(parameter.grad.norm())
+        state["recent"].steps.append(float(state["norms"][0]))
+        state["parts"][0]["sum"] += np.float32(1.1)
+        assert state["recent"].kind == "plain"
+        assert state["parts"][0]["text"] == "a"
+        damping = 1 + 0.01 * sum(state["recent"].steps) + 0.01 * float(state["parts"][0]["sum"])
+        group["scale"] *= 0.999
+        rate = group["lr"] * group["scale"][0] / damping
+        with torch.no_grad():
+            parameter -= (float(rate) * state["moment"]).float()
+
+
+class WithMoments(Net):
+    """A net with that optimizer."""
+
+    def configure_optimizers(self, config: Any) -> torch.optim.Optimizer:
+        """Return it."""
+        return OwnOptimizer(self.parameters(), config.lr)
+
+
+class Named(WithOwnOptimizer):
+    """A frozen net whose optimizer knows its parameters by name."""
+
+    def configure_optimizers(self, config: Any) -> torch.optim.Optimizer:
+        """Return it."""
+        return torch.optim.AdamW(self.layers[3].named_parameters(), lr=config.lr)
+
+
+class AddNamedGroup(Unfreeze):
+    """Gives that optimizer another group."""
+
+    def change(self, training: Loop) -> None:
+        """Add it."""
+        super().change(training)
+        layers: Any = training.engine.module.get_submodule("layers")
+        group: Any = {"params": layers[0].named_parameters(), "lr": 1e-3}
+        training.engine.optimizers["optimizer"].add_param_group(group)
+
+
 class AddGroups(Unfreeze):
     """Gives the optimizer two more groups, with rates of their own."""
 
@@ -361,6 +429,8 @@ def _with(callback: str, model: str, **more: Any) -> dict[str, Any]:
 REBUILT: dict[str, dict[str, Any]] = {
     "frozen, then others": _with("Unfreeze", "Frozen"),
     "groups added": _with("AddGroups", "WithOwnOptimizer", scheduler=None),
+    "named group added": _with("AddNamedGroup", "Named", scheduler=None),
+    "own optimizer": {"model": {"type": f"{HERE}:WithMoments"}, "scheduler": None},
     "groups split": _with("SplitGroups", "Growing", scheduler=None),
     "lazy modules": {
         "model": {"type": f"{HERE}:Lazy", "hidden_size": 8},

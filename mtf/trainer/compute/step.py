@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch.nn.parameter import is_lazy
@@ -68,7 +69,8 @@ class StepEngine:
         self._fabric, self.device, self._training = fabric, fabric.device, training
         self._is_wrapped = isinstance(model, FabricModule) or needs_wrappers(fabric)
         self.module: nn.Module = model.module if isinstance(model, FabricModule) else model
-        self.optimizers = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
+        raw = {name: _raw(optimizer) for name, optimizer in optimizers.items()}
+        self.optimizers = MappingProxyType(raw)  # another optimizer would not be the one that steps
         refuse_sharded(self.module, self.optimizers, type(fabric.strategy).__name__)
         refuse_untrainable(self.module, self.optimizers)
         self.takes_closure = takes_closure(

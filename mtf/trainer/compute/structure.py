@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from mtf.errors import MtfError
 
@@ -186,6 +186,15 @@ def put_buffer(
 # -- copies of a module ----------------------------------------------------------------------------
 
 
+def copy_of(module: nn.Module) -> nn.Module:
+    """Return a copy of a module, which may be lazy."""
+    lazy = (buffer for buffer in module.buffers() if is_lazy(buffer))
+    # torch cannot copy them
+    made: Any = UninitializedBuffer
+    memo = {id(buffer): made(dtype=buffer.dtype) for buffer in lazy}
+    return copy.deepcopy(module, memo)
+
+
 def follow(copied: nn.Module, module: nn.Module) -> None:
     """Give a copy of a module the structure that the module has now.
 
@@ -200,7 +209,7 @@ def follow(copied: nn.Module, module: nn.Module) -> None:
         is_lazy(kept[name]) or _is_alike(kept[name], present[name]) for name in present
     ):
         vars(copied).clear()
-        vars(copied).update(vars(copy.deepcopy(module)))
+        vars(copied).update(vars(copy_of(module)))
         copied.eval()
     for name, parameter in copied.named_parameters():
         old = kept.get(name)

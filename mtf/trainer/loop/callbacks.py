@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import call, load, plugins, unknown_name
-from mtf.trainer.compute.structure import follow, put_buffer
+from mtf.trainer.compute.structure import copy_of, follow, put_buffer
 from mtf.trainer.loop.metric_values import merged_over_ranks
 from mtf.trainer.loop.phases import Phase
 
@@ -189,7 +189,9 @@ class EMA(Callback):
     def on_start(self, training: Loop) -> None:
         """Make a copy of the module for the average."""
         self._trained = module = training.engine.module
-        self._average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self._decay))
+        averages = get_ema_multi_avg_fn(self._decay)
+        self._average = AveragedModel(torch.nn.Identity(), multi_avg_fn=averages)
+        self._average.module = copy_of(module)
         self._average.n_averaged.fill_(1)  # at 0, an update would copy
         self._average.eval()
 

@@ -17,6 +17,7 @@ from mtf.trainer.compute.structure import names_by_group, put_requires_grad, req
 from mtf.trainer.loop.state import FORMAT, is_readable
 from mtf.trainer.resume import other_ranks
 from mtf.trainer.resume.compatibility import load_weights, misfit_of, misplaced
+from mtf.trainer.resume.optimizer_state import load_optimizer, optimizer_state
 from mtf.trainer.resume.rebuild import rebuild
 from mtf.trainer.resume.same_settings import check_config, check_fixed, deciding_settings
 from mtf.trainer.resume.scheduler_state import load_scheduler, scheduler_state
@@ -25,8 +26,6 @@ from mtf.trainer.storage.plain_values import read_plain, restored, simplified
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
-
-    from torch.optim import Optimizer
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.lr_schedulers import Schedule
@@ -98,7 +97,7 @@ def content_of(parts: Resumable, ranks: list[dict[str, Any]]) -> Content:
         "groups": names_by_group(engine.module, engine.optimizers),
         "built_groups": dict(engine.built.groups),
         "optimizers": {
-            name: _optimizer_state(name, optimizer) for name, optimizer in engine.optimizers.items()
+            name: optimizer_state(name, optimizer) for name, optimizer in engine.optimizers.items()
         },
         "schedulers": {
             name: scheduler_state(schedule.scheduler) for name, schedule in parts.schedules.items()
@@ -114,24 +113,6 @@ def content_of(parts: Resumable, ranks: list[dict[str, Any]]) -> Content:
 
 def _callback_states(parts: Resumable) -> dict[str, Any]:
     return {name: callback.state_dict() for name, callback in parts.callbacks.items()}
-
-
-def _optimizer_state(name: str, optimizer: Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state.
-
-    Raises:
-        MtfError: it holds the state of a parameter that was taken out of its groups.
-    """
-    try:
-        return optimizer.state_dict()
-    except KeyError as e:  # torch's numbers of the parameters lack it
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if held.issuperset(map(id, optimizer.state)):
-            raise
-        raise MtfError(
-            f"the state of {name} cannot be saved: it is also of a parameter that none of its"
-            " groups has any more. Remove it with the parameter: optimizer.state.pop(parameter)"
-        ) from e
 
 
 def read(file: Path | BinaryIO) -> Content:
@@ -245,7 +226,7 @@ def _load(parts: Resumable, content: Mapping[str, Any]) -> None:
             raise MtfError(f"the checkpoint is of another {name}{problem}")
     load_weights(engine.module, content["model"])
     for name, optimizer in engine.optimizers.items():
-        optimizer.load_state_dict(content["optimizers"][name])
+        load_optimizer(optimizer, content["optimizers"][name])
     for name, schedule in parts.schedules.items():
         load_scheduler(schedule.scheduler, content["schedulers"][name])
         # otherwise torch warns of a scheduler that stepped before its optimizer

@@ -174,9 +174,7 @@ def read_plain(file: Path | BinaryIO, *, mapped: bool = False) -> dict[str, Any]
         MtfError: it holds something that needs code.
     """
     try:
-        content: dict[str, Any] = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=mapped
-        )
+        return _load(file, mapped=mapped)
     except pickle.UnpicklingError as e:
         found = re.search(r"(?:GLOBAL|Type|class) ([\w.]+)", str(e))
         what = found[1] if found else " ".join(str(e).split())[:200]
@@ -184,6 +182,17 @@ def read_plain(file: Path | BinaryIO, *, mapped: bool = False) -> dict[str, Any]
             f"the checkpoint cannot be read: it holds {what}, for which code would have to be"
             " executed. Save only tensors, numbers, text, and containers of these"
         ) from e
+
+
+def _load(file: Path | BinaryIO, *, mapped: bool) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=mapped
+        )
+    except RuntimeError:  # some file systems cannot map a file
+        if not mapped:
+            raise
+        return _load(file, mapped=False)
     return content
 
 
