@@ -61,7 +61,7 @@ def _castable(value: Any) -> Any:
 
 
 def _as_saved(saved: Any, loaded: Any) -> Any:
-    """Return what torch has loaded, with the types that were saved."""
+    """Return a loaded state with the types that were saved."""
     if isinstance(saved, torch.Tensor):
         return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device)
     if type(saved) is dict:
