@@ -205,3 +205,29 @@ def test_before_the_first_commit_the_repair_is_to_commit(tmp_path: Path) -> None
     git(tmp_path, "init", "-q")
     (only,) = found(tmp_path, code=1)
     assert only["repair"].startswith("commit first: git add --all && git commit")
+
+
+def test_a_lab_with_policies_is_told_what_does_not_hold_them_up(tmp_path: Path) -> None:
+    lab = make_lab(
+        tmp_path, {"a.yaml": spec("a")}, settings=SETTINGS + "policies: {require_signed: true}\n"
+    )
+
+    def places() -> dict[str, str]:
+        findings = mtf_json(lab.path, "doctor", "--json", code=None)["findings"]
+        return {f["where"]: f["repair"] for f in findings if f["theme"] == "security"}
+
+    found = places()
+    hook = tmp_path / "lab.git" / "hooks" / "pre-receive"
+    assert found.keys() == {
+        "mtf.yaml: policies.require_signed",
+        "mtf/ledger",
+        "mtf.yaml",
+        str(hook),
+    }
+    for place in ("mtf.yaml: policies.require_signed", "mtf/ledger"):
+        lab.git(*found[place].split()[1:])
+    mtf(tmp_path / "lab.git", "hooks", "install")
+    push(lab, {".github/CODEOWNERS": "/mtf.yaml @boss\n/templates/ @boss\n"})
+    assert places() == {}
+    lab.git("config", "gpg.format", "ssh")
+    assert places().keys() == {"gpg.ssh.allowedSignersFile"}

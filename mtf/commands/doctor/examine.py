@@ -12,6 +12,7 @@ from mtf.commands.doctor import (
     check_ledger,
     check_repository,
     check_runs,
+    check_security,
     check_settings,
     check_storage,
 )
@@ -36,6 +37,7 @@ THEMES: tuple[Theme, ...] = (
     check_ledger.THEME,
     check_runs.THEME,
     check_controller.THEME,
+    check_security.THEME,
 )
 
 
