@@ -170,64 +170,90 @@ def shorten_epochs(batches: int | None, val_batches: int | None) -> None:
     original = Loop.__post_init__
 
     def shortened(loop: Loop) -> None:
+        every_size = loop.config.training.compile
         if batches is not None:
-            loop.train = FirstBatches(loop.train, batches)
+            loop.train = ShortEpochs(loop.train, batches, every_size=every_size)
         if val_batches is not None and loop.validation is not None:
-            loop.validation = FirstBatches(loop.validation, val_batches)
+            loop.validation = ShortEpochs(loop.validation, val_batches, every_size=every_size)
         original(loop)
 
     loop_class: Any = Loop
     loop_class.__post_init__ = shortened
 
 
-class FirstBatches:
-    """The first batches of each epoch and, where it can be sought, the epoch's last one.
+class ShortEpochs:
+    """Some batches of each epoch: the first ones and, where it can be sought, the last one.
 
-    The last batch is often smaller, and a compiled model treats each shape in its own way.
+    The last batch is often smaller. A compiled model treats each size in its own way.
+
+    Args:
+        batches: those of whole epochs.
+        most: number of batches in a short epoch.
+        every_size: also take a batch of each other size, more than ``most`` if need be.
     """
 
-    def __init__(self, batches: Batches, most: int) -> None:
-        self._whole = batches
-        self._most = most
+    def __init__(self, batches: Batches, most: int, *, every_size: bool = False) -> None:
+        self._whole, self._most = batches, most
+        self._can_seek = hasattr(batches, "dealt")  # which data without an order lacks
+        self._every_size = every_size and self._can_seek
+        self._chosen: dict[int, list[int] | None] = {}  # by epoch: numbers of its batches
 
     def __getattr__(self, name: str) -> Any:
         """Return any other attribute of the whole."""
         return getattr(self._whole, name)
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return min(self._most, len(self._whole))
+        """Return the number of batches in the first epoch."""
+        return self.num_batches(0) or min(self._most, len(self._whole))
 
     def num_batches(self, epoch: int) -> int | None:
         """Return the number of batches in an epoch, None if only its end tells it."""
-        number = num_batches_in(self._whole, epoch)
-        return None if number is None else min(self._most, number)
-
-    def num_samples(self, epoch: int, batch: int) -> int | None:
-        """Return the number of samples in a batch, None if it is not known."""
-        return known_samples(self._whole, epoch, self._position(batch))
+        numbers = self._numbers(epoch)
+        return None if numbers is None else len(numbers)
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the batches of an epoch, from batch ``start`` on."""
-        if not self._has_last():
+        numbers = self._numbers(epoch)
+        if numbers is None:
             yield from islice(self._whole.batches(epoch, start), self._most - start)
             return
-        last = len(self) - 1
-        yield from islice(self._whole.batches(epoch, start), max(last - start, 0))
-        yield from self._whole.batches(epoch, self._position(last))
+        left = numbers[start:]
+        while left:
+            run = sum(1 for i, number in enumerate(left) if number == left[0] + i)
+            yield from islice(self._whole.batches(epoch, left[0]), run)
+            left = left[run:]
 
     def samples(self, epoch: int, batch: int) -> Any:
         """Return the indices of the samples of a batch, None if they are not known."""
         known = getattr(self._whole, "samples", lambda *_: None)
-        return known(epoch, self._position(batch))
+        return known(epoch, self._position(epoch, batch))
 
-    def _position(self, batch: int) -> int:
+    def num_samples(self, epoch: int, batch: int) -> int | None:
+        """Return the number of samples in a batch, None if it is not known."""
+        return known_samples(self._whole, epoch, self._position(epoch, batch))
+
+    def _position(self, epoch: int, batch: int) -> int:
         """Return the number of a batch in the whole epoch."""
-        is_last = self._has_last() and batch == len(self) - 1
-        return len(self._whole) - 1 if is_last else batch
+        numbers = self._numbers(epoch)
+        return batch if numbers is None else numbers[batch]
 
-    def _has_last(self) -> bool:
-        return 1 < self._most < len(self._whole) and hasattr(self._whole, "samples")
+    def _numbers(self, epoch: int) -> list[int] | None:
+        """Return the numbers of the batches in the whole epoch, in order; None: the first ones."""
+        if epoch not in self._chosen:
+            number = num_batches_in(self._whole, epoch)
+            self._chosen = {epoch: None if number is None else self._choice(epoch, number)}
+        return self._chosen[epoch]
+
+    def _choice(self, epoch: int, number: int) -> list[int]:
+        """Return the batches to take of an epoch that has so many."""
+        wanted = {number - 1} if self._can_seek and self._most > 1 else set()
+        if self._every_size:
+            first: dict[int | None, int] = {}
+            for batch in range(number):
+                first.setdefault(known_samples(self._whole, epoch, batch), batch)
+            wanted |= set(first.values())
+        length = max(min(self._most, number), len(wanted))
+        return sorted(islice(dict.fromkeys([*wanted, *range(number)]), length))
 
 
 def position_of(state: ResumeState, phase: Phase) -> BatchPosition:

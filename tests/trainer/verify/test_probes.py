@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import BatchSampler, SequentialSampler
 
+from mtf.trainer.data.batches import TensorBatches
+from mtf.trainer.data.order import order_from_sampler
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.verify import trial_process
-from mtf.trainer.verify.batch_records import FirstBatches
+from mtf.trainer.verify.batch_records import ShortEpochs
 from mtf.trainer.verify.hidden_state import summary, unequal
 from mtf.trainer.verify.interruption_points import chain, interruptions
 from mtf.trainer.verify.parallel_trials import run_parallel
@@ -131,36 +134,37 @@ def test_a_shortened_epoch_can_start_at_any_batch() -> None:
         def batches(self, epoch: int, start: int) -> Iterator[Any]:
             return iter(range(start, 10))
 
-    assert len(FirstBatches(Ten(), 4)) == 4
-    assert list(FirstBatches(Ten(), 4).batches(0, 0)) == [0, 1, 2, 3]
-    assert list(FirstBatches(Ten(), 4).batches(0, 3)) == [3]
-    assert len(FirstBatches(Ten(), 40)) == 10
+    assert len(ShortEpochs(Ten(), 4)) == 4
+    assert list(ShortEpochs(Ten(), 4).batches(0, 0)) == [0, 1, 2, 3]
+    assert list(ShortEpochs(Ten(), 4).batches(0, 3)) == [3]
+    assert len(ShortEpochs(Ten(), 40)) == 10
+
+
+def numbered(sampler: Any) -> TensorBatches:
+    return TensorBatches([torch.arange(100)], order_from_sampler(sampler, 1, 0, 1, even=True))
 
 
 def test_a_shortened_epoch_ends_with_the_last_batch_of_the_whole_one() -> None:
     """The last batch may be smaller: no other shows how a model treats its shape."""
-
-    class Sought:
-        def __len__(self) -> int:
-            return 10
-
-        def batches(self, epoch: int, start: int) -> Iterator[Any]:
-            return iter(range(start, 10))
-
-        def samples(self, epoch: int, batch: int) -> list[int]:
-            return [batch]
-
-    short = FirstBatches(Sought(), 4)
-    assert [list(short.batches(0, start)) for start in range(5)] == [
-        [0, 1, 2, 9],
-        [1, 2, 9],
-        [2, 9],
-        [9],
-        [9],
+    whole = numbered(BatchSampler(SequentialSampler(range(10)), 4, drop_last=False))
+    short = ShortEpochs(whole, 2)
+    assert [[x.tolist() for (x,) in short.batches(0, start)] for start in range(3)] == [
+        [[0, 1, 2, 3], [8, 9]],
+        [[8, 9]],
+        [],
     ]
-    assert [short.samples(0, batch) for batch in range(4)] == [[0], [1], [2], [9]]
-    assert list(FirstBatches(Sought(), 1).batches(0, 0)) == [0]
-    assert list(FirstBatches(Sought(), 10).batches(0, 3)) == [3, 4, 5, 6, 7, 8, 9]
+    assert [short.samples(0, batch) for batch in range(2)] == [[0, 1, 2, 3], [8, 9]]
+    assert [short.num_samples(0, batch) for batch in range(2)] == [4, 2]
+    assert len(list(ShortEpochs(whole, 1).batches(0, 0))) == 1
+    assert len(list(ShortEpochs(whole, 10).batches(0, 1))) == 2
+
+
+def test_a_shortened_epoch_of_a_compiled_model_has_every_size_of_the_whole_one() -> None:
+    sampler: Any = [[0, 1], [2, 3], [4, 5], [6, 7, 8], [9, 10], [11], [12, 13], [14, 15]]
+    short = ShortEpochs(numbered(sampler), 2, every_size=True)
+    assert [x.tolist() for (x,) in short.batches(0, 0)] == [[0, 1], [6, 7, 8], [11], [14, 15]]
+    sizes = [short.num_samples(epoch, batch) for epoch in (0, 1) for batch in range(len(short))]
+    assert sizes == [2, 3, 1, 2] * 2
 
 
 def test_parallel_tasks_yield_as_they_end_and_closing_kills_the_rest() -> None:
