@@ -31,6 +31,12 @@ def in_words(error: BaseException, module: nn.Module) -> MtfError | None:
             " batches to a few lengths, or set training.compile: false (TORCH_LOGS=recompiles"
             " names what changed)"
         )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        line = text.strip().partition("\n")[0]
+        return MtfError(
+            f"training.compile: torch cannot compile the model ({type(error).__name__}: {line}):"
+            " set training.compile: false, or leave a function out with @torch.compiler.disable"
+        )
     if "finished reduction in the prior iteration" in text:
         return MtfError(
             f"{_unused(text, module)} no part in the loss of a batch, and the processes wait for"
