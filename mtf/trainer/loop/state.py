@@ -118,17 +118,19 @@ class TrainMicroState:
         Returns:
             The mean loss; None where reading it would make the CPU wait for the device.
         """
-        mean, weight = loss.mean, loss.weight(samples)
+        mean, total, weight, others = loss
+        if weight is None:
+            weight = loss.weight(samples)
         value = None
         if self.window == 0:
-            recent = {LOSS: (self.recent_loss, self.recent_count)}
-            self.before_window = {**recent, **self.recent_others}
+            recent = self.recent_loss, self.recent_count
+            self.before_window = {LOSS: recent, **self.recent_others}
         if mean.is_cpu and not isinstance(weight, torch.Tensor):
             value = mean.item()
             if not tolerant or math.isfinite(value):
-                self.recent_loss += value * weight if loss.total is None else loss.total.item()
+                self.recent_loss += value * weight if total is None else total.item()
                 self.recent_count += weight
-                if loss.others:
+                if others:
                     self._add_others(loss, weight, None)
         else:
             self._add_on_device(loss, weight, tolerant=tolerant)
