@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Mark, Submitted
+    from mtf.errors import MtfError
 
 
 class Executor(Protocol):
@@ -18,11 +19,11 @@ class Executor(Protocol):
 
     name: str  # "slurm" or "local"; written to the ledger
 
-    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
-        """Return the job scripts that ``submit`` would submit.
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str | MtfError]:
+        """Return the job scripts that ``submit`` would submit, or the error of a template.
 
         Raises:
-            MtfError: a template has an error.
+            MtfError: the templates take too much time or memory.
         """
         ...
 

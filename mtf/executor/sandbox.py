@@ -38,17 +38,14 @@ def render_texts(
     sources: Mapping[str, str],
     values: Sequence[Mapping[str, Any]],
     cache: Path | None = None,
-) -> list[str]:
-    """Return the text of a template for each set of values.
+) -> list[str | MtfError]:
+    """Return the text of a template for each set of values, or the error with its name and line.
 
     Args:
         template: the name of the template.
         sources: the texts of all templates by name; nothing else can be included.
         values: JSON values by name, for each text.
         cache: private folder for compiled templates.
-
-    Raises:
-        MtfError: a template has an error; with its name and line.
     """
 
     def source(name: str) -> tuple[str, str, None] | None:
@@ -65,17 +62,21 @@ def render_texts(
     )
     jinja.globals = {name: jinja.globals[name] for name in _GLOBALS}
     jinja.filters |= {"quote": lambda value: shlex.quote(str(value)), "directive": directive}
+    return [_text_or_error(jinja, template, each) for each in values]
+
+
+def _text_or_error(
+    jinja: ImmutableSandboxedEnvironment, template: str, values: Mapping[str, Any]
+) -> str | MtfError:
     try:
-        return [_rendered(jinja, template, each) for each in values]
+        return _rendered(jinja, template, values)
     except TemplateSyntaxError as e:
-        raise MtfError(f"templates/{e.name}:{e.lineno}: {e.message}") from e
-    except MtfError:
-        raise
-    except Exception as e:  # a template's expressions may raise anything
+        return MtfError(f"templates/{e.name}:{e.lineno}: {e.message}")
+    except MtfError as e:
+        return e
+    except Exception as e:  # noqa: BLE001 -- a template's expressions may raise anything
         what = str(e).rstrip(".") or type(e).__name__
-        raise MtfError(
-            f"{_position(e, template)}: {what}. Compare it with mtf's own template"
-        ) from e
+        return MtfError(f"{_position(e, template)}: {what}. Compare it with mtf's own template")
 
 
 def _rendered(
@@ -106,13 +107,13 @@ def render_apart(
     sources: Mapping[str, str],
     values: Sequence[Mapping[str, Any]],
     cpu_s: int = _CPU_S,
-) -> list[str]:
+) -> list[str | MtfError]:
     """Return the texts of ``render_texts``, from a process that has nothing of this one.
 
     ``cpu_s`` limits its seconds of CPU time.
 
     Raises:
-        MtfError: a template has an error, or takes too much time or memory.
+        MtfError: a template takes too much time or memory.
     """
     question = {"template": template, "sources": dict(sources), "values": list(values)}
     asked = json_text.dumps([cpu_s + len(values) // 100, question])
@@ -122,16 +123,13 @@ def render_apart(
     except proc.ProgramTimeoutError:
         answer = proc.Output(1, "", "")
     found = json.loads(answer.stdout) if answer.code == 0 else {}
-    if "error" in found:
-        raise MtfError(found["error"])
     if "texts" not in found:
         why = answer.stderr.strip().splitlines()[-1:] or ["killed"]
         raise MtfError(
             f"templates/{template}: rendering takes more than {cpu_s} s or 1 GiB ({why[0]})."
             " Simplify its loops"
         )
-    texts: list[str] = found["texts"]
-    return texts
+    return [each["text"] if "text" in each else MtfError(each["error"]) for each in found["texts"]]
 
 
 def _main() -> None:
@@ -139,11 +137,11 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # of files; the answer goes into a pipe
-    try:
-        answer: dict[str, Any] = {"texts": render_texts(**question)}
-    except MtfError as e:
-        answer = {"error": str(e)}
-    sys.stdout.write(json_text.dumps(answer))
+    texts = [
+        {"error": str(text)} if isinstance(text, MtfError) else {"text": text}
+        for text in render_texts(**question)
+    ]
+    sys.stdout.write(json_text.dumps({"texts": texts}))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,15 @@ def render(
     templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
 ) -> str:
-    """Return the script of one job request; see ``render_all``."""
-    return render_all([request], kind, templates, cache)[0]
+    """Return the script of one job request; see ``render_all``.
+
+    Raises:
+        MtfError: a template has an error, or its script could not work; with name and line.
+    """
+    (script,) = render_all([request], kind, templates, cache)
+    if isinstance(script, MtfError):
+        raise script
+    return script
 
 
 def render_all(
@@ -45,8 +52,8 @@ def render_all(
     kind: Kind,
     templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
-) -> list[str]:
-    """Return the scripts of job requests.
+) -> list[str | MtfError]:
+    """Return the scripts of job requests. In place of one that could not work, there is its error.
 
     Args:
         requests: the jobs to submit.
@@ -55,18 +62,35 @@ def render_all(
         cache: private folder for compiled templates of mtf.
 
     Raises:
-        MtfError: a template has an error, or its script could not work; with name and line.
+        MtfError: the templates take too much time or memory.
     """
     from mtf.executor.sandbox import render_apart, render_texts
 
-    name, values = TEMPLATES[kind], [_values(request, kind) for request in requests]
+    name, values = TEMPLATES[kind], [_values_or_error(request, kind) for request in requests]
+    valid = [each for each in values if not isinstance(each, MtfError)]
     if own := own_templates(templates or {}):
-        texts = render_apart(name, {**_shipped(), **own}, values)
+        found = iter(render_apart(name, {**_shipped(), **own}, valid))
     else:
-        texts = render_texts(name, _shipped(), values, cache)
-    for text in texts:
-        check_script(text, kind)
-    return texts
+        found = iter(render_texts(name, _shipped(), valid, cache))
+    texts = (each if isinstance(each, MtfError) else next(found) for each in values)
+    return [_checked(text, kind) for text in texts]
+
+
+def _values_or_error(request: JobRequest, kind: Kind) -> dict[str, Any] | MtfError:
+    try:
+        return _values(request, kind)
+    except MtfError as e:
+        return e
+
+
+def _checked(text: str | MtfError, kind: Kind) -> str | MtfError:
+    """Return a script, or the error for which it could not work."""
+    try:
+        if isinstance(text, str):
+            check_script(text, kind)
+    except MtfError as e:
+        return e
+    return text
 
 
 def own_templates(templates: Mapping[str, str]) -> dict[str, str]:
@@ -189,6 +213,10 @@ def check_script(text: str, kind: Kind) -> None:
         MtfError: with the template, the line, and what to change.
     """
     name = f"templates/{TEMPLATES[kind]}"
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise MtfError(f"{name}: {text[e.start]!r} cannot be written as UTF-8. Remove it") from e
     if "\r" in text:
         line = text[: text.index("\r")].count("\n") + 1
         raise MtfError(f"{name}:{line}: sbatch refuses Windows line endings. Save the file with LF")

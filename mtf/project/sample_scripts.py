@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema.settings import Settings
 
 FOLDER = "templates"
+_REGULAR = ("100644", "100755")
 _ROOT = "/runs"  # stands for the run root of the cluster
 _TOKEN = Token("0" * 16)
 _Place = tuple[str, str]  # the name of a spec, and the resources as JSON
@@ -46,7 +47,8 @@ def script_kind(settings: Settings) -> Kind:
 
 def templates_at(repo: GitRepo, commit: CommitId) -> dict[str, str]:
     """Return the repository's own templates at a commit, by name; without copies of mtf's."""
-    files = {p: e for p, e in repo.files(commit, FOLDER).items() if p.endswith(".j2")}
+    entries = repo.files(commit, FOLDER)
+    files = {p: e for p, e in entries.items() if p.endswith(".j2") and e.mode in _REGULAR}
     contents = repo.blobs(e.oid for e in files.values())
     texts = {p.split("/", 1)[1]: contents[e.oid] for p, e in files.items()}
     return own_templates({name: raw.decode(errors="replace") for name, raw in texts.items()})
@@ -64,7 +66,6 @@ class SampleScripts:
     """A script for each distinct request of some specs; the tokens and folders are made up."""
 
     kind: Kind
-    scripts: Mapping[_Place, str]
     problems: tuple[Problem, ...] = ()  # a template that cannot be rendered
     options: Mapping[_Place, JobOptions] = field(default_factory=dict)  # of scripts for SLURM
 
@@ -74,19 +75,23 @@ class SampleScripts:
     ) -> SampleScripts:
         """Render the scripts of these specs; nothing is rendered if there are no own templates."""
         if not templates:
-            return cls(kind, {})
+            return cls(kind)
         requests = _requests(specs)
         try:
             texts = render_all(list(requests.values()), kind, templates)
-            scripts = dict(zip(requests, texts, strict=True))
-            found = {
-                place: script_options(request, scripts[place])
-                for place, request in requests.items()
-                if kind == "slurm"
-            }
         except MtfError as e:
-            return cls(kind, {}, (_problem(str(e), kind),))
-        return cls(kind, scripts, (), found)
+            texts = [e] * len(requests)
+        options: dict[_Place, JobOptions] = {}
+        problems: dict[Problem, None] = {}
+        for (place, request), text in zip(requests.items(), texts, strict=True):
+            try:
+                if isinstance(text, MtfError):
+                    raise text
+                if kind == "slurm":
+                    options[place] = script_options(request, text)
+            except MtfError as e:
+                problems[template_problem(str(e), kind)] = None
+        return cls(kind, tuple(problems), options)
 
     def violations(self, specs: Iterable[Desired], policies: Policies) -> Iterator[Problem]:
         """Yield a problem for each rule that the scripts break, and not the specs themselves."""
@@ -114,7 +119,7 @@ class SampleScripts:
         return options_of
 
 
-def _problem(message: str, kind: Kind) -> Problem:
+def template_problem(message: str, kind: Kind) -> Problem:
     """Return an error of a template as a problem at the line that the message begins with."""
     if found := re.fullmatch(rf"({FOLDER}/[^:]+):(?:([0-9]+):)? (.*)", message, re.DOTALL):
         return Problem(found[1], int(found[2] or 1), 1, found[3])
@@ -133,14 +138,18 @@ def script_changes(
         old, new = (render_all(list(requests.values()), kind, t) for t in (before, after))
     except MtfError:  # is a problem of its own
         return None
-    changed = [at for at, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-    if not changed:
+    pairs = {
+        at: (a, b)
+        for at, (a, b) in enumerate(zip(old, new, strict=True))
+        if isinstance(a, str) and isinstance(b, str) and a != b
+    }
+    if not pairs:
         return None
-    first = changed[0]
+    first, (was, now) = next(iter(pairs.items()))
     lines = difflib.unified_diff(
-        old[first].split("\n"), new[first].split("\n"), "before", "after", lineterm="", n=2
+        was.split("\n"), now.split("\n"), "before", "after", lineterm="", n=2
     )
-    names = {place[0] for at, place in enumerate(requests) if at in set(changed)}
+    names = {place[0] for at, place in enumerate(requests) if at in pairs}
     request = list(requests.values())[first]
     return ScriptChange(str(request.tasks[0].run), len(names), tuple(lines))
 

@@ -35,7 +35,7 @@ from mtf.core.vocabulary.shown_text import visible
 from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
-from mtf.project.sample_scripts import templates_at
+from mtf.project.sample_scripts import script_kind, template_problem, templates_at
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.checkout import materialise
 from mtf.reconcile.claimant import Claimant
@@ -52,14 +52,13 @@ from mtf.spec.set_overrides import changed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
-    from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import SubmissionRecord
     from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger, LedgerStore
+    from mtf.project.judgement import Script
     from mtf.reconcile.executors import Executors
     from mtf.reconcile.gather import Situation
 
@@ -203,12 +202,25 @@ class Application:
             max_size = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
         prepared: Prepared = []
+        judged: list[Script] = []
+        error: MtfError | None = None
+        broken: dict[RunId, Sequence[Problem]] = {}
         for commit, executor in opened.items():
             own = [batch for batch in batches if batch.starts[0].commit == commit]
-            scripts = executor.scripts([batch.request for batch in own])
-            prepared += [(executor, *pair) for pair in zip(own, scripts, strict=True)]
+            for batch, script in zip(own, executor.scripts([b.request for b in own]), strict=True):
+                try:
+                    if isinstance(script, MtfError):
+                        raise script
+                    judged.append(_judged(executor, batch, script))
+                    prepared.append((executor, batch, script))
+                except MtfError as e:
+                    error = error or e
+                    problem = template_problem(str(e), script_kind(self.situation.settings))
+                    broken |= dict.fromkeys((start.run for start in batch.starts), (problem,))
+        if error and not judged:  # no script works at all
+            raise error
         judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
-        broken = judge.refused(actions, (_judged(*each) for each in prepared))
+        broken |= judge.refused(actions, judged)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))
         return [p for p in prepared if p[1].starts[0].run not in broken], broken
@@ -307,9 +319,7 @@ class Application:
             self.say(f"note     {e.filename}: {e.strerror}: could not update the summary")
 
 
-def _judged(
-    executor: Executor, batch: Batch, script: str
-) -> tuple[SubmissionId, Resources, JobOptions]:
+def _judged(executor: Executor, batch: Batch, script: str) -> Script:
     """Return the submission and the resources that a script is for, and the options in it."""
     request = batch.request
     return submission_of(batch.starts[0].run), request.resources, executor.options(request, script)

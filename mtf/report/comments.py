@@ -6,6 +6,7 @@ Equal reviews give equal texts, so that a comment changes only when the plan doe
 from __future__ import annotations
 
 from collections import Counter
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from mtf import rundir
@@ -13,7 +14,7 @@ from mtf.core.review.changed_runs import summarise
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.ids import label_of
 from mtf.core.vocabulary.records import best_run
-from mtf.core.vocabulary.shown_text import code
+from mtf.core.vocabulary.shown_text import code, visible
 from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import collapsed, fenced, html_code
 from mtf.report.reviews import (
@@ -39,7 +40,7 @@ BUDGET = 60_000  # characters; GitHub takes 65,536
 MARKER = "<!-- mtf-plan:v1 -->"  # by which a bot finds its comment again
 _LISTED = 25  # lines of one list
 _ROWS = 100  # specs in the table
-_DIFF_LINES = 200  # of a script
+_DIFF_LENGTH = 12_000  # characters of a script's diff
 Block = tuple[int, str]  # rank, and text: the highest ranks are omitted first when space is short
 
 
@@ -227,9 +228,18 @@ def _scripts(review: Review) -> list[str]:
         f"**⚠️ Changed templates** ({names}) change the job scripts of"
         f" {count(change.specs, 'spec')}. The script of {code(change.run)}:",
         "",
-        fenced("\n".join(change.lines[:_DIFF_LINES]), "diff"),
+        fenced("\n".join(_cut(change.lines)), "diff"),
         "",
     ]
+
+
+def _cut(lines: Sequence[str]) -> list[str]:
+    """Return the first lines of a diff, as many as leave room for the rest of the comment."""
+    shown = [visible(line) for line in lines]
+    ends = accumulate(len(line) + 1 for line in shown)
+    kept = [line for line, end in zip(shown, ends, strict=True) if end <= _DIFF_LENGTH]
+    more = len(shown) - len(kept)
+    return [*kept, f"... and {count(more, 'more line')}"] if more else kept
 
 
 def _active_runs(review: Review) -> list[str]:

@@ -78,7 +78,12 @@ class Bench:
         )  # fmt: skip
 
     def submit(self, request: JobRequest) -> dict[int, JobId]:
-        return dict(self.executor.submit(request, self.executor.scripts([request])[0]).jobs)
+        return dict(self.executor.submit(request, self.script(request)).jobs)
+
+    def script(self, request: JobRequest) -> str:
+        (script,) = self.executor.scripts([request])
+        assert isinstance(script, str)
+        return script
 
     def cancel(self, *jobs: JobId) -> None:
         self.executor.cancel(jobs, self.marks)

@@ -12,7 +12,7 @@ from mtf.core.vocabulary.ids import RunId, Token
 from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError
 from mtf.executor.sandbox import render_apart, render_texts
-from mtf.executor.script import render
+from mtf.executor.script import render, render_all
 from mtf.executor.slurm.script_options import script_options
 from mtf.packaged_files import data_dir
 from tests.executor.contract import resources
@@ -70,18 +70,37 @@ def test_a_template_reaches_nothing_but_its_values(
     monkeypatch.setenv("SECRET_API_KEY", "hunter2")
     values = {"resources": {"partition": "low"}}
     for render_ in (render_texts, render_apart):
-        try:
-            (out,) = render_("x.j2", {"x.j2": text}, [values])
-        except MtfError as e:
-            out = str(e)
+        (rendered,) = render_("x.j2", {"x.j2": text}, [values])
+        out = str(rendered)
         assert "hunter2" not in out
         assert not any(word in out for word in ("environ(", "root:", "<class 'os.", "uid=", "high"))
 
 
 @pytest.mark.parametrize("text", BOMBS)
 def test_the_work_of_a_template_is_bounded(text: str) -> None:
-    with pytest.raises(MtfError, match=r"templates/x\.j2"):
-        render_apart("x.j2", {"x.j2": text}, [{}], cpu_s=1)
+    try:
+        (found,) = render_apart("x.j2", {"x.j2": text}, [{}], cpu_s=1)
+    except MtfError as e:  # the process was killed
+        found = e
+    assert isinstance(found, MtfError)
+    assert str(found).startswith("templates/x.j2")
+
+
+def test_a_template_that_fails_for_one_run_renders_the_others() -> None:
+    own = {"job.sbatch.j2": JOB + "{% if name == 'bad' %}{{ nonsense }}{% endif %}\n"}
+    good, bad, odd = render_all(
+        [REQUEST, replace(REQUEST, name="bad"), replace(REQUEST, name="a\nb")], "slurm", own
+    )
+    assert isinstance(good, str)
+    assert isinstance(bad, MtfError)
+    assert "'nonsense' is undefined" in str(bad)
+    assert isinstance(odd, MtfError)
+
+
+@pytest.mark.parametrize("text", ["{{ '\\ud800' }}", "{{ 'a\\rb' }}"])
+def test_text_that_could_not_be_submitted_is_an_error(text: str) -> None:
+    with pytest.raises(MtfError, match=r"templates/job\.sbatch\.j2"):
+        render(REQUEST, "slurm", {"job.sbatch.j2": JOB + text})
 
 
 def test_a_process_that_renders_templates_has_no_environment(tmp_path: Path) -> None:

@@ -250,13 +250,13 @@ def test_a_node_that_cannot_write_the_output_is_named_as_the_reason(
 def test_an_array_is_submitted_up_to_the_job_limit(make: Callable[[str], Bench]) -> None:
     bench = make("exit 0")
     request = bench.request(tuple(range(10)), qos="few", extra=["--hold"], throttle=2)
-    done = bench.executor.submit(request, bench.executor.scripts([request])[0])
+    done = bench.executor.submit(request, bench.script(request))
     assert set(done.jobs) == {0, 1, 2}
     assert "QOSMaxSubmitJobPerUserLimit" in done.put_off
     found = bench.views(request)
     assert {i: v.job_id for i, v in found.items()} == done.jobs
     more = bench.request((0,), array=False, qos="few")
-    assert bench.executor.submit(more, bench.executor.scripts([more])[0]).jobs == {}
+    assert bench.executor.submit(more, bench.script(more)).jobs == {}
     bench.cancel(*done.jobs.values())
     bench.wait(request, lambda f: {v.state for v in f.values()} == {JobState.CANCELLED})
     assert set(bench.submit(more)) == {0}

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
 
-_NUMBER = re.compile(r"\+?([0-9]+)")
-_SPAN = re.compile(r"(?:[0-9]+-)?([0-9]+)")  # of nodes
+_NUMBER = re.compile(r"\+?([0-9]{1,12})")
+_SPAN = re.compile(r"(?:[0-9]{1,12}-)?([0-9]{1,12})")  # of nodes
 _MULTIPLES = {"k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
-_COUNT = re.compile(r"\+?([0-9]+)([kmgtp]?)", re.IGNORECASE)
+_COUNT = re.compile(r"\+?([0-9]{1,12})([kmgtp]?)", re.IGNORECASE)
 _GRES = re.compile(r"(?:gres[:/])?(gpu|shard|mps)(?:[:=](.*))?", re.IGNORECASE)
-_CPU = re.compile(r"cpu[:=]\+?([0-9]+)", re.IGNORECASE)
+_CPU = re.compile(r"cpu[:=](.*)", re.IGNORECASE)
 _LONGEST_S = 2**31  # sbatch counts seconds in 32 bits
 _WHOLE_NODES = frozenset({"core-spec", "exclusive", "thread-spec"})  # with all of their GPUs
 # Options by which a job gets more CPUs than it names: whole nodes, sockets or cores.
@@ -161,7 +161,7 @@ class _Amounts:
 
     def _cpus_of_tres(self) -> int:
         parts = self.given.get("tres-per-task", "").split(",")
-        return max((int(m[1]) for m in map(_CPU.fullmatch, parts) if m), default=0)
+        return max((_count(m[1]) for m in map(_CPU.fullmatch, parts) if m), default=0)
 
     def _number(self, name: str, default: int | None) -> int:
         text = self.given.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mtf.core.sbatch.option_table import OPTIONS, Kind
@@ -10,6 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from mtf.core.sbatch.read_script import JobOptions, Option
+
+# Options that have values for which sbatch prints help and exits with 0.
+_WITH_HELP = (
+    "cpu-freq",
+    "distribution",
+    "gpu-bind",
+    "gpu-freq",
+    "gres",
+    "hint",
+    "mem-bind",
+    "tres-bind",
+)
 
 
 def forbidden(options: JobOptions, allowed: Collection[str]) -> Iterator[tuple[Option, str]]:
@@ -31,6 +44,8 @@ def _reason(option: Option, allowed: Collection[str]) -> str:
         return f"{shown} is not allowed in jobs of mtf. Remove it"
     if name in ("nodelist", "exclude") and "/" in (option.value or ""):
         return f"{shown} would read a file of the submitter. List the nodes"
+    if name in _WITH_HELP and {"help", "list"} & {*re.split("[,;]", (option.value or "").lower())}:
+        return f"{option} prints a help text and submits nothing. Remove it"
     if kind is not Kind.BY_PERMISSION:
         return ""
     entry = name if option.value is None else f"{name}="

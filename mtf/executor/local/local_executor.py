@@ -67,7 +67,7 @@ class LocalExecutor:
         self._settings = Settings(max_parallel, grace_s, kill_wait_s, idle_s)
         self._log = self._queue.folder / "worker.log"
 
-    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str | MtfError]:
         """Return the job scripts that ``submit`` queues."""
         return render_all(requests, "local", self._templates, self._cache)
 

@@ -18,6 +18,7 @@ from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
+    MtfError,
     QueueFullError,
     SubmissionRefusedError,
     SubmissionUncertainError,
@@ -54,7 +55,7 @@ class SlurmExecutor:
         self._templates = templates
         self._cache = cache
 
-    def scripts(self, requests: Sequence[JobRequest]) -> list[str]:
+    def scripts(self, requests: Sequence[JobRequest]) -> list[str | MtfError]:
         """Return the scripts that ``submit`` passes to sbatch."""
         return render_all(requests, "slurm", self._templates, self._cache)
 

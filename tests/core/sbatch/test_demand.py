@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mtf.core.review.costs import cost_of
 from mtf.core.sbatch.demand import Demand, demand_of
 from mtf.core.sbatch.read_script import read_script
 
@@ -139,6 +140,27 @@ NODES = """
 @pytest.mark.parametrize(("words", "nodes"), rows(NODES))
 def test_nodes_are_at_most_the_greatest_number(words: str, nodes: float | None) -> None:
     assert demand(words).nodes == nodes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--gpus={} -t5",
+        "-N{}",
+        "-n{}",
+        "-c{}",
+        "--gres=gpu:{}",
+        "--time={}",
+        "--time={}-0",
+        "--mincpus={}",
+        "--tres-per-task=cpu:{}",
+        "--gpus-per-task=1 -n{}",
+    ],
+)
+def test_numbers_of_any_length_have_no_bound(words: str) -> None:
+    found = demand(words.format("9" * 5000))
+    assert None in (found.gpus, found.cpus, found.hours, found.nodes)
+    assert None in (cost_of(found).cpu_hours, cost_of(found).gpu_hours)
 
 
 def test_partition_and_account_are_those_that_count() -> None:

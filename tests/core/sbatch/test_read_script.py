@@ -136,6 +136,14 @@ def test_an_option_that_leads_out_is_refused_even_if_it_is_listed(word: str) -> 
     assert reasons(word, allowed=("clusters=", "uid=", "wrap=", "wait", "bbf=", "nodelist="))
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["--gres=help", "--gres=list", "--hint=help", "--mem-bind=quiet,help", "--cpu-freq=Help"],
+)
+def test_a_value_for_which_sbatch_submits_nothing_is_refused(word: str) -> None:
+    assert "submits nothing" in reasons(word)[0]
+
+
 def test_an_unknown_option_needs_permission_by_name_and_form() -> None:
     assert "add container-image= to policies" in reasons("--container-image=x")[0]
     assert reasons("--container-image=x", allowed=("container-image=",)) == []

@@ -359,9 +359,9 @@ def test_the_error_of_a_worker_is_the_reason_of_waiting_jobs(
     python.chmod(0o755)
     bench = local("exit 0")
     request = bench.request()
-    scripts = bench.executor.scripts([request])
+    script = bench.script(request)
     monkeypatch.setattr(sys, "executable", str(python))
-    bench.executor.submit(request, scripts[0])
+    bench.executor.submit(request, script)
     bench.wait(request, lambda f: "no such module" in f[0].reason)
     monkeypatch.undo()
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
