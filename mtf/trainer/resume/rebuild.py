@@ -108,7 +108,7 @@ def _rebuild_groups(module: nn.Module, name: str, optimizer: Optimizer, saved: N
             lost = names[next(i for i, parameter in enumerate(found) if parameter is None)]
             what = f"{lost}, which the model lacks" if lost else "one that is not the model's"
             raise MtfError(
-                f"the checkpoint's {name} has, among the parameters of group {index}, {what}:"
+                f"the checkpoint's {name} has, among the parameters of group {index}, {what}"
                 f". {BEFORE_LOAD}"
             )
     if present == saved[: len(present)]:
