@@ -10,7 +10,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
-from mtf.trainer.components.lr_schedulers import schedules_of
+from mtf.trainer.components.lr_schedulers import check_schedules, schedules_of
 from mtf.trainer.components.optimizers import optimizers_by_name
 from mtf.trainer.components.other_frameworks import refuse_foreign_data, refuse_foreign_model
 from mtf.trainer.compute.rank_sync import RankSync
@@ -88,6 +88,7 @@ class GenericTrainer:
         refuse_foreign_model(model, "the model")
         self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)
+        check_schedules(self._schedules, self._engine.optimizers)
         self._wandb_run = wandb_run
         self._journal = Journal(self._run_dir, is_first_rank=fabric.is_global_zero)
 
@@ -218,6 +219,11 @@ class GenericTrainer:
         """Start from the beginning, or from the checkpoint that ``init_from`` names."""
         if loop.scalars is not None:
             loop.scalars.cut_to(0)
+        if not self._engine.module.training:
+            loop.say(
+                "the model is in evaluation mode, as from_pretrained returns it, and trains like"
+                " that (without dropout): call its train() where it is built to change that"
+            )
         new = warm_start(parts, self._journal, functools.partial(self._before_load, loop))
         for callback in new:
             callback.before(Phase.INIT, loop)

@@ -219,6 +219,26 @@ def schedules_of(given: Schedulers, *, monitor: str) -> dict[str, Schedule]:
     }
 
 
+def check_schedules(schedules: Mapping[str, Schedule], optimizers: Mapping[str, Optimizer]) -> None:
+    """Check that each schedule changes the rates of the optimizer that it is given for.
+
+    Raises:
+        MtfError: it changes those of another one, or an optimizer has none beside others that do.
+    """
+    if schedules and schedules.keys() != optimizers.keys():
+        raise MtfError(
+            f"there are schedulers for {', '.join(schedules)}, and the optimizers are"
+            f" {', '.join(optimizers)}: give each optimizer one, such as ConstantLR(factor=1)"
+        )
+    for name, schedule in schedules.items():
+        scheduled: Any = getattr(schedule.scheduler, "optimizer", optimizers[name])
+        if getattr(scheduled, "optimizer", scheduled) is not optimizers[name]:  # without Fabric's
+            raise MtfError(
+                f"the scheduler of {name} was built for another optimizer, whose learning rates"
+                " nothing uses: build it with the optimizer that is trained with"
+            )
+
+
 def _find(name: str) -> tuple[Any, Interval, str | None]:
     """Return the class that a name stands for, its interval, and its short name if it has one."""
     if ":" in name:

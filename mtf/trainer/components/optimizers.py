@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
         raise MtfError(f"the model {type(model).__name__} has no parameters to train")
     configure: Callable[[OptimizerConfig], Any] | None
     if (configure := getattr(model, "configure_optimizers", None)) is not None:
-        return _checked(configure(config), model)
+        return _checked(_call_configure(configure, config, model), model)
     if ":" in config.type:
         factory = load(config.type, key="optimizer.type")
     elif (factory := OPTIMIZERS.get(config.type.lower())) is None:
@@ -91,12 +92,33 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
     return optimizer
 
 
+def _call_configure(
+    configure: Callable[[OptimizerConfig], Any], config: OptimizerConfig, model: torch.nn.Module
+) -> Any:
+    """Call a model's ``configure_optimizers``.
+
+    Raises:
+        MtfError: it does not take the section alone.
+    """
+    try:
+        inspect.signature(configure).bind(config)
+    except TypeError as e:
+        raise MtfError(
+            f"{type(model).__name__}.configure_optimizers gets the section optimizer: define it"
+            f" with (self, config) ({e})"
+        ) from e
+    except ValueError:  # not written in Python
+        pass
+    return configure(config)
+
+
 def _checked(returned: Any, model: torch.nn.Module) -> Optimizers:
     optimizers = list(returned.values()) if isinstance(returned, Mapping) else [returned]
     if not optimizers or not all(isinstance(o, torch.optim.Optimizer) for o in optimizers):
         raise MtfError(
             f"{type(model).__name__}.configure_optimizers returned a {type(returned).__name__}:"
-            " return a torch optimizer, or a dict of optimizers by name"
+            " return a torch optimizer, or a dict of optimizers by name (the spec's section"
+            " scheduler names the schedulers)"
         )
     checked: Optimizers = returned
     return checked

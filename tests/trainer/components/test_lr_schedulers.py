@@ -12,7 +12,12 @@ from torch.optim import lr_scheduler
 
 from mtf.errors import MtfError
 from mtf.spec.schema.sections import SchedulerConfig
-from mtf.trainer.components.lr_schedulers import Length, build_schedule
+from mtf.trainer.components.lr_schedulers import (
+    Length,
+    build_schedule,
+    check_schedules,
+    schedules_of,
+)
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.storage.journal import metric_modes, monitored
@@ -159,3 +164,23 @@ def test_groups_are_logged_by_their_names_or_their_indices() -> None:
 def test_groups_of_several_optimizers_are_logged_below_the_optimizers_name() -> None:
     rates = learning_rates({"g": two_groups(net()), "d": adam(net())})
     assert rates == {"lr": 1e-3, "lr/g/body": 1e-3, "lr/g/head": 1e-2, "lr/d": 1e-2}
+
+
+def test_a_scheduler_of_another_optimizer_is_refused() -> None:
+    model = net()
+    mine, other = adam(model), adam(model)
+    schedules = schedules_of(lr_scheduler.ConstantLR(other), monitor="train_loss")
+    check_schedules(schedules, {"optimizer": other})
+    with pytest.raises(MtfError, match="scheduler of optimizer was built for another optimizer"):
+        check_schedules(schedules, {"optimizer": mine})
+
+
+def test_each_of_several_optimizers_needs_a_scheduler_if_one_has_it() -> None:
+    model = net()
+    optimizers = {"body": adam(model), "head": adam(model)}
+    schedules = schedules_of(
+        {"body": lr_scheduler.ConstantLR(optimizers["body"])}, monitor="train_loss"
+    )
+    check_schedules({}, optimizers)
+    with pytest.raises(MtfError, match="schedulers for body, and the optimizers are body, head"):
+        check_schedules(schedules, optimizers)

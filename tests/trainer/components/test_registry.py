@@ -267,6 +267,27 @@ def test_an_error_names_what_is_wrong_with_an_optimizer(
     assert message in str(wrong.value)
 
 
+class AsForLightning(torch.nn.Linear):
+    """A model whose optimizers are configured as Lightning calls it."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer and a scheduler."""
+        return {"optimizer": torch.optim.SGD(self.parameters()), "lr_scheduler": None}
+
+
+def test_optimizers_that_are_configured_for_lightning_are_refused_with_the_cure() -> None:
+    model = AsForLightning()
+    with pytest.raises(MtfError, match=r"define it with \(self, config\)"):
+        build_optimizer(OptimizerConfig(), model)
+    without = model.configure_optimizers
+    vars(model)["configure_optimizers"] = lambda _: without()
+    with pytest.raises(MtfError, match=r"returned a dict: .* section scheduler names"):
+        build_optimizer(OptimizerConfig(), model)
+
+
 def test_a_model_without_parameters_cannot_be_trained() -> None:
     with pytest.raises(MtfError, match="Identity has no parameters to train"):
         build_optimizer(OptimizerConfig(), torch.nn.Identity())
