@@ -19,7 +19,7 @@ from mtf.trainer.loop.metric_objects import device_of, mapped
 from mtf.trainer.loop.state import means_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.loop.metric_objects import MetricObjects, State
@@ -77,6 +77,7 @@ def values_over_ranks(
                     numbers = _numbers(prefixed(each, prefix), value)
                     if numbers is None:
                         _leave_out(each, value, objects, rank_sync, is_returned=is_returned)
+                    _refuse_twice(values.keys() & (numbers or {}).keys())
                     values |= numbers or {}
     shared: dict[str, float] = rank_sync.broadcast(values)
     return shared
@@ -110,6 +111,19 @@ def _is_updated(found: Any) -> bool:
         getattr(part, "_update_count", 0) or getattr(part, "_num_vals_seen", 0)
         for part in found.modules()
     )
+
+
+def _refuse_twice(names: Collection[str]) -> None:
+    """Refuse names that two objects have.
+
+    Raises:
+        MtfError: there are such names.
+    """
+    if names:
+        raise MtfError(
+            f"two torchmetrics objects are called {', '.join(sorted(names))}: give one of the"
+            " collections a prefix, or return the objects under other names"
+        )
 
 
 def _leave_out(

@@ -205,6 +205,7 @@ def test_the_average_of_weights_is_measured_by_its_own_objects(tmp_path: Path) -
         (lambda m, *_: {"f1": m.foreign[0]()}, "is a torchmetrics object outside of the model"),
         (lambda m, *_: {"matrix": m.matrix}, r"the metric 'matrix' is a tensor of shape \[3, 3\]"),
         (lambda m, *_: {"auroc": m.single}, "the metric 'auroc' cannot be computed: "),
+        (lambda m, *_: m.measure_twice(), "two torchmetrics objects are called val_acc, val_f1, "),
         (lambda *_: None, "validation_step returns a NoneType"),
     ],
 )
@@ -223,9 +224,20 @@ def test_what_cannot_be_a_metric_is_refused(returned: Any, message: str, tmp_pat
         "matrix": torchmetrics.ConfusionMatrix(task="multiclass", num_classes=3),
         "single": NoValue(),
     }
+    if "two" in message:
+        parts = {"matrix": None, "single": None, "scores": scores(), "others": scores()}
     if "NoneType" in message:
         parts = {"matrix": None, "single": None}
-    model = Classifier(update, foreign=[torchmetrics.MeanMetric], **parts)
+
+    class Twice(Classifier):
+        scores: Any
+        others: Any
+
+        def measure_twice(self) -> None:
+            for each in (self.scores, self.others):
+                each.update(torch.eye(3), torch.arange(3))
+
+    model = Twice(update, foreign=[torchmetrics.MeanMetric], **parts)
     with pytest.raises(MtfError, match=message):
         metrics_of(plain_run(tmp_path), model)
 
@@ -330,9 +342,10 @@ def fit_on_ranks(run: Path) -> None:
     fabric = build_fabric(config, os.environ)
     own = {"seeing": SeeingAll()}
     trainer = GenericTrainer(config, fabric, model, adam(model), run_dir=run, callbacks=own)
-    trainer.fit(
+    metrics = trainer.fit(
         DataLoader(samples(8, 1), batch_size=2), DataLoader(samples(VALIDATED, 2), batch_size=2)
     )
+    (run / f"{rank}.json").write_text(json.dumps(metrics))
     if rank == 0:
         torch.save(model.net.state_dict(), run / "trained.pt")
 
@@ -361,6 +374,8 @@ def test_objects_are_merged_over_ranks_whose_batches_differ_in_number(tmp_path: 
     values = collection.compute()
     (event,) = events(run, "metrics")
     found = event["metrics"]
+    for rank in range(2):  # both decide by the same numbers, a callback's too
+        assert json.loads((run / f"{rank}.json").read_text()) == found
     assert found.pop("val_loss") == pytest.approx(float(loss) / VALIDATED, rel=1e-12)
     assert found.pop("val_of_one") == pytest.approx(float(sum(of_one)) / 5, rel=1e-12)
     assert found == {
