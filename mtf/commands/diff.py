@@ -128,7 +128,7 @@ class _Names:
         first = records[0]
         submission = self.project.store().submission(self.ledger, first.submission)
         subjects = tuple(
-            Subject(r.label, submission.configs[r.member], r.parameters, r)
+            Subject(r.label, submission.configs.get(r.member, {}), r.parameters, r)
             for r in with_journals(records)
         )
         title = first.run if len(records) == 1 else first.submission

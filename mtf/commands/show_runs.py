@@ -91,7 +91,7 @@ def page_of(project: Project, name: str) -> tuple[RunRecord, str]:
     ledger = project.ledger()
     record = with_journals([find_run(ledger, name)])[0]
     submission = project.store().submission(ledger, record.submission)
-    config = rundir.render_yaml(submission.configs[record.member])
+    config = rundir.render_yaml(submission.configs.get(record.member, {}))
     assert ledger.tip is not None
     history = project.repo.history(ledger.tip, record_path(record.run))
     progress = read_progress(record) if record.state is RunState.RUNNING else None

@@ -187,8 +187,10 @@ def check_submission(value: Mapping[str, Any]) -> None:
         members.add(run.removeprefix(submission).removeprefix("/") or SINGLE)
     if (grid is None) != (members <= {SINGLE}):
         refuse("runs", "one run, or members of a grid", sorted(members)[:3])
+    if configs.keys() != members:
+        refuse("configs", "a configuration for each run", sorted(configs)[:3])
     for member, config in configs.items():
-        if type(config) is not dict or member not in members:
+        if type(config) is not dict:
             refuse("configs", "a configuration for each run", member)
         check_depth("configs", config)
 

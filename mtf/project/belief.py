@@ -77,9 +77,13 @@ class Belief:
         if (problem := self._folder_problem(record)) or (problem := self._origin_problem(record)):
             return problem
         try:
-            configs = self.store.submission(self.ledger, record.submission).configs
+            submission = self.store.submission(self.ledger, record.submission)
         except RepositoryError as e:
             return str(e)
+        shared = (submission.commit, submission.spec, submission.grid)
+        if shared != (record.commit, record.spec, record.grid):
+            return f"it contradicts the record of {record.submission}"
+        configs = submission.configs
         if record.member not in configs:
             return f"the record of {record.submission} has no configuration for it"
         own = self._own_request(record, configs[record.member])

@@ -7,6 +7,7 @@ template, `mtf retry --set` or a Python program.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,9 @@ class Judge:
         experiments = []
         for run in record.runs:
             config = record.configs[member_of(run) or SINGLE]
-            config = changed(config, changes[run]) if changes.get(run) else config
+            # the changes of a run that is left alone may be invalid; those of the others are not
+            with suppress(MtfError, LookupError, TypeError, ValueError):
+                config = changed(config, changes[run]) if changes.get(run) else config
             needs: Resources = config["slurm"]
             needs = known.setdefault(json_text.dumps(needs, sort_keys=True), needs)
             name = member_of(run) or name_of(run)

@@ -59,6 +59,8 @@ class Forger:
         root: Path,
         config: Mapping[str, Any],
         attempt: Mapping[str, Any] | None = None,
+        *,
+        submission: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> RunId:
         """Push a claim that has run out, with the job branch and the submission that fit it."""
@@ -92,7 +94,7 @@ class Forger:
             "attempts": [claimed],
             **changes,
         }
-        submission = {
+        submitted = {
             "format": 1,
             "submission": run,
             "spec": record["spec"],
@@ -104,8 +106,9 @@ class Forger:
             "runs": [run],
             "max_parallel": None,
             "configs": {"run": config},
+            **(submission or {}),
         }
-        files = {record_path(run): record, submission_path(submission_of(run)): submission}
+        files = {record_path(run): record, submission_path(submission_of(run)): submitted}
         self.push(files, (f"slurm-job/{run}", commit))
         return run
 

@@ -190,6 +190,42 @@ def test_changes_that_somebody_else_has_recorded_are_not_applied(
     assert actions(lab) == []
 
 
+@pytest.mark.parametrize(
+    ("record_says", "submission_says"),
+    [({"spec": "experiments/other.yaml"}, {}), ({}, {"spec": "experiments/exempt.yaml"})],
+)
+def test_a_claim_that_contradicts_its_submission_or_its_spec_never_starts(
+    lab: Repo, record_says: dict[str, Any], submission_says: dict[str, Any]
+) -> None:
+    forger = Forger.beside(lab)
+    (record,) = forger.records().values()
+    forger.claim(
+        "quick",
+        record["commit"],
+        lab.path / "runs",
+        forger.configuration(),
+        submission=submission_says,
+        **{"key": record["key"], **record_says},
+    )
+    done = mtf(lab.path, "sync", code=None)
+    assert "is left alone" in done.stderr
+    assert actions(lab) == []
+
+
+def test_the_page_of_a_run_without_a_configuration_is_shown(lab: Repo) -> None:
+    forger = Forger.beside(lab)
+    (record,) = forger.records().values()
+    run = forger.claim(
+        "quick",
+        record["commit"],
+        lab.path / "runs",
+        forger.configuration(),
+        submission={"runs": [], "configs": {}},
+    )
+    assert "is left alone" in mtf(lab.path, "sync", code=None).stderr
+    assert run in mtf(lab.path, "show", run).stdout
+
+
 def test_a_checkpoint_of_no_recorded_run_is_not_loaded(lab: Repo, tmp_path: Path) -> None:
     forger = Forger.beside(lab)
     (record,) = forger.records().values()
