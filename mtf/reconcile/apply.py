@@ -201,10 +201,25 @@ class Application:
                 materialise(self.repo, root, commit)
             max_size = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
+        prepared, judged, broken = self._scripts(opened, batches)
+        judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
+        broken |= judge.refused(actions, judged)
+        if broken and self.is_asked:
+            raise SpecError(sorted({p for problems in broken.values() for p in problems}))
+        return [p for p in prepared if p[1].starts[0].run not in broken], broken
+
+    def _scripts(
+        self, opened: Mapping[CommitId, Executor], batches: Sequence[Batch]
+    ) -> tuple[Prepared, list[Script], dict[RunId, Sequence[Problem]]]:
+        """Return the scripts, the options in them, and the runs whose scripts cannot be made.
+
+        Raises:
+            MtfError: no script can be made.
+        """
         prepared: Prepared = []
         judged: list[Script] = []
-        error: MtfError | None = None
         broken: dict[RunId, Sequence[Problem]] = {}
+        error: MtfError | None = None
         for commit, executor in opened.items():
             own = [batch for batch in batches if batch.starts[0].commit == commit]
             for batch, script in zip(own, executor.scripts([b.request for b in own]), strict=True):
@@ -217,13 +232,9 @@ class Application:
                     error = error or e
                     problem = template_problem(str(e), script_kind(self.situation.settings))
                     broken |= dict.fromkeys((start.run for start in batch.starts), (problem,))
-        if error and not judged:  # no script works at all
+        if error and not judged:
             raise error
-        judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
-        broken |= judge.refused(actions, judged)
-        if broken and self.is_asked:
-            raise SpecError(sorted({p for problems in broken.values() for p in problems}))
-        return [p for p in prepared if p[1].starts[0].run not in broken], broken
+        return prepared, judged, broken
 
     def _start(
         self, action: Submit | Resume, submission_record: Callable[[SubmissionId], SubmissionRecord]

@@ -131,7 +131,7 @@ def _budgets(cost: Cost, limits: Limits | PullRequestLimits) -> Iterator[Finding
         if most is None:
             continue
         if hours is None:
-            fix = "Set slurm.time, and no slurm.extra that takes whole nodes"
+            fix = "Set slurm.time (0 is no limit), and no option that takes whole nodes"
             message = f"unlimited {unit}, at most {most:,.6g} are allowed. {fix}"
             yield rule, "slurm.time", message
         elif hours > most:
