@@ -13,6 +13,7 @@ from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import check_schedules, schedules_of
 from mtf.trainer.components.optimizers import optimizers_by_name
 from mtf.trainer.components.other_frameworks import refuse_foreign_data, refuse_foreign_model
+from mtf.trainer.compute.compilation import in_place
 from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.compute.step import StepEngine
@@ -85,6 +86,7 @@ class GenericTrainer:
         self._run_dir = run_dir or _run_dir_of_job()
         monitor = monitored(config) or "train_loss"
         self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
+        model = in_place(model)
         refuse_foreign_model(model, "the model")
         self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
         self._schedules = schedules_of(scheduler, monitor=monitor)

@@ -209,6 +209,34 @@ def test_another_number_of_processes_takes_the_same_steps(
     assert capfd.readouterr().err.count(said) == 1
 
 
+PHASES = [
+    (1, Phase.TRAIN_BATCH_OPTIM_STEP, 2),
+    (1, Phase.SCHEDULER_BATCH_STEP, 2),
+    (1, Phase.TRAIN_BATCH_END, 2),
+    (1, Phase.VAL_BATCH_LOAD, 2),
+    (2, Phase.SCHEDULER_EPOCH_STEP, 1),
+    (2, Phase.VAL_BATCH_LOAD, 2),
+    (2, Phase.EPOCH_END, 1),
+]
+
+
+@pytest.mark.parametrize(("before", "phase", "nth"), PHASES)
+def test_the_steps_are_the_same_wherever_the_other_processes_stopped(
+    before: int, phase: Phase, nth: int, tmp_path: Path
+) -> None:
+    whole, run = make(tmp_path), make(tmp_path)
+    after = 3 - before
+    assert train_on(whole, before) == [COMPLETE] * before
+    assert train_on(run, before, {0: stop(phase, nth)}) == [STOPPED] * before
+    assert train_on(run, after) == [COMPLETE] * after
+    assert steps_of(run) == steps_of(whole)
+    first, second = result(whole)["content"], result(run)["content"]
+    for name, weight in first["model"].items():
+        torch.testing.assert_close(second["model"][name], weight)
+    ours, theirs = (events(each, "metrics")[-1]["metrics"] for each in (run, whole))
+    assert ours == pytest.approx(theirs)
+
+
 class Fading(LambdaLR):
     """A schedule of one's own whose length is that of this process's data."""
 

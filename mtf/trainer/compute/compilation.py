@@ -33,9 +33,22 @@ def compile_in_place(module: nn.Module) -> None:
     settings.recompile_limit, settings.fail_on_recompile_limit_hit = MOST_KERNELS, True
     steps = [name for name in _STEPS if callable(getattr(module, name, None))]
     for name in steps:
-        vars(module)[name] = _CompiledStep(getattr(module, name))
+        if not isinstance(step := getattr(module, name), _CompiledStep):
+            vars(module)[name] = _CompiledStep(step)
     if not steps:
         module.compile(dynamic=False)
+
+
+def in_place(model: nn.Module) -> nn.Module:
+    """Return the module in a ``torch.compile(model)``, compiled in place; any other as it is.
+
+    The wrapper would add ``_orig_mod`` to the names in checkpoints, and compiles ``forward`` alone.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if not isinstance(inner, torch.nn.Module):
+        return model
+    compile_in_place(inner)
+    return inner
 
 
 class _CompiledStep:
