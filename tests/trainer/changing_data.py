@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler, get_worker_info
 
 from tests.trainer.hard_training import Augmented
 
@@ -100,3 +102,18 @@ class Repeated(IterableDataset[tuple[torch.Tensor, int]]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         for index in self.rng.sample(range(36), 36):
             yield self.samples[index], index % 3
+
+
+class ByRank(Repeated):
+    """Shuffled samples, divided between the ranks and their data workers."""
+
+    def __len__(self) -> int:
+        return len(self.samples) // int(os.environ.get("SLURM_NTASKS", "1"))
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        rank, ranks = (int(os.environ[name]) for name in ("SLURM_PROCID", "SLURM_NTASKS"))
+        yield from itertools.islice(
+            super().__iter__(), rank * workers + number, None, ranks * workers
+        )

@@ -136,3 +136,23 @@ def test_unused_parameters_are_refused_by_name_and_trained_with_a_key(
     assert train_ranks(run, 2, {0: stop}) == [STOPPED] * 2
     assert train_ranks(run, 2) == [COMPLETE] * 2
     assert difference(result(run), result(whole)) is None
+
+
+@pytest.mark.parametrize("kind", ["buckets", "Growing", "ByRank"])
+def test_two_ranks_resume_exactly_with_epochs_that_differ(kind: str, tmp_path: Path) -> None:
+    changes = {"data": {"dataset_name": f"tests.trainer.changing_data:{kind}", "num_workers": 2}}
+    whole, run = make(tmp_path, 2, **changes), make(tmp_path, 2, **changes)
+    assert train_ranks(whole, 2) == [COMPLETE] * 2
+    for phase, nth in ((Phase.TRAIN_BATCH_LOAD, 3), (Phase.TRAIN_BATCH_END, 4)):
+        stop = signal_at(phase, nth, signal.SIGUSR1, after=False)
+        assert train_ranks(run, 2, {1: stop}) == [STOPPED] * 2
+    assert train_ranks(run, 2) == [COMPLETE] * 2
+    assert difference(result(run), result(whole)) is None
+
+
+def test_ranks_that_all_get_the_same_stream_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make(tmp_path, 2, data={"dataset_name": "tests.trainer.changing_data:Repeated"})
+    assert COMPLETE not in train_ranks(run, 2)
+    assert "all 2 ranks begin with the same batch. An iterable data set" in capfd.readouterr().err

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, get_worker_info
 
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
@@ -69,7 +69,8 @@ class ReplayedBatches:
         self._setters = epoch_setters(parts)
         functions = (loader.collate_fn, loader.generator)
         self._own = OwnGenerators(*parts, *functions, reported=rank == 0)
-        self._may_repeat = self._is_stream and loader.num_workers > 1
+        is_pipe = isinstance(loader.dataset, IterDataPipe)  # torch looks into these by itself
+        self._may_repeat = self._is_stream and loader.num_workers > 1 and not is_pipe
         self._stream: Any = loader.dataset
         if self._may_repeat:
             self._stream = _WorkerStream(loader.dataset, rank)
@@ -178,8 +179,8 @@ class ReplayedBatches:
         if not _are_alike([head[:_HEAD] for head in heads.values()]):
             return itertools.chain(first, batches)
         self._say(
-            f"each of the {workers} data workers gives the same samples. Each now passes on every"
-            f" {workers}th of them, so that each is used once. To make each only once, {_DIVIDE}"
+            f"each of the {workers} data workers gives the same samples. Each now passes on its"
+            f" part of them, so that each sample is used once. To make each only once, {_DIVIDE}"
         )
         self._stream.is_divided = True
         return self._iterated(epoch)
@@ -310,6 +311,12 @@ class _WorkerStream(IterableDataset[Any]):
             raise AttributeError(name)
         return getattr(self._whole, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:  # a worker_init_fn may divide the data
+        if name in {"_whole", "_rank", "place", "is_divided"}:
+            super().__setattr__(name, value)
+        else:
+            setattr(self._whole, name, value)
+
 
 def _are_alike(heads: list[list[str]]) -> bool:
     """Return True if all workers begin with the same samples, which differ from each other."""
@@ -342,7 +349,8 @@ def _parts(item: Any, depth: int) -> Iterator[bytes]:
             yield leaf.tobytes()
         elif leaf is None or isinstance(leaf, bool | int | float | complex | str | bytes):
             yield repr(leaf).encode()
-        elif depth < _MAX_DEPTH and hasattr(leaf, "__dict__"):
-            yield from _parts(dict(vars(leaf)), depth + 1)
+        elif depth < _MAX_DEPTH and (hasattr(leaf, "__dict__") or hasattr(leaf, "__slots__")):
+            slots = {name: getattr(leaf, name, None) for name in getattr(leaf, "__slots__", ())}
+            yield from _parts({**getattr(leaf, "__dict__", {}), **slots}, depth + 1)
         else:
             raise TypeError(type(leaf))

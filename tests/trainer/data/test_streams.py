@@ -61,6 +61,26 @@ def test_samples_that_every_worker_gives_are_divided_among_them(
     assert said.count("each of the 2 data workers gives the same samples") == 1
 
 
+class Range(Numbers):
+    first, last = 0, 26
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (torch.tensor(number) for number in range(self.first, self.last))
+
+
+def divide(worker: int) -> None:
+    info: Any = get_worker_info()
+    info.dataset.first, info.dataset.last = 13 * worker, 13 * worker + 13
+
+
+def test_workers_may_be_told_their_part_by_worker_init_fn(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    batches = replayed(Range(26), num_workers=2, worker_init_fn=divide)
+    assert used(batches) == used(batches, 1) == [*range(26)]
+    assert capfd.readouterr().err == ""
+
+
 def test_a_resume_divides_them_in_the_same_way() -> None:
     whole = epoch_of(replayed(Numbers(26, noise=0.5), num_workers=2), 1)
     rest = epoch_of(replayed(Numbers(26, noise=0.5), num_workers=2), 1, start=3)
