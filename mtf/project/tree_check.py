@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.errors import Problem, RepositoryError, SpecError
-from mtf.git.trees import RefusedTreeError
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
@@ -16,10 +15,8 @@ def tree_problems(repo: GitRepo, commit: CommitId) -> tuple[Problem, ...]:
     """Return the problem of a commit's tree, none if it may be checked out."""
     try:
         repo.checked_files(commit)
-    except RefusedTreeError as e:
-        return (Problem(e.path or ".", 1, 1, str(e)),)
-    except RepositoryError as e:  # a tree is damaged, missing or too large
-        return (Problem(".", 1, 1, str(e)),)
+    except RepositoryError as e:  # or a tree is damaged, missing or too large: it has no path
+        return (Problem(getattr(e, "path", "") or ".", 1, 1, str(e)),)
     return ()
 
 
