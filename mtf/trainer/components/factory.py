@@ -107,6 +107,7 @@ def _refuse_splits(built: Mapping[str, Any], data: DataConfig) -> None:
 def _dataset_factory(name: str) -> Callable[..., Any]:
     if ":" in name or name in DATASETS:
         factory: Callable[..., Any] = load(DATASETS.get(name, name), key="data.dataset_name")
+        refuse_foreign_data(factory, f"data.dataset_name: {name}")
         return factory
     installed = plugins("mtf.datasets")
     if name not in installed:
@@ -252,6 +253,7 @@ def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Modul
         factory = point.load()
     else:
         return _found_in_zoo(config, facts)
+    refuse_foreign_model(factory, f"model.type: {config.type}")
     keys = keys_of(factory, key="model.type")
     sizes = {name: getattr(config, name) for name in sorted(config.defaulted - config.left_out)}
     taken = {k: v for k, v in sizes.items() if keys.takes_any or k in keys.parameters}
