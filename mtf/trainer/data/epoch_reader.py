@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtf.trainer.data.epochs import OpenEpoch, num_batches_in
-from mtf.trainer.data.sample_counts import samples_of
+from mtf.trainer.data.sample_counts import counter_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,7 @@ class EpochReader:
         is_even: bool = False,
     ) -> None:
         self._batches: Any = batches
+        self._count = counter_of(batches)
         self._sync, self._ahead, self._is_even = rank_sync, ahead, is_even
         self._opened: OpenEpoch | None = None
         self.num_batches = self.common = 0
@@ -109,4 +110,4 @@ class EpochReader:
             self.num_batches = place.seen_end or ENDLESS
         if place.batch + 1 == self.num_batches:
             self._opened = None  # its data workers end
-        return content, samples_of(self._batches, epoch, place.batch, content)
+        return content, self._count(epoch, place.batch, content)

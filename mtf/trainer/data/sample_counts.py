@@ -31,10 +31,20 @@ _MAX_DEPTH = 16  # of nested containers: deeper ones may contain themselves
 _CHANNELS = (1, 3, 4)
 
 
-def samples_of(batches: Any, epoch: int, batch: int, content: Any) -> int | None:
-    """Return the number of samples in a batch that has been made, None if it is unknown."""
-    known = known_samples(batches, epoch, batch)
-    return count_samples(content) if known is None else known
+def counter_of(batches: Any) -> Callable[[int, int, Any], int | None]:
+    """Return a function that counts the samples in a batch that has been made.
+
+    It takes the epoch, the batch's number and its content, and returns None if it cannot know.
+    """
+    known = getattr(batches, "num_samples", None)
+    if known is None:
+        return lambda _epoch, _batch, content: count_samples(content)
+
+    def count(epoch: int, batch: int, content: Any) -> int | None:
+        number: int | None = known(epoch, batch)
+        return count_samples(content) if number is None else number
+
+    return count
 
 
 def known_samples(batches: Any, epoch: int, batch: int) -> int | None:
@@ -103,13 +113,17 @@ def _count_tensors(batch: Any) -> int | None:
         batch = batch.values()
     elif kind is not tuple and kind is not list:
         return None
-    sizes, kinds = set(), set()
+    size, kinds = -1, set()
     for field in batch:
         if type(field) is not torch.Tensor or not field.dim():
             return None
-        sizes.add(field.size(0))
-        kinds.add((field.dim(), field.dtype))
-    return sizes.pop() if len(sizes) == 1 and (kind is not list or len(kinds) > 1) else None
+        first = field.size(0)
+        if first != size != -1:
+            return None
+        size = first
+        if kind is list:
+            kinds.add((field.dim(), field.dtype))
+    return None if size == -1 or (kind is list and len(kinds) == 1) else size
 
 
 # The possible numbers of samples in a value; an empty list: contradictory; None: it says nothing.
