@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch.optim import Optimizer
 
@@ -181,6 +181,32 @@ def put_buffer(
         setattr(owner, name, value)
     elif value is not None:
         owner.register_buffer(name, value, persistent=persistent)
+
+
+def put_saved_buffers(
+    module: nn.Module,
+    saved: Mapping[str, Any],
+    parameters: Collection[str],
+    device: torch.device | None = None,
+) -> None:
+    """Give a module the persistent buffers that a saved state has, of whatever type and shape.
+
+    Args:
+        module: the module.
+        saved: the state, whose parameters are left alone.
+        parameters: names of the parameters in it.
+        device: for buffers that the module lacks.
+    """
+    present = dict(module.named_parameters(remove_duplicate=False))
+    owners = dict(module.named_modules(remove_duplicate=False))
+    for name, value in saved.items():
+        path, _, last = name.rpartition(".")
+        is_buffer = name not in present and name not in parameters and shape_of(value) is not None
+        if is_buffer and path in owners:
+            put_buffer(owners[path], last, value.to(device), persistent=True)
+    for name in module.state_dict().keys() - saved.keys() - present.keys():
+        path, _, last = name.rpartition(".")
+        put_buffer(owners[path], last, None, persistent=True)
 
 
 # -- copies of a module ----------------------------------------------------------------------------

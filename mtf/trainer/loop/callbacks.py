@@ -16,7 +16,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import call, load, plugins, unknown_name
-from mtf.trainer.compute.structure import copy_of, follow, put_buffer
+from mtf.trainer.compute.structure import (
+    copy_of,
+    follow,
+    put_buffer,
+    put_saved_buffers,
+    shape_of,
+)
 from mtf.trainer.loop.metric_values import merged_over_ranks
 from mtf.trainer.loop.phases import Phase
 
@@ -216,16 +222,28 @@ class EMA(Callback):
         """Continue from the saved average."""
         assert self._average is not None
         assert self._trained is not None
-        module = self._average.module
-        follow(module, self._trained)  # whose structure is restored already
-        module.load_state_dict(state["average"])
-        for name, value in state["buffers"].items():
+        module, held = self._average.module, state["average"]
+        if not _has_parameters_of(held, module):
+            follow(module, self._trained)  # whose structure is restored already
+        put_saved_buffers(module, held, dict(module.named_parameters()))
+        module.load_state_dict(held)
+        unsaved = dict.fromkeys(n for n, _ in module.named_buffers() if n not in held)
+        for name, value in {**unsaved, **state["buffers"]}.items():
             path, _, last = name.rpartition(".")
             put_buffer(module.get_submodule(path), last, value, persistent=False)
 
     def evaluated(self) -> torch.nn.Module | None:
         """Return the averaged module."""
         return self._average.module if self._average is not None and self._evaluate else None
+
+
+def _has_parameters_of(held: Mapping[str, Any], module: torch.nn.Module) -> bool:
+    """Return True if a module's parameters fit a saved state, before its buffers do."""
+    modules = {name for name, _ in module.named_modules()}
+    return all(name.rpartition(".")[0] in modules for name in held) and all(
+        name in held and shape_of(parameter) in (None, shape_of(held[name]))
+        for name, parameter in module.named_parameters()
+    )
 
 
 def overrides_before_load(callback: Callback) -> bool:

@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn.parameter import is_lazy
-
 from mtf.errors import MtfError
-from mtf.trainer.compute.structure import Structure, names_by_group, overwrite, put_buffer, shape_of
+from mtf.trainer.compute.structure import (
+    Structure,
+    names_by_group,
+    overwrite,
+    put_saved_buffers,
+    shape_of,
+)
 from mtf.trainer.resume.compatibility import BEFORE_LOAD, fit_after_rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from torch import nn
     from torch.optim import Optimizer
 
@@ -64,27 +68,14 @@ def _rebuild_tensors(
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if _has_other_type(parameter, saved.get(name)):  # torch would load it as it is built
             overwrite(parameter, saved[name])
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    owners = dict(module.named_modules(remove_duplicate=False))
-    for name, value in saved.items():
-        path, _, last = name.rpartition(".")
-        is_buffer = name not in parameters and name not in requires_grad and _is_tensor(value)
-        if is_buffer and path in owners:
-            put_buffer(owners[path], last, value.to(engine.device), persistent=True)
-    for name in module.state_dict().keys() - saved.keys() - parameters.keys():
-        path, _, last = name.rpartition(".")
-        put_buffer(owners[path], last, None, persistent=True)
+    put_saved_buffers(module, saved, requires_grad, engine.device)
 
 
 def _has_other_type(parameter: nn.Parameter, saved: Any) -> bool:
-    if not _is_tensor(saved) or shape_of(parameter) is None:
+    if shape_of(saved) is None or shape_of(parameter) is None:
         return False
     is_other: bool = parameter.dtype != saved.dtype
     return is_other
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and not is_lazy(value)
 
 
 # -- groups of parameters --------------------------------------------------------------------------

@@ -182,6 +182,18 @@ def test_state_goes_to_the_parameter_of_its_name_whatever_the_order(tmp_path: Pa
         assert difference(left[part], right[part]) is None
 
 
+@pytest.mark.parametrize("kind", ["lazy modules", "buffers"])
+def test_an_average_is_saved_before_it_has_followed_the_first_batch(
+    kind: str, tmp_path: Path
+) -> None:
+    """Inside the first window the module has shapes that its average gets with the first step."""
+    whole, run = (make_run(tmp_path, base=HARD, **rebuilt.REBUILT[kind]) for _ in range(2))
+    assert in_child(whole) == COMPLETE
+    assert in_child(run, signal_at(Phase.TRAIN_BATCH_END, 1, signal.SIGTERM, after=True)) == STOPPED
+    assert in_child(run) == COMPLETE
+    assert difference(result(run), result(whole)) is None
+
+
 class Observing(Callback):
     """Notes what it is told at a resume."""
 
