@@ -60,6 +60,10 @@ VERBS: dict[str, tuple[str, ...] | str] = {
 NAMES = {
     "mtf.yaml": "the settings of an experiments repository",
     "mtf.cluster": "a key of git config",
+    "mtf.requireSigned": "a key of git config",
+    "mtf.requireSignedLedger": "a key of git config",
+    "mtf.signLedger": "a key of git config",
+    "mtf.ledgerSignedSince": "a key of git config",
     "mtf.run_grid_search": "README calls its ModelTrainingFramework mtf",
 }
 PATHS = ("mtf/_data", "docs/_build")  # folders of the built wheel and of `make docs`

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError, with_cure
 from mtf.git.process import GitProcesses
-from mtf.git.signatures import Signatures
+from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
     MOVED,
@@ -211,7 +211,7 @@ class GitRepo:
 
     @cached_property
     def signatures(self) -> Signatures:
-        """Return what signs and verifies the repository's commits."""
+        """Return the signatures of the repository's commits, to make and to verify."""
         return Signatures(self._git)
 
     def current_branch(self) -> str | None:

@@ -181,7 +181,7 @@ def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str |
 
 
 def ledger_signing(repo: GitRepo) -> Signing:
-    """Return how a repository is configured to treat signatures of the ledger."""
+    """Return the settings of a repository for signatures of the ledger."""
     return _signing(repo.config_values(_SIGNING_KEYS))
 
 
