@@ -7,7 +7,6 @@ A search follows attributes, containers, partial functions, closures and bound m
 from __future__ import annotations
 
 import functools
-import inspect
 import random
 import sys
 import sysconfig
@@ -130,9 +129,17 @@ def _inside(value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, types.MethodType):
         return [("self", value.__self__), ("func", value.__func__)]
     if isinstance(value, types.FunctionType):
-        names = inspect.getclosurevars(value).nonlocals
-        return [("defaults", value.__defaults__), *names.items()]
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        defaults = [("defaults", value.__defaults__), ("kwdefaults", value.__kwdefaults__)]
+        return [*defaults, *((name, _content(cell)) for name, cell in cells)]
     return list(getattr(value, "__dict__", {}).items())
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # the variable has no value yet
+        return None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mtf.trainer.data.own_generators import OwnGenerators
-from mtf.trainer.data.user_parts import epoch_setters
+from mtf.trainer.data.user_parts import epoch_setters, parts_of
 
 if TYPE_CHECKING:
     import pytest
@@ -46,6 +46,14 @@ class Noisy(Dataset[Any]):
 
 def collate_with(generator: random.Random) -> Any:
     return lambda samples: [samples, generator.random()]
+
+
+def test_a_variable_that_has_no_value_yet_is_no_part() -> None:
+    def early() -> Any:
+        return late
+
+    assert [path for path, _ in parts_of(early)] == [""]
+    late = 1
 
 
 def test_every_generator_of_a_data_set_is_seeded() -> None:
