@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,3 +68,20 @@ def test_a_program_cannot_submit_what_a_spec_could_not(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="high is not allowed"):
         framework.run_experiment(experiment, local=True)
     assert runs(lab) == {}
+
+
+def test_a_sync_holds_a_continuation_back_until_the_policies_allow_it(tmp_path: Path) -> None:
+    again = RULES.replace("backoff: 0", "backoff: 0, on: [code-error]")
+    lab = make_lab(tmp_path, {"broken.yaml": LOW}, settings=again)
+    mtf(lab.path, "sync")
+    push(lab, {"mtf.yaml": again.replace("[low]", "[cpu]")})
+    done = mtf(lab.path, "sync", code=None)
+    while "1 run held back" not in done.stderr:  # the first job must have failed
+        time.sleep(0.2)
+        done = mtf(lab.path, "sync", code=None)
+    assert done.returncode == 3
+    assert "slurm.partition: low is not allowed. Allowed: cpu [partitions]" in done.stderr
+    assert len(runs(lab)["broken"]["attempts"]) == 1
+    push(lab, {"mtf.yaml": again})
+    sync_until(lab, lambda found: found["broken"]["state"] == "failed")
+    assert len(runs(lab)["broken"]["attempts"]) == 2
