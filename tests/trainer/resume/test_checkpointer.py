@@ -10,15 +10,18 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
+from mtf.errors import MtfError
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.context import RunContext
 from mtf.trainer.job.run_job import read_config
@@ -436,3 +439,17 @@ def test_a_custom_loop_keeps_its_best_checkpoint_and_survives_a_disk_error(
         limit_files(-1)
     assert events(run, "unsaved")[0]["step"] == 5
     assert context.resume() == {"epoch": 4}
+
+
+def test_a_custom_loop_gets_its_values_back_as_they_were(tmp_path: Path) -> None:
+    run = make_run(tmp_path, base=HARD)
+    config = read_config(run)
+    context = RunContext(config, run, build_fabric(config, {"MTF_CPUS": "1"}))
+    context.checkpoint({"rate": np.float32(0.1), "seen": deque([1], maxlen=2)}, 1, 1)
+    with pytest.raises(MtfError, match="scores/1 is of type object, which no resume could read"):
+        context.checkpoint({"scores": [1, object()]}, 2, 2)
+    saved = context.resume()
+    assert saved == {"rate": np.float32(0.1), "seen": deque([1])}
+    assert type(saved["rate"]) is np.float32
+    assert saved["seen"].maxlen == 2
+    assert len(events(run, "checkpoint")) == 1
