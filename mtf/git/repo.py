@@ -124,8 +124,8 @@ class GitRepo:
         with self.reading() as objects:
             return checked_files(objects, commit)
 
-    def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
-        """Return the contents of objects by id, all from one process.
+    def blobs(self, oids: Iterable[str], most: int | None = None) -> dict[str, bytes]:
+        """Return the contents of objects by id, at most ``most`` bytes of each, from one process.
 
         Raises:
             RepositoryError: one is missing.
@@ -134,13 +134,13 @@ class GitRepo:
         if not wanted:
             return {}
         with self.reading() as objects:
-            found = zip(wanted, objects.ask(wanted), strict=True)
+            found = zip(wanted, objects.ask(wanted, most), strict=True)
             return {oid: required(oid, answer).content for oid, answer in found}
 
-    def read(self, commit: CommitId, path: str) -> bytes | None:
-        """Return the content of a file at a commit, None if it does not exist."""
+    def read(self, commit: CommitId, path: str, most: int | None = None) -> bytes | None:
+        """Return at most ``most`` bytes of a file at a commit, None if it does not exist."""
         with self.reading() as objects:
-            found = objects.ask([f"{commit}:{path}"])[0]
+            found = objects.ask([f"{commit}:{path}"], most)[0]
         return found.content if found and found.kind == "blob" else None
 
     def object_ids(self, commit: CommitId, paths: Iterable[str]) -> dict[str, str]:

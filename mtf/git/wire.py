@@ -27,6 +27,7 @@ MOVED = re.compile(
     r"stale info|fetch first|non-fast-forward|failed to update ref|cannot lock ref"
     r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
 )
+_PIECE = 1 << 20  # bytes
 _BATCH = 500  # object names; they fit into a pipe's buffer, so that neither side blocks for ever
 
 
@@ -61,8 +62,11 @@ class Objects:
     def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
         self._questions, self._answers = questions, answers
 
-    def ask(self, names: Sequence[str]) -> list[Object | None]:
-        """Return the objects with these names, None for each that does not exist."""
+    def ask(self, names: Sequence[str], most: int | None = None) -> list[Object | None]:
+        """Return the objects with these names, None for each that does not exist.
+
+        Of longer contents than ``most`` bytes only so many are kept in memory and returned.
+        """
         found: list[Object | None] = []
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
@@ -70,10 +74,10 @@ class Objects:
             with suppress(BrokenPipeError):  # git has ended: reading the answer fails
                 self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in lines))
                 self._questions.flush()
-            found += [self._answer() for _ in batch]
+            found += [self._answer(most) for _ in batch]
         return found
 
-    def _answer(self) -> Object | None:
+    def _answer(self, most: int | None) -> Object | None:
         header = self._answers.readline()
         if not header:
             raise RepositoryError("git cat-file ended without an answer. Run git fsck")
@@ -81,7 +85,14 @@ class Objects:
         kind, _, size = rest.strip().partition(" ")
         if not size.isdigit():  # "<name> missing" or "<name> ambiguous"
             return None
-        return Object(oid, kind, self._answers.read(int(size) + 1)[:-1])
+        left = int(size) + 1  # with the line break after the content
+        if most is None or left <= most:
+            return Object(oid, kind, self._answers.read(left)[:-1])
+        content = self._answers.read(most)
+        left -= most
+        while left:
+            left -= len(self._answers.read(min(left, _PIECE))) or left
+        return Object(oid, kind, content)
 
 
 @dataclass(frozen=True)

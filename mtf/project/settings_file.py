@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.errors import RepositoryError, SpecError
 from mtf.spec.schema.settings import Settings, parse_settings
+from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId
@@ -23,7 +24,7 @@ def settings_at(repo: GitRepo, commit: CommitId) -> Settings:
     Raises:
         SpecError: the settings contain mistakes.
     """
-    return parse_settings(repo.read(commit, SETTINGS), SETTINGS)
+    return parse_settings(repo.read(commit, SETTINGS, MAX_BYTES + 1), SETTINGS)
 
 
 def settings_or_defaults(
@@ -39,7 +40,13 @@ def settings_or_defaults(
 def settings_on_disk(root: Path, where: Path) -> tuple[Settings, tuple[Problem, ...]]:
     """Return a project's settings on disk and their mistakes, with paths relative to ``where``."""
     path = root / SETTINGS
-    return settings_or_defaults(path.read_bytes() if path.is_file() else None, shown(path, where))
+    return settings_or_defaults(first_bytes(path) if path.is_file() else None, shown(path, where))
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return a file's content; of a file that is too large to be read, more than is allowed."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def project_root(where: Path) -> Path:

@@ -18,6 +18,7 @@ from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
 from mtf.project.settings_file import (
     SETTINGS,
+    first_bytes,
     project_root,
     settings_on_disk,
     settings_or_defaults,
@@ -25,6 +26,7 @@ from mtf.project.settings_file import (
 )
 from mtf.spec.compose.config_groups import FOLDER, NO_GROUPS, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
+from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -80,7 +82,7 @@ class SpecTree:
             like: a tree of another commit: its time is used, and blobs that it has read are not
                 read again.
         """
-        settings, problems = settings_or_defaults(repo.read(commit, SETTINGS))
+        settings, problems = settings_or_defaults(repo.read(commit, SETTINGS, MAX_BYTES + 1))
 
         def read() -> _Files:
             known = like.blobs if like else {}
@@ -93,7 +95,7 @@ class SpecTree:
     def of_index(cls, repo: GitRepo) -> SpecTree:
         """Return the specs as they are staged."""
         staged = repo.index(SETTINGS).get(SETTINGS)
-        raw = repo.blobs([staged.oid])[staged.oid] if staged else None
+        raw = repo.blobs([staged.oid], MAX_BYTES + 1)[staged.oid] if staged else None
         settings, problems = settings_or_defaults(raw)
 
         def read() -> _Files:
@@ -206,7 +208,8 @@ def _regular(
     )
     ids = {path: e.oid for path, e in entries.items() if e.mode in _REGULAR}
     known = known or {}
-    contents = {**known, **repo.blobs(oid for oid in ids.values() if oid not in known)}
+    wanted = (oid for oid in ids.values() if oid not in known)
+    contents = {**known, **repo.blobs(wanted, MAX_BYTES + 1)}  # the reader refuses more
     texts = {path: contents[oid] for path, oid in ids.items()}
     return _Files(texts, problems, {oid: contents[oid] for oid in ids.values()})
 
@@ -220,6 +223,6 @@ def _in_folder(folder: Path, where: Path) -> _Files:
     files = [path for path in found if path.is_file() and path not in links]
     message = "a symbolic link: a spec must be a file"
     return _Files(
-        {shown(path, where): path.read_bytes() for path in files},
+        {shown(path, where): first_bytes(path) for path in files},
         tuple(Problem(shown(path, where), 1, 1, message) for path in links),
     )

@@ -45,10 +45,10 @@ class CountingRepo(GitRepo):
 
     read_ids: list[str]
 
-    def blobs(self, oids: Iterable[str]) -> dict[str, bytes]:
+    def blobs(self, oids: Iterable[str], most: int | None = None) -> dict[str, bytes]:
         wanted = list(oids)
         self.read_ids = [*getattr(self, "read_ids", []), *wanted]
-        return super().blobs(wanted)
+        return super().blobs(wanted, most)
 
 
 @pytest.fixture

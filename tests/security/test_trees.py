@@ -10,7 +10,9 @@ import pytest
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.checkout import materialise
+from mtf.spec.yaml.reader import MAX_BYTES
 from tests.cli.lab import make_lab, spec, stop_jobs, sync_until
 from tests.cli.mtf import mtf
 from tests.repos import Repo, make_remote, make_repo
@@ -195,3 +197,19 @@ def test_runs_are_recorded_although_the_newest_commit_is_unsafe(tmp_path: Path) 
         assert list(found) == ["one"]  # two is not submitted: the commit that asks for it is unsafe
     finally:
         stop_jobs(tmp_path)
+
+
+def test_a_huge_file_is_an_error_and_is_not_kept_in_memory(repo: Repo) -> None:
+    (repo.path / "experiments/huge.yaml").write_bytes(b"# x\n" * (3 << 20))
+    (repo.path / "experiments/data.bin").write_bytes(bytes(9 << 20))
+    commit = repo.commit({})
+    tree = SpecTree.at(GitRepo(repo.path), CommitId(commit))
+    assert {path: len(raw) for path, raw in tree.texts.items() if len(raw) > 1000} == {
+        "experiments/huge.yaml": MAX_BYTES + 1,
+        "experiments/data.bin": MAX_BYTES + 1,
+    }
+    (problem,) = tree.load_all().problems
+    assert str(problem).startswith("experiments/huge.yaml:1:1: the file has more than 1,048,576")
+    assert [desired.name for desired in tree.load_all().desired] == ["one"]
+    on_disk = SpecTree.on_disk(repo.path)
+    assert on_disk.load_all().problems == (problem,)

@@ -10,6 +10,7 @@ from mtf.commands.validate import Checked, new_in
 from mtf.errors import RepositoryError, SpecError
 from mtf.project.project import project_in
 from mtf.project.settings_file import SETTINGS, settings_or_defaults
+from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def check_push(repo: GitRepo, remote: str, updates: Sequence[Update]) -> Checked
             known = [old] if old else repo.boundary(commit, remote)
             checked = new_in(repo, known, commit)
             refs.append((update.ref, checked))
-            settings, _ = settings_or_defaults(repo.read(commit, SETTINGS))
+            settings, _ = settings_or_defaults(repo.read(commit, SETTINGS, MAX_BYTES + 1))
             is_tracked = (remote, update.ref) == (settings.remote, f"refs/heads/{settings.branch}")
             if old and is_tracked and not any(p.is_error for p in checked.problems):
                 review = _review(repo, old, commit)

@@ -16,6 +16,7 @@ from mtf.ledger.audit import decode_at, edit_of
 from mtf.ledger.codec import DamagedRecordError, NewerRecordError
 from mtf.project.project import ledger_signing
 from mtf.project.settings_file import SETTINGS, settings_or_defaults
+from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,5 +98,5 @@ def _tracked(repo: GitRepo, pushed: CommitId) -> set[str]:
     Both count, so that no push evades the check by naming another branch.
     """
     head = repo.find_commit("HEAD")
-    texts = [repo.read(commit, SETTINGS) for commit in (head, pushed) if commit]
+    texts = [repo.read(commit, SETTINGS, MAX_BYTES + 1) for commit in (head, pushed) if commit]
     return {f"refs/heads/{settings_or_defaults(raw)[0].branch}" for raw in texts}

@@ -107,7 +107,8 @@ def expand_list(lists: Lists, choices: Sequence[tuple[str, str]]) -> Expanded:
     except ListError:
         raise
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as e:
-        text = " ".join(str(e).split()).replace(f"'{PRIMARY}'", "this file")
+        text = " ".join(str(e).split()).replace(f"'{PRIMARY}'", PRIMARY)
+        text = text.replace(PRIMARY, "this file")
         raise ListError(text or "a list that Hydra cannot read") from None
     parts = [
         Part(str(default.config_path), tuple(filter(None, (default.package or "").split("."))))

@@ -54,7 +54,7 @@ def load_yaml(raw: bytes, path: str) -> tuple[Any, Positions]:
 def read(raw: bytes, path: str) -> Document:
     """Read a YAML file as far as possible; problems are returned, never raised."""
     if len(raw) > MAX_BYTES:
-        message = f"the file has {len(raw):,} bytes, at most {MAX_BYTES:,} are allowed. Split it"
+        message = f"the file has more than {MAX_BYTES:,} bytes, which is too large. Split it"
         return _unreadable(path, (1, 1), message)
     try:
         text = raw.decode("utf-8").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")

@@ -114,7 +114,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
         ("a: 1".encode("utf-16"), "a.yaml:1:1: not UTF-8 text. Save the file as UTF-8"),
         (b"[" * 100_000, "a.yaml:1:52: nested deeper than 50 levels"),
         (b"- 1\n" * 60_000, "a.yaml:50000:3: more than 50,000 values. Split the file"),
-        (b"#" * (MAX_BYTES + 1), "a.yaml:1:1: the file has 1,048,577 bytes, at most 1,048,576 are allowed. Split it"),
+        (b"#" * (MAX_BYTES + 1), "a.yaml:1:1: the file has more than 1,048,576 bytes, which is too large. Split it"),
     ],
 )  # fmt: skip
 def test_what_a_reviewer_could_misread_is_refused_at_its_position(raw: bytes, problem: str) -> None:
