@@ -109,6 +109,23 @@ def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(found: int) -
     )
 
 
+def test_a_checkpoint_whose_losses_were_summed_over_batches_is_read_between_epochs() -> None:
+    old = {"recent_loss": 0.0, "recent_count": 0, "epoch_loss": 0.0, "epoch_count": 0, "offset": 0}
+    plain = ResumeState(epoch=3).plain() | {"version": 2, "train": {"batch": 0, "window": 0, **old}}
+    file = io.BytesIO()
+    torch.save({"version": 2, "ranks": [plain]}, file)
+    file.seek(0)
+    state = ResumeState()
+    state.load(snapshot.read(file)["ranks"][0], CPU)
+    assert (state.epoch, state.version, state.train) == (3, FORMAT, TrainMicroState())
+    plain["train"]["batch"] = 4
+    file = io.BytesIO()
+    torch.save({"version": 2, "ranks": [plain]}, file)
+    file.seek(0)
+    with pytest.raises(MtfError, match="has format 2, and this mtf reads format 3"):
+        snapshot.read(file)
+
+
 def test_validation_sums_weigh_batches_by_their_size() -> None:
     val = ValMicroState()
     val.add({"val_loss": (torch.tensor(30.0), 3.0)})
