@@ -59,11 +59,9 @@ def status(
         return
     if as_json:
         print_text(as_json_list(found.records))
-        return
-    if not found.records:
-        return
-    print_table(status_table(found.records, datetime.now(UTC), wide=wide))
-    print_text(summary(found.records))
+    elif found.records:
+        print_table(status_table(found.records, datetime.now(UTC), wide=wide))
+        print_text(summary(found.records))
     for note in found.notes:
         inform(f"note: {note}")
 

@@ -55,7 +55,10 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
 def no_match(project: Project, globs: Sequence[str]) -> str:
     """Return a line that says that no run matches, and which runs there are."""
     wanted = " ".join(globs)
-    known = existing_runs(project.ledger().runs.values(), near=wanted)
+    ledger = project.ledger()
+    if ledger.damaged and not ledger.runs:
+        return "no record of mtf/ledger can be read"
+    known = existing_runs(ledger.runs.values(), near=wanted)
     return f"no run matches {wanted}. {known}" if globs else known
 
 

@@ -32,6 +32,7 @@ def repo(tmp_path: Path) -> Repo:
             experiment(name, "search"),
             f"search/20260101T000000Z/{pin[:8]}/{name}",
             state=RunState.COMPLETED,
+            commit=pin,
             parameters={"training.seed": int(name[-1])},
             metrics={"val_loss": loss},
             best=Best("val_loss", loss, 1, 10, "min"),
@@ -72,6 +73,19 @@ def test_status_ends_with_a_summary_and_hints_only_if_there_are_no_runs(
     )
     empty = make_repo(tmp_path / "empty", {"mtf.yaml": "remote: null\n"})
     assert "No runs yet. Commit a spec" in mtf(empty.path, "status").stderr
+
+
+def test_records_that_cannot_be_read_are_named_though_no_run_is_left_to_show(
+    tmp_path: Path,
+) -> None:
+    made = make_repo(tmp_path / "r", {"mtf.yaml": "remote: null\n"})
+    made.git("switch", "-q", "--orphan", "mtf/ledger")
+    made.commit({"runs/a/20260101T000000Z-cccccccc/_.json": "{torn"})
+    made.git("switch", "-q", "main")
+    for options in ((), ("--json",)):
+        stderr = mtf(made.path, "status", *options).stderr
+        assert "no record of mtf/ledger can be read" in stderr
+        assert "note: mtf/ledger:runs/a/20260101T000000Z-cccccccc/_.json is damaged" in stderr
 
 
 def test_a_glob_selects_runs(repo: Repo) -> None:
