@@ -48,16 +48,15 @@ def files_in(objects: Objects, commit: CommitId, folder: str = "") -> dict[str, 
         if count > MAX_FILES or depth > MAX_DEPTH:
             limits = f"{MAX_FILES:,} files or {MAX_DEPTH} levels of folders"
             raise RepositoryError(f"commit {commit[:8]} has more than {limits}")
-        entries = [
-            (above + name, entry) for above, tree in level.items() for name, entry in trees[tree]
-        ]
-        level = {
-            f"{path}/": entry.oid
-            for path, entry in entries
-            if entry.mode == FOLDER
-            and (f"{path}/".startswith(below) or below.startswith(f"{path}/"))
-        }
-        found |= {p: e for p, e in entries if e.mode != FOLDER and p.startswith(below)}
+        above, level = level, {}
+        for folder_path, tree in above.items():
+            for name, entry in trees[tree]:
+                path = folder_path + name
+                if entry.mode != FOLDER:
+                    if path.startswith(below):
+                        found[path] = entry
+                elif f"{path}/".startswith(below) or below.startswith(f"{path}/"):
+                    level[f"{path}/"] = entry.oid
     return dict(sorted(found.items()))
 
 
