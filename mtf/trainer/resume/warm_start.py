@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from mtf.trainer.resume.compatibility import fit_of
 from mtf.trainer.resume.same_settings import deciding_settings, differing_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from torch.optim import Optimizer
 
@@ -171,7 +172,8 @@ def _load_all(parts: Resumable, content: Content) -> list[Callback]:
     untouched: dict[str, Any] = {name: {} for name in parts.schedules}
     # between epochs torchmetrics objects are as good as new, and this model may have others
     ranks = [{**of_rank, "metric_objects": []} for of_rank in content["ranks"]]
-    snapshot.put(parts, {**content, "ranks": ranks, "schedulers": untouched})
+    model = _without_metric_objects(parts, content)
+    snapshot.put(parts, {**content, "ranks": ranks, "model": model, "schedulers": untouched})
     reached = {name: [g["lr"] for g in one.param_groups] for name, one in optimizers.items()}
     for name, optimizer in optimizers.items():
         _set(optimizer, configured[name])
@@ -189,6 +191,22 @@ def _load_all(parts: Resumable, content: Content) -> list[Callback]:
         for name, callback in parts.callbacks.items()
         if name not in content["callbacks"] and Phase.INIT in callback.phases
     ]
+
+
+def _without_metric_objects(parts: Resumable, content: Content) -> dict[str, Any]:
+    """Return the state of a model with this model's own torchmetrics objects, as they are."""
+    theirs = [path for state in content["ranks"][0].get("metric_objects", ()) for path in state]
+    ours = [path for objects in parts.metrics for path in objects.all()]
+    own = parts.engine.module.state_dict()
+    model: dict[str, Any] = copy.copy(content["model"])  # it keeps the versions of the modules
+    for name in [name for name in model if _is_in(name, theirs)]:
+        del model[name]
+    model.update({name: value for name, value in own.items() if _is_in(name, ours)})
+    return model
+
+
+def _is_in(name: str, paths: Collection[str]) -> bool:
+    return any(name.startswith(f"{path}.") for path in paths)
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
