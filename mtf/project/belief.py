@@ -95,10 +95,6 @@ class Belief:
             problem = self._config_problem(record, configs[record.member])
         return problem or _changes_problem(record, configs[record.member], own)
 
-    def why_not_pinned(self, commit: CommitId) -> str | None:
-        """Return the reason why nothing may run from a commit, None if it may."""
-        return self._commit_problem(commit, is_ours=False)
-
     # -- the folder --------------------------------------------------------------------------------
 
     def _folder_problem(self, record: RunRecord) -> str | None:

@@ -86,21 +86,6 @@ class CountedBatches:
         return self._newest[2]
 
 
-class CountingCollate:
-    """Collates samples, and puts their number beside the batch.
-
-    Without batching it gets a whole batch, as the data set has made it.
-    """
-
-    def __init__(self, collate: Callable[[Any], Any], *, is_batched: bool) -> None:
-        self._collate, self._is_batched = collate, is_batched
-
-    def __call__(self, fetched: Any) -> tuple[int | None, Any]:
-        """Return the number of samples, None if unknown, and the batch."""
-        number = len(fetched) if self._is_batched else count_samples(fetched)
-        return number, self._collate(fetched)
-
-
 def _count_tensors(batch: Any) -> int | None:
     """Return the number of samples in a tuple, list or dict of tensors, None if it is not clear.
 
