@@ -34,22 +34,23 @@ def install(folder: str) -> None:
     A clone gets pre-commit and pre-push, a bare repository (a server) pre-receive. An existing hook
     is kept as <name>.legacy and runs first.
     """
-    from mtf.commands.hooks.install import install as install_hooks
-    from mtf.git.repo import GitRepo
-
-    for path in install_hooks(GitRepo(Path(folder))):
-        inform(f"installed {path}")
+    _change(folder, remove=False)
 
 
 @hooks.command()
 @click.pass_obj
 def uninstall(folder: str) -> None:
     """Remove the hooks and restore those that were there before."""
-    from mtf.commands.hooks.install import uninstall as uninstall_hooks
+    _change(folder, remove=True)
+
+
+def _change(folder: str, *, remove: bool) -> None:
+    from mtf.commands.hooks import install as installer
     from mtf.git.repo import GitRepo
 
-    for path in uninstall_hooks(GitRepo(Path(folder))):
-        inform(f"removed {path}")
+    repo = GitRepo(Path(folder))
+    for path in installer.uninstall(repo) if remove else installer.install(repo):
+        inform(f"{'removed' if remove else 'installed'} {path}")
 
 
 @hooks.command(context_settings={"ignore_unknown_options": True})

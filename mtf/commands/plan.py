@@ -10,7 +10,8 @@ from mtf.commands.sync import plan_for, read_situation
 from mtf.core.vocabulary.actions import Plan, Submit
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
-from mtf.project.sample_scripts import SampleScripts, script_kind, templates_at
+from mtf.project.sample_scripts import SampleScripts
+from mtf.project.template_files import script_kind, templates_at
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import known_facts, remarks
 from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
-from mtf.project.sample_scripts import FOLDER as TEMPLATES_FOLDER
-from mtf.project.sample_scripts import SampleScripts, script_changes, script_kind, templates_at
+from mtf.project.sample_scripts import SampleScripts, script_changes
 from mtf.project.settings_file import settings_at
 from mtf.project.spec_tree import SpecTree
+from mtf.project.template_files import FOLDER as TEMPLATES_FOLDER
+from mtf.project.template_files import script_kind, templates_at
 from mtf.project.tree_check import check_tree
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.lint.policy_rules import over_budget, violations

@@ -14,14 +14,9 @@ from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.init_from_check import unknown_names
-from mtf.project.sample_scripts import (
-    SampleScripts,
-    script_kind,
-    templates_at,
-    templates_on_disk,
-)
 from mtf.project.settings_file import SETTINGS, project_root, shown
 from mtf.project.spec_tree import SpecTree
+from mtf.project.template_files import script_kind, templates_at, templates_on_disk
 from mtf.project.tree_check import tree_problems
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.load import is_spec
@@ -198,8 +193,12 @@ class _Check:
 
     def _in_scripts(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield the policies that specs break by the project's own templates."""
+        if not (templates := self.templates()):
+            return
+        from mtf.project.sample_scripts import SampleScripts  # late: few have own templates
+
         settings = self.tree.settings
-        samples = SampleScripts.of(specs, self.templates(), script_kind(settings))
+        samples = SampleScripts.of(specs, templates, script_kind(settings))
         yield from samples.violations(specs, settings.policies)
 
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mtf.core.sbatch.directive import directive
 from mtf.core.sbatch.read_script import Option
@@ -17,17 +17,16 @@ from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
 from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
 from mtf.executor.array_indices import render_indices
-from mtf.packaged_files import data_dir
+from mtf.executor.template_names import TEMPLATES, own_templates, shipped_templates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mtf.core.vocabulary.jobs import JobRequest
+    from mtf.executor.template_names import Kind
 
-Kind = Literal["slurm", "local"]
 FOLDERS = "folders"  # file beside a script: a line for each task of an array, index and run folder
-TEMPLATES: Mapping[Kind, str] = {"slurm": "job.sbatch.j2", "local": "local.sh.j2"}
 
 
 def render(
@@ -69,9 +68,9 @@ def render_all(
     name, values = TEMPLATES[kind], [_values_or_error(request, kind) for request in requests]
     valid = [each for each in values if not isinstance(each, MtfError)]
     if own := own_templates(templates or {}):
-        found = iter(render_apart(name, {**_shipped(), **own}, valid))
+        found = iter(render_apart(name, {**shipped_templates(), **own}, valid))
     else:
-        found = iter(render_texts(name, _shipped(), valid, cache))
+        found = iter(render_texts(name, shipped_templates(), valid, cache))
     texts = (each if isinstance(each, MtfError) else next(found) for each in values)
     return [_checked(text, kind) for text in texts]
 
@@ -91,16 +90,6 @@ def _checked(text: str | MtfError, kind: Kind) -> str | MtfError:
     except MtfError as e:
         return e
     return text
-
-
-def own_templates(templates: Mapping[str, str]) -> dict[str, str]:
-    """Return the templates that differ from those of mtf."""
-    shipped = _shipped() if templates else {}
-    return {name: text for name, text in templates.items() if shipped.get(name) != text}
-
-
-def _shipped() -> dict[str, str]:
-    return {path.name: path.read_text() for path in data_dir("templates").glob("*.j2")}
 
 
 def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:

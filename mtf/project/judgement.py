@@ -19,7 +19,7 @@ from mtf.core.vocabulary.actions import Submit
 from mtf.core.vocabulary.experiments import Desired, Experiment
 from mtf.core.vocabulary.ids import SINGLE, member_of, name_of, submission_of
 from mtf.errors import MtfError
-from mtf.executor.script import TEMPLATES
+from mtf.executor.template_names import TEMPLATES
 from mtf.spec.lint.policy_rules import job_violations, script_violations
 from mtf.spec.set_overrides import changed
 

@@ -15,50 +15,25 @@ from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import RunId, Token, label_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError, Problem
-from mtf.executor.script import TEMPLATES, own_templates, render_all
+from mtf.executor.script import render_all
 from mtf.executor.slurm.script_options import script_options
+from mtf.executor.template_names import TEMPLATES
+from mtf.project.template_files import FOLDER
 from mtf.spec.lint.policy_rules import script_violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from mtf.core.sbatch.demand import Demand
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.experiments import Desired, Experiment
-    from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.jobs import Resources
-    from mtf.executor.script import Kind
-    from mtf.git.repo import GitRepo
+    from mtf.executor.template_names import Kind
     from mtf.spec.schema.policies import Policies
-    from mtf.spec.schema.settings import Settings
 
-FOLDER = "templates"
-_REGULAR = ("100644", "100755")
 _ROOT = "/runs"  # stands for the run root of the cluster
 _TOKEN = Token("0" * 16)
 _Place = tuple[str, str]  # the name of a spec, and the resources as JSON
-
-
-def script_kind(settings: Settings) -> Kind:
-    """Return the kind of job scripts that matter to a repository with these settings."""
-    return "local" if settings.executor == "local" else "slurm"
-
-
-def templates_at(repo: GitRepo, commit: CommitId) -> dict[str, str]:
-    """Return the repository's own templates at a commit, by name; without copies of mtf's."""
-    entries = repo.files(commit, FOLDER)
-    files = {p: e for p, e in entries.items() if p.endswith(".j2") and e.mode in _REGULAR}
-    contents = repo.blobs(e.oid for e in files.values())
-    texts = {p.split("/", 1)[1]: contents[e.oid] for p, e in files.items()}
-    return own_templates({name: raw.decode(errors="replace") for name, raw in texts.items()})
-
-
-def templates_on_disk(root: Path) -> dict[str, str]:
-    """Return the project's own templates on disk; see ``templates_at``."""
-    folder = root / FOLDER
-    files = sorted(p for p in folder.rglob("*.j2") if p.is_file() and not p.is_symlink())
-    return own_templates({str(p.relative_to(folder)): p.read_text(errors="replace") for p in files})
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from mtf.core.vocabulary.shown_text import visible
 from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
-from mtf.project.sample_scripts import script_kind, template_problem, templates_at
+from mtf.project.sample_scripts import template_problem
+from mtf.project.template_files import script_kind, templates_at
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.checkout import materialise
 from mtf.reconcile.claimant import Claimant

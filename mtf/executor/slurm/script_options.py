@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mtf.core.sbatch.option_table import OPTIONS, Kind
 from mtf.core.sbatch.read_script import JobOptions, Option, ScriptOptionError, read_script
 from mtf.errors import MtfError
-from mtf.executor.script import TEMPLATES, request_options
+from mtf.executor.script import request_options
+from mtf.executor.template_names import TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
