@@ -1,7 +1,8 @@
 """Finds the specs that a change may affect by searching their text, so that no other is parsed.
 
-A file counts as affected when in doubt. A file with a backslash always does: an escape sequence may
-hide a name.
+A file counts as affected when in doubt. A file with a backslash always does where any word counts:
+an escape sequence may hide it. The names of specs are looked for with their escapes resolved, so
+that a file that cannot be read holds up no specs but those whose names it has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mtf.spec.load import Loaded
 
 _PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
+# the escapes by which a name's characters can be written, and a line that goes on in the next
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|\r?\n[ \t]*)")
 
 
 def touched(
@@ -56,13 +59,31 @@ def defining(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
     Names that differ only in case clash too: some file systems cannot hold both.
     """
     key = r"""(?i)(?<![A-Za-z_])(?:experiment_)?name["']?\s*:\s*["']?"""
-    return mentioning(names, texts, prefix=key)
+    return _containing(names, {path: _unescaped(text) for path, text in texts.items()}, key)
 
 
-def mentioning(
-    names: Collection[str], texts: Mapping[str, bytes], *, prefix: str = r"(?<![A-Za-z0-9_.-])"
-) -> set[str]:
-    """Return the files that may contain one of the names as a whole word, after the ``prefix``."""
+def _unescaped(text: bytes) -> bytes:
+    return _ESCAPE.sub(_character, text) if b"\\" in text else text
+
+
+def _character(escape: re.Match[bytes]) -> bytes:
+    digits = escape[1] or escape[2] or escape[3]
+    code = int(digits, 16) if digits else None
+    if code is None:
+        return b""
+    return bytes([code]) if code < 0x80 else b"?"  # no name has others
+
+
+def mentioning(names: Collection[str], texts: Mapping[str, bytes]) -> set[str]:
+    """Return the files that may contain one of the names as a whole word."""
+    if not names:
+        return set()
+    escaped = {path for path, text in texts.items() if b"\\" in text}
+    return escaped | _containing(names, texts, r"(?<![A-Za-z0-9_.-])")
+
+
+def _containing(names: Collection[str], texts: Mapping[str, bytes], prefix: str) -> set[str]:
+    """Return the files that contain one of the names as a whole word, after the ``prefix``."""
     if not names or not texts:
         return set()
     if not all(map(_PLAIN.fullmatch, names)):
@@ -77,8 +98,4 @@ def mentioning(
         lower = text.lower()  # a plain search rules most files out far faster than the pattern
         return any(name in lower for name in raw)
 
-    return {
-        path
-        for path, text in texts.items()
-        if b"\\" in text or (may_mention(text) and wanted.search(text))
-    }
+    return {path for path, text in texts.items() if may_mention(text) and wanted.search(text)}
