@@ -54,12 +54,33 @@ class Schedule:
         # planned, if its data gives more batches than it says
         total = getattr(self.scheduler, self.end or "total_steps", None)
         if total is None or self.scheduler.last_epoch < total:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Take a step.
+
+        Raises:
+            MtfError: it fails, and the optimizer has other groups than the scheduler knows.
+        """
+        try:
             self.scheduler.step()
+        except (KeyError, IndexError, ValueError) as e:
+            known = len(getattr(self.scheduler, "base_lrs", ()))
+            groups = len(self.scheduler.optimizer.param_groups)
+            if not 0 < known < groups:
+                raise
+            kind = type(self.scheduler).__name__
+            raise MtfError(
+                f"{kind} knows {known} of the optimizer's {groups} parameter groups and cannot go"
+                f" on ({type(e).__name__}: {e}): begin with all groups (requires_grad_ False keeps"
+                " parameters frozen), or use a scheduler that computes each rate from the one"
+                " before, such as cosine, step or plateau"
+            ) from e
 
     def after_epoch(self) -> None:
         """Take the step that follows the training part of an epoch."""
         if self.interval == "epoch" and self.monitor is None:
-            self.scheduler.step()
+            self._advance()
 
     def after_metrics(self, metrics: Mapping[str, float]) -> None:
         """Take the step that needs the epoch's metrics.

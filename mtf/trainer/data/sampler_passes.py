@@ -7,6 +7,7 @@ from typing import Any
 
 from mtf.errors import MtfError
 from mtf.trainer.compute.rng import seed_at, temporarily_seeded
+from mtf.trainer.data.kept_state import changed_attributes, kept_state
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.user_parts import epoch_setters, is_plain_sampler
 from mtf.trainer.runtime.console import say
@@ -18,8 +19,8 @@ class SamplerPasses:
     """Draws the batches of an epoch, once for each epoch.
 
     The sampler is told the epoch, and all generators are seeded. So an epoch is the same whichever
-    was drawn before, unless the sampler counts its passes itself: then a resume makes the earlier
-    ones again.
+    was drawn before, unless the sampler keeps state from pass to pass, such as a count or a list
+    that it shuffles in place: then a resume makes the earlier passes again.
 
     Args:
         sampler: the batch sampler.
@@ -37,6 +38,7 @@ class SamplerPasses:
         self.is_plain = is_plain_sampler(sampler)
         self._passes = 0
         self._counts_passes = False
+        self._keeps_state = False
         self._has_true_length = True
         self._newest: tuple[tuple[int, int], list[list[int]]] | None = None
 
@@ -72,21 +74,23 @@ class SamplerPasses:
 
     def _drawn(self, epoch: int, seeded_as: int) -> list[list[int]]:
         if self._passes == 0 and epoch > 0 and not self.is_plain:
-            self._pass(0, 0)  # shows whether it counts its passes
-        while self._counts_passes and self._passes < epoch:
+            self._pass(0, 0)  # shows whether it keeps state
+        while self._keeps_state and self._passes < epoch:
             self._pass(self._passes, min(self._passes, seeded_as))
         return self._pass(epoch, seeded_as)
 
     def _pass(self, epoch: int, seeded_as: int) -> list[list[int]]:
         self._set_epoch(epoch)
         said, before = len(self._sampler), self._numbers()
+        kept = self._kept()
         place = ("order", self._seed, seeded_as)
         self._own.seed(*place, plain=_LEGACY)
         most = min(10 * said + 10_000, 10_000_000)
         with temporarily_seeded(seed_at(*place)):
             batches = [list(indices) for indices in islice(self._sampler, most)]
-        self._passes += 1
         self._counts_passes |= not self.is_plain and self._numbers() != before
+        self._keeps_state |= self._counts_passes or bool(changed_attributes(kept, self._kept()))
+        self._passes += 1
         self._check(epoch, len(batches), said, most)
         return batches
 
@@ -125,3 +129,11 @@ class SamplerPasses:
             for name, value in getattr(part, "__dict__", {}).items()
             if isinstance(value, int | float | str)
         ]
+
+    def _kept(self) -> dict[str, object]:
+        """Return the state that the sampler keeps; only around its first pass, which shows it."""
+        if self.is_plain or self._passes > 0:
+            return {}
+        inner = getattr(self._sampler, "sampler", None)
+        own = {f"sampler.{name}": state for name, state in kept_state(inner).items()}
+        return {**kept_state(self._sampler), **own}

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, get_work
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
+from mtf.trainer.data.kept_state import changed_attributes, kept_state
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.sample_counts import count_samples
-from mtf.trainer.data.user_parts import epoch_setters
+from mtf.trainer.data.user_parts import epoch_setters, is_users
 from mtf.trainer.data.worker_errors import WorkerInit
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.process_end import starting_data_workers
@@ -128,6 +129,7 @@ class ReplayedBatches:
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield the loader's batches after the first ``start``."""
         self._set_epoch(epoch)
+        kept = self._kept()
         given: Counter[int] = Counter()
         number, said, self._samples = 0, self._said(), {}
         opened = self._opened(epoch)
@@ -140,8 +142,28 @@ class ReplayedBatches:
                 yield batch.content
             if given.total() >= said:
                 break
+        self._report_kept(kept)
         goes_on = not self._is_checked and next(opened, None) is not None
         self._check(epoch, given, number, goes_on=goes_on)
+
+    def _kept(self) -> dict[str, object]:
+        """Return the state that the data keeps between epochs in this process.
+
+        Data workers begin each epoch with the data as it was built. It is asked for in the first
+        epoch only, and not of data sets of libraries.
+        """
+        data = self._given.dataset
+        is_asked = self._is_stream and not (self._given.num_workers or self._is_checked)
+        return kept_state(data) if is_asked and is_users(type(data).__module__) else {}
+
+    def _report_kept(self, before: dict[str, object]) -> None:
+        if changed := before and changed_attributes(before, self._kept()):
+            self._say(
+                f"{type(self._given.dataset).__name__} changes its {', '.join(changed)} while it is"
+                " read, which no checkpoint holds: make that anew at the start of __iter__, or a"
+                " resume after the first epoch may give other samples than an uninterrupted"
+                " training"
+            )
 
     def _said(self) -> int:
         """Return the number of samples that ``__len__`` says; of other data, that of batches."""

@@ -96,10 +96,10 @@ def generators_of(root: Any) -> dict[str, Any]:
         if isinstance(value, types.FunctionType):
             names = [value.__module__]
         else:
-            kinds = [kind for kind in type(value).__mro__ if _is_users(kind.__module__)]
+            kinds = [kind for kind in type(value).__mro__ if is_users(kind.__module__)]
             homes |= {kind.__qualname__: kind for kind in kinds}
             names = [kind.__module__ for kind in kinds]
-        homes |= {name: sys.modules[name] for name in names if _is_users(name)}
+        homes |= {name: sys.modules[name] for name in names if is_users(name)}
     for name, home in homes.items():
         for key, value in list(vars(home).items()):
             _note(found, f"{name}.{key}", value)
@@ -143,7 +143,7 @@ def _content(cell: types.CellType) -> Any:
 
 
 @functools.cache
-def _is_users(module: str) -> bool:
+def is_users(module: str) -> bool:
     """Return True for a module that is not installed as part of a library."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is not None and not file.startswith(_LIBRARIES)

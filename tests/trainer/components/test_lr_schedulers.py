@@ -184,3 +184,21 @@ def test_each_of_several_optimizers_needs_a_scheduler_if_one_has_it() -> None:
     check_schedules({}, optimizers)
     with pytest.raises(MtfError, match="schedulers for body, and the optimizers are body, head"):
         check_schedules(schedules, optimizers)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=9),
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda _: 0.9),
+        lambda optimizer: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 4),
+    ],
+)
+def test_a_scheduler_that_does_not_know_an_added_group_says_so(made: Any) -> None:
+    module = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([module.weight], lr=0.1)
+    (schedule,) = schedules_of(made(optimizer), monitor="val_loss").values()
+    optimizer.add_param_group({"params": [module.bias], "lr": 0.3})
+    advance = schedule.after_step if schedule.interval == "step" else schedule.after_epoch
+    with pytest.raises(MtfError, match="knows 1 of the optimizer's 2 parameter groups"):
+        advance()
