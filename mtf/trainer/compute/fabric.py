@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.errors import MtfError
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -80,8 +81,12 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
     Args:
         config: has the nodes and tasks in its section ``slurm``.
         env: the job's environment.
+
+    Raises:
+        MtfError: srun has started several processes, and the configuration says another number.
     """
     set_threads(env)
+    _check_started(config, env)
     tasks = int(env.get("SLURM_NTASKS", "1")) if "SLURM_PROCID" in env else 1
     if tasks > 1 and config.slurm.nodes == 1:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
@@ -97,6 +102,22 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
         )
         fabric.launch()
     return fabric
+
+
+def _check_started(config: ExperimentConfig, env: Mapping[str, str]) -> None:
+    """Refuse processes that would each train alone, and write into the same run folder.
+
+    Raises:
+        MtfError: srun has started several, and the configuration says another number.
+    """
+    started = int(env.get("SLURM_STEP_NUM_TASKS") or 1)
+    nodes, per_node = config.slurm.nodes, config.slurm.ntasks_per_node
+    if started > 1 and started != nodes * per_node:
+        raise MtfError(
+            f"slurm.ntasks_per_node: srun has started {started} processes, and {nodes} x"
+            f" {per_node} (slurm.nodes x slurm.ntasks_per_node) were expected: set these two keys,"
+            " and remove options such as --ntasks from slurm.extra"
+        )
 
 
 def set_threads(env: Mapping[str, str]) -> None:

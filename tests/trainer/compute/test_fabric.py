@@ -6,16 +6,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
+from mtf.errors import MtfError
 from mtf.trainer.compute.fabric import build_fabric, set_threads
 from mtf.trainer.job.run_job import read_config
 from tests.trainer.runs import ROOT, make_run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 SCRIPT = """
 import sys
@@ -88,3 +88,11 @@ def test_threads_are_those_the_job_was_given() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_processes_that_the_spec_does_not_name_are_refused(tmp_path: Path) -> None:
+    """Each of them would train alone, and all would write into the same run folder."""
+    config = read_config(make_run(tmp_path))
+    srun = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    with pytest.raises(MtfError, match=r"srun has started 2 processes, and 1 x 1 .* expected"):
+        build_fabric(config, srun)
