@@ -19,6 +19,7 @@ from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.compute.step import StepEngine
 from mtf.trainer.data.batches import Stream, batches_from_loader
 from mtf.trainer.data.mixing import mixed
+from mtf.trainer.data.own_generators import note_on_generators
 from mtf.trainer.loop.callbacks import build_callbacks, with_callbacks, with_own_metrics
 from mtf.trainer.loop.ddp_warm_up import warm_up
 from mtf.trainer.loop.error_words import in_words
@@ -179,8 +180,9 @@ class GenericTrainer:
             tracking=self._tracking() if zero else Tracking(),
             with_own_metrics=functools.partial(with_own_metrics, self._callbacks.values()),
         )
-        if (note := note_on_hooks(self._engine.module)) is not None:
-            loop.say(note)
+        for note in (note_on_hooks(self._engine.module), note_on_generators(self._engine.module)):
+            if note is not None:
+                loop.say(note)
         try:
             warm_up(loop)
         except RuntimeError as e:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from mtf.trainer.compute.rng import seed_at
-from mtf.trainer.data.user_parts import generators_of
+from mtf.trainer.data.user_parts import GENERATORS, generators_of
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from torch import nn
 
 
 class OwnGenerators:
@@ -67,6 +69,28 @@ def seed_generator(generator: Any, seed: int) -> None:
     else:
         bits: Any = getattr(generator, "bit_generator", generator)
         bits.state = type(bits)(seed).state
+
+
+def note_on_generators(module: nn.Module) -> str | None:
+    """Return a sentence about generators in a model's attributes, None if there are none.
+
+    mtf cannot seed them, since nothing says when they are drawn from, and no checkpoint holds them
+    unless ``get_extra_state`` returns them.
+    """
+    found = [
+        f"{type(part).__name__}.{name}"
+        for part in module.modules()
+        if type(part).get_extra_state is torch.nn.Module.get_extra_state
+        for name, value in vars(part).items()
+        if isinstance(value, GENERATORS)
+    ]
+    if not found:
+        return None
+    return (
+        f"{', '.join(found)}: no checkpoint holds a random generator of the model's own, so a"
+        " resume draws other numbers than an uninterrupted training. Draw from torch, numpy or"
+        " random directly, or let get_extra_state return it"
+    )
 
 
 def _is_seedable(generator: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mtf.trainer.data.own_generators import OwnGenerators
+from mtf.trainer.data.own_generators import OwnGenerators, note_on_generators
 from mtf.trainer.data.user_parts import epoch_setters, parts_of
 
 if TYPE_CHECKING:
@@ -115,3 +115,24 @@ def test_set_epoch_reaches_wrapped_data_sets_once() -> None:
     for set_epoch in epoch_setters(data):
         set_epoch(3)
     assert (one.epochs, other.epochs, stranger.epochs) == ([3], [3], [])
+
+
+class Noise(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng()
+
+
+class SavedNoise(Noise):
+    def get_extra_state(self) -> Any:
+        return {"rng": self.rng}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.rng = state["rng"]
+
+
+def test_a_generator_of_the_model_is_named_unless_it_is_saved() -> None:
+    note = note_on_generators(torch.nn.Sequential(Noise(), SavedNoise()))
+    assert note is not None
+    assert note.startswith("Noise.rng: no checkpoint holds a random generator of the model's own")
+    assert note_on_generators(torch.nn.Sequential(torch.nn.Dropout(), SavedNoise())) is None
