@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
 from mtf.core.vocabulary.actions import Cancel, Resume
-from mtf.core.vocabulary.experiments import EXECUTION, run_key
+from mtf.core.vocabulary.experiments import EXECUTION, former_run_key, run_key
 from mtf.core.vocabulary.ids import TIMESTAMP_FORMAT, is_inside
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.signatures import check_signed
@@ -164,7 +164,9 @@ class Belief:
         where = f"{record.spec} at {record.commit[:8]}"
         try:
             found = self._experiments(record)
-            keys = {run_key(e, trees): (e, trees) for e, trees in self._with_trees(record, found)}
+            asked = self._with_trees(record, found)
+            former = {former_run_key(e, trees): (e, trees) for e, trees in asked}
+            keys = former | {run_key(e, trees): (e, trees) for e, trees in asked}
         except (MtfError, ValueError) as e:  # ValueError: an impossible time in its id
             return f"{where} cannot be read: {e}"
         if record.key not in keys:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtf.core.vocabulary.experiments import run_key
 from tests.cli.lab import QUICK, make_lab, runs, stop_jobs
 from tests.cli.mtf import mtf, mtf_json
+from tests.core.planner.worlds import experiment
 from tests.repos import Repo
 from tests.security.forger import LONG_AGO, STAMP, Forger
 
@@ -156,6 +159,21 @@ def test_a_true_claim_whose_submitter_died_is_started(lab: Repo) -> None:
     run = forger.claim(
         "quick", record["commit"], lab.path / "runs", forger.configuration(), key=record["key"]
     )
+    mtf(lab.path, "sync", "--wait")
+    assert (lab.path / "runs" / run / "ran").exists()
+
+
+def test_a_claim_of_mtf_0_1_for_a_model_of_the_lab_is_started(lab: Repo) -> None:
+    spec = SPEC.replace("name: quick", "name: own").replace("{type: mlp}", '{type: "net:Net"}')
+    lab.commit({"experiments/own.yaml": spec, "net.py": "Net = None\n"})
+    lab.git("push", "-q", "origin", "main")
+    forger = Forger.beside(lab)
+    config = forger.configuration()  # of a model of mtf, which has these defaults now as well
+    config |= {"experiment_name": "own", "model": {**config["model"], "type": "net:Net"}}
+    key = run_key(replace(experiment("own"), config=config), {})
+    commit = lab.git("rev-parse", "main")
+    own: dict[str, Any] = {"spec": "experiments/own.yaml"}
+    run = forger.claim("own", commit, lab.path / "runs", config, submission=own, key=key, **own)
     mtf(lab.path, "sync", "--wait")
     assert (lab.path / "runs" / run / "ran").exists()
 
