@@ -213,12 +213,24 @@ def put_saved_buffers(
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """Return a copy of a module, which may be lazy."""
+    """Return a copy of a module, which may be lazy.
+
+    Raises:
+        MtfError: something in it cannot be copied, such as a lock or a tensor with a graph.
+    """
     lazy = (buffer for buffer in module.buffers() if is_lazy(buffer))
     # torch cannot copy them
     made: Any = UninitializedBuffer
     memo = {id(buffer): made(dtype=buffer.dtype) for buffer in lazy}
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except (TypeError, RuntimeError) as e:
+        raise MtfError(
+            f"callbacks.ema: {type(module).__name__} cannot be copied"
+            f" ({str(e).partition('. ')[0].rstrip('.')}): keep locks and open files out of it,"
+            " detach tensors that it keeps, and use torch.nn.utils.parametrizations.weight_norm in"
+            " place of torch.nn.utils.weight_norm"
+        ) from e
 
 
 def follow(copied: nn.Module, module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from mtf.errors import MtfError
 from mtf.spec.schema.sections import TrainingConfig
+from mtf.trainer.compute.structure import copy_of
 from mtf.trainer.compute.trainable import refuse_untrainable, takes_closure
 
 
@@ -75,3 +77,13 @@ def test_lbfgs_says_what_it_needs(keys: dict[str, Any], is_plain: bool, needed: 
     with pytest.raises(MtfError) as refused:
         takes_closure(lbfgs, TrainingConfig(**keys), is_plain=is_plain)
     assert needed in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_model_that_cannot_be_copied_for_an_average_is_refused() -> None:
+    with_lock = nn.Linear(2, 2)
+    vars(with_lock)["lock"] = threading.Lock()
+    normed = nn.utils.weight_norm(nn.Linear(2, 2))
+    for module in (with_lock, normed):
+        with pytest.raises(MtfError, match=r"^callbacks.ema: Linear cannot be copied \(.*\): keep"):
+            copy_of(module)
