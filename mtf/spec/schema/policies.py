@@ -34,7 +34,7 @@ def _sbatch_option(text: str) -> str:
     if re.fullmatch(r"[a-z][a-z0-9-]*", name) is None:
         raise ValueError(f"expected an option's long name like bb= or reboot, got {shown(text)}")
     if name in OPTIONS and OPTIONS[name].kind is not Kind.BY_PERMISSION:
-        what = "never allowed" if OPTIONS[name].kind is Kind.REFUSED else "needs no permission"
+        what = "is never allowed" if OPTIONS[name].kind is Kind.REFUSED else "needs no permission"
         raise ValueError(f"{shown(text)}: --{name} {what}. Remove it")
     return text
 
