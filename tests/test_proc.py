@@ -62,6 +62,7 @@ def test_an_interrupt_during_the_start_of_a_program_kills_it(tmp_path: Path) -> 
     code = f"""
 import os, pathlib, signal, subprocess, sys
 from mtf import proc
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 begin = subprocess.Popen.__init__
 def interrupted(self, *args, **kwargs):
     begin(self, *args, **kwargs)

@@ -62,8 +62,9 @@ def status(
     elif found.records:
         print_table(status_table(found.records, datetime.now(UTC), wide=wide))
         print_text(summary(found.records))
-    for note in found.notes:
-        inform(f"note: {note}")
+    if found.records or not globs:
+        for note in found.notes:
+            inform(f"note: {note}")
 
 
 def _watch(project: Project, globs: tuple[str, ...]) -> None:

@@ -37,8 +37,14 @@ if TYPE_CHECKING:
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.spec.schema.settings import Settings
 
-# Keys that choose which programs a job runs. A change of them is believed if this user has made it.
-_CODE = frozenset(("slurm", key) for key in ("venv", "conda", "container", "modules", "variables"))
+# Keys that choose which programs a job runs, and where its metrics go. A change of them is believed
+# if this user has made it.
+_OWN = frozenset(
+    {
+        *(("slurm", key) for key in ("venv", "conda", "container", "modules", "variables")),
+        *(("logging", key) for key in ("use_wandb", "wandb_entity", "wandb_project")),
+    }
+)
 _NO_VALUE: tuple[Any, ...] = (None, False, [], {}, "")
 
 
@@ -214,7 +220,7 @@ def _changes_problem(
     changes = record.attempt.changes
     known = own.changes if own else {}
     paths = {key: path_of(key) for key in changes}
-    foreign = [k for k, path in paths.items() if path[:2] in _CODE and changes[k] != known.get(k)]
+    foreign = [k for k, path in paths.items() if path[:2] in _OWN and changes[k] != known.get(k)]
     if foreign:
         shown = ", ".join(sorted(foreign))
         return f"somebody else has set {shown} for it. To do so: mtf retry {record.run} --set ..."

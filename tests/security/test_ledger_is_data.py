@@ -182,6 +182,7 @@ def test_a_claim_of_mtf_0_1_for_a_model_of_the_lab_is_started(lab: Repo) -> None
     ("changes", "why"),
     [
         ({"slurm.venv": "/tmp/evil"}, "somebody else has set slurm.venv"),
+        ({"logging.wandb_entity": "evil"}, "somebody else has set logging.wandb_entity"),
         ({"slurm.variables": {"LD_PRELOAD": "/tmp/evil.so"}}, "somebody else has set slurm.vari"),
         ({"entrypoint": "os:system"}, "changes what is part of its identity"),
         ({"training.max_epochs": 10**6}, "changes what is part of its identity"),

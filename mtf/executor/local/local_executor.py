@@ -90,7 +90,9 @@ class LocalExecutor:
             self._queue.make()
             rundir.write_atomically(path, script.encode())
         except OSError as e:
-            raise ExecutorUnavailableError(str(storage_error(e) or e)) from e
+            cure = "Make it writable, or set runs_root in mtf.yaml"
+            problem = storage_error(e) or f"{e.filename}: {e.strerror}. {cure}"
+            raise ExecutorUnavailableError(str(problem)) from e
         jobs = self._queue.add(
             request, str(path), _environment(), round(hours * 3600) if hours else None
         )

@@ -21,6 +21,7 @@ import torch
 
 from mtf import rundir
 from mtf.core.planner.journal_reader import fold
+from mtf.core.vocabulary.causes import STORAGE_EXIT_CODE
 from mtf.errors import MtfError
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.context import RunContext
@@ -296,7 +297,7 @@ def test_with_on_error_stop_a_failed_save_ends_the_training_and_names_the_newest
         code, output = Job(run).end()
     finally:
         HANDLERS.update(before)
-    assert code == 1
+    assert code == STORAGE_EXIT_CODE
     assert "Traceback" not in output
     assert not events(run, "stopped")  # nobody asked for that
     (failed,) = events(run, "failed")
