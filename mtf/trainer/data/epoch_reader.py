@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtf.trainer.data.epochs import OpenEpoch, num_batches_in
-from mtf.trainer.data.sample_counts import counter_of
+from mtf.trainer.data.sample_counts import count_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mtf.trainer.compute.rank_sync import RankSync
     from mtf.trainer.data.batches import Batches
@@ -56,7 +56,7 @@ class EpochReader:
         is_even: bool = False,
     ) -> None:
         self._batches: Any = batches
-        self._count = counter_of(batches)
+        self._known: Callable[[int, int], int | None] | None = getattr(batches, "num_samples", None)
         self._sync, self._ahead, self._is_even = rank_sync, ahead, is_even
         self._opened: OpenEpoch | None = None
         self.num_batches = self.common = 0
@@ -104,10 +104,11 @@ class EpochReader:
             self._opened = OpenEpoch(
                 self._batches, epoch, place.batch, length=length, ahead=self._ahead
             )
-        content = next(self._opened)
+        content = self._opened.take()
         if self.is_open_ended:
             place.seen_end = self._opened.length or 0
             self.num_batches = place.seen_end or ENDLESS
         if place.batch + 1 == self.num_batches:
             self._opened = None  # its data workers end
-        return content, self._count(epoch, place.batch, content)
+        number = None if self._known is None else self._known(epoch, place.batch)
+        return content, count_samples(content) if number is None else number

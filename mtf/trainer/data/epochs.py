@@ -51,6 +51,7 @@ class OpenEpoch:
 
     Attributes:
         length: the number of batches in the epoch, None while its end is not in sight.
+        take: returns the next batch, like ``next``; a call less for each step.
     """
 
     def __init__(
@@ -64,15 +65,19 @@ class OpenEpoch:
             self._next = self._counted(batches, epoch, start, length).__next__
         else:
             self._next = self._made_ahead(epoch, start, ahead).__next__
+        self.take = self._next if self._note is None else self._take_noted
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
+        return self.take()
+
+    def _take_noted(self) -> Any:
         batch = self._next()
-        if self._note is not None:
-            self._note(self._number)
-            self._number += 1
+        assert self._note is not None
+        self._note(self._number)
+        self._number += 1
         return batch
 
     def _counted(self, batches: Batches, epoch: int, start: int, length: int) -> Iterator[Any]:

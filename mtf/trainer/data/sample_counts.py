@@ -25,26 +25,11 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _MAX_DEPTH = 16  # of nested containers: deeper ones may contain themselves
 _CHANNELS = (1, 3, 4)
-
-
-def counter_of(batches: Any) -> Callable[[int, int, Any], int | None]:
-    """Return a function that counts the samples in a batch that has been made.
-
-    It takes the epoch, the batch's number and its content, and returns None if it cannot know.
-    """
-    known = getattr(batches, "num_samples", None)
-    if known is None:
-        return lambda _epoch, _batch, content: count_samples(content)
-
-    def count(epoch: int, batch: int, content: Any) -> int | None:
-        number: int | None = known(epoch, batch)
-        return count_samples(content) if number is None else number
-
-    return count
+_TENSOR = torch.Tensor
 
 
 def known_samples(batches: Any, epoch: int, batch: int) -> int | None:
@@ -58,7 +43,21 @@ def known_samples(batches: Any, epoch: int, batch: int) -> int | None:
 
 
 def count_samples(batch: Any) -> int | None:
-    """Return the number of samples in a batch by its shape, see the rule; None: unknown."""
+    """Return the number of samples in a batch by its shape, see the rule; None: unknown.
+
+    A tuple of tensors, which most batches are, is counted first: it takes 0.6 µs a step, and the
+    whole rule 10.
+    """
+    if type(batch) is tuple:
+        size = -1
+        for field in batch:
+            shape = field.shape if type(field) is _TENSOR else ()
+            if not shape or shape[0] != size != -1:
+                break
+            size = shape[0]
+        else:
+            if size != -1:
+                return size
     if (number := _count_tensors(batch)) is not None:
         return number
     readings = _readings(batch, 0)
@@ -87,20 +86,17 @@ class CountedBatches:
 
 
 def _count_tensors(batch: Any) -> int | None:
-    """Return the number of samples in a tuple, list or dict of tensors, None if it is not clear.
-
-    Most batches are of this kind: the whole rule takes 10 µs for them, this 1 µs.
-    """
+    """Return the number of samples in a list or dict of tensors, None if it is not clear."""
     kind = type(batch)
     if kind is dict:
         if "edge_index" in batch:
             return None
         batch = batch.values()
-    elif kind is not tuple and kind is not list:
+    elif kind is not list:
         return None
     size, kinds = -1, set()
     for field in batch:
-        if type(field) is not torch.Tensor or not field.dim():
+        if type(field) is not _TENSOR or not field.dim():
             return None
         first = field.size(0)
         if first != size != -1:

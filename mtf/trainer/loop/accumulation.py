@@ -45,12 +45,12 @@ class Accumulation:
 
     Attributes:
         size: micro-batches in a whole window.
+        is_trivial: whether each window is one micro-batch of one rank, so that nothing is weighed.
     """
 
     def __init__(self, micro_batches: int, rank_sync: RankSync) -> None:
         self.size, self._sync = micro_batches, rank_sync
-        # each window is one micro-batch of one rank: nothing is weighed
-        self._is_trivial = micro_batches == 1 and rank_sync.is_alone
+        self.is_trivial = micro_batches == 1 and rank_sync.is_alone
         self._reader: EpochReader | None = None
         self._planned: list[int | None] | None = None  # samples of each batch, on all ranks
         self._of_data: tuple[Batches, int] | None = None
@@ -90,8 +90,6 @@ class Accumulation:
             loss: the micro-batch's loss.
             samples: its number of samples, None if unknown.
         """
-        if self._is_trivial:
-            return loss.mean
         if train.window == 0:
             self._begin(train, loss, samples)
         ranks, total = self._sync.world_size, train.window_total

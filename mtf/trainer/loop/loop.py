@@ -160,8 +160,8 @@ class Loop:
 
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
-        content, self.samples = self._reader.read(self.state.epoch, self.state.train)
-        self.batch = self.engine.placed(content)
+        batch, self.samples = self._reader.read(self.state.epoch, self.state.train)
+        self.batch = self.engine.placed(batch) if self.engine.moves else batch
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
@@ -185,8 +185,10 @@ class Loop:
         """Add the gradients of the window's mean loss, and count the batch as done."""
         loss, train = self._computed, self.state.train
         assert loss is not None
-        size = self._accumulation.window_size(train)
-        self.engine.backward(self._accumulation.weighed(train, loss, self.samples))
+        size, is_trivial = self._accumulation.window_size(train), self._accumulation.is_trivial
+        self.engine.backward(
+            loss.mean if is_trivial else self._accumulation.weighed(train, loss, self.samples)
+        )
         # ``loss`` keeps its graph until the next one: freeing it here costs 10 µs a step
         value = train.add(loss, self.samples, tolerant=self._tolerant)
         if self.objective.returned:
@@ -198,7 +200,10 @@ class Loop:
     def train_batch_optim_step(self) -> Phase:
         """Take an optimizer step with the window's gradients, unless they are not finite."""
         state = self.state
-        if (divisor := self._accumulation.divisor(state.train)) is not None:
+        if (
+            state.train.window_is_measured
+            and (divisor := self._accumulation.divisor(state.train)) is not None
+        ):
             self.engine.divide_gradients(divisor, self._active())
         if self._observer is not None:
             step = state.global_step + 1

@@ -54,7 +54,9 @@ class Classification:
     def loss(self, batch: Any, turn: str | None = None) -> Loss:  # noqa: ARG002
         """Return the mean cross entropy."""
         inputs, targets = _pair(batch)
-        loss = _cross_entropy(_logits(self._forward(inputs)), targets, "mean")
+        returned = self._forward(inputs)
+        logits = returned if type(returned) is torch.Tensor else _logits(returned)
+        loss = _cross_entropy(logits, targets, "mean")
         if not loss.requires_grad:
             raise MtfError(
                 "the loss depends on no parameter that needs gradients: all of the model is frozen."

@@ -120,11 +120,12 @@ class TrainMicroState:
         """
         mean, total, weight, others = loss
         if weight is None:
-            weight = loss.weight(samples)
+            weight = loss.weight(None) if samples is None else samples
         value = None
         if self.window == 0:
-            recent = self.recent_loss, self.recent_count
-            self.before_window = {LOSS: recent, **self.recent_others}
+            self.before_window = {LOSS: (self.recent_loss, self.recent_count)}
+            if self.recent_others:
+                self.before_window |= self.recent_others
         if mean.is_cpu and not isinstance(weight, torch.Tensor):
             value = mean.item()
             if not tolerant or math.isfinite(value):
