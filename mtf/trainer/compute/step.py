@@ -54,7 +54,6 @@ class StepEngine:
         takes_closure: whether the optimizer's step computes the loss again, as that of LBFGS.
         built: the structure of module and optimizers at the start of this process.
         device: the device of all of these.
-        moves: whether batches must be moved to the device.
 
     Raises:
         MtfError: the model is sharded.
@@ -93,7 +92,7 @@ class StepEngine:
         needed = sum(map(_REQUIRES_GRAD, self.module.parameters()))
         self._exchanged = needed if fabric.world_size > 1 else None
         self._as_built = dict(self._buffers_as_built(self.module.state_dict().keys()))
-        self.moves = self.device.type != "cpu"
+        self._moves = self.device.type != "cpu"
         self._unsynced: AbstractContextManager[None] = nullcontext()
         skips = training.on_nonfinite in ("skip", "stop")
         self._guards = skips and self.scaler is None  # the scaler leaves such steps out itself
@@ -149,7 +148,7 @@ class StepEngine:
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the device."""
-        return self._fabric.to_device(batch) if self.moves else batch
+        return self._fabric.to_device(batch) if self._moves else batch
 
     def compute(self, function: Callable[[Any], T], batch: Any) -> T:
         """Call a function of a batch in the configured precision."""

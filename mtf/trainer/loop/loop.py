@@ -161,7 +161,7 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         batch, self.samples = self._reader.read(self.state.epoch, self.state.train)
-        self.batch = self.engine.placed(batch) if self.engine.moves else batch
+        self.batch = self.engine.placed(batch)
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
