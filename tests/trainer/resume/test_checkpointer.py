@@ -235,27 +235,6 @@ def test_a_stop_during_a_write_is_exact_if_the_write_is_finished_or_given_up(
     assert difference(result(run), whole()) is None
 
 
-def test_the_last_state_is_written_after_the_write_under_way_and_not_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(tmp_path, base=HARD, **ONE_EPOCH)
-    save, under_way, lock = CheckpointStore.save, tmp_path / "under way", threading.Lock()
-
-    def slowly(self: CheckpointStore, *args: Any, **facts: Any) -> Any:
-        if lock.locked():
-            under_way.touch()
-        with lock:
-            time.sleep(0.3)
-            return save(self, *args, **facts)
-
-    monkeypatch.setattr(CheckpointStore, "save", slowly)  # in the job: a fork of this process
-    assert in_child(run) == COMPLETE
-    assert not under_way.exists()
-    steps = [event["step"] for event in events(run, "checkpoint")]
-    assert len(steps) > 1
-    assert steps == sorted(steps)
-
-
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
     run = make_run(
         tmp_path,
