@@ -216,7 +216,7 @@ def _gives_up(action: Cancel) -> bool:
 def _changes_problem(
     record: RunRecord, config: Mapping[str, Any], own: Attempt | None
 ) -> str | None:
-    """Return a problem if a change in the record is invalid, or chooses other programs to run."""
+    """Return a problem if a change is invalid, or is in ``_OWN`` and not made by this user."""
     changes = record.attempt.changes
     known = own.changes if own else {}
     paths = {key: path_of(key) for key in changes}

@@ -151,11 +151,13 @@ class LoadedBatches:
     @property
     def is_alike(self) -> bool:
         """Return True if every epoch has the same numbers of batches and samples."""
-        return self._counted is None and not self._data.is_told and self._order.is_alike
+        return self._counted is None and not self._data.has_set_epoch and self._order.is_alike
 
     def expected_batches(self, epochs: int) -> list[int]:
         """Return the number of batches in each of the first epochs."""
-        numbers = self._order.expected(epochs, self._data.set_epoch if self._data.is_told else None)
+        numbers = self._order.expected(
+            epochs, self._data.set_epoch if self._data.has_set_epoch else None
+        )
         self._data.forget_epoch()
         return numbers
 
@@ -163,7 +165,7 @@ class LoadedBatches:
         """Yield the collated batches of an epoch, from batch ``start`` on."""
         self.num_batches(epoch)
         sampler = self._sampler
-        sampler.told, sampler.epoch, sampler.start = epoch, self._seeded_as(epoch), start
+        sampler.data_epoch, sampler.epoch, sampler.start = epoch, self._seeded_as(epoch), start
         batches = _open_without_side_effects(self._loader)
         return batches if self._counted is None else self._counted.opened(batches, epoch, start)
 
@@ -285,18 +287,18 @@ class _PositionedBatches:
     def __init__(self, order: BatchOrder, stream: Stream) -> None:
         self.order = order
         self.stream = stream
-        self.told = self.epoch = self.start = 0
+        self.data_epoch = self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[PositionedIndices]:
-        epoch, start, told = self.epoch, self.start, self.told
+        epoch, start, data_epoch = self.epoch, self.start, self.data_epoch
         for batch, indices in enumerate(self.order.batches(epoch, start), start):
             rank, number = self.stream.rank, batch
             if self.order.is_dealt:
                 rank, number = self.order.place(batch)
-            yield Position(self.stream.name, told, epoch, number, rank), indices
+            yield Position(self.stream.name, data_epoch, epoch, number, rank), indices
 
 
 def _identity(batch: Any) -> Any:

@@ -145,10 +145,10 @@ def _fields_of(value: Any) -> Sequence[Any] | None:
 
 def _agreed(fields: Sequence[Any], depth: int) -> _Readings:
     """Return the readings that all fields allow which say anything."""
-    told = [r for field in fields if (r := _readings(field, depth + 1)) is not None]
-    if not told:
+    known = [r for field in fields if (r := _readings(field, depth + 1)) is not None]
+    if not known:
         return None
-    return [number for number in told[0] if all(number in readings for readings in told)]
+    return [number for number in known[0] if all(number in readings for readings in known)]
 
 
 def _of_items(items: Sequence[Any], depth: int) -> _Readings:

@@ -23,12 +23,12 @@ class Position:
     """The position of a batch; the data worker gets it together with the indices.
 
     Attributes:
-        told: the epoch as data sets are told it by ``set_epoch``.
+        data_epoch: the epoch that the ``set_epoch`` of data sets gets.
         epoch: the epoch as seeds are made of it.
     """
 
     stream: str
-    told: int
+    data_epoch: int
     epoch: int
     batch: int
     rank: int
@@ -59,7 +59,7 @@ class SeededBatchDataset(Dataset[Any]):
         self._collate = collate
         self._is_batched = is_batched
         self._draws_nothing = draws_nothing
-        self._told: int | None = None
+        self._data_epoch: int | None = None
         self._find(reported=reported)
 
     def _find(self, *, reported: bool) -> None:
@@ -74,28 +74,28 @@ class SeededBatchDataset(Dataset[Any]):
         self._find(reported=False)
 
     @property
-    def is_told(self) -> bool:
+    def has_set_epoch(self) -> bool:
         """Return True if the data set has a ``set_epoch``."""
         return bool(self._setters)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the data set the epoch, unless it knows."""
-        if epoch != self._told:
-            self._told = epoch
+        if epoch != self._data_epoch:
+            self._data_epoch = epoch
             for set_epoch in self._setters:
                 set_epoch(epoch)
 
     def forget_epoch(self) -> None:
         """Tell the data set the next epoch in any case."""
-        self._told = None
+        self._data_epoch = None
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, positioned: PositionedIndices) -> Any:
         position, indices = positioned
-        if position.told != self._told:
-            self.set_epoch(position.told)
+        if position.data_epoch != self._data_epoch:
+            self.set_epoch(position.data_epoch)
         if self._draws_nothing:
             return self._make(indices)
         place = ("data", self._seed, position.stream, position.epoch, position.batch, position.rank)

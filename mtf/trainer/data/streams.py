@@ -220,8 +220,8 @@ class ReplayedBatches:
                 made = next(batches, _END)
             if made is _END:
                 return
-            told: Any = made if self._is_plain else (made, 0, 1, None, ())
-            yield _Batch(*told)
+            values: Any = made if self._is_plain else (made, 0, 1, None, ())
+            yield _Batch(*values)
 
     def _check(self, epoch: int, given: Counter[int], batches: int, *, goes_on: bool) -> None:
         """Compare what an epoch gave with what ``__len__`` says.
