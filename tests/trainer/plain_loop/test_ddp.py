@@ -81,7 +81,7 @@ def fit_on_ranks_by_hand(run: Path) -> None:
         },
         run / f"{rank}.pt",
     )
-    distributed.destroy_process_group()
+    _leave()
 
 
 def test_two_ranks_train_as_plain_ddp_does(tmp_path: Path) -> None:
@@ -175,7 +175,15 @@ def fit_unlike_by_hand(run: Path, kind: type[Tokens]) -> None:
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "sums": sums},
         run / f"{rank}.pt",
     )
-    distributed.destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    """Wait for the others; the process ends without destroying the group.
+
+    torch can wait for ever for a destroyed group's thread when DDP's reducer goes after it.
+    """
+    distributed.barrier()
 
 
 class _Step(nn.Module):
