@@ -19,8 +19,8 @@ _RUNS = click.argument("runs", nargs=-1, metavar="[RUN]...")
 _WHERE = click.option(
     "--where",
     multiple=True,
-    metavar="FIELD=VALUE",
-    help="Select runs by cause=..., state=... or name=GLOB; given twice, both must hold.",
+    metavar="EXPR",
+    help="Select runs by a condition, like 'state=failed and lr>0.1'; given twice, both hold.",
 )
 _SET = click.option(
     "--set",

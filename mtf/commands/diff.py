@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mtf import rundir
 from mtf.commands.review import compare_commits
 from mtf.core.review.compare_runs import Comparison, Environment, Side, Subject, compare
+from mtf.core.selection.run_conditions import names_of
 from mtf.core.vocabulary.ids import label_of, name_of
 from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.project.affected import defining
 from mtf.project.run_lookup import (
     existing_runs,
     find_run,
-    names_of,
     newest_first,
     of_newest_submission,
 )

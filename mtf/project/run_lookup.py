@@ -6,23 +6,16 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.causes import Cause
+from mtf.core.selection.run_conditions import names_of
+from mtf.core.selection.run_conditions import where as condition
 from mtf.core.vocabulary.spelling import did_you_mean
-from mtf.core.vocabulary.states import RunState
-from mtf.errors import MtfError, UsageError
+from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
-
-
-def names_of(record: RunRecord) -> tuple[str, ...]:
-    """Return all names of a run."""
-    grid = (record.grid, f"{record.grid}/{record.experiment}") if record.grid else ()
-    jobs = tuple(a.job_id for a in record.attempts if a.job_id)
-    return (record.run, record.experiment, record.label, *grid, *jobs)
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
@@ -98,7 +91,7 @@ def choose(ledger: Ledger, names: Sequence[str], where: Sequence[str]) -> list[R
     Raises:
         MtfError: there is no run of a name, or a condition is not valid.
     """
-    tests = [_condition(text) for text in where]
+    tests = [condition(text, ledger.runs.values()) for text in where]
     if names:
         records = find_runs(ledger, names)
     else:
@@ -107,30 +100,6 @@ def choose(ledger: Ledger, names: Sequence[str], where: Sequence[str]) -> list[R
             newest.setdefault((record.grid, record.experiment), record)
         records = list(newest.values())
     return [record for record in records if all(test(record) for test in tests)]
-
-
-_VALUES: Mapping[str, tuple[str, ...]] = {
-    "cause": tuple(cause.value for cause in Cause),
-    "state": tuple(state.value for state in RunState),
-}
-
-
-def _condition(text: str) -> Callable[[RunRecord], bool]:
-    """Return the test for ``cause=host-oom,cuda-oom``, ``state=failed`` or ``name=GLOB``.
-
-    Raises:
-        UsageError: the condition is not valid.
-    """
-    field, _, value = text.partition("=")
-    if field == "name" and value:
-        return lambda record: any(fnmatchcase(name, value) for name in names_of(record))
-    if field not in _VALUES or not value:
-        raise UsageError(f"--where {text}: write cause=..., state=... or name=GLOB")
-    wanted = frozenset(value.split(","))
-    for word in wanted.difference(_VALUES[field]):
-        near = did_you_mean(word, _VALUES[field])
-        raise UsageError(f"--where {text}: no {field} {word!r}. {near}")
-    return lambda record: getattr(record, field) in wanted
 
 
 def matching(ledger: Ledger, globs: Sequence[str]) -> list[RunRecord]:

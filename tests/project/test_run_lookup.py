@@ -207,9 +207,12 @@ def test_conditions_narrow_named_runs() -> None:
     [
         ("cause=host-om", "no cause 'host-om'. Did you mean 'host-oom'?"),
         ("state=failled", "no state 'failled'. Did you mean 'failed'?"),
-        ("casue=host-oom", "write cause=..., state=... or name=GLOB"),
-        ("cause=", "write cause=..."),
-        ("host-oom", "write cause=..."),
+        (
+            "casue=host-oom",
+            "column 1: no run has a metric or parameter 'casue'. Did you mean 'cause'?",
+        ),
+        ("cause=", "column 7: a value is missing here"),
+        ("host-oom", "column 9: expected =, !="),
     ],
 )
 def test_a_condition_that_is_not_valid_is_refused(text: str, message: str) -> None:

@@ -1,0 +1,1 @@
+"""The language of `--where`: text to a condition on runs. Pure."""
