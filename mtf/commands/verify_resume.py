@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import proc, rundir
+from mtf.core.sbatch.demand import gpu_count
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import RunId, Token
 from mtf.core.vocabulary.jobs import JobRequest, Task
@@ -115,7 +116,7 @@ def prepare(where: Path, spec: str, options: Options) -> Prepared:
             " mtf verify-resume in that container, with slurm.container: null"
         )
     folder = Path(tempfile.mkdtemp(prefix="mtf-verify-"))
-    gpus = experiment.resources["gpus_per_node"]
+    gpus = gpu_count(experiment.resources["gpus_per_node"])
     prepared = Prepared(folder, root, experiment.name, gpus, short.notes)
     with ExitStack() as on_failure:
         on_failure.callback(remove, prepared)

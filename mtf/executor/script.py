@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.core.sbatch.directive import directive
 from mtf.core.sbatch.read_script import Option
-from mtf.core.sbatch.section_options import section_options
+from mtf.core.sbatch.section_options import EXPEDITE, section_options
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE
 from mtf.core.vocabulary.ids import job_name
 from mtf.errors import MtfError
@@ -233,7 +233,7 @@ def _check_directives(name: str, lines: list[str]) -> None:
             raise MtfError(
                 f"{name}:{number}: sbatch ignores #SBATCH lines after a command. Move it up"
             )
-        elif re.search(r"--(no-)?requeue=", line):
+        elif re.search(rf"--(no-)?requeue=(?!{EXPEDITE}\b)", line):
             raise MtfError(
                 f"{name}:{number}: --requeue takes no value. Write --requeue or --no-requeue"
             )

@@ -231,3 +231,22 @@ def test_a_lab_with_policies_is_told_what_does_not_hold_them_up(tmp_path: Path) 
     assert places() == {}
     lab.git("config", "gpg.format", "ssh")
     assert places().keys() == {"gpg.ssh.allowedSignersFile"}
+
+
+def test_variables_of_sbatch_that_mtf_does_not_pass_on_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtf.commands.doctor.check_executors import unused_environment
+    from mtf.commands.doctor.finding import Checkup
+    from mtf.project.project import open_project
+
+    lab = make_lab(tmp_path, {"a.yaml": spec("a")}, settings=f"{SETTINGS}slurm: {{qos: high}}\n")
+    given = {"SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "low", "SBATCH_GRES": "gpu:1"}
+    for name, value in {**given, "SQUEUE_FORMAT": "%i"}.items():
+        monkeypatch.setenv(name, value)
+    checkup = Checkup(open_project(lab.path), checksums=False)
+    monkeypatch.setattr(Checkup, "executor", "slurm")
+    findings = {f.what.split()[0]: f.repair for f in unused_environment(checkup)}
+    assert findings.keys() == {"SBATCH_ACCOUNT", "SBATCH_GRES", "SQUEUE_FORMAT"}
+    assert "slurm: {account: ...}" in findings["SBATCH_ACCOUNT"]
+    assert "slurm: {extra: ...}" in findings["SBATCH_GRES"]

@@ -29,7 +29,7 @@ def resources(**changes: object) -> Resources:
     values: dict[str, object] = {
         "partition": None, "account": None, "qos": None, "nodes": 1, "ntasks_per_node": 1,
         "gpus_per_node": 0, "cpus_per_task": 1, "mem": None, "time": "00:05:00", "constraint": None,
-        "reservation": None, "signal_lead": 60, "requeue": True, "modules": [], "venv": None,
+        "reservation": None, "signal_lead": 60, "signal": "USR1", "requeue": True, "modules": [], "venv": None,
         "conda": None, "container": None, "variables": {}, "extra": [],
     }  # fmt: skip
     return Resources(**{**values, **changes})  # type: ignore[typeddict-item]

@@ -19,7 +19,7 @@ from mtf.errors import ExecutorUnavailableError
 from mtf.executor.local.local_executor import LocalExecutor
 from mtf.executor.local.queue import LocalQueue, WorkerQueue
 from mtf.executor.local.queue_rows import QueuedJob
-from mtf.executor.slurm import cluster_text, job_text
+from mtf.executor.slurm import cluster_text, job_text, sbatch_answer
 from tests.executor.contract import Bench
 
 COLUMNS = (
@@ -139,8 +139,9 @@ def test_one_line_of_scontrol_may_hold_anything(pairs: list[str]) -> None:
 def test_what_sbatch_and_the_cluster_print_may_be_anything(
     text: str, rows: list[list[str]]
 ) -> None:
-    number = job_text.parse_job_id(text)
-    assert number is None or re.fullmatch("[0-9]{1,10}", number)
+    found = sbatch_answer.plain_submission(text)
+    assert found is None or re.fullmatch("[0-9]{1,10}", found.number)
+    sbatch_answer.named_clusters(text)
     job_text.submission_error(text)
     job_text.command_error(text)
     job_text.max_array_size(f"MaxArraySize = {text}\nSchedulerParameters = max_array_tasks={text}")

@@ -9,7 +9,7 @@ from mtf.commands.doctor.finding import Checkup, Finding, Theme
 from mtf.commands.sync import executors_of
 from mtf.core.vocabulary.ids import Token, job_name
 from mtf.errors import ExecutorUnavailableError
-from mtf.executor.slurm.programs import configuration
+from mtf.executor.slurm.programs import configuration, unused_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,4 +62,26 @@ def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
         )
 
 
-THEME = Theme("executor", (answers, slurm_configuration))
+def unused_environment(checkup: Checkup) -> Iterator[Finding]:
+    """Find variables of SLURM's programs that are set here and not passed on to them."""
+    if checkup.executor != "slurm":
+        return
+    given = checkup.project.settings.slurm_defaults()
+    for name, key in unused_variables().items():
+        if key and given.get(key) is None:
+            yield Finding(
+                "warning",
+                f"{name} is set, and mtf passes no SBATCH_* on: jobs are submitted without it",
+                "environment",
+                f"set `slurm: {{{key}: ...}}` in mtf.yaml",
+            )
+        elif not key:
+            yield Finding(
+                "warning",
+                f"{name} is set, and mtf runs SLURM's programs without it",
+                "environment",
+                "nothing, if it only formats tables; else set what it means in slurm.conf",
+            )
+
+
+THEME = Theme("executor", (answers, slurm_configuration, unused_environment))

@@ -190,7 +190,8 @@ def doomed(
     if fruitless < retry.max_attempts:
         return None
     last = progress.stopped or progress.stopped_before
-    cause = Cause.TIME_LIMIT if last == "SIGUSR1" else Cause.PREEMPTED
+    by_stop = STOPS.get(last or "")
+    cause = Cause.TIME_LIMIT if by_stop is Cause.TIME_LIMIT else Cause.PREEMPTED
     reason = f"{cause}: gave up after {fruitless} requeues in a row without progress"
     attempt = replace(record.attempt, outcome=cause, reason=reason)
     return replace(record.with_attempt(attempt), reason=reason)

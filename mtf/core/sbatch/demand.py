@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.times import time_limit_s
@@ -24,6 +25,8 @@ _MULTIPLES = {"k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
 _COUNT = re.compile(r"\+?([0-9]{1,12})([kmgtp]?)", re.IGNORECASE)
 _GRES = re.compile(r"(?:gres[:/])?(gpu|shard|mps)(?:[:=](.*))?", re.IGNORECASE)
 _CPU = re.compile(r"cpu[:=](.*)", re.IGNORECASE)
+_MIB_OF = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+_MEMORY = re.compile(r"\+?([0-9]{1,12})(?:([KMGT])B?)?", re.IGNORECASE)
 _LONGEST_S = 2**31  # sbatch counts seconds in 32 bits
 _WHOLE_NODES = frozenset({"core-spec", "exclusive", "thread-spec"})  # with all of their GPUs
 # Options by which a job gets more CPUs than it names: whole nodes, sockets or cores.
@@ -55,6 +58,7 @@ class Demand:
     nodes: int | None
     gpus: int | None
     cpus: int | None
+    memory_mb: int | None = None  # on each node
 
 
 UNBOUNDED = Demand("", "", "", None, None, None, None)
@@ -77,6 +81,7 @@ def _demand(items: tuple[tuple[str, str | None], ...]) -> Demand:
         nodes=_or_none(amounts.nodes),
         gpus=_or_none(amounts.gpus),
         cpus=_or_none(amounts.cpus),
+        memory_mb=_or_none(amounts.memory_mb),
     )
 
 
@@ -145,6 +150,18 @@ class _Amounts:
             found = max(found, self.gpus() * self._number("cpus-per-gpu", None))
         return found
 
+    def memory_mb(self) -> int:
+        """Return the memory on each node, in MiB, whichever of its options gives the most."""
+        units: tuple[tuple[str, Callable[[], int]], ...] = (
+            ("mem", lambda: 1),
+            ("mem-per-cpu", self.cpus),
+            ("mem-per-gpu", self.gpus),
+        )
+        asked = [(memory_mb(self.given[name]), n) for name, n in units if name in self.given]
+        if not asked or 0 in dict(asked):  # the cluster's default, or all of the node
+            raise _UnboundedError
+        return max(amount * number() for amount, number in asked)
+
     def tasks(self) -> int:
         """Return the number of tasks, with those that follow from GPUs."""
         found = self._named_tasks()
@@ -201,6 +218,11 @@ def _gpus(text: str) -> Counter[str]:
     return found
 
 
+def gpu_count(asked: int | str) -> int:
+    """Return the number of GPUs in ``slurm.gpus_per_node``: ``2``, or types like ``a100:2``."""
+    return asked if isinstance(asked, int) else _gpus(asked).total()
+
+
 def _listed_gpus(text: str) -> Counter[str]:
     """Return the GPUs by type in a list like ``gpu:2``, ``gres/gpu:a100:2,nvme:1``.
 
@@ -226,6 +248,18 @@ def _kind_and_number(name: str, rest: str | None) -> tuple[str, int]:
             raise _UnboundedError
         kind, last = rest, "1"
     return (kind if name == "gpu" else name), _count(last)
+
+
+def memory_mb(text: str) -> int:
+    """Return an amount of memory like ``2G`` or ``800`` in whole MiB, rounded up as by sbatch.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    found = _MEMORY.fullmatch(text)
+    if found is None:
+        raise _UnboundedError(text)
+    return ceil(int(found[1]) * _MIB_OF[(found[2] or "M").upper()])
 
 
 def _count(text: str) -> int:

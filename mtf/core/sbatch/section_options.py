@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.sbatch.demand import UNBOUNDED, demand_of
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.jobs import Resources
 
+EXPEDITE = "expedite"  # the value of --requeue since SLURM 25.11
 # Keys of the section that have an option of the same name.
 _SAME_NAME = ("partition", "account", "qos", "mem", "time", "constraint", "reservation")
 
@@ -27,12 +29,30 @@ def section_options(needs: Resources) -> tuple[Option, ...]:
     given: Mapping[str, Any] = {**needs}
     found |= {key: given[key] for key in _SAME_NAME if given[key]}
     if needs["gpus_per_node"]:
-        found["gpus-per-node"] = int(needs["gpus_per_node"])
+        found["gpus-per-node"] = needs["gpus_per_node"]
     if needs["time"]:
         # without `B:`, SLURM signals the steps, and so every rank (it rounds to a minute)
-        found["signal"] = f"USR1@{int(needs['signal_lead'])}"
+        found["signal"] = f"{signal_of(needs)}@{int(needs['signal_lead'])}"
     options = [Option(name, str(value)) for name, value in found.items()]
+    if needs["requeue"] == EXPEDITE:
+        return (*options, Option("requeue", EXPEDITE))
     return (*options, Option("requeue" if needs["requeue"] else "no-requeue", None))
+
+
+def signal_of(needs: Resources) -> str:
+    """Return the name, without SIG, of the signal that comes ahead of the time limit."""
+    return "USR2" if needs.get("signal") == "USR2" else "USR1"
+
+
+def knows_expedite(version: str) -> bool:
+    """Return True if a version of SLURM, like ``25.11.0``, has ``--requeue=expedite``."""
+    found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
+    return found is None or (int(found[1]), int(found[2])) >= (25, 11)
+
+
+def no_expedite(version: str) -> str:
+    """Return the message for a SLURM of a version that is too old for ``requeue: expedite``."""
+    return f"slurm.requeue: expedite needs SLURM 25.11, here is {version}. Write requeue: true"
 
 
 def job_options(needs: Resources) -> JobOptions:

@@ -154,6 +154,7 @@ SIGNALS: Mapping[int, Cause] = {
 STOPS: Mapping[str, Cause] = {
     "SIGTERM": Cause.PREEMPTED,
     "SIGUSR1": Cause.TIME_LIMIT,
+    "SIGUSR2": Cause.TIME_LIMIT,
     "SIGINT": Cause.CANCELLED,
 }
 # Error messages about memory. Source: torch's and CUDA's texts, CPython's, the DataLoader's.

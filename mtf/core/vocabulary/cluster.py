@@ -37,6 +37,7 @@ class ClusterFacts:
     qos: frozenset[str] | None = None
     max_array_size: int | None = None  # array indices are below it
     max_submit_jobs: int | None = None  # of one user, waiting and running
+    version: str = ""  # of SLURM; empty: not known
     is_live: bool = False  # asked of SLURM now; False: read from mtf.yaml
 
     @property

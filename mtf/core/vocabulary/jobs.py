@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,14 +24,15 @@ class Resources(TypedDict):
     qos: str | None
     nodes: int
     ntasks_per_node: int
-    gpus_per_node: int
+    gpus_per_node: int | str  # a number, or types with numbers like "a100:2"
     cpus_per_task: int
     mem: str | None
     time: str | None
     constraint: str | None
     reservation: str | None
-    signal_lead: int  # seconds before the time limit at which USR1 arrives
-    requeue: bool
+    signal_lead: int  # seconds before the time limit at which ``signal`` arrives
+    signal: NotRequired[str]  # "USR1" or "USR2"; missing in records of earlier versions
+    requeue: bool | str  # "expedite": requeued ahead of other jobs after the failure of a node
     modules: list[str]
     venv: str | None
     conda: str | None

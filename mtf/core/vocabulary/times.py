@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
+UNLIMITED = "UNLIMITED"  # SLURM's word for no time limit
 _YEARS = 1970, 9000  # durations can be added to a time between them
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 

@@ -10,7 +10,7 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.executor.script import slurm_options
 from mtf.executor.slurm import cluster_text
 from mtf.executor.slurm.job_text import refusal, submission_error
-from mtf.executor.slurm.programs import ask, configuration, query
+from mtf.executor.slurm.programs import ask, configuration, query, unused_options
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.cluster import ClusterFacts
@@ -60,4 +60,5 @@ def refusal_of(resources: Resources) -> str | None:
     answer = ask("sbatch", "--test-only", "--wrap=true", *slurm_options(request))
     if answer.code == 0 or submission_error(answer.stderr) is not None:
         return None
-    return str(refusal(answer.stderr)).replace("allocation failure: ", "")
+    why = str(refusal(answer.stderr)).replace("allocation failure: ", "")
+    return f"{why}. {unused}" if (unused := unused_options()) else why

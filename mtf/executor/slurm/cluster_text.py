@@ -44,6 +44,7 @@ def parse_facts(
         qos=frozenset(allowed) if allowed else None,
         max_array_size=number_in(config.get("MaxArraySize", "")),
         max_submit_jobs=min((n for n in map(number_in, numbers) if n is not None), default=None),
+        version=config.get("SLURM_VERSION", ""),
         is_live=True,
     )
 

@@ -18,6 +18,7 @@ from mtf.errors import (
     SubmissionUncertainError,
 )
 from mtf.executor.array_indices import parse_indices
+from mtf.executor.slurm.sbatch_answer import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -115,20 +116,21 @@ def submission_error(text: str) -> MtfError | None:
 
     The caller treats an unknown message as a final refusal, unless a job with the token exists.
     """
-    message = " ".join(line.removeprefix("sbatch: error: ") for line in text.strip().splitlines())
-    if any(words in text for words in _UNCERTAIN):
+    message = " ".join(messages(text))
+    if any(words in message for words in _UNCERTAIN):
         return SubmissionUncertainError(message)
-    if any(words in text for words in _FULL):
+    if any(words in message for words in _FULL):
         return QueueFullError(message)
-    if any(words in text for words in _UNAVAILABLE):
+    if any(words in message for words in _UNAVAILABLE):
         return ExecutorUnavailableError(message)
     return None
 
 
 def refusal(text: str) -> SubmissionRefusedError:
     """Return the final refusal for sbatch's message."""
-    lines = [line.removeprefix("sbatch: error: ") for line in text.strip().splitlines()]
-    return SubmissionRefusedError("; ".join(dict.fromkeys(lines)) or "sbatch gave no reason")
+    return SubmissionRefusedError(
+        "; ".join(dict.fromkeys(messages(text))) or "sbatch gave no reason"
+    )
 
 
 NO_ACCOUNTING = "Slurm accounting storage is disabled"  # sacct's message
@@ -162,15 +164,6 @@ def command_error(text: str) -> MtfError | None:
     lines = [line.removeprefix("scancel: error: ") for line in text.strip().splitlines()]
     errors = [line for line in lines if not any(words in line for words in _NOTHING_TO_DO)]
     return MtfError("; ".join(dict.fromkeys(errors))) if errors else None
-
-
-def parse_job_id(printed: str) -> str | None:
-    """Return the job id in the output of ``sbatch --parsable``: ``<id>[;<cluster>]``.
-
-    None if there is none, or several: a wrapper around sbatch may print lines of its own.
-    """
-    found = re.findall(r"^([0-9]{1,10})(?:;\S+)?$", printed.strip(), re.MULTILINE)
-    return found[0] if len(set(found)) == 1 else None
 
 
 def parse_squeue(printed: str) -> list[JobView]:

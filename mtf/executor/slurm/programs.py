@@ -18,6 +18,48 @@ _MODULES = ("MODULEPATH", "MODULESHOME", "LMOD_CMD", "LMOD_DIR", "LMOD_PKG")
 _INHERITED = (*_USER, *_MODULES, "LD_LIBRARY_PATH", "SLURM_CONF", "BASH_ENV")
 
 
+# Variables of users with which SLURM's programs would answer differently.
+_UNUSED = ("SBATCH_", "SLURM_", "SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_", "SACCTMGR_")
+# The keys of ``slurm`` that say what a variable of sbatch says. Source: sbatch(1).
+_KEYS = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_GPUS_PER_NODE": "gpus_per_node",
+    "SBATCH_MEM_PER_NODE": "mem",
+    "SBATCH_NO_REQUEUE": "requeue",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_REQUEUE": "requeue",
+    "SBATCH_RESERVATION": "reservation",
+    "SBATCH_SIGNAL": "signal",
+    "SBATCH_TIMELIMIT": "time",
+}
+
+
+def unused_variables() -> dict[str, str]:
+    """Return the variables of SLURM's programs that are set and not passed on, and their keys.
+
+    The key is that of the section ``slurm`` which says the same, "extra" for other options of
+    sbatch, and empty where nothing is lost, as for the formats of tables. Inside a job, SLURM_*
+    describe that job.
+    """
+    prefixes = [p for p in _UNUSED if p != "SLURM_" or "SLURM_JOB_ID" not in os.environ]
+    names = sorted(n for n in os.environ if n.startswith(tuple(prefixes)) and n not in _INHERITED)
+    return {n: _KEYS.get(n, "extra") if n.startswith("SBATCH_") else "" for n in names}
+
+
+def unused_options() -> str:
+    """Return a sentence on the options of sbatch that the environment sets in vain, or ""."""
+    lost = {name: key for name, key in unused_variables().items() if key}
+    if not lost:
+        return ""
+    keys = ", ".join(f"slurm.{key}" for key in dict.fromkeys(lost.values()))
+    verb = "is" if len(lost) == 1 else "are"
+    return (
+        f"{', '.join(lost)} {verb} set here, and mtf passes no SBATCH_* on: set {keys} in mtf.yaml"
+    )
+
+
 def available() -> bool:
     """Return True if this host belongs to a cluster: sbatch exists and knows a controller.
 

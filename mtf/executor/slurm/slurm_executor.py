@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import proc, rundir
+from mtf.core.sbatch.section_options import EXPEDITE, knows_expedite, no_expedite
 from mtf.core.vocabulary.ids import JobId, job_name
 from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
@@ -25,8 +26,8 @@ from mtf.errors import (
 )
 from mtf.executor.array_indices import render_indices
 from mtf.executor.script import FOLDERS, render_all
-from mtf.executor.slurm import job_owner, job_text
-from mtf.executor.slurm.programs import ASK_S, environment
+from mtf.executor.slurm import job_owner, job_text, sbatch_answer
+from mtf.executor.slurm.programs import ASK_S, environment, unused_options
 from mtf.executor.slurm.script_options import script_options
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class SlurmExecutor:
         If a limit on jobs in the queue refuses an array, half of it is tried, half of that, and so
         on. This fills the queue in as many calls as the array's size has binary digits.
         """
+        if request.resources["requeue"] == EXPEDITE:
+            self._require_expedite()
         path = Path(request.job_dir) / rundir.SCRIPT
         folders = "".join(f"{task.index} {task.run_dir}\n" for task in request.tasks)
         rundir.write_atomically(path.with_name(FOLDERS), folders.encode())
@@ -89,6 +92,12 @@ class SlurmExecutor:
             size = (size + 1) // 2 if size > 1 else 0
         return Submitted(jobs, put_off)
 
+    def _require_expedite(self) -> None:
+        """Refuse ``--requeue=expedite`` where SLURM is too old for it."""
+        version = job_text.parse_config(self._config, "SLURM_VERSION") or ""
+        if not knows_expedite(version):
+            raise SubmissionRefusedError(no_expedite(version))
+
     def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
         """Submit some tasks of a request, whose script lists all of its tasks."""
         array: tuple[str, ...] = ()
@@ -103,21 +112,44 @@ class SlurmExecutor:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramTimeoutError as e:
             raise SubmissionUncertainError(str(e)) from e
-        number = job_text.parse_job_id(answer.stdout)
-        if number is None:
-            return self._not_submitted(request, indices, answer)
+        self._refuse_other_clusters(answer)
+        found = sbatch_answer.plain_submission(answer.stdout) if answer.code == 0 else None
+        if found is None:
+            return self._by_token(request, indices, answer)
         if not request.array:
-            return {indices[0]: JobId(number)}
-        return {index: JobId(f"{number}_{index}") for index in indices}
+            return {indices[0]: JobId(found.number)}
+        return {index: JobId(f"{found.number}_{index}") for index in indices}
 
-    def _not_submitted(
+    def _refuse_other_clusters(self, answer: proc.Output) -> None:
+        """Cancel what sbatch says that it has submitted to another cluster.
+
+        Raises:
+            SubmissionRefusedError: there was such a job.
+        """
+        named = sbatch_answer.named_clusters(answer.stdout)
+        try:
+            own = job_text.parse_config(self._config, "ClusterName") if named else None
+        except ExecutorUnavailableError as e:
+            raise SubmissionUncertainError(f"sbatch named a cluster: {e}") from e
+        for job, name in sorted((s.number, s.cluster or "") for s in named):
+            if name.lower() == (own or "").lower():
+                continue
+            ended = self._ask(("scancel", f"--clusters={name}", job))
+            state = "is cancelled" if ended.code == 0 else "could not be cancelled from here"
+            raise SubmissionRefusedError(
+                f"sbatch has sent job {job} to cluster {name}, and mtf follows only those of"
+                f" {own}. The job {state} (scancel -M {name} {job}). Correct what redirects sbatch"
+            )
+
+    def _by_token(
         self, request: JobRequest, indices: list[int], answer: proc.Output
     ) -> dict[int, JobId]:
-        """Raise the error for sbatch's message, or return the jobs if they exist after all.
+        """Return the jobs that have the request's token, or raise the error in sbatch's message.
 
-        An unknown message is a refusal only if no job has the token.
+        sbatch has failed, or its answer is not plain. An unknown message is a refusal only if no
+        job has the token.
         """
-        error = job_text.submission_error(answer.stderr)
+        error = job_text.submission_error(answer.stderr) if answer.code else None
         if error is not None:
             raise error
         names = {request.token: job_name(request.name, request.token)}
@@ -133,7 +165,9 @@ class SlurmExecutor:
             return {index: JobId(f"{found[0]}_{index}") for index in indices}
         if answer.code == 0:
             raise SubmissionUncertainError(f"sbatch printed no job id: {answer.stderr.strip()}")
-        raise job_text.refusal(answer.stderr)
+        refusal = job_text.refusal(answer.stderr or answer.stdout)
+        unused = unused_options()
+        raise SubmissionRefusedError(f"{refusal}. {unused}") if unused else refusal
 
     def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
         """Return the jobs of these submissions; see ``Executor.jobs``.
@@ -244,11 +278,17 @@ class SlurmExecutor:
 
     @cached_property
     def _limits(self) -> Limits:
-        answer = self._ask(("scontrol", "show", "config"))
-        size = job_text.max_array_size(answer.stdout)
-        if answer.code or size is None:
-            raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
+        size = job_text.max_array_size(self._config)
+        if size is None:
+            raise ExecutorUnavailableError("scontrol show config: no MaxArraySize")
         return Limits(max_array_size=size)
+
+    @cached_property
+    def _config(self) -> str:
+        answer = self._ask(("scontrol", "show", "config"))
+        if answer.code:
+            raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
+        return answer.stdout
 
     def _ask(self, command: tuple[str, ...]) -> proc.Output:
         env = {**environment(), **job_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from mtf.core.sbatch.section_options import section_demand
+from mtf.core.sbatch.demand import memory_mb
+from mtf.core.sbatch.section_options import (
+    EXPEDITE,
+    knows_expedite,
+    no_expedite,
+    section_demand,
+)
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
-from mtf.spec.schema.cluster_section import memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +50,8 @@ def findings(resources: Resources, facts: ClusterFacts) -> Iterator[Finding]:
     for name in (resources["partition"] or "").split(","):
         if name and name not in names:
             yield "partition", f"unknown partition {name!r}. {did_you_mean(name, names)}".rstrip()
+    if resources["requeue"] == EXPEDITE and not knows_expedite(facts.version):
+        yield "requeue", no_expedite(facts.version).removeprefix("slurm.requeue: ")
     yield from _account_and_qos(resources, facts)
     partitions = facts.chosen(resources["partition"])
     if partitions:

@@ -29,6 +29,7 @@ _FIELDS = {
         "gpus_per_node",
         "cpus_per_task",
         "mem",
+        "requeue",
     ),
     "data": ("num_workers",),
     "training": ("batch_size",),

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.sbatch.demand import gpu_count
 from mtf.core.sbatch.section_options import section_demand
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import duration
@@ -119,14 +120,14 @@ def _check_workers(experiment: Experiment) -> Iterator[Finding]:
 
 def _check_ranks(experiment: Experiment) -> Iterator[Finding]:
     resources = experiment.resources
-    gpus, ranks = resources["gpus_per_node"], resources["ntasks_per_node"]
+    gpus, ranks = gpu_count(resources["gpus_per_node"]), resources["ntasks_per_node"]
     if gpus and ranks != gpus and experiment.config["entrypoint"] is None:
         effect = f"{gpus - ranks} GPUs stay idle" if gpus > ranks else "processes share GPUs"
         message = (
             f"{gpus} for {ranks} {'process' if ranks == 1 else 'processes'} on each node, and each"
             f" process uses one GPU: {effect}. Write slurm.ntasks_per_node: {gpus}"
         )
-        yield "slurm.gpus_per_node", gpus, message
+        yield "slurm.gpus_per_node", resources["gpus_per_node"], message
 
 
 def _check_batch_size(experiment: Experiment) -> Iterator[Finding]:

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mtf.core.sbatch.demand import memory_mb
 from mtf.core.vocabulary.cluster import ClusterFacts, NodeShape, Partition
 from mtf.core.vocabulary.times import time_limit_s
-from mtf.spec.schema.slurm_section import Memory, Time
+from mtf.spec.schema.slurm_values import Memory, Time
 from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Name, Word
 
 Count = Annotated[int, Field(ge=1)]
-_UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
 class NodeFacts(Strict):
@@ -94,12 +94,6 @@ def _partition(name: str, given: PartitionFacts) -> Partition:
 
 def _frozen(names: list[str] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
-
-
-def memory_mb(text: str) -> int:
-    """Return an amount of memory like ``2G`` or ``800`` in MiB."""
-    number, unit = (text, "M") if text[-1].isdigit() else (text[:-1], text[-1])
-    return int(int(number) * _UNITS[unit])
 
 
 def limit_s(text: str) -> int | None:

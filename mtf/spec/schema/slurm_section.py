@@ -6,13 +6,14 @@ The types are so strict that no value can add anything to the job script.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mtf.core.sbatch.option_table import OPTIONS, Kind, candidates
 from mtf.core.sbatch.read_script import ScriptOptionError, parse_words
 from mtf.spec.schema.error_messages import shown
+from mtf.spec.schema.slurm_values import Gpus, Memory, Requeue, Time
 from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Image, Prefix, Variables, Word, matching
 
@@ -30,10 +31,6 @@ _HAVE_KEYS = (
     "constraint",
     "reservation",
 )
-
-
-def _integer_as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _option(text: str) -> str:
@@ -58,19 +55,6 @@ def _option(text: str) -> str:
     return text
 
 
-Time = Annotated[
-    str,
-    BeforeValidator(_integer_as_text),
-    matching(
-        r"(?i:[1-9][0-9]*|[0-9]+:[0-9]{2}(:[0-9]{2})?|[0-9]+-[0-9]{1,2}(:[0-9]{2}){0,2}|UNLIMITED)",
-        "a time limit, in minutes or like '00:10:00' or '1-12:00:00'",
-    ),
-]
-Memory = Annotated[
-    str,
-    BeforeValidator(_integer_as_text),
-    matching(r"[0-9]+[KMGT]?", "an amount of memory like 2G or 800M"),
-]
 Constraint = Annotated[
     str,
     matching(r"[A-Za-z0-9_(\[][A-Za-z0-9_.:/+,=&|*()\[\]-]*", "a node constraint like a100&nvlink"),
@@ -112,21 +96,24 @@ class SLURMConfig(Environment):
     """Number of nodes."""
     ntasks_per_node: int = Field(default=1, ge=1)
     """Processes on each node, one for each rank of the training."""
-    gpus_per_node: int = Field(default=0, ge=0)
-    """GPUs on each node."""
+    gpus_per_node: Gpus = 0
+    """GPUs on each node: a number, or their types like "a100:2"."""
     cpus_per_task: int = Field(default=1, ge=1)
     """CPU cores for each process."""
     mem: Memory | None = None
-    """Memory on each node, like 2G; a bare number means MiB."""
+    """Memory on each node, like 2G; a bare number means MiB, and 0 all of the node's."""
     time: Time | None = None
-    """Time limit: minutes, or as SLURM writes it ("00:10:00", "1-12:00:00")."""
+    """Time limit: minutes, or as SLURM writes it ("00:10:00", "1-12:00:00", "UNLIMITED")."""
     constraint: Constraint | None = None
     """Features that the nodes must have."""
     reservation: Word | None = None
     """Reservation to use."""
     signal_lead: int = Field(default=90, ge=1, le=65535)
     """Seconds before the time limit at which the training is asked to save and stop."""
-    requeue: bool = True
-    """True: the job is requeued after a preemption and shortly before its time limit."""
+    signal: Literal["USR1", "USR2"] = "USR1"
+    """Signal that asks the training to save and stop ahead of the time limit."""
+    requeue: Requeue = True
+    """True: the job is requeued after a preemption and shortly before its time limit. Expedite:
+    after the failure of a node, SLURM 25.11 and later also start it ahead of other jobs."""
     extra: list[Option] = Field(default_factory=list)
     """Further sbatch options, each like "--exclusive"."""

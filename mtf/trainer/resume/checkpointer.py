@@ -7,7 +7,6 @@ the training that it was given, and tells the trainer of each write's outcome.
 from __future__ import annotations
 
 import functools
-import signal
 import threading
 import time
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from mtf.trainer.loop.callbacks import overrides_before_load
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.read_back import ReadBack
 from mtf.trainer.runtime.console import say
-from mtf.trainer.runtime.signals import STOP
+from mtf.trainer.runtime.signals import STOP, WARNINGS
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, GivenUpError, WriteProgress
 from mtf.trainer.storage.checkpoint_writer import (
     CheckpointWriter,
@@ -237,7 +236,7 @@ class Checkpointer:
         if request is None:
             return
         if self._writer.is_busy and self._parts.state.position() != self._taken_at:
-            grace_s = self._lead_s if STOP.signal is signal.SIGUSR1 else None
+            grace_s = self._lead_s if STOP.signal in WARNINGS else None
             whole_s, is_best = self._writer.expected_s(request.size), request.place in request.best
             if not should_finish_write(self._writer.left_s(), whole_s, grace_s, is_best=is_best):
                 self._writer.give_up()

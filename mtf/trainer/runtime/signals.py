@@ -1,7 +1,7 @@
 """Signals that ask a job to stop: handlers note the request, the trainer acts at a cut.
 
 SLURM sends TERM at the beginning of the grace period of a preemption and of a cancellation alike.
-USR1 is the job script's own signal, ``slurm.signal_lead`` seconds before the time limit.
+``slurm.signal``, USR1 or USR2, comes ``slurm.signal_lead`` seconds before the time limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # ahead of the time limit
+SIGNALS = (signal.SIGTERM, *WARNINGS, signal.SIGINT)
 EXIT_INTERRUPTED = 130
 
 
@@ -62,7 +63,7 @@ STOP = StopRequest()  # one a process, like its signal handlers
 
 
 def install() -> StopRequest:
-    """Make TERM, USR1 and INT request a stop; idempotent."""
+    """Make TERM, USR1, USR2 and INT request a stop; idempotent."""
     for signum in SIGNALS:
         signal.signal(signum, STOP.note)
     return STOP
@@ -81,7 +82,7 @@ def end_after(stopped: Stopped) -> int:
             return EXIT_TERMINATED
         _wait_to_be_killed()
         return EXIT_TERMINATED
-    return CONTINUE_EXIT_CODE if now is signal.SIGUSR1 else EXIT_INTERRUPTED
+    return CONTINUE_EXIT_CODE if now in WARNINGS else EXIT_INTERRUPTED
 
 
 def _wait_to_be_killed() -> None:

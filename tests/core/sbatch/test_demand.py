@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mtf.core.review.costs import cost_of
-from mtf.core.sbatch.demand import Demand, demand_of
+from mtf.core.sbatch.demand import Demand, demand_of, gpu_count
 from mtf.core.sbatch.read_script import read_script
+from mtf.core.sbatch.section_options import section_demand
+from tests.executor.contract import resources
 
 
 def rows(table: str) -> list[tuple[str, float | None]]:
@@ -120,6 +122,37 @@ HOURS = """
 @pytest.mark.parametrize(("words", "hours"), rows(HOURS))
 def test_hours_are_the_time_limit_and_zero_is_none(words: str, hours: float | None) -> None:
     assert demand(words).hours == hours
+
+
+MEMORY = """
+--hold => None
+--mem=2G => 2048
+--mem=2gb => 2048
+--mem=2000M => 2000
+--mem=800 => 800
+--mem=100k => 1
+--mem=1T => 1048576
+--mem=0 => None
+--mem=lots => None
+--mem-per-cpu=1G -n2 -c3 => 6144
+--mem-per-gpu=8G --gpus-per-node=a100:2,h100:1 => 24576
+--mem=2G --mem-per-cpu=4G => 4096
+"""
+
+
+@pytest.mark.parametrize(("words", "memory"), rows(MEMORY))
+def test_memory_is_counted_in_mib_and_zero_is_all_of_the_node(
+    words: str, memory: float | None
+) -> None:
+    assert demand(words).memory_mb == memory
+
+
+@pytest.mark.parametrize(("asked", "number"), [(0, 0), (3, 3), ("a100:2", 2), ("a:1,b:2", 3)])
+def test_gpus_are_counted_with_and_without_their_types(asked: int | str, number: int) -> None:
+    assert gpu_count(asked) == number
+    needs = resources(gpus_per_node=asked, time="1-0", nodes=2)
+    assert section_demand(needs).gpus == 2 * number
+    assert cost_of(section_demand(needs)).gpu_hours == 24 * 2 * number
 
 
 NODES = """

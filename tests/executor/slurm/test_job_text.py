@@ -115,24 +115,6 @@ def test_what_is_no_list_of_indices_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "number"),
-    [
-        ("812\n", "812"),
-        ("812;big\n", "812"),
-        ("the cluster is busy today\n812;big\n", "812"),
-        ("2026\n812\n", None),  # which of the two?
-        ("812\n812\n", "812"),
-        ("", None),
-        ("²\n", None),
-        ("9" * 400, None),
-        ("Submitted batch job 812\n", None),
-    ],
-)
-def test_the_job_id_is_the_only_number_that_sbatch_prints(printed: str, number: str | None) -> None:
-    assert job_text.parse_job_id(printed) == number
-
-
-@pytest.mark.parametrize(
     "line",
     [
         squeue("8_[1-", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "None"),
@@ -231,14 +213,6 @@ def test_a_refusal_is_reported_once_without_the_programs_name() -> None:
     assert str(job_text.refusal(text)) == (
         "invalid partition specified: x; Batch job submission failed: Invalid partition name specified"
     )
-
-
-@pytest.mark.parametrize(
-    ("printed", "number"),
-    [("812\n", "812"), ("812;cluster\n", "812"), ("a banner of the site\n812\n", "812"), ("", None), ("oops", None)],
-)  # fmt: skip
-def test_the_job_id_is_found_beside_a_banner_of_the_site(printed: str, number: str | None) -> None:
-    assert job_text.parse_job_id(printed) == number
 
 
 def test_every_state_of_the_manual_is_known() -> None:

@@ -110,3 +110,18 @@ def test_the_facts_of_a_cluster_survive_being_written_to_the_settings() -> None:
     section = Cluster.model_validate(as_section("big", FACTS))
     assert section.name == "big"
     assert section.facts() == replace(FACTS, is_live=False)
+
+
+@pytest.mark.parametrize(
+    ("version", "number"), [("22.05.8", 1), ("25.05.1", 1), ("25.11.0", 0), ("26.05.0", 0), ("", 0)]
+)
+def test_expedite_needs_a_slurm_that_knows_it(version: str, number: int) -> None:
+    found = problems("requeue: expedite", replace(FACTS, version=version))
+    assert len(found) == number
+    assert all("requeue: expedite needs SLURM 25.11, here is" in text for text in found)
+
+
+def test_typed_gpus_are_looked_for_like_others() -> None:
+    assert problems("partition: gpu, account: lab, qos: normal, gpus_per_node: 'a100:4'") == []
+    (problem,) = problems("partition: gpu, account: lab, qos: normal, gpus_per_node: 'a100:5'")
+    assert "asked for 5 GPU on each node" in problem

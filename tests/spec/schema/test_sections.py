@@ -66,7 +66,8 @@ def test_every_default_is_the_documented_one() -> None:
         "slurm": {
             "partition": None, "account": None, "qos": None, "nodes": 1, "ntasks_per_node": 1,
             "gpus_per_node": 0, "cpus_per_task": 1, "mem": None, "time": None,
-            "constraint": None, "reservation": None, "signal_lead": 90, "requeue": True,
+            "constraint": None, "reservation": None, "signal_lead": 90, "signal": "USR1",
+            "requeue": True,
             "modules": [], "venv": None, "conda": None, "container": None, "variables": {},
             "extra": [],
         },
@@ -117,7 +118,9 @@ def test_a_config_without_its_run_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [("90", "90"), ("'90'", "90"), ("00:10:00", "00:10:00"), ("'1-12:00:00'", "1-12:00:00"),
-     ("1-12", "1-12"), ("10:00", "10:00"), ("UNLIMITED", "UNLIMITED")],
+     ("1-12", "1-12"), ("10:00", "10:00"), ("UNLIMITED", "UNLIMITED"), ("'10:0'", "10:0"),
+     ("7-0:0:0", "7-0:0:0"), ("infinite", "UNLIMITED"), ("-1", "UNLIMITED"), ("0", "UNLIMITED"),
+     ("'0:00'", "UNLIMITED")],
 )  # fmt: skip
 def test_time_limits_are_accepted_as_slurm_writes_them(text: str, value: str) -> None:
     assert resolved(f"slurm: {{time: {text}}}\n")["slurm"]["time"] == value  # type: ignore[index]
@@ -128,8 +131,9 @@ def test_time_limits_are_accepted_as_slurm_writes_them(text: str, value: str) ->
     [
         "partition: 'low\\n#SBATCH --wrap=x'", 'partition: "low\\n#SBATCH --array=1-9"',
         "partition: -low", "partition: 'low; rm -rf x'", "partition: ''", "account: '$(id)'",
-        "qos: 'a b'", "time: 1h", "time: 0", "time: -5", "time: 1.5", "time: '10:0'", "mem: 2GB",
-        "mem: -1", "mem: lots", "constraint: 'a; b'", "constraint: '--x'", "reservation: '`x`'",
+        "qos: 'a b'", "time: 1h", "time: -5", "time: 1.5", "time: '1:2:3:4'", "mem: 2GiB", "mem: 2B",
+        "mem: 1.5G", "mem: 2P", "mem: -1", "gpus_per_node: a100", "gpus_per_node: 'a b:1'",
+        "gpus_per_node: 'a100:1 --x'", "gpus_per_node: true", "signal: TERM", "requeue: 'x y'", "mem: lots", "constraint: 'a; b'", "constraint: '--x'", "reservation: '`x`'",
         "venv: '~/venv'", "venv: '/a b'", "venv: '$HOME/x'", "conda: 'x;y'", "modules: ['a b']",
         "modules: ['-x']", "container: \"a'b\"", "extra: [exclusive]", "extra: ['-N 3']",
         "extra: ['--gres=gpu:1 --wrap=x']", 'extra: ["--exclusive\\n#SBATCH --array=1"]',
@@ -155,6 +159,33 @@ def test_no_value_can_inject_text_into_a_job_script(text: str) -> None:
 )  # fmt: skip
 def test_common_values_of_clusters_are_accepted(text: str) -> None:
     assert problems(one=f"{EXPERIMENT}slurm: {{{text}}}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("mem: 2g", "2G"), ("mem: 16GB", "16G"), ("mem: 0", "0"), ("mem: 2000M", "2000M"),
+     ("gpus_per_node: 2", 2), ("gpus_per_node: '2'", 2), ("gpus_per_node: a100:2", "a100:2"),
+     ("gpus_per_node: 'a100:1,h100:2'", "a100:1,h100:2"), ("gpus_per_node: 1g.5gb:3", "1g.5gb:3"),
+     ("requeue: expedite", "expedite"), ("requeue: false", False), ("signal: USR2", "USR2")],
+)  # fmt: skip
+def test_amounts_and_choices_are_read_as_sbatch_takes_them(text: str, value: object) -> None:
+    section = resolved(f"slurm: {{{text}}}\n")["slurm"]
+    assert isinstance(section, dict)
+    assert section[text.partition(":")[0]] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("time: 24h", "Write 24:00:00"),
+        ("time: 3 days", "Write 3-0"),
+        ("time: 90min", "Write 90"),
+        ("mem: 2GiB", "Write 2G"),
+        ("requeue: always", "expected true, false or expedite"),
+    ],
+)
+def test_a_spelling_that_sbatch_refuses_is_corrected(text: str, fix: str) -> None:
+    assert fix in slurm_problem(text)
 
 
 def test_a_refused_sbatch_option_names_the_key_to_use() -> None:

@@ -146,7 +146,7 @@ def test_every_signal_ends_a_job_its_own_way_and_the_run_ends_in_the_same_bits(
 
 def test_a_damaged_checkpoint_is_reported_once(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"task.py": TASK}, SMALL)
-    (run / "signals.json").write_text(json.dumps([(7, signal.SIGUSR1)]))
+    (run / "signals.json").write_text(json.dumps([(7, signal.SIGUSR2)]))
     assert Job(run).end()[0] == 85
     newest = (run / "checkpoints" / "latest.ckpt").resolve()
     newest.write_bytes(newest.read_bytes()[:-1])
