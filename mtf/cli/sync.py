@@ -12,6 +12,7 @@ from mtf.cli.plan import plan
 from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
+from mtf.report.outcomes import counts_text, done_as_json, done_counts, done_lines
 from mtf.report.plans import verdict
 from mtf.report.tables import count
 
@@ -106,8 +107,8 @@ def _watch(project: Project, options: Options, *, publish: bool, interval: float
 
 
 def _summary(report: Report) -> list[str]:
-    """Return the lines that sum up one sync: notes, counts, and mistakes in what is committed."""
-    notes = [f"note: {note}" for note in report.plan.notes]
+    """Return the lines that sum up one sync: notes, deeds, and mistakes in what is committed."""
+    notes = [*(f"note: {note}" for note in report.plan.notes), *done_lines(report.done)]
     if not report.problems:
         return [*notes, verdict(report.plan) if report.plan.is_empty else _counts(report)]
     counts = [] if report.plan.is_empty else [_counts(report)]
@@ -122,25 +123,21 @@ def _summary(report: Report) -> list[str]:
 
 
 def _counts(report: Report) -> str:
-    counts = {
-        "submitted": len(report.submitted),
-        "refused": len(report.refused),
-        "unclear": len(report.uncertain),
-        "put off": len(report.put_off),
-        "unchanged": report.plan.unchanged,
-        "held back": report.plan.held,
+    plan = report.plan
+    others = {
+        "unchanged": plan.unchanged,
+        "waiting for others": plan.waiting,
+        "held back": plan.held,
     }
-    return "Synced: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    return f"Synced: {counts_text({**done_counts(report.done), **others})}"
 
 
 def _as_json(report: Report) -> dict[str, object]:
     return {
         "commit": report.commit,
-        "submitted": dict(report.submitted),
-        "refused": dict(report.refused),
-        "uncertain": dict(report.uncertain),
-        "put_off": dict(report.put_off),
+        **done_as_json(report.done),
         "unchanged": report.plan.unchanged,
+        "waiting": report.plan.waiting,
         "held": report.plan.held,
         "notes": list(report.plan.notes),
         "problems": [str(problem) for problem in report.problems],

@@ -1,6 +1,12 @@
 """The Python interface of mtf: the same commands as objects."""
 
-from mtf.framework.framework import ModelTrainingFramework, ParameterGrid, Run, Submission
+from mtf.framework.framework import (
+    ModelTrainingFramework,
+    ParameterGrid,
+    Run,
+    Submission,
+    SyncResult,
+)
 from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
 
 __all__ = [
@@ -10,5 +16,6 @@ __all__ = [
     "ResourceCheck",
     "Run",
     "Submission",
+    "SyncResult",
     "ValidationResult",
 ]

@@ -17,6 +17,7 @@ from mtf.project.run_lookup import find_run
 from mtf.project.spec_tree import VALUE, SpecTree
 from mtf.reconcile.gather import Options
 from mtf.reconcile.run_access import with_journals
+from mtf.report.outcomes import done_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,6 +126,24 @@ class Submission:
         return self.records
 
 
+@dataclass(frozen=True)
+class SyncResult:
+    """What one sync has done, in the words of ``mtf sync --json``."""
+
+    commit: str
+    # ``submitted``, ``failed``, ``pruned``, ... -> the runs, with their jobs or the reasons
+    runs: Mapping[str, Mapping[str, str]]
+    unchanged: int  # committed runs that nothing happened to
+    waiting: int  # runs that begin from others, which are not over
+    held: int  # runs that a policy holds back
+    notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the number of runs for each thing that was done."""
+        return {what: len(runs) for what, runs in self.runs.items() if runs}
+
+
 def _ignore(_: list[RunRecord]) -> None:
     return None
 
@@ -185,8 +204,8 @@ class ModelTrainingFramework:
         """
         return self._submit([self._resolve(g.as_spec(base)) for g in grids], local=local)
 
-    def sync(self) -> None:
-        """Reconcile the committed experiments once, as ``mtf sync`` does.
+    def sync(self) -> SyncResult:
+        """Reconcile the committed experiments once, as ``mtf sync`` does; return what was done.
 
         Raises:
             SpecError: some committed specs contain mistakes and were left out; everything else was
@@ -198,6 +217,15 @@ class ModelTrainingFramework:
             _log.info("note: %s", note)
         if report.problems:
             raise SpecError(list(report.problems))
+        plan = report.plan
+        return SyncResult(
+            commit=report.commit,
+            runs=done_as_json(report.done),
+            unchanged=plan.unchanged,
+            waiting=plan.waiting,
+            held=plan.held,
+            notes=plan.notes,
+        )
 
     def status(self) -> list[RunRecord]:
         """Return the records of all runs, with the newest progress in their journals."""

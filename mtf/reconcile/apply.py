@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.planner.deeds import Done, deeds
 from mtf.core.vocabulary.actions import (
     Action,
     Adopt,
@@ -78,6 +79,7 @@ class Report:
     uncertain: Mapping[RunId, str] = field(default_factory=dict)  # the next sync looks them up
     put_off: Mapping[RunId, str] = field(default_factory=dict)  # a later sync submits them
     unreadable: Mapping[str, str] = field(default_factory=dict)  # executor -> why
+    done: tuple[Done, ...] = ()  # what happened to each run
     problems: tuple[Problem, ...] = ()  # of the commit: nothing that has them was submitted
     is_usable: bool = True  # False: the problems concern the whole commit, nothing was submitted
 
@@ -124,6 +126,7 @@ class Application:
             self._apply([a for a in writing if not isinstance(a, Submit | Resume)], [])
             raise
         outcome = self._apply([a for a in writing if a.run not in broken], prepared)
+        applied = [a for a in actions if a.run not in broken or isinstance(a, Repair)]
         return Report(
             _held(plan, broken),
             self.situation.world.commit,
@@ -132,6 +135,7 @@ class Application:
             uncertain=outcome.uncertain,
             put_off=outcome.put_off,
             unreadable=self.situation.world.unreadable,
+            done=deeds(applied, self.situation.ledger.runs, outcome),
         )
 
     def _settle(self, planned: Sequence[Action]) -> list[Action]:

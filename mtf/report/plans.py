@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from mtf.core.vocabulary.actions import (
     Resume,
     Submit,
     experiment_name,
+    owner_name,
 )
 from mtf.core.vocabulary.experiments import axes_of
 from mtf.report.cost_words import cost_text, resources_text
@@ -29,7 +30,7 @@ from mtf.report.reviews import shown_values
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.actions import Plan
@@ -58,6 +59,9 @@ _VERBS: dict[type[Action], str] = {
     Rebuild: "restore",
 }
 
+_FEW = 3  # actions that are alike and get a line each
+_MOST_LINES = 50
+
 
 @dataclass(frozen=True)
 class SpecChange:
@@ -82,13 +86,26 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Proble
             f"      at most {cost_text(cost)}",
             "",
         ]
-    other = [a for a in plan.actions if not isinstance(a, Submit)]
-    lines += [f"{_SYMBOLS[type(a)]} {a.run}: {a.reason}" for a in other[:50]]
-    if len(other) > 50:
-        lines.append(f"  ... and {len(other) - 50} more (mtf plan --format json)")
+    other = list(_other_lines(plan))
+    lines += other[:_MOST_LINES]
+    if len(other) > _MOST_LINES:
+        lines.append(f"  ... and {len(other) - _MOST_LINES} more (mtf plan --format json)")
     lines += [f"note: {note}" for note in plan.notes]
     lines += problem_lines(problems)
     return "\n".join([*lines, verdict(plan)])
+
+
+def _other_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for each action except submissions; many alike of a spec get one line."""
+    groups: dict[tuple[str, str, str], list[Action]] = defaultdict(list)
+    for action in plan.actions:
+        if not isinstance(action, Submit):
+            groups[_SYMBOLS[type(action)], owner_name(action), action.reason].append(action)
+    for (symbol, owner, reason), actions in groups.items():
+        if len(actions) > _FEW:
+            yield f"{symbol} {owner}: {count(len(actions), 'run')}: {reason}"
+        else:
+            yield from (f"{symbol} {a.run}: {reason}" for a in actions)
 
 
 def verdict(plan: Plan) -> str:

@@ -198,7 +198,11 @@ def test_preempted_cancelled_and_broken_runs_get_their_states_and_causes(tmp_pat
     push(lab, {})
     mtf(lab.path, "sync")
     assert (runs(lab)["endless"]["state"], runs(lab)["endless"]["sync"]) == ("running", "OutOfSync")
-    mtf(lab.path, "sync", "--prune")
+    pruned = mtf(lab.path, "sync", "--prune", "--json")
+    (over,) = json.loads(pruned.stdout)["pruned"]
+    assert over == found["endless"]["run"]
+    assert "pruned      endless: its spec is gone (--prune)" in pruned.stderr
+    assert "Synced: 1 pruned, 3 unchanged\n" in pruned.stderr
     sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
     assert mtf(lab.path, "retry", "slow", code=1).stderr.startswith("complete ")
 

@@ -346,7 +346,9 @@ def test_a_sync_submits_what_is_committed_and_names_what_is_wrong(
         repo.git("rm", "-q", "experiments/broken.yaml")
         push(repo, {})
         with caplog.at_level("INFO", "mtf"):
-            lab.sync()
+            found = lab.sync()
+        assert not {"submitted", "failed"} & found.counts.keys()
+        assert found.waiting == 1
         assert any(m.startswith("note: tuned waits for good") for m in caplog.messages)
         assert [r.experiment for r in lab.status()] == ["good"]
         ours, theirs = (

@@ -90,11 +90,19 @@ def test_the_summary_counts_actions_by_what_they_do() -> None:
 
 @pytest.mark.parametrize("more", [0, 1, 30])
 def test_fifty_actions_are_listed_and_the_others_counted(more: int) -> None:
-    plan = Plan((Record(RUN.run, RUN, "pending -> running"),) * (50 + more), 0, ())
+    changes = (Record(RUN.run, RUN, f"{n} -> running") for n in range(50 + more))
+    plan = Plan(tuple(changes), 0, ())
     lines = plan_text(plan, [], []).splitlines()
     assert sum(line.startswith("* ") for line in lines) == 50
     rest = [f"  ... and {more} more (mtf plan --format json)"] if more else []
     assert lines[50:-1] == rest
+
+
+def test_many_actions_that_are_alike_are_one_line_for_their_grid() -> None:
+    plan = Plan((Cancel(RUN.run, RUN, "its spec is gone (--prune)"),) * 12, 0, ())
+    assert plan_text(plan, [], []).splitlines()[0] == (
+        "- search: 12 runs: its spec is gone (--prune)"
+    )
 
 
 def test_a_plan_as_json_has_every_action_note_and_problem() -> None:

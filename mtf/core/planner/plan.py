@@ -29,7 +29,7 @@ from mtf.core.vocabulary.states import JobState, RunState, Sync
 from mtf.core.vocabulary.times import iso, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
@@ -92,8 +92,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
     others = _of_others(world, policy)
     refused = _refused(world, policy)
-    missing = len(new) + len(waiting) + len(left_out) + sum(others.values()) + sum(refused.values())
-    unchanged = sum(len(spec_keys) for _, spec_keys in world.desired) - missing
+    unchanged = _unchanged(world, policy, decided)
     notes += [*waiting, *left_out]
     notes += [
         f"{name}: {runs} of its runs are not submitted: {problem}"
@@ -126,7 +125,12 @@ def _replaced(
     live = {r.run: r for r in world.records.values() if r.run not in world.elsewhere}
     live |= {run: a.record for run, a in decided.items() if isinstance(a, Record | Adopt | Resume)}
     return {
-        run: Cancel(run, live[run], f"its spec has changed to {successor} (on_change: cancel)")
+        run: Cancel(
+            run,
+            live[run],
+            f"its spec has changed to {successor} (on_change: cancel)",
+            kind="replaced",
+        )
         for run, successor in superseded(new, live.values()).items()
         if live[run].cluster == policy.cluster
     }
@@ -170,6 +174,18 @@ def _missing(
             run = run_id(submission, experiment.member)
             actions.append(Submit(run, desired, experiment, key, origin=origin))
     return actions, waiting, left_out
+
+
+def _unchanged(world: World, policy: Policy, decided: Collection[RunId]) -> int:
+    """Return the number of selected runs that are recorded and that no action concerns."""
+    recorded = {record.key for record in world.records.values()}
+    untouched = recorded - {world.records[run].key for run in decided}
+    return sum(
+        key in untouched
+        for desired, keys in world.desired
+        if policy.wants(desired.name) and _is_ours(desired, policy)
+        for key in keys
+    )
 
 
 def _is_ours(desired: Desired, policy: Policy) -> bool:
@@ -228,7 +244,7 @@ def _recorded(
         return _known(record, job, world, policy, now, orphan=orphan)
     if job is None:
         if orphan and policy.prune:
-            return Cancel(record.run, record, "its spec is gone (--prune)"), None
+            return _pruned(record.run, record), None
         return _claimed(record, world, policy, now)
     if job.state is JobState.UNKNOWN:
         return None, f"claims without a job will be checked again: {job.reason}"
@@ -238,6 +254,10 @@ def _recorded(
         new = found if action is None else action.record
         action = Adopt(record.run, new, job.job_id, "its job was found by the token")
     return action, note
+
+
+def _pruned(run: RunId, record: RunRecord) -> Cancel:
+    return Cancel(run, record, "its spec is gone (--prune)", kind="pruned")
 
 
 def _shut_out(
@@ -297,7 +317,7 @@ def _active(
     if orphan:
         note = "runs of changed or removed specs continue. mtf sync --prune cancels them"
         if policy.prune and not old.cancel_requested:
-            return Cancel(old.run, new, "its spec is gone (--prune)"), None
+            return _pruned(old.run, new), None
     if old.cancel_requested and _was_written_long_ago(old, policy, now):
         return Cancel(old.run, new, "its cancellation has had no effect yet"), note
     due = new.retry_at is not None and parse_time(new.retry_at) <= now

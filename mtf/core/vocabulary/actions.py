@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
@@ -67,6 +67,7 @@ class Cancel:
     record: RunRecord
     reason: str
     asked: bool = False  # for by a person
+    kind: Literal["cancelled", "pruned", "replaced"] = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Plan:
     """The actions, in the order of their runs' ids, and what needs no action."""
 
     actions: tuple[Action, ...]
-    unchanged: int  # desired runs that are already recorded
+    unchanged: int  # selected runs that are recorded, and that no action concerns
     notes: tuple[str, ...]  # drift, orphans, blocked runs: each says what to do
     waiting: int = 0  # desired runs that begin from runs which are not over
     held: int = 0  # desired runs that are not submitted, since their spec breaks a policy

@@ -1,0 +1,87 @@
+"""The outcome of a sync, or of a command on runs, as text and as JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from mtf.core.planner.deeds import Deed
+from mtf.report.tables import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from mtf.core.planner.deeds import Done
+
+_FEW = 3  # runs of a grid that get a line each
+_MOST = 30  # lines
+# Deeds that are said by run or grid; submissions are said as they are made.
+_SAID = (
+    Deed.ADOPTED,
+    Deed.COMPLETED,
+    Deed.INTERRUPTED,
+    Deed.FAILED,
+    Deed.TIMEOUT,
+    Deed.CANCELLED,
+    Deed.LOST,
+    Deed.PRUNED,
+    Deed.REPLACED,
+)
+_JSON_KEYS = {Deed.TIMEOUT: "timeout", Deed.UNCLEAR: "uncertain", Deed.PUT_OFF: "put_off"}
+
+
+def done_counts(done: Iterable[Done]) -> dict[str, int]:
+    """Return the number of runs for each deed that was done."""
+    counts = Counter(one.deed for one in done)
+    return {deed.value: counts[deed] for deed in Deed if counts[deed]}
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return text like ``3 submitted, 1 failed``; words with the number 0 are left out."""
+    return ", ".join(f"{n} {word}" for word, n in counts.items() if n) or "nothing done"
+
+
+def done_as_json(done: Iterable[Done]) -> dict[str, dict[str, str]]:
+    """Return an object for each deed: from runs to their jobs, or to the reasons."""
+    found: dict[str, dict[str, str]] = {json_key(deed): {} for deed in Deed}
+    for one in done:
+        found[json_key(one.deed)][one.run] = one.reason
+    return found
+
+
+def json_key(deed: Deed) -> str:
+    """Return the key of a deed in JSON."""
+    return _JSON_KEYS.get(deed, deed.value)
+
+
+def done_lines(done: Iterable[Done]) -> list[str]:
+    """Return a line for each run that something happened to; many runs of a grid get one line."""
+    groups: dict[tuple[Deed, str], list[Done]] = defaultdict(list)
+    for one in done:
+        groups[one.deed, one.owner].append(one)
+    lines = [
+        line
+        for deed in _SAID
+        for (each, owner), members in groups.items()
+        if each is deed
+        for line in _group_lines(deed, owner, members)
+    ]
+    if len(lines) > _MOST:
+        more = len(lines) - _MOST + 1
+        lines = [*lines[: _MOST - 1], f"... and {more} more: mtf status"]
+    return lines
+
+
+def _group_lines(deed: Deed, owner: str, members: Sequence[Done]) -> list[str]:
+    if len(members) <= _FEW:
+        return [
+            f"{deed:<11} {one.label}{f': {_first_line(one.reason)}' if one.reason else ''}"
+            for one in members
+        ]
+    causes = Counter(one.cause for one in members if one.cause and one.cause != deed)
+    why = f" ({counts_text({str(c): n for c, n in causes.most_common()})})" if causes else ""
+    return [f"{deed:<11} {owner}: {count(len(members), 'run')}{why}"]
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
