@@ -24,7 +24,7 @@ from mtf.core.vocabulary.ids import is_job_id
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId, Token
@@ -121,10 +121,16 @@ def claim_holder(folder: Path, token: Token) -> str | None:
 # -- journal ---------------------------------------------------------------------------------------
 
 
-def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
+def append_journal(
+    folder: Path,
+    event: str,
+    fields: Mapping[str, Any],
+    before_write: Callable[[], None] = lambda: None,
+) -> None:
     """Append an event durably; ``mtf.core.planner.journal_reader`` lists the events.
 
     Each event is one ``write`` of one line in append mode, so a torn line costs that line only.
+    ``before_write`` is called when the file is open; what it raises leaves the file as it is.
 
     Raises:
         OSError: the folder cannot be written.
@@ -134,6 +140,7 @@ def append_journal(folder: Path, event: str, fields: Mapping[str, Any]) -> None:
     line = json_text.dumps(entry, ensure_ascii=False) + "\n"
     fd = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        before_write()
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             line = "\n" + line  # ends a torn line, so that this one stays whole

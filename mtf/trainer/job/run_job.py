@@ -32,12 +32,14 @@ from mtf.errors import (
     TrainingError,
 )
 from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_modules, put_first
-from mtf.trainer.runtime import signals
+from mtf.trainer.runtime import signals, start_claim
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.process_end import end_data_workers, limit_exit
 from mtf.trainer.runtime.signals import Stopped, end_after
+from mtf.trainer.runtime.start_claim import ShutOutError
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
 from mtf.trainer.storage.journal import Journal, monitored
+from mtf.trainer.storage.scalars import SCALARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +81,7 @@ class Job:
             run_dir=run_dir,
             token=Token(env["MTF_TOKEN"]),
             job_id=JobId(env["MTF_JOB_ID"]),
-            restarts=int(env.get("MTF_RESTARTS") or 0),
+            restarts=int(env.get("MTF_RESTARTS") or env.get("SLURM_RESTART_COUNT") or 0),
             rank=int(env.get("SLURM_PROCID") or env.get("RANK") or 0),
             world_size=int(env.get("SLURM_NTASKS") or env.get("WORLD_SIZE") or 1),
             request=(Path(folder), int(env["MTF_INDEX"])) if folder else None,
@@ -107,7 +109,7 @@ def main(argv: list[str]) -> int:
 
 
 def _may_run(job: Job) -> bool:
-    """Return True if the run is not complete and this job is the one that claimed it."""
+    """Return True if the run is not complete and this start of its job is the one to train it."""
     if any(event["event"] == "finished" for event in rundir.read_journal(job.run_dir)):
         say("nothing to do: this run is complete")
         return False
@@ -115,6 +117,13 @@ def _may_run(job: Job) -> bool:
     if holder != job.job_id:
         say(f"job {holder} has claimed this attempt: job {job.job_id} exits without training")
         return False
+    start = start_claim.Start(job.token, job.job_id, job.restarts, job.world_size)
+    try:
+        claim = start_claim.take(job.run_dir, start, job.rank, (rundir.JOURNAL, SCALARS))
+    except ShutOutError as e:
+        say(str(e))
+        return False
+    start_claim.hold(claim)
     return True
 
 
@@ -127,11 +136,24 @@ def _run(job: Job, journal: Journal) -> int:
         limit_exit(code)  # before the error's frames are freed, whose objects may wait
         return code
     except BaseException as e:  # noqa: BLE001 -- whatever ends a job is journaled
-        _report_failure(e, job, journal)
+        if not _is_shut_out():
+            _report_failure(e, job, journal)
         code = STORAGE_EXIT_CODE if _is_of_storage(e, job.run_dir) else EXIT_ERROR
         limit_exit(code)
         return code
     return 0
+
+
+def _is_shut_out() -> bool:
+    """Return True if another start of the run has taken over, and say so: nothing else matters."""
+    try:
+        start_claim.require()
+    except ShutOutError as e:
+        say(str(e))
+        return True
+    except OSError:  # it is unknown; the journal cannot be written either
+        pass
+    return False
 
 
 def _is_of_storage(error: BaseException, run_dir: Path) -> bool:
@@ -154,7 +176,7 @@ def _report_failure(error: BaseException, job: Job, journal: Journal) -> None:
     say(f"{'refused: ' if refuses else ''}{reason}" if is_known else text.rstrip())
     try:
         (journal.refused if refuses else journal.failed)(reason, text)
-    except OSError as e:
+    except (OSError, ShutOutError) as e:
         say(f"could not write the journal either: {e}")
 
 

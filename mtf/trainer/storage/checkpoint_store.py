@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mtf import rundir
+from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class CheckpointStore:
         Raises:
             OSError: it could not be written; earlier checkpoints are untouched.
             GivenUpError: the write was given up; earlier checkpoints are untouched.
+            ShutOutError: another start of the run has taken over; its checkpoints are untouched.
         """
+        start_claim.require()  # from here on, a start that takes over removes the unfinished file
         # without its parents: if the disk is gone, its empty mount point must not be written to
         self.folder.mkdir(exist_ok=True)
         unfinished = self._temporary_path()
@@ -153,14 +156,17 @@ class CheckpointStore:
             size, digest = _write(unfinished, write, progress or WriteProgress())
             if check is not None:
                 check(unfinished)
+            start_claim.require()
             path = self._unused_path(epoch, step)
             self._publish(unfinished, path, digest)
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+        start_claim.require()
         self._link(rundir.LATEST, path)
         self._link_best(best)
         _fsync_folder(self.folder)
+        start_claim.require()
         self._prune(best)
         return Saved(path, epoch, step, digest, size)
 

@@ -146,6 +146,12 @@ class CheckpointWriter:
             self._on_failure(failure)
 
     def _execute(self, request: WriteRequest) -> None:
+        try:
+            self._outcome = self._written(request)
+        except Exception as e:  # noqa: BLE001 -- raised by settle in the thread that requested it
+            self._error = e
+
+    def _written(self, request: WriteRequest) -> Outcome:
         epoch, step = request.place
         try:
             saved = self._store.save(
@@ -158,15 +164,12 @@ class CheckpointWriter:
             )
             self.learn(saved.bytes, time.monotonic() - self._started_s)
             self._journal.checkpoint(saved)
-            self._outcome, self._failures = saved, 0
         except GivenUpError:
-            self._outcome = FailedWrite(
-                request.place, "given up for a newer one", was_given_up=True
-            )
+            return FailedWrite(request.place, "given up for a newer one", was_given_up=True)
         except OSError as e:
-            self._outcome = self.report_failure(request, e)
-        except Exception as e:  # noqa: BLE001 -- raised by settle in the thread that requested it
-            self._error = e
+            return self.report_failure(request, e)
+        self._failures = 0
+        return saved
 
     def report_failure(self, request: WriteRequest, error: OSError) -> FailedWrite:
         """Log and journal a checkpoint that was not written.

@@ -1,6 +1,7 @@
 """The run's journal as the job writes it: one method for each kind of event.
 
-A full disk does not end a training: events that cannot be appended are kept and appended later.
+A full disk does not end a training: events that cannot be appended are kept and appended later. No
+event is appended once another start of the run has taken over: all methods raise ShutOutError then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf import rundir
+from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ class Journal:
     def _append_end(self, event: str, reason: str, traceback: str) -> None:
         """Record the end of any rank that was refused or failed; the caller handles a full disk."""
         facts = {"reason": reason, "traceback": traceback}
-        rundir.append_journal(self._run_dir, event, facts)
+        rundir.append_journal(self._run_dir, event, facts, start_claim.require)
 
     def _append(self, event: str, facts: Mapping[str, Any]) -> None:
         if not self._is_first_rank:
@@ -124,7 +126,7 @@ class Journal:
 
     def _flush(self) -> None:
         while self._unwritten:
-            rundir.append_journal(self._run_dir, *self._unwritten[0])
+            rundir.append_journal(self._run_dir, *self._unwritten[0], start_claim.require)
             del self._unwritten[0]
 
 

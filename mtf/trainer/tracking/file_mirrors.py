@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtf.errors import MtfError
+from mtf.trainer.runtime import start_claim
 from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
 if TYPE_CHECKING:
@@ -103,9 +104,13 @@ class CSVMirror:
         """Add a row; the file is saved with the first row after a second, and at the end."""
         self._logger.experiment.log_metrics(dict(row_values(row).numbers), row["step"])
         if time.monotonic() - self._saved_at_s > SAVE_EVERY_S:
-            self._logger.save()
+            self._save()
             self._saved_at_s = time.monotonic()
 
     def close(self, end: TrainingEnd) -> None:  # noqa: ARG002 -- part of Mirror
         """Write the last rows to the file."""
+        self._save()
+
+    def _save(self) -> None:
+        start_claim.require()  # the file is opened by its name
         self._logger.save()

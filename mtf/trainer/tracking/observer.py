@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.trainer.compute.rng import RNGState
+from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.console import say
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Observer:
         if images is None:
             return None
         path = self._run_dir / IMAGES / f"{step:08}.png"
+        start_claim.require()
         path.parent.mkdir(exist_ok=True)
         _write(path, images[:MAX_IMAGES])
         return path.relative_to(self._run_dir).as_posix()
