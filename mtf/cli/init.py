@@ -19,17 +19,21 @@ from mtf.core.vocabulary import json_text
 def init(folder: str, path: str, demo: bool) -> None:
     """Create an experiments repository, or complete an existing one.
 
-    PATH is a folder, by default the current one. Existing files are kept.
+    PATH is a folder, by default the current one. Inside a git repository it is the folder of the
+    project: all commands run there, and jobs work in it. The tracked branch is the one that is
+    checked out. Existing files are kept.
 
     Example: mtf init --demo lab
     """
     from mtf.commands.init import init as scaffold
 
     target = Path(folder, path)
-    created = scaffold(target, demo=demo)
-    for name in created:
+    made = scaffold(target, demo=demo)
+    for name in made.files:
         inform(f"created  {target / name}")
-    if not created:
+    for note in made.notes:
+        inform(f"note: {note}")
+    if not made.files:
         inform("nothing to create: every file exists already")
         return
     inform("Next: commit it (git add -A && git commit), then run mtf plan and mtf sync")

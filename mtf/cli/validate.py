@@ -86,6 +86,8 @@ def validate(
 
 def report_checked(checked: Checked, style: str) -> None:
     """Print the problems that were found; exit with 1 if one is an error."""
+    if style == "github":
+        checked = checked.from_top()  # annotations name files of the repository
     text = render_problems(checked.problems, style)
     if text:
         print_text(text)

@@ -1,30 +1,37 @@
-"""Scaffolds an experiments repository; existing files are never overwritten."""
+"""Scaffolds a project: a repository or a folder of one. Existing files are never overwritten."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf import proc
 from mtf.commands.hooks.install import shipped_hooks
-from mtf.errors import MtfError
+from mtf.core.vocabulary import json_text
+from mtf.errors import MtfError, RepositoryError, SpecError
 from mtf.packaged_files import data_dir
 from mtf.project import editor_schemas
 from mtf.project.editor_schemas import modeline
+from mtf.project.location.remote import default_remote
+from mtf.project.settings_file import SETTINGS
+from mtf.spec.schema.settings import parse_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _SETTINGS = """\
 # Settings of this experiments repository. Every key has a default; an unknown key is an error.
-branch: main            # the tracked branch: the specs at its tip are what runs
-# remote: origin        # where the tracked branch and the ledger are shared; null: local only
+{branch} # the tracked branch: the specs at its tip are what runs
+{remote} # by default that of the tracked branch; null: this clone alone
 runs_root: runs         # folder of all runs; on a cluster, a path that the compute nodes share
 executor: auto          # slurm if sbatch is there, else local
-local: {max_parallel: 2}
-# slurm: {partition: gpu, account: lab}    # defaults under every spec's own `slurm`
-# environment: {venv: null, conda: null, modules: [], container: null, variables: {}}
-retry: {max_attempts: 3, on: [node-failure, preempted, time-limit], backoff: 60}
+local: {{max_parallel: 2}}
+# slurm: {{partition: gpu, account: lab}}    # defaults under every spec's own `slurm`
+# environment: {{venv: null, conda: null, modules: [], container: null, variables: {{}}}}
+retry: {{max_attempts: 3, on: [node-failure, preempted, time-limit], backoff: 60}}
 """
 _IGNORED = """\
 /runs/
@@ -36,6 +43,7 @@ Job scripts are rendered from the templates that mtf ships. To change one, put a
 name here and commit it: `job.sbatch.j2` (SLURM), `local.sh.j2` (the local executor),
 `environment.sh.j2` (modules, venv, conda, container: included by both).
 """
+_WORDS = ("true", "false", "null", "none", "yes", "no", "on", "off", "y", "n")  # not text in YAML
 _DEMO = ("digits_baseline.yaml", "digits_search.yaml")
 _EXPERIMENT = """\
 # A first experiment: commit it, then `mtf plan` and `mtf sync`.
@@ -49,36 +57,120 @@ slurm: {cpus_per_task: 1, mem: 2G, time: "00:10:00"}
 """
 
 
-def init(folder: Path, *, demo: bool) -> list[str]:
-    """Scaffold ``folder`` and return the paths of the new files, relative to it.
+@dataclass(frozen=True)
+class Made:
+    """The result of scaffolding: new files, and what the user should know about the settings."""
+
+    files: tuple[str, ...]  # relative to the project's folder
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """The repository that a project is made in."""
+
+    branch: str  # that is checked out, or a new one
+    remotes: frozenset[str] = frozenset()
+    tracked: str | None = None  # the remote of the branch
+    default_branch: str | None = None  # of the remote, if it is known here
+
+
+def init(folder: Path, *, demo: bool) -> Made:
+    """Scaffold a project in ``folder``: the top of a repository, or a folder of a larger one.
+
+    A folder outside of any repository becomes one. The tracked branch is the one that is checked
+    out.
 
     Raises:
-        MtfError: the folder cannot be written, is no root of a repository, or git fails.
+        MtfError: the folder cannot be written, is in another project, or git fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _git_init(folder)
-        return _write(folder, demo=demo)
+        repository = _repository(folder)
+        has_settings = (folder / SETTINGS).exists()
+        files = _write(folder, _settings(repository), demo=demo)
     except OSError as e:
         raise MtfError(f"{e.filename}: {e.strerror}") from e
+    return Made(tuple(files), () if has_settings else tuple(_notes(repository)))
 
 
-def _git_init(folder: Path) -> None:
-    inside = proc.run(("git", "-C", str(folder), "rev-parse", "--show-cdup"), timeout_s=30)
-    if inside.code == 0:
-        if up := inside.stdout.strip():
+def _repository(folder: Path) -> _Repository:
+    """Return the repository that contains ``folder``; make one if there is none."""
+    up = _git(folder, "rev-parse", "--show-cdup")
+    if up is None:
+        branch = _git(folder, "config", "init.defaultBranch") or "main"
+        made = proc.run(("git", "init", "--quiet", "-b", branch, str(folder)), timeout_s=30)
+        if made.code:
+            raise MtfError(f"git init: {made.stderr.strip()}")
+        return _Repository(branch)
+    _check_alone(folder, (folder / up).resolve())
+    remotes = frozenset((_git(folder, "remote") or "").split())
+    current = _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD")
+    tracked = _git(folder, "config", f"branch.{current}.remote")
+    head = f"refs/remotes/{tracked if tracked in remotes else 'origin'}/HEAD"
+    default = (_git(folder, "symbolic-ref", "--quiet", head) or "").removeprefix(head[:-4])
+    return _Repository(current or default or "main", remotes, tracked, default or None)
+
+
+def _check_alone(folder: Path, top: Path) -> None:
+    """Refuse a folder inside another project.
+
+    Raises:
+        MtfError: there is a project around it.
+    """
+    around = folder.resolve()
+    while around != top:
+        around = around.parent
+        if (around / SETTINGS).is_file():
             raise MtfError(
-                f"{folder}: inside a git repository, whose root holds mtf.yaml and the specs."
-                f" Run mtf init {(folder / up).resolve()}"
+                f"{folder} is inside the project in {around}, whose {SETTINGS} holds for it."
+                f" To complete that project, run mtf init {around}"
             )
-        return
-    made = proc.run(("git", "init", "--quiet", "-b", "main", str(folder)), timeout_s=30)
-    if made.code:
-        raise MtfError(f"git init: {made.stderr.strip()}")
 
 
-def _write(folder: Path, *, demo: bool) -> list[str]:
-    texts = {"mtf.yaml": _SETTINGS, ".gitignore": _IGNORED, "templates/README.md": _TEMPLATES}
+def _git(folder: Path, *args: str) -> str | None:
+    """Return the output of git, None if it fails."""
+    done = proc.run(("git", "-C", str(folder), *args), timeout_s=30)
+    return None if done.code else done.stdout.strip()
+
+
+def _settings(repository: _Repository) -> str:
+    """Return the text of new settings, with the branch and the remote of the repository."""
+    try:
+        found = default_remote(repository.branch, repository.remotes, repository.tracked)
+    except RepositoryError:  # several: ``_notes`` asks for one
+        found = None
+    branch = f"branch: {_yaml(repository.branch)}".ljust(23)
+    remote = f"# remote: {_yaml(found or 'origin')}".ljust(23)
+    return _SETTINGS.format(branch=branch, remote=remote)
+
+
+def _yaml(text: str) -> str:
+    """Return a word as YAML, in quotes if it would be read as something else."""
+    is_plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS
+    return text if is_plain else json_text.dumps(text)
+
+
+def _notes(repository: _Repository) -> Iterator[str]:
+    """Yield notes about the settings that were written."""
+    branch, default = repository.branch, repository.default_branch
+    try:
+        parse_settings(f"branch: {json_text.dumps(branch)}".encode())
+    except SpecError as e:
+        yield f"{SETTINGS}: {e.problems[0].message}. Rename the branch: git branch -m NAME"
+    if default and default != branch:
+        yield (
+            f"{SETTINGS} tracks the branch that is checked out, {branch}: the experiments at its"
+            f" tip are what runs. For the remote's default branch, write `branch: {default}`"
+        )
+    try:
+        default_remote(branch, repository.remotes, repository.tracked)
+    except RepositoryError as e:
+        yield str(e)
+
+
+def _write(folder: Path, settings: str, *, demo: bool) -> list[str]:
+    texts = {SETTINGS: settings, ".gitignore": _IGNORED, "templates/README.md": _TEMPLATES}
     copies = {f"hooks/{p.name}": p for p in shipped_hooks()}
     if demo:
         shipped = data_dir("experiments")

@@ -12,6 +12,7 @@ from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import known_facts, remarks
 from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
+from mtf.project.location.folder import at_commit
 from mtf.project.sample_scripts import SampleScripts, script_changes
 from mtf.project.settings_file import settings_at
 from mtf.project.spec_tree import SpecTree
@@ -56,7 +57,7 @@ def compare(project: Project, base: str, rev: str) -> Review:
                 f"{base} and {rev} have no common commit here."
                 " In CI, check out with the whole history (fetch-depth: 0)"
             )
-        return compare_commits(project, fork, head, settings_at(repo, tip).policies)
+        return compare_commits(project, fork, head, settings_at(at_commit(repo, tip), tip).policies)
 
 
 def compare_commits(
@@ -71,9 +72,10 @@ def compare_commits(
             trees.
     """
     check_tree(project.repo, new)
-    before = SpecTree.at(project.repo, old).checked()
+    there = at_commit(project.repo, old)
+    before = SpecTree.at(there, old).checked()
     after = SpecTree.at(project.repo, new, like=before).checked()
-    sides = _Side(project.repo, old, before), _Side(project.repo, new, after)
+    sides = _Side(there, old, before), _Side(project.repo, new, after)
     found = _both(*sides, project.fetched_ledger())
     specs = tuple(s for s in found.specs if not s.is_same or found.is_changed(s))
     names = {spec.name for spec in specs}
@@ -83,7 +85,7 @@ def compare_commits(
     are_changed = rules[0] != rules[1]
     in_force = rules[1] if are_changed else base
     broken = list(_broken(shown, in_force))
-    old_templates, templates = (templates_at(project.repo, commit) for commit in (old, new))
+    old_templates, templates = templates_at(there, old), templates_at(project.repo, new)
     changed = sorted(
         n for n in {*old_templates, *templates} if old_templates.get(n) != templates.get(n)
     )

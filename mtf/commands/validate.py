@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import posixpath
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import PurePosixPath
@@ -14,7 +15,15 @@ from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.init_from_check import unknown_names
-from mtf.project.settings_file import SETTINGS, project_root, shown
+from mtf.project.location.folder import of_clone, projects_at, projects_in_index
+from mtf.project.settings_file import (
+    SETTINGS,
+    folder_in_repository,
+    outside,
+    project_root,
+    projects_below,
+    shown,
+)
 from mtf.project.spec_tree import SpecTree
 from mtf.project.template_files import script_kind, templates_at, templates_on_disk
 from mtf.project.tree_check import tree_problems
@@ -48,6 +57,15 @@ class Checked:
 
     files: int
     problems: tuple[Problem, ...]
+    folder: str = ""  # from the repository's top, which the problems' paths are relative to
+
+    def from_top(self) -> Checked:
+        """Return the check with paths from the top of the repository."""
+        if not self.folder:
+            return self
+        paths = (posixpath.normpath(f"{self.folder}/{p.path}") for p in self.problems)
+        moved = (replace(p, path=path) for p, path in zip(self.problems, paths, strict=True))
+        return Checked(self.files, tuple(moved))
 
 
 def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
@@ -61,21 +79,42 @@ def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     check = _Check(
         tree, partial(_open, where), query, partial(templates_on_disk, project_root(where))
     )
+    folder = folder_in_repository(where)
     if wanted:
-        return check.each([shown(p, where) for p in paths])
-    return check.all(files=len(tree.specs) + (project_root(where) / SETTINGS).is_file())
+        return replace(check.each([shown(p, where) for p in paths]), folder=folder)
+    has_settings = (project_root(where) / SETTINGS).is_file()
+    if not (has_settings or tree.specs) and (others := projects_below(where)):
+        raise MtfError(outside(others))
+    return replace(check.all(files=len(tree.specs) + has_settings), folder=folder)
 
 
 def staged(where: Path) -> Checked:
     """Check the specs that the next commit adds or changes, and those that build on them.
 
-    For the pre-commit hook: git's own environment (above all its index) is kept.
+    For the pre-commit hook: git's own environment (above all its index) is kept. Outside of all
+    projects, as at the top of a larger repository, each of them is checked.
     """
     repo = _repo(where, inherit=True)
     with repo.reading():
-        tree = SpecTree.of_index(repo)
-        paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
-        return _Check(tree, partial(_open_in, repo)).change(paths)
+        projects = projects_in_index(repo)
+        around = [p for p in projects if repo.opened_in.startswith(p.prefix)]
+        if len(around) == 1:
+            return _staged(around[0])
+        return _together(map(_staged, projects))
+
+
+def _staged(repo: GitRepo) -> Checked:
+    tree = SpecTree.of_index(repo)
+    paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
+    checked = _Check(tree, partial(_open_in, repo)).change(paths)
+    return replace(checked, folder=repo.prefix)
+
+
+def _together(checks: Iterable[Checked]) -> Checked:
+    """Return the checks of several projects as one, with paths from the top."""
+    found = list(checks)
+    problems = tuple(problem for checked in found for problem in checked.from_top().problems)
+    return Checked(sum(checked.files for checked in found), problems)
 
 
 def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
@@ -84,14 +123,14 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     Raises:
         RepositoryError: there is no such revision.
     """
-    repo = _repo(where)
+    repo = _project_repo(where)
     commit = repo.commit(rev)
     if refused := tree_problems(repo, commit):
         return Checked(0, refused)
     tree = SpecTree.at(repo, commit)
-    templates = partial(templates_at, repo, repo.commit(rev))
+    templates = partial(templates_at, repo, commit)
     check = _Check(tree, partial(_open_in, repo), query, templates)
-    return check.all(files=len(tree.specs) + 1)
+    return replace(check.all(files=len(tree.specs) + 1), folder=repo.prefix)
 
 
 def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
@@ -103,7 +142,7 @@ def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
     start, dots, end = span.partition("..")
     if not (start and dots and end) or end.startswith("."):
         raise MtfError(f"--range {span}: expected A..B, two revisions")
-    repo = _repo(where)
+    repo = _project_repo(where)
     return new_in(repo, [repo.commit(start)], repo.commit(end), query)
 
 
@@ -114,11 +153,26 @@ def new_in(
     with repo.reading():
         if refused := tree_problems(repo, commit):
             return Checked(0, refused)
-        tree = SpecTree.at(repo, commit)
-        now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
-        both = now.keys() | {path for contents in before for path in contents}
-        paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
-        return _Check(tree, partial(_open_in, repo), query).change(paths)
+        return _new_in(repo, known, commit, query)
+
+
+def _new_in(
+    repo: GitRepo, known: Sequence[CommitId], commit: CommitId, query: SlurmQuery = SlurmQuery.NONE
+) -> Checked:
+    tree = SpecTree.at(repo, commit)
+    now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
+    both = now.keys() | {path for contents in before for path in contents}
+    paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
+    checked = _Check(tree, partial(_open_in, repo), query).change(paths)
+    return replace(checked, folder=repo.prefix)
+
+
+def new_in_projects(repo: GitRepo, known: Sequence[CommitId], commit: CommitId) -> Checked:
+    """Check what ``new_in`` does, in each project of a commit; paths are from the top."""
+    with repo.reading():
+        if refused := tree_problems(repo, commit):
+            return Checked(0, refused)
+        return _together(_new_in(p, known, commit) for p in projects_at(repo, commit))
 
 
 def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:
@@ -233,6 +287,10 @@ def _repo(where: Path, *, inherit: bool = False) -> GitRepo:
     from mtf.git.repo import GitRepo  # late: files on disk are checked without git
 
     return GitRepo(where, inherit=inherit)
+
+
+def _project_repo(where: Path) -> GitRepo:
+    return of_clone(_repo(where))
 
 
 def _open_in(repo: GitRepo) -> Project:

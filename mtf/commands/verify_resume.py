@@ -23,7 +23,7 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import EXIT_USAGE, MtfError, SpecError
 from mtf.executor.script import render
-from mtf.project.settings_file import project_root, shown
+from mtf.project.settings_file import folder_in_repository, project_root, shown, top_of
 from mtf.project.spec_tree import SpecTree
 from mtf.report.tables import count
 from mtf.spec.load import is_spec
@@ -239,9 +239,10 @@ def _run_section(experiment: Experiment, root: Path) -> dict[str, Any]:
         "grid": experiment.grid,
         "key": "",
         "commit": "",
-        "code_dir": str(root),
+        "code_dir": str(top_of(root)),
+        "folder": folder_in_repository(root),
         "manifest": "",
-        "repository": str(root),
+        "repository": str(top_of(root)),
     }
 
 
@@ -270,7 +271,8 @@ def _script(experiment: Experiment, folder: Path, root: Path) -> str:
         name=experiment.name,
         tasks=(Task(RunId(experiment.name), 0, str(folder)),),
         resources=experiment.resources,
-        code_dir=str(root),
+        code_dir=str(top_of(root)),
+        folder=folder_in_repository(root),
         job_dir=str(folder),
         array=False,
         max_parallel=None,

@@ -107,7 +107,8 @@ def _values(request: JobRequest, kind: Kind) -> dict[str, Any]:
         "folders": FOLDERS,
         "index": request.tasks[0].index,
         "run_dir": request.tasks[0].run_dir,
-        "code_dir": request.code_dir,
+        "code_dir": request.work_dir,
+        "import_path": request.import_path,
         "nodes": request.resources["nodes"],
         "resources": request.resources,
         "command": _command(request, kind),
@@ -127,7 +128,7 @@ def _srun_options(request: JobRequest) -> str:
         options += [
             f"--container-image={needs['container']}",
             f"--container-mounts={root}:{root}",
-            f"--container-workdir={request.code_dir}",
+            f"--container-workdir={request.work_dir}",
         ]
     return shlex.join(options)
 
@@ -147,7 +148,7 @@ def _command(request: JobRequest, kind: Kind) -> str:
                 f"slurm.container: {image} needs SLURM's pyxis. Use a .sif file with local runs"
             )
         return trainer
-    options = ["--bind", _run_root(request), "--pwd", request.code_dir]
+    options = ["--bind", _run_root(request), "--pwd", request.work_dir]
     options += ["--nv"] if needs["gpus_per_node"] else []
     runtime = '"$(command -v apptainer || command -v singularity || echo apptainer)"'
     return f"{runtime} exec {shlex.join([*options, image])} {trainer}"

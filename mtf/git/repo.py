@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError, with_cure
 from mtf.git.process import GitProcesses
+from mtf.git.refs import move_refs
 from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
-    MOVED,
     Entry,
     FileChange,
     Step,
     changes_of,
     commit_stream,
+    index_files,
     required,
+    staged_files,
     steps_of,
 )
 
@@ -35,27 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
+    from mtf.git.refs import RefUpdate
     from mtf.git.wire import Objects
 
-_LOCKED = re.compile(r"Unable to create '(.+/refs/.+\.lock)': File exists")
-_STALE_LOCK_S = 5.0  # git holds a ref's lock for milliseconds
-
-
-class RefMovedError(RepositoryError):
-    """Another writer has moved a ref meanwhile: read again and decide again."""
-
-
-@dataclass(frozen=True)
-class RefUpdate:
-    """A ref to move from ``old`` (None: it must not exist) to ``new``."""
-
-    ref: str
-    new: CommitId
-    old: CommitId | None
+_T = TypeVar("_T")
 
 
 class GitRepo:
     """One repository. Everything is read from git when it is asked for; only constants are cached.
+
+    Paths of files are relative to ``prefix``, a folder such as ``lab/``: at first the top, "".
 
     ``inherit`` keeps git's own environment variables: needed in a hook of this repository, wrong
     for any other repository (Source: githooks(5)).
@@ -68,15 +57,29 @@ class GitRepo:
             RepositoryError: there is no repository, or git is not installed.
         """
         self._git = GitProcesses(folder, inherit=inherit)
-        where = ["--show-toplevel", "--git-common-dir"]
+        where = ["--show-toplevel", "--git-common-dir", "--show-prefix"]
         code, out, err = self._git.attempt("rev-parse", "--path-format=absolute", *where)
         lines = os.fsdecode(out).splitlines()
         if code and "must be run in a work tree" not in err:
             raise RepositoryError(f"{folder}: not in a git repository. Run mtf init to make one")
         if code:  # bare
             code, out, _ = self._git.attempt("rev-parse", "--absolute-git-dir")
-            lines = [os.fsdecode(out).strip()] * 2
+            lines = [*[os.fsdecode(out).strip()] * 2, ""]
         self.root, self.common_dir = Path(lines[0]), Path(lines[1])
+        self.opened_in, self.prefix = lines[2], ""  # folders of the repository, like "lab/"
+
+    def within(self, prefix: str) -> GitRepo:
+        """Return this repository with paths relative to one of its folders, "" or like ``lab/``."""
+        if prefix == self.prefix:
+            return self
+        view = copy(self)
+        view.prefix = prefix
+        return view
+
+    @property
+    def whole(self) -> GitRepo:
+        """Return this repository with paths relative to its top, as the ledger has them."""
+        return self.within("")
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -112,10 +115,11 @@ class GitRepo:
             RepositoryError: the commit or a tree of it is missing, damaged or too large.
         """
         with self.reading() as objects:
-            return files_in(objects, commit, folder)
+            found = files_in(objects, commit, self.prefix + folder)
+        return self._relative(found) if self.prefix else found
 
     def checked_files(self, commit: CommitId) -> dict[str, Entry]:
-        """Return all files of a commit, which may be checked out.
+        """Return all files of a commit, by their paths from the top, which may be checked out.
 
         Raises:
             RefusedTreeError: they must not be checked out: a path leads out of the checkout, ...
@@ -140,46 +144,46 @@ class GitRepo:
     def read(self, commit: CommitId, path: str, most: int | None = None) -> bytes | None:
         """Return at most ``most`` bytes of a file at a commit, None if it does not exist."""
         with self.reading() as objects:
-            found = objects.ask([f"{commit}:{path}"], most)[0]
+            found = objects.ask([f"{commit}:{self.prefix}{path}"], most)[0]
         return found.content if found and found.kind == "blob" else None
 
     def object_ids(self, commit: CommitId, paths: Iterable[str]) -> dict[str, str]:
         """Return the object id of the file or folder at each path, "absent" if there is none."""
         found = {}
         for path in dict.fromkeys(paths):
-            rev = f"{commit}:{path.strip('/')}"
+            rev = f"{commit}:{self.prefix}{path.strip('/')}"
             options = ("--verify", "--quiet", "--end-of-options")
             code, out, _ = self._git.attempt("rev-parse", *options, rev)
             found[path] = out.decode().strip() if code == 0 else "absent"
         return found
 
     def staged(self, *paths: str) -> dict[str, Entry | None]:
-        """Return the staged files at or below these paths: added, changed, or (None) deleted.
-
-        Source: git-diff-index(1), raw output format.
-        """
+        """Return the staged files at or below these paths: added, changed, or (None) deleted."""
         empty_tree = ("hash-object", "-t", "tree", "--stdin")
         base = self.find_commit("HEAD") or self._git.run(*empty_tree).decode().strip()
         options = ("--cached", "--raw", "-z", "--no-renames", "--abbrev=64")
-        specs = [f":(top,literal){path}" for path in paths]
+        specs = map(self._spec, paths)
         out = self._git.run("diff-index", *options, "--ita-invisible-in-index", base, "--", *specs)
-        parts = os.fsdecode(out).split("\0")
-        found: dict[str, Entry | None] = {}
-        for meta, path in zip(parts[0:-1:2], parts[1::2], strict=True):
-            _, mode, _, oid, status = meta.split()
-            found[path] = None if status == "D" else Entry(mode, oid)
-        return found
+        return self._relative(staged_files(out))
 
     def index(self, path: str) -> dict[str, Entry]:
         """Return the files of the index at or below ``path``."""
-        top = f":(top,literal){path}"
-        out = self._git.run("ls-files", "--stage", "-z", "--full-name", "--", top)
-        found = {}
-        for line in os.fsdecode(out).split("\0")[:-1]:
-            meta, name = line.split("\t", 1)
-            mode, oid, _ = meta.split()
-            found[name] = Entry(mode, oid)
-        return found
+        options = ("--stage", "-z", "--full-name")
+        out = self._git.run("ls-files", *options, "--", self._spec(path))
+        return self._relative(index_files(out))
+
+    def indexed_folders(self, name: str) -> list[str]:
+        """Return the folders with a file of this name in the index, each "" or like ``lab/``."""
+        out = self._git.run("ls-files", "-z", "--full-name", "--", f":(top,glob)**/{name}")
+        return sorted(path.removesuffix(name) for path in os.fsdecode(out).split("\0")[:-1])
+
+    def _spec(self, path: str) -> str:
+        """Return git's spelling of a path. Source: gitglossary(7), pathspec."""
+        return f":(top,literal){self.prefix}{path}"
+
+    def _relative(self, found: Mapping[str, _T]) -> dict[str, _T]:
+        """Return files by their paths relative to the prefix; all are in it."""
+        return {path[len(self.prefix) :]: file for path, file in found.items()}
 
     def refs(self, *prefixes: str) -> dict[str, CommitId]:
         """Return all refs below these prefixes."""
@@ -221,7 +225,7 @@ class GitRepo:
 
     def has_uncommitted_changes(self, folder: str) -> bool:
         """Return True if the work tree has files in ``folder`` that HEAD does not have so."""
-        return bool(self._git.run("status", "--porcelain", "--", f":(top){folder}"))
+        return bool(self._git.run("status", "--porcelain", "--", self._spec(folder)))
 
     def history(self, commit: CommitId, path: str, max_count: int = 50) -> list[str]:
         """Return the log of a file, the newest first: ``<id> <date> <subject>`` lines."""
@@ -256,12 +260,33 @@ class GitRepo:
         code, out, _ = self._git.attempt("config", "--get", key)
         return out.decode().strip() if code == 0 else None
 
-    def config_values(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the configuration values of these keys; keys that are not set are left out."""
-        pattern = "|".join(re.escape(key) for key in keys)
+    def config_values(self, keys: Iterable[str], also: str = "$.") -> dict[str, str]:
+        """Return the configuration values of these keys; keys that are not set are left out.
+
+        ``also`` is a regular expression for further keys, which must match as a whole.
+        """
+        pattern = "|".join([*map(re.escape, keys), also])
         out = self._git.attempt("config", "-z", "--get-regexp", f"^({pattern})$")[1]
         pairs = (entry.partition("\n") for entry in os.fsdecode(out).split("\0")[:-1])
         return {key: value for key, _, value in pairs}
+
+    def always_fetch(self, remote: str, pattern: str) -> None:
+        """Let ``git fetch`` update the branches that match ``pattern``, such as ``mtf/*``.
+
+        A clone of a single branch (``--single-branch``, ``--depth``) fetches no other by itself.
+        """
+        if not self.fetches(remote, f"refs/heads/{pattern}"):
+            new = f"+refs/heads/{pattern}:refs/remotes/{remote}/{pattern}"
+            self._git.attempt("config", "--add", f"remote.{remote}.fetch", new)
+
+    def fetches(self, remote: str, ref: str) -> bool:
+        """Return True if ``git fetch`` updates this ref. Source: git-fetch(1), refspec."""
+        out = self._git.attempt("config", "--get-all", f"remote.{remote}.fetch")[1]
+        sources = (spec.lstrip("+").split(":")[0] for spec in os.fsdecode(out).split())
+        parts = (source.partition("*") for source in sources)
+        return any(
+            ref.startswith(a) and ref.endswith(b) if star else ref == a for a, star, b in parts
+        )
 
     @cached_property
     def identity(self) -> str:
@@ -316,7 +341,7 @@ class GitRepo:
         """
         lines = [f"update {u.ref} {u.new} {u.old or '0' * len(u.new)}\n" for u in updates]
         args = ("-c", "core.fsync=committed", "update-ref", "--stdin")
-        self._write("update-ref", *args, stdin="".join(lines).encode())
+        move_refs(self._git, self.common_dir, "update-ref", *args, stdin="".join(lines).encode())
 
     def push(self, remote: str, updates: Iterable[RefUpdate]) -> None:
         """Move refs of the remote: all of them, each from exactly its old value, or none.
@@ -329,7 +354,8 @@ class GitRepo:
         leases = [f"--force-with-lease={u.ref}:{u.old or ''}" for u in moves]
         specs = [f"{u.new}:{u.ref}" for u in moves]
         options = ("--porcelain", "--atomic", "--no-verify")
-        self._write(f"push to {remote}", "push", *options, *leases, remote, *specs)
+        what = f"push to {remote}"
+        move_refs(self._git, self.common_dir, what, "push", *options, *leases, remote, *specs)
 
     def tidy(self) -> None:
         """Run git's automatic maintenance, as git itself does after a commit.
@@ -340,24 +366,6 @@ class GitRepo:
         """
         if self.config("maintenance.auto") != "false":
             self._git.attempt("gc", "--auto", "--quiet")
-
-    def _write(self, what: str, *args: str, stdin: bytes = b"") -> None:
-        """Run a git command that moves refs; raise RefMovedError if another writer was faster."""
-        code, out, err = self._git.attempt(*args, stdin=stdin)
-        if not code:
-            return
-        output = out.decode(errors="replace") + err
-        if locked := _LOCKED.search(output):
-            self._remove_if_stale(Path(locked[1]))
-        kind = RefMovedError if MOVED.search(output) else RepositoryError
-        raise kind(f"git {what}: {with_cure(output.strip())}")
-
-    def _remove_if_stale(self, lock: Path) -> None:
-        """Remove a ref's lock that a killed git left in this clone (not one of a remote)."""
-        if lock.is_relative_to(self.common_dir):
-            with suppress(FileNotFoundError):  # its git was alive and removed it
-                if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
-                    lock.unlink()
 
     # -- the remote --------------------------------------------------------------------------------
 
@@ -381,4 +389,5 @@ class GitRepo:
         specs = [f"+{ref}:{folder}{ref.removeprefix('refs/heads/')}" for ref in wanted]
         options = ("--quiet", "--no-tags", "--no-write-fetch-head")
         if specs:
-            self._write(f"fetch from {remote}", "fetch", *options, remote, *specs)
+            what = f"fetch from {remote}"
+            move_refs(self._git, self.common_dir, what, "fetch", *options, remote, *specs)

@@ -195,5 +195,28 @@ def steps_of(raw: bytes) -> list[Step]:
     return found
 
 
+def staged_files(raw: bytes) -> dict[str, Entry | None]:
+    """Return the files in the output of ``git diff-index --raw -z``, None for deleted ones.
+
+    Source: git-diff-index(1), raw output format.
+    """
+    parts = os.fsdecode(raw).split("\0")
+    found: dict[str, Entry | None] = {}
+    for meta, path in zip(parts[0:-1:2], parts[1::2], strict=True):
+        _, mode, _, oid, status = meta.split()
+        found[path] = None if status == "D" else Entry(mode, oid)
+    return found
+
+
+def index_files(raw: bytes) -> dict[str, Entry]:
+    """Return the files in the output of ``git ls-files --stage -z``."""
+    found = {}
+    for line in os.fsdecode(raw).split("\0")[:-1]:
+        meta, name = line.split("\t", 1)
+        mode, oid, _ = meta.split()
+        found[name] = Entry(mode, oid)
+    return found
+
+
 def _blob(oid: str) -> str | None:
     return oid if oid.strip("0") else None

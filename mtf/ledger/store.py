@@ -25,9 +25,10 @@ from mtf.core.vocabulary.ids import (
 )
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
-from mtf.git.repo import RefUpdate
+from mtf.git.refs import RefUpdate
 from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, decode_at
 from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
+from mtf.ledger.ledger_signing import Signing
 from mtf.ledger.overview import render_overview
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
+
+
+_LEDGER_BRANCHES = f"{LEDGER_REF.removeprefix('refs/heads/').split('/', 1)[0]}/*"
 
 
 @dataclass(frozen=True)
@@ -68,30 +72,6 @@ class Change:
         return not (self.runs or self.submissions)
 
 
-@dataclass(frozen=True)
-class Signing:
-    """How this clone treats signatures of the ledger's commits."""
-
-    sign: bool = False  # its own commits
-    required: bool = False  # of all commits
-    since: str | None = None  # a commit: older ones need none
-
-    def check(self, repo: GitRepo, known: CommitId | None, tip: CommitId) -> None:
-        """Check the commits after ``known`` up to ``tip``.
-
-        Raises:
-            RepositoryError: one has no good signature.
-        """
-        known = known or (repo.find_commit(self.since) if self.since else None)
-        if found := repo.signatures.first_unsigned(known, tip):
-            raise RepositoryError(
-                f"mtf/ledger: commit {found.commit[:12]} ({found.committer}) has no good signature"
-                f" of an allowed signer, so nothing in it is believed ({found.reason}). If you"
-                f" trust it: git config mtf.ledgerSignedSince {found.commit[:12]}. Otherwise reset"
-                " the branch on the remote to the commit before it"
-            )
-
-
 class LedgerStore:
     """The ledger of one clone and, if there is a remote, of all clones."""
 
@@ -104,7 +84,7 @@ class LedgerStore:
         signing: Signing | None = None,
     ) -> None:
         """Open the store. ``publish`` False: commits stay in this clone (``--no-push``)."""
-        self._repo = repo
+        self._repo = repo.whole
         self._signing = signing or Signing()
         self._remote = remote
         self._publishes = publish and remote is not None
@@ -214,10 +194,24 @@ class LedgerStore:
             if (tip := remote.get(ref)) and local.get(self._tracking_ref(ref)) != tip
         }
         self._repo.fetch(self._remote, stale)
+        if LEDGER_REF in stale and self._tracking_ref(LEDGER_REF) not in local:
+            self._repo.always_fetch(self._remote, _LEDGER_BRANCHES)
         self._remote_tip = remote.get(LEDGER_REF)
         self._follow(self._remote_tip)
         self._branches = Branches(_job_branches(local), _job_branches(remote))
         return remote.get(tracked)
+
+    def fetch_unknown(self) -> None:
+        """Fetch the ledger to a clone that has none and that ``git fetch`` brings none.
+
+        Raises:
+            RepositoryError: the remote cannot be reached.
+        """
+        if self._remote is None or self._repo.fetches(self._remote, LEDGER_REF):
+            return
+        if found := self._repo.remote_refs(self._remote, [LEDGER_REF]):
+            self._repo.fetch(self._remote, found)
+            self._repo.always_fetch(self._remote, _LEDGER_BRANCHES)
 
     def _tracking_ref(self, ref: str) -> str:
         return f"refs/remotes/{self._remote}/{ref.removeprefix('refs/heads/')}"

@@ -21,6 +21,7 @@ from mtf.core.vocabulary.actions import Cancel, Resume
 from mtf.core.vocabulary.experiments import EXECUTION, former_run_key, run_key
 from mtf.core.vocabulary.ids import TIMESTAMP_FORMAT, is_inside
 from mtf.errors import MtfError, RepositoryError, SpecError
+from mtf.project.location.folder import at_commit
 from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.spec.schema.dotted_keys import path_of
@@ -195,7 +196,8 @@ class Belief:
         key = record.commit, record.spec, stamp
         if key not in self._specs:
             now = datetime.strptime(stamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
-            tree = SpecTree.at(self.repo, record.commit, now=now).checked()
+            repo = at_commit(self.repo, record.commit)
+            tree = SpecTree.at(repo, record.commit, now=now).checked()
             desired = tree.load([record.spec]).desired
             self._specs[key] = tuple(e for d in desired for e in d.experiments)
         return self._specs[key]
@@ -204,7 +206,7 @@ class Belief:
         self, record: RunRecord, experiments: tuple[Experiment, ...]
     ) -> list[tuple[Experiment, dict[str, str]]]:
         paths = sorted({path for e in experiments for path in e.rerun_on})
-        trees = self.repo.object_ids(record.commit, paths)
+        trees = at_commit(self.repo, record.commit).object_ids(record.commit, paths)
         return [(e, trees) for e in experiments]
 
 

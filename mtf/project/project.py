@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.ids import LEDGER_REF, SEEN_REF
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
-from mtf.ledger.store import Ledger, LedgerStore, Signing
+from mtf.ledger.ledger_signing import Signing
+from mtf.ledger.store import Ledger, LedgerStore
+from mtf.project.location.folder import of_clone
+from mtf.project.location.remote import CONFIG, shared_remote
 from mtf.project.settings_file import SETTINGS, settings_at
 from mtf.project.signatures import is_on
 
@@ -31,18 +34,23 @@ _SIGNING_KEYS = ("mtf.signledger", "mtf.requiresignedledger", "mtf.ledgersigneds
 class Project:
     """An opened experiments repository."""
 
-    repo: GitRepo
+    repo: GitRepo  # paths are relative to the project's folder
     settings: Settings  # those for the cluster that this clone serves
     remote: str | None
     serves: str | None = None  # the cluster, if this clone names one
     signing: Signing = field(default_factory=Signing)  # of the ledger
+
+    @property
+    def root(self) -> Path:
+        """Return the project's folder in this work tree, which has the settings."""
+        return self.repo.root / self.repo.prefix
 
     @cached_property
     def runs_root(self) -> Path:
         """Return the folder of all runs, the same from every work tree of the clone."""
         root = Path(os.path.expandvars(self.settings.runs_root)).expanduser()
         main = self.repo.common_dir.parent if self.repo.common_dir.name == ".git" else None
-        return root if root.is_absolute() else (main or self.repo.root) / root
+        return root if root.is_absolute() else (main or self.repo.root) / self.repo.prefix / root
 
     @property
     def folder(self) -> Path:
@@ -70,13 +78,20 @@ class Project:
         return LedgerStore(self.repo, self.remote, publish=publish, signing=self.signing)
 
     def ledger(self) -> Ledger:
-        """Return the newest ledger in this clone, without asking the remote."""
+        """Return the newest ledger in this clone.
+
+        The remote is asked only for a clone of a single branch that has none.
+
+        Raises:
+            RepositoryError: the remote would have to be asked and cannot be reached.
+        """
         with self.repo.reading():
-            return self.store().read(self._newest_ledger_ref())
+            return self.store().read(self._known_ledger_ref())
 
     def fetched_ledger(self) -> Ledger | None:
         """Return ``ledger()``; None if the remote may have a ledger that was never fetched."""
-        ledger = self.ledger()
+        with self.repo.reading():
+            ledger = self.store().read(self._newest_ledger_ref())
         return None if ledger.tip is None and self.remote is not None else ledger
 
     def whole_ledger(self) -> Ledger:
@@ -87,12 +102,20 @@ class Project:
         with self.repo.reading():
             if self.repo.find_commit(SEEN_REF) is None:
                 return self.ledger()
-            return self.store().read_audited(self._newest_ledger_ref())
+            return self.store().read_audited(self._known_ledger_ref())
 
     def proven_ledger(self) -> Ledger:
         """Return ``ledger()``, checked against all of its history."""
         with self.repo.reading():
-            return self.store().read_audited(self._newest_ledger_ref(), since_beginning=True)
+            return self.store().read_audited(self._known_ledger_ref(), since_beginning=True)
+
+    def _known_ledger_ref(self) -> str:
+        """Return the ref of the newest ledger in this clone, which is fetched if there is none."""
+        ref = self._newest_ledger_ref()
+        if self.repo.find_commit(ref) is None:
+            self.store().fetch_unknown()
+            ref = self._newest_ledger_ref()
+        return ref
 
     def _newest_ledger_ref(self) -> str:
         ours = self.repo.find_commit(LEDGER_REF)
@@ -125,17 +148,18 @@ class Project:
 
 
 def open_project(folder: Path) -> Project:
-    """Open the repository that contains ``folder``.
+    """Open the project that contains ``folder``.
 
     Raises:
-        RepositoryError: there is no repository or no commit, or its remote does not exist.
+        RepositoryError: there is no repository or no commit, ``folder`` is outside of its project,
+            or its remote does not exist.
         SpecError: mtf.yaml contains mistakes.
     """
-    return project_in(GitRepo(folder))
+    return project_in(of_clone(GitRepo(folder)))
 
 
 def project_in(repo: GitRepo) -> Project:
-    """Return the project of an opened repository.
+    """Return the project of a repository opened within the project's folder.
 
     The settings at HEAD say which branch to track. Commands that submit runs use the settings of
     the tracked commit for everything else.
@@ -146,38 +170,29 @@ def project_in(repo: GitRepo) -> Project:
     """
     with repo.reading():
         settings = settings_at(repo, repo.commit("HEAD"))
-    remote = settings.remote
-    serves, url, signing = _local_choices(repo, remote)
+    serves, remote, signing = _local_choices(repo, settings)
     known = settings.known_clusters
     if serves is not None and known is not None and serves not in known:
         raise RepositoryError(
             f"{CLUSTER} (or git config {_CLUSTER_KEY}): {SETTINGS} has no cluster {serves!r}."
             f" It has: {', '.join(sorted(known))}"
         )
-    if remote is not None and url is None:
-        if "remote" in settings.model_fields_set:
-            raise RepositoryError(
-                f"{SETTINGS}: remote {remote!r} is not a remote of this repository."
-                f" Add it (git remote add {remote} URL), or set `remote: null`"
-            )
-        remote = None
     return Project(repo, settings.serving(serves or settings.cluster.name), remote, serves, signing)
 
 
-def _local_choices(repo: GitRepo, remote: str | None) -> tuple[str | None, str | None, Signing]:
-    """Return the cluster that this clone is configured to serve, the remote's URL, and signing.
+def _local_choices(repo: GitRepo, settings: Settings) -> tuple[str | None, str | None, Signing]:
+    """Return the cluster that this clone is configured to serve, its remote, and signing.
 
     Raises:
-        RepositoryError: the name of the cluster is not valid.
+        RepositoryError: the name of the cluster is not valid, or there is no such remote.
     """
     from mtf.spec.schema.text_types import name_problem
 
-    url = f"remote.{remote}.url"
-    values = repo.config_values((_CLUSTER_KEY, url, *_SIGNING_KEYS))
+    values = repo.config_values((_CLUSTER_KEY, *_SIGNING_KEYS), also=CONFIG)
     serves = os.environ.get(CLUSTER) or values.get(_CLUSTER_KEY)
     if serves is not None and (problem := name_problem(serves)):
         raise RepositoryError(f"{CLUSTER} (or git config {_CLUSTER_KEY}): {serves!r} {problem}")
-    return serves, values.get(url), _signing(values)
+    return serves, shared_remote(settings, values), _signing(values)
 
 
 def ledger_signing(repo: GitRepo) -> Signing:

@@ -11,6 +11,8 @@ from mtf.spec.schema.settings import Settings, parse_settings
 from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mtf.core.vocabulary.ids import CommitId
     from mtf.errors import Problem
     from mtf.git.repo import GitRepo
@@ -75,6 +77,32 @@ def _root_above(where: Path) -> Path | None:
         if (folder / SETTINGS).is_file() or (folder / ".git").exists():
             return folder
     return None
+
+
+def projects_below(where: Path) -> list[str]:
+    """Return the folders with a settings file one or two levels below ``where``."""
+    found = [*where.glob(f"*/{SETTINGS}"), *where.glob(f"*/*/{SETTINGS}")]
+    return sorted(shown(path.parent, where) for path in found)
+
+
+def outside(folders: Sequence[str]) -> str:
+    """Return the error for a command outside of the projects, which are in these folders."""
+    return (
+        f"no {SETTINGS} here or above, and one in {', '.join(folders)}."
+        f" Work there: cd {folders[0]}, or mtf -C {folders[0]} ..."
+    )
+
+
+def top_of(where: Path) -> Path:
+    """Return the top of the repository that contains ``where``; outside of one, ``where``."""
+    where = where.absolute()
+    tops = (folder for folder in (where, *where.parents) if (folder / ".git").exists())
+    return next(tops, where)
+
+
+def folder_in_repository(where: Path) -> str:
+    """Return a folder's path from the top of its repository, "" at the top and outside of one."""
+    return where.absolute().relative_to(top_of(where)).as_posix().removeprefix(".")
 
 
 def shown(path: Path, where: Path) -> str:

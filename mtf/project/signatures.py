@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtf.errors import Problem, SpecError
+from mtf.project.location.folder import at_commit
 from mtf.project.settings_file import SETTINGS, settings_at
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord
     if newest is None or newest.commit == commit or repo.find_commit(newest.commit) is None:
         return False
     try:
-        return settings_at(repo, newest.commit).policies.require_signed
+        there = at_commit(repo, newest.commit)
+        return settings_at(there, newest.commit).policies.require_signed
     except SpecError:  # mistakes in the settings of an older commit do not matter
         return False
 

@@ -36,6 +36,7 @@ from mtf.core.vocabulary.shown_text import visible
 from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
+from mtf.project.location.folder import at_commit
 from mtf.project.sample_scripts import template_problem
 from mtf.project.template_files import script_kind, templates_at
 from mtf.reconcile.cas_retry import with_retries
@@ -194,9 +195,11 @@ class Application:
             SpecError: runs that a person asked for break a policy.
         """
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
+        within = cache(lambda commit: at_commit(self.repo, commit))
         starts = [self._start(action, configs) for action in actions]
+        starts = [replace(s, folder=within(s.commit).prefix.rstrip("/")) for s in starts]
         opened = {
-            commit: self.executors.open(self.executor, templates_at(self.repo, commit))
+            commit: self.executors.open(self.executor, templates_at(within(commit), commit))
             for commit in {s.commit for s in starts}
         }
         with ThreadPoolExecutor() as pool:  # executors answer while the checkouts are made

@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from mtf.git.repo import RefMovedError
+from mtf.git.refs import RefMovedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,6 +33,7 @@ class Start:
     max_parallel: int | None
     root: Path  # the run root; later attempts keep that of the first
     origin: Origin | None = None  # the checkpoint of another run that it begins from
+    folder: str = ""  # of the project in the checkout; empty: its top
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
         array=first.grid is not None,
         max_parallel=first.max_parallel,
         python=sys.executable,
+        folder=first.folder,
     )
     return Batch(request, starts)
 
@@ -107,6 +109,7 @@ def job_config(start: Start, repository: Path) -> dict[str, Any]:
         "key": start.key,
         "commit": start.commit,
         "code_dir": str(rundir.code_dir(start.root, start.commit)),
+        "folder": start.folder,
         "manifest": str(rundir.code_manifest(start.root, start.commit)),
         "repository": str(repository),
         "origin": start.origin and _origin(start.origin),

@@ -129,12 +129,3 @@ def test_a_bug_prints_its_traceback_and_asks_for_a_report(repo: Repo) -> None:
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: this is a bug in mtf. Please report it")
-
-
-def test_init_in_a_subfolder_of_a_repository_names_its_root(repo: Repo) -> None:
-    told = mtf(repo.path, "init", "sub", code=1).stderr
-    assert told.startswith("error: sub: inside a git repository")
-    assert told.endswith(f"Run mtf init {repo.path.resolve()}\n")
-    assert list((repo.path / "sub").iterdir()) == []
-    assert "nothing to create" not in mtf(repo.path, "init").stderr
-    assert mtf(repo.path, "init").stderr == "nothing to create: every file exists already\n"

@@ -9,7 +9,8 @@ import pytest
 
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError
-from mtf.git.repo import GitRepo, RefMovedError, RefUpdate
+from mtf.git.refs import RefMovedError, RefUpdate
+from mtf.git.repo import GitRepo
 from tests.cli.lab import wait_until
 from tests.repos import git, make_remote, make_repo
 

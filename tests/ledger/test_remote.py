@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf.core.vocabulary.ids import CommitId
-from mtf.git.repo import GitRepo, RefMovedError
+from mtf.git.refs import RefMovedError
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, LedgerStore
 from tests.ledger.test_store import open_store, run_record, submission
 from tests.repos import Repo, git, make_remote, make_repo

@@ -12,7 +12,8 @@ import pytest
 from mtf.core.vocabulary.ids import CommitId, SubmissionId, record_path
 from mtf.core.vocabulary.records import Best, Checkpoint, SubmissionRecord
 from mtf.core.vocabulary.states import RunState
-from mtf.git.repo import GitRepo, RefMovedError
+from mtf.git.refs import RefMovedError
+from mtf.git.repo import GitRepo
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.ledger.store import Change, LedgerStore
 from mtf.reconcile.cas_retry import with_retries

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mtf.core.vocabulary.ids import RunId
-from mtf.git.repo import GitRepo, RefMovedError, RefUpdate
+from mtf.git.refs import RefMovedError, RefUpdate
+from mtf.git.repo import GitRepo
 from mtf.ledger.store import Change, Ledger, LedgerStore
 from tests.core.planner.worlds import experiment, record
 from tests.repos import git, make_remote, make_repo

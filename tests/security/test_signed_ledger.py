@@ -9,7 +9,8 @@ import pytest
 from mtf.core.vocabulary.ids import LEDGER_REF
 from mtf.errors import RepositoryError
 from mtf.git.repo import GitRepo
-from mtf.ledger.store import Change, LedgerStore, Signing
+from mtf.ledger.ledger_signing import Signing
+from mtf.ledger.store import Change, LedgerStore
 from mtf.project.project import ledger_signing
 from tests.ledger.test_store import run_record
 from tests.repos import Repo, git, make_remote, make_repo

@@ -16,7 +16,7 @@ from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import is_time, iso, parse_time
 from mtf.errors import LockedError
 from mtf.executor.local.job_process import Process, this_process
-from mtf.git.repo import RefMovedError, RefUpdate
+from mtf.git.refs import RefMovedError, RefUpdate
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.run_access import submitter
 
@@ -89,7 +89,7 @@ def _tip(repo: GitRepo, remote: str | None, ref: str) -> CommitId | None:
 
 
 def _holder(repo: GitRepo, tip: CommitId | None) -> Holder | None:
-    raw = repo.read(tip, _FILE) if tip else None
+    raw = repo.whole.read(tip, _FILE) if tip else None
     try:
         holder = Holder(**json_text.loads(raw)) if raw else None
     except (TypeError, ValueError):  # written by another version: treated as none

@@ -57,7 +57,7 @@ def controller_states(project: Project) -> list[ControllerState]:
 
 def unit_name(project: Project) -> str:
     """Return the name of this clone's systemd unit."""
-    folder = project.repo.root.name
+    folder = project.root.name
     return f"mtf-{re.sub(r'[^A-Za-z0-9_.-]', '-', folder)}.service"
 
 
@@ -67,7 +67,7 @@ def systemd_unit(project: Project) -> str:
     Raises:
         MtfError: the path of this clone contains a line break.
     """
-    folder = str(project.repo.root)
+    folder = str(project.root)
     environment = [_for_systemd(f"{name}={value}") for name, value in _environment().items()]
     return _filled(
         "mtf-sync.service",
@@ -86,7 +86,7 @@ def crontab_line(project: Project) -> str:
     """
     private = project.folder
     private.mkdir(exist_ok=True)
-    folder = str(project.repo.root)
+    folder = str(project.root)
     words = ["flock", "-n", str(private / "watch.lock"), "env"]
     words += [f"{name}={value}" for name, value in _environment().items()]
     words += _command(folder)

@@ -71,7 +71,7 @@ def _units(project: Project) -> list[Path]:
     """Return this user's systemd units that start the controller of this clone."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     units = sorted((config / "systemd" / "user").glob("*.service"))
-    folder = str(project.repo.root).replace("%", "%%").replace("$", "$$")
+    folder = str(project.root).replace("%", "%%").replace("$", "$$")
     return [path for path in units if _starts(path.read_text(errors="replace"), f'"{folder}"')]
 
 

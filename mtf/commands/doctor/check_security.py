@@ -38,7 +38,7 @@ def _committed(checkup: Checkup) -> tuple[CommitId, Policies] | None:
 
 def signing(checkup: Checkup) -> Iterator[Finding]:
     """Find signatures that are required of commits, and of nothing else that mtf acts on."""
-    found, repo = _committed(checkup), checkup.project.repo
+    found, repo = _committed(checkup), checkup.project.repo.whole
     if found is None:
         return
     required_here = is_on(repo.config(CONFIG))
@@ -73,7 +73,7 @@ def signing(checkup: Checkup) -> Iterator[Finding]:
 
 def owners(checkup: Checkup) -> Iterator[Finding]:
     """Find settings and templates that anybody's review can change."""
-    found, repo = _committed(checkup), checkup.project.repo
+    found, repo = _committed(checkup), checkup.project.repo.whole
     if found is None:
         return
     commit = found[0]
@@ -85,8 +85,9 @@ def owners(checkup: Checkup) -> Iterator[Finding]:
         if len(words := line.split("#")[0].split()) > 1
     ]
     files = repo.files(commit)
-    for path in (SETTINGS, "templates"):
-        exists = path in files or any(name.startswith(f"{path}/") for name in files)
+    for name in (SETTINGS, "templates"):
+        path = checkup.project.repo.prefix + name
+        exists = path in files or any(file.startswith(f"{path}/") for file in files)
         if exists and not any(rule == "" or fnmatchcase(path, rule) for rule in rules):
             yield Finding(
                 "warning",

@@ -19,7 +19,7 @@ def committed(checkup: Checkup) -> Iterator[Finding]:
         commit = project.tracked()
     except RepositoryError:
         return  # the repository's checks report it
-    for problem in revision(project.repo.root, commit, SlurmQuery.FACTS).problems:
+    for problem in revision(project.root, commit, SlurmQuery.FACTS).problems:
         where = f"{project.settings.branch}:{problem.path}:{problem.line}:{problem.column}"
         yield Finding(problem.severity, problem.message, where, "fix it, commit and push")
 

@@ -82,5 +82,5 @@ def _findings(theme: Theme, checkup: Checkup) -> Iterator[Finding]:
         try:
             yield from check(checkup)
         except (MtfError, OSError) as e:
-            where = str(checkup.project.repo.root)
+            where = str(checkup.project.root)
             yield Finding("error", str(e), where, _THEN)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.commands.review import compare
-from mtf.commands.validate import Checked, new_in
+from mtf.commands.validate import Checked, new_in_projects
 from mtf.errors import RepositoryError, SpecError
+from mtf.project.location.folder import projects_at
 from mtf.project.project import project_in
-from mtf.project.settings_file import SETTINGS, settings_or_defaults
-from mtf.spec.yaml.reader import MAX_BYTES
+from mtf.project.settings_file import settings_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mtf.core.planner.push_rules import Update
     from mtf.core.review.changed_runs import Review
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
 
 
@@ -38,7 +40,8 @@ def check_push(repo: GitRepo, remote: str, updates: Sequence[Update]) -> Checked
         remote: the remote's name, or its URL if it has none.
         updates: the pushed refs.
     """
-    refs, plans = [], []
+    refs: list[tuple[str, Checked]] = []
+    plans: list[tuple[str, Review]] = []
     with repo.reading():
         for update in updates:
             commit = None if update.is_ours or not update.new else repo.find_commit(update.new)
@@ -46,22 +49,24 @@ def check_push(repo: GitRepo, remote: str, updates: Sequence[Update]) -> Checked
                 continue
             old = repo.find_commit(update.old) if update.old else None
             known = [old] if old else repo.boundary(commit, remote)
-            checked = new_in(repo, known, commit)
+            checked = new_in_projects(repo, known, commit)
             refs.append((update.ref, checked))
-            settings, _ = settings_or_defaults(repo.read(commit, SETTINGS, MAX_BYTES + 1))
-            is_tracked = (remote, update.ref) == (settings.remote, f"refs/heads/{settings.branch}")
-            if old and is_tracked and not any(p.is_error for p in checked.problems):
-                review = _review(repo, old, commit)
-                plans += [(settings.branch, review)] if review else []
+            if old and not any(p.is_error for p in checked.problems):
+                plans += _reviews(repo, remote, update.ref, old, commit)
     return CheckedPush(tuple(refs), tuple(plans))
 
 
-def _review(repo: GitRepo, old: str, new: str) -> Review | None:
-    """Return the review of a branch's update.
+def _reviews(
+    repo: GitRepo, remote: str, ref: str, old: CommitId, new: CommitId
+) -> Iterator[tuple[str, Review]]:
+    """Yield the review of each project that tracks a pushed branch, by the branch's name.
 
-    None if the two have no common history, or if the old commit has mistakes.
+    There is none if the two commits have no common history, or if the old one has mistakes.
     """
-    try:
-        return compare(project_in(repo), old, new)
-    except (RepositoryError, SpecError):
-        return None
+    for view in projects_at(repo, new):
+        with suppress(RepositoryError, SpecError):
+            settings = settings_at(view, new)
+            if ref == f"refs/heads/{settings.branch}":
+                project = project_in(view)
+                if project.remote == remote:
+                    yield settings.branch, compare(project, old, new)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mtf.commands.validate import new_in
+from mtf.commands.validate import new_in_projects
 from mtf.core.planner.push_rules import refused_file, refused_job_branch
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF, OVERVIEW
 from mtf.errors import RepositoryError, abridged
 from mtf.ledger.audit import decode_at, edit_of
 from mtf.ledger.codec import DamagedRecordError, NewerRecordError
+from mtf.project.location.folder import projects_at
 from mtf.project.project import ledger_signing
 from mtf.project.settings_file import SETTINGS, settings_or_defaults
 from mtf.spec.yaml.reader import MAX_BYTES
@@ -41,7 +42,7 @@ def _reasons(repo: GitRepo, update: Update) -> list[str]:
     if update.ref == LEDGER_REF:
         return _ledger_reasons(repo, update.old, update.new)
     if update.new and update.ref in _tracked(repo, update.new):
-        checked = new_in(repo, [update.old] if update.old else [], update.new)
+        checked = new_in_projects(repo, [update.old] if update.old else [], update.new)
         return [str(p) for p in abridged(p for p in checked.problems if p.is_error)]
     return []
 
@@ -98,5 +99,10 @@ def _tracked(repo: GitRepo, pushed: CommitId) -> set[str]:
     Both count, so that no push evades the check by naming another branch.
     """
     head = repo.find_commit("HEAD")
-    texts = [repo.read(commit, SETTINGS, MAX_BYTES + 1) for commit in (head, pushed) if commit]
+    texts = [
+        project.read(commit, SETTINGS, MAX_BYTES + 1)
+        for commit in (head, pushed)
+        if commit
+        for project in projects_at(repo, commit)
+    ]
     return {f"refs/heads/{settings_or_defaults(raw)[0].branch}" for raw in texts}

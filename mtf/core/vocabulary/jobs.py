@@ -68,6 +68,28 @@ class JobRequest:
     max_parallel: int | None
     python: str  # the interpreter if `venv`, `conda` and `container` are not set
     module: str = "mtf.trainer"  # the module to run, with the run folder as its argument
+    folder: str = ""  # of the project in the checkout, in which its jobs work; empty: its top
+
+    @property
+    def work_dir(self) -> str:
+        """Return the folder that the job works in."""
+        return f"{self.code_dir}/{self.folder}" if self.folder else self.code_dir
+
+    @property
+    def import_path(self) -> tuple[str, ...]:
+        """Return the folders that the job imports its code from, as ``import_folders`` does."""
+        return tuple(
+            f"{self.code_dir}/{f}" if f else self.code_dir for f in import_folders(self.folder)
+        )
+
+
+def import_folders(folder: str) -> tuple[str, ...]:
+    """Return the folders of a checkout that jobs of a project import code from, the first first.
+
+    They are the project's folder and its ``src``, then the repository's top and its ``src``.
+    """
+    top = ("", "src")
+    return (folder, f"{folder}/src", *top) if folder else top
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ class RunInfo(Strict):
     key: str
     commit: str
     code_dir: str
+    """The checkout of the pinned commit."""
+    folder: str = ""
+    """The project's folder in ``code_dir``, in which the job works; empty: ``code_dir`` itself."""
     manifest: str
     """Path of the manifest that proves the content of ``code_dir`` (see ``git_tree_ids``)."""
     repository: str

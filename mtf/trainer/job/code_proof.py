@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mtf.core.vocabulary import git_tree_ids, json_text
+from mtf.core.vocabulary.jobs import import_folders
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Pinned:
     Attributes:
         folder: the checkout, resolved.
         repository: the live work tree, resolved; no module may come from it.
+        import_folders: the folders of the checkout that code is imported from.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Pinned:
     commit: str
     tree: str
     files: frozenset[str]
+    import_folders: tuple[str, ...] = import_folders("")  # of the checkout
 
 
 def prove_checkout(info: RunInfo) -> Pinned:
@@ -65,13 +68,19 @@ def prove_checkout(info: RunInfo) -> Pinned:
             )
     tree = manifest["commit_object"][5:].partition("\n")[0]
     return Pinned(
-        folder.resolve(), Path(info.repository).resolve(), info.commit, tree, frozenset(expected)
+        folder.resolve(),
+        Path(info.repository).resolve(),
+        info.commit,
+        tree,
+        frozenset(expected),
+        import_folders(info.folder),
     )
 
 
-def put_first(folder: Path) -> None:
-    """Put the checkout and its ``src`` first in the import path."""
-    places = [str(place) for place in (folder, folder / "src") if place.is_dir()]
+def put_first(info: RunInfo) -> None:
+    """Put the code's folders first in the import path: the project's, then the checkout's."""
+    folders = [Path(info.code_dir, folder) for folder in import_folders(info.folder)]
+    places = [str(place) for place in folders if place.is_dir()]
     sys.path[:] = [*places, *(place for place in sys.path if place not in places)]
 
 
@@ -173,7 +182,7 @@ def _own_file(name: str, pinned: Pinned) -> str | None:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         return None
-    for prefix in ("", "src/"):
+    for prefix in (f"{folder}/" if folder else "" for folder in pinned.import_folders):
         for candidate in (name, top):
             stem = prefix + candidate.replace(".", "/")
             for path in (f"{stem}.py", f"{stem}/__init__.py"):

@@ -220,7 +220,7 @@ def _train(job: Job, journal: Journal) -> None:
     _journal_start(job, config, journal)
     sys.dont_write_bytecode = True  # the checkout must stay as it is
     pinned = prove_checkout(config.mtf)
-    put_first(Path(config.mtf.code_dir))
+    put_first(config.mtf)
     require_torch()
     with paused_garbage_collector():
         from mtf.trainer.compute.fabric import build_fabric

@@ -49,7 +49,7 @@ def run(trial: Trial) -> None:
     os.environ["MTF_RUN_DIR"] = str(folder)
     modules_before = frozenset(sys.modules)
     user_code = UserCode(Path(config.mtf.code_dir))
-    put_first(Path(config.mtf.code_dir))
+    put_first(config.mtf)
     sys.dont_write_bytecode = True
     os.fsync = _no_fsync
     process = _next_process_number(folder)

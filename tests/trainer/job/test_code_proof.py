@@ -141,7 +141,7 @@ def test_the_checkout_and_its_src_win_over_the_live_tree(
     (tmp_path / "live" / "zoo" / "__init__.py").write_text("")
     (tmp_path / "live" / "zoo" / "lion.py").write_text("name = 'live'\n")
     sys.path.insert(0, str(tmp_path / "live"))
-    put_first(code)
+    put_first(info)
     assert importlib.import_module("zoo.lion").name == "pinned"
     importlib.import_module("reef")
     assert prove_modules(prove_checkout(info)) == 3

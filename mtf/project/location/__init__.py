@@ -1,0 +1,1 @@
+"""Where a project is: its folder in the repository, and the remote that its clones share."""

@@ -1,0 +1,92 @@
+"""Finds a project's folder in its repository: the top, or a folder of a larger repository.
+
+The folder is the nearest one, upwards from where a command runs, that has ``mtf.yaml``. Hooks run
+at the top of the repository, and a server has no folders at all: they look for projects in a commit
+or in the index. Within a project (``GitRepo.within``), all paths are relative to its folder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtf.errors import RepositoryError
+from mtf.project.settings_file import SETTINGS, outside
+from mtf.spec.schema.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mtf.core.vocabulary.ids import CommitId
+    from mtf.git.repo import GitRepo
+
+_SPECS = f"{Settings.model_fields['experiments'].default}/"  # of a project without settings
+
+
+def of_clone(repo: GitRepo) -> GitRepo:
+    """Return a repository within the project that it was opened in, on disk or at HEAD.
+
+    A repository without settings is a project with the default ones.
+
+    Raises:
+        RepositoryError: the repository was opened outside of its projects.
+    """
+    for prefix in _upwards(repo.opened_in):
+        if (repo.root / prefix / SETTINGS).is_file():
+            return repo.within(prefix)
+    head = repo.find_commit("HEAD")
+    for prefix in _upwards(repo.opened_in):
+        if head is not None and repo.within(prefix).read(head, SETTINGS, 1) is not None:
+            return repo.within(prefix)  # not checked out, as in a sparse checkout
+    others = [prefix for prefix in repo.indexed_folders(SETTINGS) if prefix]
+    if others and head is not None and not repo.whole.files(head, _SPECS):
+        raise RepositoryError(outside([prefix.rstrip("/") for prefix in others]))
+    return repo.whole
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    """Yield a folder and those above it, up to the top: ``a/b/``, ``a/``, ""."""
+    while folder:
+        yield folder
+        folder = folder.rstrip("/").rpartition("/")[0]
+        folder += "/" if folder else ""
+    yield ""
+
+
+def at_commit(repo: GitRepo, commit: CommitId) -> GitRepo:
+    """Return a project's repository within the folder that the project had at a commit.
+
+    A project may have moved since.
+    """
+    if repo.read(commit, SETTINGS, 1) is not None:
+        return repo
+    found = projects_at(repo, commit)
+    return found[0] if len(found) == 1 else repo
+
+
+def projects_at(repo: GitRepo, commit: CommitId) -> list[GitRepo]:
+    """Return the repository within each project of a commit.
+
+    If the top has settings, it is the only project: settings below are those of examples.
+    """
+    whole = repo.whole
+    if whole.read(commit, SETTINGS, 1) is not None:
+        return [whole]
+    return [whole.within(prefix) for prefix in _projects_among(whole.files(commit))]
+
+
+def projects_in_index(repo: GitRepo) -> list[GitRepo]:
+    """Return the repository within each project of the index; see ``projects_at``."""
+    whole = repo.whole
+    prefixes = whole.indexed_folders(SETTINGS)
+    if not prefixes or "" in prefixes:
+        return [whole]
+    top = [""] if whole.index(_SPECS) else []
+    return [whole.within(prefix) for prefix in (*top, *prefixes)]
+
+
+def _projects_among(paths: Iterable[str]) -> list[str]:
+    """Return the prefixes of the projects among the files of a commit without settings on top."""
+    paths = list(paths)
+    found = [p.removesuffix(SETTINGS) for p in paths if p.endswith(f"/{SETTINGS}")]
+    has_specs = any(path.startswith(_SPECS) for path in paths)
+    return ["", *found] if has_specs or not found else found
