@@ -61,8 +61,7 @@ def read(raw: bytes, path: str) -> Document:
     except UnicodeDecodeError as e:
         position = _end_position(raw[: e.start].decode("utf-8"))
         return _unreadable(path, position, "not UTF-8 text. Save the file as UTF-8")
-    if text.endswith(" ") and not text.rpartition("\n")[2].strip(" "):
-        text += "\n"  # both parsers read such a line otherwise as a part of a text above it
+    text = _with_whole_lines(text)
     fast = _read_with_libyaml(text, path)
     if fast is not None and (not fast.problems or len(raw) > MAX_SLOW_BYTES):
         return fast
@@ -74,6 +73,15 @@ def read(raw: bytes, path: str) -> Document:
         " Write it in plain block style, or split the file"
     )
     return _unreadable(path, _end_position(text[:at]), message)
+
+
+def _with_whole_lines(text: str) -> str:
+    """Return a text whose last line, if it has nothing but spaces, ends.
+
+    Both parsers read such a line otherwise as a part of a text above it.
+    """
+    blank = text.endswith(" ") and not text.rpartition("\n")[2].strip(" ")
+    return text + "\n" if blank else text
 
 
 def _unreadable(path: str, position: Position, message: str) -> Document:
