@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Mark, Submitted
+    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Mark, Submitted, TaskOf
     from mtf.errors import MtfError
 
 
@@ -47,11 +47,15 @@ class Executor(Protocol):
         """
         ...
 
-    def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
+    def jobs(
+        self, names: Mapping[Token, str], since: datetime, tasks: Collection[TaskOf] | None = None
+    ) -> Collection[JobView]:
         """Return the jobs of the submissions in ``names`` (token -> job name).
 
         Jobs that the executor has forgotten are left out. A job is UNKNOWN if only a part of the
         executor's records can be read now. ``since``: no submission is older (aware, UTC).
+        ``tasks``: those that matter, if not all do; one that is gone while other tasks of its array
+        are listed is ABSENT.
 
         Raises:
             ExecutorUnavailableError: the executor cannot be read now.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.vocabulary.ids import job_name, name_of
-from mtf.core.vocabulary.jobs import Mark
+from mtf.core.vocabulary.jobs import Mark, TaskOf
+from mtf.core.vocabulary.states import JobState
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
 
@@ -83,7 +84,7 @@ def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live,
         names = dict(map(_named, group))
         since = min(parse_time(r.attempt.claimed_at) for r in group)
         try:
-            views = executors.open(name).jobs(names, since)
+            views = executors.open(name).jobs(names, since, [_task_of(r) for r in group])
         except ExecutorUnavailableError as e:
             unreadable[name] = str(e)
         else:
@@ -95,6 +96,11 @@ def _named(record: RunRecord) -> tuple[Token, str]:
     """Return the token of a run's newest job, and the name of that job."""
     token = record.attempt.token
     return token, job_name(name_of(record.run), token)
+
+
+def _task_of(record: RunRecord) -> TaskOf:
+    attempt = record.attempt
+    return TaskOf(attempt.token, attempt.index, attempt.job_id)
 
 
 def jobs_of(
@@ -130,6 +136,15 @@ def _by_task(
         token, index = record.attempt.token, record.attempt.index
         view = by_job.get((token, record.job_id)) or by_task.get((token, index))
         view = view or by_task.get((token, None))
-        if view is not None:
+        if view is not None and not (view.state is JobState.ABSENT and _has_traces(record)):
             found[token, index] = view
     return found
+
+
+def _has_traces(record: RunRecord) -> bool:
+    """Return True if the newest job of a run has begun: it was not cancelled while it waited."""
+    attempt, folder = record.attempt, Path(record.run_dir)
+    assert attempt.job_id is not None
+    job_dir = rundir.job_dir(rundir.root_of(folder, record.run), record.submission, attempt.token)
+    is_claimed = rundir.claim_holder(folder, attempt.token) == attempt.job_id
+    return is_claimed or rundir.job_output(job_dir, attempt.job_id).exists()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mtf.executor.protocol import Executor
 
 ENDED = {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMEOUT,
-         JobState.NODE_FAILURE, JobState.OUT_OF_MEMORY, JobState.PREEMPTED}  # fmt: skip
+         JobState.NODE_FAILURE, JobState.OUT_OF_MEMORY, JobState.PREEMPTED,
+         JobState.NOT_STARTED, JobState.DEADLINE}  # fmt: skip
 
 
 def resources(**changes: object) -> Resources:

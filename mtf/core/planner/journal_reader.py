@@ -28,6 +28,7 @@ class Progress:
     job_id: str | None = None  # of the newest start
     token: str | None = None
     starts: int = 0
+    attempt_starts: int = 0  # of the newest attempt
     idle_starts: int = 0  # of the newest attempt, since its last checkpoint with a higher step
     epoch: int | None = None
     max_epochs: int | None = None
@@ -59,13 +60,14 @@ def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
     """
     seen: dict[str, Any] = {}
     monitor: tuple[str, str] | None = None
-    starts = idle = 0
+    starts = own = idle = 0
     for event in map(_without_wrong_fields, events):
         seen["last_at"] = event.get("at") or seen.get("last_at")
         match event["event"]:
             case "started":
                 starts += 1
-                idle = idle + 1 if event.get("token") == seen.get("token") else 1
+                is_again = event.get("token") == seen.get("token")
+                own, idle = (own + 1, idle + 1) if is_again else (1, 1)
                 seen["stopped_before"] = seen.get("stopped")
                 monitor = _monitor(event) or monitor
                 seen |= {"stopped": None, "failed": None, "refused": None, "unsaved": None}
@@ -96,7 +98,7 @@ def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
                 seen["finished_at"] = event.get("at")
             case _:  # an event of a later version
                 pass
-    return Progress(starts=starts, idle_starts=idle, **seen)
+    return Progress(starts=starts, attempt_starts=own, idle_starts=idle, **seen)
 
 
 _COUNTS = ("epoch", "step", "total_steps", "max_epochs", "bytes")

@@ -21,6 +21,7 @@ from mtf.core.planner.drift import (
 )
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
@@ -248,7 +249,7 @@ def _recorded(
         return _claimed(record, world, policy, now)
     if job.state is JobState.UNKNOWN:
         return None, f"claims without a job will be checked again: {job.reason}"
-    found = _with_job(record, job)
+    found = with_found_job(record, job)
     action, note = _known(found, job, world, policy, now, orphan=orphan)
     if action is None or isinstance(action, Record):
         new = found if action is None else action.record
@@ -303,7 +304,8 @@ def _known(
         return Record(record.run, new, _change(record, new)), _drift(new)
     if new.retry_at is None and (ended := doomed(new, job, progress, policy.retry)):
         return Cancel(record.run, ended, ended.reason), None
-    return _active(record, new, world, policy, now, orphan=orphan)
+    action, note = _active(record, new, world, policy, now, orphan=orphan)
+    return action, note or blocked_note(new, job)
 
 
 def _active(
@@ -344,13 +346,6 @@ def _claimed(
     return None, f"claims held by {attempt.claimed_by}: another sync is submitting them"
 
 
-def _with_job(record: RunRecord, job: JobView) -> RunRecord:
-    """Return a claim's record with the job that was found by its token."""
-    attempt = record.attempt
-    attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.claimed_at)
-    return record.with_attempt(attempt)
-
-
 def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
     """Return a record action if the run's state changed; progress alone is recorded less often."""
     progressed = _reached(old) != _reached(new) and _was_written_long_ago(old, policy, now)
@@ -366,7 +361,8 @@ def _was_written_long_ago(record: RunRecord, policy: Policy, now: datetime) -> b
 
 def _standing(record: RunRecord) -> tuple[object, ...]:
     attempt = record.attempt
-    return record.state, record.sync, record.retry_at, record.job_id, attempt.ended_at
+    job = record.job_id, attempt.ended_at
+    return record.state, record.reason, record.sync, record.retry_at, *job
 
 
 def _reached(record: RunRecord) -> tuple[object, ...]:
@@ -381,7 +377,7 @@ def _change(old: RunRecord, new: RunRecord) -> str:
         return f"attempt {len(new.attempts)} ended ({new.reason})"
     if old.sync is not new.sync:
         return f"{old.sync} -> {new.sync}"
-    return "progress"
+    return "progress" if old.reason == new.reason else f"{new.state}: {new.reason or 'waits'}"
 
 
 def _drift(record: RunRecord) -> str | None:

@@ -49,7 +49,8 @@ def reason_of(cause: Cause, record: RunRecord, job: JobView | None, progress: Pr
             pass
     if job is not None and job.state is JobState.FAILED and job.exit_code != 0:
         detail = f" ({_silent_end(job, detail)})"
-    node = f" of {job.node}" if cause is Cause.NODE_FAILURE and job and job.node else ""
+    of_node = (Cause.NODE_FAILURE, Cause.NOT_STARTED)
+    node = f" of {job.node}" if cause in of_node and job and job.node else ""
     return f"{cause}{node}{detail}"
 
 
@@ -60,6 +61,8 @@ def _adds_to(cause: Cause, reason: str) -> bool:
 def _who_cancelled(record: RunRecord, job: JobView | None, progress: Progress) -> str:
     if record.cancel_requested:
         return cancelled(record)
+    if job is not None and job.state is JobState.ABSENT:
+        return "cancelled outside mtf while it waited: mtf retry runs it again"
     interrupted = job is not None and job.state is JobState.FAILED  # by a signal from a person
     who = progress.stopped if interrupted else job and job.cancelled_by
     return f"cancelled{f' by {who}' if who else ''} outside mtf: mtf retry runs it again"

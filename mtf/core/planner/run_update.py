@@ -20,7 +20,7 @@ from mtf.core.vocabulary.causes import (
     cause_of_error,
 )
 from mtf.core.vocabulary.states import JobState, RunState, Sync
-from mtf.core.vocabulary.times import iso
+from mtf.core.vocabulary.times import iso, parse_time
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobView
@@ -69,6 +69,7 @@ def _of_newest_attempt(progress: Progress, record: RunRecord) -> Progress:
     return replace(
         progress,
         starts=0,
+        attempt_starts=0,
         started_at=None,
         stopped=None,
         stopped_before=None,
@@ -91,6 +92,15 @@ def _cause(
             return Cause(record.attempt.outcome or Cause.CANCELLED)
         case JobState.CANCELLED if _may_learn_who_cancelled(job, now):
             return None
+        case JobState.ABSENT if progress.attempt_starts:
+            return _cause_of_forgotten(record, progress, now)
+        case _:
+            return _cause_of_end(job, progress)
+
+
+def _cause_of_end(job: JobView, progress: Progress) -> Cause | None:
+    """Return the cause that a job's own state and its journal tell, None while it goes on."""
+    match job.state:
         case JobState.FAILED:
             return _cause_of_failure(job, progress)
         case JobState.COMPLETED:
@@ -155,19 +165,24 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
 
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:
-    """Return the state and the reason of a run whose job goes on."""
+    """Return the state and the reason of a run whose job goes on.
+
+    Why a job waits changes all the time: the reason has it if a person must do something. The
+    journal knows a start that is newer than the executor's view.
+    """
     standing = STANDINGS[job.state]
     assert standing.run is not None
     if job.state is JobState.SUSPENDED:
         return standing.run, f"suspended: {standing.action}"
-    if job.state is JobState.RUNNING:
+    is_newer = job.state is JobState.PENDING and progress.attempt_starts > job.restarts
+    if job.state is JobState.RUNNING or is_newer:
+        if progress.finished_at is not None:
+            return RunState.RUNNING, "the training is complete, and its job is ending"
         unsaved = progress.unsaved
-        return standing.run, f"checkpoint not saved: {unsaved}" if unsaved else ""
-    waits = job.reason if job.reason not in ("", "None") else "queued"
-    if job.state is JobState.HELD:
-        waits = f"held ({waits}): {standing.action}"
+        return RunState.RUNNING, f"checkpoint not saved: {unsaved}" if unsaved else ""
+    waits = f"{job.reason}: {job.cure}" if job.cure else ""
     if job.restarts or progress.starts:
-        return RunState.PREEMPTED, f"requeued: {waits}"
+        return RunState.PREEMPTED, f"requeued: {waits}" if waits else "requeued"
     return standing.run, waits
 
 
@@ -235,6 +250,25 @@ def _ended(
         finished_at=ended_at,
         sync=Sync.OUT_OF_SYNC if by_hand else record.sync,
     )
+
+
+def ended_by_journal(record: RunRecord, progress: Progress) -> RunRecord | None:
+    """Return the record of a run whose journal alone says that it is over, None if it does not.
+
+    For viewers who cannot ask the executor: mtf may still continue a run that has failed so.
+    """
+    progress = _of_newest_attempt(progress, record)
+    if progress.finished_at is not None:
+        cause = Cause.COMPLETED
+    elif progress.refused:
+        cause = Cause.CONFIGURATION
+    elif progress.failed:
+        cause = cause_of_error(progress.failed)
+    else:
+        return None
+    at = parse_time(progress.finished_at or progress.last_at or record.claimed_at)
+    record = with_progress(record, progress)
+    return _ended(record, None, progress, cause, retry=Retry(on=frozenset()), now=at)
 
 
 def _fruitless(attempts: tuple[Attempt, ...]) -> int:

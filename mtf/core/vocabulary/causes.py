@@ -24,6 +24,8 @@ class Cause(StrEnum):
     PREEMPTED = "preempted"
     TIME_LIMIT = "time-limit"
     NODE_FAILURE = "node-failure"
+    NOT_STARTED = "not-started"
+    DEADLINE = "deadline"
     HOST_OOM = "host-oom"
     CUDA_OOM = "cuda-oom"
     CANCELLED = "cancelled"
@@ -57,8 +59,19 @@ ENDS: Mapping[Cause, End] = {
     ),
     Cause.NODE_FAILURE: End(
         RunState.FAILED,
-        "its node failed, was taken down, or could not start it",
+        "its node failed or was taken down",
         "mtf retry; --set slurm.extra='[--exclude=NODE]' avoids a bad node",
+    ),
+    Cause.NOT_STARTED: End(
+        RunState.FAILED,
+        "it never began: its nodes did not boot, or could not start its script or open its output",
+        "check that the nodes can write to the run root, then mtf retry;"
+        " --set slurm.extra='[--exclude=NODE]' avoids a bad node",
+    ),
+    Cause.DEADLINE: End(
+        RunState.TIMEOUT,
+        "its deadline (--deadline) passed before it could end, or even begin",
+        "mtf retry --set slurm.extra=... with a later deadline",
     ),
     Cause.HOST_OOM: End(
         RunState.FAILED,
@@ -125,6 +138,9 @@ STANDINGS: Mapping[JobState, Standing] = {
     JobState.PREEMPTED: Standing(None, Cause.PREEMPTED, "another attempt"),
     JobState.TIMEOUT: Standing(None, Cause.TIME_LIMIT, "another attempt"),
     JobState.NODE_FAILURE: Standing(None, Cause.NODE_FAILURE, "another attempt"),
+    JobState.NOT_STARTED: Standing(None, Cause.NOT_STARTED, "stops"),
+    JobState.DEADLINE: Standing(None, Cause.DEADLINE, "stops"),
+    JobState.ABSENT: Standing(None, Cause.CANCELLED, "does not retry it; drift"),
     JobState.OUT_OF_MEMORY: Standing(None, Cause.HOST_OOM, "stops"),
     JobState.UNKNOWN: Standing(None, None, "nothing, until the state is known"),
 }
@@ -148,7 +164,7 @@ EXIT_CODES: Mapping[int, Cause] = {
 SIGNALS: Mapping[int, Cause] = {
     _KILLED: Cause.HOST_OOM,
     _BUS_ERROR: Cause.HOST_OOM,
-    53: Cause.NODE_FAILURE,
+    53: Cause.NOT_STARTED,
 }
 # The causes of a FAILED job that stopped at a signal.
 STOPS: Mapping[str, Cause] = {

@@ -113,13 +113,24 @@ class JobView:
     state: JobState
     raw_state: str  # in the executor's own words, for people
     reason: str = ""  # why it is pending, or how it ended
+    cure: str = ""  # what a person can do for a job that waits; "": it starts by itself
     exit_code: int | None = None
     signal: int | None = None  # the signal that ended it
     node: str | None = None
     restarts: int = 0
     cancelled_by: str | None = None  # the user who cancelled it, if known
     started_at: datetime | None = None
+    expected_at: datetime | None = None  # the executor's estimate for the start of one that waits
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class TaskOf:
+    """One task that an executor is asked about. ``job_id`` None: perhaps it has no job."""
+
+    token: Token
+    index: int
+    job_id: JobId | None = None
 
 
 @dataclass(frozen=True)

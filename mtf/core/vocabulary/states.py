@@ -32,6 +32,9 @@ class JobState(StrEnum):
     PREEMPTED = "preempted"  # ended by preemption and not requeued
     TIMEOUT = "timeout"
     NODE_FAILURE = "node-failure"
+    NOT_STARTED = "not-started"  # its nodes did not boot, or could not start it
+    DEADLINE = "deadline"  # it was over before it could start, or end
+    ABSENT = "absent"  # not listed beside other tasks of its array: cancelled while it waited
     OUT_OF_MEMORY = "out-of-memory"
     UNKNOWN = "unknown"  # a word that this version does not know: no action
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest, Mark
+    from mtf.core.vocabulary.jobs import JobRequest, Mark, TaskOf
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
@@ -99,7 +99,12 @@ class LocalExecutor:
         self._ensure_worker()
         return Submitted(jobs)
 
-    def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:  # noqa: ARG002
+    def jobs(
+        self,
+        names: Mapping[Token, str],
+        since: datetime,  # noqa: ARG002
+        tasks: Collection[TaskOf] | None = None,  # noqa: ARG002
+    ) -> Collection[JobView]:
         """Return the jobs of these submissions; the queue never forgets a job."""
         problem = self._ensure_worker()
         return [_view(job, problem) for job in self._queue.by_tokens(names)]

@@ -19,6 +19,7 @@ from mtf.errors import (
 )
 from mtf.executor.array_indices import parse_indices
 from mtf.executor.slurm.sbatch_answer import messages
+from mtf.executor.slurm.waiting_reasons import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,17 +71,16 @@ STATES: Mapping[str, JobState] = {
     "REVOKED": JobState.CANCELLED,
     "PREEMPTED": JobState.PREEMPTED,
     "TIMEOUT": JobState.TIMEOUT,
-    "DEADLINE": JobState.TIMEOUT,
+    "DEADLINE": JobState.DEADLINE,
     "NODE_FAIL": JobState.NODE_FAILURE,
-    "BOOT_FAIL": JobState.NODE_FAILURE,
-    "RECONFIG_FAIL": JobState.NODE_FAILURE,
+    "BOOT_FAIL": JobState.NOT_STARTED,
+    "RECONFIG_FAIL": JobState.NOT_STARTED,
     "OUT_OF_MEMORY": JobState.OUT_OF_MEMORY,
 }
 
-# Reasons that need an explanation. Source: squeue(1), JOB REASON CODES.
-_REASONS: Mapping[str, str] = {
-    "JobLaunchFailure": "it could not start: check that the node can write to the run root",
-}
+_WAITING = (JobState.PENDING, JobState.HELD)
+_NEVER_STARTED = frozenset({"JobLaunchFailure", "BootFailure"})  # reasons of a job that is over
+_BY_SLURM = "DependencyNeverSatisfied"  # the reason of a job that SLURM has cancelled itself
 
 # sbatch's messages without a job id, as of SLURM 22.05. Those that were provoked are in the tests.
 _UNCERTAIN = (  # the controller may have accepted the job, and its answer was lost
@@ -175,6 +175,18 @@ def parse_squeue(printed: str) -> list[JobView]:
     return list(_views(printed, len(SQUEUE_FIELDS), _from_squeue))
 
 
+def merged_arrays(printed: str) -> list[str]:
+    """Return the numbers of the arrays of which squeue prints several reasons on one line."""
+    numbers: dict[str, None] = {}
+    for line in printed.split("\n"):
+        fields = line.split(SEPARATOR)[: len(SQUEUE_FIELDS)]
+        if len(fields) == len(SQUEUE_FIELDS) and token_of(fields[1]):
+            number, _, tasks = fields[0].partition("_")
+            if tasks.startswith("[") and "," in fields[-1] and number_in(number) is not None:
+                numbers[number] = None
+    return list(numbers)
+
+
 def _views(printed: str, width: int, parse: Callable[[list[str]], JobView]) -> Iterator[JobView]:
     """Yield the views of each line about a job of mtf."""
     for line in printed.split("\n"):
@@ -201,33 +213,58 @@ def _from_squeue(fields: list[str]) -> JobView:
     job, name, state, status, restarts, nodes, start, end, reason = fields
     code = number_in(status) or 0
     parsed = STATES.get(state, JobState.UNKNOWN)
-    is_over = parsed not in (JobState.PENDING, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
-    # reasons like JobHeldUser
-    is_held = parsed is JobState.PENDING and re.search("held|hold", reason.lower())
-    return JobView(
+    is_over = parsed not in (*_WAITING, JobState.RUNNING, JobState.SUSPENDED)
+    view = JobView(
         job_id=JobId(job),
         token=token_of(name),
         index=None,
-        state=JobState.HELD if is_held else parsed,
+        state=parsed,
         raw_state=state,
-        reason=_REASONS.get(reason, reason),
+        reason=reason,
         exit_code=code >> 8 if is_over else None,  # a wait(2) status
         signal=(code & 0x7F or None) if is_over else None,
         node=nodes or None,
         restarts=number_in(restarts) or 0,
-        # the start of a waiting job is the scheduler's estimate
-        started_at=_time(start) if parsed not in (JobState.PENDING, JobState.HELD) else None,
+        started_at=_time(start) if parsed not in _WAITING else None,
+        expected_at=_time(start) if parsed in _WAITING else None,
         ended_at=_time(end) if is_over else None,
     )
+    return view if parsed in _WAITING else _ended(view)
+
+
+def _explained(view: JobView) -> JobView:
+    """Return the view of one task with its reason for waiting in words, HELD if it is held."""
+    if view.state not in _WAITING:
+        return view
+    why = explain(view.reason, view.job_id)
+    if view.state is JobState.HELD and not why.words.startswith("held"):
+        why = explain(f"held: {view.raw_state}", view.job_id)
+    state = JobState.HELD if why.words.startswith("held") else view.state
+    return replace(view, state=state, reason=why.words, cure=why.cure)
+
+
+def _ended(view: JobView) -> JobView:
+    """Return the view of a job that does not wait, with what its reason says about its end."""
+    if view.reason in _NEVER_STARTED and view.state in (JobState.FAILED, JobState.NODE_FAILURE):
+        why = explain(view.reason, view.job_id)
+        return replace(view, state=JobState.NOT_STARTED, reason=f"{why.words}: {why.cure}")
+    if view.state is JobState.NODE_FAILURE and view.started_at is None:
+        return replace(view, state=JobState.NOT_STARTED)
+    if view.state is JobState.CANCELLED and view.reason == _BY_SLURM:
+        return replace(view, cancelled_by=f"SLURM ({_BY_SLURM})")
+    return view
 
 
 def parse_sacct(printed: str) -> list[JobView]:
     """Return mtf's jobs from the output of ``sacct -X --parsable2`` with ``SACCT_FIELDS``.
 
     Lines that cannot be read are as for ``parse_squeue``. A truncated list of tasks is left out:
-    each of them is read once it starts.
+    each of them is read once it starts. Lines of single tasks come first: the line of those that
+    waited together may be older.
     """
-    whole = "\n".join(line for line in printed.split("\n") if not _TRUNCATED.match(line))
+    lines = [line for line in printed.split("\n") if not _TRUNCATED.match(line)]
+    lines.sort(key=lambda line: "[" in line.partition(SEPARATOR)[0])
+    whole = "\n".join(lines)
     return list(_views(whole, len(SACCT_FIELDS), _from_sacct))
 
 
@@ -235,13 +272,13 @@ def _from_sacct(fields: list[str]) -> JobView:
     job, name, state, status, nodes, start, end, reason = fields
     word, _, by = state.partition(" ")  # "CANCELLED by 1000"
     code, _, number = status.partition(":")
-    return JobView(
+    view = JobView(
         job_id=JobId(job),
         token=token_of(name),
         index=None,
         state=STATES.get(word, JobState.UNKNOWN),
         raw_state=state,
-        reason=_REASONS.get(reason, reason),
+        reason=reason,
         exit_code=number_in(code),
         signal=number_in(number) or None,
         node=None if nodes in ("", "None assigned") else nodes,
@@ -249,6 +286,7 @@ def _from_sacct(fields: list[str]) -> JobView:
         ended_at=_time(end),
         cancelled_by=by.removeprefix("by ") or None,
     )
+    return view if view.state in _WAITING else _ended(view)
 
 
 _NO_TASK = "4294967294"  # SLURM's NO_VAL
@@ -293,9 +331,10 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
     if number_in(number) is None:
         raise ValueError(f"{job[:40]!r} is not a job id")
     if not tasks:
-        return [view]
+        return [_explained(view)]
     indices = parse_indices(tasks.strip("[]").partition("%")[0])
-    return [replace(view, job_id=JobId(f"{number}_{i}"), index=i) for i in indices]
+    each = (replace(view, job_id=JobId(f"{number}_{i}"), index=i) for i in indices)
+    return [_explained(task) for task in each]
 
 
 def _time(text: str) -> datetime | None:

@@ -1,13 +1,10 @@
-"""The SLURM executor: one `sbatch` per request, one `squeue` and at most one `sacct` per query."""
+"""The SLURM executor: one `sbatch` per request; `job_query` asks about the jobs."""
 
 from __future__ import annotations
 
 import os
 import pwd
 from collections import defaultdict
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +12,7 @@ from typing import TYPE_CHECKING
 from mtf import proc, rundir
 from mtf.core.sbatch.section_options import EXPEDITE, knows_expedite, no_expedite
 from mtf.core.vocabulary.ids import JobId, job_name
-from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
-from mtf.core.vocabulary.states import JobState
+from mtf.core.vocabulary.jobs import Limits, Submitted
 from mtf.errors import (
     ExecutorUnavailableError,
     MtfError,
@@ -27,21 +23,19 @@ from mtf.errors import (
 from mtf.executor.array_indices import render_indices
 from mtf.executor.script import FOLDERS, render_all
 from mtf.executor.slurm import job_owner, job_text, sbatch_answer
-from mtf.executor.slurm.programs import ASK_S, environment, unused_options
+from mtf.executor.slurm.job_query import JobQuery
+from mtf.executor.slurm.programs import environment, unused_options
 from mtf.executor.slurm.script_options import script_options
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import Token
-    from mtf.core.vocabulary.jobs import JobRequest, Mark
+    from mtf.core.vocabulary.jobs import JobRequest, JobView, Mark, TaskOf
 
 _SUBMIT_S = 60.0
-# squeue forgets each task MinJobAge (300 s by default) after its end, while other tasks of the
-# array still run: it may have forgotten tasks of submissions that are older than this.
-_MAY_BE_FORGOTTEN = timedelta(minutes=2)
-_MAX_NAMES_BYTES = 100_000  # Linux allows 128 KiB in one argument; beyond it, all jobs are read
 
 
 class SlurmExecutor:
@@ -55,6 +49,7 @@ class SlurmExecutor:
         """Take the user's templates by name, and the folder for compiled templates."""
         self._templates = templates
         self._cache = cache
+        self._query = JobQuery()
 
     def scripts(self, requests: Sequence[JobRequest]) -> list[str | MtfError]:
         """Return the scripts that ``submit`` passes to sbatch."""
@@ -134,7 +129,7 @@ class SlurmExecutor:
         for job, name in sorted((s.number, s.cluster or "") for s in named):
             if name.lower() == (own or "").lower():
                 continue
-            ended = self._ask(("scancel", f"--clusters={name}", job))
+            ended = self._query.ask(("scancel", f"--clusters={name}", job))
             state = "is cancelled" if ended.code == 0 else "could not be cancelled from here"
             raise SubmissionRefusedError(
                 f"sbatch has sent job {job} to cluster {name}, and mtf follows only those of"
@@ -154,7 +149,7 @@ class SlurmExecutor:
             raise error
         names = {request.token: job_name(request.name, request.token)}
         try:
-            views = [v for v in self._squeue(names) if v.token in names]
+            views = [v for v in self._query.squeue(names) if v.token in names]
         except ExecutorUnavailableError as e:
             raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
         if unreadable := next((v for v in views if not v.job_id), None):
@@ -169,62 +164,11 @@ class SlurmExecutor:
         unused = unused_options()
         raise SubmissionRefusedError(f"{refusal}. {unused}") if unused else refusal
 
-    def jobs(self, names: Mapping[Token, str], since: datetime) -> Collection[JobView]:
-        """Return the jobs of these submissions; see ``Executor.jobs``.
-
-        squeue is asked first: it knows a job within milliseconds, sacct only after seconds. Then
-        sacct is asked for jobs that squeue may have forgotten. If both know a job, squeue's view is
-        returned.
-        """
-        views = {(v.token, v.job_id): v for v in self._squeue(names) if v.token in names}
-        missing = names.keys() - {token for token, _ in views}
-        lacks_user = any(v.state is JobState.CANCELLED for v in views.values())  # who cancelled it
-        may_lack_jobs = missing or datetime.now(UTC) - since > _MAY_BE_FORGOTTEN
-        if not may_lack_jobs and not lacks_user:
-            return list(views.values())
-        try:
-            accounted = self._sacct(names, since)
-        except ExecutorUnavailableError as e:
-            accounted = [_unknown(token, str(e)) for token in names] if may_lack_jobs else []
-        for view in accounted:
-            key = view.token, view.job_id
-            if view.token in names and (key not in views or _adds_user(view, views[key])):
-                views[key] = view
-        return list(views.values())
-
-    def _squeue(self, names: Mapping[Token, str]) -> list[JobView]:
-        fields = ",".join(f"{f}:{job_text.SEPARATOR}" for f in job_text.SQUEUE_FIELDS)
-        command = ("squeue", "--noheader", "--states=all", f"--Format={fields}")
-        parse = job_text.parse_squeue
-        answer = self._ask((*command, *_selection(names)))
-        if answer.code:
-            parse = job_text.parse_scontrol
-            answer = self._ask(("scontrol", "--oneliner", "show", "jobs"))
-        if answer.code:
-            raise ExecutorUnavailableError(answer.stderr.strip())
-        return parse(answer.stdout)
-
-    def _sacct(self, names: Mapping[Token, str], since: datetime) -> list[JobView]:
-        """Return the jobs in the accounting, none if the cluster has no accounting.
-
-        Raises:
-            ExecutorUnavailableError: the accounting does not answer.
-        """
-        start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        command = ("sacct", "--allocations", "--allusers", "--noheader", "--parsable2")
-        options = (
-            f"--delimiter={job_text.SEPARATOR}",
-            f"--format={','.join(job_text.SACCT_FIELDS)}",
-            f"--starttime={start}",
-            "--endtime=now",
-            f"--state={job_text.SACCT_STATES}",
-        )
-        answer = self._ask((*command, *options, *_selection(names)))
-        if answer.code == 0:
-            return [_with_user(view) for view in job_text.parse_sacct(answer.stdout)]
-        if job_text.has_no_accounting(answer.stderr):
-            return []
-        raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
+    def jobs(
+        self, names: Mapping[Token, str], since: datetime, tasks: Collection[TaskOf] | None = None
+    ) -> Collection[JobView]:
+        """Return the jobs of these submissions; see ``Executor.jobs``."""
+        return self._query.jobs(names, since, tasks)
 
     def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs; see ``Executor.cancel``."""
@@ -251,7 +195,7 @@ class SlurmExecutor:
             return [], {}
         numbers = ",".join(sorted({job.partition("_")[0] for job in jobs if job[0].isdigit()}))
         fields = ",".join(f"{f}:{job_text.SEPARATOR}" for f in job_owner.FIELDS)
-        answer = self._ask(
+        answer = self._query.ask(
             ("squeue", "--noheader", "--states=all", f"--Format={fields}", f"--jobs={numbers}")
         )
         if answer.code and not job_text.is_unknown_job(answer.stderr):
@@ -267,7 +211,7 @@ class SlurmExecutor:
 
     def _command(self, command: tuple[str, ...]) -> None:
         """Run a command on jobs. SLURM applies it to as many as it can, and reports the others."""
-        answer = self._ask(command)
+        answer = self._query.ask(command)
         error = job_text.command_error(answer.stderr)
         if error is not None:
             raise error
@@ -285,48 +229,10 @@ class SlurmExecutor:
 
     @cached_property
     def _config(self) -> str:
-        answer = self._ask(("scontrol", "show", "config"))
+        answer = self._query.ask(("scontrol", "show", "config"))
         if answer.code:
             raise ExecutorUnavailableError(answer.stderr.strip() or "scontrol show config failed")
         return answer.stdout
-
-    def _ask(self, command: tuple[str, ...]) -> proc.Output:
-        env = {**environment(), **job_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
-        try:
-            return proc.run(command, timeout_s=ASK_S, env=env)
-        except proc.ProgramTimeoutError as e:
-            raise ExecutorUnavailableError(str(e)) from e
-        except proc.ProgramMissingError as e:
-            if command[0] == "sacct":
-                return proc.Output(1, "", job_text.NO_ACCOUNTING)
-            raise ExecutorUnavailableError(str(e)) from e
-
-
-def _unknown(token: Token, why: str) -> JobView:
-    """Return the view of jobs that squeue may have forgotten while sacct does not answer."""
-    return JobView(
-        JobId(""), token, None, JobState.UNKNOWN, "", f"the accounting does not answer: {why}"
-    )
-
-
-def _with_user(view: JobView) -> JobView:
-    """Return the view with the name, instead of the number, of the user who cancelled the job."""
-    if view.cancelled_by is None:
-        return view
-    with suppress(KeyError, ValueError):
-        return replace(view, cancelled_by=pwd.getpwuid(int(view.cancelled_by)).pw_name)
-    return replace(view, cancelled_by=f"user {view.cancelled_by}")
-
-
-def _adds_user(accounted: JobView, queued: JobView) -> bool:
-    """Return True if both report a cancellation: only sacct names the user who cancelled it."""
-    return queued.state is JobState.CANCELLED and accounted.state is JobState.CANCELLED
-
-
-def _selection(names: Mapping[Token, str]) -> tuple[str, ...]:
-    """Return the option that selects jobs by their names; none if they are too long together."""
-    listed = ",".join(names.values())
-    return (f"--name={listed}",) if len(listed) <= _MAX_NAMES_BYTES else ()
 
 
 def _by_array(jobs: Collection[JobId]) -> list[str]:

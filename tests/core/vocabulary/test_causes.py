@@ -106,13 +106,16 @@ def over(state: JobState, progress: Progress | None = None, **changes: Any) -> R
         ({"state": JobState.TIMEOUT}, None, "time-limit", "timeout"),
         ({"state": JobState.PREEMPTED}, None, "preempted", "failed"),
         ({"state": JobState.NODE_FAILURE}, None, "node-failure", "failed"),
+        ({"state": JobState.NOT_STARTED}, None, "not-started", "failed"),
+        ({"state": JobState.DEADLINE}, None, "deadline", "timeout"),
+        ({"state": JobState.ABSENT}, None, "cancelled", "cancelled"),
         ({"state": JobState.OUT_OF_MEMORY}, None, "host-oom", "failed"),
         ({"state": JobState.FAILED, "exit_code": 85}, None, "time-limit", "timeout"),
         ({"state": JobState.FAILED, "exit_code": 78}, None, "configuration", "failed"),
         ({"state": JobState.FAILED, "exit_code": 137}, None, "host-oom", "failed"),
         ({"state": JobState.FAILED, "signal": 9}, None, "host-oom", "failed"),
         ({"state": JobState.FAILED, "signal": 7}, None, "host-oom", "failed"),
-        ({"state": JobState.FAILED, "signal": 53}, None, "node-failure", "failed"),
+        ({"state": JobState.FAILED, "signal": 53}, None, "not-started", "failed"),
         ({"state": JobState.FAILED, "exit_code": 1}, None, "code-error", "failed"),
         (
             {"state": JobState.FAILED, "signal": 9},
@@ -159,18 +162,18 @@ def test_each_end_has_its_cause(
 @pytest.mark.parametrize(
     ("state", "shown", "reason"),
     [
-        (JobState.HELD, RunState.PENDING, "held (JobHeldUser): scontrol release starts it"),
+        (JobState.HELD, RunState.PENDING, "held (JobHeldUser): scontrol release 77"),
         (JobState.SUSPENDED, RunState.RUNNING, "suspended: scontrol resume continues it"),
-        (JobState.PENDING, RunState.PENDING, "JobHeldUser"),
+        (JobState.PENDING, RunState.PENDING, ""),  # it changes all the time: not recorded
     ],
 )
-def test_the_reason_of_a_waiting_job_says_what_it_waits_for(
+def test_the_recorded_reason_of_a_waiting_job_says_what_a_person_must_do(
     state: JobState, shown: RunState, reason: str
 ) -> None:
     start = record(ALONE, state=RunState.CLAIMED)
-    made = plan(
-        world(SPEC, records=(start,), jobs=(job(state, reason="JobHeldUser"),)), Policy(), NOW
-    )
+    cure = "scontrol release 77" if state is JobState.HELD else ""
+    view = job(state, reason="held (JobHeldUser)", cure=cure)
+    made = plan(world(SPEC, records=(start,), jobs=(view,)), Policy(), NOW)
     new = first_record(made)
     assert (new.state, new.reason) == (shown, reason)
 

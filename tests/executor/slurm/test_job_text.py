@@ -42,17 +42,58 @@ def test_a_running_array_task_is_read_with_its_index_and_times() -> None:
     assert view.ended_at is None
 
 
-def test_the_estimated_start_of_a_pending_job_is_ignored() -> None:
+def test_the_estimated_start_of_a_pending_job_is_not_its_start() -> None:
     (view,) = parse_squeue(
         squeue("812", NAME, "PENDING", "0", "0", "", "1767268800", "N/A", "Resources")
     )
-    assert (view.started_at, view.reason, view.exit_code) == (None, "Resources", None)
+    assert (view.started_at, view.exit_code) == (None, None)
+    assert view.expected_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert view.reason == "waits for free resources (Resources)"
 
 
 @pytest.mark.parametrize("why", ["JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue"])
 def test_a_held_job_is_not_pending(why: str) -> None:
     (view,) = parse_squeue(squeue("812", NAME, "PENDING", "0", "0", "", "N/A", "N/A", why))
     assert view.state is JobState.HELD
+    assert f"({why})" in view.reason
+    assert view.cure.endswith("scontrol release 812")
+
+
+def test_tasks_that_squeue_lists_together_are_held_only_if_all_are() -> None:
+    line = squeue("8_[0-2]", NAME, "PENDING", "0", "0", "", "N/A", "N/A", "BeginTime,JobHeldUser")
+    assert {view.state for view in parse_squeue(line)} == {JobState.PENDING}
+    assert job_text.merged_arrays(line) == ["8"]
+    unavailable = line.replace("BeginTime,JobHeldUser", "Priority")
+    assert job_text.merged_arrays(unavailable) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        (("DEADLINE", "0", "0", "", "N/A", "1767272400", "DeadLine"), JobState.DEADLINE),
+        (("BOOT_FAIL", "0", "0", "n1", "1", "2", "BootFailure"), JobState.NOT_STARTED),
+        (("NODE_FAIL", "0", "0", "n1", "N/A", "2", "NodeDown"), JobState.NOT_STARTED),
+        (("NODE_FAIL", "0", "0", "n1", "1", "2", "NodeDown"), JobState.NODE_FAILURE),
+        (("FAILED", "0", "0", "n1", "1", "2", "JobLaunchFailure"), JobState.NOT_STARTED),
+        (("FAILED", "256", "0", "n1", "1", "2", "NonZeroExitCode"), JobState.FAILED),
+    ],
+)
+def test_a_job_that_never_began_has_not_failed(fields: tuple[str, ...], state: JobState) -> None:
+    (view,) = parse_squeue(squeue("8", NAME, *fields))
+    assert view.state is state
+
+
+def test_a_job_that_slurm_cancelled_itself_says_so() -> None:
+    line = squeue("8", NAME, "CANCELLED", "0", "0", "", "1", "2", "DependencyNeverSatisfied")
+    (view,) = parse_squeue(line)
+    assert view.cancelled_by == "SLURM (DependencyNeverSatisfied)"
+
+
+def test_the_account_of_one_task_counts_more_than_that_of_those_it_waited_with() -> None:
+    together = sacct("8_[0-1]", NAME, "CANCELLED by 0", "0:0", "", "Unknown", "1", "")
+    alone = sacct("8_1", NAME, "COMPLETED", "0:0", "n1", "1", "2", "")
+    views = parse_sacct(together + alone)
+    assert next(v.state for v in views if v.index == 1) is JobState.COMPLETED
 
 
 @pytest.mark.parametrize(
