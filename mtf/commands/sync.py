@@ -26,7 +26,7 @@ from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import check_tree
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import scan
-from mtf.reconcile.executors import Executors, resolve_executor
+from mtf.reconcile.executors import Executors, limits_of, resolve_executor
 from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
 from mtf.rundir import code_dir
@@ -205,7 +205,7 @@ def _is_unpushed(project: Project, commit: CommitId) -> bool:
 
 def executors_of(project: Project) -> Executors:
     """Return the executors that a project's runs are submitted to."""
-    return Executors(project.runs_root, project.folder, project.settings.local.max_parallel)
+    return Executors(project.runs_root, project.folder, limits_of(project.settings.local))
 
 
 @contextmanager

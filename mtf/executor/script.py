@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.sbatch.directive import directive
@@ -21,7 +21,6 @@ from mtf.executor.template_names import TEMPLATES, own_templates, shipped_templa
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from mtf.core.vocabulary.jobs import JobRequest
     from mtf.executor.template_names import Kind
@@ -139,9 +138,9 @@ def _command(request: JobRequest, kind: Kind) -> str:
     has_environment = needs["venv"] or needs["conda"] or needs["container"]
     python = "python" if has_environment else request.python
     trainer = shlex.join([python, "-m", request.module])
-    image = needs["container"]
+    image, starter = needs["container"], _rank_starter(request) if kind == "local" else ""
     if image is None:
-        return trainer
+        return starter + trainer
     if _is_pyxis(image):
         if kind == "local":
             raise MtfError(
@@ -151,7 +150,19 @@ def _command(request: JobRequest, kind: Kind) -> str:
     options = ["--bind", _run_root(request), "--pwd", request.work_dir]
     options += ["--nv"] if needs["gpus_per_node"] else []
     runtime = '"$(command -v apptainer || command -v singularity || echo apptainer)"'
-    return f"{runtime} exec {shlex.join([*options, image])} {trainer}"
+    return f"{starter}{runtime} exec {shlex.join([*options, image])} {trainer}"
+
+
+def _rank_starter(request: JobRequest) -> str:
+    """Return the words that start several processes of a command on this machine, if it needs so.
+
+    SLURM's ``srun`` starts them itself.
+    """
+    ranks = int(request.resources["ntasks_per_node"])
+    if ranks == 1:
+        return ""
+    program = Path(__file__).parent / "local" / "start_ranks.py"
+    return f"{shlex.join([request.python, '-I', str(program), str(ranks)])} "
 
 
 def _is_pyxis(image: str | None) -> bool:

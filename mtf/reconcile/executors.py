@@ -13,6 +13,7 @@ from mtf.core.vocabulary.jobs import Mark, TaskOf
 from mtf.core.vocabulary.states import JobState
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
+from mtf.executor.local.machine_query import LocalLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobView
     from mtf.core.vocabulary.records import Attempt, RunRecord
     from mtf.executor.protocol import Executor
+    from mtf.spec.schema.settings import LocalSettings
 
 Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
 
@@ -34,13 +36,19 @@ def resolve_executor(name: str) -> str:
     return "slurm" if available() else "local"
 
 
+def limits_of(settings: LocalSettings) -> LocalLimits:
+    """Return the share of the machine for runs, by the settings."""
+    gpus = tuple(settings.gpus) if isinstance(settings.gpus, list) else settings.gpus
+    return LocalLimits(settings.max_parallel, gpus, settings.cpus, settings.memory_mb())
+
+
 @dataclass(frozen=True)
 class Executors:
     """Opens the executors that this clone submits to."""
 
     runs_root: Path
     own_folder: Path  # of what mtf keeps for this clone alone
-    max_parallel: int  # jobs of the local executor at a time
+    local: LocalLimits  # what the local executor may use
 
     def open(self, name: str, templates: Mapping[str, str] | None = None) -> Executor:
         """Return an executor; ``templates`` are the repository's own script templates, by name.
@@ -55,7 +63,7 @@ class Executors:
         if name == "local":
             from mtf.executor.local.local_executor import LocalExecutor
 
-            return LocalExecutor(self.runs_root, self.max_parallel, templates, self.own_folder)
+            return LocalExecutor(self.runs_root, self.local, templates, self.own_folder)
         raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
 
     def cancel(self, records: Iterable[RunRecord]) -> dict[JobId, str]:

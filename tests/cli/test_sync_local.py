@@ -228,6 +228,16 @@ def _starts(run: dict[str, object]) -> int:
     return sum(f["event"] == "started" for f in rundir.read_journal(Path(str(run["run_dir"]))))
 
 
+def test_a_run_with_two_processes_trains_with_both(tmp_path: Path) -> None:
+    text = spec("pair", epochs=2).replace("slurm: {", "slurm: {ntasks_per_node: 2, ")
+    lab = make_lab(tmp_path, {"pair.yaml": text})
+    mtf(lab.path, "sync", "--wait", "--interval", "0.3")
+    (run,) = mtf_json(lab.path, "status", "--json")
+    assert run["state"] == "completed", run["reason"]
+    started = [f for f in rundir.read_journal(Path(run["run_dir"])) if f["event"] == "started"]
+    assert [fact["world_size"] for fact in started] == [2]
+
+
 def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a"), "b.yaml": spec("b", pause=0.001)})
     mtf(lab.path, "sync", "--only", "a", "--wait", "--interval", "0.3")

@@ -21,7 +21,7 @@ from mtf import proc
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # The claim is a link to a complete file: it exists with its content or not at all, on NFS too.
 # The traps keep this shell alive when its group is signalled; its children still get the default
@@ -92,15 +92,25 @@ def this_process() -> Process:
 
 
 def launch(
-    base: Path, script: str, cwd: Path, output: tuple[Path, Path], env: Mapping[str, str]
+    base: Path,
+    script: str,
+    cwd: Path,
+    output: tuple[Path, Path],
+    env: Mapping[str, str],
+    *,
+    pass_fds: Sequence[int] = (),
 ) -> Process:
     """Start a job's shell; its output and errors are appended to two files.
+
+    It and its children inherit the open files ``pass_fds``.
 
     Raises:
         OSError: it did not start, and never will.
     """
     command = ("bash", "-c", _WRAPPER, "mtf-job", str(base), script)
-    pid = proc.start_detached(command, log=output[0], errors=output[1], env=env, cwd=cwd)
+    pid = proc.start_detached(
+        command, log=output[0], errors=output[1], env=env, cwd=cwd, pass_fds=pass_fds
+    )
     # a child keeps its pid until it is waited for, even if it has ended already
     return Process(pid, f"{_boot()} {_stat(str(pid))[-1]}")
 

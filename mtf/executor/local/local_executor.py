@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING
 from mtf import proc, rundir
 from mtf.core.sbatch.read_script import ScriptOptionError
 from mtf.core.sbatch.section_options import job_options, section_demand
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
-from mtf.errors import ExecutorUnavailableError, MtfError, storage_error
+from mtf.errors import (
+    ExecutorUnavailableError,
+    MtfError,
+    SubmissionRefusedError,
+    storage_error,
+)
 from mtf.executor.local.job_process import WorkerLock
+from mtf.executor.local.machine_query import LocalLimits, this_machine
 from mtf.executor.local.queue import LocalQueue
 from mtf.executor.local.queue_rows import DamagedJob, QueuedJob, Settings
+from mtf.executor.local.shares import excess, needs_of
 from mtf.executor.script import render_all
 
 if TYPE_CHECKING:
@@ -26,7 +34,9 @@ if TYPE_CHECKING:
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest, Mark, TaskOf
+    from mtf.core.vocabulary.jobs import JobRequest, Mark, Resources, TaskOf
+    from mtf.executor.local.shares import Needs
+    from mtf.executor.local.waiting import Occupation
 
 GRACE_S = 10.0  # from TERM to KILL at a preemption (SLURM's GraceTime)
 KILL_WAIT_S = 5.0  # from TERM to KILL at a cancellation and at the time limit (SLURM's KillWait)
@@ -40,10 +50,12 @@ INHERITED = (*_USER, *_LOCALE, "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
 class LocalExecutor:
-    """Runs jobs on this host, ``max_parallel`` at a time, in a detached worker process.
+    """Runs jobs on this host in a detached worker process, as many at a time as it has room for.
 
     Jobs start in the order in which they were queued; a requeued job goes to the end of the queue.
-    Cores, memory and GPUs are not assigned to jobs: ``max_parallel`` is the only limit.
+    A job that must wait for GPUs, CPUs or memory is overtaken only by jobs that need nothing of
+    what it waits for. GPUs are assigned: no two jobs on this machine have the same. CPUs and memory
+    are counted in each run root by what its runs ask for, and not enforced.
     """
 
     name = "local"
@@ -51,7 +63,7 @@ class LocalExecutor:
     def __init__(
         self,
         runs_root: Path,
-        max_parallel: int,
+        limits: LocalLimits | int,
         templates: Mapping[str, str] | None = None,
         cache: Path | None = None,
         *,
@@ -59,12 +71,25 @@ class LocalExecutor:
         kill_wait_s: float = KILL_WAIT_S,
         idle_s: float = IDLE_S,
     ) -> None:
-        """Take the run root; the worker is started when there is work."""
+        """Take the run root, and what jobs may use (a number: of jobs at a time).
+
+        The worker is started when there is work.
+        """
+        self._limits = LocalLimits(limits) if isinstance(limits, int) else limits
         self._root = runs_root.absolute()
         self._templates = templates
         self._cache = cache
         self._queue = LocalQueue(self._root)
-        self._settings = Settings(max_parallel, grace_s, kill_wait_s, idle_s)
+        gpus = self._limits.gpus
+        self._settings = Settings(
+            self._limits.max_parallel,
+            grace_s,
+            kill_wait_s,
+            idle_s,
+            gpus=None if gpus is None else json_text.dumps(gpus),
+            cpus=self._limits.cpus,
+            memory_mb=self._limits.memory_mb,
+        )
         self._log = self._queue.folder / "worker.log"
 
     def scripts(self, requests: Sequence[JobRequest]) -> list[str | MtfError]:
@@ -83,7 +108,9 @@ class LocalExecutor:
 
         Raises:
             ExecutorUnavailableError: the run root is full or not writable.
+            SubmissionRefusedError: a job asks for more than this machine has.
         """
+        needs = self._needs(request.resources)
         path = Path(request.job_dir) / rundir.SCRIPT
         hours = section_demand(request.resources).hours
         try:
@@ -93,11 +120,19 @@ class LocalExecutor:
             cure = "Make it writable, or set runs_root in mtf.yaml"
             problem = storage_error(e) or f"{e.filename}: {e.strerror}. {cure}"
             raise ExecutorUnavailableError(str(problem)) from e
-        jobs = self._queue.add(
-            request, str(path), _environment(), round(hours * 3600) if hours else None
-        )
+        limit_s = round(hours * 3600) if hours else None
+        jobs = self._queue.add(request, str(path), _environment(), limit_s, needs)
         self._ensure_worker()
         return Submitted(jobs)
+
+    def _needs(self, resources: Resources) -> Needs:
+        machine = this_machine(self._limits, os.environ, with_gpus=False)
+        needs = needs_of(resources, machine.memory_mb)
+        if needs.gpus:
+            machine = this_machine(self._limits, os.environ)
+        if problem := excess(needs, resources["nodes"], machine):
+            raise SubmissionRefusedError(problem)
+        return needs
 
     def jobs(
         self,
@@ -107,7 +142,10 @@ class LocalExecutor:
     ) -> Collection[JobView]:
         """Return the jobs of these submissions; the queue never forgets a job."""
         problem = self._ensure_worker()
-        return [_view(job, problem) for job in self._queue.by_tokens(names)]
+        found = self._queue.by_tokens(names)
+        waits = any(isinstance(j, QueuedJob) and j.state is JobState.PENDING for j in found)
+        occupation = self._queue.occupation() if waits else None
+        return [_view(job, problem, occupation) for job in found]
 
     def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs: TERM, then KILL; jobs that wait end at once."""
@@ -177,16 +215,17 @@ class LocalExecutor:
         return f"the local worker failed: {lines[-1]} ({self._log})" if lines else ""
 
 
-def _view(job: QueuedJob | DamagedJob, problem: str) -> JobView:
+def _view(job: QueuedJob | DamagedJob, problem: str, occupation: Occupation | None) -> JobView:
     if isinstance(job, DamagedJob):
         return JobView(job.job_id, job.token, None, JobState.UNKNOWN, "", job.problem)
+    is_waiting = job.state is JobState.PENDING
     return JobView(
         job_id=job.job_id,
         token=job.token,
         index=job.task,
         state=job.state,
         raw_state=job.state.upper(),
-        reason=job.reason or (problem if job.state is JobState.PENDING else ""),
+        reason=job.reason or (_waits(job, problem, occupation) if is_waiting else ""),
         exit_code=job.exit_code,
         signal=job.signal,
         node=job.host,
@@ -194,6 +233,10 @@ def _view(job: QueuedJob | DamagedJob, problem: str) -> JobView:
         started_at=_time(job.started),
         ended_at=_time(job.ended),
     )
+
+
+def _waits(job: QueuedJob, problem: str, occupation: Occupation | None) -> str:
+    return problem or (occupation.reason(job) if occupation else "")
 
 
 def _environment() -> dict[str, str]:

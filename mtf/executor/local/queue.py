@@ -1,119 +1,46 @@
 """The local executor's queue: an SQLite file in the run root, used in short transactions.
 
 Clients add jobs and ask the worker to end them; the worker starts jobs and records how they ended.
-SQLite keeps a rollback journal, because WAL needs shared memory, which network file systems do not
-have (Source: sqlite.org/wal.html).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.sbatch.section_options import signal_of
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
+from mtf.executor.local.queue_file import QueueFile, transaction
 from mtf.executor.local.queue_rows import QueuedJob, job_id, job_of, settings_of
+from mtf.executor.local.shares import Needs
+from mtf.executor.local.waiting import Occupation, machine_of
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import JobRequest
     from mtf.executor.local.queue_rows import DamagedJob, Settings
+    from mtf.executor.local.shares import Machine
 
-FOLDER = ".local"  # in the run root: the queue, the starts, the worker's lock and log
 STARTS = "starts"  # in it: the files of job_process
-_BUSY_S = 20.0  # how long a transaction waits for those of others
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE settings (max_parallel INTEGER, grace_s REAL, kill_wait_s REAL, idle_s REAL);
-CREATE TABLE submissions (
-  token TEXT PRIMARY KEY, script TEXT NOT NULL, environment TEXT NOT NULL,
-  throttle INTEGER, limit_s INTEGER, lead_s INTEGER NOT NULL, requeue INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE jobs (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  token TEXT NOT NULL REFERENCES submissions, task INTEGER NOT NULL, run_dir TEXT NOT NULL,
-  state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', restarts INTEGER NOT NULL DEFAULT 0,
-  queued REAL NOT NULL, host TEXT, started REAL, began REAL, warned INTEGER NOT NULL DEFAULT 0,
-  wish TEXT, wished_at REAL, ended REAL, exit_code INTEGER, signal INTEGER,
-  UNIQUE (token, task)
-);
-CREATE INDEX by_state ON jobs (state, queued, id);
-"""
 _JOBS = "SELECT * FROM jobs JOIN submissions USING (token)"
+_LEAST = Needs()
 
 
 def _numbers(jobs: Collection[JobId]) -> str:
     """Return the row numbers of local job ids as JSON; other ids are skipped."""
     found = (re.fullmatch(r"local-([0-9]{1,15})", job) for job in jobs)
     return json_text.dumps([int(match[1]) for match in found if match])
-
-
-class _QueueFile:
-    """Opens the queue's file, and turns SQLite's errors into messages."""
-
-    def __init__(self, runs_root: Path) -> None:
-        self.folder = runs_root.absolute() / FOLDER
-        self.path = self.folder / "queue.sqlite"
-
-    @contextmanager
-    def explaining_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as e:
-            raise ExecutorUnavailableError(f"{self.path}: {e}. {_fix(e)}") from e
-
-    def connect(self) -> sqlite3.Connection:
-        uri = f"{self.path.as_uri()}?mode=rw"
-        db = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
-        try:
-            self._check_format(db.execute("PRAGMA user_version").fetchone()[0])
-        except BaseException:
-            db.close()
-            raise
-        db.row_factory = sqlite3.Row
-        db.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
-        return db
-
-    def _check_format(self, version: int) -> None:
-        if version != _VERSION:
-            raise ExecutorUnavailableError(
-                f"{self.path}: the queue has format {version}, this mtf needs format {_VERSION}."
-                " Use the version of mtf that made the queue"
-            )
-
-
-def _fix(error: sqlite3.Error) -> str:
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"Another process has locked the queue for {_BUSY_S:g} s. Try again"
-        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return "The file is damaged. Kill the jobs by hand, then move the file away"
-        case sqlite3.SQLITE_FULL:
-            return "Free some space"
-        case _:
-            return "Make the run root readable and writable, or set runs_root in mtf.yaml"
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Make several changes, all of them or none."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 class LocalQueue:
@@ -124,7 +51,7 @@ class LocalQueue:
 
     def __init__(self, runs_root: Path) -> None:
         """Take the run root; the file is created by the first submission."""
-        self._file = _QueueFile(runs_root)
+        self._file = QueueFile(runs_root)
         self.folder = self._file.folder
 
     def exists(self) -> bool:
@@ -152,20 +79,11 @@ class LocalQueue:
         self.folder.mkdir(parents=True, exist_ok=True)
         new = rundir.temporary_path(self._file.path)
         try:
-            self._write_empty(new, is_lost=is_lost)
+            self._file.write_empty(new, is_lost=is_lost)
             os.link(new, self._file.path)
         except (OSError, ExecutorUnavailableError):
             if not self.exists():  # otherwise another client created it and removed this file
                 raise
-
-    def _write_empty(self, path: Path, *, is_lost: bool) -> None:
-        path.touch()
-        with self._file.explaining_errors(), closing(sqlite3.connect(path)) as db:
-            db.executescript(_SCHEMA)
-            if is_lost:  # do not reuse the lost numbers: the clock is ahead of all of them
-                db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (int(time.time()),))
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-            db.commit()
 
     def add(
         self,
@@ -173,19 +91,29 @@ class LocalQueue:
         script: str,
         environment: Mapping[str, str],
         limit_s: int | None,
+        needs: Needs = _LEAST,
     ) -> dict[int, JobId]:
         """Queue all tasks of a request or none; a token that is queued already adds no jobs."""
-        needs = request.resources
-        lead_s, requeue = needs["signal_lead"], needs["requeue"]
-        submission = (request.token, script, json_text.dumps(environment), request.max_parallel)
+        given = request.resources
+        submission = {
+            "token": request.token,
+            "script": script,
+            "environment": json_text.dumps(environment),
+            "throttle": request.max_parallel,
+            "limit_s": limit_s,
+            "lead_s": given["signal_lead"],
+            "requeue": bool(given["requeue"]),
+            "warning": signal_of(given),
+            **asdict(needs),
+        }
         now = time.time()
         tasks = [(request.token, t.index, t.run_dir, JobState.PENDING, now) for t in request.tasks]
         with self._open() as db:
             with transaction(db):
                 db.execute(
-                    "INSERT OR IGNORE INTO submissions (token, script, environment, throttle,"
-                    " limit_s, lead_s, requeue) VALUES (?,?,?,?,?,?,?)",
-                    (*submission, limit_s, lead_s, requeue),
+                    f"INSERT OR IGNORE INTO submissions ({', '.join(submission)})"
+                    f" VALUES (:{', :'.join(submission)})",
+                    submission,
                 )
                 db.executemany(
                     "INSERT INTO jobs (token, task, run_dir, state, queued) VALUES (?,?,?,?,?)"
@@ -202,7 +130,7 @@ class LocalQueue:
         query = f"{_JOBS} WHERE token IN (SELECT value FROM json_each(?)) ORDER BY id"
         with self._open() as db:
             rows = db.execute(query, (json_text.dumps(list(tokens)),))
-            return [job_of(dict(row)) for row in rows]
+            return [_job(row) for row in rows]
 
     def has_work(self) -> bool:
         """Return True if any job waits or runs."""
@@ -219,10 +147,29 @@ class LocalQueue:
                 with transaction(db):
                     db.execute("DELETE FROM settings")
                     db.execute(
-                        "INSERT INTO settings VALUES"
-                        " (:max_parallel, :grace_s, :kill_wait_s, :idle_s)",
+                        "INSERT INTO settings"
+                        " (max_parallel, grace_s, kill_wait_s, idle_s, gpus, cpus, memory_mb)"
+                        " VALUES (:max_parallel, :grace_s, :kill_wait_s, :idle_s, :gpus, :cpus,"
+                        " :memory_mb)",
                         asdict(settings),
                     )
+
+    def occupation(self) -> Occupation | None:
+        """Return the jobs on the worker's machine, None if no worker has recorded its machine."""
+        with self._open() as db:
+            row = db.execute("SELECT * FROM machine").fetchone()
+            machine, settings = machine_of(dict(row)) if row else None, _settings(db)
+            if machine is None or settings is None:
+                return None
+            found = db.execute(
+                f"{_JOBS} WHERE state = ? AND host = ?", (JobState.RUNNING, row["host"])
+            )
+            running = [job for job in map(_job, found) if isinstance(job, QueuedJob)]
+            query = f"{_JOBS} WHERE state = ? ORDER BY queued, id LIMIT 1"
+            first = db.execute(query, (JobState.PENDING,)).fetchone()
+        job = _job(first) if first else None
+        first_job = job if isinstance(job, QueuedJob) else None
+        return Occupation(machine, settings.max_parallel, running, first_job)
 
     def cancel(self, jobs: Collection[JobId]) -> None:
         """End waiting jobs, and ask the worker to cancel running ones; replaces other requests."""
@@ -261,7 +208,7 @@ class WorkerQueue:
 
     def __init__(self, runs_root: Path, note: Callable[[str], None] = lambda _: None) -> None:
         """Take the run root, and a function that takes messages for people."""
-        self._file = _QueueFile(runs_root)
+        self._file = QueueFile(runs_root)
         with self._file.explaining_errors():
             self._db = self._file.connect()
         self._inode = self._file.path.stat().st_ino
@@ -292,27 +239,42 @@ class WorkerQueue:
         with self._file.explaining_errors():
             return _settings(self._db)
 
+    def set_machine(self, host: str, machine: Machine) -> None:
+        """Record the worker's machine, for clients."""
+        row = (host, ",".join(machine.gpus), machine.cpus, machine.memory_mb)
+        with self._file.explaining_errors(), transaction(self._db):
+            self._db.execute("DELETE FROM machine")
+            self._db.execute("INSERT INTO machine VALUES (?,?,?,?)", row)
+
     def running(self) -> list[QueuedJob]:
         """Return the jobs that run or are being started."""
         query = f"{_JOBS} WHERE state = ? ORDER BY id"
         with self._file.explaining_errors():
             return list(self._sound(self._db.execute(query, (JobState.RUNNING,))))
 
-    def next_waiting(self, full: Collection[Token] = ()) -> QueuedJob | None:
-        """Return the job that has waited longest, except jobs of the submissions in ``full``."""
+    def next_waiting(
+        self, full: Collection[Token] = (), unmet: Collection[Needs] = ()
+    ) -> QueuedJob | None:
+        """Return the job that has waited longest.
+
+        Jobs of the submissions in ``full`` are left out, and those with ``unmet`` needs.
+        """
         query = (
             f"{_JOBS} WHERE state = ? AND token NOT IN (SELECT value FROM json_each(?))"
+            " AND gpus || ' ' || cpus || ' ' || memory_mb NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY queued, id"
         )
+        left_out = [f"{n.gpus} {n.cpus} {n.memory_mb}" for n in unmet]
+        given = (JobState.PENDING, json_text.dumps(list(full)), json_text.dumps(left_out))
         with self._file.explaining_errors():
-            rows = self._db.execute(query, (JobState.PENDING, json_text.dumps(list(full))))
+            rows = self._db.execute(query, given)
             with closing(rows):
                 return next(self._sound(rows), None)
 
     def _sound(self, rows: Iterable[sqlite3.Row]) -> Iterator[QueuedJob]:
         """Yield the jobs whose rows can be read; each other one is noted once, and left alone."""
         for row in rows:
-            job = job_of(dict(row))
+            job = _job(row)
             if isinstance(job, QueuedJob):
                 yield job
             elif job.id not in self._damaged:
@@ -333,6 +295,10 @@ class WorkerQueue:
         given = {**values, **{f"if_{name}": value for name, value in expected.items()}}
         with self._file.explaining_errors(), transaction(self._db):
             return self._db.execute(query, given).rowcount == 1
+
+
+def _job(row: sqlite3.Row) -> QueuedJob | DamagedJob:
+    return job_of(dict(row))
 
 
 def _settings(db: sqlite3.Connection) -> Settings | None:

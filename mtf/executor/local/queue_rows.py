@@ -5,11 +5,14 @@ SQLite stores any type in any column, and the file may have been edited, or rest
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.states import JobState
+from mtf.executor.local.machine_query import LocalLimits
+from mtf.executor.local.shares import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +26,16 @@ class Settings:
     grace_s: float  # from TERM to KILL at a preemption
     kill_wait_s: float  # from TERM to KILL at a cancellation and at the time limit
     idle_s: float  # time without work after which the worker exits
+    gpus: str | None = None  # as JSON: how many, or a list of them; None: those of the machine
+    cpus: int | None = None
+    memory_mb: int | None = None
+
+    @property
+    def limits(self) -> LocalLimits:
+        """Return the share of the machine that jobs may use."""
+        gpus = json.loads(self.gpus) if self.gpus else None
+        chosen = tuple(map(str, gpus)) if isinstance(gpus, list) else gpus
+        return LocalLimits(self.max_parallel, chosen, self.cpus, self.memory_mb)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,12 @@ class QueuedJob:
     environment: str  # of the job, as JSON
     throttle: int | None  # jobs with this token that may run at a time
     limit_s: int | None
-    lead_s: int  # USR1 is sent this long before the limit
+    lead_s: int  # the warning is sent this long before the limit
+    warning: str  # the signal: "USR1" or "USR2"
+    gpus: int  # that it needs
+    cpus: int
+    memory_mb: int
+    devices: str  # the GPUs that it has: the value of CUDA_VISIBLE_DEVICES
     requeue: bool
     state: JobState
     reason: str
@@ -50,7 +68,7 @@ class QueuedJob:
     host: str | None  # the host that started it last
     started: float | None
     began: float | None
-    warned: bool  # USR1 was sent
+    warned: bool  # the warning was sent
     wish: str | None  # the requested end: "cancel", "preempt" or "timeout"
     wished_at: float | None  # when TERM was sent for it; None: not yet
     ended: float | None
@@ -61,6 +79,16 @@ class QueuedJob:
     def job_id(self) -> JobId:
         """Return the job id that the ledger records."""
         return job_id(self.id)
+
+    @property
+    def needs(self) -> Needs:
+        """Return the GPUs, CPUs and memory that it asks for."""
+        return Needs(self.gpus, self.cpus, self.memory_mb)
+
+    @property
+    def share(self) -> tuple[Needs, tuple[str, ...]]:
+        """Return its needs, and the names of the GPUs that it was given."""
+        return self.needs, tuple(self.devices.split(",")) if self.devices else ()
 
 
 def job_id(number: int) -> JobId:
@@ -84,12 +112,14 @@ class DamagedJob:
 
 _NUMBERS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "lead_s", "requeue", "restarts", "warned"), (int,)),
+    **dict.fromkeys(("gpus", "cpus", "memory_mb"), (int,)),
     **dict.fromkeys(("throttle", "limit_s", "exit_code", "signal"), (int, type(None))),
     **dict.fromkeys(("started", "began", "wished_at", "ended"), (int, float, type(None))),
     "queued": (int, float),
 }
 _TEXTS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("run_dir", "script", "environment", "reason"), (str,)),
+    **dict.fromkeys(("warning", "devices"), (str,)),
     **dict.fromkeys(("host", "wish"), (str, type(None))),
 }
 _LATEST = 253_402_300_799  # the end of the year 9999, in seconds since the epoch
@@ -135,4 +165,25 @@ def settings_of(row: Mapping[str, Any]) -> Settings | None:
     for value in values.values():
         if not isinstance(value, int | float) or not 0 <= value <= _LATEST:
             return None
-    return Settings(**values) if isinstance(values["max_parallel"], int) else None
+    if not isinstance(values["max_parallel"], int):
+        return None
+    for name in ("cpus", "memory_mb"):
+        values[name] = row.get(name)
+        if not isinstance(values[name], int | None):
+            return None
+    values["gpus"] = row.get("gpus")
+    return Settings(**values) if _is_choice(values["gpus"]) else None
+
+
+def _is_choice(text: object) -> bool:
+    """Return True for a choice of GPUs: None, or a number or a list of names as JSON."""
+    if text is None:
+        return True
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return False
+    names = value if isinstance(value, list) else []
+    return type(value) is int or (
+        isinstance(value, list) and all(isinstance(name, str) and name for name in names)
+    )

@@ -25,12 +25,17 @@ from mtf.core.vocabulary.causes import CONTINUE_EXIT_CODE, EXIT_TERMINATED
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.local import job_process
+from mtf.executor.local.dealer import Dealer
 from mtf.executor.local.job_process import Process, WorkerLock
-from mtf.executor.local.queue import FOLDER, STARTS, LocalQueue, WorkerQueue
+from mtf.executor.local.queue import STARTS, LocalQueue, WorkerQueue
+from mtf.executor.local.queue_file import FOLDER
 from mtf.executor.local.queue_rows import QueuedJob, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mtf.core.vocabulary.ids import Token
+    from mtf.executor.local.gpu_lease import GpuLeases
 
 _POLL_S = 0.03  # between two checks of the queue, and of jobs that an earlier worker started
 _CLAIM_S = 1.0  # how long a start by an earlier worker may take to claim itself
@@ -58,6 +63,7 @@ class Worker:
         self._waiting = False
         self._stale = True  # this worker has changed the queue since it read it
         self._pause_until = 0.0
+        self._dealer = Dealer(self._queue)
 
     def close(self) -> None:
         """Close the queue; jobs keep running."""
@@ -82,7 +88,8 @@ class Worker:
         """Do everything that is due; return True if jobs wait or run on this host."""
         _reap()
         changed = self._queue.has_changed()
-        if self._stale or changed or 0 < self._pause_until <= time.monotonic():
+        due = any(0 < at <= time.monotonic() for at in (self._pause_until, self._dealer.look_again))
+        if self._stale or changed or due:
             self._stale = False
             self._read()
         for job in self._running:
@@ -91,6 +98,7 @@ class Worker:
 
     def _read(self) -> None:
         self._settings = self._queue.settings() or _DEFAULTS
+        self._dealer.ask_machine(self._settings.limits)
         self._running = self._queue.running()
         known = {job.id for job in self._running}
         self._processes = {n: p for n, p in self._processes.items() if n in known}
@@ -103,17 +111,23 @@ class Worker:
         if time.monotonic() < self._pause_until:
             return
         self._pause_until = 0.0
-        free = self._settings.max_parallel - sum(job.host == _HOST for job in self._running)
+        here = [job for job in self._running if job.host == _HOST]
+        slots = self._settings.max_parallel - len(here)
         running = Counter(job.token for job in self._running)
         full = {job.token for job in self._running if _is_full(job, running)}
-        while free > 0 and not self._pause_until and (job := self._queue.next_waiting(full)):
-            running[job.token] += 1
-            if _is_full(job, running):
-                full.add(job.token)
-            free -= self._start(job)
+        self._dealer.count(here)
+        while slots > 0 and not self._pause_until:
+            job = self._queue.next_waiting(full, self._dealer.unmet)
+            if job is None:
+                break
+            if leases := self._dealer.lease(job):
+                running[job.token] += 1
+                full |= {job.token} if _is_full(job, running) else set()
+                with closing(leases):
+                    slots -= self._start(job, leases)
         self._running = self._queue.running()
 
-    def _start(self, job: QueuedJob) -> bool:
+    def _start(self, job: QueuedJob, leases: GpuLeases) -> bool:
         """Start a job; the queue is changed first, so that a crash in between is noticed."""
         intent: dict[str, Any] = {
             "state": JobState.RUNNING,
@@ -123,12 +137,13 @@ class Worker:
             "warned": False,
             "wish": None,
             "wished_at": None,
+            "devices": ",".join(leases.gpus),
         }
         if not self._queue.update(job, **intent, reason=""):
             return False
         job = replace(job, **intent)
         try:
-            self._processes[job.id] = self._launch(job)
+            self._processes[job.id] = self._launch(job, leases.fds)
         except OSError as e:
             return self._not_started(job, e)
         except (TypeError, ValueError) as e:  # the environment in its row is not one
@@ -136,7 +151,7 @@ class Worker:
             return False
         return True
 
-    def _launch(self, job: QueuedJob) -> Process:
+    def _launch(self, job: QueuedJob, leases: Sequence[int]) -> Process:
         job_dir = Path(job.script).parent
         return job_process.launch(
             self._base(job),
@@ -146,7 +161,9 @@ class Worker:
                 rundir.job_output(job_dir, job.job_id),
                 rundir.job_output(job_dir, job.job_id, err=True),
             ),
+            pass_fds=leases,
             env=json.loads(job.environment)
+            | self._dealer.environment(job)
             | {
                 "MTF_EXECUTOR": "local",
                 "MTF_JOB_DIR": str(job_dir),
@@ -239,7 +256,7 @@ class Worker:
         if left <= 0:
             self._update(job, wish="timeout")
         elif left <= lead and not job.warned:
-            process.signal(signal.SIGUSR1)
+            process.signal(signal.SIGUSR2 if job.warning == "USR2" else signal.SIGUSR1)
             self._update(job, warned=True)
 
     def _has_grace(self, job: QueuedJob) -> bool:

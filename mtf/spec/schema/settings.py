@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from mtf.core.sbatch.demand import memory_mb
 from mtf.errors import SpecError
 from mtf.spec.schema.cluster_section import Cluster, as_mapping
-from mtf.spec.schema.error_messages import problems_of
+from mtf.spec.schema.error_messages import problems_of, shown
 from mtf.spec.schema.policies import Policies
 from mtf.spec.schema.slurm_section import Environment, SLURMConfig
+from mtf.spec.schema.slurm_values import Memory
 from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Folder, Name, RelativePath, Word, matching
 from mtf.spec.yaml.reader import read
@@ -32,11 +35,36 @@ def _none_as_null(value: object) -> object:
     return None if value == "none" else value
 
 
+def _gpus(value: object) -> object:
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    names = [str(name) for name in value] if isinstance(value, list) else []
+    if not isinstance(value, list) or not all(map(_GPU.fullmatch, names)):
+        raise ValueError(f"expected a number of GPUs or a list like [0, 1], got {shown(value)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{shown(value)} lists a GPU twice")
+    return names
+
+
+_GPU = re.compile(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+")
+LocalGpus = Annotated[int | list[str] | None, BeforeValidator(_gpus)]
+
+
 class LocalSettings(Strict):
     """The local executor."""
 
     max_parallel: Count = 2
     """Number of runs at the same time."""
+    gpus: LocalGpus = None
+    """GPUs for runs: how many, or a list as in CUDA_VISIBLE_DEVICES; null: all there are."""
+    cpus: Count | None = None
+    """CPUs for runs; null: those of the machine, at least one for each run at a time."""
+    mem: Memory | None = None
+    """Memory for runs, like 64G; null: that of the machine."""
+
+    def memory_mb(self) -> int | None:
+        """Return the memory for runs in MiB, None for that of the machine."""
+        return memory_mb(self.mem) or None if self.mem else None
 
 
 class Retry(Strict):

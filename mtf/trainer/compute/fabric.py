@@ -75,8 +75,8 @@ __all__ = ["Fabric", "FabricModule", "FabricOptimizer", "build_fabric", "set_thr
 def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
     """Return Fabric, launched, for the available devices and ranks.
 
-    The number of processes is the one that SLURM started, else one. Mixed precision is used on
-    CUDA only.
+    The number of processes is the one that SLURM or the local executor started, else one. Mixed
+    precision is used on CUDA only.
 
     Args:
         config: has the nodes and tasks in its section ``slurm``.
@@ -87,7 +87,7 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
     """
     set_threads(env)
     _check_started(config, env)
-    tasks = int(env.get("SLURM_NTASKS", "1")) if "SLURM_PROCID" in env else 1
+    tasks = _processes(env)
     if tasks > 1 and config.slurm.nodes == 1:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     with warnings.catch_warnings():
@@ -102,6 +102,14 @@ def build_fabric(config: ExperimentConfig, env: Mapping[str, str]) -> Fabric:
         )
         fabric.launch()
     return fabric
+
+
+def _processes(env: Mapping[str, str]) -> int:
+    """Return the number of processes that were started for this training."""
+    if "SLURM_PROCID" in env:
+        return int(env.get("SLURM_NTASKS", "1"))
+    is_rank = env.get("MTF_EXECUTOR") == "local" and "LOCAL_RANK" in env
+    return int(env.get("WORLD_SIZE", "1")) if is_rank else 1
 
 
 def _check_started(config: ExperimentConfig, env: Mapping[str, str]) -> None:

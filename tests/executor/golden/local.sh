@@ -14,4 +14,4 @@ export PYTHONPATH=/data/runs/.code/abc:/data/runs/.code/abc/src${PYTHONPATH:+:$P
 mkdir -p "$MTF_RUN_DIR" || exit 78
 cd /data/runs/.code/abc || exit 78
 
-exec python -m mtf.trainer "$MTF_RUN_DIR"
+exec /usr/bin/python3 -I MTF/executor/local/start_ranks.py 4 python -m mtf.trainer "$MTF_RUN_DIR"

@@ -13,6 +13,7 @@ import pytest
 
 from mtf.executor.local.job_process import WorkerLock
 from mtf.executor.local.local_executor import LocalExecutor
+from mtf.executor.local.machine_query import LocalLimits
 from mtf.executor.local.queue import LocalQueue
 from tests.executor.contract import Bench
 
@@ -65,7 +66,13 @@ def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
 class MakeBench(Protocol):
     """Makes a bench whose jobs run a shell snippet instead of the trainer."""
 
-    def __call__(self, snippet: str, max_parallel: int = 4, **times: float) -> Bench: ...
+    def __call__(
+        self,
+        snippet: str,
+        max_parallel: int = 4,
+        limits: LocalLimits | None = None,
+        **times: float,
+    ) -> Bench: ...
 
 
 @pytest.fixture
@@ -73,12 +80,15 @@ def local(tmp_path: Path) -> Iterator[MakeBench]:
     """Return a function that makes benches over one run root; all processes end with the test."""
     root = tmp_path / "runs"
 
-    def make(snippet: str, max_parallel: int = 4, **times: float) -> Bench:
+    def make(
+        snippet: str, max_parallel: int = 4, limits: LocalLimits | None = None, **times: float
+    ) -> Bench:
         text = (
             "#!/bin/bash\n{% include 'environment.sh.j2' %}\n: stands for mtf.trainer\n" + snippet
         )
         given: dict[str, Any] = {"grace_s": 0.5, "kill_wait_s": 0.5, **times}
-        return Bench(LocalExecutor(root, max_parallel, {"local.sh.j2": text}, **given), root)
+        most = limits or LocalLimits(max_parallel)
+        return Bench(LocalExecutor(root, most, {"local.sh.j2": text}, **given), root)
 
     yield make
     until(lambda: not end_all(root), "all has ended")

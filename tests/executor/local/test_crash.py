@@ -21,7 +21,8 @@ import pytest
 from mtf import rundir
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
-from mtf.executor.local import job_process, queue
+from mtf.executor.local import job_process
+from mtf.executor.local import queue_file as files
 from mtf.executor.local.queue import LocalQueue, WorkerQueue
 from tests.executor.contract import LOGS_TERM, Bench
 from tests.executor.local.bench import WORKER, folder_of, kill_worker, processes, until
@@ -322,7 +323,7 @@ def test_a_queue_that_stays_locked_is_reported(
 ) -> None:
     bench, request = running(local)
     kill_worker(bench.root)
-    monkeypatch.setattr(queue, "_BUSY_S", 0.1)
+    monkeypatch.setattr(files, "_BUSY_S", 0.1)
     with closing(sqlite3.connect(queue_file(bench), isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ExecutorUnavailableError, match="locked the queue for"):

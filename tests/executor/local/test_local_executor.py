@@ -39,7 +39,7 @@ class TestContract(Contract):
 
 def test_a_job_is_warned_before_its_time_limit_and_ended_at_it(local: MakeBench) -> None:
     bench = local('trap "echo USR1 >> $MTF_RUN_DIR/heard" USR1; while :; do sleep 0.05; done')
-    request = bench.request(time="00:00:02", signal_lead=1)
+    request = bench.request(time="00:00:04", signal_lead=3)
     bench.submit(request)
     assert bench.wait_file(request, "heard") == "USR1\n"
     view = bench.wait_ended(request)[0]
@@ -59,7 +59,7 @@ def test_a_lead_longer_than_the_limit_does_not_warn_a_job_at_its_start(
     local: MakeBench,
 ) -> None:
     bench = local('sleep 0.3; echo done > "$MTF_RUN_DIR/done"')
-    request = bench.request(time="00:00:02", signal_lead=60)
+    request = bench.request(time="00:00:20", signal_lead=60)
     bench.submit(request)
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
@@ -146,12 +146,15 @@ def test_a_queued_job_is_cancelled_without_starting(local: MakeBench) -> None:
 
 
 def test_job_ids_of_other_executors_are_ignored(local: MakeBench) -> None:
-    bench = local('echo up > "$MTF_RUN_DIR/up"; sleep 0.5')
+    bench = local(
+        'echo up > "$MTF_RUN_DIR/up"; while [ ! -e "$MTF_RUN_DIR/go" ]; do sleep 0.02; done'
+    )
     request = bench.request()
     (job,) = bench.submit(request).values()
     bench.wait_file(request, "up")
     number = job.removeprefix("local-")
     bench.cancel(JobId(number), JobId(f"{number}_0"), JobId("local-²"), JobId("local-"))
+    (folder_of(request) / "go").touch()
     assert bench.wait_ended(request)[0].state is JobState.COMPLETED
 
 
@@ -235,16 +238,27 @@ def zombies() -> list[str]:
 
 # -- bounds ----------------------------------------------------------------------------------------
 
+# Each job waits until as many as the file `together` says have run at the same time, and then long
+# enough for one more to be seen.
 COUNTS = """
-exec 9>>"$MTF_RUN_DIR/../lock"; flock 9
-echo "+" >> "$MTF_RUN_DIR/../count"; flock -u 9
-sleep 0.1
-flock 9; echo "-" >> "$MTF_RUN_DIR/../count"
+cd "$MTF_RUN_DIR/.."; exec 9>>lock
+note() { flock 9; echo "$1" >> count; flock -u 9; }
+most() { awk '{ n += ($1 == "+") ? 1 : -1; if (n > m) m = n } END { print m + 0 }' count; }
+note +
+until [ "$(most)" -ge "$(cat together)" ]; do sleep 0.02; done
+sleep 0.2
+note -
 """
 
 
+def counting(bench: Bench, together: int) -> Bench:
+    (bench.root / "sub").mkdir(exist_ok=True)
+    (bench.root / "sub" / "together").write_text(str(together))
+    return bench
+
+
 def test_at_most_max_parallel_jobs_run_at_a_time(local: MakeBench) -> None:
-    bench = local(COUNTS, max_parallel=2)
+    bench = counting(local(COUNTS, max_parallel=2), together=2)
     requests = [bench.request((0, 1, 2)), bench.request((0, 1, 2))]
     for request in requests:
         bench.submit(request)
@@ -265,14 +279,16 @@ def test_a_throttled_array_does_not_delay_other_jobs(local: MakeBench) -> None:
 
 
 def test_a_new_max_parallel_applies_to_the_running_worker(local: MakeBench) -> None:
-    bench = local(COUNTS, max_parallel=1)
+    bench = counting(local(COUNTS, max_parallel=1), together=3)
     first = bench.request((0, 1))
     bench.submit(first)
+    bench.wait(first, lambda f: f[0].state is JobState.RUNNING)
+    assert bench.views(first)[1].state is JobState.PENDING
     request = bench.request(tuple(range(6)))
-    local(COUNTS, max_parallel=3).submit(request)
-    bench.wait_ended(first)
     bench.executor = local(COUNTS, max_parallel=3).executor
+    bench.submit(request)
     bench.wait_ended(request)
+    bench.wait_ended(first)
     assert most_at_once(bench) == 3
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mtf.errors import SpecError
+from mtf.executor.local.machine_query import LocalLimits
+from mtf.reconcile.executors import limits_of
 from mtf.spec.schema.settings import Settings, merged_slurm, parse_settings
 
 
@@ -31,6 +33,26 @@ def test_an_empty_or_missing_file_gives_all_defaults(raw: bytes | None) -> None:
     assert settings.retry.on == ["node-failure", "preempted", "time-limit"]
     assert settings.retry.backoff == 60
     assert settings.slurm_defaults() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("{}", LocalLimits(2)),
+        ("{gpus: 2, cpus: 8, mem: 64G}", LocalLimits(2, 2, 8, 65536)),
+        ("{gpus: [0, 3], mem: 0}", LocalLimits(2, ("0", "3"))),
+        ("{gpus: [GPU-5c89-1, MIG-a1]}", LocalLimits(2, ("GPU-5c89-1", "MIG-a1"))),
+        ("{gpus: 0}", LocalLimits(2, 0)),
+    ],
+)
+def test_the_settings_say_what_the_local_executor_may_use(text: str, limits: LocalLimits) -> None:
+    assert limits_of(parse_settings(f"local: {text}".encode()).local) == limits
+
+
+@pytest.mark.parametrize("gpus", ["-1", "all", "[0, 0]", "[a b]", "1.5", "true", "'2'"])
+def test_a_choice_of_gpus_that_is_none_is_refused(gpus: str) -> None:
+    with pytest.raises(SpecError, match=r"local\.gpus"):
+        parse_settings(f"local: {{gpus: {gpus}}}".encode())
 
 
 @pytest.mark.parametrize("text", ["remote: none", "remote: null", "remote:"])
