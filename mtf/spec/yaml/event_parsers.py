@@ -39,6 +39,8 @@ _AMBIGUOUS = (
     re.compile(r"[\[{,]\s*(?::|-(?![\w.]))"),  # in doubt
     # document markers, except for one at the beginning
     re.compile(r"\n(?:---|\.\.\.)"),
+    # a dash as a key
+    re.compile(r"-:\s"),
 )
 _COMMENTS = re.compile(r"#[^\r\n]*")
 _BEFORE_COMMENTS = {"", " ", "\t", "\n", "\r"}
@@ -143,7 +145,7 @@ def _scalar_problem(event: Any, before: str) -> str | None:
     if before == "?" and event.value:
         return "a value that begins with ?. Put it in quotes, or a space after the ?"
     if event.value == "-" and event.implicit[0]:  # elsewhere a dash is an indicator
-        return "a lone dash in brackets. Put it in quotes"
+        return "a lone dash. Put it in quotes"
     return None
 
 

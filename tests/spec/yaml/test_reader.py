@@ -108,7 +108,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
          "1,024 are allowed. Shorten it"),
         (b"a: [x]#y\n", "a.yaml:2:1: invalid YAML: a comment before this place has no space before its #"),
         (b"a: [x,#y\n z]\n", "a.yaml:2:2: invalid YAML: a comment before this place has no space before its #"),
-        (b"a: [-]\n", "a.yaml:1:5: invalid YAML: a lone dash in brackets. Put it in quotes"),
+        (b"a: [-]\n", "a.yaml:1:5: invalid YAML: a lone dash. Put it in quotes"),
         (b"a: {?b: 1}\n", "a.yaml:1:6: invalid YAML: a value that begins with ?. Put it in quotes, or a "
          "space after the ?"),
         ("a: 1".encode("utf-16"), "a.yaml:1:1: not UTF-8 text. Save the file as UTF-8"),
