@@ -9,6 +9,13 @@ import click
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_text
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
 
+EXECUTORS = click.Choice(["slurm", "local", "auto"])
+
+
+def named_executor(option: str | None) -> str | None:
+    """Return the executor that an option names, None for that of the settings."""
+    return None if option == "auto" else option
+
 
 @click.command()
 @click.option(
@@ -18,6 +25,9 @@ from mtf.errors import EXIT_CHANGES, EXIT_ERROR
     "--rev", help="Plan for this revision (default: the tracked branch; HEAD with --base)."
 )
 @click.option("--only", metavar="GLOB", help="Only experiments and grids whose names match.")
+@click.option(
+    "--executor", type=EXECUTORS, help="Executor of new jobs (default: the one in mtf.yaml)."
+)
 @click.option("--prune", is_flag=True, help="Include what mtf sync --prune would cancel.")
 @click.option(
     "--format",
@@ -36,6 +46,7 @@ def plan(
     base: str | None,
     rev: str | None,
     only: str | None,
+    executor: str | None,
     prune: bool,
     style: str,
     detailed_exitcode: bool,
@@ -53,18 +64,23 @@ def plan(
     from mtf.report import plans
 
     if base is not None:
-        if only is not None or prune:
-            raise click.UsageError("--only and --prune cannot be combined with --base")
+        if only is not None or prune or executor is not None:
+            raise click.UsageError("--only, --executor and --prune cannot be combined with --base")
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
     project = open_here(folder)
-    found = plan_sync(project, Options(rev=rev, only=only, prune=prune))
+    found = plan_sync(
+        project, Options(rev=rev, only=only, executor=named_executor(executor), prune=prune)
+    )
     match style:
         case "markdown":
-            print_text(plans.plan_markdown(found.plan, found.specs, found.problems), newline=False)
+            print_text(
+                plans.plan_markdown(found.plan, found.specs, found.problems, found.placement),
+                newline=False,
+            )
         case "json":
-            print_text(plans.plan_json(found.plan, found.commit, found.problems))
+            print_text(plans.plan_json(found.plan, found.commit, found.problems, found.placement))
         case _:
-            print_plan(plans.plan_text(found.plan, found.specs, found.problems))
+            print_plan(plans.plan_text(found.plan, found.specs, found.problems, found.placement))
             if found.plan.is_empty and rev is None:
                 for note in left_out_here(project):
                     inform(f"note: {note}")

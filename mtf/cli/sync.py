@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtf.cli.plan import plan
+from mtf.cli.plan import EXECUTORS, named_executor, plan
 from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from mtf.reconcile.apply import Report
     from mtf.reconcile.gather import Options
 
-_EXECUTORS = click.Choice(["slurm", "local", "auto"])
-
 
 @click.command()
 @click.option("--rev", help="Reconcile this revision, not the tip of the tracked branch.")
 @click.option("--only", metavar="GLOB", help="Only experiments and grids whose names match.")
 @click.option(
-    "--executor", type=_EXECUTORS, help="Executor of new jobs (default: the one in mtf.yaml)."
+    "--executor", type=EXECUTORS, help="Executor of new jobs (default: the one in mtf.yaml)."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, like mtf plan.")
 @click.option("--prune", is_flag=True, help="Also cancel the runs whose spec is gone.")
@@ -69,11 +67,18 @@ def sync(
     from mtf.reconcile.gather import Options
 
     if dry_run:
-        ctx.invoke(plan, rev=rev, only=only, prune=prune, style="text", detailed_exitcode=False)
+        ctx.invoke(
+            plan,
+            rev=rev,
+            only=only,
+            executor=executor,
+            prune=prune,
+            style="text",
+            detailed_exitcode=False,
+        )
         return
     project = open_here(ctx.obj)
-    wanted = None if executor == "auto" else executor
-    options = Options(rev=rev, only=only, executor=wanted, prune=prune)
+    options = Options(rev=rev, only=only, executor=named_executor(executor), prune=prune)
     if watch:
         given = [name for name, on in (("--rev", rev), ("--wait", wait), ("--json", as_json)) if on]
         if given:
@@ -109,6 +114,8 @@ def _watch(project: Project, options: Options, *, publish: bool, interval: float
 def _summary(report: Report) -> list[str]:
     """Return the lines that sum up one sync: notes, deeds, and mistakes in what is committed."""
     notes = [*(f"note: {note}" for note in report.plan.notes), *done_lines(report.done)]
+    if report.placement is not None:
+        notes.append(f"new jobs: {report.placement.text}")
     if not report.problems:
         return [*notes, verdict(report.plan) if report.plan.is_empty else _counts(report)]
     counts = [] if report.plan.is_empty else [_counts(report)]
@@ -127,6 +134,7 @@ def _counts(report: Report) -> str:
     others = {
         "unchanged": plan.unchanged,
         "waiting for others": plan.waiting,
+        "waiting for SLURM": plan.waiting_for_slurm,
         "held back": plan.held,
     }
     return f"Synced: {counts_text({**done_counts(report.done), **others})}"
@@ -137,7 +145,10 @@ def _as_json(report: Report) -> dict[str, object]:
         "commit": report.commit,
         **done_as_json(report.done),
         "unchanged": report.plan.unchanged,
+        "executor": report.placement and report.placement.executor,
+        "cluster": report.placement and report.placement.cluster,
         "waiting": report.plan.waiting,
+        "waiting_for_slurm": report.plan.waiting_for_slurm,
         "held": report.plan.held,
         "notes": list(report.plan.notes),
         "problems": [str(problem) for problem in report.problems],

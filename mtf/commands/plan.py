@@ -17,6 +17,7 @@ from mtf.report.plans import SpecChange
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mtf.core.planner.placement import Placement
     from mtf.core.planner.plan import World
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
@@ -35,6 +36,7 @@ class Planned:
     commit: CommitId
     # of specs that are left out, and warnings about what is submitted
     problems: tuple[Problem, ...]
+    placement: Placement  # of new jobs
 
     @property
     def is_doubtful(self) -> bool:
@@ -77,7 +79,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
         for _, part in new
     )
     problems = sorted({*found.problems, *_doubts(new, found.settings), *past})
-    return Planned(planned, specs, found.world.commit, tuple(problems))
+    return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:

@@ -14,7 +14,6 @@ from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
-from mtf.reconcile.executors import resolve_executor
 from mtf.reconcile.gather import Options, Target, gather
 
 if TYPE_CHECKING:
@@ -55,15 +54,16 @@ def submit(
         here = project.with_settings(project.serving(tree.checked().settings))
         belief = belief_of(here, store, ledger, commit)
         target = Target(commit, here.settings, lambda: Specs(keyed), belief)
-        found = gather(target, ledger, executors_of(here), Options())
+        found = gather(target, ledger, executors_of(here), Options(executor=executor))
         planned = plan(found.world, found.policy, datetime.now(UTC))
         new = tuple(a for a in planned.actions if isinstance(a, Submit) and a.desired.name in names)
-        if waiting := [n for n in planned.notes if n.split(" ", 1)[0] in names]:
+        planned, name = found.placement().sift(planned.only(new)), found.placement().executor
+        if waiting := [n for n in planned.notes if n.split(" ", 1)[0].rstrip(":") in names]:
             raise MtfError("\n".join(waiting))
-        name = resolve_executor(executor or here.settings.executor)
+        say(f"new jobs: {found.placement().text}")
         executors = executors_of(here)
         application = Application(project.repo, store, executors, found, name, say, is_asked=True)
-        report = application.carry_out(planned.only(new))
+        report = application.carry_out(planned)
         return report, {key for _, keys in keyed for key in keys}
 
     with project.repo.reading():

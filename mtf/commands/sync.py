@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.plan import plan
+from mtf.core.vocabulary.actions import Submit
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import LockedError, RepositoryError, SpecError
@@ -26,7 +27,7 @@ from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import check_tree
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import scan
-from mtf.reconcile.executors import Executors, limits_of, resolve_executor
+from mtf.reconcile.executors import Executors, limits_of
 from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
 from mtf.rundir import code_dir
@@ -84,9 +85,10 @@ def sync_once(
             done = Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
         else:
             executors = executors_of(project.with_settings(situation.settings))
-            executor = resolve_executor(options.executor or situation.settings.executor)
+            executor = situation.placement().executor
             application = Application(project.repo, store, executors, situation, executor, say)
             done = application.carry_out(planned)
+            done = replace(done, placement=situation.placement() if done.submitted else None)
         return replace(done, problems=situation.problems, is_usable=situation.is_usable)
 
     with project.repo.reading():
@@ -174,6 +176,8 @@ def belief_of(
 def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     """Return the plan for a situation, with a note if ``--only`` selects nothing in it."""
     planned = situation.belief.sift(plan(situation.world, situation.policy, now))
+    if any(isinstance(action, Submit) for action in planned.actions):
+        planned = situation.placement().sift(planned)
     world, only = situation.world, options.only
     names = {desired.name for desired, _ in world.desired} | {*world.refused}
     names |= {name_of(run) for run in world.records}

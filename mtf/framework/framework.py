@@ -137,6 +137,9 @@ class SyncResult:
     waiting: int  # runs that begin from others, which are not over
     held: int  # runs that a policy holds back
     notes: tuple[str, ...]
+    executor: str | None  # of new jobs, None if none was submitted
+    cluster: str | None
+    waiting_for_slurm: int  # runs that this machine, which has none, leaves to others
 
     @property
     def counts(self) -> dict[str, int]:
@@ -225,6 +228,9 @@ class ModelTrainingFramework:
             waiting=plan.waiting,
             held=plan.held,
             notes=plan.notes,
+            executor=report.placement.executor if report.placement else None,
+            cluster=report.placement.cluster if report.placement else None,
+            waiting_for_slurm=plan.waiting_for_slurm,
         )
 
     def status(self) -> list[RunRecord]:

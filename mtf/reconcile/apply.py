@@ -55,6 +55,7 @@ from mtf.spec.set_overrides import changed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from mtf.core.planner.placement import Placement
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
     from mtf.core.vocabulary.records import SubmissionRecord
     from mtf.errors import Problem
@@ -83,6 +84,7 @@ class Report:
     done: tuple[Done, ...] = ()  # what happened to each run
     problems: tuple[Problem, ...] = ()  # of the commit: nothing that has them was submitted
     is_usable: bool = True  # False: the problems concern the whole commit, nothing was submitted
+    placement: Placement | None = None  # of new jobs, if there were any to submit
 
     @property
     def exit_code(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.planner.placement import Placement, project_on_cluster
 from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.jobs import Mark, TaskOf
 from mtf.core.vocabulary.states import JobState
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import JobView
     from mtf.core.vocabulary.records import Attempt, RunRecord
     from mtf.executor.protocol import Executor
-    from mtf.spec.schema.settings import LocalSettings
+    from mtf.spec.schema.settings import LocalSettings, Settings
 
 Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
 
@@ -40,6 +41,21 @@ def limits_of(settings: LocalSettings) -> LocalLimits:
     """Return the share of the machine for runs, by the settings."""
     gpus = tuple(settings.gpus) if isinstance(settings.gpus, list) else settings.gpus
     return LocalLimits(settings.max_parallel, gpus, settings.cpus, settings.memory_mb())
+
+
+def placement_of(settings: Settings, asked: str | None, records: Iterable[RunRecord]) -> Placement:
+    """Return where new runs go.
+
+    Args:
+        settings: of the commit.
+        asked: the executor that the command line names.
+        records: of all runs in the ledger.
+    """
+    name, cluster = asked or settings.executor, settings.cluster.name
+    executor = resolve_executor(name)
+    if name != "auto":
+        return Placement(executor, cluster)
+    return Placement(executor, cluster, project_on_cluster(cluster, records), is_asked=False)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.drift import Drift
@@ -13,13 +14,14 @@ from mtf.core.planner.plan import Policy, World
 from mtf.core.planner.run_update import Retry
 from mtf.core.vocabulary.causes import Cause
 from mtf.reconcile.drift_scan import known_submissions
-from mtf.reconcile.executors import read_live
+from mtf.reconcile.executors import placement_of, read_live
 from mtf.reconcile.run_access import abandoned, is_elsewhere, read_progress, shut_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mtf.core.planner.journal_reader import Progress
+    from mtf.core.planner.placement import Placement
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger
@@ -59,6 +61,7 @@ class Situation:
     settings: Settings
     ledger: Ledger
     belief: Belief
+    placement: Callable[[], Placement]  # of new runs; asks SLURM when it is first called
     problems: tuple[Problem, ...] = ()  # of the commit
     is_usable: bool = True  # see Target
 
@@ -80,6 +83,7 @@ def gather(
         specs = target.read_specs()
         seen = seen_later.result()
     known = known_submissions(ledger)
+    placement = cache(lambda: placement_of(target.settings, options.executor, ledger.runs.values()))
     world = World(
         commit=target.commit,
         desired=specs.desired,
@@ -92,14 +96,16 @@ def gather(
         taken=known | (drift.branches.submissions if drift.branches else frozenset()),
         abandoned=seen.abandoned,
         shut_out=seen.shut_out,
-        can_submit=not seen.unreadable,
+        can_submit=not seen.unreadable or placement().executor not in seen.unreadable,
         specs_read=not specs.problems,
         drift=drift,
         refused=specs.refused,
     )
     policy = policy_of(target.settings, options)
     settings, problems = target.settings, specs.problems
-    return Situation(world, policy, settings, ledger, target.belief, problems, target.is_usable)
+    return Situation(
+        world, policy, settings, ledger, target.belief, placement, problems, target.is_usable
+    )
 
 
 @dataclass(frozen=True)

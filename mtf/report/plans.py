@@ -32,6 +32,7 @@ from mtf.report.tables import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from mtf.core.planner.placement import Placement
     from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.actions import Plan
     from mtf.core.vocabulary.experiments import Experiment
@@ -73,7 +74,12 @@ class SpecChange:
     demand_of: Callable[[Resources], Demand] = field(default=section_demand, compare=False)
 
 
-def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
+def plan_text(
+    plan: Plan,
+    specs: Sequence[SpecChange],
+    problems: Sequence[Problem],
+    placement: Placement | None = None,
+) -> str:
     """Return a plan for a terminal: a block for each spec, other actions, the summary last."""
     lines = []
     for spec in specs:
@@ -90,6 +96,8 @@ def plan_text(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Proble
     lines += other[:_MOST_LINES]
     if len(other) > _MOST_LINES:
         lines.append(f"  ... and {len(other) - _MOST_LINES} more (mtf plan --format json)")
+    if placement is not None and any(isinstance(a, Submit | Resume) for a in plan.actions):
+        lines.append(f"new jobs: {placement.text}")
     lines += [f"note: {note}" for note in plan.notes]
     lines += problem_lines(problems)
     return "\n".join([*lines, verdict(plan)])
@@ -111,6 +119,7 @@ def _other_lines(plan: Plan) -> Iterator[str]:
 def verdict(plan: Plan) -> str:
     """Return the summary line of a plan: the numbers of runs to submit, to continue, ..."""
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
+    waiting += f", {plan.waiting_for_slurm} waiting for SLURM" if plan.waiting_for_slurm else ""
     waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:
         return f"Plan: nothing to do, {plan.unchanged} unchanged{waiting}."
@@ -120,7 +129,9 @@ def verdict(plan: Plan) -> str:
     return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. Run mtf sync to apply it."
 
 
-def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
+def plan_json(
+    plan: Plan, commit: str, problems: Sequence[Problem], placement: Placement | None = None
+) -> str:
     """Return a plan as JSON; docs/review.md fixes its keys."""
     actions = [
         {
@@ -133,9 +144,12 @@ def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
     ]
     value = {
         "commit": commit,
+        "executor": placement and placement.executor,
+        "cluster": placement and placement.cluster,
         "actions": actions,
         "unchanged": plan.unchanged,
         "waiting": plan.waiting,
+        "waiting_for_slurm": plan.waiting_for_slurm,
         "held": plan.held,
         "notes": plan.notes,
         "problems": [asdict(problem) for problem in problems],
@@ -143,9 +157,14 @@ def plan_json(plan: Plan, commit: str, problems: Sequence[Problem]) -> str:
     return json_text.dumps(value, indent=2, ensure_ascii=False)
 
 
-def plan_markdown(plan: Plan, specs: Sequence[SpecChange], problems: Sequence[Problem]) -> str:
+def plan_markdown(
+    plan: Plan,
+    specs: Sequence[SpecChange],
+    problems: Sequence[Problem],
+    placement: Placement | None = None,
+) -> str:
     """Return a plan as Markdown."""
-    return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems))}\n"
+    return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems, placement))}\n"
 
 
 def _axes(spec: SpecChange) -> dict[str, list[Any]]:

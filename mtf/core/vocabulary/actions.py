@@ -130,6 +130,7 @@ class Plan:
     notes: tuple[str, ...]  # drift, orphans, blocked runs: each says what to do
     waiting: int = 0  # desired runs that begin from runs which are not over
     held: int = 0  # desired runs that are not submitted, since their spec breaks a policy
+    waiting_for_slurm: int = 0  # desired runs that this machine, which has none, leaves to others
     left_alone: frozenset[RunId] = frozenset()  # recorded runs that are not believed
 
     @property
