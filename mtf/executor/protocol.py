@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobRequest, JobView, Limits, Mark, Submitted, TaskOf
+    from mtf.core.vocabulary.jobs import (
+        ArrayLimit,
+        JobRequest,
+        JobView,
+        Limits,
+        Mark,
+        Submitted,
+        TaskOf,
+    )
     from mtf.errors import MtfError
 
 
@@ -82,6 +90,26 @@ class Executor(Protocol):
         Raises:
             ExecutorUnavailableError: the executor cannot be reached now.
             MtfError: it refuses some of them; the others are interrupted.
+        """
+        ...
+
+    def array_limits(self, numbers: Collection[str]) -> Mapping[str, ArrayLimit]:
+        """Return the limits of arrays by number; one whose limits are not known is left out.
+
+        An array's number is that of its jobs, or the token if the executor counts the jobs of a
+        grid itself (``throttles.SHARED``).
+
+        Raises:
+            ExecutorUnavailableError: the executor cannot be read now.
+        """
+        ...
+
+    def set_limits(self, limits: Iterable[ArrayLimit]) -> None:
+        """Set the limits of arrays, one after another. Tasks that have begun are left alone.
+
+        Raises:
+            ExecutorUnavailableError: the executor cannot be reached now.
+            MtfError: it refuses one; those after it are not set.
         """
         ...
 

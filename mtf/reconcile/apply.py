@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.deeds import Done, deeds
+from mtf.core.planner.throttles import LiveArray, live_arrays
 from mtf.core.vocabulary.actions import (
     Action,
-    Adopt,
     Cancel,
     Plan,
     Record,
@@ -29,11 +29,12 @@ from mtf.core.vocabulary.actions import (
     Resume,
     RunAction,
     Submit,
+    Throttle,
+    owner_name,
 )
-from mtf.core.vocabulary.ids import job_branch, submission_of
+from mtf.core.vocabulary.ids import job_branch, name_of, submission_of
 from mtf.core.vocabulary.records import RunRecord
-from mtf.core.vocabulary.shown_text import visible
-from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
+from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, Problem, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
 from mtf.project.location.folder import at_commit
@@ -45,20 +46,19 @@ from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.cleanup import sweep_requests
 from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
-from mtf.reconcile.job_requests import Batch, Start, make_batches
-from mtf.reconcile.record_updates import changed_record, submission_records
+from mtf.reconcile.job_requests import Batch, Start, bridge, make_batches, placed
+from mtf.reconcile.record_updates import changed_record, claim_message, submission_records
 from mtf.reconcile.repair import restore
 from mtf.reconcile.summaries import write_summaries
 from mtf.report.tables import count
 from mtf.spec.set_overrides import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from mtf.core.planner.placement import Placement
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
     from mtf.core.vocabulary.records import SubmissionRecord
-    from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger, LedgerStore
@@ -122,7 +122,9 @@ class Application:
         for action in actions:
             if isinstance(action, Repair):
                 restore(self.repo, self.store, action, self.say)
-        writing = [a for a in actions if not isinstance(a, Repair)]
+            elif isinstance(action, Throttle):
+                self._throttle(action)
+        writing = [a for a in actions if not isinstance(a, Repair | Throttle)]
         try:
             prepared, broken = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
         except MtfError:
@@ -141,6 +143,15 @@ class Application:
             done=deeds(applied, self.situation.ledger.runs, outcome),
         )
 
+    def _throttle(self, action: Throttle) -> None:
+        """Set the limits of a grid's arrays; a failure is reported, and stops nothing else."""
+        try:
+            self.executors.open(action.record.executor).set_limits(action.limits)
+        except MtfError as e:
+            self.say(f"failed   {owner_name(action)}: {action.reason}: {e}")
+        else:
+            self.say(f"limit    {owner_name(action)}: {action.reason}")
+
     def _settle(self, planned: Sequence[Action]) -> list[Action]:
         """Return the actions to carry out, once no job of a given-up attempt can interfere."""
         cluster = self.situation.settings.cluster.name
@@ -150,7 +161,9 @@ class Application:
 
     def _apply(self, actions: Sequence[Action], prepared: Prepared) -> Handover:
         """Commit the claims, submit, record and cancel; return the outcome of each submission."""
-        outcome = Handover(self.repo.root, self.say)
+        outcome = Handover(
+            self.repo.root, self.say, {b.request.token: b.after for _, b, _ in prepared}
+        )
         if not actions:
             return outcome
         self._sweep(actions)
@@ -211,12 +224,19 @@ class Application:
                 materialise(self.repo, root, commit)
             max_size = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
+        batches, waiting = placed(batches, self._arrays({s.run for s in starts}), self.executor)
         prepared, judged, broken = self._scripts(opened, batches)
+        specs = {a.run: a.desired.path if isinstance(a, Submit) else a.record.spec for a in actions}
+        for batch in waiting:
+            problem = _no_room(batch, specs[batch.starts[0].run])
+            broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
         judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
         broken |= judge.refused(actions, judged)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))
-        return [p for p in prepared if p[1].starts[0].run not in broken], broken
+        kept = [p for p in prepared if p[1].starts[0].run not in broken]
+        bridged = bridge([batch for _, batch, _ in kept], batches)
+        return [(e, b, s) for (e, _, s), b in zip(kept, bridged, strict=True)], broken
 
     def _scripts(
         self, opened: Mapping[CommitId, Executor], batches: Sequence[Batch]
@@ -271,10 +291,23 @@ class Application:
             commit=record.commit,
             grid=record.grid,
             config=changed(submission.configs[record.member], changes),
-            max_parallel=submission.max_parallel,
+            max_parallel=self._max_parallel(submission),
             root=rundir.root_of(Path(record.run_dir), record.run),
             origin=record.origin,
         )
+
+    def _arrays(self, without: Collection[RunId]) -> dict[str, list[LiveArray]]:
+        """Return the arrays of each grid that may still run jobs, but for those of some runs."""
+        world, cluster = self.situation.world, self.situation.settings.cluster.name
+        records = (r for r in world.records.values() if r.cluster == cluster)
+        others = (r for r in records if r.run not in without)
+        return live_arrays(others, world.live, world.limits, world.elsewhere)
+
+    def _max_parallel(self, submission: SubmissionRecord) -> int | None:
+        """Return ``max_parallel`` of a grid: the present one, if a spec still asks for it."""
+        name = name_of(submission.submission)
+        now = {desired.name: desired.max_parallel for desired, _ in self.situation.world.desired}
+        return now.get(name, submission.max_parallel)
 
     # -- the two ledger commits --------------------------------------------------------------------
 
@@ -300,7 +333,7 @@ class Application:
                 if isinstance(a, Submit)
             },
         )
-        ledger = self.store.append(self.situation.ledger, change, _message(actions))
+        ledger = self.store.append(self.situation.ledger, change, claim_message(actions))
         for submission in change.submissions:
             if f"refs/heads/{submission.branch}" in change.branches:
                 number = count(len(submission.runs), "run")
@@ -346,28 +379,19 @@ def _judged(executor: Executor, batch: Batch, script: str) -> Script:
     return submission_of(batch.starts[0].run), request.resources, executor.options(request, script)
 
 
+def _no_room(batch: Batch, spec: str) -> Problem:
+    """Return the reason why a batch waits in mtf: nothing is known of other jobs of its grid."""
+    most = batch.request.max_parallel
+    message = (
+        f"{batch.request.name}: at most {most} of its runs may run at a time (max_parallel), and"
+        " some of its jobs cannot be seen now. A later mtf sync submits the others"
+    )
+    return Problem(spec, 1, 1, message)
+
+
 def _held(plan: Plan, broken: Mapping[RunId, Sequence[Problem]]) -> Plan:
     """Return the plan as it was carried out, with a note for each policy that held runs back."""
     runs = Counter(problem for problems in broken.values() for problem in problems)
     notes = [f"{problem}: {count(n, 'run')} held back" for problem, n in sorted(runs.items())]
     actions = tuple(a for a in plan.actions if a.run not in broken)
     return replace(plan, actions=actions, notes=(*plan.notes, *notes), held=plan.held + len(broken))
-
-
-_VERBS: dict[type[Action], str] = {
-    Submit: "claim",
-    Resume: "continue",
-    Adopt: "adopt",
-    Record: "record",
-    Cancel: "cancel",
-    Restore: "restore",
-}
-
-
-def _message(actions: Sequence[Action]) -> str:
-    """Return the message of the claiming commit: each run with what happens to it."""
-    counts = Counter(_VERBS[type(a)] for a in actions)
-    what = ", ".join(f"{verb} {count(n, 'run')}" for verb, n in counts.items())
-    lines = [visible(f"{a.run}: {a.reason}", 500) for a in actions[:100]]
-    more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
-    return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.placement import Placement, project_on_cluster
+from mtf.core.planner.throttles import array_number
 from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.jobs import Mark, TaskOf
 from mtf.core.vocabulary.states import JobState
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.jobs import ArrayLimit, JobView
     from mtf.core.vocabulary.records import Attempt, RunRecord
     from mtf.executor.protocol import Executor
     from mtf.spec.schema.settings import LocalSettings, Settings
@@ -114,6 +115,28 @@ def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live,
         else:
             live[name] = _by_task(views, group)
     return live, unreadable
+
+
+def read_limits(
+    executors: Executors, records: Iterable[RunRecord], live: Live
+) -> tuple[dict[str, Mapping[str, ArrayLimit]], dict[str, str]]:
+    """Return the limits of the grids' arrays that wait, by executor; each is asked once.
+
+    The second value has the reason for each executor that did not answer.
+    """
+    numbers: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        view = live.get(record.executor, {}).get((record.attempt.token, record.attempt.index))
+        if record.grid and view and view.job_id and view.state in (JobState.PENDING, JobState.HELD):
+            numbers[record.executor].add(array_number(record, view))
+    found: dict[str, Mapping[str, ArrayLimit]] = {}
+    silent = {}
+    for name, arrays in numbers.items():
+        try:
+            found[name] = executors.open(name).array_limits(arrays)
+        except ExecutorUnavailableError as e:
+            silent[name] = str(e)
+    return found, silent
 
 
 def _named(record: RunRecord) -> tuple[Token, str]:

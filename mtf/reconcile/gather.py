@@ -14,7 +14,7 @@ from mtf.core.planner.plan import Policy, World
 from mtf.core.planner.run_update import Retry
 from mtf.core.vocabulary.causes import Cause
 from mtf.reconcile.drift_scan import known_submissions
-from mtf.reconcile.executors import placement_of, read_live
+from mtf.reconcile.executors import placement_of, read_limits, read_live
 from mtf.reconcile.run_access import abandoned, is_elsewhere, read_progress, shut_out
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtf.core.planner.journal_reader import Progress
     from mtf.core.planner.placement import Placement
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
+    from mtf.core.vocabulary.jobs import ArrayLimit
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger
     from mtf.project.belief import Belief
@@ -98,6 +99,7 @@ def gather(
         shut_out=seen.shut_out,
         can_submit=not seen.unreadable or placement().executor not in seen.unreadable,
         specs_read=not specs.problems,
+        limits=seen.limits,
         drift=drift,
         refused=specs.refused,
     )
@@ -118,6 +120,7 @@ class _Seen:
     elsewhere: frozenset[RunId]
     abandoned: frozenset[Token]
     shut_out: Mapping[RunId, JobId | None]
+    limits: Mapping[str, Mapping[str, ArrayLimit]]
 
 
 def _look(executors: Executors, cluster: str, ledger: Ledger) -> _Seen:
@@ -126,7 +129,10 @@ def _look(executors: Executors, cluster: str, ledger: Ledger) -> _Seen:
     active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(executors, active)
     progress = {r.run: read_progress(r) for r in active}
-    return _Seen(live, unreadable, progress, elsewhere, abandoned(active), shut_out(active, live))
+    limits, silent = read_limits(executors, active, live)
+    unreadable |= silent
+    given_up = abandoned(active), shut_out(active, live)
+    return _Seen(live, unreadable, progress, elsewhere, *given_up, limits)
 
 
 def policy_of(settings: Settings, options: Options) -> Policy:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.core.vocabulary.ids import Token
 from mtf.core.vocabulary.times import iso
 from mtf.errors import (
     ExecutorUnavailableError,
@@ -17,7 +18,7 @@ from mtf.reconcile.record_updates import put_off, refused, unclear, with_job
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mtf.core.planner.run_update import Retry
@@ -36,11 +37,14 @@ class Handover:
 
     repository: Path
     say: Callable[[str], None]
+    # what each batch waits for, by token: other batches, or numbers of arrays
+    after: Mapping[Token, tuple[str, ...]] = field(default_factory=dict)
     submitted: dict[RunId, JobId] = field(default_factory=dict)
     refused: dict[RunId, str] = field(default_factory=dict)
     uncertain: dict[RunId, str] = field(default_factory=dict)
     put_off: dict[RunId, str] = field(default_factory=dict)
     _full: set[RunId] = field(default_factory=set)  # put off only because the queue is full
+    _arrays: dict[str, str] = field(default_factory=dict)  # number of the newest array, by token
     _closed: dict[object, str] = field(default_factory=dict)  # queues that accept nothing now
 
     def submit(self, executor: Executor, batch: Batch, script: str) -> None:
@@ -51,7 +55,8 @@ class Handover:
             return
         try:
             prepare(batch, self.repository)
-            done = executor.submit(batch.request, script)
+            request = replace(batch.request, after=tuple(dict.fromkeys(self._numbers(batch.after))))
+            done = executor.submit(request, script)
         except SubmissionRefusedError as e:
             self.refused |= dict.fromkeys(runs, str(e))
             self.say(f"refused  {name}: {e}")
@@ -68,6 +73,16 @@ class Handover:
             self.say(f"failed   {e.filename}: {e.strerror}. The next mtf sync tries again")
         else:
             self._note_submitted(executor, batch, done)
+
+    def _numbers(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the numbers of these arrays; in place of one without jobs, those it waits for."""
+        for name in names:
+            if name in self._arrays:
+                yield self._arrays[name]
+            elif (before := self.after.get(Token(name))) is not None:
+                yield from self._numbers(before)
+            else:
+                yield name
 
     def _is_closed(self, batch: Batch) -> bool:
         """Put a batch off if its queue has just refused another batch; return True if so."""
@@ -86,6 +101,8 @@ class Handover:
         accepted = {s.run: done.jobs[index] for index, s in batch.indices() if index in done.jobs}
         left = [s.run for s in batch.starts if s.run not in accepted]
         self.submitted |= accepted
+        if accepted and batch.request.array:  # parts of one request wait for each other
+            self._arrays[batch.request.token] = [*accepted.values()][-1].partition("_")[0]
         if accepted:
             ids = list(accepted.values())
             shown = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"

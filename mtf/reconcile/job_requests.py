@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
+from mtf.core.planner.throttles import places
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from mtf.core.planner.throttles import LiveArray, Place
     from mtf.core.vocabulary.ids import RunId, RunKey
     from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import Origin
@@ -42,6 +44,7 @@ class Batch:
 
     request: JobRequest
     starts: tuple[Start, ...]
+    after: tuple[str, ...] = ()  # what it waits for: tokens of other batches, numbers of arrays
 
     def indices(self) -> Iterator[tuple[int, Start]]:
         """Yield each run with its index."""
@@ -86,6 +89,58 @@ def _batch(starts: tuple[Start, ...], token: Token) -> Batch:
         folder=first.folder,
     )
     return Batch(request, starts)
+
+
+def placed(
+    batches: Sequence[Batch], arrays: Mapping[str, Sequence[LiveArray]], executor: str
+) -> tuple[list[Batch], list[Batch]]:
+    """Return the batches so that ``max_parallel`` holds, and those that cannot be submitted now.
+
+    Args:
+        batches: in the order in which they are submitted.
+        arrays: those of each grid that may still run jobs, by the grid's name.
+        executor: that the batches are submitted to.
+    """
+    limited: dict[str, list[Batch]] = defaultdict(list)
+    for batch in batches:
+        if (grid := batch.starts[0].grid) and batch.request.max_parallel:
+            limited[grid].append(batch)
+    found: dict[Token, Place] = {}
+    waiting: list[Batch] = []
+    for grid, group in limited.items():
+        most = min(b.request.max_parallel or 1 for b in group)
+        sizes = [(b.request.token, len(b.starts)) for b in group]
+        named = places(sizes, arrays.get(grid, ()), most, executor)
+        found |= {Token(token): place for token, place in named.items()}
+        waiting += [b for b in group if b.request.token not in named]
+    left = {b.request.token for b in waiting}
+    kept = [b for b in batches if b.request.token not in left]
+    return [_at(b, found.get(b.request.token)) for b in kept], waiting
+
+
+def _at(batch: Batch, place: Place | None) -> Batch:
+    if place is None:
+        return batch
+    request = replace(batch.request, max_parallel=place.throttle)
+    return replace(batch, request=request, after=place.after)
+
+
+def bridge(kept: Iterable[Batch], batches: Iterable[Batch]) -> list[Batch]:
+    """Return the kept ones of some batches: instead of another, they wait for what it waits for."""
+    kept = [*kept]
+    tokens = {b.request.token for b in kept}
+    gone: dict[str, tuple[str, ...]] = {
+        b.request.token: b.after for b in batches if b.request.token not in tokens
+    }
+
+    def without(names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if name in gone:
+                yield from without(gone[name])
+            else:
+                yield name
+
+    return [replace(b, after=tuple(dict.fromkeys(without(b.after)))) for b in kept]
 
 
 def prepare(batch: Batch, repository: Path) -> None:

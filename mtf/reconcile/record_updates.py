@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -20,10 +21,12 @@ from mtf.core.vocabulary.actions import (
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
+from mtf.core.vocabulary.shown_text import visible
 from mtf.core.vocabulary.states import RunState
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.reconcile.claimant import Claimant
@@ -206,3 +209,22 @@ def _submission_record(group: list[Submit], claimant: Claimant) -> SubmissionRec
 
 def _branch(action: Submit) -> str:
     return job_branch(submission_of(action.run)).removeprefix("refs/heads/")
+
+
+_VERBS: dict[type[Action], str] = {
+    Submit: "claim",
+    Resume: "continue",
+    Adopt: "adopt",
+    Record: "record",
+    Cancel: "cancel",
+    Restore: "restore",
+}
+
+
+def claim_message(actions: Sequence[Action]) -> str:
+    """Return the message of the claiming commit: each run with what happens to it."""
+    counts = Counter(_VERBS[type(a)] for a in actions)
+    what = ", ".join(f"{verb} {count(n, 'run')}" for verb, n in counts.items())
+    lines = [visible(f"{a.run}: {a.reason}", 500) for a in actions[:100]]
+    more = [f"... and {len(actions) - 100} more"] if len(actions) > 100 else []
+    return "\n".join([f"mtf: {what}", "", *lines, *more]) + "\n"

@@ -19,6 +19,7 @@ from mtf.core.vocabulary.actions import (
     Restore,
     Resume,
     Submit,
+    Throttle,
     experiment_name,
     owner_name,
 )
@@ -48,6 +49,7 @@ _SYMBOLS: dict[type[Action], str] = {
     Restore: "!",
     Repin: "!",
     Rebuild: "!",
+    Throttle: "%",
 }
 _VERBS: dict[type[Action], str] = {
     Submit: "submit",
@@ -58,6 +60,7 @@ _VERBS: dict[type[Action], str] = {
     Restore: "restore",
     Repin: "restore",
     Rebuild: "restore",
+    Throttle: "limit",
 }
 
 _FEW = 3  # actions that are alike and get a line each
@@ -114,6 +117,11 @@ def _other_lines(plan: Plan) -> Iterator[str]:
             yield f"{symbol} {owner}: {count(len(actions), 'run')}: {reason}"
         else:
             yield from (f"{symbol} {a.run}: {reason}" for a in actions)
+
+
+def _subject(action: Action) -> str:
+    """Return the name of the run that an action concerns, or for a throttle of the grid."""
+    return owner_name(action) if isinstance(action, Throttle) else action.run
 
 
 def verdict(plan: Plan) -> str:

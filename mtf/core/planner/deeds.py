@@ -15,6 +15,7 @@ from mtf.core.vocabulary.actions import (
     Restore,
     Resume,
     Submit,
+    Throttle,
 )
 from mtf.core.vocabulary.ids import label_of
 from mtf.core.vocabulary.records import RunRecord
@@ -116,6 +117,8 @@ def _of(action: Action, before: Mapping[RunId, RunRecord], outcome: Submissions)
             yield _done(Deed.RESTORED, record, action.reason)
         case Restore():
             yield Done(Deed.RESTORED, action.run, action.run, action.run.split("/")[0])
+        case Throttle():
+            pass  # nothing happens to a run
         case _:
             assert_never(action)
 

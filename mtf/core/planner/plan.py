@@ -19,10 +19,12 @@ from mtf.core.planner.drift import (
     why_not_continued,
     why_not_submitted,
 )
+from mtf.core.planner.grid_limits import is_ours, of_others, refused_runs, throttles
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
+from mtf.core.planner.throttles import live_arrays
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import name_of, run_id, submission_id, timestamp
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
-    from mtf.core.vocabulary.jobs import JobView
+    from mtf.core.vocabulary.jobs import ArrayLimit, JobView
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
 
@@ -70,6 +72,7 @@ class World:
     can_submit: bool = True
     # False: specs with mistakes are missing in ``desired``, so no run counts as orphaned
     specs_read: bool = True
+    limits: Mapping[str, Mapping[str, ArrayLimit]] = field(default_factory=dict)  # by executor
     drift: Drift = field(default_factory=Drift)
     refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # specs, by policies
 
@@ -91,8 +94,10 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
             notes += [text for text in (note, why_not) if text]
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
     new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
-    others = _of_others(world, policy)
-    refused = _refused(world, policy)
+    specs = [each for each in world.desired if policy.wants(each[0].name)]
+    recorded = {record.key for record in world.records.values()}
+    others = of_others(specs, recorded, policy.cluster)
+    refused = refused_runs(specs, recorded, policy.cluster, world.refused)
     unchanged = _unchanged(world, policy, decided)
     notes += [*waiting, *left_out]
     notes += [
@@ -109,6 +114,9 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         new = []
     decided |= _replaced(new, decided, world, policy)
     actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
+    ours = [r for r in world.records.values() if r.cluster == policy.cluster]
+    arrays = live_arrays(ours, world.live, world.limits, world.elsewhere)
+    actions += throttles(arrays, specs, ours, policy.cluster)
     notes += [
         f"record {run} {why}: restored"
         for run, why in world.drift.records.items()
@@ -151,7 +159,7 @@ def _missing(
     waiting: list[str] = []
     left_out: list[str] = []
     for desired, spec_keys in world.desired:
-        if not policy.wants(desired.name) or not _is_ours(desired, policy):
+        if not policy.wants(desired.name) or not is_ours(desired, policy.cluster):
             continue
         if desired.name in world.refused:
             continue
@@ -184,37 +192,9 @@ def _unchanged(world: World, policy: Policy, decided: Collection[RunId]) -> int:
     return sum(
         key in untouched
         for desired, keys in world.desired
-        if policy.wants(desired.name) and _is_ours(desired, policy)
+        if policy.wants(desired.name) and is_ours(desired, policy.cluster)
         for key in keys
     )
-
-
-def _is_ours(desired: Desired, policy: Policy) -> bool:
-    return desired.cluster in (None, policy.cluster)
-
-
-def _of_others(world: World, policy: Policy) -> dict[tuple[str, str | None], int]:
-    """Return the number of unrecorded runs by spec and cluster, for clusters served by others."""
-    recorded = {record.key for record in world.records.values()}
-    counts = {
-        (desired.name, desired.cluster): sum(key not in recorded for key in keys)
-        for desired, keys in world.desired
-        if policy.wants(desired.name) and not _is_ours(desired, policy)
-    }
-    return {spec: n for spec, n in counts.items() if n}
-
-
-def _refused(world: World, policy: Policy) -> dict[str, int]:
-    """Return the number of unrecorded runs of each spec that breaks a policy, by its name."""
-    recorded = {record.key for record in world.records.values()}
-    counts = {
-        desired.name: sum(key not in recorded for key in keys)
-        for desired, keys in world.desired
-        if desired.name in world.refused
-        and policy.wants(desired.name)
-        and _is_ours(desired, policy)
-    }
-    return {name: runs for name, runs in counts.items() if runs}
 
 
 def _free_id(name: str, world: World, now: datetime) -> SubmissionId:

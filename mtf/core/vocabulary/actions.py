@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey
+    from mtf.core.vocabulary.jobs import ArrayLimit
     from mtf.core.vocabulary.records import Origin
 
 
@@ -99,9 +100,19 @@ class Rebuild:
     reason: str
 
 
+@dataclass(frozen=True)
+class Throttle:
+    """Set how many runs of a grid run at a time. ``run`` is one of them, ``record`` its record."""
+
+    run: RunId
+    record: RunRecord
+    reason: str
+    limits: tuple[ArrayLimit, ...]  # in the order in which they are to be set
+
+
 RunAction = Submit | Resume | Adopt | Record | Cancel  # each writes a run's record
 Repair = Repin | Rebuild  # of things outside the ledger
-Action = RunAction | Restore | Repair
+Action = RunAction | Restore | Repair | Throttle
 
 
 def experiment_name(action: Action) -> str:

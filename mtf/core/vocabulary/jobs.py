@@ -65,10 +65,11 @@ class JobRequest:
     code_dir: str  # the read-only checkout of the pinned commit
     job_dir: str
     array: bool  # False: one single experiment, a plain job
-    max_parallel: int | None
+    max_parallel: int | None  # tasks that may run at a time
     python: str  # the interpreter if `venv`, `conda` and `container` are not set
     module: str = "mtf.trainer"  # the module to run, with the run folder as its argument
     folder: str = ""  # of the project in the checkout, in which its jobs work; empty: its top
+    after: tuple[str, ...] = ()  # numbers of jobs that must be over before a task starts
 
     @property
     def work_dir(self) -> str:
@@ -131,6 +132,15 @@ class TaskOf:
     token: Token
     index: int
     job_id: JobId | None = None
+
+
+@dataclass(frozen=True)
+class ArrayLimit:
+    """The limits of a submitted array: its throttle, and the jobs that it waits for."""
+
+    number: str  # the array's job id; for the local executor, the token
+    throttle: int | None  # None: no limit, or none that is known
+    after: frozenset[str] = frozenset()  # numbers of the jobs that must be over first
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mtf import proc, rundir
 from mtf.core.sbatch.read_script import ScriptOptionError
 from mtf.core.sbatch.section_options import job_options, section_demand
 from mtf.core.vocabulary import json_text
-from mtf.core.vocabulary.jobs import JobView, Limits, Submitted
+from mtf.core.vocabulary.jobs import ArrayLimit, JobView, Limits, Submitted
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import (
     ExecutorUnavailableError,
@@ -30,7 +30,7 @@ from mtf.executor.local.shares import excess, needs_of
 from mtf.executor.script import render_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import JobId, Token
@@ -174,6 +174,15 @@ class LocalExecutor:
         }
         others = {job: "the queue has no such job of this run" for job in jobs if job not in ours}
         return [job for job in jobs if job in ours], others
+
+    def array_limits(self, numbers: Collection[str]) -> Mapping[str, ArrayLimit]:
+        """Return the number of jobs of a grid that may run at a time, by token."""
+        throttles = self._queue.throttles(numbers)
+        return {number: ArrayLimit(number, throttle) for number, throttle in throttles.items()}
+
+    def set_limits(self, limits: Iterable[ArrayLimit]) -> None:
+        """Set the number of jobs of a grid that may run at a time."""
+        self._queue.set_throttles({limit.number: limit.throttle for limit in limits})
 
     def limits(self) -> Limits:
         """Return the limits of one request."""

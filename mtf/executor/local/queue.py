@@ -132,6 +132,28 @@ class LocalQueue:
             rows = db.execute(query, (json_text.dumps(list(tokens)),))
             return [_job(row) for row in rows]
 
+    def throttles(self, tokens: Collection[str]) -> dict[str, int | None]:
+        """Return the number of jobs of its grid that may run at a time, for each submission."""
+        if not self.exists():
+            return {}
+        query = (
+            "SELECT token, throttle FROM submissions WHERE token IN"
+            " (SELECT value FROM json_each(?))"
+        )
+        with self._open() as db:
+            rows = db.execute(query, (json_text.dumps(list(tokens)),))
+            return {token: n if isinstance(n, int) else None for token, n in rows}
+
+    def set_throttles(self, throttles: Mapping[str, int | None]) -> None:
+        """Set the number of jobs of its grid that may run at a time, by submission."""
+        if not self.exists():
+            return
+        with self._open() as db, transaction(db):
+            db.executemany(
+                "UPDATE submissions SET throttle = ? WHERE token = ?",
+                [(most, token) for token, most in throttles.items()],
+            )
+
     def has_work(self) -> bool:
         """Return True if any job waits or runs."""
         if not self.exists():

@@ -52,7 +52,7 @@ class QueuedJob:
     run_dir: str
     script: str
     environment: str  # of the job, as JSON
-    throttle: int | None  # jobs with this token that may run at a time
+    throttle: int | None  # jobs of its grid that may run at a time
     limit_s: int | None
     lead_s: int  # the warning is sent this long before the limit
     warning: str  # the signal: "USR1" or "USR2"
@@ -89,6 +89,11 @@ class QueuedJob:
     def share(self) -> tuple[Needs, tuple[str, ...]]:
         """Return its needs, and the names of the GPUs that it was given."""
         return self.needs, tuple(self.devices.split(",")) if self.devices else ()
+
+    @property
+    def grid(self) -> str:
+        """Return the folder of its grid, whose jobs ``throttle`` counts."""
+        return self.run_dir.rsplit("/", 3)[0]
 
 
 def job_id(number: int) -> JobId:

@@ -113,16 +113,17 @@ class Worker:
         self._pause_until = 0.0
         here = [job for job in self._running if job.host == _HOST]
         slots = self._settings.max_parallel - len(here)
-        running = Counter(job.token for job in self._running)
-        full = {job.token for job in self._running if _is_full(job, running)}
+        running = Counter(job.grid for job in self._running)
+        full: set[Token] = set()  # submissions of grids with no more room
         self._dealer.count(here)
         while slots > 0 and not self._pause_until:
             job = self._queue.next_waiting(full, self._dealer.unmet)
             if job is None:
                 break
-            if leases := self._dealer.lease(job):
-                running[job.token] += 1
-                full |= {job.token} if _is_full(job, running) else set()
+            if job.throttle is not None and running[job.grid] >= job.throttle:
+                full.add(job.token)
+            elif leases := self._dealer.lease(job):
+                running[job.grid] += 1
                 with closing(leases):
                     slots -= self._start(job, leases)
         self._running = self._queue.running()
@@ -334,10 +335,6 @@ class Worker:
 def _note(text: str) -> None:
     sys.stderr.write(f"{text}\n")  # the worker's log
     sys.stderr.flush()
-
-
-def _is_full(job: QueuedJob, running: Counter[Token]) -> bool:
-    return job.throttle is not None and running[job.token] >= job.throttle
 
 
 def _reap() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections import defaultdict
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +24,18 @@ from mtf.errors import (
 from mtf.executor.array_indices import render_indices
 from mtf.executor.script import FOLDERS, render_all
 from mtf.executor.slurm import job_owner, job_text, sbatch_answer
+from mtf.executor.slurm.array_limits import array_limits, dependency, set_limits
 from mtf.executor.slurm.job_query import JobQuery
 from mtf.executor.slurm.programs import environment, unused_options
 from mtf.executor.slurm.script_options import script_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.ids import Token
-    from mtf.core.vocabulary.jobs import JobRequest, JobView, Mark, TaskOf
+    from mtf.core.vocabulary.jobs import ArrayLimit, JobRequest, JobView, Mark, TaskOf
 
 _SUBMIT_S = 60.0
 
@@ -75,8 +77,12 @@ class SlurmExecutor:
         size, jobs, put_off = len(waiting), dict[int, JobId](), ""
         while waiting and size:
             try:
-                jobs |= self._sbatch(request, path, waiting[:size])
+                accepted = self._sbatch(request, path, waiting[:size])
+                jobs |= accepted
                 waiting = waiting[size:]
+                if request.max_parallel:  # which holds for one array
+                    number = accepted[min(accepted)].partition("_")[0]
+                    request = replace(request, after=(number,))
             except QueueFullError as e:
                 put_off = str(e)
             except (ExecutorUnavailableError, SubmissionRefusedError) as e:
@@ -95,14 +101,15 @@ class SlurmExecutor:
 
     def _sbatch(self, request: JobRequest, path: Path, indices: list[int]) -> dict[int, JobId]:
         """Submit some tasks of a request, whose script lists all of its tasks."""
-        array: tuple[str, ...] = ()
+        options: tuple[str, ...] = ()
         if len(indices) < len(request.tasks):
             throttle = f"%{request.max_parallel}" if request.max_parallel else ""
-            array = (f"--array={render_indices(indices)}{throttle}",)
+            options = (f"--array={render_indices(indices)}{throttle}",)
+        if request.after:
+            options = (*options, f"--dependency={dependency(request.after)}")
+        command = ("sbatch", "--parsable", *options, str(path))
         try:
-            answer = proc.run(
-                ("sbatch", "--parsable", *array, str(path)), timeout_s=_SUBMIT_S, env=environment()
-            )
+            answer = proc.run(command, timeout_s=_SUBMIT_S, env=environment())
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramTimeoutError as e:
@@ -186,6 +193,14 @@ class SlurmExecutor:
         if ours:
             self._command(("scontrol", "requeue", *_by_array(ours)))
         return others
+
+    def array_limits(self, numbers: Collection[str]) -> Mapping[str, ArrayLimit]:
+        """Return the limits of arrays; see ``Executor.array_limits``."""
+        return array_limits(numbers)
+
+    def set_limits(self, limits: Iterable[ArrayLimit]) -> None:
+        """Set the limits of arrays; see ``Executor.set_limits``."""
+        set_limits(limits)
 
     def _ours(
         self, jobs: Collection[JobId], marks: Mapping[Token, Mark]

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.plan import Policy, World, plan
-from mtf.core.vocabulary.actions import Cancel, Rebuild, Record, Repin, Resume, Submit
+from mtf.core.vocabulary.actions import (
+    Cancel,
+    Rebuild,
+    Record,
+    Repin,
+    Resume,
+    Submit,
+    Throttle,
+)
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint
 from mtf.core.vocabulary.states import OVER, JobState, RunState
@@ -86,7 +94,7 @@ def carried_out(w: World, policy: Policy) -> World:
     live = {name: dict(jobs) for name, jobs in w.live.items()}
     for number, action in enumerate(made.actions):
         token = Token(f"{1000 + number:016x}")
-        assert not isinstance(action, Repin | Rebuild)
+        assert not isinstance(action, Repin | Rebuild | Throttle)
         new = changed_record(action, (token, 0), by)
         if isinstance(action, Submit | Resume):
             new = with_job(new, JobId(f"new{number}"), iso())

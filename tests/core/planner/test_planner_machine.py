@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mtf.core.planner.drift import contradiction
 from mtf.core.planner.journal_reader import fold
 from mtf.core.planner.plan import Policy, World, plan
-from mtf.core.vocabulary.actions import Adopt, Cancel, Rebuild, Repin, Resume, Submit
+from mtf.core.vocabulary.actions import Adopt, Cancel, Rebuild, Repin, Resume, Submit, Throttle
 from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
@@ -247,7 +247,7 @@ class Clusters(RuleBasedStateMachine):
                 self.serial += 1
                 place = Token(f"{self.serial:016x}"), 0
                 starts.append((action.run, *place))
-            assert not isinstance(action, Repin | Rebuild)
+            assert not isinstance(action, Repin | Rebuild | Throttle)
             self.write(changed_record(action, place, by))
         for action in actions:
             if isinstance(action, Cancel) and action.record.job_id:

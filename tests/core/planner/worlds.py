@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mtf.core.planner.plan import Policy, World, plan
-from mtf.core.vocabulary.actions import Adopt, Cancel, Plan, Rebuild, Record, Repin, Resume, Submit
+from mtf.core.vocabulary.actions import (
+    Adopt,
+    Cancel,
+    Plan,
+    Rebuild,
+    Record,
+    Repin,
+    Resume,
+    Submit,
+    Throttle,
+)
 from mtf.core.vocabulary.experiments import Desired, Experiment, run_key
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token, submission_of
 from mtf.core.vocabulary.jobs import JobView
@@ -110,7 +120,7 @@ __all__ = ["Adopt", "Cancel", "Record", "Resume", "Submit"]
 def first_record(made: Plan) -> RunRecord:
     """Return the run record that the plan's first action carries."""
     action = made.actions[0]
-    assert not isinstance(action, Submit | Repin | Rebuild)
+    assert not isinstance(action, Submit | Repin | Rebuild | Throttle)
     assert isinstance(action.record, RunRecord)
     return action.record
 

@@ -14,6 +14,7 @@ import pytest
 
 from mtf import rundir
 from mtf.core.vocabulary.ids import JobId
+from mtf.core.vocabulary.jobs import ArrayLimit
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import MtfError
 from mtf.executor.local.local_executor import LocalExecutor
@@ -276,6 +277,23 @@ def test_a_throttled_array_does_not_delay_other_jobs(local: MakeBench) -> None:
     assert [v.state for v in bench.views(throttled).values()].count(JobState.RUNNING) == 1
     (bench.root / "sub" / "go").touch()
     bench.wait_ended(throttled)
+
+
+def test_a_throttle_counts_all_jobs_of_a_grid_and_follows_a_change(local: MakeBench) -> None:
+    bench = local('while [ ! -e "$MTF_RUN_DIR/../go" ]; do sleep 0.02; done', max_parallel=4)
+    first, second = bench.request((0, 1), throttle=1), bench.request((2, 3), throttle=1)
+    for request in (first, second):
+        bench.submit(request)
+    bench.wait_for(first, JobState.RUNNING)
+    views = {**bench.views(first), **bench.views(second)}.values()
+    assert [v.state for v in views].count(JobState.RUNNING) == 1
+    tokens = (first.token, second.token)
+    assert {n.throttle for n in bench.executor.array_limits(tokens).values()} == {1}
+    bench.executor.set_limits([ArrayLimit(token, 3) for token in tokens])
+    bench.wait_for(second, JobState.RUNNING)
+    (bench.root / "sub" / "go").touch()
+    bench.wait_ended(first)
+    bench.wait_ended(second)
 
 
 def test_a_new_max_parallel_applies_to_the_running_worker(local: MakeBench) -> None:
