@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,8 +75,7 @@ class LockedError(MtfError):
     exit_code = EXIT_LOCKED
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem in a spec or in the settings. ``line`` and ``column`` count from 1."""
 
     path: str
@@ -121,7 +119,7 @@ def _abridged_file(problems: list[Problem]) -> list[Problem]:
     more = len(errors_first) - _MOST_PROBLEMS
     rest = f"and {more:,} more in this file: mtf validate --format json lists them all"
     listed = sorted(errors_first[:_MOST_PROBLEMS])
-    return [*listed, replace(errors_first[_MOST_PROBLEMS], message=rest, rule="")]
+    return [*listed, errors_first[_MOST_PROBLEMS]._replace(message=rest, rule="")]
 
 
 class SpecError(MtfError):

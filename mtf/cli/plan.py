@@ -59,14 +59,14 @@ def plan(
 
     Exit code: 0 no errors, 1 errors, 2 something to do (only with --detailed-exitcode).
     """
-    from mtf.commands.plan import left_out_here, plan_sync
-    from mtf.reconcile.gather import Options
-    from mtf.report import plans
-
     if base is not None:
         if only is not None or prune or executor is not None:
             raise click.UsageError("--only, --executor and --prune cannot be combined with --base")
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
+    from mtf.commands.plan import left_out_here, plan_sync
+    from mtf.reconcile.gather import Options
+    from mtf.report import plans
+
     project = open_here(folder)
     found = plan_sync(
         project, Options(rev=rev, only=only, executor=named_executor(executor), prune=prune)

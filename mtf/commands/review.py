@@ -26,7 +26,7 @@ from mtf.spec.schema.policies import Policies
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from mtf.core.review.changed_runs import SpecReview
+    from mtf.core.review.changed_runs import Difference, SpecReview
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, RunKey
     from mtf.errors import Problem
@@ -105,7 +105,7 @@ def compare_commits(
         untouched=found.untouched,
         problems=tuple(sorted({*found.problems, *broken, *advice})),
         settings=tuple(differences(_other_settings(before), _other_settings(after))),
-        policies=tuple(differences(rules[0].model_dump(), rules[1].model_dump())),
+        policies=_differences(*rules) if are_changed else (),
         loosened=_loosened(refused_before, broken) if are_changed else (),
         scripts=script_changes(judged, old_templates, templates, kind) if changed else None,
         templates=tuple(f"{TEMPLATES_FOLDER}/{name}" for name in changed),
@@ -201,6 +201,10 @@ def _changed_rerun_on(old: _Side, new: _Side, desired: Sequence[Desired]) -> set
 
 def _other_settings(tree: SpecTree) -> dict[str, object]:
     return tree.settings.model_dump(mode="json", exclude={"policies"})
+
+
+def _differences(before: Policies, after: Policies) -> tuple[Difference, ...]:
+    return tuple(differences(before.model_dump(), after.model_dump()))
 
 
 def _loosened(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Problem, ...]:

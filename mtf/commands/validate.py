@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import posixpath
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.planner.init_from_names import cycles
 from mtf.errors import MtfError, Problem, RepositoryError, SpecError
@@ -51,8 +51,7 @@ class SlurmQuery(Enum):
     FEASIBILITY = "feasibility"  # also whether it would accept a job of each shape
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """The number of files checked, and all problems found in them."""
 
     files: int
@@ -64,7 +63,7 @@ class Checked:
         if not self.folder:
             return self
         paths = (posixpath.normpath(f"{self.folder}/{p.path}") for p in self.problems)
-        moved = (replace(p, path=path) for p, path in zip(self.problems, paths, strict=True))
+        moved = (p._replace(path=path) for p, path in zip(self.problems, paths, strict=True))
         return Checked(self.files, tuple(moved))
 
 
@@ -81,11 +80,11 @@ def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     )
     folder = folder_in_repository(where)
     if wanted:
-        return replace(check.each([shown(p, where) for p in paths]), folder=folder)
+        return check.each([shown(p, where) for p in paths])._replace(folder=folder)
     has_settings = (project_root(where) / SETTINGS).is_file()
     if not (has_settings or tree.specs) and (others := projects_below(where)):
         raise MtfError(outside(others))
-    return replace(check.all(files=len(tree.specs) + has_settings), folder=folder)
+    return check.all(files=len(tree.specs) + has_settings)._replace(folder=folder)
 
 
 def staged(where: Path) -> Checked:
@@ -107,7 +106,7 @@ def _staged(repo: GitRepo) -> Checked:
     tree = SpecTree.of_index(repo)
     paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
     checked = _Check(tree, partial(_open_in, repo)).change(paths)
-    return replace(checked, folder=repo.prefix)
+    return checked._replace(folder=repo.prefix)
 
 
 def _together(checks: Iterable[Checked]) -> Checked:
@@ -130,7 +129,7 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     tree = SpecTree.at(repo, commit)
     templates = partial(templates_at, repo, commit)
     check = _Check(tree, partial(_open_in, repo), query, templates)
-    return replace(check.all(files=len(tree.specs) + 1), folder=repo.prefix)
+    return check.all(files=len(tree.specs) + 1)._replace(folder=repo.prefix)
 
 
 def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
@@ -164,7 +163,7 @@ def _new_in(
     both = now.keys() | {path for contents in before for path in contents}
     paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
     checked = _Check(tree, partial(_open_in, repo), query).change(paths)
-    return replace(checked, folder=repo.prefix)
+    return checked._replace(folder=repo.prefix)
 
 
 def new_in_projects(repo: GitRepo, known: Sequence[CommitId], commit: CommitId) -> Checked:

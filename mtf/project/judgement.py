@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtf.core.sbatch.option_table import OPTIONS, Kind
@@ -145,7 +145,7 @@ def _without_ours(options: JobOptions) -> JobOptions:
     """Return the options that a spec, a template or a person may choose."""
     return JobOptions(
         tuple(
-            replace(option, line=0)
+            option._replace(line=0)
             for option in options.all
             if not (option.is_known and OPTIONS[option.name].kind is Kind.OURS)
         )

@@ -7,6 +7,8 @@ imports none of it.
 from __future__ import annotations
 
 import math
+import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
 from mtf.project.settings_file import (
@@ -29,7 +32,7 @@ from mtf.spec.load import is_spec, load_some, load_specs
 from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId
@@ -198,8 +201,6 @@ def _regular(
 
     ``known`` has contents by object id that need not be read again.
     """
-    from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK  # late: not for files on disk
-
     kinds = {SYMLINK: "a symbolic link", GITLINK: "a submodule"}
     problems = tuple(
         Problem(path, 1, 1, f"{kinds.get(e.mode, 'not a regular file')}: a spec must be a file")
@@ -218,11 +219,26 @@ def _in_folder(folder: Path, where: Path) -> _Files:
     """Read the specs in a folder and below it; each symbolic link is a problem."""
     if not folder.is_dir():
         return _Files({})
-    found = [path for path in folder.rglob("*") if is_spec(path.name)]
-    links = {path for path in found if path.is_symlink()}
-    files = [path for path in found if path.is_file() and path not in links]
-    message = "a symbolic link: a spec must be a file"
-    return _Files(
-        {shown(path, where): first_bytes(path) for path in files},
-        tuple(Problem(shown(path, where), 1, 1, message) for path in links),
-    )
+    prefix, start = shown(folder, where), len(str(folder))
+    is_above = prefix.startswith("..")  # a path in it may lead down to the user's folder again
+    texts: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    for entry in _specs_under(str(folder)):
+        inside = entry.path[start:].lstrip("/")
+        path = shown(entry, where) if is_above else posixpath.join(prefix, inside)
+        path = path.removeprefix("./")
+        if entry.is_symlink():
+            problems.append(Problem(path, 1, 1, "a symbolic link: a spec must be a file"))
+        elif entry.is_file():
+            texts[path] = first_bytes(entry)
+    return _Files(texts, tuple(problems))
+
+
+def _specs_under(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder that are named like specs; links are not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_spec(entry.name):
+                yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _specs_under(entry.path)

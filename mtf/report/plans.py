@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.review.costs import total_cost
@@ -160,7 +160,7 @@ def plan_json(
         "waiting_for_slurm": plan.waiting_for_slurm,
         "held": plan.held,
         "notes": plan.notes,
-        "problems": [asdict(problem) for problem in problems],
+        "problems": [problem._asdict() for problem in problems],
     }
     return json_text.dumps(value, indent=2, ensure_ascii=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary import json_text
@@ -23,7 +22,7 @@ def render_problems(problems: Sequence[Problem], style: str) -> str:
     Source: GitHub's workflow commands (``::error file=...``, ``::warning file=...``).
     """
     if style == "json":
-        return json_text.dumps([asdict(p) for p in problems], indent=2, ensure_ascii=False)
+        return json_text.dumps([p._asdict() for p in problems], indent=2, ensure_ascii=False)
     if style == "github":
         return "\n".join(map(_annotation, abridged(problems)))
     return "\n".join(map(str, abridged(problems)))

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 NAME_KEYS = {"experiment": "experiment_name", "grid": "name"}
 KINDS = (*NAME_KEYS, "base")
+_OPEN_SECTIONS = {
+    name: (model, model.model_fields.keys())
+    for name, model in SECTIONS.items()
+    if issubclass(model, Open)
+}
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -109,11 +114,11 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
 def misspelled_keys(value: dict[str, Any], positions: Positions, prefix: Loc = ()) -> list[Problem]:
     """Return problems for the misspelled keys of open sections, which the schema accepts."""
     problems = []
-    for name, model in SECTIONS.items():
+    for name, (model, known) in _OPEN_SECTIONS.items():
         section = value.get(name)
-        if not (issubclass(model, Open) and isinstance(section, dict)):
+        if not isinstance(section, dict) or section.keys() <= known:
             continue
-        for key in section.keys() - model.model_fields.keys():
+        for key in section.keys() - known:
             meant = misspelling_of(model, key)
             if meant and meant not in section:
                 message = f"unknown key {key!r} in {name}. Did you mean {meant!r}?"

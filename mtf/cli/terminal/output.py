@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mtf.core.vocabulary.shown_text import harmless
-from mtf.report.tables import render_plain, render_rich
 
 if TYPE_CHECKING:
     from mtf.project.project import Project
@@ -25,7 +23,8 @@ def print_text(text: str, *, newline: bool = True) -> None:
 
 def print_log(text: str) -> None:
     """Print a job's output at once: without colours, and with redrawn lines as lines."""
-    print_text(_COLOUR.sub("", text.replace("\r\n", "\n").replace("\r", "\n")), newline=False)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    print_text(re.sub(r"\x1b\[[0-9;]*m", "", lines), newline=False)
     sys.stdout.flush()
 
 
@@ -36,6 +35,8 @@ def inform(line: str) -> None:
 
 def open_here(folder: str) -> Project:
     """Return the project of the folder that ``-C`` names."""
+    from pathlib import Path
+
     from mtf.project.project import open_project
 
     return open_project(Path(folder))
@@ -43,6 +44,8 @@ def open_here(folder: str) -> Project:
 
 def print_table(table: Columns) -> None:
     """Print a table: drawn by rich on a terminal, as aligned text to a pipe."""
+    from mtf.report.tables import render_plain, render_rich  # late: most commands print no table
+
     if not sys.stdout.isatty():
         print_text(render_plain(table))
         return
@@ -51,7 +54,6 @@ def print_table(table: Columns) -> None:
     Console().print(render_rich(table))
 
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of the text that follows
 _COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "cyan"}
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.vocabulary.times import time_limit_s
 
@@ -47,8 +46,7 @@ class _UnboundedError(ValueError):
     """An amount has no bound that is known here."""
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """Upper bounds of what one attempt of one run takes. None: no bound is known."""
 
     partition: str  # "" if none is named; may be several, separated by commas
@@ -77,7 +75,7 @@ def _demand(items: tuple[tuple[str, str | None], ...]) -> Demand:
         partition=given.get("partition", ""),
         account=given.get("account", ""),
         time=given.get("time", ""),
-        hours=_hours(given.get("time")),
+        hours=hours_of(given.get("time")),
         nodes=_or_none(amounts.nodes),
         gpus=_or_none(amounts.gpus),
         cpus=_or_none(amounts.cpus),
@@ -92,8 +90,9 @@ def _or_none(amount: Callable[[], int]) -> int | None:
         return None
 
 
-def _hours(text: str | None) -> float | None:
-    """Return a time limit in hours. 0 is no limit, as for sbatch."""
+@lru_cache(maxsize=4096)
+def hours_of(text: str | None) -> float | None:
+    """Return a time limit in hours, None if there is none. 0 is no limit, as for sbatch."""
     try:
         seconds = time_limit_s(text or "")
     except ValueError:  # missing, UNLIMITED, or unreadable
@@ -101,8 +100,7 @@ def _hours(text: str | None) -> float | None:
     return seconds / 3600 if 0 < seconds < _LONGEST_S else None
 
 
-@dataclass(frozen=True)
-class _Amounts:
+class _Amounts(NamedTuple):
     """The amounts of a job, from the values of its options by long name."""
 
     given: Mapping[str, str]

@@ -8,9 +8,8 @@ Source: ``src/common/slurm_opt.c`` of SLURM, and sbatch(1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +33,7 @@ class Argument(Enum):
     REQUIRED = "required"
 
 
-@dataclass(frozen=True)
-class SbatchOption:
+class SbatchOption(NamedTuple):
     """One option of sbatch; its long name without the hyphens."""
 
     name: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.sbatch.option_table import ALIASES, BY_SHORT, OPTIONS, Argument, candidates
 from mtf.errors import MtfError
@@ -35,8 +35,7 @@ class ScriptOptionError(MtfError):
         self.line = line
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option of a script. A switch has the value None."""
 
     name: str  # the long name, also where the script abbreviates it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.sbatch.demand import UNBOUNDED, demand_of
+from mtf.core.sbatch.demand import UNBOUNDED, demand_of, hours_of
 from mtf.core.sbatch.read_script import JobOptions, Option, ScriptOptionError, parse_words
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ def job_options(needs: Resources) -> JobOptions:
     """
     extra = parse_words([(word, 0) for word in needs["extra"]]).all if needs["extra"] else ()
     return JobOptions((*section_options(needs), *extra))
+
+
+def section_hours(needs: Resources) -> float | None:
+    """Return the time limit of a job with a section's options, None if it has none."""
+    return section_demand(needs).hours if needs["extra"] else hours_of(needs["time"])
 
 
 def section_demand(needs: Resources) -> Demand:

@@ -6,6 +6,7 @@ Escape codes, control characters, bidirectional marks and invisible characters a
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # Categories Cc, Cf, Cs, Zl and Zp of Unicode, and characters that are invisible by default; except
 # tab, newline, and the selector that makes a symbol an emoji (U+FE0F).
@@ -40,7 +41,6 @@ _RANGES = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
-_UNSAFE = re.compile(f"[{''.join(f'{chr(a)}-{chr(b)}' for a, b in _RANGES)}]")
 _PLAIN = re.compile(r"[^`|\\]+")
 _KEPT = frozenset(" -=,/")
 _NO_MARKUP = re.compile(r"[A-Za-z0-9 ._,=/+%-]*")
@@ -54,7 +54,13 @@ def harmless(text: str) -> str:
     """
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return _UNSAFE.sub(_escape, text)
+    return _unsafe().sub(_escape, text)
+
+
+@cache
+def _unsafe() -> re.Pattern[str]:
+    """Return the pattern of all characters that are escaped; most commands print none of them."""
+    return re.compile(f"[{''.join(f'{chr(a)}-{chr(b)}' for a, b in _RANGES)}]")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -7,18 +7,17 @@ facts that it does not have, such as the length of an epoch of custom data.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtf.core.sbatch.demand import gpu_count
-from mtf.core.sbatch.section_options import section_demand
+from mtf.core.sbatch.section_options import section_hours
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.times import duration
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.jobs import Resources
@@ -31,8 +30,7 @@ _WORKER_KEYS = (_WORKERS, "slurm.cpus_per_task")
 _MANY_SAMPLES = 1 << 16  # in one optimizer step: more than large-batch trainings have used
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A check, and the sections that its findings depend on."""
 
     sections: tuple[str, ...]
@@ -43,18 +41,21 @@ def warnings(desired: Desired) -> Iterator[Problem]:
     """Yield a warning for each value of a spec that is probably unintended, each one once."""
     found: set[Finding] = set()
     for check in CHECKS:
-        checked = set()
-        for experiment in desired.experiments:
-            sections = tuple(id(experiment.config[name]) for name in check.sections)
-            if sections not in checked:  # members of a grid share equal sections
-                checked.add(sections)
-                found.update(check.find(experiment))
+        for experiment in _distinct(desired.experiments, check.sections):
+            found.update(check.find(experiment))
     found.update(_check_max_parallel(desired))
     for key, value, message in found:
         if key == _WORKERS and not any(k.startswith(_WORKER_KEYS) for k in desired.places):
             continue  # both are defaults
         position = position_of(desired.places, f"{key}={json_text.dumps(value)}")
         yield Problem(*position, f"{key}: {message}", severity="warning")
+
+
+def _distinct(experiments: Sequence[Experiment], sections: tuple[str, ...]) -> Iterable[Experiment]:
+    """Return the experiments that differ in these sections: members of a grid share equal ones."""
+    if len(experiments) == 1:
+        return experiments
+    return {tuple(id(e.config[s]) for s in sections): e for e in reversed(experiments)}.values()
 
 
 def _check_max_parallel(desired: Desired) -> Iterator[Finding]:
@@ -171,7 +172,7 @@ def _warm_up_keys(scheduler: dict[str, Any]) -> dict[str, str]:
 
 
 def _limit_s(resources: Resources) -> float | None:
-    hours = section_demand(resources).hours
+    hours = section_hours(resources)
     return None if hours is None else hours * 3600
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf.core.review.costs import total_cost
 from mtf.core.sbatch.demand import UNBOUNDED, Demand, demand_of
 from mtf.core.sbatch.option_rules import forbidden
-from mtf.core.sbatch.read_script import JobOptions, ScriptOptionError
+from mtf.core.sbatch.read_script import ScriptOptionError
 from mtf.core.sbatch.section_options import job_options
 from mtf.core.vocabulary import json_text
-from mtf.core.vocabulary.jobs import Resources
 from mtf.errors import Problem
 from mtf.spec.lint.key_positions import position_of
 from mtf.spec.schema.patterns import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mtf.core.review.costs import Cost
+    from mtf.core.sbatch.read_script import JobOptions
     from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.jobs import Resources
     from mtf.spec.schema.policies import Limits, Policies, PullRequestLimits
 
-OptionsOf = Callable[[Resources], JobOptions]
+    OptionsOf = Callable[[Resources], JobOptions]
+
 Finding = tuple[str, str, str]  # rule, key to report it at (key=JSON for a grid's value), message
 
 

@@ -100,11 +100,13 @@ class Policies(Limits):
     branches: list[Pattern] | None = None
     """Branches besides the tracked one whose commits may run: patterns like ``release/*``. Null:
     ``mtf sync --rev`` may name any commit, but its runs are continued only with the same --rev."""
-    pull_request: PullRequestLimits = Field(default_factory=PullRequestLimits)
+    pull_request: PullRequestLimits = Field(default_factory=PullRequestLimits.defaults)
     """Limits for everything that one pull request adds."""
 
     def at(self, path: str) -> Limits:
         """Return the rules for the spec at a path."""
+        if not self.exceptions:
+            return self
         rules: dict[str, Any] = {name: getattr(self, name) for name in Limits.model_fields}
         for exception in self.exceptions:
             if any(matches_path(pattern, path) for pattern in exception.paths):

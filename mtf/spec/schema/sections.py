@@ -243,14 +243,14 @@ class Sections(Strict):
 
     model: ModelConfig
     data: DataConfig
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig.defaults)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig.defaults)
     scheduler: SchedulerConfig | None = None
     init_from: InitFromConfig | None = None
-    callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = Field(default_factory=LoggingConfig)
-    slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig.defaults)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.defaults)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig.defaults)
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig.defaults)
     entrypoint: Entrypoint | None = None
     """Function of your code that is called instead of the built-in training."""
     description: str | None = None

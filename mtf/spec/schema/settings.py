@@ -89,9 +89,9 @@ class ClusterSettings(Strict):
     """Executor on this cluster; null: as for all clusters."""
     local: LocalSettings | None = None
     """The local executor on this cluster; null: as for all clusters."""
-    slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig.defaults)
     """Defaults of every spec's ``slurm`` on this cluster, over those for all clusters."""
-    environment: Environment = Field(default_factory=Environment)
+    environment: Environment = Field(default_factory=Environment.defaults)
     """Defaults for the environment of jobs on this cluster; ``slurm`` replaces them."""
 
 
@@ -108,19 +108,21 @@ class Settings(Strict):
     """Folder of the runs, absolute or in the repository. The compute nodes must see it."""
     executor: Executor = "auto"
     """What runs the jobs; auto: slurm if sbatch answers, else local."""
-    cluster: Annotated[Cluster, BeforeValidator(as_mapping)] = Field(default_factory=Cluster)
+    cluster: Annotated[Cluster, BeforeValidator(as_mapping)] = Field(
+        default_factory=Cluster.defaults
+    )
     """The cluster of specs that name none, and the one that this clone serves by default: its name,
     or a section with its name and facts."""
     clusters: dict[Name, ClusterSettings] = Field(default_factory=dict)
     """Settings by cluster. If given, specs may name no other clusters."""
-    local: LocalSettings = Field(default_factory=LocalSettings)
+    local: LocalSettings = Field(default_factory=LocalSettings.defaults)
     """The local executor."""
-    slurm: SLURMConfig = Field(default_factory=SLURMConfig)
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig.defaults)
     """Defaults of every spec's ``slurm``."""
-    environment: Environment = Field(default_factory=Environment)
+    environment: Environment = Field(default_factory=Environment.defaults)
     """Defaults for the environment of jobs; ``slurm`` replaces them."""
-    retry: Retry = Field(default_factory=Retry)
-    policies: Policies = Field(default_factory=Policies)
+    retry: Retry = Field(default_factory=Retry.defaults)
+    policies: Policies = Field(default_factory=Policies.defaults)
     """Limits and rules for specs and pull requests."""
     lease: Count = 600
     """Seconds after which the claim of a submitter that went silent may be taken over."""
@@ -155,10 +157,13 @@ class Settings(Strict):
 
 
 def _slurm_defaults(settings: Settings | ClusterSettings) -> dict[str, Any]:
-    return merged_slurm(
-        settings.environment.model_dump(mode="json", exclude_unset=True),
-        settings.slurm.model_dump(mode="json", exclude_unset=True),
-    )
+    return merged_slurm(_given(settings.environment), _given(settings.slurm))
+
+
+def _given(section: Environment) -> dict[str, Any]:
+    """Return the keys that a section sets. Of an empty one, no serializer is built."""
+    is_empty = not section.model_fields_set
+    return {} if is_empty else section.model_dump(mode="json", exclude_unset=True)
 
 
 def merged_slurm(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def parse_settings(raw: bytes | None, path: str = "mtf.yaml") -> Settings:
         return Settings()
     document = read(raw, path)
     problems = list(document.problems)
-    settings = Settings()
+    settings = None
     if document.value is not None:
         try:
             settings = Settings.model_validate(document.value)
@@ -193,4 +198,4 @@ def parse_settings(raw: bytes | None, path: str = "mtf.yaml") -> Settings:
             problems += problems_of(e, Settings, document.positions)
     if problems:
         raise SpecError(problems)
-    return settings
+    return settings or Settings()

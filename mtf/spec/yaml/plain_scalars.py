@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
+from typing import Any
 
 _CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -21,9 +23,20 @@ _LEAST, _GREATEST = -(2**63), 2**64 - 1
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 Scalar = str | int | float | bool | None
+UNUSUAL = object()  # instead of a value: the scalar needs a closer look
 
 
 @lru_cache(maxsize=4096)
+def usual_value(text: str) -> Any:
+    """Return the value of a plain scalar, ``UNUSUAL`` unless it is ASCII text or a finite value."""
+    try:
+        value = resolve(text)
+    except (ValueError, OverflowError):
+        return UNUSUAL
+    is_finite = type(value) is not float or math.isfinite(value)
+    return value if is_finite and text.isascii() else UNUSUAL
+
+
 def resolve(text: str) -> Scalar:
     """Return the value of a plain scalar in YAML 1.2: ``1e-3`` is a number, ``no`` is text.
 

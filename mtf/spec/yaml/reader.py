@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtf.core.vocabulary import json_text
 from mtf.errors import SpecError
 from mtf.spec.yaml.event_parsers import first_ambiguity, libyaml_events, ruamel_events
-from mtf.spec.yaml.plain_scalars import resolve
+from mtf.spec.yaml.plain_scalars import UNUSUAL, resolve, usual_value
 from mtf.spec.yaml.positions import Positions
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ MAX_KEY = 1024  # characters, as YAML has it for keys without "?"
 _DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%")
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One file as read. ``value`` is None if it could not be read to its end."""
 
     value: Any
@@ -96,7 +94,7 @@ def _read_with_libyaml(text: str, path: str) -> Document | None:
     if source is None:
         return None
     events, error = source
-    builder = _DocumentBuilder(path, events)
+    builder = _DocumentBuilder(path, events, len(text))
     try:
         value = builder.value()
     except error as e:
@@ -112,7 +110,7 @@ def _read_with_ruamel(text: str, path: str) -> Document:
     if directive := _DIRECTIVE.match(text):
         position = _end_position(directive[0][:-1])
         return _unreadable(path, position, "%YAML and %TAG are not allowed. Remove the line")
-    builder = _DocumentBuilder(path, ruamel_events(text))
+    builder = _DocumentBuilder(path, ruamel_events(text), len(text))
     value = None
     try:
         value = builder.value()
@@ -141,16 +139,18 @@ class _DocumentBuilder:
     """Builds a document's value from parser events, so that it sees each alias and tag.
 
     Most of the time that a large repository of specs takes is spent here: hence the local names,
-    and scalars handled in place instead of by ``_value``.
+    and keys and scalars handled in place unless they are unusual.
     """
 
-    def __init__(self, path: str, source: EventSource) -> None:
+    def __init__(self, path: str, source: EventSource, length: int) -> None:
         self._path = path
         self._root: Node | None = None
         self.problems: list[Problem] = []
         self._nodes = 0
-        self._next = source.next
+        self._source = source.next
         self._types = source.types
+        # no character makes more than three nodes: a mapping, its empty key and its empty value
+        self._next = source.next if length * 3 <= MAX_NODES else self._next_counted
 
     def document(self, value: Any) -> Document:
         """Return the document with this value and the problems found so far."""
@@ -199,14 +199,16 @@ class _DocumentBuilder:
             self._add(event, f"the tag {event.tag} is not allowed. Remove it")
         if depth > MAX_DEPTH:
             self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
-        self._count(event)
         is_mapping = kind is types.mapping_start
         return self._mapping(depth + 1) if is_mapping else self._sequence(depth + 1)
 
-    def _count(self, event: Any) -> None:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES:,} values. Split the file")
+    def _next_counted(self) -> Any:
+        event = self._source()
+        if type(event) in self._types.nodes:
+            self._nodes += 1
+            if self._nodes > MAX_NODES:
+                self._stop(event, f"more than {MAX_NODES:,} values. Split the file")
+        return event
 
     def _sequence(self, depth: int) -> tuple[list[Any], list[Node]]:
         out: list[Any] = []
@@ -221,17 +223,23 @@ class _DocumentBuilder:
     def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Node]]:
         out: dict[str, Any] = {}
         nodes: dict[str, Node] = {}
-        end, scalar = self._types.mapping_end, self._types.scalar
-        while type(event := self._next()) is not end:
-            key, mark = self._key(event, depth), event.start_mark
+        end, scalar, following = self._types.mapping_end, self._types.scalar, self._next
+        while type(event := following()) is not end:
+            mark, key = event.start_mark, None
+            if type(event) is scalar and event.implicit[0] and event.tag is None:
+                key = usual_value(event.value)
+            if type(key) is not str or len(key) > MAX_KEY or key == "<<":
+                key = self._key(event, depth)
             if key in out:
                 line = nodes[key][0].line + 1
                 self._add(event, f"duplicate key {key!r}, first used in line {line}. Remove one")
-            event, children = self._next(), None
-            if type(event) is scalar:
-                value = self._scalar(event)
-            else:
+            event, children, value = following(), None, UNUSUAL
+            if type(event) is not scalar:
                 value, children = self._value(event, depth)
+            elif event.implicit[0] and event.tag is None:
+                value = usual_value(event.value)
+            if value is UNUSUAL:
+                value = self._scalar(event)
             if key is None or key in out:
                 continue
             out[key] = value
@@ -260,9 +268,6 @@ class _DocumentBuilder:
         return key
 
     def _scalar(self, event: Any) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES:,} values. Split the file")
         if event.tag is not None:
             self._add(event, f"the tag {event.tag} is not allowed. Remove it")
         text: str = event.value
