@@ -106,8 +106,9 @@ def check_attempt(value: Mapping[str, Any]) -> None:
     if code is not None and not -MOST < code < MOST:
         refuse("exit_code", "a number", code)
     _check_times(value, _ATTEMPT_TIMES)
-    if value["changes"]:
-        check_depth("changes", value["changes"])
+    for name in ("changes", "followed"):
+        if value[name]:
+            check_depth(name, value[name])
 
 
 _ATTEMPT_TIMES = ("claimed_at", "lease_until", "submitted_at", "started_at", "ended_at")

@@ -30,11 +30,10 @@ from mtf.core.vocabulary.actions import (
     RunAction,
     Submit,
     Throttle,
-    owner_name,
 )
 from mtf.core.vocabulary.ids import job_branch, name_of, submission_of
 from mtf.core.vocabulary.records import RunRecord
-from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, Problem, SpecError
+from mtf.errors import EXIT_ERROR, EXIT_PARTIAL, MtfError, SpecError
 from mtf.ledger.store import Change
 from mtf.project.judgement import Judge
 from mtf.project.location.folder import at_commit
@@ -46,19 +45,20 @@ from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.cleanup import sweep_requests
 from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
-from mtf.reconcile.job_requests import Batch, Start, bridge, make_batches, placed
+from mtf.reconcile.job_requests import Batch, Start, bridge, make_batches, no_room, placed
 from mtf.reconcile.record_updates import changed_record, claim_message, submission_records
-from mtf.reconcile.repair import restore
+from mtf.reconcile.repair import restore, set_throttle
 from mtf.reconcile.summaries import write_summaries
 from mtf.report.tables import count
 from mtf.spec.set_overrides import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from mtf.core.planner.placement import Placement
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId
     from mtf.core.vocabulary.records import SubmissionRecord
+    from mtf.errors import Problem
     from mtf.executor.protocol import Executor
     from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger, LedgerStore
@@ -123,10 +123,14 @@ class Application:
             if isinstance(action, Repair):
                 restore(self.repo, self.store, action, self.say)
             elif isinstance(action, Throttle):
-                self._throttle(action)
+                set_throttle(self.executors, action, self.say)
         writing = [a for a in actions if not isinstance(a, Repair | Throttle)]
+        starting = [a for a in writing if isinstance(a, Submit | Resume)]
         try:
-            prepared, broken = self._prepare([a for a in writing if isinstance(a, Submit | Resume)])
+            prepared, broken = self._prepare(starting)
+            if stay := self._withdraw(a for a in writing if a.run not in broken):
+                writing = [a for a in writing if a.run not in stay]
+                prepared, broken = self._prepare([a for a in starting if a.run not in stay])
         except MtfError:
             self._apply([a for a in writing if not isinstance(a, Submit | Resume)], [])
             raise
@@ -143,21 +147,21 @@ class Application:
             done=deeds(applied, self.situation.ledger.runs, outcome),
         )
 
-    def _throttle(self, action: Throttle) -> None:
-        """Set the limits of a grid's arrays; a failure is reported, and stops nothing else."""
-        try:
-            self.executors.open(action.record.executor).set_limits(action.limits)
-        except MtfError as e:
-            self.say(f"failed   {owner_name(action)}: {action.reason}: {e}")
-        else:
-            self.say(f"limit    {owner_name(action)}: {action.reason}")
-
     def _settle(self, planned: Sequence[Action]) -> list[Action]:
         """Return the actions to carry out, once no job of a given-up attempt can interfere."""
+        return self._fence().settle(planned)
+
+    def _withdraw(self, actions: Iterable[Action]) -> frozenset[RunId]:
+        """Withdraw waiting jobs that actions replace; return the runs whose jobs have begun.
+
+        Their new scripts exist and are allowed: otherwise the waiting job keeps its place.
+        """
+        return self._fence().withdraw(a for a in actions if isinstance(a, Resume) and a.withdraws)
+
+    def _fence(self) -> Fence:
         cluster = self.situation.settings.cluster.name
         live, at = self.situation.world.live, self._claimant().at
-        fence = Fence(self.situation.ledger, live, self.executors, cluster, at, self.say)
-        return fence.settle(planned)
+        return Fence(self.situation.ledger, live, self.executors, cluster, at, self.say)
 
     def _apply(self, actions: Sequence[Action], prepared: Prepared) -> Handover:
         """Commit the claims, submit, record and cancel; return the outcome of each submission."""
@@ -228,7 +232,7 @@ class Application:
         prepared, judged, broken = self._scripts(opened, batches)
         specs = {a.run: a.desired.path if isinstance(a, Submit) else a.record.spec for a in actions}
         for batch in waiting:
-            problem = _no_room(batch, specs[batch.starts[0].run])
+            problem = no_room(batch, specs[batch.starts[0].run])
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
         judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
         broken |= judge.refused(actions, judged)
@@ -377,16 +381,6 @@ def _judged(executor: Executor, batch: Batch, script: str) -> Script:
     """Return the submission and the resources that a script is for, and the options in it."""
     request = batch.request
     return submission_of(batch.starts[0].run), request.resources, executor.options(request, script)
-
-
-def _no_room(batch: Batch, spec: str) -> Problem:
-    """Return the reason why a batch waits in mtf: nothing is known of other jobs of its grid."""
-    most = batch.request.max_parallel
-    message = (
-        f"{batch.request.name}: at most {most} of its runs may run at a time (max_parallel), and"
-        " some of its jobs cannot be seen now. A later mtf sync submits the others"
-    )
-    return Problem(spec, 1, 1, message)
 
 
 def _held(plan: Plan, broken: Mapping[RunId, Sequence[Problem]]) -> Plan:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Repair, Resume, Submit
-from mtf.core.vocabulary.ids import JobId, record_path
+from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Record, Repair, Resume, Submit
+from mtf.core.vocabulary.ids import JobId, RunId, record_path
 from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import MtfError
 from mtf.reconcile.executors import mark_of
@@ -51,6 +51,33 @@ class Fence:
         """
         fenced = (self._fenced_or_left(action) for action in self._without_rivals(planned))
         return [action for action in fenced if action is not None]
+
+    def withdraw(self, actions: Iterable[Resume | Record]) -> frozenset[RunId]:
+        """Shut out and cancel the waiting jobs of these runs; return the runs whose jobs stay.
+
+        A job that has begun in the meantime has claimed its run's folder, and keeps what it has.
+        Whoever dies after this leaves runs whose job was fenced out: the next sync continues them.
+        """
+        stay: set[RunId] = set()
+        waiting: list[RunRecord] = []
+        for action in actions:
+            try:
+                job = _claimed_by(action.record)
+            except OSError as e:
+                self.say(f"failed   {action.run}: {e.filename}: {e.strerror}. Its job stays")
+                stay.add(action.run)
+                continue
+            if job is None:
+                waiting.append(action.record)
+            else:
+                self.say(f"began    {action.run}: job {job} has begun and keeps what it has")
+                stay.add(action.run)
+        try:
+            self.executors.cancel(waiting)
+        except MtfError as e:
+            self.say(f"failed   {count(len(waiting), 'waiting job')} could not be withdrawn: {e}")
+            stay |= {record.run for record in waiting}
+        return frozenset(stay)
 
     def _fenced_or_left(self, action: Action) -> Action | None:
         """Return ``_fenced``; None, and a line, if the claim cannot be taken or read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING
 from mtf.core.planner.drift import Drift
 from mtf.core.planner.plan import Policy, World
 from mtf.core.planner.run_update import Retry
+from mtf.core.planner.spec_changes import KeyChange
 from mtf.core.vocabulary.causes import Cause
+from mtf.errors import MtfError
 from mtf.reconcile.drift_scan import known_submissions
 from mtf.reconcile.executors import placement_of, read_limits, read_live
 from mtf.reconcile.run_access import abandoned, is_elsewhere, read_progress, shut_out
+from mtf.spec.set_overrides import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from mtf.core.planner.journal_reader import Progress
     from mtf.core.planner.placement import Placement
@@ -99,6 +103,7 @@ def gather(
         shut_out=seen.shut_out,
         can_submit=not seen.unreadable or placement().executor not in seen.unreadable,
         specs_read=not specs.problems,
+        respecified=_respecified(target, ledger, specs, seen.elsewhere),
         limits=seen.limits,
         drift=drift,
         refused=specs.refused,
@@ -133,6 +138,31 @@ def _look(executors: Executors, cluster: str, ledger: Ledger) -> _Seen:
     unreadable |= silent
     given_up = abandoned(active), shut_out(active, live)
     return _Seen(live, unreadable, progress, elsewhere, *given_up, limits)
+
+
+def _respecified(
+    target: Target, ledger: Ledger, specs: Specs, elsewhere: Collection[RunId]
+) -> dict[RunId, list[KeyChange]]:
+    """Return the active runs whose specs ask for other resources, with the keys that differ."""
+    wanted = {
+        key: experiment
+        for desired, keys in specs.desired
+        if desired.name not in specs.refused
+        for experiment, key in zip(desired.experiments, keys, strict=True)
+    }
+    submission = cache(lambda s: target.belief.store.submission(ledger, s))
+    found = {}
+    for record in ledger.runs.values():
+        experiment = wanted.get(record.key)
+        is_same = record.commit == target.commit and not record.attempt.followed
+        if experiment is None or is_same or record.is_over or record.run in elsewhere:
+            continue
+        with suppress(MtfError, LookupError, TypeError, ValueError):  # told where it is continued
+            config = submission(record.submission).configs[record.member]
+            differing = difference(config, record.attempt.followed, experiment.config)
+            if differing:
+                found[record.run] = [KeyChange(*each) for each in differing]
+    return found
 
 
 def policy_of(settings: Settings, options: Options) -> Policy:

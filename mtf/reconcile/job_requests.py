@@ -13,6 +13,7 @@ from mtf.core.planner.throttles import places
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
+from mtf.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,6 +124,16 @@ def _at(batch: Batch, place: Place | None) -> Batch:
         return batch
     request = replace(batch.request, max_parallel=place.throttle)
     return replace(batch, request=request, after=place.after)
+
+
+def no_room(batch: Batch, spec: str) -> Problem:
+    """Return the reason why a batch waits in mtf: nothing is known of other jobs of its grid."""
+    most = batch.request.max_parallel
+    message = (
+        f"{batch.request.name}: at most {most} of its runs may run at a time (max_parallel), and"
+        " some of its jobs cannot be seen now. A later mtf sync submits the others"
+    )
+    return Problem(spec, 1, 1, message)
 
 
 def bridge(kept: Iterable[Batch], batches: Iterable[Batch]) -> list[Batch]:

@@ -59,14 +59,17 @@ def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | No
     """Return the runs whose newest job was fenced out, each with the job that executes it.
 
     The job is None if nothing executes the run: a sync gave the claim up and died before it could
-    record that, and the job was submitted later than that sync expected. Only jobs that are over
-    are looked at.
+    record that, and the job was submitted later than that sync expected; or a sync has withdrawn
+    the waiting job and died. Only jobs that are over, or that the executor has forgotten, count.
     """
     found: dict[RunId, JobId | None] = {}
     for record in records:
         attempt = record.attempt
-        job = live.get(record.executor, {}).get((attempt.token, attempt.index))
-        if record.job_id is None or job is None or STANDINGS[job.state].cause is None:
+        views = live.get(record.executor)
+        if record.job_id is None or views is None:
+            continue
+        job = views.get((attempt.token, attempt.index))
+        if job is not None and STANDINGS[job.state].cause is None:
             continue
         holder = rundir.claim_holder(Path(record.run_dir), attempt.token)
         if holder is not None and holder != record.job_id:

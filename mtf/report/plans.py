@@ -66,6 +66,8 @@ _VERBS: dict[type[Action], str] = {
 _FEW = 3  # actions that are alike and get a line each
 _MOST_LINES = 50
 
+_UPDATE = "update"  # give a waiting run a job with other resources
+
 
 @dataclass(frozen=True)
 class SpecChange:
@@ -119,6 +121,13 @@ def _other_lines(plan: Plan) -> Iterator[str]:
             yield from (f"{symbol} {a.run}: {reason}" for a in actions)
 
 
+def _verb(action: Action) -> str:
+    """Return what a plan does, in one word."""
+    if isinstance(action, Resume) and action.withdraws:
+        return _UPDATE
+    return _VERBS[type(action)]
+
+
 def _subject(action: Action) -> str:
     """Return the name of the run that an action concerns, or for a throttle of the grid."""
     return owner_name(action) if isinstance(action, Throttle) else action.run
@@ -131,8 +140,8 @@ def verdict(plan: Plan) -> str:
     waiting += f", {plan.held} held back by policies" if plan.held else ""
     if plan.is_empty:
         return f"Plan: nothing to do, {plan.unchanged} unchanged{waiting}."
-    counts = Counter(_VERBS[type(a)] for a in plan.actions)
-    verbs = dict.fromkeys(_VERBS.values())
+    counts = Counter(_verb(a) for a in plan.actions)
+    verbs = dict.fromkeys(["submit", "continue", _UPDATE, *_VERBS.values()])
     todo = ", ".join(f"{counts[verb]} to {verb}" for verb in verbs if counts[verb])
     return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. Run mtf sync to apply it."
 

@@ -44,6 +44,25 @@ def _parse(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text}: {e.problems[0].message}") from e
 
 
+def difference(
+    config: Mapping[str, Any], followed: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return the keys of ``slurm`` with other values than a run was made with, old and new.
+
+    Args:
+        config: that the run was made with.
+        followed: the changes of its spec since then, by dotted key.
+        wanted: the configuration that its spec asks for now.
+    """
+    if config["slurm"] == wanted["slurm"] and not followed:
+        return []
+    before = changed(config, {"slurm.requeue": config["slurm"]["requeue"], **followed})["slurm"]
+    now: Mapping[str, Any] = wanted["slurm"]
+    return [
+        (f"slurm.{key}", before.get(key), now[key]) for key in now if before.get(key) != now[key]
+    ]
+
+
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved configuration with the changes applied.
 

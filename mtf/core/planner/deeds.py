@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Deed(StrEnum):
     """One thing that a sync does to a run, in the word that people read."""
 
+    RESUBMITTED = "resubmitted"  # while it waited, as its spec asks for now
     SUBMITTED = "submitted"  # its first job
     CONTINUED = "continued"  # another job
     ADOPTED = "adopted"  # a job of it was found and recorded
@@ -126,6 +127,8 @@ def _of(action: Action, before: Mapping[RunId, RunRecord], outcome: Submissions)
 def _handed(action: Submit | Resume, outcome: Submissions) -> Iterator[tuple[Deed, str]]:
     """Yield the outcome of a run's submission, with its job or the reason."""
     started = Deed.SUBMITTED if isinstance(action, Submit) else Deed.CONTINUED
+    if isinstance(action, Resume) and action.withdraws:
+        started = Deed.RESUBMITTED
     each: tuple[tuple[Deed, Mapping[RunId, str]], ...] = (
         (started, outcome.submitted),
         (Deed.REFUSED, outcome.refused),

@@ -24,6 +24,7 @@ from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
+from mtf.core.planner.spec_changes import follow_spec
 from mtf.core.planner.throttles import live_arrays
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
@@ -32,8 +33,9 @@ from mtf.core.vocabulary.states import JobState, RunState, Sync
 from mtf.core.vocabulary.times import iso, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from mtf.core.planner.spec_changes import KeyChange
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
     from mtf.core.vocabulary.jobs import ArrayLimit, JobView
@@ -72,6 +74,8 @@ class World:
     can_submit: bool = True
     # False: specs with mistakes are missing in ``desired``, so no run counts as orphaned
     specs_read: bool = True
+    # active runs whose spec asks for other resources than their newest job has
+    respecified: Mapping[RunId, Sequence[KeyChange]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, ArrayLimit]] = field(default_factory=dict)  # by executor
     drift: Drift = field(default_factory=Drift)
     refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # specs, by policies
@@ -89,6 +93,12 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         if record.cluster == policy.cluster and policy.wants(name_of(record.run)):
             wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
             action, note = _recorded(record, world, policy, now, wanted=wanted)
+            if (changes := world.respecified.get(record.run)) and world.can_submit:
+                views = world.live.get(record.executor, {})
+                job = views.get((record.attempt.token, record.attempt.index))
+                progress = world.progress.get(record.run)
+                action, said = follow_spec(action, record, job, progress, changes=changes, now=now)
+                note = note or said
             why_not = action and why_not_continued(action, world.drift)
             decided |= {record.run: action} if action and not why_not else {}
             notes += [text for text in (note, why_not) if text]

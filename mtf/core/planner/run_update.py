@@ -278,6 +278,8 @@ def _fruitless(attempts: tuple[Attempt, ...]) -> int:
     """
     count = 0
     for attempt in reversed(attempts):
+        if attempt.outcome == Cause.CANCELLED and attempt.started_at is None:
+            continue  # it never began
         if (attempt.end_step or 0) > attempt.start_step:
             break
         count += 1

@@ -39,6 +39,8 @@ class Resume:
     fence: bool = False  # the newest claim has no job: fence it first
     asked: bool = False  # for by a person
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, from now on
+    follows: bool = False  # the changes are those of its spec
+    withdraws: bool = False  # its newest job waits: shut it out and cancel it first
 
 
 @dataclass(frozen=True)

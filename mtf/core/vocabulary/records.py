@@ -77,6 +77,7 @@ class Attempt:
     end_step: int | None = None  # of the checkpoint it left: the difference is its progress
     asked: bool = False  # by a person: earlier attempts without progress no longer count
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the configuration, by dotted key
+    followed: Mapping[str, Any] = field(default_factory=dict)  # those of its spec since it was made
     put_off: int = 0  # submissions in a row that were neither accepted nor refused for good
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
