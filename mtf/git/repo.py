@@ -25,6 +25,7 @@ from mtf.git.wire import (
     Step,
     changes_of,
     commit_stream,
+    entries_of,
     index_files,
     required,
     staged_files,
@@ -117,6 +118,12 @@ class GitRepo:
         with self.reading() as objects:
             found = files_in(objects, commit, self.prefix + folder)
         return self._relative(found) if self.prefix else found
+
+    def folder(self, commit: CommitId, path: str) -> dict[str, Entry]:
+        """Return the entries of a folder at a commit by name, none if there is no such folder."""
+        with self.reading() as objects:
+            found = objects.ask([f"{commit}:{self.prefix}{path}".removesuffix("/")])[0]
+        return dict(entries_of(found)) if found and found.kind == "tree" else {}
 
     def checked_files(self, commit: CommitId) -> dict[str, Entry]:
         """Return all files of a commit, by their paths from the top, which may be checked out.

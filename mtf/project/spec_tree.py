@@ -19,6 +19,7 @@ from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
 from mtf.core.vocabulary.ids import timestamp
 from mtf.errors import Problem, SpecError
+from mtf.project.code_files.source_trees import files_at, files_in_index, files_on_disk
 from mtf.project.settings_file import (
     SETTINGS,
     first_bytes,
@@ -29,6 +30,7 @@ from mtf.project.settings_file import (
 )
 from mtf.spec.compose.config_groups import FOLDER, NO_GROUPS, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
+from mtf.spec.named_code.source_files import no_files
 from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mtf.git.repo import GitRepo
     from mtf.git.wire import Entry
     from mtf.spec.load import Loaded
+    from mtf.spec.named_code.source_files import SourceFiles
     from mtf.spec.schema.settings import Settings
 
 VALUE = "configuration"  # the path of a spec that a program passes in
@@ -66,6 +69,7 @@ class SpecTree:
     groups: Groups
     time: str  # the submission's timestamp, for grids with ``naming: timestamp``
     _read: Callable[[], _Files] = field(repr=False)
+    code: SourceFiles = field(default_factory=no_files, repr=False)  # that specs name
 
     @classmethod
     def at(
@@ -92,7 +96,8 @@ class SpecTree:
             return _regular(repo, repo.files(commit, settings.experiments), known)
 
         groups = Groups(lambda: _regular(repo, repo.files(commit, FOLDER)).texts)
-        return cls(settings, problems, groups, like.time if like else _time(now), read)
+        time = like.time if like else _time(now)
+        return cls(settings, problems, groups, time, read, files_at(repo, commit))
 
     @classmethod
     def of_index(cls, repo: GitRepo) -> SpecTree:
@@ -105,7 +110,7 @@ class SpecTree:
             return _regular(repo, repo.index(settings.experiments))
 
         groups = Groups(lambda: _regular(repo, repo.index(FOLDER)).texts)
-        return cls(settings, problems, groups, _time(), read)
+        return cls(settings, problems, groups, _time(), read, files_in_index(repo))
 
     @classmethod
     def on_disk(cls, where: Path, also: Iterable[Path] = ()) -> SpecTree:
@@ -123,16 +128,20 @@ class SpecTree:
             return _Files({path: raw for part in texts for path, raw in part.items()}, own.problems)
 
         found = Groups(lambda: _in_folder(groups, where).texts, shown(groups, where))
-        return cls(settings, problems, found, _time(), read)
+        return cls(settings, problems, found, _time(), read, files_on_disk(root))
 
     @classmethod
     def of_value(
-        cls, value: Mapping[str, Any], settings: Settings, groups: Groups = NO_GROUPS
+        cls,
+        value: Mapping[str, Any],
+        settings: Settings,
+        groups: Groups = NO_GROUPS,
+        code: SourceFiles | None = None,
     ) -> SpecTree:
-        """Return one spec that a program passes in as a mapping."""
+        """Return one spec that a program passes in as a mapping; it names ``code``."""
         text = json_text.dumps(_with_marks(value), indent=1)  # JSON is YAML 1.2
         texts = {VALUE: text.replace(json_text.dumps(_NAN), ".nan").encode()}
-        return cls(settings, (), groups, _time(), lambda: _Files(texts))
+        return cls(settings, (), groups, _time(), lambda: _Files(texts), code or no_files())
 
     def checked(self) -> SpecTree:
         """Return the tree itself.
@@ -171,11 +180,13 @@ class SpecTree:
     def load(self, paths: Collection[str]) -> Loaded:
         """Resolve the specs at these paths, if they exist; others are read only as their bases."""
         existing = [path for path in paths if path in self.texts]
-        return load_some(existing, self.texts, self.settings, self.time, groups=self.groups)
+        return load_some(
+            existing, self.texts, self.settings, self.time, groups=self.groups, code=self.code
+        )
 
     def load_all(self) -> Loaded:
         """Resolve all specs."""
-        return load_specs(self.texts, self.settings, self.time, self.groups)
+        return load_specs(self.texts, self.settings, self.time, self.groups, self.code)
 
 
 _NAN = "\0nan"

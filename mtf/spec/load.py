@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtf.core.planner.init_from_names import cycles
@@ -14,7 +15,8 @@ from mtf.spec.compose.config_groups import NO_GROUPS
 from mtf.spec.init_from_refs import init_from_in_experiment
 from mtf.spec.lint.key_positions import positions_in_experiment
 from mtf.spec.lint.policy_rules import violations
-from mtf.spec.resolve import experiment
+from mtf.spec.named_code.name_check import NamedCode
+from mtf.spec.resolve import at_place, experiment
 from mtf.spec.schema.dotted_keys import SECTIONS
 from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.settings import merged_slurm
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from mtf.spec.compose.config_groups import Groups
+    from mtf.spec.named_code.source_files import SourceFiles
     from mtf.spec.resolve import Base
     from mtf.spec.schema.settings import Settings
     from mtf.spec.spec_file import SpecFile
@@ -48,7 +51,11 @@ class Loaded(NamedTuple):
 
 
 def load_specs(
-    files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups = NO_GROUPS
+    files: Mapping[str, bytes],
+    settings: Settings,
+    stamp: str,
+    groups: Groups = NO_GROUPS,
+    code: SourceFiles | None = None,
 ) -> Loaded:
     """Resolve all specs; errors in them are returned, never raised.
 
@@ -58,8 +65,10 @@ def load_specs(
         settings: of the same commit.
         stamp: the submission's time, for grids with ``naming: timestamp``.
         groups: the config groups of the same commit, for specs with a defaults list.
+        code: the files of the same commit, for the classes and functions that specs name; None:
+            names and the keys that go to them are not checked.
     """
-    loader = _Loader(files, settings, stamp, groups)
+    loader = _Loader(files, settings, stamp, groups, code)
     desired = [spec for path in sorted(files) if is_spec(path) for spec in loader.load(path)]
     ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
     unambiguous = tuple(spec for spec in desired if spec.name not in ambiguous)
@@ -74,9 +83,10 @@ def load_some(
     stamp: str,
     *,
     groups: Groups = NO_GROUPS,
+    code: SourceFiles | None = None,
 ) -> Loaded:
     """Resolve only the specs at ``paths``; their bases may be any of the ``files``."""
-    loader = _Loader(files, settings, stamp, groups)
+    loader = _Loader(files, settings, stamp, groups, code)
     desired = [spec for path in sorted(paths) for spec in loader.load(path)]
     ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
     return loader.loaded(tuple(spec for spec in desired if spec.name not in ambiguous))
@@ -91,9 +101,15 @@ class _Loader:
     """Reads each base once, however many grids build on it, and collects all problems."""
 
     def __init__(
-        self, files: Mapping[str, bytes], settings: Settings, stamp: str, groups: Groups
+        self,
+        files: Mapping[str, bytes],
+        settings: Settings,
+        stamp: str,
+        groups: Groups,
+        code: SourceFiles | None,
     ) -> None:
         self._files = files
+        self._code = NamedCode(code) if code else None
         self._groups = groups
         self._policies = settings.policies
         self._settings = settings
@@ -182,7 +198,7 @@ class _Loader:
 
     def _single(self, file: SpecFile) -> Desired:
         path = file.path
-        spec = self._experiment(file)
+        spec = self._with_checked_names(file)
         dumped = spec.model_dump(mode="json")
         resolved = {name: dumped[name] for name in SECTIONS}
         return Desired(
@@ -198,16 +214,53 @@ class _Loader:
             places=positions_in_experiment(lambda: self._file(path).positions),
         )
 
-    def _experiment(self, file: SpecFile) -> ExperimentSpec:
+    def _with_checked_names(self, file: SpecFile) -> ExperimentSpec:
+        """Return an experiment whose names and keys stand for something.
+
+        Raises:
+            SpecError: with every error in the file.
+        """
+        found = self._names_in(file)
+        try:
+            spec = self._experiment(file)
+        except SpecError as e:
+            raise SpecError([*e.problems, *found]) from None
+        if any(problem.is_error for problem in found):
+            raise SpecError(found)
+        self.problems += found
+        return spec
+
+    def _names_in(self, file: SpecFile) -> list[Problem]:
+        """Return the mistakes in the names and keys of what an experiment names."""
+        if self._code is None:
+            return []
+        found = self._code.in_experiment(file.value, partial(self._merged_slurm, file))
+        return [at_place(file.positions, each.loc, each) for each in found]
+
+    def _merged_slurm(self, file: SpecFile) -> Any:
         slurm = file.value.get("slurm", {})
-        if isinstance(slurm, dict):
-            slurm = merged_slurm(self._slurm_defaults(file.value.get("cluster")), slurm)
-        return validated(ExperimentSpec, {**file.value, "slurm": slurm}, file)
+        if not isinstance(slurm, dict):
+            return slurm
+        return merged_slurm(self._slurm_defaults(file.value.get("cluster")), slurm)
+
+    def _experiment(self, file: SpecFile) -> ExperimentSpec:
+        return validated(ExperimentSpec, {**file.value, "slurm": self._merged_slurm(file)}, file)
 
     def _grid(self, file: SpecFile) -> Desired:
-        from mtf.spec.load_grid import load_grid  # late: a twentieth of a short command's time
+        from mtf.spec.load_grid import (  # late: a twentieth of a short command's time
+            NamesInGrid,
+            load_grid,
+        )
 
-        return load_grid(file, self._base, self._slurm_defaults, self._stamp)
+        desired, warnings = load_grid(
+            file,
+            self._base,
+            self._slurm_defaults,
+            self._stamp,
+            NamesInGrid(self._code, self._bases),
+        )
+        self.problems += warnings
+        return desired
 
     def _base(self, file: SpecFile) -> Base:
         """Return the base of a grid.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import posixpath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from mtf.core.vocabulary.experiments import Desired
 from mtf.errors import SpecError
+from mtf.spec.compose.composition import KEY as DEFAULTS
 from mtf.spec.grid.definition import chooses_nothing, key_problems, read_grid
-from mtf.spec.grid.expand import expand
+from mtf.spec.grid.expand import example_members, expand
 from mtf.spec.init_from_refs import init_from_in_grid
 from mtf.spec.lint.key_positions import positions_in_grid
-from mtf.spec.resolve import Resolver
-from mtf.spec.schema.dotted_keys import key_problem
+from mtf.spec.resolve import Base, Resolver, at_place
+from mtf.spec.schema.dotted_keys import key_problem, without_aliases
 from mtf.spec.schema.specs import GridSpec
 from mtf.spec.spec_file import validated
 
@@ -22,8 +24,39 @@ if TYPE_CHECKING:
 
     from mtf.errors import Problem
     from mtf.spec.grid.definition import GridDefinition
-    from mtf.spec.resolve import Base
+    from mtf.spec.named_code.name_check import NamedCode
     from mtf.spec.spec_file import SpecFile
+    from mtf.spec.yaml.positions import Loc
+
+
+_ROOT: Loc = ()  # places of a base: a whole file, or inside a grid
+_BASE: Loc = ("base",)
+
+
+class NamesInGrid(NamedTuple):
+    """The code that grids name, None if it is not checked, and the files that they build on."""
+
+    code: NamedCode | None
+    bases: Mapping[str, SpecFile]
+
+    def wrong_entrypoint(self, base: Base) -> list[Problem]:
+        """Return the mistakes in the entry point that a base names."""
+        found = self.code.entrypoint(base.value.get("entrypoint")) if self.code else ()
+        return [at_place(base.positions, (*base.prefix, *each.loc), each) for each in found]
+
+    def over_broken_base(self, file: SpecFile, grid: GridDefinition) -> set[Problem]:
+        """Return the mistakes in names and keys of a grid whose base has other mistakes."""
+        value, positions, prefix = file.value.get("base"), file.positions, _BASE
+        if isinstance(value, str):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), value))
+            other = self.bases.get(path)
+            if other is None or other.kind != "base":
+                return set()  # the names of an experiment are checked where it is read itself
+            value, positions, prefix = other.value, other.positions, _ROOT
+        if not isinstance(value, dict) or DEFAULTS in value or value.get("entrypoint"):
+            return set()
+        base = Base(without_aliases(value), positions, prefix)
+        return _wrong_names(grid, Resolver(base, {}, file.positions, self.code))
 
 
 def load_grid(
@@ -31,14 +64,16 @@ def load_grid(
     base_of: Callable[[SpecFile], Base],
     slurm_defaults: Callable[[object], dict[str, Any]],
     stamp: str,
-) -> Desired:
-    """Return the experiments that a grid asks for.
+    names: NamesInGrid,
+) -> tuple[Desired, list[Problem]]:
+    """Return the experiments that a grid asks for, and warnings.
 
     Args:
         file: of the grid.
         base_of: returns the base of a grid, or raises ``SpecError`` with the mistakes in it.
         slurm_defaults: returns the defaults of ``slurm`` on the cluster with a name.
         stamp: the submission's time, for ``naming: timestamp``.
+        names: checks the names and keys of what the grid names.
 
     Raises:
         SpecError: with every error in the grid and its base.
@@ -63,27 +98,43 @@ def load_grid(
     if is_whole:  # otherwise an unknown key may be a misspelled one that the definition lacks
         problems += definition.problems
     if base is None:
-        raise SpecError(problems)
+        raise SpecError([*problems, *names.over_broken_base(file, definition)])
     cluster = spec.cluster or base.value.get("cluster")
-    resolver = Resolver(base, slurm_defaults(cluster), file.positions)
+    code = names.code if base.value.get("entrypoint") is None else None
+    resolver = Resolver(base, slurm_defaults(cluster), file.positions, code)
+    problems += names.wrong_entrypoint(base)
     if problems:
-        raise SpecError([*problems, *_wrong_values(definition, resolver)])
-    return Desired(
+        found = {*_wrong_values(definition, resolver), *_wrong_names(definition, resolver)}
+        raise SpecError([*problems, *found])
+    experiments = expand(spec, definition, resolver, stamp)
+    desired = Desired(
         name=spec.name,
         path=file.path,
-        experiments=expand(spec, definition, resolver, stamp),
+        experiments=experiments,
         max_parallel=spec.max_parallel,
         cluster=cluster,
         on_change=spec.on_change,
         named_at=init_from_in_grid(base, definition, file.positions),
         places=positions_in_grid(base, definition, file.positions),
     )
+    return desired, list(resolver.problems)
 
 
 def _wrong_values(definition: GridDefinition, resolver: Resolver) -> set[Problem]:
     for setting in definition.settings():
         if key_problem(setting.path) is None:
             resolver.check_value(setting)
+    return resolver.problems
+
+
+def _wrong_names(definition: GridDefinition, resolver: Resolver) -> set[Problem]:
+    """Return the mistakes in names and keys of a grid that cannot be expanded.
+
+    With conditions, it is unknown which members there are.
+    """
+    if not definition.conditions:
+        for member in example_members(definition):
+            resolver.check_names(tuple(s for s in member if key_problem(s.path) is None))
     return resolver.problems
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
+from mtf.spec.named_code.name_check import CHECKED as CHECKED_SECTIONS
 from mtf.spec.schema.dotted_keys import (
     INIT_FROM,
     OPTIONAL,
@@ -22,13 +25,15 @@ from mtf.spec.schema.error_messages import explain, written_loc
 from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic_core import ErrorDetails
 
     from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
     from mtf.spec.compose.composition import Composition
+    from mtf.spec.named_code.name_check import NamedCode
+    from mtf.spec.named_code.section_rules import Finding
     from mtf.spec.schema.strict import Strict
     from mtf.spec.yaml.positions import Loc, Positions
 
@@ -73,13 +78,35 @@ class Base:
 class Resolver:
     """Resolves the members of one grid, section by section, and collects their problems."""
 
-    def __init__(self, base: Base, slurm_defaults: dict[str, Any], positions: Positions) -> None:
+    def __init__(
+        self,
+        base: Base,
+        slurm_defaults: dict[str, Any],
+        positions: Positions,
+        code: NamedCode | None = None,
+    ) -> None:
+        """Take the base and the positions of the grid's file.
+
+        Args:
+            base: the sections that all members build on.
+            slurm_defaults: of the settings.
+            positions: of the grid's file.
+            code: checks the names and keys of sections; None: an entry point may read them freely.
+        """
         self.base = base
-        self.positions = positions  # of the grid's file
+        self.positions = positions
         self._slurm_defaults = slurm_defaults
+        self._code = code
+        self._in_optimizer: dict[object, tuple[Any, ...]] = {}  # mistakes that the model decides on
+        self._found: set[tuple[object, ...]] = set()  # places of mistakes in names and keys
         self._resolved: dict[tuple[object, ...], dict[str, Any] | None] = {}
         self._bases: dict[Combination, tuple[Base, Combination]] = {}
         self.problems: set[Problem] = set()
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Return the problems that are not just warnings."""
+        return [problem for problem in self.problems if problem.is_error]
 
     def sections(self, member: Combination) -> dict[str, dict[str, Any] | None]:
         """Return a member's sections as JSON values; errors are added to ``problems``."""
@@ -91,9 +118,11 @@ class Resolver:
         by_section: dict[str, list[Setting]] = {}
         for setting in settings:
             by_section.setdefault(setting.path[0], []).append(setting)
-        return {
-            name: self._section(base, name, tuple(by_section.get(name, ()))) for name in SECTIONS
-        }
+        of_section = {name: tuple(by_section.get(name, ())) for name in SECTIONS}
+        found = {name: self._section(base, name, of_section[name]) for name in SECTIONS}
+        if self._in_optimizer:
+            self._check_optimizer(base, of_section)
+        return found
 
     def section(self, name: str, member: Combination) -> dict[str, Any] | None:
         """Return one section of a member, None if it has none or an error."""
@@ -109,12 +138,79 @@ class Resolver:
         return self._bases[member]
 
     def _section(self, base: Base, name: str, settings: Combination) -> dict[str, Any] | None:
-        # each member has its own composed base, so that the section's content is part of the key
-        made_of = () if base is self.base else (json_text.dumps(base.value.get(name)),)
-        key = (name, settings, *made_of)
+        key = self._key(base, name, settings)
         if key not in self._resolved:
             self._resolved[key] = self._new_section(base, name, settings)
+            self._check_names(base, name, settings)
         return self._resolved[key]
+
+    def _key(self, base: Base, name: str, settings: Combination) -> tuple[object, ...]:
+        # each member has its own composed base, so that the section's content is part of the key
+        made_of = () if base is self.base else (json_text.dumps(base.value.get(name)),)
+        return (name, settings, *made_of)
+
+    # -- names and keys of the code that sections name ---------------------------------------------
+
+    def check_names(self, member: Combination) -> None:
+        """Add the mistakes in the names and keys of one member to ``problems``."""
+        with suppress(SpecError):  # reported elsewhere
+            self._check_member(*self._base_of(member))
+
+    def _check_member(self, base: Base, settings: Combination) -> None:
+        of_section = {
+            name: tuple(s for s in settings if s.path[0] == name) for name in CHECKED_SECTIONS
+        }
+        for name, own in of_section.items():
+            self._check_names(base, name, own)
+        self._check_optimizer(base, of_section)
+
+    def _check_names(self, base: Base, name: str, settings: Combination) -> None:
+        if self._code is None or name not in CHECKED_SECTIONS:
+            return
+        try:
+            value = self._written(base, name, settings)
+            found = self._code.findings(name, value, partial(self._written, base, "slurm", ()))
+        except SpecError:
+            return  # reported elsewhere
+        if found and name == "optimizer":
+            self._in_optimizer[self._key(base, name, settings)] = found
+        else:
+            self._add_findings(base, settings, found)
+
+    def _check_optimizer(self, base: Base, of_section: Mapping[str, Combination]) -> None:
+        """Add the mistakes in a member's optimizer: its model decides whether they are some."""
+        settings = of_section["optimizer"]
+        found = self._in_optimizer.get(self._key(base, "optimizer", settings))
+        if found and self._code is not None:
+            with suppress(SpecError):
+                model = self._written(base, "model", of_section["model"])
+                counted = self._code.without_own_optimizers(found, model)
+                self._add_findings(base, settings, counted)
+
+    def _add_findings(self, base: Base, settings: Combination, findings: Iterable[Finding]) -> None:
+        """Add mistakes in names and keys to ``problems``, one for each place.
+
+        A key of the base may be one too many for several classes among the grid's values.
+        """
+        for finding in findings:
+            problem = self._finding(base, settings, finding)
+            place = (problem.path, problem.line, problem.column, finding.at_key, finding.loc)
+            if place not in self._found or not finding.at_key:
+                self._found.add(place)
+                self.problems.add(problem)
+
+    def _finding(self, base: Base, settings: Combination, finding: Finding) -> Problem:
+        """Return a mistake in a name or key at its place, in the grid or in the base."""
+        loc: Loc = finding.loc
+        setting = next((s for s in settings if _shares_path(s.path, loc)), None)
+        if setting is None:
+            return at_place(base.positions, (*base.prefix, *loc), finding)
+        inside: Loc = (*setting.loc, *loc[len(setting.path) :])
+        if len(loc) <= len(setting.path) and finding.at_key and isinstance(inside[-1], int):
+            inside = inside[:-1]  # the key of a list of values
+        return at_place(self.positions, inside, finding)
+
+    # -- one section -------------------------------------------------------------------------------
 
     def check_value(self, setting: Setting) -> None:
         """Add the errors of one value to ``problems``, whatever else its members set.
@@ -144,7 +240,12 @@ class Resolver:
             return None if section is None else section.model_dump(mode="json")
         return None
 
-    def _validated(self, base: Base, name: str, settings: Combination) -> Strict | None:
+    def _written(self, base: Base, name: str, settings: Combination) -> Any:
+        """Return a section as it is written, with the settings applied.
+
+        Raises:
+            SpecError: a setting does not fit.
+        """
         value: Any = base.value.get(name)
         if name == INIT_FROM:
             value = init_from_as_mapping(value)
@@ -154,12 +255,17 @@ class Resolver:
             except ValueError as e:
                 problem = self.positions.problem_at(setting.loc, f"{setting.key}: {e}")
                 raise SpecError([problem]) from None
-        if value is None and name in OPTIONAL:
-            return None
-        if value is None and not any(setting.path == (name,) for setting in settings):
+        is_set = any(setting.path == (name,) for setting in settings)
+        if value is None and name not in OPTIONAL and not is_set:
             value = {}
         if name == "slurm" and isinstance(value, dict):
             value = merged_slurm(self._slurm_defaults, value)
+        return value
+
+    def _validated(self, base: Base, name: str, settings: Combination) -> Strict | None:
+        value = self._written(base, name, settings)
+        if value is None and name in OPTIONAL:
+            return None
         return SECTIONS[name].model_validate(value)
 
     def _problem(
@@ -176,6 +282,14 @@ class Resolver:
         if detail["type"] == "extra_forbidden":
             return self.positions.problem_at_key(inside, message)
         return self.positions.problem_at(inside, message)
+
+
+def at_place(positions: Positions, loc: Loc, finding: Finding) -> Problem:
+    """Return a mistake in a name or key as a problem at its place in a file."""
+    written = written_loc(loc, positions)
+    position = positions.key(written) if finding.at_key else positions.value(written)
+    problem = positions.problem(position, finding.message)
+    return problem._replace(severity=finding.severity)
 
 
 def _blamed(settings: Combination, loc: Loc) -> Setting | None:

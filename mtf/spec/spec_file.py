@@ -12,7 +12,7 @@ from mtf.errors import Problem, SpecError
 from mtf.spec.compose.composition import KEY as DEFAULTS
 from mtf.spec.compose.composition import Composition
 from mtf.spec.resolve import Base
-from mtf.spec.schema.dotted_keys import SECTIONS, misspelling_of, without_aliases
+from mtf.spec.schema.dotted_keys import SECTIONS, without_aliases
 from mtf.spec.schema.error_messages import problems_of, shown
 from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.schema.strict import Open
@@ -101,7 +101,7 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
     Raises:
         SpecError: with every error in the file.
     """
-    problems = [*file.problems, *misspelled_keys(value, file.positions)]
+    problems = list(file.problems)
     try:
         spec = model.model_validate(value)
     except ValidationError as e:
@@ -109,21 +109,6 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
     if problems:
         raise SpecError(problems)
     return spec
-
-
-def misspelled_keys(value: dict[str, Any], positions: Positions, prefix: Loc = ()) -> list[Problem]:
-    """Return problems for the misspelled keys of open sections, which the schema accepts."""
-    problems = []
-    for name, (model, known) in _OPEN_SECTIONS.items():
-        section = value.get(name)
-        if not isinstance(section, dict) or section.keys() <= known:
-            continue
-        for key in section.keys() - known:
-            meant = misspelling_of(model, key)
-            if meant and meant not in section:
-                message = f"unknown key {key!r} in {name}. Did you mean {meant!r}?"
-                problems.append(positions.problem_at_key((*prefix, name, key), message))
-    return problems
 
 
 def inline_base(value: dict[str, Any], positions: Positions, prefix: Loc, groups: Groups) -> Base:
@@ -147,7 +132,7 @@ def as_base(
     Raises:
         SpecError: with every error in them.
     """
-    problems = misspelled_keys(value, positions, prefix)
+    problems: list[Problem] = []
     try:
         ExperimentSpec.model_validate(value)
     except ValidationError as e:

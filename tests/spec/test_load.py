@@ -188,15 +188,6 @@ def test_training_and_trainer_cannot_be_combined() -> None:
     ]
 
 
-def test_a_key_of_your_own_may_resemble_a_key_that_is_set_as_well() -> None:
-    model = "{type: mlp, hiden_size: 3}"
-    assert problems(a=EXPERIMENT.replace("{type: mlp}", model)) == [
-        "a.yaml:3:20: unknown key 'hiden_size' in model. Did you mean 'hidden_size'?"
-    ]
-    both = "{type: mlp, hidden_size: 2, hiden_size: 3}"
-    assert problems(a=EXPERIMENT.replace("{type: mlp}", both)) == []
-
-
 def test_load_some_does_not_read_the_other_specs() -> None:
     grid = "experiments/g.yaml"
     files = {"experiments/base.yaml": BASE.encode(), "experiments/bad.yaml": b"a: ["}

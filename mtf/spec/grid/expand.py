@@ -44,7 +44,7 @@ def expand(
     builder = _MemberBuilder(spec, resolver)
     members = builder.members(definition)
     sections = [resolver.sections(member) for member in members]
-    if builder.problems or resolver.problems:
+    if builder.problems or resolver.errors:
         raise SpecError([*builder.problems, *resolver.problems])
     common = _common(spec, resolver.base)
     experiments, problems = [], []
@@ -184,6 +184,19 @@ def _product(members: Iterable[Combination], axes: list[Axis]) -> list[Combinati
     options = list(itertools.product(*axes))
     flat = [tuple(itertools.chain.from_iterable(chosen)) for chosen in options]
     return [member + settings for member in members for settings in flat]
+
+
+def example_members(definition: GridDefinition) -> list[Combination]:
+    """Return members of a grid without conditions that together contain most of its values."""
+    if not definition.axes or not all(definition.axes):
+        return [()]
+    members = _some_members(definition.axes, _MAX_CHECKED)
+    excluded = [list(match.items()) for match in definition.excluded]
+    return [m for m in members if not any(_sets_one_of(m, each) for each in excluded)]
+
+
+def _sets_one_of(member: Combination, match: list[tuple[tuple[str, ...], Any]]) -> bool:
+    return any(s.path == path and _same(s.value, value) for s in member for path, value in match)
 
 
 def _some_members(axes: list[Axis], most: int) -> list[Combination]:

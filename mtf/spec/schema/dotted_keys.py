@@ -50,9 +50,7 @@ def key_problem(path: tuple[str, ...]) -> str | None:
     if path[0] in SECTIONS and "" not in path:
         section = SECTIONS[path[0]]
         is_known = len(path) == 1 or path[1] in section.model_fields
-        is_further = (
-            issubclass(section, Open) and not is_known and not misspelling_of(section, path[1])
-        )
+        is_further = issubclass(section, Open) and not is_known
         if is_further or (is_known and len(path) <= 2) or _is_nested_key(path):
             return None
     return f"unknown key {key!r}. {_suggestion(path)}".rstrip()

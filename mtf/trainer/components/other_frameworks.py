@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import MtfError
+from mtf.spec.named_code.foreign_models import LIGHTNING, LIGHTNING_MODULE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LIGHTNING = ("lightning", "pytorch_lightning")
-_LIGHTNING_MODULE = (
-    "is a LightningModule, which only Lightning's Trainer runs. Derive it from torch.nn.Module,"
-    " with training_step(self, batch) that returns the loss, validation_step(self, batch) that"
-    " returns a dict of metrics, and configure_optimizers(self, config) that returns the optimizer"
-)
 _DATA_MODULE = (
     "is a LightningDataModule. Name a class or function that takes split and returns the data set"
     " of that split, or its DataLoader"
@@ -22,11 +17,11 @@ _DATA_MODULE = (
 _WRAPPED = "wraps the model for several processes, as mtf does itself. Return the model inside"
 # by class name: the packages that define it, and what to do
 _MODELS = {
-    "LightningModule": (_LIGHTNING, _LIGHTNING_MODULE),
+    "LightningModule": (LIGHTNING, LIGHTNING_MODULE),
     "DistributedDataParallel": (("torch.nn.parallel",), _WRAPPED),
     "DataParallel": (("torch.nn.parallel",), _WRAPPED),
 }
-_DATA = {"LightningDataModule": (_LIGHTNING, _DATA_MODULE)}
+_DATA = {"LightningDataModule": (LIGHTNING, _DATA_MODULE)}
 
 
 def refuse_foreign_model(model: object, key: str) -> None:

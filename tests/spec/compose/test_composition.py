@@ -127,10 +127,6 @@ def test_a_wrong_value_is_reported_in_the_file_that_contains_it() -> None:
     conf = {"model/small.yaml": "type: mlp\nhidden_size: many\n"}
     (problem,) = problems(ONE, conf)
     assert problem.startswith("conf/model/small.yaml:2:14: model.hidden_size: expected an integer")
-    (problem,) = problems(ONE, {"optimizer/adam.yaml": "type: adamw\nlearning_rate: 1\nlr_: 1\nweigth_decay: 1\n"})  # fmt: skip
-    assert problem.startswith(
-        "conf/optimizer/adam.yaml:4:1: unknown key 'weigth_decay' in optimizer"
-    )
     (problem,) = problems(GRID + "parameters: {model.dropout: [0.1, 2.0]}\n")
     assert problem.startswith("experiments/s.yaml:5:35: model.dropout")
 

@@ -221,8 +221,6 @@ def test_the_size_with_conditions_is_checked_before_expanding() -> None:
         ("parameters: {lr: [1]}", ["4:14: unknown key 'lr'. Did you mean 'optimizer.lr'?"]),
         ("parameters: {optimizer.lrr.x: [1], training.max_epoch: [1]}", ["4:36: unknown key "
          "'training.max_epoch'. Did you mean 'training.max_epochs'?"]),
-        ("parameters: {model.hiden_size: [1]}", ["4:14: unknown key 'model.hiden_size'. Did you "
-         "mean 'model.hidden_size'?"]),
         ("parameters: {experiment_name: [a], x: [1]}", [
             "4:14: unknown key 'experiment_name'. Keys begin with one of: model, data, "
             "training, optimizer, scheduler, init_from, callbacks, checkpoint, logging, slurm",

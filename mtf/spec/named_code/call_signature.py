@@ -1,0 +1,114 @@
+"""`Signature`: the keys that a class or function takes, whatever they were read from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PLAIN = frozenset({"int", "float", "str", "bool"})
+_OPTIONAL = re.compile(r"(?:typing\.)?Optional\[(.+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter that can be given by its name.
+
+    Attributes:
+        annotation: as it is written, empty if there is none.
+        has_bool_default: None if the default is an expression whose value is unknown.
+    """
+
+    is_required: bool
+    annotation: str = ""
+    has_bool_default: bool | None = None
+
+    @property
+    def is_switch(self) -> bool | None:
+        """Return True for a boolean, None if that cannot be known.
+
+        As in the trainer: a parameter without annotation and default counts as one.
+        """
+        if self.annotation:
+            return "bool" in self.annotation
+        return True if self.is_required else self.has_bool_default
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Return the plain types of the annotation, none if it has any other."""
+        return plain_types(self.annotation)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The keys that a class or function can be called with.
+
+    Attributes:
+        name: of the class or function, for messages.
+        takes_any: whether it takes further keys by ``**kwargs``.
+    """
+
+    name: str
+    parameters: Mapping[str, Parameter]
+    takes_any: bool = False
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Return the names that it must be called with."""
+        return frozenset(name for name, p in self.parameters.items() if p.is_required)
+
+    def refuses(self, key: str) -> bool:
+        """Return True if it cannot be called with a key."""
+        return not self.takes_any and key not in self.parameters
+
+
+def plain_types(annotation: str) -> frozenset[str]:
+    """Return the types that an annotation allows, none unless all are int, float, str or bool."""
+    text = annotation.strip("'\"")
+    if whole := _OPTIONAL.fullmatch(text):
+        text = whole[1]
+    parts = {part.strip() for part in text.split("|")} - {"None"}
+    return frozenset(parts) if parts <= _PLAIN else frozenset()
+
+
+def fits(value: Any, types: frozenset[str]) -> bool:
+    """Return False if a JSON value is certainly of another type than these plain ones."""
+    match value:
+        case bool():
+            return types != {"str"}
+        case int():
+            return bool(types & {"int", "float", "bool"})
+        case float():
+            return "float" in types or (value.is_integer() and types != {"str"})
+        case str():
+            return "str" in types
+        case None:
+            return True
+        case _:
+            return False
+
+
+# -- as text, for the table of known signatures ----------------------------------------------------
+
+
+def encoded(signature: Signature) -> str:
+    """Return the parameters as text: ``params! lr amsgrad:bool **``; ``!`` marks required ones."""
+    words = []
+    for name, parameter in signature.parameters.items():
+        types = "|".join(sorted(parameter.types))
+        words.append(f"{name}{'!' * parameter.is_required}{':' * bool(types)}{types}")
+    return " ".join([*words, *["**"] * signature.takes_any])
+
+
+def decoded(name: str, text: str) -> Signature:
+    """Return the signature that ``encoded`` has written."""
+    words = text.split()
+    parameters = {}
+    for word in words:
+        if word != "**":
+            key, _, types = word.partition(":")
+            parameters[key.rstrip("!")] = Parameter(key.endswith("!"), types, has_bool_default=None)
+    return Signature(name, parameters, "**" in words)

@@ -1,0 +1,64 @@
+"""`SourceFiles`: the files of the code that specs name, wherever they are read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from mtf.core.vocabulary.jobs import import_folders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_BYTES = 1 << 20  # of one module that is read; longer ones are left alone
+_MAX_TOTAL = 1 << 24  # of all modules
+
+
+class EntryKind(Enum):
+    """The kinds of entries in a folder."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    OTHER = "other"  # a symbolic link or a submodule, whose content is not followed
+
+
+@dataclass(eq=False)
+class SourceFiles:
+    """The files of one commit, index or folder; each is read when it is first needed.
+
+    Attributes:
+        list_folder: returns the entries of a folder by name (``""`` is the root), none if there is
+            no such folder.
+        read_file: returns at most so many bytes of a file.
+        roots: the folders that a job imports code from, in its order.
+    """
+
+    list_folder: Callable[[str], Mapping[str, EntryKind]]
+    read_file: Callable[[str, int], bytes | None]
+    roots: tuple[str, ...] = import_folders("")
+    _folders: dict[str, Mapping[str, EntryKind]] = field(default_factory=dict, init=False)
+    _left: int = field(default=_MAX_TOTAL, init=False)
+
+    def folder(self, path: str) -> Mapping[str, EntryKind]:
+        """Return the entries of a folder by name."""
+        if path not in self._folders:
+            self._folders[path] = self.list_folder(path)
+        return self._folders[path]
+
+    def kind(self, folder: str, name: str) -> EntryKind | None:
+        """Return the kind of an entry, None if the folder has no such entry."""
+        return self.folder(folder).get(name)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content, None if it is too large or too much was read already."""
+        content = self.read_file(path, MAX_BYTES + 1)
+        if content is None or len(content) > MAX_BYTES:
+            return None
+        self._left -= len(content)
+        return content if self._left >= 0 else None
+
+
+def no_files() -> SourceFiles:
+    """Return the files of a configuration that no commit belongs to: none."""
+    return SourceFiles(lambda _: {}, lambda _, __: None)
