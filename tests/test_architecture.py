@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, ...] | str] = {
     "init": ("init", "schema"),
     "plan": ("plan",),
     "post_comment": ("comment",),
+    "rerun": ("rerun",),
     "review": ("plan",),  # mtf plan --base
     "show_runs": ("status", "show", "logs", "results"),
     "submit_from_python": "mtf.framework submits an experiment that a Python program describes",

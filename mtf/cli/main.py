@@ -77,6 +77,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Act on runs": {
         "cancel": ("mtf.cli.act_on_runs:cancel", "Cancel runs for good."),
         "retry": ("mtf.cli.act_on_runs:retry", "Start another attempt of runs that have ended."),
+        "rerun": (
+            "mtf.cli.rerun:rerun",
+            "Run experiments again with the newest code of the branch.",
+        ),
         "preempt": (
             "mtf.cli.act_on_runs:preempt",
             "Interrupt running runs; they checkpoint, requeue and resume.",

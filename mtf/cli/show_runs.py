@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Redraw every 2 seconds, until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one per run.")
 @click.option("--wide", is_flag=True, help="Show more columns and shorten nothing.")
+@click.option("--all", "superseded", is_flag=True, help="Show runs that mtf rerun superseded, too.")
 @click.pass_obj
 def status(
     folder: str,
@@ -39,6 +40,7 @@ def status(
     watch: bool,
     as_json: bool,
     wide: bool,
+    superseded: bool,
 ) -> None:
     """List runs: state, job, progress, checkpoint and best metric.
 
@@ -51,11 +53,11 @@ def status(
     from mtf.report.runs import status_table, summary
 
     project = open_here(folder)
-    found = status_of(project, globs)
+    found = status_of(project, globs, superseded=superseded)
     if not found.records:
         inform(no_match(project, globs))
     if watch:
-        _watch(project, globs)
+        _watch(project, globs, superseded=superseded)
         return
     if as_json:
         print_text(as_json_list(found.records))
@@ -67,13 +69,13 @@ def status(
             inform(f"note: {note}")
 
 
-def _watch(project: Project, globs: tuple[str, ...]) -> None:
+def _watch(project: Project, globs: tuple[str, ...], *, superseded: bool) -> None:
     from mtf.cli.terminal.live_display import show_progress
     from mtf.commands.show_runs import status_of
 
     with show_progress() as update:
         while True:
-            update(list(status_of(project, globs).records))
+            update(list(status_of(project, globs, superseded=superseded).records))
             time.sleep(2)
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from mtf.cli.plan import EXECUTORS, named_executor, plan
+from mtf.cli.terminal.confirm import can_ask, confirm
 from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
+from mtf.reconcile.gather import Options
 from mtf.report.outcomes import counts_text, done_as_json, done_counts, done_lines
 from mtf.report.plans import verdict
+from mtf.report.selections import selection_table
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from mtf.project.project import Project
     from mtf.reconcile.apply import Report
-    from mtf.reconcile.gather import Options
 
 
 @click.command()
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, like mtf plan.")
 @click.option("--prune", is_flag=True, help="Also cancel the runs whose spec is gone.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --prune cancels runs.")
 @click.option("--no-push", is_flag=True, help="Do not push the ledger to the remote.")
 @click.option(
     "--wait", is_flag=True, help="Keep reconciling until every run is over, and show progress."
@@ -49,6 +53,7 @@ def sync(
     executor: str | None,
     dry_run: bool,
     prune: bool,
+    yes: bool,
     no_push: bool,
     wait: bool,
     watch: bool,
@@ -59,12 +64,13 @@ def sync(
 
     Submits new runs, continues interrupted ones, and records what has happened since the last sync.
 
+    At a terminal, --prune asks before it cancels; elsewhere it does not.
+
     Example: mtf sync --only 'digits_*' --wait
 
     Exit code: 0 done, 1 errors, 3 partly done, 4 another mtf holds the lock of this clone.
     """
     from mtf.commands.sync import sync_lock, sync_once, sync_until_over
-    from mtf.reconcile.gather import Options
 
     if dry_run:
         ctx.invoke(
@@ -85,6 +91,8 @@ def sync(
             raise click.UsageError(f"{', '.join(given)} cannot be combined with --watch")
         _watch(project, options, publish=not no_push, interval=interval)
         return
+    if prune and not yes and can_ask():
+        options = _agreed(project, options)
     with sync_lock(project):
         report = sync_once(project, options, publish=not no_push, say=inform)
         for line in _summary(report):
@@ -97,6 +105,16 @@ def sync(
     if as_json:
         print_text(json_text.dumps(_as_json(report), indent=2))
     sys.exit(report.exit_code)
+
+
+def _agreed(project: Project, options: Options) -> Options:
+    """Show the runs that a sync would prune; return the options to prune them, if agreed."""
+    from mtf.commands.plan import to_prune
+
+    records = to_prune(project, options)
+    if records:
+        confirm(selection_table(records), f"cancel {count(len(records), 'run')}", yes=False)
+    return replace(options, only_prune=frozenset(record.run for record in records))
 
 
 def _watch(project: Project, options: Options, *, publish: bool, interval: float | None) -> None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from mtf.commands.sync import belief_of, executors_of
+from mtf.core.selection.eligibility import (
+    Tip,
+    summed_up,
+    why_a_retry_is_hopeless,
+    why_not_cancelled,
+    why_not_retried,
+)
 from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
-from mtf.core.vocabulary.states import RunState
-from mtf.errors import MtfError
-from mtf.project.committed import Specs
+from mtf.errors import MtfError, SpecError
+from mtf.project.committed import Specs, read_specs
 from mtf.project.project import CLUSTER
-from mtf.project.run_lookup import choose, counts_by_state, existing_runs, find_runs
+from mtf.project.run_lookup import (
+    choose,
+    counts_by_state,
+    existing_runs,
+    find_runs,
+    named_one_by_one,
+)
+from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
@@ -23,10 +37,107 @@ from mtf.spec.set_overrides import parse_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mtf.core.vocabulary.ids import JobId
+    from mtf.core.vocabulary.ids import CommitId, JobId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
     from mtf.project.project import Project
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The runs that a command may act on."""
+
+    done: str  # "cancelled": what they will be
+    why_not: Callable[[RunRecord], str | None]
+    # also None for runs that a person names one by one, or with --force
+    why_hopeless: Callable[[RunRecord], str | None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs to act on, and a line for each that was asked for and is left out."""
+
+    runs: tuple[RunRecord, ...]
+    left_out: tuple[str, ...]
+    tip: CommitId  # of the tracked branch
+    is_broad: bool  # chosen by a condition or a grid's name, not named one by one
+
+
+def selected(
+    ledger: Ledger,
+    tip: CommitId,
+    names: Sequence[str],
+    where: Sequence[str],
+    rules: Rules,
+) -> Selection:
+    """Return the runs of these names that meet the conditions and the rules.
+
+    Raises:
+        MtfError: there is no run of a name, or none that meets the conditions.
+    """
+    found = choose(ledger, names, where) if where else find_runs(ledger, names)
+    one_by_one = named_one_by_one(ledger, names)
+    runs: list[RunRecord] = []
+    left_out: list[tuple[RunRecord, str]] = []
+    hopeless: list[tuple[RunRecord, str]] = []
+    for record in found:
+        if line := rules.why_not(record):
+            left_out.append((record, line))
+        elif record.run not in one_by_one and (line := rules.why_hopeless(record)):
+            hopeless.append((record, line))
+        else:
+            runs.append(record)
+    if where and not runs:
+        conditions = " and ".join(where)
+        if found:
+            states = counts_by_state(found)
+            why = f"no run with {conditions} can be {rules.done}: {states}. See mtf status"
+            raise MtfError("\n".join([why, *summed_up(hopeless)]))
+        raise MtfError(f"no run with {conditions}. {existing_runs(choose(ledger, names, ()))}")
+    lines = summed_up(hopeless if where else [*left_out, *hopeless])
+    is_broad = bool(where) or any(record.run not in one_by_one for record in found)
+    return Selection(tuple(runs), tuple(lines), tip, is_broad)
+
+
+def preview(
+    project: Project,
+    names: Sequence[str],
+    where: Sequence[str],
+    rules_at: Callable[[Project, CommitId, Ledger], Rules],
+) -> Selection:
+    """Return the runs that a command would act on now; the remote's ledger is fetched.
+
+    Raises:
+        MtfError: there is no run of a name, or none that meets the conditions.
+    """
+    store = project.store(publish=False)
+    with project.repo.reading():
+        commit = project.tracked(store)
+        ledger = store.read_audited()
+        return selected(ledger, commit, names, where, rules_at(project, commit, ledger))
+
+
+def tip_of(project: Project, commit: CommitId, ledger: Ledger) -> Tip:
+    """Return the runs that the specs of a commit ask for."""
+    try:
+        specs = read_specs(project.repo, commit, SpecTree.at(project.repo, commit), ledger.runs)
+    except SpecError as e:  # of the settings
+        specs = Specs(problems=tuple(e.problems))
+    keys = frozenset(key for _, keys in specs.desired for key in keys)
+    return Tip(commit, project.settings.branch, keys, frozenset(p.path for p in specs.problems))
+
+
+def cancel_rules(_: Project, __: CommitId, ___: Ledger) -> Rules:
+    """Return the rules of `mtf cancel`."""
+    return Rules("cancelled", why_not_cancelled)
+
+
+def retry_rules(project: Project, commit: CommitId, ledger: Ledger, *, force: bool) -> Rules:
+    """Return the rules of `mtf retry`; with ``force`` also runs that will probably fail again."""
+    if force:
+        return Rules("retried", why_not_retried)
+    tip = cache(lambda: tip_of(project, commit, ledger))
+    return Rules("retried", why_not_retried, lambda r: why_a_retry_is_hopeless(r, tip()))
 
 
 def cancel(
@@ -43,14 +154,12 @@ def cancel(
         MtfError: there is no run of a name, or none that meets the conditions in ``where``.
     """
 
-    def decide(ledger: Ledger) -> list[Action]:
-        actions: list[Action] = []
-        for record in _chosen(ledger, names, where, "cancelled", lambda r: not r.is_over):
-            if record.is_over:
-                say(f"over     {record.run} is {record.state}: not cancelled")
-            else:
-                actions.append(Cancel(record.run, record, "mtf cancel", asked=True))
-        return actions
+    def decide(ledger: Ledger, commit: CommitId) -> list[Action]:
+        rules = cancel_rules(project, commit, ledger)
+        found = selected(ledger, commit, names, where, rules)
+        for line in found.left_out:
+            say(line)
+        return [Cancel(r.run, r, "mtf cancel", asked=True) for r in found.runs]
 
     return _act(project, decide, publish=publish, say=say)
 
@@ -61,13 +170,15 @@ def retry(
     *,
     where: Sequence[str] = (),
     changes: Sequence[str] = (),
+    force: bool = False,
     publish: bool,
     say: Callable[[str], None],
 ) -> Report:
     """Start another attempt of these runs, which resumes from their newest checkpoint.
 
     A run whose checkpoints are gone starts from the beginning. Active and completed runs are left
-    alone. ``say`` reports both.
+    alone, and without ``force`` so are runs that will probably fail again, unless they are named
+    one by one. ``say`` reports all of these.
 
     ``changes`` to their configuration, each like ``slurm.mem=16G``, also hold for later attempts.
 
@@ -76,32 +187,19 @@ def retry(
             change is not valid.
     """
     new = parse_changes(changes)
+    why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
 
-    def decide(ledger: Ledger) -> list[Action]:
-        actions: list[Action] = []
-        for record in _chosen(ledger, names, where, "retried", may_be_retried):
-            if record.state is RunState.COMPLETED:
-                say(
-                    f"complete {record.run}: not retried. To run it again, set"
-                    f" `generation: {record.generation + 1}` in its spec, commit, and run mtf sync"
-                )
-            elif not record.is_over:
-                say(
-                    f"active   {record.run} is {record.state}: not retried. To end its job first,"
-                    f" run mtf cancel {record.run}"
-                )
-            else:
-                why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
-                resumable = _resumable(project, record, say)
-                actions.append(Resume(record.run, resumable, why, asked=True, changes=new))
-        return actions
+    def decide(ledger: Ledger, commit: CommitId) -> list[Action]:
+        rules = retry_rules(project, commit, ledger, force=force)
+        found = selected(ledger, commit, names, where, rules)
+        for line in found.left_out:
+            say(line)
+        return [
+            Resume(r.run, _resumable(project, r, say), why, asked=True, changes=new)
+            for r in found.runs
+        ]
 
     return _act(project, decide, publish=publish, say=say)
-
-
-def may_be_retried(record: RunRecord) -> bool:
-    """Return True if a run is over and did not complete."""
-    return record.is_over and record.state is not RunState.COMPLETED
 
 
 def _resumable(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
@@ -121,30 +219,9 @@ def _resumable(project: Project, record: RunRecord, say: Callable[[str], None]) 
     )
 
 
-def _chosen(
-    ledger: Ledger,
-    names: Sequence[str],
-    where: Sequence[str],
-    done: str,
-    applies: Callable[[RunRecord], bool],
-) -> list[RunRecord]:
-    """Return the runs to act on; with conditions, only those to which the action ``applies``."""
-    if not where:
-        return find_runs(ledger, names)
-    found = choose(ledger, names, where)
-    fitting = [record for record in found if applies(record)]
-    if not fitting:
-        conditions = " and ".join(where)
-        if found:
-            states = counts_by_state(found)
-            raise MtfError(f"no run with {conditions} can be {done}: {states}. See mtf status")
-        raise MtfError(f"no run with {conditions}. {existing_runs(choose(ledger, names, ()))}")
-    return fitting
-
-
 def _act(
     project: Project,
-    decide: Callable[[Ledger], list[Action]],
+    decide: Callable[[Ledger, CommitId], list[Action]],
     *,
     publish: bool,
     say: Callable[[str], None],
@@ -154,9 +231,9 @@ def _act(
     def once() -> Report:
         commit = project.tracked(store)
         ledger = store.read_audited()
-        actions = sorted(decide(ledger), key=lambda a: a.run)
+        actions = sorted(decide(ledger, commit), key=lambda a: a.run)
         here = project.at(commit)
-        _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
+        check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
@@ -165,7 +242,7 @@ def _act(
         if notes := belief.sift(plan).notes:
             raise MtfError("\n".join(notes))
         found = gather(Target(commit, here.settings, Specs, belief), ledger, executors, Options())
-        executor = _executor_of(actions)
+        executor = executor_of([a.record for a in actions if isinstance(a, Resume)])
         return Application(
             here.repo, store, executors, found, executor, say, is_asked=True
         ).carry_out(plan)
@@ -174,7 +251,7 @@ def _act(
         return with_retries(once)
 
 
-def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
+def check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
     """Refuse to act on runs that only another cluster, clone or host can reach."""
     cluster = project.settings.cluster.name
     for record in records:
@@ -191,12 +268,17 @@ def _check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
             )
 
 
-def _executor_of(actions: Sequence[Action]) -> str:
-    """Return the executor that the runs were on and will be submitted to again."""
-    names = {a.record.executor for a in actions if isinstance(a, Resume)}
+def executor_of(records: Iterable[RunRecord]) -> str:
+    """Return the executor that these runs were on, to which they will be submitted again.
+
+    Raises:
+        MtfError: they were on several.
+    """
+    names = {record.executor for record in records}
     if len(names) > 1:
         raise MtfError(
-            "these runs were on different executors. Retry the runs of one executor at a time"
+            "these runs were on different executors. Choose the runs of one executor at a time:"
+            f" {' or '.join(f'--where executor={name}' for name in sorted(names))}"
         )
     return names.pop() if names else ""
 
@@ -213,7 +295,7 @@ def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
         lines = [f"{r.run} is {r.state}: it has no live job to preempt" for r in idle]
         raise MtfError("\n".join([*lines, "No run was preempted. mtf status lists the jobs"]))
     here = project.at(project.tracked())
-    _check_reachable(here, records)
+    check_reachable(here, records)
     others: dict[JobId, str] = {}
     for executor, (jobs, marks) in jobs_of(records).items():
         others |= executors_of(here).open(executor).preempt(jobs, marks)

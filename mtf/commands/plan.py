@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.commands.sync import plan_for, read_situation
-from mtf.core.vocabulary.actions import Plan, Submit
+from mtf.core.selection.older_code import older_code_notes
+from mtf.core.vocabulary.actions import Cancel, Plan, Submit
+from mtf.core.vocabulary.ids import name_of
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.sample_scripts import SampleScripts
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from mtf.core.planner.plan import World
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
     from mtf.project.project import Project
-    from mtf.reconcile.gather import Options
+    from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
 
 
@@ -69,6 +72,7 @@ def plan_sync(project: Project, options: Options) -> Planned:
     if not found.is_usable:
         raise SpecError(list(found.problems))
     planned = plan_for(found, options, now)
+    planned = replace(planned, notes=(*planned.notes, *_older_code(project, found, options)))
     new = tuple(_submitted(planned, found.world))
     kind = script_kind(found.settings)
     whole = [spec for spec, _ in new]
@@ -80,6 +84,24 @@ def plan_sync(project: Project, options: Options) -> Planned:
     )
     problems = sorted({*found.problems, *_doubts(new, found.settings), *past})
     return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
+
+
+def to_prune(project: Project, options: Options) -> list[RunRecord]:
+    """Return the runs that ``mtf sync --prune`` with these options would cancel now."""
+    actions = plan_sync(project, options).plan.actions
+    return [a.record for a in actions if isinstance(a, Cancel) and a.kind == "pruned"]
+
+
+def _older_code(project: Project, found: Situation, options: Options) -> list[str]:
+    """Return notes on failed runs for which the planned commit has newer code."""
+    world = found.world
+    records = [r for r in world.records.values() if found.policy.wants(name_of(r.run))]
+    return older_code_notes(
+        records,
+        {key for _, keys in world.desired for key in keys},
+        (world.commit, options.rev or project.settings.branch),
+        lambda commit: project.repo.changed_paths(commit, world.commit),
+    )
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:

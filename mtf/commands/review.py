@@ -155,7 +155,7 @@ def _both(old: _Side, new: _Side, ledger: Ledger | None) -> _Found:
             break
         paths |= more
     runs = ledger.runs if ledger else {}
-    records = {r.key: r for r in runs.values()}
+    records = {r.key: r for r in runs.values() if r.superseded_by is None}
     keyed = _without_broken(old.keyed(before, records), after), new.keyed(after, records)
     changed = frozenset(p for p in paths if old.tree.texts.get(p) != new.tree.texts.get(p))
     specs = review_specs(*keyed, records, _changed_rerun_on(old, new, after.desired))

@@ -18,6 +18,7 @@ from mtf.project.run_lookup import existing_runs, find_run, find_runs, matching
 from mtf.project.settings_file import SETTINGS
 from mtf.reconcile.drift_scan import look_for_drift
 from mtf.reconcile.run_access import is_elsewhere, job_dir_of, read_progress, with_journals
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,8 +35,8 @@ class Status:
     notes: tuple[str, ...]
 
 
-def status_of(project: Project, globs: Sequence[str]) -> Status:
-    """Return the runs that match, the newest submission first."""
+def status_of(project: Project, globs: Sequence[str], *, superseded: bool = False) -> Status:
+    """Return the runs that match, the newest submission first, with or without superseded ones."""
     ledger = project.whole_ledger()
     with project.repo.reading():
         here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
@@ -48,7 +49,11 @@ def status_of(project: Project, globs: Sequence[str]) -> Status:
             is_shared=project.remote is not None,
         )
         notes = described(drift, ledger.runs)
-    records = with_journals(matching(ledger, globs))
+    shown = matching(ledger, globs, superseded=superseded)
+    hidden = 0 if superseded else len(matching(ledger, globs)) - len(shown)
+    if hidden:
+        notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
+    records = with_journals(shown)
     return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
 
 

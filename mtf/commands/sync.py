@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.plan import plan
-from mtf.core.vocabulary.actions import Submit
+from mtf.core.vocabulary.actions import Cancel, Submit
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import LockedError, RepositoryError, SpecError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from mtf.core.planner.drift import Drift
-    from mtf.core.vocabulary.actions import Plan
+    from mtf.core.vocabulary.actions import Action, Plan
     from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
@@ -121,10 +121,8 @@ def read_situation(
     def drift() -> Drift:
         root, remote = project.repo.root, project.remote
         found = scan(store, ledger, here.runs_root, root, remote)
-        if options.rev is None and _is_unpushed(project, commit):
-            branch = project.settings.branch
-            return found.with_note(f"{branch} here has commits that {remote} lacks: git push")
-        return found
+        note = unpushed_note(project, commit) if options.rev is None else None
+        return found.with_note(note) if note else found
 
     belief = belief_of(here, store, ledger, tracked, options.rev)
     target = Target(commit, here.settings, specs, belief, is_usable=not problems)
@@ -178,6 +176,9 @@ def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     planned = situation.belief.sift(plan(situation.world, situation.policy, now))
     if any(isinstance(action, Submit) for action in planned.actions):
         planned = situation.placement().sift(planned)
+    if options.only_prune is not None:
+        kept = (a for a in planned.actions if not _is_pruned(a) or a.run in options.only_prune)
+        planned = planned.only(tuple(kept))
     world, only = situation.world, options.only
     names = {desired.name for desired, _ in world.desired} | {*world.refused}
     names |= {name_of(run) for run in world.records}
@@ -186,6 +187,11 @@ def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     known = did_you_mean(only, names) or "mtf plan without --only lists them"
     note = f"--only {only} matches no experiment or grid. {known}"
     return replace(planned, notes=(*planned.notes, note))
+
+
+def _is_pruned(action: Action) -> bool:
+    """Return True if an action cancels a run because its spec is gone."""
+    return isinstance(action, Cancel) and action.kind == "pruned"
 
 
 def _usable_settings(
@@ -201,10 +207,13 @@ def _usable_settings(
         return project.settings, tuple(e.problems)
 
 
-def _is_unpushed(project: Project, commit: CommitId) -> bool:
-    """Return True if the tracked branch here has commits that ``commit``, the remote's, lacks."""
-    here = project.repo.find_commit(f"refs/heads/{project.settings.branch}")
-    return here is not None and here != commit and not project.repo.is_ancestor(here, commit)
+def unpushed_note(project: Project, commit: CommitId) -> str | None:
+    """Return a note if the tracked branch here has commits that ``commit``, the remote's, lacks."""
+    branch = project.settings.branch
+    here = project.repo.find_commit(f"refs/heads/{branch}")
+    if here is None or here == commit or project.repo.is_ancestor(here, commit):
+        return None
+    return f"{branch} here has commits that {project.remote} lacks: git push"
 
 
 def executors_of(project: Project) -> Executors:

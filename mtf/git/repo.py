@@ -220,6 +220,12 @@ class GitRepo:
         )
         return changes_of(out)
 
+    def changed_paths(self, old: CommitId, new: CommitId) -> list[str]:
+        """Return the paths of the files that differ; none if a commit is not in this clone."""
+        options = ("-r", "--no-renames", "--name-only", "-z")
+        out = self._git.attempt("diff-tree", *options, old, new)[1]
+        return os.fsdecode(out).split("\0")[:-1]
+
     @cached_property
     def signatures(self) -> Signatures:
         """Return the signatures of the repository's commits, to make and to verify."""

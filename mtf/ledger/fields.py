@@ -71,6 +71,7 @@ def check_run(value: Mapping[str, Any]) -> None:
         refuse("grid", f"the grid and the member of {run}", [grid, experiment])
     if not (run_dir.endswith(run) and _is_root(run_dir[: -len(run)])):
         refuse("run_dir", f"an absolute path that ends in /{run}", run_dir)
+    _check_successor(value, name)
     key = value["key"]
     if not is_sha256(key):
         refuse("key", "64 hexadecimal digits", key)
@@ -82,6 +83,15 @@ def check_run(value: Mapping[str, Any]) -> None:
         refuse("sync", f"one of {', '.join(SYNCS)}", value["sync"])
     _check_times(value, _RUN_TIMES)
     check_depth("parameters", value["parameters"])
+
+
+def _check_successor(value: Mapping[str, Any], name: str) -> None:
+    """Check that the run in place of this one is another run of the same spec."""
+    successor = value["superseded_by"]
+    if successor is not None and not (
+        is_run_id(successor) and successor.split("/", 1)[0] == name and successor != value["run"]
+    ):
+        refuse("superseded_by", f"the id of another run of {name}", successor)
 
 
 _RUN_TIMES = ("claimed_at", "submitted_at", "started_at", "finished_at", "observed_at", "retry_at")

@@ -46,7 +46,12 @@ from mtf.reconcile.cleanup import sweep_requests
 from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
 from mtf.reconcile.job_requests import Batch, Start, bridge, make_batches, no_room, placed
-from mtf.reconcile.record_updates import changed_record, claim_message, submission_records
+from mtf.reconcile.record_updates import (
+    changed_record,
+    claim_message,
+    submission_records,
+    superseded_records,
+)
 from mtf.reconcile.repair import restore, set_throttle
 from mtf.reconcile.summaries import write_summaries
 from mtf.report.tables import count
@@ -323,13 +328,14 @@ class Application:
             for _, batch, _ in prepared
             for index, start in batch.indices()
         }
+        written = [
+            changed_record(a, place.get(a.run), claimant)
+            for a in actions
+            if isinstance(a, RunAction)
+            or (isinstance(a, Restore) and isinstance(a.record, RunRecord))
+        ]
         change = Change(
-            runs=tuple(
-                changed_record(a, place.get(a.run), claimant)
-                for a in actions
-                if isinstance(a, RunAction)
-                or (isinstance(a, Restore) and isinstance(a.record, RunRecord))
-            ),
+            runs=(*written, *superseded_records(actions)),
             submissions=submission_records(actions, claimant),
             branches={
                 job_branch(submission_of(a.run)): claimant.commit

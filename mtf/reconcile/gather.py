@@ -44,6 +44,7 @@ class Options:
     only: str | None = None  # glob over the names of experiments and grids
     executor: str | None = None
     prune: bool = False
+    only_prune: frozenset[RunId] | None = None  # of the runs to prune, those that were agreed to
 
 
 @dataclass(frozen=True)

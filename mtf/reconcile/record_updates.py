@@ -56,6 +56,19 @@ def changed_record(
             assert_never(action)
 
 
+def superseded_records(actions: Iterable[Action]) -> list[RunRecord]:
+    """Return the records of the runs that others take the place of.
+
+    They are written in the commit that claims the others: a run is superseded exactly if its
+    successor is recorded.
+    """
+    return [
+        replace(action.supersedes, superseded_by=action.run)
+        for action in actions
+        if isinstance(action, Submit) and action.supersedes is not None
+    ]
+
+
 def _new_record(action: Submit, place: Place, claimant: Claimant) -> RunRecord:
     e = action.experiment
     return RunRecord(

@@ -122,7 +122,7 @@ def _other_lines(plan: Plan) -> Iterator[str]:
 
 
 def _verb(action: Action) -> str:
-    """Return what a plan does, in one word."""
+    """Return the word for an action of a plan."""
     if isinstance(action, Resume) and action.withdraws:
         return _UPDATE
     return _VERBS[type(action)]

@@ -141,6 +141,7 @@ def run_page(
         "init from": f"{origin.run}, step {origin.step} ({origin.path}, sha256 {origin.sha256})"
         if (origin := record.origin)
         else "",
+        "superseded": f"by {record.superseded_by}" if record.superseded_by else "",
         "key": record.key,
     }
     lines = [f"{name:<11}{value}" for name, value in facts.items() if value]

@@ -151,7 +151,7 @@ def test_preempted_cancelled_and_broken_runs_get_their_states_and_causes(tmp_pat
         "no run with cause=host-oom"
         in mtf(lab.path, "retry", "--where", "cause=host-oom", code=1).stderr
     )
-    mtf(lab.path, "retry", "--where", "cause=code-error", "--set", "slurm.mem=3G")
+    mtf(lab.path, "retry", "--where", "cause=code-error", "--set", "slurm.mem=3G", "--yes")
     changed = runs(lab)["broken"]
     assert [a["changes"] for a in changed["attempts"]] == [{}, {"slurm.mem": "3G"}]
     request = Path(changed["run_dir"]) / rundir.JOBS / changed["attempts"][-1]["token"]

@@ -1,4 +1,4 @@
-"""`mtf cancel`, `mtf retry` and `mtf sync --prune` are killed at each of their effects, once each.
+"""`mtf cancel`, `retry`, `rerun` and `sync --prune` are killed at each of their effects, once each.
 
 Then comes `mtf sync`, and the same command again where a user would give it again.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PRUNE, CANCEL = ("sync", "--prune"), ("cancel", "many")
 RETRY = ("retry", "many", "--set", "slurm.mem=200M")
+RERUN = ("rerun", "many", "--yes")
 NO_JOB = Kill(SUBMITS["local"])
 NO_START = Kill(SUBMITS["local"], 0, "after")
 NO_RECORD = Kill("executor.local: mtf.executor.local.worker", 0, "during")
@@ -53,6 +54,14 @@ EXPECTED = {
     PRUNE: _ENDS,
     RETRY: {
         "ledger: git fast-import",
+        "reconcile: rename configs.jsonl",
+        "executor.local: rename job.sbatch",
+        "executor.local: sql COMMIT",
+    },
+    RERUN: {
+        "ledger: git fast-import",
+        "ledger: git update-ref",
+        "reconcile: rename .code/<id>",
         "reconcile: rename configs.jsonl",
         "executor.local: rename job.sbatch",
         "executor.local: sql COMMIT",
@@ -78,12 +87,13 @@ CASES = {
     "prune what runs": Case(PRUNE, ((SYNC, None),)),
     "prune a claim": Case(PRUNE, ((SYNC, NO_JOB),), lives=False),
     "retry": Case(RETRY, ((SYNC, NO_JOB), (CANCEL, None)), lives=False),
+    "rerun": Case(RERUN, ((SYNC, NO_JOB), (CANCEL, None)), lives=False),
 }
 
 
 @dataclass
 class World:
-    """One repository with one run, and the command on it that is killed."""
+    """One repository with one experiment, and the command on its run that is killed."""
 
     lab: Repo
     case: Case
@@ -93,7 +103,8 @@ class World:
 
     @property
     def record(self) -> RunRecord:
-        (record,) = records(self.lab)
+        """The run that nothing has superseded."""
+        (record,) = (r for r in records(self.lab) if r.superseded_by is None)
         return record
 
     @property
@@ -117,7 +128,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     end_all(tmp_path)
 
 
-def test_a_killed_cancel_prune_or_retry_is_completed_by_the_next_command(folder: Path) -> None:
+def test_a_killed_cancel_prune_retry_or_rerun_is_completed_by_the_next_command(
+    folder: Path,
+) -> None:
     whole = [
         World(copy_world(folder / "base", folder / f"whole{n}"), c)
         for n, c in enumerate(CASES.values())
@@ -169,7 +182,9 @@ def crash(worlds: list[World]) -> None:
         if world.case.command == PRUNE:
             world.lab.git("rm", "-q", "experiments/many.yaml")
             world.lab.git("commit", "-q", "-m", "no more")
-        if world.case.command == RETRY:
+        if world.case.command == RERUN:
+            world.lab.commit({"newer.py": "# code\n"})
+        if world.case.command in (RETRY, RERUN):
             (world.lab.path / "runs" / "hold").unlink()
     outcomes = each((w, w.case.command, w.kill) for w in worlds)
     for world, outcome in zip(worlds, outcomes, strict=True):
@@ -201,6 +216,8 @@ def settle(worlds: list[World]) -> None:
 def _is_recorded(world: World) -> bool:
     if world.case.command == RETRY:
         return len(world.record.attempts) > 1
+    if world.case.command == RERUN:
+        return len(records(world.lab)) > 1
     return world.record.cancel_requested or world.record.is_over
 
 
@@ -221,6 +238,8 @@ def faults_of(world: World, actions: list[object]) -> Iterator[str]:
     if strange := set(lives) - {a.job_id for a in record.attempts}:
         yield f"lived, and is not recorded: {strange}"
     yield from _faults_of_ends(world, record)
+    if world.case.command == RERUN:
+        yield from _faults_of_rerun(world, record)
     for attempt in record.attempts:
         claim = Path(record.run_dir) / rundir.CLAIMS / attempt.token
         holder = claim.read_text() if claim.exists() else None
@@ -232,18 +251,33 @@ def faults_of(world: World, actions: list[object]) -> Iterator[str]:
     executor = LocalExecutor(world.lab.path / "runs", 2)
     if alive := [v for v in executor.jobs(names, None) if v.state in ("pending", "running")]:  # type: ignore[arg-type]
         yield f"jobs go on: {alive}"
-    yield from (f"a request without a job is left: {f}" for f in idle_requests([record]).values())
+    idle = idle_requests(records(world.lab))
+    yield from (f"a request without a job is left: {f}" for f in idle.values())
     yield from (f"left behind: {path}" for path in leftover_files(world.lab.path))
 
 
+def _faults_of_rerun(world: World, new: RunRecord) -> Iterator[str]:
+    old = [r for r in records(world.lab) if r.run != new.run]
+    if [r.superseded_by for r in old] != [new.run]:
+        yield f"{new.run} takes the place of {[(r.run, r.superseded_by) for r in old]}"
+    for record in old:
+        if record.state is not RunState.CANCELLED or (Path(record.run_dir) / "lives").exists():
+            yield f"{record.run} is {record.state}, and may have lived again"
+        if new.commit == record.commit:
+            yield f"it runs at {new.commit}, as before"
+
+
 def _faults_of_ends(world: World, record: RunRecord) -> Iterator[str]:
+    is_new = world.case.command in (RETRY, RERUN)
+    if is_new and (record.state, world.lives) != (RunState.COMPLETED, [record.job_id]):
+        yield f"{record.state} ({record.reason}), lived {world.lives}"
     if world.case.command == RETRY:
-        if (record.state, world.lives) != (RunState.COMPLETED, [record.job_id]):
-            yield f"{record.state} ({record.reason}), lived {world.lives}"
         if dict(record.attempt.changes) != {"slurm.mem": "200M"}:
             yield f"it runs with {record.attempt.changes}"
         config = (Path(record.run_dir) / rundir.CONFIG).read_text()
         if "200M" not in config:
             yield f"its configuration is {config}"
-    elif record.state is not RunState.CANCELLED or not record.cancel_requested:
+    elif world.case.command != RERUN and not (
+        record.state is RunState.CANCELLED and record.cancel_requested
+    ):
         yield f"{record.state} ({record.reason})"

@@ -13,7 +13,14 @@ from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError, UsageError
 from mtf.ledger.store import Ledger
-from mtf.project.run_lookup import choose, find_run, find_runs, matching, newest_first
+from mtf.project.run_lookup import (
+    choose,
+    find_run,
+    find_runs,
+    matching,
+    named_one_by_one,
+    newest_first,
+)
 from tests.core.planner.worlds import experiment, iso, record
 
 if TYPE_CHECKING:
@@ -160,6 +167,60 @@ def test_globs_match_any_name_of_a_run_and_keep_every_submission() -> None:
     assert ids(matching(ledger, ["s*"])) == [f"search/{at}/cccccccc/lr=1" for at in TIMES[::-1]]
     assert ids(matching(ledger, ["alone", "*/lr=1"])) == ids(newest_first(records))
     assert ids(matching(ledger, [])) == ids(newest_first(records))
+
+
+# -- superseded runs -------------------------------------------------------------------------------
+
+
+def superseded(grid: str, name: str, at: str, by: str) -> RunRecord:
+    successor = member(grid, name, by)
+    return replace(member(grid, name, at), superseded_by=successor.run)
+
+
+def test_a_grid_of_which_parts_were_run_again_is_named_as_a_whole() -> None:
+    first, second, third = TIMES
+    ledger = ledger_of(
+        [
+            superseded("search", "lr=1", first, by=second),
+            superseded("search", "lr=2", first, by=third),
+            member("search", "lr=3", first),
+            member("search", "lr=1", second),
+            member("search", "lr=2", third),
+        ]
+    )
+    current = [
+        f"search/{third}/cccccccc/lr=2",
+        f"search/{second}/cccccccc/lr=1",
+        f"search/{first}/cccccccc/lr=3",
+    ]
+    assert ids(find_runs(ledger, ["search"])) == current
+    assert ids(choose(ledger, [], ["grid=search"])) == current
+    assert ids(matching(ledger, ["search*"], superseded=False)) == current
+    assert len(matching(ledger, ["search*"])) == 5
+
+
+def test_a_superseded_run_is_found_by_its_id_alone() -> None:
+    old, new = (
+        superseded("search", "lr=1", TIMES[0], by=TIMES[1]),
+        member("search", "lr=1", TIMES[1]),
+    )
+    ledger = ledger_of([old, new])
+    assert find_run(ledger, old.run) == old
+    assert find_run(ledger, "search/2") == new
+    assert matching(ledger, [old.run], superseded=False) == [old]
+
+
+def test_only_names_of_one_run_name_it_itself() -> None:
+    ledger = ledger_of(
+        [
+            single("alone", TIMES[0]),
+            *(member("search", f"lr={n}", TIMES[1]) for n in range(2)),
+        ]
+    )
+    assert named_one_by_one(ledger, ["alone", "search/lr=0", "search"]) == {
+        f"alone/{TIMES[0]}/cccccccc",
+        f"search/{TIMES[1]}/cccccccc/lr=0",
+    }
 
 
 # -- conditions ------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def test_the_attempt_after_a_node_failure_keeps_the_changes_of_a_retry(
     mtf(lab.path, "sync")
     mtf(lab.path, "cancel", "endless")
     sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
-    mtf(lab.path, "retry", "--where", "cause=cancelled", "--set", "slurm.mem=321M")
+    mtf(lab.path, "retry", "--where", "cause=cancelled", "--set", "slurm.mem=321M", "--yes")
     found = sync_until(lab, lambda f: f["endless"]["state"] == "running")["endless"]
     memory = ["squeue", "-h", "-o", "%m", "-j"]
     assert cluster.run(*memory, found["job_id"]).strip() == "321M"

@@ -102,11 +102,7 @@ def deeds(
 def _of(action: Action, before: Mapping[RunId, RunRecord], outcome: Submissions) -> Iterator[Done]:
     match action:
         case Submit():
-            grid = action.experiment.grid
-            label = label_of(grid, action.experiment.name)
-            owner = action.experiment.owner_name
-            for deed, why in _handed(action, outcome):
-                yield Done(deed, action.run, label, owner, why)
+            yield from _submitted(action, outcome)
         case Resume():
             for deed, why in _handed(action, outcome):
                 yield _done(deed, action.record, why)
@@ -122,6 +118,15 @@ def _of(action: Action, before: Mapping[RunId, RunRecord], outcome: Submissions)
             pass  # nothing happens to a run
         case _:
             assert_never(action)
+
+
+def _submitted(action: Submit, outcome: Submissions) -> Iterator[Done]:
+    experiment = action.experiment
+    label = label_of(experiment.grid, experiment.name)
+    for deed, why in _handed(action, outcome):
+        yield Done(deed, action.run, label, experiment.owner_name, why)
+    if action.supersedes is not None:
+        yield _done(Deed.SUPERSEDED, action.supersedes, action.run)
 
 
 def _handed(action: Submit | Resume, outcome: Submissions) -> Iterator[tuple[Deed, str]]:

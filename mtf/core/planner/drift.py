@@ -78,6 +78,8 @@ def contradiction(old: RunRecord, new: RunRecord) -> str | None:
     changed = [name for name in _IMMUTABLE if getattr(old, name) != getattr(new, name)]
     if changed:
         return f"{', '.join(changed)} changed"
+    if old.superseded_by not in (None, new.superseded_by):
+        return "superseded_by changed"
     if len(new.attempts) < len(old.attempts):
         return "an attempt is gone"
     kept = old.attempts[:-1] if old.is_put_off else old.attempts  # the next one replaces it
@@ -107,6 +109,8 @@ def merged(ours: RunRecord, theirs: RunRecord) -> tuple[RunRecord, tuple[Attempt
     our_tokens, their_tokens = ({a.token for a in r.attempts} for r in (ours, theirs))
     # Two jobs of one attempt: the claim in the run's folder lets only one of them execute it, so
     # theirs may stand. If the other job executes it, the planner notices when theirs has exited.
+    successor = theirs.superseded_by or ours.superseded_by
+    ours, theirs = (replace(record, superseded_by=successor) for record in (ours, theirs))
     disputed = any(not _agree(a, b) for a in ours.attempts for b in theirs.attempts)
     if their_tokens <= our_tokens and not disputed:
         return ours, ()

@@ -78,7 +78,7 @@ class Lineage:
 
     @cached_property
     def _by_key(self) -> dict[RunKey, RunRecord]:
-        return {record.key: record for record in self._records}
+        return {record.key: record for record in self._records if record.superseded_by is None}
 
     @cached_property
     def _by_id(self) -> dict[str, list[RunRecord]]:

@@ -5,7 +5,6 @@ Pure and idempotent: after its actions have been applied, the next plan is empty
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from mtf.core.planner.drift import (
 from mtf.core.planner.grid_limits import is_ours, of_others, refused_runs, throttles
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.plan_words import cancelled_outside, change_text, summed
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.planner.spec_changes import follow_spec
@@ -29,11 +29,11 @@ from mtf.core.planner.throttles import live_arrays
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import name_of, run_id, submission_id, timestamp
-from mtf.core.vocabulary.states import JobState, RunState, Sync
+from mtf.core.vocabulary.states import JobState, Sync
 from mtf.core.vocabulary.times import iso, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from mtf.core.planner.spec_changes import KeyChange
     from mtf.core.vocabulary.experiments import Desired
@@ -52,6 +52,8 @@ class Policy:
     wants: Callable[[str], bool] = lambda _: True  # selects specs by name (`--only`)
     cluster: str = "default"
     progress_every: timedelta = timedelta(minutes=1)  # between records of progress alone
+    # runs that are over and that a person asks for again, by key (`mtf rerun`)
+    again: Mapping[RunKey, RunRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,25 +85,12 @@ class World:
 
 def plan(world: World, policy: Policy, now: datetime) -> Plan:
     """Return the actions, in run-id order, that turn what exists into what is committed."""
-    keys = {key for _, spec_keys in world.desired for key in spec_keys}
     notes: list[str] = []
     if policy.prune and not world.specs_read:
         policy = replace(policy, prune=False)
         notes.append("nothing is pruned while committed specs have mistakes")
-    decided: dict[RunId, Action] = {}
-    for record in world.records.values():
-        if record.cluster == policy.cluster and policy.wants(name_of(record.run)):
-            wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
-            action, note = _recorded(record, world, policy, now, wanted=wanted)
-            if (changes := world.respecified.get(record.run)) and world.can_submit:
-                views = world.live.get(record.executor, {})
-                job = views.get((record.attempt.token, record.attempt.index))
-                progress = world.progress.get(record.run)
-                action, said = follow_spec(action, record, job, progress, changes=changes, now=now)
-                note = note or said
-            why_not = action and why_not_continued(action, world.drift)
-            decided |= {record.run: action} if action and not why_not else {}
-            notes += [text for text in (note, why_not) if text]
+    decided, found = _decided(world, policy, now)
+    notes += found
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
     new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
     specs = [each for each in world.desired if policy.wants(each[0].name)]
@@ -134,7 +123,28 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     ]
     notes += unrepaired(world.drift, world.records)
     in_order = tuple(sorted(actions, key=lambda a: a.run))
-    return Plan(in_order, unchanged, _summed(notes), len(waiting), sum(refused.values()))
+    return Plan(in_order, unchanged, summed(notes), len(waiting), sum(refused.values()))
+
+
+def _decided(world: World, policy: Policy, now: datetime) -> tuple[dict[RunId, Action], list[str]]:
+    """Return the action for each recorded run that needs one, and notes."""
+    keys = {key for _, spec_keys in world.desired for key in spec_keys}
+    decided: dict[RunId, Action] = {}
+    notes: list[str] = []
+    for record in world.records.values():
+        if record.cluster == policy.cluster and policy.wants(name_of(record.run)):
+            wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
+            action, note = _recorded(record, world, policy, now, wanted=wanted)
+            if (changes := world.respecified.get(record.run)) and world.can_submit:
+                views = world.live.get(record.executor, {})
+                job = views.get((record.attempt.token, record.attempt.index))
+                progress = world.progress.get(record.run)
+                action, said = follow_spec(action, record, job, progress, changes=changes, now=now)
+                note = note or said
+            why_not = action and why_not_continued(action, world.drift)
+            decided |= {record.run: action} if action and not why_not else {}
+            notes += [text for text in (note, why_not) if text]
+    return decided, notes
 
 
 def _replaced(
@@ -162,7 +172,7 @@ def _missing(
 
     A run without a record is left out if the ledger has lost records. ``records`` are up to date.
     """
-    recorded = {record.key for record in records.values()}
+    recorded = {record.key for record in records.values()} - policy.again.keys()
     lineage = Lineage(world.desired, records.values(), is_whole=world.specs_read)
     unrecorded = unrecorded_submissions(world.drift, world.known)
     actions: list[Action] = []
@@ -191,7 +201,9 @@ def _missing(
                 waiting.append(f"{desired.name} {origin}")
                 continue
             run = run_id(submission, experiment.member)
-            actions.append(Submit(run, desired, experiment, key, origin=origin))
+            old = policy.again.get(key)
+            why = f"mtf rerun {old.run}" if old else "new"
+            actions.append(Submit(run, desired, experiment, key, why, origin, supersedes=old))
     return actions, waiting, left_out
 
 
@@ -291,7 +303,7 @@ def _known(
     progress = world.progress.get(record.run, Progress())
     new = observe(record, job, progress, retry=policy.retry, now=now)
     if new.is_over:
-        return Record(record.run, new, _change(record, new)), _drift(new)
+        return Record(record.run, new, change_text(record, new)), cancelled_outside(new)
     if new.retry_at is None and (ended := doomed(new, job, progress, policy.retry)):
         return Cancel(record.run, ended, ended.reason), None
     action, note = _active(record, new, world, policy, now, orphan=orphan)
@@ -341,7 +353,7 @@ def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -
     progressed = _reached(old) != _reached(new) and _was_written_long_ago(old, policy, now)
     if _standing(old) == _standing(new) and not progressed:
         return None
-    return Record(old.run, new, _change(old, new))
+    return Record(old.run, new, change_text(old, new))
 
 
 def _was_written_long_ago(record: RunRecord, policy: Policy, now: datetime) -> bool:
@@ -357,30 +369,3 @@ def _standing(record: RunRecord) -> tuple[object, ...]:
 
 def _reached(record: RunRecord) -> tuple[object, ...]:
     return record.epoch, record.checkpoint, record.best, record.started_at, record.packages
-
-
-def _change(old: RunRecord, new: RunRecord) -> str:
-    if old.state is not new.state:
-        why = f" ({new.reason})" if new.reason else ""
-        return f"{old.state} -> {new.state}{why}"
-    if new.retry_at is not None and old.retry_at is None:
-        return f"attempt {len(new.attempts)} ended ({new.reason})"
-    if old.sync is not new.sync:
-        return f"{old.sync} -> {new.sync}"
-    return "progress" if old.reason == new.reason else f"{new.state}: {new.reason or 'waits'}"
-
-
-def _drift(record: RunRecord) -> str | None:
-    if record.state is RunState.CANCELLED and not record.cancel_requested:
-        if record.grid is None:
-            run = record.run
-            return f"{run} was cancelled outside mtf and stays cancelled: mtf retry {run}"
-        members = f"members of {record.submission}"
-        return f"{members} were cancelled outside mtf and stay cancelled: mtf retry runs one again"
-    return None
-
-
-def _summed(notes: Iterable[str]) -> tuple[str, ...]:
-    """Return each note once, with the number of runs that it is about."""
-    counts = Counter(notes)
-    return tuple(f"{text} ({n} runs)" if n > 1 else text for text, n in counts.items())

@@ -1,1 +1,1 @@
-"""The language of `--where`: text to a condition on runs. Pure."""
+"""The choice of runs: the conditions of `--where`, and the rules of commands that act on runs."""

@@ -27,6 +27,7 @@ class Submit:
     key: RunKey
     reason: str = "new"
     origin: Origin | None = None  # the checkpoint that it begins from
+    supersedes: RunRecord | None = None  # the run that it takes the place of
 
 
 @dataclass(frozen=True)

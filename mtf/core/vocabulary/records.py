@@ -118,6 +118,7 @@ class RunRecord:
     observed_at: str | None = None  # when a sync last wrote this record
     retry_at: str | None = None  # the newest attempt is over; another may start at this time
     wanted: bool = True  # by a committed spec; False: by a program, pruning leaves it alone
+    superseded_by: RunId | None = None  # the run that `mtf rerun` made in place of this one
     attempts: tuple[Attempt, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from mtf.core.planner.drift import Branches, Drift, contradiction, merged
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Restore
-from mtf.core.vocabulary.ids import JobId, SubmissionId, Token
+from mtf.core.vocabulary.ids import JobId, RunId, SubmissionId, Token
 from mtf.core.vocabulary.records import Attempt, Checkpoint, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState
 from tests.core.planner.worlds import (
@@ -140,6 +140,9 @@ def test_changes_that_mtf_makes_to_a_record_are_no_drift() -> None:
     assert contradiction(waits, replace(claim, attempts=(again,))) is None
     assert contradiction(RUN, claim) == "an attempt changed"
     assert contradiction(history[3], RUN) == "an attempt is gone"
+    superseded = replace(RUN, superseded_by=RunId("alone/20260102T110000Z/dddddddd"))
+    assert contradiction(RUN, superseded) is None
+    assert contradiction(superseded, RUN) == "superseded_by changed"
     assert (
         contradiction(replace(RUN, state=RunState.LOST), RUN) is None
     )  # the job was found after all

@@ -443,25 +443,6 @@ def test_no_run_is_orphaned_while_a_spec_cannot_be_read() -> None:
     assert kinds(decide(over)) == [Record]
 
 
-def test_runs_count_as_unchanged_if_they_are_selected_and_nothing_happens_to_them() -> None:
-    grid = [experiment(f"seed={i}", "search", seed=i) for i in range(3)]
-    records = tuple(
-        record(
-            e,
-            f"search/20260101T110000Z/cccccccc/{e.name}",
-            state=RunState.RUNNING,
-            attempt={"index": i},
-        )
-        for i, e in enumerate(grid)
-    )
-    other = record(ALONE, state=RunState.COMPLETED)
-    jobs = (job(JobState.FAILED, index=0), *(job(JobState.RUNNING, index=i) for i in (1, 2)))
-    found = world(desired(*grid), SPEC, records=(*records, other), jobs=jobs)
-    assert (len(decide(found).actions), decide(found).unchanged) == (1, 3)
-    alone = Policy(wants=lambda name: name == "alone")
-    assert (len(decide(found, alone).actions), decide(found, alone).unchanged) == (0, 1)
-
-
 def test_only_specs_that_keep_the_policies_are_submitted() -> None:
     problem = Problem("s.yaml", 3, 4, "search: 2 runs, 1 are allowed", rule="max_runs")
     one, two = experiment("seed=1", "search", seed=1), experiment("seed=2", "search", seed=2)
