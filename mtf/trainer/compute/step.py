@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
+from torch.optim import Optimizer
 
 from mtf.errors import MtfError
 from mtf.trainer.compute.compilation import compile_in_place
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import torch
     from lightning.fabric import Fabric
     from torch import nn
-    from torch.optim import Optimizer
 
     from mtf.spec.schema.sections import TrainingConfig
 
@@ -215,14 +215,26 @@ class StepEngine:
                     self._step_with(recompute, self.optimizers[name])
                 else:
                     self._stepping[name].step()
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+        self.drop_gradients()
         if not self._is_checked:
             self.refuse_untrained()
             self._is_checked = True
         if self._exchanged is not None:
             self._refuse_unexchanged()
         return finite
+
+    def drop_gradients(self) -> None:
+        """Set the gradients of all optimizers' parameters to None.
+
+        Torch's own method does the same under a record for its profiler, which costs 10 µs a step.
+        """
+        for optimizer in self.optimizers.values():
+            if type(optimizer).zero_grad is not Optimizer.zero_grad:
+                optimizer.zero_grad()  # it may do more
+                continue
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def _step_with(self, recompute: Callable[[], torch.Tensor], optimizer: Optimizer) -> None:
         """Take a step of LBFGS, which first asks for the loss where the weights still are.

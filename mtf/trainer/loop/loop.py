@@ -147,8 +147,7 @@ class Loop:
     def init(self) -> Phase:
         """Seed the training, so that it does not depend on what building the model has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
-        for optimizer in self.engine.optimizers.values():
-            optimizer.zero_grad()
+        self.engine.drop_gradients()
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
