@@ -1,6 +1,6 @@
 """Training loops to be compared: `python -m benchmarks.loops ROUNDS STEPS NAME...`.
 
-Each loop trains the same MLP 64-64-10 with SGD, on the same prepared batches of 32, on one thread.
+Each loop trains the same MLP 64-64-10 with SGD, on the same batches of 32, on one thread.
 One process runs all loops in each round. It prints as JSON, for each loop and round, the CPU time
 of a step in microseconds, for each block of 100 steps, measured between two batches that the loader
 is asked for. CPU time is the cost of the code, however busy the machine is.
@@ -9,59 +9,29 @@ is asked for. CPU time is the cost of the code, however busy the machine is.
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.loop_data import Batches, PreparedBatches, Samples, Tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-WARM_UP, BLOCK = 300, 100
+    from benchmarks.loop_data import TimedData
+
 EVERYTHING = {
     "checkpoint": {"every_n_epochs": 1, "every_n_steps": 1000},
     "logging": {"log_scalars_every_n_steps": 50},
 }
 NOTHING = {"checkpoint": {"every_n_epochs": None}, "logging": {"log_scalars_every_n_steps": 10**9}}
-
-
-class PreparedBatches(Dataset[Any]):
-    """Batches in memory; notes the CPU time at which every hundredth one is asked for."""
-
-    num_classes, input_shape = 10, (64,)
-
-    def __init__(self, steps: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self._batches = [
-            (torch.randn(32, 64, generator=generator), torch.arange(32) % 10) for _ in range(64)
-        ]
-        self._steps = WARM_UP + steps
-        self._times_s: list[float] = []
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if index >= WARM_UP and index % BLOCK == 0:
-            self._times_s.append(time.process_time())
-        return self._batches[index % 64]
-
-    def loader(self) -> DataLoader[Any]:
-        return DataLoader(self, batch_size=None)
-
-    def steps_us(self) -> list[float]:
-        """Return the mean time of a step in each block, in microseconds."""
-        pairs = itertools.pairwise(self._times_s)
-        return [(after - before) / BLOCK * 1e6 for before, after in pairs]
 
 
 def _model() -> nn.Module:
@@ -74,7 +44,7 @@ def _parts() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=1e-3)
 
 
-def raw(data: PreparedBatches, _folder: Path) -> None:
+def raw(data: TimedData, _folder: Path) -> None:
     """Train with torch alone."""
     model, optimizer = _parts()
     for inputs, targets in data.loader():
@@ -84,7 +54,7 @@ def raw(data: PreparedBatches, _folder: Path) -> None:
         optimizer.zero_grad()
 
 
-def fabric(data: PreparedBatches, _folder: Path) -> None:
+def fabric(data: TimedData, _folder: Path) -> None:
     """Train with Fabric as its documentation shows."""
     from lightning.fabric import Fabric
 
@@ -97,7 +67,7 @@ def fabric(data: PreparedBatches, _folder: Path) -> None:
         optimizer.zero_grad()
 
 
-def accelerate(data: PreparedBatches, _folder: Path) -> None:
+def accelerate(data: TimedData, _folder: Path) -> None:
     """Train with Accelerate as its documentation shows."""
     from accelerate import Accelerator
 
@@ -110,7 +80,7 @@ def accelerate(data: PreparedBatches, _folder: Path) -> None:
         optimizer.zero_grad()
 
 
-def lightning(data: PreparedBatches, folder: Path) -> None:
+def lightning(data: TimedData, folder: Path) -> None:
     """Train with Lightning's Trainer, with everything off that can be off."""
     from lightning.pytorch import LightningModule, Trainer
 
@@ -137,7 +107,7 @@ def lightning(data: PreparedBatches, folder: Path) -> None:
     ).fit(Module(), data.loader())
 
 
-def ddp(data: PreparedBatches, _folder: Path) -> None:
+def ddp(data: TimedData, _folder: Path) -> None:
     """Train one of several ranks with torch alone."""
     rank, ranks = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
@@ -150,25 +120,7 @@ def ddp(data: PreparedBatches, _folder: Path) -> None:
         optimizer.zero_grad()
 
 
-class _Batches:
-    """Prepared batches for mtf's loop, through the same loader as for the other loops."""
-
-    def __init__(self, data: PreparedBatches) -> None:
-        self._ready = data
-
-    def __len__(self) -> int:
-        return len(self._ready)
-
-    def num_samples(self, _epoch: int, _batch: int) -> int:
-        """Return the number of samples in a batch, as mtf's own data does."""
-        return 32
-
-    def batches(self, _epoch: int, start: int) -> Iterator[Any]:
-        assert start == 0
-        return iter(self._ready.loader())
-
-
-def _mtf(data: PreparedBatches, folder: Path, sections: dict[str, Any]) -> None:
+def _mtf(batches: Any, folder: Path, sections: dict[str, Any]) -> None:
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer import GenericTrainer
     from mtf.trainer.compute.fabric import build_fabric
@@ -189,20 +141,25 @@ def _mtf(data: PreparedBatches, folder: Path, sections: dict[str, Any]) -> None:
         }
     )
     trainer = GenericTrainer(config, build_fabric(config, os.environ), *_parts(), run_dir=folder)
-    trainer.fit(_Batches(data))
+    trainer.fit(batches)
 
 
-def mtf_alone(data: PreparedBatches, folder: Path) -> None:
+def mtf_alone(data: TimedData, folder: Path) -> None:
     """Train with mtf, with everything off that can be off."""
-    _mtf(data, folder, NOTHING)
+    _mtf(Batches(data), folder, NOTHING)
 
 
-def mtf_whole(data: PreparedBatches, folder: Path) -> None:
+def mtf_whole(data: TimedData, folder: Path) -> None:
     """Train with mtf, with checkpoints, journal and scalars."""
-    _mtf(data, folder, EVERYTHING)
+    _mtf(Batches(data), folder, EVERYTHING)
 
 
-LOOPS: dict[str, Callable[[PreparedBatches, Path], None]] = {
+def mtf_loader(data: TimedData, folder: Path) -> None:
+    """Train with mtf on the loader itself, with everything off that can be off."""
+    _mtf(data.loader(), folder, NOTHING)
+
+
+LOOPS: dict[str, Callable[[TimedData, Path], None]] = {
     "raw": raw,
     "mtf_alone": mtf_alone,
     "mtf_whole": mtf_whole,
@@ -211,6 +168,15 @@ LOOPS: dict[str, Callable[[PreparedBatches, Path], None]] = {
     "lightning": lightning,
 }
 RANKS = {"ddp": ddp, "mtf_alone": mtf_alone}
+# on a TensorDataset, and on a data set of one's own, whose random numbers mtf makes repeatable
+LOADERS = {"raw_tensors": raw, "mtf_tensors": mtf_loader}
+OWN_DATA = {"raw_own_data": raw, "mtf_own_data": mtf_loader}
+
+
+def _data_of(name: str) -> type[TimedData]:
+    if name in LOADERS:
+        return Tensors
+    return Samples if name in OWN_DATA else PreparedBatches
 
 
 def main(rounds: int, steps: int, names: list[str]) -> None:
@@ -219,9 +185,9 @@ def main(rounds: int, steps: int, names: list[str]) -> None:
     spent: dict[str, list[list[float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, blocks in spent.items():
-            data = PreparedBatches(steps)
+            data = _data_of(name)(steps)
             with tempfile.TemporaryDirectory() as folder:
-                {**LOOPS, **RANKS}[name](data, Path(folder))
+                {**LOOPS, **RANKS, **LOADERS, **OWN_DATA}[name](data, Path(folder))
             blocks.append(data.steps_us())
             gc.collect()  # no loop pays for the garbage of another
     print(json.dumps(spent))

@@ -15,13 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.loops import LOOPS, RANKS
+from benchmarks.loops import LOADERS, LOOPS, OWN_DATA, RANKS
 from benchmarks.timing import alternately
 
 ROOT = Path(__file__).parents[1]
 STEPS, ROUNDS = 1000, 5
 STEPS_OF_RANKS, ROUNDS_OF_RANKS = 500, 3
-LIMITS = {"mtf_alone": 1.10, "mtf_whole": 1.20}
+LIMITS = {"mtf_alone": 1.10, "mtf_whole": 1.20, "mtf_tensors": 1.10}
 
 Blocks = dict[str, list[list[float]]]  # of each loop: rounds of blocks, microseconds a step
 
@@ -41,7 +41,9 @@ def _print(blocks: Blocks, floor: str) -> None:
     least = {name: min(us for r in rounds for us in r) for name, rounds in blocks.items()}
     whole = {name: min(sum(r) / len(r) for r in rounds) for name, rounds in blocks.items()}
     for name, us in least.items():
-        limit = f"   (limit {LIMITS[name]:.2f})" if floor == "raw" and name in LIMITS else ""
+        limit = (
+            f"   (limit {LIMITS[name]:.2f})" if floor.startswith("raw") and name in LIMITS else ""
+        )
         print(
             f"  {name:<12} {us:7.0f} µs   {us / least[floor]:5.2f} x {floor}{limit or ' ' * 15}"
             f"   whole rounds {whole[name]:7.0f} µs   {whole[name] / whole[floor]:5.2f} x"
@@ -54,9 +56,17 @@ def steps() -> None:
     names = [name for name in LOOPS if name != "accelerate" or importlib.util.find_spec(name)]
     if "accelerate" not in names:
         print("  accelerate is not installed: pip install accelerate")
+    _compare(names, "raw")
+    print("the same with a DataLoader that shuffles and collates, of a TensorDataset")
+    _compare(list(LOADERS), "raw_tensors")
+    print("and of a data set of one's own, which may draw random numbers")
+    _compare(list(OWN_DATA), "raw_own_data")
+
+
+def _compare(names: list[str], floor: str) -> None:
     command = _command(ROUNDS, STEPS, *names)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    _print(_read(done.stdout), "raw")
+    _print(_read(done.stdout), floor)
 
 
 def ranks() -> None:

@@ -24,7 +24,7 @@ from mtf.trainer.components.registry import (
     plugins,
     unknown_name,
 )
-from mtf.trainer.compute.rng import seed_at, temporarily_seeded
+from mtf.trainer.compute.rng import TemporarilySeeded, seed_at
 from mtf.trainer.data.batches import (
     LoadedBatches,
     Stream,
@@ -224,7 +224,7 @@ def _facts(dataset: Any) -> dict[str, Any]:
         facts["num_classes"] = len(dataset.classes)
     is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
     if "input_shape" not in facts and is_map_style:
-        with temporarily_seeded(seed_at("facts")):
+        with TemporarilySeeded(seed_at("facts")):
             sample = dataset[0]
         if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):
             facts["input_shape"] = tuple(sample[0].shape)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from mtf.trainer.compute.generator_memory import NumpyGenerator, PythonGenerator
 
 
 def seed_at(*place: object) -> int:
@@ -41,20 +39,27 @@ def seed_cpu(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-@contextmanager
-def temporarily_seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU generators for this block, and restore them afterwards.
+_PYTHON, _NUMPY = PythonGenerator(), NumpyGenerator()
 
-    It takes 70 µs, most of it for numpy's state.
+
+class TemporarilySeeded:
+    """Seed the CPU generators for a block, and restore them afterwards.
+
+    It takes 13 µs, and 40 more for each generator that has been used since the last time.
     """
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        seed_cpu(seed)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._python, self._numpy = _PYTHON.state(), _NUMPY.state()
+        self._cpu = torch.default_generator.get_state()
+        seed_cpu(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        _PYTHON.put_back(self._python)
+        _NUMPY.put_back(self._numpy)
+        torch.default_generator.set_state(self._cpu)
 
 
 @dataclass(frozen=True)

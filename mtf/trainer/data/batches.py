@@ -137,6 +137,8 @@ class LoadedBatches:
             self._data, collate_fn=_identity, worker_init_fn=init, **batching, **options
         )
 
+        self._is_direct = not self._loader.num_workers and not self._loader.pin_memory
+
     def __len__(self) -> int:
         """Return the number of batches in the newest epoch."""
         return len(self._order)
@@ -166,7 +168,10 @@ class LoadedBatches:
         self.num_batches(epoch)
         sampler = self._sampler
         sampler.data_epoch, sampler.epoch, sampler.start = epoch, self._seeded_as(epoch), start
-        batches = _open_without_side_effects(self._loader)
+        if self._is_direct:  # the loader would do the same, and take 12 µs a batch for it
+            batches: Iterator[Any] = map(self._data.__getitem__, sampler)
+        else:
+            batches = _open_without_side_effects(self._loader)
         return batches if self._counted is None else self._counted.opened(batches, epoch, start)
 
     def num_samples(self, epoch: int, batch: int) -> int | None:

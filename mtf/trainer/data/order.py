@@ -8,6 +8,7 @@ takes as its batch i the batch number i * W + r, counted over all shares, which 
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -141,6 +142,11 @@ class SampleOrder:
     def batches(self, epoch: int, start: int) -> Iterator[Indices]:
         """Yield the indices of each batch; starting late costs no more than one permutation."""
         order = self._order(epoch)
+        if not self.is_dealt:
+            own, size = self._share(order, self.rank), self.batch_size
+            for first in range(start * size, len(self) * size, size):
+                yield own[first : first + size].tolist()
+            return
         by_share: dict[int, torch.Tensor] = {}
         for batch in range(start, len(self)):
             share, number = self.place(batch)
@@ -151,6 +157,8 @@ class SampleOrder:
 
     def num_samples(self, epoch: int, batch: int) -> int:  # noqa: ARG002 -- alike in all epochs
         """Return the number of samples in a batch."""
+        if not self.is_dealt:
+            return min(self.batch_size, self._own_size - batch * self.batch_size)
         share, number = self.place(batch)
         return min(self.batch_size, self._share_size(share) - number * self.batch_size)
 
@@ -162,10 +170,14 @@ class SampleOrder:
         """Return this rank's part of the batches that are made for ``shares`` processes."""
         return replace(self, shares=shares)
 
-    @property
+    @functools.cached_property
     def is_dealt(self) -> bool:
         """Return True if the batches are made for another number of processes."""
         return self._num_shares() != self.world_size
+
+    @functools.cached_property
+    def _own_size(self) -> int:
+        return self._share_size(self.rank)
 
     def _num_shares(self) -> int:
         return self.shares or self.world_size

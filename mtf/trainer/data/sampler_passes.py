@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import seed_at, temporarily_seeded
+from mtf.trainer.compute.rng import TemporarilySeeded, seed_at
 from mtf.trainer.data.kept_state import changed_attributes, kept_state
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.user_parts import epoch_setters, is_plain_sampler
@@ -86,7 +86,7 @@ class SamplerPasses:
         place = ("order", self._seed, seeded_as)
         self._own.seed(*place, plain=_LEGACY)
         most = min(10 * said + 10_000, 10_000_000)
-        with temporarily_seeded(seed_at(*place)):
+        with TemporarilySeeded(seed_at(*place)):
             batches = [list(indices) for indices in islice(self._sampler, most)]
         self._counts_passes |= not self.is_plain and self._numbers() != before
         self._keeps_state |= self._counts_passes or bool(changed_attributes(kept, self._kept()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.utils.data import Dataset, get_worker_info
 
-from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
+from mtf.trainer.compute.rng import TemporarilySeeded, seed_at, seed_cpu
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.sample_counts import count_samples
 from mtf.trainer.data.user_parts import epoch_setters
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from mtf.trainer.data.order import Indices
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """The position of a batch; the data worker gets it together with the indices.
 
     Attributes:
@@ -103,7 +101,7 @@ class SeededBatchDataset(Dataset[Any]):
             self._own.seed(*place)
         seed = seed_at(*place)
         if get_worker_info() is None:
-            with temporarily_seeded(seed):
+            with TemporarilySeeded(seed):
                 return self._make(indices)
         seed_cpu(seed)
         return self._make(indices)

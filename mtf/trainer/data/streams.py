@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, get_work
 
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
-from mtf.trainer.compute.rng import seed_at, seed_cpu, temporarily_seeded
+from mtf.trainer.compute.rng import TemporarilySeeded, seed_at, seed_cpu
 from mtf.trainer.data.kept_state import changed_attributes, kept_state
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.sample_counts import count_samples
@@ -213,10 +213,10 @@ class ReplayedBatches:
         place = (self._seed, self._name, self._rank, epoch)
         if isinstance(self._stream, _WorkerStream):
             self._stream.place = ("worker", self._seed, self._name, epoch)
-        with temporarily_seeded(seed_at("loader", *place)), starting_data_workers():
+        with TemporarilySeeded(seed_at("loader", *place)), starting_data_workers():
             batches = iter(self._loader)
         for number in itertools.count():
-            with temporarily_seeded(seed_at("data", *place, number)):
+            with TemporarilySeeded(seed_at("data", *place, number)):
                 made = next(batches, _END)
             if made is _END:
                 return

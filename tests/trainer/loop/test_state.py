@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mtf.errors import MtfError
-from mtf.trainer.compute.rng import RNGState, seed_all, seed_at, temporarily_seeded
+from mtf.trainer.compute.rng import RNGState, TemporarilySeeded, seed_all, seed_at
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.loop.state import FORMAT, ResumeState, TrainMicroState, ValMicroState
 from mtf.trainer.loop.step_values import Loss
@@ -54,10 +54,10 @@ def test_temporary_seeds_repeat_their_numbers_and_leave_no_trace() -> None:
     state = RNGState.capture()
     expected = draw()
     state.restore()
-    with temporarily_seeded(3):
+    with TemporarilySeeded(3):
         first = draw()
     assert draw() == expected
-    with temporarily_seeded(3):
+    with TemporarilySeeded(3):
         assert draw() == first
 
 
