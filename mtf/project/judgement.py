@@ -20,7 +20,7 @@ from mtf.core.vocabulary.experiments import Desired, Experiment
 from mtf.core.vocabulary.ids import SINGLE, member_of, name_of, submission_of
 from mtf.errors import MtfError
 from mtf.executor.template_names import TEMPLATES
-from mtf.spec.lint.policy_rules import job_violations, script_violations
+from mtf.spec.lint.policy_rules import script_violations, violations
 from mtf.spec.set_overrides import changed
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ class Judge:
     policies: Policies
     records: Mapping[RunId, RunRecord]
     submission_record: Callable[[SubmissionId], SubmissionRecord]
+    max_parallel: Callable[[SubmissionRecord], int | None]  # of a grid now
 
     def refused(
         self, actions: Sequence[Submit | Resume], scripts: Iterable[Script]
     ) -> dict[RunId, tuple[Problem, ...]]:
         """Return the runs that must not get a job now, each with the rules that are broken.
 
+        Every rule counts, also for runs that were allowed when they were submitted first.
         All runs of a spec are judged together: budgets are for all of them.
 
         Raises:
@@ -60,7 +62,7 @@ class Judge:
         for desired, runs in self._specs(actions):
             options_of = known.of(submission_of(runs[0]))
             found = (
-                *job_violations(desired, self.policies),
+                *violations(desired, self.policies),
                 *script_violations(desired, self.policies, options_of, _TEMPLATE),
             )
             refused |= dict.fromkeys(runs, found) if found else {}
@@ -105,7 +107,7 @@ class Judge:
             name=name_of(submission),
             path=record.spec,
             experiments=tuple(experiments),
-            max_parallel=record.max_parallel,
+            max_parallel=self.max_parallel(record),
             cluster=None,
             places={"": (record.spec, 1, 1)},
         )

@@ -239,7 +239,12 @@ class Application:
         for batch in waiting:
             problem = no_room(batch, specs[batch.starts[0].run])
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
-        judge = Judge(self.situation.settings.policies, self.situation.ledger.runs, configs)
+        judge = Judge(
+            self.situation.settings.policies,
+            self.situation.ledger.runs,
+            configs,
+            self._max_parallel,
+        )
         broken |= judge.refused(actions, judged)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))

@@ -54,6 +54,17 @@ def test_a_run_is_not_continued_once_the_policies_forbid_its_partition(tmp_path:
     assert "slurm.partition: low is not allowed. Allowed: cpu [partitions]" in refused.stderr
 
 
+@pytest.mark.parametrize("rule", ["names: exp-.*", "require: [owner]", "require_signed: true"])
+def test_a_run_is_not_retried_once_another_policy_forbids_it(tmp_path: Path, rule: str) -> None:
+    lab = failed_lab(tmp_path)
+    push(lab, {"mtf.yaml": RULES.replace("policies: {", f"policies: {{{rule}, ")})
+    before = runs(lab)
+    refused = mtf(lab.path, "retry", "broken", code=1)
+    assert rule.partition(":")[0] in refused.stderr or "no good signature" in refused.stderr
+    mtf(lab.path, "sync", code=None)
+    assert runs(lab) == before
+
+
 def test_a_program_cannot_submit_what_a_spec_could_not(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"broken.yaml": LOW}, settings=RULES)
     framework = ModelTrainingFramework(lab.path)

@@ -31,18 +31,7 @@ Finding = tuple[str, str, str]  # rule, key to report it at (key=JSON for a grid
 def violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
     """Return a problem for each rule that a spec breaks by what it asks for."""
     limits = policies.at(desired.path)
-    return _problems(desired, (*_of_spec(desired, limits), *_of_jobs(desired, limits, job_options)))
-
-
-def job_violations(desired: Desired, policies: Policies) -> tuple[Problem, ...]:
-    """Return a problem for each rule about jobs that runs break, whatever rules their spec breaks.
-
-    These hold for each further attempt of recorded runs, too.
-    """
-    return _problems(desired, _of_jobs(desired, policies.at(desired.path), job_options))
-
-
-def _problems(desired: Desired, findings: Iterable[Finding]) -> tuple[Problem, ...]:
+    findings = (*_of_spec(desired, limits), *_of_jobs(desired, limits, job_options))
     return tuple(
         Problem(*position_of(desired.places, key), f"{desired.name}: {message}", rule=rule)
         for rule, key, message in findings
