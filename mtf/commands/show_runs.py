@@ -45,6 +45,7 @@ def status_of(project: Project, globs: Sequence[str], *, superseded: bool = Fals
             ledger,
             here,
             branches,
+            project.store(),
             repository=project.repo.root,
             is_shared=project.remote is not None,
         )

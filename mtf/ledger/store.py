@@ -172,6 +172,17 @@ class LedgerStore:
         except DamagedRecordError as e:
             raise RepositoryError(f"mtf/ledger:{path}: damaged ({e}). Run mtf doctor") from e
 
+    def pin(self, ledger: Ledger, submission: SubmissionId) -> CommitId | None:
+        """Return the commit that a submission's branch belongs at, None if the ledger lacks it.
+
+        The ledger's history contains the commits that mtf has pinned, and no others are.
+        """
+        with suppress(RepositoryError):
+            commit = self.submission(ledger, submission).commit
+            if ledger.tip and self._repo.is_ancestor(commit, ledger.tip):
+                return commit
+        return None
+
     # -- the remote --------------------------------------------------------------------------------
 
     def fetch(self, branch: str) -> CommitId | None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.drift import Branches, Drift
-from mtf.core.vocabulary.ids import SINGLE, spec_and_member, submission_at
+from mtf.core.vocabulary.ids import SINGLE, record_path, spec_and_member, submission_at
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.reconcile.run_access import is_elsewhere, job_dir_of, needed_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from mtf.core.vocabulary.ids import RunId, SubmissionId
+    from mtf.core.vocabulary.ids import CommitId, RunId, SubmissionId
     from mtf.ledger.store import Ledger, LedgerStore
 
 
@@ -37,7 +37,7 @@ def scan(
     if branches is not None and store.is_ahead:  # a branch not pushed yet is not missing
         branches = Branches(branches.here, None)
     drift = look_for_drift(
-        ledger, here, branches, repository=repository, is_shared=remote is not None
+        ledger, here, branches, store, repository=repository, is_shared=remote is not None
     )
     if store.is_ahead:
         drift = drift.with_note(f"{remote} lacks commits of mtf/ledger: mtf sync pushes them")
@@ -48,6 +48,7 @@ def look_for_drift(
     ledger: Ledger,
     here: Iterable[RunRecord],
     branches: Branches | None,
+    store: LedgerStore,
     *,
     repository: Path,
     is_shared: bool,
@@ -58,20 +59,24 @@ def look_for_drift(
         ledger: compared with its history.
         here: the runs whose folders can be seen from here.
         branches: the job branches, here and on the remote, as far as they are known.
+        store: has the ledger.
         repository: the root of this clone.
         is_shared: True if the clone has a remote, so that other clones submit as well.
     """
     here = list(here)
     found = [(finding.last_good, finding.why) for finding in ledger.findings or ()]
+    made_here = _made_here(here, branches, repository, is_shared=is_shared)
+    pins = _pins(store, ledger, branches, made_here)
     return Drift(
         records={r.run: why for r, why in found if isinstance(r, RunRecord)},
         submissions=tuple((s, why) for s, why in found if isinstance(s, SubmissionRecord)),
         unreadable=dict(_unreadable(ledger)),
         branches=branches,
-        made_here=_made_here(here, branches, repository, is_shared=is_shared),
+        pins=pins,
+        made_here=made_here,
         folders=lost_folders(here),
         checkouts=_lost_checkouts(here),
-        notes=tuple(_notes(ledger)),
+        notes=(*_notes(ledger), *_notes_on_pins(ledger, pins)),
     )
 
 
@@ -95,6 +100,48 @@ def beyond_repair(ledger: Ledger) -> dict[str, str]:
 def _notes(ledger: Ledger) -> Iterator[str]:
     for path, why in beyond_repair(ledger).items():
         yield f"mtf/ledger:{path} {why}: its run is left alone. See git log -p mtf/ledger -- {path}"
+
+
+def _pins(
+    store: LedgerStore,
+    ledger: Ledger,
+    branches: Branches | None,
+    made_here: frozenset[SubmissionId],
+) -> dict[SubmissionId, CommitId | None]:
+    """Return where those job branches belong that are elsewhere than a run's record says."""
+    if branches is None:
+        return {}
+    pins: dict[SubmissionId, CommitId | None] = {}
+    on_remote = branches.on_remote
+    for record in ledger.runs.values():
+        ref, submission = f"refs/heads/{record.branch}", record.submission
+        is_elsewhere = branches.here.get(ref, record.commit) != record.commit or (
+            on_remote is not None and on_remote.get(ref) != record.commit
+        )
+        if submission not in pins and (is_elsewhere or submission in made_here):
+            pins[submission] = store.pin(ledger, submission)
+    return pins
+
+
+def _notes_on_pins(ledger: Ledger, pins: Mapping[SubmissionId, CommitId | None]) -> Iterator[str]:
+    said = set()
+    for record in ledger.runs.values() if pins else ():
+        pin = pins.get(record.submission, record.commit)
+        about = record.submission if pin is None else record.run
+        if pin == record.commit or about in said:
+            continue
+        said.add(about)
+        where = f"git log mtf/ledger -- {record_path(record.run)}"
+        if pin is None:
+            yield (
+                f"{record.branch} is left as it is: its records name the commit"
+                f" {record.commit}, and mtf has pinned no such commit. See {where}"
+            )
+        else:
+            yield (
+                f"{record.run} names the commit {record.commit}, and its submission {pin}: mtf did"
+                f" not write that record. See {where}"
+            )
 
 
 def _unreadable(ledger: Ledger) -> Iterator[tuple[tuple[str, str | None], str]]:

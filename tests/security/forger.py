@@ -61,9 +61,13 @@ class Forger:
         attempt: Mapping[str, Any] | None = None,
         *,
         submission: Mapping[str, Any] | None = None,
+        pin: str | None = None,
         **changes: Any,
     ) -> RunId:
-        """Push a claim that has run out, with the job branch and the submission that fit it."""
+        """Push a claim that has run out, with the job branch and the submission that fit it.
+
+        The records name ``pin`` as their commit, if it is given.
+        """
         run = RunId(f"{name}/{STAMP}/{commit[:8]}")
         claimed = {
             "token": "ab" * 8,
@@ -83,7 +87,7 @@ class Forger:
             "experiment": name,
             "grid": None,
             "branch": f"slurm-job/{run}",
-            "commit": commit,
+            "commit": pin or commit,
             "key": "f" * 64,
             "state": "claimed",
             "claimed_at": LONG_AGO,
@@ -98,7 +102,7 @@ class Forger:
             "format": 1,
             "submission": run,
             "spec": record["spec"],
-            "commit": commit,
+            "commit": pin or commit,
             "grid": None,
             "branch": f"slurm-job/{run}",
             "created_at": LONG_AGO,

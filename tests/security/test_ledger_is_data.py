@@ -329,6 +329,32 @@ def test_a_forged_record_is_named_and_leads_nowhere(
     assert {path for path in new if path.name not in ("results_summary.json",)} == set()
 
 
+@pytest.mark.parametrize("of_its_own", [True, False])
+def test_a_forged_pin_moves_no_branch_and_is_not_pushed(lab: Repo, *, of_its_own: bool) -> None:
+    forger = Forger.beside(lab)
+    ((path, record),) = forger.records().items()
+    commit = str(record["commit"])
+    forged = f"{commit[:8]}{'0' * 32}"  # which fits the same ids
+    if of_its_own:
+        forger.claim("quick", commit, lab.path / "runs", forger.configuration(), pin=forged)
+        branch = f"slurm-job/quick/{STAMP}/{commit[:8]}"
+        lab.git("push", "-q", "origin", f":refs/heads/{branch}")
+    else:  # one more member in a submission of mtf, before the true one
+        branch = record["branch"]
+        lab.git("push", "-q", "--force", "origin", f"main~0:refs/heads/{branch}")
+        changed = {**record, "commit": forged, "experiment": "a", "run": f"{record['run']}/a"}
+        changed |= {"grid": "quick", "run_dir": f"{record['run_dir']}/a", "key": "e" * 64}
+        forger.push({path.replace("run.json", "a.json"): changed})
+    before = lab.git("ls-remote", "origin", "refs/heads/slurm-job/*")
+    for _ in range(2):
+        done = mtf(lab.path, "sync", code=None)
+        why = "mtf has pinned no such commit" if of_its_own else "mtf did not write that record"
+        assert (done.stderr.count(forged), done.stderr.count(why)) == (1, 1), done.stderr
+        assert "failed" not in done.stderr + done.stdout
+    assert lab.git("ls-remote", "origin", "refs/heads/slurm-job/*") == before
+    lab.git("push", "-q", "--force", "origin", f"{record['commit']}:refs/heads/{record['branch']}")
+
+
 def test_a_run_root_that_mtf_never_made_is_not_written(lab: Repo, tmp_path: Path) -> None:
     forger = Forger.beside(lab)
     (record,) = forger.records().values()

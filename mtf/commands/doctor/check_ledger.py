@@ -44,6 +44,7 @@ def branches(checkup: Checkup) -> Iterator[Finding]:
         ledger,
         here,
         found,
+        project.store(),
         repository=project.repo.root,
         is_shared=project.remote is not None,
     )

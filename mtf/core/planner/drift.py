@@ -60,6 +60,8 @@ class Drift:
     # records that cannot be restored: name of the spec and member -> why
     unreadable: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     branches: Branches | None = None  # None: unknown
+    # where the branches belong that are elsewhere than records say; None: nobody can know
+    pins: Mapping[SubmissionId, CommitId | None] = field(default_factory=dict)
     made_here: frozenset[SubmissionId] = frozenset()  # of this clone; their branches are gone
     folders: frozenset[RunId] = frozenset()  # runs without their folder or any checkpoint
     checkouts: frozenset[RunId] = frozenset()  # active runs whose pinned checkout is gone
@@ -174,7 +176,8 @@ def repairs(
         Restore(RunId(s.submission), s, f"the submission's record {why}")
         for s, why in drift.submissions
     ]
-    first = {r.submission: r for r in reversed(list(records.values()))}
+    pinned = (r for r in records.values() if drift.pins.get(r.submission, r.commit) == r.commit)
+    first = {r.submission: r for r in reversed(list(pinned))}
     for record in first.values():
         actions += _repins(record, drift)
     by_commit = {(r.commit, _root(r)): r for r in records.values() if r.run in drift.checkouts}
