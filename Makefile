@@ -54,7 +54,7 @@ bench: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[mutants]'
-	$(BIN)/python -m tests.mutants --sample 150 --seed 1 --minutes 30
+	$(BIN)/python -m tests.mutants --sample 100 --seed 1 --minutes 30
 
 clean:
 	rm -rf .venv docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
