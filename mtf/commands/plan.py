@@ -13,7 +13,7 @@ from mtf.core.vocabulary.ids import name_of
 from mtf.errors import SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.sample_scripts import SampleScripts
-from mtf.project.template_files import script_kind, templates_at
+from mtf.project.template_files import templates_at
 from mtf.report.plans import SpecChange
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ def plan_sync(project: Project, options: Options) -> Planned:
     planned = plan_for(found, options, now)
     planned = replace(planned, notes=(*planned.notes, *_older_code(project, found, options)))
     new = tuple(_submitted(planned, found.world))
-    kind = script_kind(found.settings)
     whole = [spec for spec, _ in new]
-    samples = SampleScripts.of(whole, templates_at(project.repo, found.world.commit), kind)
+    samples = SampleScripts.of(
+        whole, templates_at(project.repo, found.world.commit), found.settings
+    )
     past = samples.violations(whole, found.settings.policies)
     specs = tuple(
         SpecChange(part.name, part.path, part.experiments, samples.demand_of(part.name))

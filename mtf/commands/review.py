@@ -10,6 +10,7 @@ from mtf.core.review.changed_runs import Review, differences, review_specs
 from mtf.errors import RepositoryError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import known_facts, remarks
+from mtf.project.code_files.changed_code import affected_by_code
 from mtf.project.committed import keys_of
 from mtf.project.init_from_check import unknown_origins_of
 from mtf.project.location.folder import at_commit
@@ -91,7 +92,7 @@ def compare_commits(
     )
     kind = script_kind(after.settings)
     judged = [d for d, _ in found.after] if changed else shown
-    samples = SampleScripts.of(judged, templates, kind)
+    samples = SampleScripts.of(judged, templates, after.settings)
     specs = tuple(replace(s, demand_of=samples.demand_of(s.name)) for s in specs)
     broken += samples.violations(judged, in_force)
     refused_before = [*_broken(shown, base), *samples.violations(judged, base)]
@@ -189,7 +190,9 @@ def _touched(old: _Side, new: _Side) -> set[str]:
     keywords = {b"rerun_on"}
     if old.object_ids([FOLDER]) != new.object_ids([FOLDER]):
         keywords.add(b"defaults")  # a list of config groups
-    return touched(old.tree.specs, new.tree.specs, keywords)
+    by_code = affected_by_code(new.tree.specs, new.tree.code, [old.tree.code])
+    same = {path: text for path, text in old.tree.specs.items() if path not in by_code}
+    return touched(same, new.tree.specs, keywords)
 
 
 def _changed_rerun_on(old: _Side, new: _Side, desired: Sequence[Desired]) -> set[str]:

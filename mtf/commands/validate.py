@@ -14,6 +14,8 @@ from mtf.core.planner.init_from_names import cycles
 from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
+from mtf.project.code_files.changed_code import affected_by_code
+from mtf.project.code_files.source_trees import files_at
 from mtf.project.init_from_check import unknown_names
 from mtf.project.location.folder import of_clone, projects_at, projects_in_index
 from mtf.project.settings_file import (
@@ -25,7 +27,12 @@ from mtf.project.settings_file import (
     shown,
 )
 from mtf.project.spec_tree import SpecTree
-from mtf.project.template_files import script_kind, templates_at, templates_on_disk
+from mtf.project.template_files import FOLDER as TEMPLATES_FOLDER
+from mtf.project.template_files import (
+    templates_at,
+    templates_in_index,
+    templates_on_disk,
+)
 from mtf.project.tree_check import tree_problems
 from mtf.spec.compose.config_groups import FOLDER
 from mtf.spec.load import is_spec
@@ -104,8 +111,17 @@ def staged(where: Path) -> Checked:
 
 def _staged(repo: GitRepo) -> Checked:
     tree = SpecTree.of_index(repo)
-    paths = repo.staged(SETTINGS, tree.settings.experiments, FOLDER)
-    checked = _Check(tree, partial(_open_in, repo)).change(paths)
+    changed = repo.whole.staged("")
+    own = {p[len(repo.prefix) :] for p in changed if p.startswith(repo.prefix)}
+    folders = tuple(f"{f}/" for f in (tree.settings.experiments, FOLDER, TEMPLATES_FOLDER))
+    paths = {path for path in own if path == SETTINGS or path.startswith(folders)}
+    by_code: set[str] = set()
+    if any(path.endswith(".py") for path in changed):
+        head = repo.find_commit("HEAD")
+        before = [files_at(repo, head)] if head else []
+        by_code = affected_by_code(tree.specs, tree.code, before)
+    templates = partial(templates_in_index, repo)
+    checked = _Check(tree, partial(_open_in, repo), templates=templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
 
 
@@ -162,7 +178,9 @@ def _new_in(
     now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
     both = now.keys() | {path for contents in before for path in contents}
     paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
-    checked = _Check(tree, partial(_open_in, repo), query).change(paths)
+    by_code = affected_by_code(tree.specs, tree.code, [files_at(repo, c) for c in known])
+    templates = partial(templates_at, repo, commit)
+    checked = _Check(tree, partial(_open_in, repo), query, templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
 
 
@@ -176,7 +194,8 @@ def new_in_projects(repo: GitRepo, known: Sequence[CommitId], commit: CommitId) 
 
 def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:
     """Return a value for each path, which differs between two commits if the file does."""
-    files = repo.files(commit, settings.experiments) | repo.files(commit, FOLDER)
+    folders = (settings.experiments, FOLDER, TEMPLATES_FOLDER)
+    files = {path: entry for f in folders for path, entry in repo.files(commit, f).items()}
     return {**files, SETTINGS: repo.read(commit, SETTINGS)}
 
 
@@ -209,14 +228,17 @@ class _Check:
                 if with_init_from:
                     found.update(self._init_from_problems(with_init_from, self.tree.load_all()))
                 valid += loaded.desired
-        return _checked(len(paths), found, self._advice(valid))
+        return _checked(len(paths), found, self._advice(valid), self._in_scripts(valid))
 
-    def change(self, paths: Collection[str]) -> Checked:
-        """Check the specs that a change of these paths affects, in the tree after the change."""
-        if not paths:
+    def change(self, paths: Collection[str], by_code: Collection[str] = ()) -> Checked:
+        """Check the specs that a change of these paths affects, in the tree after the change.
+
+        ``by_code`` are further ones: a change of the code that they name affects them.
+        """
+        if not paths and not by_code:
             return Checked(0, self.tree.settings_problems)
         specs = self.tree.specs
-        chosen = _affected(set(paths), specs) & specs.keys()
+        chosen = _affected({*paths, *by_code}, specs) & specs.keys()
         others = {path: raw for path, raw in specs.items() if path not in chosen}
         loaded = self.tree.load(chosen)
         while more := also_needed(loaded, loaded, others):  # same names, or named in init_from
@@ -229,7 +251,10 @@ class _Check:
         if with_init_from and self._init_from_problems(with_init_from, loaded):
             # again with all specs: a spec not loaded yet may have the name most like the wrong one
             found.update(self._init_from_problems(with_init_from, self.tree.load_all()))
-        return _checked(len(chosen | ({SETTINGS} & set(paths))), found, self._advice(affected))
+        of_templates = {path for path in paths if path.startswith(f"{TEMPLATES_FOLDER}/")}
+        scripts = self._in_templates() if of_templates else ()
+        number = len(chosen | of_templates | ({SETTINGS} & set(paths)))
+        return _checked(number, found, self._advice(affected), scripts)
 
     def _init_from_problems(self, checked: Sequence[Desired], specs: Loaded) -> list[Problem]:
         """Return the mistakes in ``init_from`` of the ``checked`` among all ``specs``."""
@@ -251,8 +276,16 @@ class _Check:
         from mtf.project.sample_scripts import SampleScripts  # late: few have own templates
 
         settings = self.tree.settings
-        samples = SampleScripts.of(specs, templates, script_kind(settings))
+        samples = SampleScripts.of(specs, templates, settings)
         yield from samples.violations(specs, settings.policies)
+
+    def _in_templates(self) -> tuple[Problem, ...]:
+        """Return the mistakes in the project's own templates."""
+        if not (templates := self.templates()):
+            return ()
+        from mtf.project.sample_scripts import SampleScripts  # late: few have own templates
+
+        return SampleScripts.of((), templates, self.tree.settings).problems
 
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield probable mistakes in valid specs, and requests that the cluster cannot meet."""

@@ -5,31 +5,33 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mtf.core.review.changed_runs import ScriptChange
 from mtf.core.sbatch.demand import UNBOUNDED, demand_of
 from mtf.core.sbatch.read_script import ScriptOptionError
 from mtf.core.sbatch.section_options import job_options
 from mtf.core.vocabulary import json_text
+from mtf.core.vocabulary.experiments import Desired, Experiment
 from mtf.core.vocabulary.ids import RunId, Token, label_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError, Problem
 from mtf.executor.script import render_all
 from mtf.executor.slurm.script_options import script_options
 from mtf.executor.template_names import TEMPLATES
-from mtf.project.template_files import FOLDER
+from mtf.project.template_files import FOLDER, script_kind
 from mtf.spec.lint.policy_rules import script_violations
+from mtf.spec.schema.slurm_section import SLURMConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mtf.core.sbatch.demand import Demand
     from mtf.core.sbatch.read_script import JobOptions
-    from mtf.core.vocabulary.experiments import Desired, Experiment
     from mtf.core.vocabulary.jobs import Resources
     from mtf.executor.template_names import Kind
     from mtf.spec.schema.policies import Policies
+    from mtf.spec.schema.settings import Settings
 
 _ROOT = "/runs"  # stands for the run root of the cluster
 _TOKEN = Token("0" * 16)
@@ -46,19 +48,20 @@ class SampleScripts:
 
     @classmethod
     def of(
-        cls, specs: Sequence[Desired], templates: Mapping[str, str], kind: Kind
+        cls, specs: Sequence[Desired], templates: Mapping[str, str], settings: Settings
     ) -> SampleScripts:
-        """Render the scripts of these specs; nothing is rendered if there are no own templates."""
+        """Render the scripts of these specs; nothing is rendered if there are no own templates.
+
+        Without specs, as if they all have mistakes, the templates are rendered with the defaults of
+        the settings: a mistake in a template is found beside those.
+        """
+        kind = script_kind(settings)
         if not templates:
             return cls(kind)
-        requests = _requests(specs)
-        try:
-            texts = render_all(list(requests.values()), kind, templates)
-        except MtfError as e:
-            texts = [e] * len(requests)
+        requests = _requests(specs or _plain_specs(settings))
         options: dict[_Place, JobOptions] = {}
         problems: dict[Problem, None] = {}
-        for (place, request), text in zip(requests.items(), texts, strict=True):
+        for (place, request), text in _rendered(requests, kind, templates):
             try:
                 if isinstance(text, MtfError):
                     raise text
@@ -66,6 +69,10 @@ class SampleScripts:
                     options[place] = script_options(request, text)
             except MtfError as e:
                 problems[template_problem(str(e), kind)] = None
+        if kind == "slurm" and settings.executor == "auto" and TEMPLATES["local"] in templates:
+            for _, text in _rendered(_requests(_plain_specs(settings)), "local", templates):
+                if isinstance(text, MtfError):
+                    problems[template_problem(str(text), "local")] = None
         return cls(kind, tuple(problems), options)
 
     def violations(self, specs: Iterable[Desired], policies: Policies) -> Iterator[Problem]:
@@ -92,6 +99,33 @@ class SampleScripts:
             return self.options.get((name, _key(needs))) or job_options(needs)
 
         return options_of
+
+
+def _rendered(
+    requests: Mapping[_Place, JobRequest], kind: Kind, templates: Mapping[str, str]
+) -> Iterator[tuple[tuple[_Place, JobRequest], str | MtfError]]:
+    """Yield each request with its script, or with the reason that there is none."""
+    try:
+        texts = render_all(list(requests.values()), kind, templates)
+    except MtfError as e:
+        texts = [e] * len(requests)
+    yield from zip(requests.items(), texts, strict=True)
+
+
+def _plain_specs(settings: Settings) -> list[Desired]:
+    """Return an experiment and a grid that ask for the defaults of the settings."""
+    needs = SLURMConfig.model_validate(settings.slurm_defaults()).model_dump(mode="json")
+    resources = cast("Resources", needs)
+    return [
+        Desired(
+            name="sample",
+            path="",
+            experiments=(Experiment("sample", grid, {}, resources, {}, 1, ()),),
+            max_parallel=None,
+            cluster=None,
+        )
+        for grid in (None, "sample")
+    ]
 
 
 def template_problem(message: str, kind: Kind) -> Problem:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from mtf.executor.template_names import own_templates
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.executor.template_names import Kind
     from mtf.git.repo import GitRepo
+    from mtf.git.wire import Entry
     from mtf.spec.schema.settings import Settings
 
 FOLDER = "templates"
@@ -25,7 +27,15 @@ def script_kind(settings: Settings) -> Kind:
 
 def templates_at(repo: GitRepo, commit: CommitId) -> dict[str, str]:
     """Return the repository's own templates at a commit, by name; without copies of mtf's."""
-    entries = repo.files(commit, FOLDER)
+    return _own(repo, repo.files(commit, FOLDER))
+
+
+def templates_in_index(repo: GitRepo) -> dict[str, str]:
+    """Return the repository's own templates as they are staged; see ``templates_at``."""
+    return _own(repo, repo.index(FOLDER))
+
+
+def _own(repo: GitRepo, entries: Mapping[str, Entry]) -> dict[str, str]:
     files = {p: e for p, e in entries.items() if p.endswith(".j2") and e.mode in _REGULAR}
     contents = repo.blobs(e.oid for e in files.values())
     texts = {p.split("/", 1)[1]: contents[e.oid] for p, e in files.items()}

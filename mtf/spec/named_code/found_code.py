@@ -53,6 +53,15 @@ class FoundCode:
         """Return the signature of ``package.module:Name``, None if it is not known."""
         return self._reader.of(self._find(target))
 
+    def facts(self, target: str) -> tuple[object, ...]:
+        """Return all that a check may say of ``package.module:Name``, to compare two commits."""
+        return (
+            self.problem(target),
+            self.signature(target),
+            self.problem_as_entrypoint(target),
+            self.may_configure_optimizers(target),
+        )
+
     def foreign(self, target: str) -> str | None:
         """Return the advice about a model that is made for another trainer, None for others."""
         for base in self._reader.base_names(self._find(target)):

@@ -1,0 +1,48 @@
+"""Finds the specs that a change of code affects, by the classes and functions that they name."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mtf.spec.named_code.source_files import SourceFiles
+
+_TARGET = re.compile(rb"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def affected_by_code(
+    specs: Mapping[str, bytes], now: SourceFiles, before: Sequence[SourceFiles]
+) -> set[str]:
+    """Return the specs that name code which each of the former states of the files has otherwise.
+
+    Code differs if it exists in one of them alone, or takes other keys.
+    """
+    named: defaultdict[str, set[str]] = defaultdict(set)
+    for path, text in specs.items():
+        if b":" in text:
+            for target in set(_TARGET.findall(text)):
+                named[target.decode()].add(path)
+    tops = {target.partition(":")[0].partition(".")[0] for target in named}
+    states = (now, *before)
+    own = {top for top in tops if any(_may_have(files, top) for files in states)}
+    in_files = {t: paths for t, paths in named.items() if re.split(r"[.:]", t)[0] in own}
+    if not in_files or not before:
+        return set()
+    from mtf.spec.named_code.found_code import FoundCode  # late: most specs name only built-ins
+
+    here, *there = (FoundCode(files) for files in states)
+    return {
+        path
+        for target, paths in in_files.items()
+        if all(code.facts(target) != here.facts(target) for code in there)
+        for path in paths
+    }
+
+
+def _may_have(files: SourceFiles, top: str) -> bool:
+    names = {top, f"{top}.py"}
+    return any(not names.isdisjoint(files.folder(root)) for root in files.roots)
