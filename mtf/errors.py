@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -28,8 +29,8 @@ _CURES = {
     errno.ENOSPC: "Free some space there",
     errno.EDQUOT: "Free some space there, or ask for a larger quota",
     errno.EROFS: "Make the file system writable",
-    errno.EACCES: "Make it accessible for this user",
-    errno.EPERM: "Make it accessible for this user",
+    errno.EACCES: "Make it accessible for this user (mtf doctor says what a shared folder needs)",
+    errno.EPERM: "Make it accessible for this user (mtf doctor says what a shared folder needs)",
 }
 _SAID_BY_PROGRAMS = {
     "No space left on device": errno.ENOSPC,
@@ -49,8 +50,32 @@ def storage_error(error: OSError) -> MtfError | None:
     return MtfError(f"{where}{error.strerror}. {cure}, then run the command again")
 
 
+def not_shared(git_dir: str, owner: str) -> str:
+    """Return the advice for a git folder of another user, who does not share it."""
+    return (
+        f"{git_dir} is {owner}'s and not shared. Use a clone of your own; or let {owner} run"
+        " git config core.sharedRepository group, and chmod -R g+rwX there"
+    )
+
+
+_DUBIOUS = re.compile(r"dubious ownership in repository at '(.+?)'")
+
+
+def distrusted(text: str) -> str | None:
+    """Return the advice if git's message says that it distrusts another user's repository."""
+    found = _DUBIOUS.search(text)
+    return found and (
+        f"{found[1]} is another user's, so git refuses it. If you trust its owner, run"
+        f" git config --global --add safe.directory {found[1]}"
+    )
+
+
 def with_cure(text: str) -> str:
     """Return the message of another program, with a cure if it is about a disk or a permission."""
+    if (advice := distrusted(text)) is not None:
+        return advice
+    if "insufficient permission for adding an object" in text:
+        return f"{text.rstrip('.')}. Use a clone of your own, or share this one: see mtf doctor"
     kinds = [kind for words, kind in _SAID_BY_PROGRAMS.items() if words in text]
     return f"{text.rstrip('.')}. {_CURES[kinds[0]]}, then run the command again" if kinds else text
 

@@ -11,8 +11,10 @@ import errno
 import glob
 import json
 import os
+import pwd
 import re
 import secrets
+import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -71,6 +73,45 @@ def code_dir(root: Path, commit: CommitId) -> Path:
 def code_manifest(root: Path, commit: CommitId) -> Path:
     """Return the manifest that proves the content of the checkout (see ``git_tree_ids``)."""
     return root / CODE / f"{commit}.json"
+
+
+# -- a run root that several people share ----------------------------------------------------------
+
+
+def make_shared(folder: Path, root: Path) -> None:
+    """Make a folder below the run root, and those above it, with the group's rights of the root.
+
+    A run root that a group may write is usable for all of the group, whatever the umask of the one
+    who comes first. The folders of runs themselves follow the umask.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    if folder == root:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    make_shared(folder.parent, root)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        share(folder, root)
+
+
+def share(place: Path, root: Path) -> None:
+    """Give the group the rights on a folder or file of this user that it has on the run root."""
+    found = place.stat().st_mode
+    rights = root.stat().st_mode & (0o2070 if stat.S_ISDIR(found) else 0o060)
+    if found | rights != found:
+        place.chmod(stat.S_IMODE(found | rights))
+
+
+def owner_of(place: Path) -> str:
+    """Return the name of the user whom a file or folder belongs to, or "another user"."""
+    for path in (place, *place.parents):
+        with suppress(OSError, KeyError):
+            return pwd.getpwuid(path.stat().st_uid).pw_name
+    return "another user"
 
 
 # -- claims ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,3 +95,67 @@ def test_a_silent_program_is_killed(tmp_path: Path) -> None:
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
     with pytest.raises(proc.ProgramMissingError, match="no-such-program"):
         list(proc.lines(("no-such-program",), silence_s=1, log=tmp_path / "log"))
+
+
+def alive(pid: int) -> bool:
+    """Return True if a process runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+# What a wrapper script of a site may start: each way leaves the session or the process tree.
+CHILDREN = {
+    "in its group": "sleep 300 &",
+    "with its own output": "sleep 300 >/dev/null 2>&1 &",
+    "in a group of its own": "timeout 300 sleep 300 &",
+    "in a session of its own": "setsid sleep 300 &",
+    "without a parent": "setsid -f sleep 300 >/dev/null 2>&1 </dev/null",
+    "without open files": f'{sys.executable} -c \'import subprocess as s; s.Popen(["sleep", "300"], start_new_session=True).wait()\' &',
+    "ignoring signals": "(trap '' TERM INT HUP; sleep 300; sleep 300) &",
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=list(CHILDREN))
+def test_a_program_that_does_not_answer_ends_with_everything_it_has_started(
+    child: str, tmp_path: Path
+) -> None:
+    note, late = tmp_path / "pids", tmp_path / "late"
+    sleeper = tmp_path / "sleep"
+    sleeper.write_text(f"#!/bin/sh\necho $$ >> {note}\n/bin/sleep 300\ntouch {late}\n")
+    sleeper.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = f"{child}\nwhile [ ! -s {note} ]; do /bin/sleep 0.01; done; wait; /bin/sleep 300"
+    with pytest.raises(proc.ProgramTimeoutError, match=r"sh did not answer within 1 s"):
+        proc.run(("sh", "-c", script), timeout_s=1, env=env)
+    pids = [int(pid) for pid in note.read_text().split()]
+    assert pids
+    assert not any(map(alive, pids))
+    assert not late.exists()
+
+
+def test_a_program_that_has_ended_has_answered_whatever_it_left_behind(tmp_path: Path) -> None:
+    done = proc.run(("sh", "-c", "echo 17; sleep 300 & exit 3"), timeout_s=0.5)
+    assert done == proc.Output(3, "17\n", "")
+
+
+def test_an_interrupted_program_ends_at_once(tmp_path: Path) -> None:
+    """A terminal interrupts only its own session, and a program runs in one of its own."""
+    note = tmp_path / "pid"
+    code = f"""
+import signal
+from mtf import proc
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    proc.run(("sh", "-c", "echo $$ > {note}; sleep 300"), timeout_s=300)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as mtf:
+        while not (note.exists() and note.read_text()):
+            time.sleep(0.01)
+        mtf.send_signal(signal.SIGINT)
+        assert mtf.communicate()[0] == "interrupted\n"
+    assert not alive(int(note.read_text()))

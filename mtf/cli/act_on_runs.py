@@ -67,10 +67,12 @@ def cancel(
     RUN is a run id, a unique prefix of one, an experiment, a job id, or a grid, which means all of
     its runs. Runs that are over stay as they are. At a terminal, a grid or a condition is asked
     about first; elsewhere --where needs --yes.
+    It waits for no other mtf, and seconds for the executor: if that does not answer, the
+    cancellation is recorded, and a sync ends the jobs.
 
     Example: mtf cancel digits_search
 
-    Exit code: 0 cancelled, 1 errors, or no run that could be cancelled.
+    Exit code: 0 cancelled or recorded, 1 errors, or no run that could be cancelled.
     """
     require_selection(runs, where)
     project = open_here(folder)
@@ -78,8 +80,7 @@ def cancel(
         found = act_on_runs.preview(project, runs, where, act_on_runs.cancel_rules)
         ask = Asking("cancel", "cancelled", yes=yes, dry_run=dry_run)
         runs, where = ask.agreed(found, required=found.is_broad), ()
-    with sync_lock(project, wait_s=10):
-        report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=inform)
+    report = act_on_runs.cancel(project, runs, where=where, publish=not no_push, say=inform)
     cancelled = [a.record for a in report.plan.actions if isinstance(a, Cancel)]
     for line in acted_lines("cancel", cancelled):
         inform(line)

@@ -16,6 +16,7 @@ from mtf.core.selection.eligibility import (
 )
 from mtf.core.vocabulary.actions import Action, Cancel, Plan, Resume
 from mtf.errors import MtfError, SpecError
+from mtf.executor.slurm.programs import patience
 from mtf.project.committed import Specs, read_specs
 from mtf.project.project import CLUSTER
 from mtf.project.run_lookup import (
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
     from mtf.project.project import Project
+
+_PATIENCE_S = 3.0  # of a person who cancels, for each of SLURM's programs
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,9 @@ def cancel(
 ) -> Report:
     """End these runs for good; those that are already over are left alone; ``say`` reports them.
 
+    It holds no lock and waits only briefly for SLURM, so that it gets through while a sync waits.
+    If SLURM does not answer, the cancellation is recorded, and a later sync ends the jobs.
+
     Raises:
         MtfError: there is no run of a name, or none that meets the conditions in ``where``.
     """
@@ -161,7 +167,8 @@ def cancel(
             say(line)
         return [Cancel(r.run, r, "mtf cancel", asked=True) for r in found.runs]
 
-    return _act(project, decide, publish=publish, say=say)
+    with patience(_PATIENCE_S):
+        return _act(project, decide, publish=publish, say=say)
 
 
 def retry(
@@ -241,7 +248,9 @@ def _act(
         belief = belief_of(here, store, ledger, commit)
         if notes := belief.sift(plan).notes:
             raise MtfError("\n".join(notes))
-        found = gather(Target(commit, here.settings, Specs, belief), ledger, executors, Options())
+        target = Target(commit, here.settings, Specs, belief)
+        unsure = [a.run for a in actions if isinstance(a, Cancel) and a.record.job_id is None]
+        found = gather(target, ledger, executors, Options(), runs=unsure)
         executor = executor_of([a.record for a in actions if isinstance(a, Resume)])
         return Application(
             here.repo, store, executors, found, executor, say, is_asked=True

@@ -17,7 +17,14 @@ from mtf.ledger.codec import run_as_dict
 from mtf.project.run_lookup import existing_runs, find_run, find_runs, matching
 from mtf.project.settings_file import SETTINGS
 from mtf.reconcile.drift_scan import look_for_drift
-from mtf.reconcile.run_access import is_elsewhere, job_dir_of, read_progress, with_journals
+from mtf.reconcile.run_access import (
+    is_elsewhere,
+    job_dir_of,
+    private_folder,
+    private_notes,
+    read_progress,
+    with_journals,
+)
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -55,7 +62,9 @@ def status_of(project: Project, globs: Sequence[str], *, superseded: bool = Fals
     if hidden:
         notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
     records = with_journals(shown)
-    return Status(tuple(records), (*notes, *_behind(project, ledger.runs.values())))
+    return Status(
+        tuple(records), (*notes, *private_notes(shown), *_behind(project, ledger.runs.values()))
+    )
 
 
 def no_match(project: Project, globs: Sequence[str]) -> str:
@@ -126,6 +135,8 @@ def output_of(project: Project, name: str, *, err: bool) -> str:
         MtfError: there is no such run, or it has no output yet.
     """
     record = find_run(project.ledger(), name)
+    if why := private_folder(record):
+        raise MtfError(f"{record.run}: {why}. Its output is in {record.run_dir}")
     path = _output_path(record, err=err)
     if path is None or not path.exists():
         raise MtfError(

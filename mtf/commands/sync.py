@@ -6,6 +6,7 @@ completes a sync that dies anywhere.
 
 from __future__ import annotations
 
+import stat
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,11 +14,12 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from mtf import rundir
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Cancel, Submit
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.spelling import did_you_mean
-from mtf.errors import LockedError, RepositoryError, SpecError
+from mtf.errors import LockedError, RepositoryError, SpecError, not_shared
 from mtf.project.belief import Belief
 from mtf.project.committed import Specs, read_specs
 from mtf.project.run_lookup import newest_first
@@ -26,11 +28,11 @@ from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.project.tree_check import check_tree
 from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.checkout import is_checked_out
 from mtf.reconcile.drift_scan import scan
 from mtf.reconcile.executors import Executors, limits_of
 from mtf.reconcile.gather import Target, gather
 from mtf.reconcile.run_access import submitter, with_journals
-from mtf.rundir import code_dir
 from mtf.spec.schema.patterns import matches_path
 
 if TYPE_CHECKING:
@@ -200,7 +202,7 @@ def _usable_settings(
     """Return the settings at a commit; if it must not be used, the project's, and the reason."""
     try:
         check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
-        if not code_dir(project.runs_root, commit).is_dir():  # otherwise it was checked when made
+        if not is_checked_out(project.runs_root, commit):  # otherwise it was checked when made
             check_tree(project.repo, commit)
         return project.serving(tree.checked().settings), ()
     except SpecError as e:
@@ -233,16 +235,27 @@ def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") 
     """
     from filelock import FileLock, Timeout  # late, as in sync_once
 
-    folder = project.folder
-    folder.mkdir(exist_ok=True)
+    folder, place = project.folder, project.repo.common_dir
     holder = folder / "sync.holder"
-    lock = FileLock(folder / "sync.lock", fallback_to_soft=False)
     try:
-        lock.acquire(timeout=wait_s)
-    except Timeout:
-        _wait_for_controller(lock, holder)
+        rundir.make_shared(folder, place)
+        file = folder / "sync.lock"
+        if not file.exists():
+            file.touch()
+            rundir.share(file, place)
+        mode = stat.S_IMODE(file.stat().st_mode)  # otherwise FileLock sets one of its own
+        lock = FileLock(file, mode=mode, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout:
+            _wait_for_controller(lock, holder)
+    except PermissionError as e:
+        raise RepositoryError(not_shared(str(place), rundir.owner_of(folder))) from e
     try:
-        holder.write_text(f"{submitter()} ({role}, since {datetime.now(UTC):%H:%M:%S} UTC)")
+        text = f"{submitter()} ({role}, since {datetime.now(UTC):%H:%M:%S} UTC)"
+        rundir.remove_temporary_files(holder)
+        rundir.write_atomically(holder, text.encode())
+        rundir.share(holder, place)
         yield
     finally:
         lock.release()

@@ -85,8 +85,7 @@ class Run:
 
     def cancel(self) -> None:
         """End the run for good; if it is over already, nothing happens."""
-        with sync_lock(self.project, wait_s=60):
-            act_on_runs.cancel(self.project, [self.id], publish=True, say=_log.info)
+        act_on_runs.cancel(self.project, [self.id], publish=True, say=_log.info)
 
     def wait(self, every: float | None = None) -> RunRecord:
         """Reconcile every ``every`` seconds until the run is over, and return its record."""

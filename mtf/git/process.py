@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
+from mtf import proc
 from mtf.errors import RepositoryError, with_cure
 from mtf.git.wire import Objects
 
@@ -21,16 +22,61 @@ if TYPE_CHECKING:
 _PIPE = -1  # subprocess.PIPE; only mtf.proc imports subprocess
 
 
-class Process(Protocol):
-    """A process that GitPython has started."""
+class _Popen(proc.Running, Protocol):
+    """A process as GitPython returns it."""
 
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
     returncode: int
 
-    def communicate(self, given: bytes | None = None, /) -> tuple[bytes, bytes]:
-        """Write the rest of the input, read all output and wait for the end."""
-        ...
+
+class Process:
+    """A git that was started; it has to end within a time limit.
+
+    Attributes:
+        stdin: takes its input.
+        stdout: has its output.
+    """
+
+    def __init__(self, popen: _Popen, pipe: proc.HeldPipe, name: str) -> None:
+        self._popen, self._pipe, self._name = popen, pipe, name
+        self.stdin, self.stdout = popen.stdin, popen.stdout
+
+    @property
+    def returncode(self) -> int:
+        """Return the exit code, once it has ended."""
+        return self._popen.returncode
+
+    def communicate(self, given: bytes | None = None) -> tuple[bytes, bytes]:
+        """Write the rest of the input, read all output and wait for the end.
+
+        Raises:
+            RepositoryError: it did not end in time, and was ended with all that it had started.
+        """
+        limit_s = _QUESTION_S if self._name == "ls-remote" else _LIMIT_S
+        try:
+            return proc.communicate(
+                self._popen,
+                self._pipe,
+                given,
+                timeout_s=limit_s,
+                name=f"git {self._name}",
+                politely=True,
+            )
+        except proc.ProgramTimeoutError as e:
+            advice = _WHERE_TO_LOOK[self._name in _REMOTE]
+            raise RepositoryError(f"{e} and was ended. {advice}") from e
+        finally:
+            self._pipe.close()
+
+
+_LIMIT_S = 600.0  # a large push or fetch may take minutes
+_QUESTION_S = 60.0  # git ls-remote, which comes before them, finds a remote that does not answer
+_REMOTE = ("ls-remote", "fetch", "push")
+_WHERE_TO_LOOK = {
+    True: "Look at the remote (git ls-remote), then run the command again",
+    False: "Look at the file system of the repository, then run the command again",
+}
 
 
 class GitProcesses:
@@ -62,15 +108,22 @@ class GitProcesses:
         Raises:
             RepositoryError: git is not installed.
         """
+        pipe = proc.HeldPipe.make()
         try:
             wrapped = self._git.execute(
-                ["git", "-C", self._folder, *args], istream=_PIPE, env=_QUIET, as_process=True
+                ["git", "-C", self._folder, *args],
+                istream=_PIPE,
+                env=_QUIET,
+                as_process=True,
+                pass_fds=(pipe.held,),
             )
         except GitCommandNotFound as e:
+            pipe.close()
             raise RepositoryError("git is not on PATH. Install git 2.30 or newer") from e
-        process, wrapped.proc = wrapped.proc, None  # a deleted wrapper would kill its process
-        assert process is not None
-        return process
+        pipe.release()
+        popen, wrapped.proc = wrapped.proc, None  # a deleted wrapper would kill its process
+        assert popen is not None
+        return Process(popen, pipe, args[2] if args[0] == "-c" else args[0])
 
     def attempt(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
         """Run git; return its exit code, standard output and standard error."""

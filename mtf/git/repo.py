@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mtf.core.vocabulary.ids import CommitId
-from mtf.errors import RepositoryError, with_cure
+from mtf.errors import RepositoryError, distrusted, with_cure
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
 from mtf.git.signing import Signatures
@@ -61,6 +61,8 @@ class GitRepo:
         where = ["--show-toplevel", "--git-common-dir", "--show-prefix"]
         code, out, err = self._git.attempt("rev-parse", "--path-format=absolute", *where)
         lines = os.fsdecode(out).splitlines()
+        if advice := distrusted(err):
+            raise RepositoryError(advice)
         if code and "must be run in a work tree" not in err:
             raise RepositoryError(f"{folder}: not in a git repository. Run mtf init to make one")
         if code:  # bare

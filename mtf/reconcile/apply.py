@@ -39,7 +39,7 @@ from mtf.project.judgement import Judge
 from mtf.project.location.folder import at_commit
 from mtf.project.sample_scripts import template_problem
 from mtf.project.template_files import script_kind, templates_at
-from mtf.reconcile.cas_retry import with_retries
+from mtf.reconcile.cas_retry import update_records
 from mtf.reconcile.checkout import materialise
 from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.cleanup import sweep_requests
@@ -51,6 +51,7 @@ from mtf.reconcile.record_updates import (
     claim_message,
     submission_records,
     superseded_records,
+    unended,
 )
 from mtf.reconcile.repair import restore, set_throttle
 from mtf.reconcile.summaries import write_summaries
@@ -117,8 +118,8 @@ class Application:
 
         Raises:
             RefMovedError: another writer was faster; nothing was submitted.
-            MtfError: nothing was submitted; or everything was, and a job could not be cancelled,
-                which a later sync tries again. Where only new attempts are at fault (a template, a
+            MtfError: nothing was submitted; or everything was, and the executor refused to cancel
+                a job. Where only new attempts are at fault (a template, a
                 checkout), the rest of the plan was carried out.
         """
         if plan.is_empty:
@@ -148,7 +149,7 @@ class Application:
             refused=outcome.refused,
             uncertain=outcome.uncertain,
             put_off=outcome.put_off,
-            unreadable=self.situation.world.unreadable,
+            unreadable={**self.situation.world.unreadable, **outcome.unended},
             done=deeds(applied, self.situation.ledger.runs, outcome),
         )
 
@@ -184,9 +185,12 @@ class Application:
             pool.submit(self.repo.tidy)
             self._summarise(final, [a.run for a in actions if a.run in final.runs])
         # last, so that a job that cannot be cancelled prevents nothing else
+        submitted = (final.runs[run] for run in outcome.submitted if run in final.runs)
+        overtaken = [r for r in submitted if r.cancel_requested]  # while they were submitted
         cancelled = [a.record for a in actions if isinstance(a, Cancel)]
-        for job, why in self.executors.cancel(cancelled).items():
-            self.say(f"left     job {job}: a record names it, but {why}")
+        if left := outcome.end([*cancelled, *overtaken], self.executors):
+            branch, why = self.situation.settings.branch, "mtf: jobs are still to be ended"
+            update_records(self.store, branch, left, unended, why)
         return outcome
 
     def _claimant(self) -> Claimant:
@@ -364,22 +368,15 @@ class Application:
             return ledger
         tokens = {run: ledger.runs[run].attempt.token for run in outcome.runs}
         retry = self.situation.policy.retry
-        unread: list[Ledger] = [ledger]  # the first try need not read the store
 
-        def write() -> Ledger:
-            if not unread:
-                self.store.fetch(self.situation.settings.branch)
-            current = unread.pop() if unread else self.store.read()
-            updated = tuple(
-                outcome.settled(current.runs[run], retry)
-                for run, token in tokens.items()
-                if run in current.runs and current.runs[run].attempt.token == token
-            )
-            if not updated:
-                return current
-            return self.store.append(current, Change(runs=updated), outcome.message)
+        def settled(record: RunRecord) -> RunRecord:
+            is_ours = record.attempt.token == tokens[record.run]
+            return outcome.settled(record, retry) if is_ours else record
 
-        return with_retries(write)
+        branch = self.situation.settings.branch
+        return update_records(
+            self.store, branch, outcome.runs, settled, outcome.message, first=ledger
+        )
 
     def _summarise(self, ledger: Ledger, runs: list[RunId]) -> None:
         try:

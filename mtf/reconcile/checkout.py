@@ -36,7 +36,16 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     """
     target = rundir.code_dir(root, commit)
     manifest = rundir.code_manifest(root, commit)
-    if not target.is_dir() or alteration(target, manifest) is not None:
+    try:
+        is_there = target.is_dir()
+    except PermissionError as e:
+        owner = rundir.owner_of(target)
+        raise MtfError(
+            f"{target.parent} is private to {owner}, so that nobody else can submit runs under"
+            f" {root}. Let {owner} run chmod -R g+rwX {target.parent}, or set another `runs_root:`"
+            " in mtf.yaml. mtf doctor says what a shared run root needs"
+        ) from e
+    if not is_there or alteration(target, manifest) is not None:
         try:
             _make(repo, commit, target, manifest)
         except OSError as e:
@@ -48,6 +57,14 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
     for left in rundir.temporary_files(target):
         _remove(left)
     return target
+
+
+def is_checked_out(root: Path, commit: CommitId) -> bool:
+    """Return True if this user can see a checkout of a commit, changed or not."""
+    try:
+        return rundir.code_dir(root, commit).is_dir()
+    except PermissionError:
+        return False
 
 
 def alteration(folder: Path, manifest: Path) -> str | None:
@@ -77,8 +94,9 @@ def _times(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
-    new = rundir.temporary_path(target)
-    new.mkdir(parents=True)
+    new, root = rundir.temporary_path(target), target.parents[1]
+    rundir.make_shared(target.parent, root)
+    new.mkdir()
     try:
         files = repo.checked_files(commit)
         contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
@@ -86,7 +104,8 @@ def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None
         proof = _manifest(commit, contents[commit], files)
         is_changed = target.is_dir() and alteration(target, manifest) is not None
         rundir.replace_durably(manifest, json_text.dumps(proof).encode())
-        _make_read_only(new)
+        rundir.share(manifest, root)
+        _make_read_only(new, root.stat().st_mode & 0o050)
         _put(new, target, over=is_changed)
     except BaseException:
         _remove(new)
@@ -131,10 +150,17 @@ def _manifest(commit: CommitId, raw: bytes, files: Mapping[str, Entry]) -> Manif
     return {"commit": commit, "commit_object": raw.decode("latin-1"), "files": entries}
 
 
-def _make_read_only(folder: Path) -> None:
+def _make_read_only(folder: Path, group: int) -> None:
+    """Make a checkout read-only, for the group too if it has the rights ``group`` on the root."""
+    folder.chmod(folder.stat().st_mode | group)
     for place in folder.rglob("*"):
-        if place.is_dir() and not place.is_symlink():
-            place.chmod(place.stat().st_mode & ~_WRITE)
+        if place.is_symlink():
+            continue
+        mode = place.stat().st_mode & ~_WRITE
+        if place.is_dir():
+            place.chmod(mode | group)
+        elif group and mode | 0o040 != mode:
+            place.chmod(mode | 0o040 | (mode & 0o100) >> 3)
 
 
 def _remove(place: Path) -> None:
@@ -142,7 +168,7 @@ def _remove(place: Path) -> None:
     if not place.is_dir() or place.is_symlink():
         place.unlink(missing_ok=True)
         return
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # it is gone, or another user's, who removes it
         _make_writable(place)
     shutil.rmtree(place, ignore_errors=True)  # a sync that still writes into it removes it, too
 

@@ -183,7 +183,7 @@ def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
 
     The folder of each submission is listed once, which is faster than looking for each run.
     """
-    listed: dict[Path, frozenset[str]] = {}
+    listed: dict[Path, frozenset[str] | None] = {}
     lost = set()
     for record in records:
         folder = needed_folder(record)
@@ -191,14 +191,18 @@ def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
             continue
         if folder.parent not in listed:
             listed[folder.parent] = _names(folder.parent)
-        if folder.name not in listed[folder.parent] or _has_lost_checkpoints(record):
+        names = listed[folder.parent]
+        if names is not None and (folder.name not in names or _has_lost_checkpoints(record)):
             lost.add(record.run)
     return frozenset(lost)
 
 
-def _names(folder: Path) -> frozenset[str]:
+def _names(folder: Path) -> frozenset[str] | None:
+    """Return the names in a folder, none if it does not exist; None if it is private."""
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 -- names alone
+    except PermissionError:
+        return None
     except OSError:
         return frozenset()
 
@@ -211,9 +215,9 @@ def _has_lost_checkpoints(record: RunRecord) -> bool:
 
 
 def has_checkpoints(record: RunRecord) -> bool:
-    """Return True if there is a checkpoint in a run's folder."""
+    """Return True if there is a checkpoint in a run's folder, or it is private."""
     names = _names(Path(record.run_dir) / rundir.CHECKPOINTS)
-    return any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
+    return names is None or any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
 
 
 def _lost_checkouts(records: Iterable[RunRecord]) -> frozenset[RunId]:
@@ -225,7 +229,11 @@ def _lost_checkouts(records: Iterable[RunRecord]) -> frozenset[RunId]:
             continue
         key = rundir.root_of(Path(record.run_dir), record.run), record.commit
         if key not in exists:
-            exists[key] = rundir.code_dir(*key).is_dir() and rundir.code_manifest(*key).is_file()
+            try:
+                parts = rundir.code_dir(*key).is_dir(), rundir.code_manifest(*key).is_file()
+                exists[key] = all(parts)
+            except PermissionError:  # it is private: only its owner can tell
+                exists[key] = True
         if not exists[key]:
             lost.add(record.run)
     return frozenset(lost)

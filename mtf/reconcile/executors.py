@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,4 +195,4 @@ def _has_traces(record: RunRecord) -> bool:
     assert attempt.job_id is not None
     job_dir = rundir.job_dir(rundir.root_of(folder, record.run), record.submission, attempt.token)
     is_claimed = rundir.claim_holder(folder, attempt.token) == attempt.job_id
-    return is_claimed or rundir.job_output(job_dir, attempt.job_id).exists()
+    return is_claimed or os.path.exists(rundir.job_output(job_dir, attempt.job_id))  # noqa: PTH110 -- no error

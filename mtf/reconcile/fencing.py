@@ -99,7 +99,7 @@ class Fence:
                 assert isinstance(action.record, RunRecord)
                 try:
                     self._end_rivals(action.record, found)
-                except MtfError as e:
+                except (MtfError, OSError) as e:
                     self.say(f"failed   {action.run}: other attempts may still be running: {e}")
                     continue
                 self.say(f"ended    {action.run}: {count(len(found), 'attempt')} of another ledger")

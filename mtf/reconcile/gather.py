@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.drift import Drift
@@ -18,7 +19,14 @@ from mtf.core.vocabulary.causes import Cause
 from mtf.errors import MtfError
 from mtf.reconcile.drift_scan import known_submissions
 from mtf.reconcile.executors import placement_of, read_limits, read_live
-from mtf.reconcile.run_access import abandoned, is_elsewhere, read_progress, shut_out
+from mtf.reconcile.run_access import (
+    abandoned,
+    is_elsewhere,
+    owner_if_read_only,
+    private_folder,
+    read_progress,
+    shut_out,
+)
 from mtf.spec.set_overrides import difference
 
 if TYPE_CHECKING:
@@ -78,13 +86,17 @@ def gather(
     executors: Executors,
     options: Options,
     find_drift: Callable[[], Drift] = Drift,
+    *,
+    runs: Collection[RunId] | None = None,
 ) -> Situation:
     """Read what is committed, recorded and live, each source once.
 
-    The executors answer while drift is looked for and the specs are read.
+    The executors answer while drift is looked for and the specs are read. They, and the folders,
+    are asked about ``runs``, by default about all active ones.
     """
     with ThreadPoolExecutor(1) as pool:
-        seen_later = pool.submit(_look, executors, target.settings.cluster.name, ledger)
+        look = partial(_look, executors, target.settings.cluster.name, ledger, runs)
+        seen_later = pool.submit(copy_context().run, look)
         drift = find_drift()
         specs = target.read_specs()
         seen = seen_later.result()
@@ -98,6 +110,7 @@ def gather(
         unreadable=seen.unreadable,
         progress=seen.progress,
         elsewhere=seen.elsewhere,
+        private=seen.private,
         known=known,
         taken=known | (drift.branches.submissions if drift.branches else frozenset()),
         abandoned=seen.abandoned,
@@ -106,7 +119,7 @@ def gather(
         specs_read=not specs.problems,
         respecified=_respecified(target, ledger, specs, seen.elsewhere),
         limits=seen.limits,
-        drift=drift,
+        drift=replace(drift, read_only=seen.read_only),
         refused=specs.refused,
     )
     policy = policy_of(target.settings, options)
@@ -127,18 +140,26 @@ class _Seen:
     abandoned: frozenset[Token]
     shut_out: Mapping[RunId, JobId | None]
     limits: Mapping[str, Mapping[str, ArrayLimit]]
+    private: Mapping[RunId, str]
+    read_only: Mapping[RunId, str]
 
 
-def _look(executors: Executors, cluster: str, ledger: Ledger) -> _Seen:
-    active = [r for r in ledger.runs.values() if not r.is_over and r.cluster == cluster]
+def _look(
+    executors: Executors, cluster: str, ledger: Ledger, runs: Collection[RunId] | None
+) -> _Seen:
+    asked = ledger.runs.values() if runs is None else [ledger.runs[run] for run in runs]
+    active = [r for r in asked if not r.is_over and r.cluster == cluster]
     elsewhere = frozenset(r.run for r in active if is_elsewhere(executors.runs_root, r))
+    private = {r.run: why for r in active if r.run not in elsewhere and (why := private_folder(r))}
+    elsewhere |= private.keys()
     active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(executors, active)
     progress = {r.run: read_progress(r) for r in active}
     limits, silent = read_limits(executors, active, live)
     unreadable |= silent
     given_up = abandoned(active), shut_out(active, live)
-    return _Seen(live, unreadable, progress, elsewhere, *given_up, limits)
+    read_only = {r.run: owner for r in active if (owner := owner_if_read_only(r))}
+    return _Seen(live, unreadable, progress, elsewhere, *given_up, limits, private, read_only)
 
 
 def _respecified(

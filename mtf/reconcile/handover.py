@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import Submitted
     from mtf.core.vocabulary.records import RunRecord
     from mtf.executor.protocol import Executor
+    from mtf.reconcile.executors import Executors
     from mtf.reconcile.job_requests import Batch
 
 _ALL = None  # stands for every queue of the executor
@@ -43,6 +44,7 @@ class Handover:
     refused: dict[RunId, str] = field(default_factory=dict)
     uncertain: dict[RunId, str] = field(default_factory=dict)
     put_off: dict[RunId, str] = field(default_factory=dict)
+    unended: dict[str, str] = field(default_factory=dict)  # executors that could not cancel now
     _full: set[RunId] = field(default_factory=set)  # put off only because the queue is full
     _arrays: dict[str, str] = field(default_factory=dict)  # number of the newest array, by token
     _closed: dict[object, str] = field(default_factory=dict)  # queues that accept nothing now
@@ -116,6 +118,19 @@ class Handover:
                 " Later mtf syncs submit them as others end"
             )
 
+    def end(self, cancelled: Iterable[RunRecord], executors: Executors) -> list[RunId]:
+        """End the jobs of cancelled runs; return those whose executor does not answer."""
+        with_jobs = [record for record in cancelled if record.job_id is not None]
+        try:
+            for job, why in executors.cancel(with_jobs).items():
+                self.say(f"left     job {job}: a record names it, but {why}")
+        except ExecutorUnavailableError as e:
+            self.unended |= dict.fromkeys((r.executor for r in with_jobs), str(e))
+            number = count(len(with_jobs), "cancelled run")
+            self.say(f"recorded {number}: {e}. The next mtf sync that gets an answer ends the jobs")
+            return [record.run for record in with_jobs]
+        return []
+
     @property
     def runs(self) -> list[RunId]:
         """Return the runs whose outcome is to be recorded."""
@@ -127,6 +142,8 @@ class Handover:
         at = iso(now)
         if record.run in self.submitted:
             return with_job(record, self.submitted[record.run], at)
+        if record.is_over:  # cancelled meanwhile
+            return record
         if record.run in self.refused:
             return refused(record, self.refused[record.run], at)
         if record.run in self.uncertain:

@@ -161,6 +161,8 @@ def prepare(batch: Batch, repository: Path) -> None:
         OSError: the run root cannot be written.
     """
     job_dir = Path(batch.request.job_dir)
+    submission_dir = job_dir.parents[1]
+    rundir.make_shared(submission_dir.parent, batch.starts[0].root)
     job_dir.mkdir(parents=True, exist_ok=True)
     rundir.write_configs(job_dir, (job_config(start, repository) for start in batch.starts))
 

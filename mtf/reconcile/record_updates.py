@@ -173,6 +173,11 @@ def unclear(record: RunRecord, why: str) -> RunRecord:
     return record.with_attempt(attempt)
 
 
+def unended(record: RunRecord) -> RunRecord:
+    """Return a run's record so that the next sync ends its job, whose executor did not answer."""
+    return replace(record, observed_at=None)
+
+
 def cancelled(record: RunRecord, why: str, at: str) -> RunRecord:
     """Return the record of a run to be cancelled; without a live job it is over at once."""
     reason = reasons.cancel_requested(record, why)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.planner.journal_reader import fold, with_progress
+from mtf.core.planner.journal_reader import NOTHING, fold, with_progress
 from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import JobId
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 
 
 def read_progress(record: RunRecord) -> Progress:
-    """Return the progress in a run's journal."""
-    return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+    """Return the progress in a run's journal; nothing if another user keeps the folder private."""
+    try:
+        return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+    except PermissionError:
+        return NOTHING
 
 
 def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
@@ -52,7 +57,35 @@ def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:
         return True
     if f"{root}/".startswith(f"{runs_root}/"):
         return False
-    return record.executor == "local" or not Path(root, rundir.CODE).is_dir()
+    if record.executor == "local":
+        return True
+    try:
+        return not Path(root, rundir.CODE).is_dir()
+    except PermissionError:
+        return True
+
+
+def private_folder(record: RunRecord) -> str | None:
+    """Return the reason why this user cannot look into the folder of a run, None if he can."""
+    folder = record.run_dir
+    if os.access(folder, os.R_OK | os.X_OK):
+        return None
+    try:
+        os.stat(folder)  # noqa: PTH116 -- as above
+    except PermissionError:
+        pass
+    except OSError:  # it does not exist yet
+        return None
+    owner = rundir.owner_of(Path(folder))
+    return f"{owner} keeps the folders of runs private, which are left alone: see mtf doctor"
+
+
+def owner_if_read_only(record: RunRecord) -> str | None:
+    """Return the owner of a run's folder if this user can look into it, but not write there."""
+    folder = record.run_dir
+    if os.access(folder, os.W_OK) or not os.access(folder, os.R_OK):
+        return None
+    return rundir.owner_of(Path(folder))
 
 
 def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | None]:
@@ -120,4 +153,12 @@ def _is_zombie(pid: int) -> bool:
 
 def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return the records with the progress that active runs have journaled since the last sync."""
-    return [r if r.is_over else with_progress(r, read_progress(r)) for r in records]
+    return [
+        r if r.is_over or private_folder(r) else with_progress(r, read_progress(r)) for r in records
+    ]
+
+
+def private_notes(records: Iterable[RunRecord]) -> list[str]:
+    """Return a note for each user who keeps folders of active runs private."""
+    counts = Counter(why for r in records if not r.is_over and (why := private_folder(r)))
+    return [f"{why} ({count(n, 'run')}, shown as recorded)" for why, n in counts.items()]

@@ -15,7 +15,7 @@ from mtf.core.vocabulary.ids import Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.reconcile.checkout import alteration
 from mtf.reconcile.cleanup import idle_requests
-from mtf.reconcile.run_access import abandoned, is_elsewhere, needed_folder
+from mtf.reconcile.run_access import abandoned, is_elsewhere, needed_folder, private_folder
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def requests(checkup: Checkup) -> Iterator[Finding]:
 def _here(checkup: Checkup) -> list[RunRecord]:
     """Return the runs whose folders are on this host."""
     records = checkup.ledger.runs.values()
-    return [r for r in records if not is_elsewhere(checkup.project.runs_root, r)]
+    root = checkup.project.runs_root
+    return [r for r in records if not is_elsewhere(root, r) and private_folder(r) is None]
 
 
 THEME = Theme("runs", (folders, checkpoints, checkouts, journals, claims, requests, leftovers))

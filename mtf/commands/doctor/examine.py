@@ -14,6 +14,7 @@ from mtf.commands.doctor import (
     check_runs,
     check_security,
     check_settings,
+    check_sharing,
     check_storage,
 )
 from mtf.commands.doctor.finding import Checkup, Finding
@@ -38,6 +39,7 @@ THEMES: tuple[Theme, ...] = (
     check_runs.THEME,
     check_controller.THEME,
     check_security.THEME,
+    check_sharing.THEME,
 )
 
 

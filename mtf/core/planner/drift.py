@@ -65,6 +65,7 @@ class Drift:
     made_here: frozenset[SubmissionId] = frozenset()  # of this clone; their branches are gone
     folders: frozenset[RunId] = frozenset()  # runs without their folder or any checkpoint
     checkouts: frozenset[RunId] = frozenset()  # active runs whose pinned checkout is gone
+    read_only: Mapping[RunId, str] = field(default_factory=dict)  # folders of others -> whose
     notes: tuple[str, ...] = ()
 
     def with_note(self, note: str) -> Drift:
@@ -216,7 +217,11 @@ def _repin(record: RunRecord, found: CommitId | None, *, remote: bool) -> Repin:
 
 def why_not_continued(action: Action, drift: Drift) -> str | None:
     """Return the reason why an attempt must not be started, None if it may be."""
-    if not isinstance(action, Resume) or action.run not in drift.folders:
+    if not isinstance(action, Resume):
+        return None
+    if owner := drift.read_only.get(action.run):
+        return f"runs whose folders only {owner} may write are continued by {owner}: see mtf doctor"
+    if action.run not in drift.folders:
         return None
     record = action.record
     if record.checkpoint is None:

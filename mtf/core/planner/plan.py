@@ -73,6 +73,7 @@ class World:
     # runs whose newest job was fenced out -> the job that executes the run; None: no job does
     shut_out: Mapping[RunId, JobId | None] = field(default_factory=dict)
     elsewhere: frozenset[RunId] = frozenset()  # runs that only another clone or host can see
+    private: Mapping[RunId, str] = field(default_factory=dict)  # or only another user -> why
     can_submit: bool = True
     # False: specs with mistakes are missing in ``desired``, so no run counts as orphaned
     specs_read: bool = True
@@ -234,7 +235,8 @@ def _recorded(
         return None, None
     if record.run in world.elsewhere:
         root = record.run_dir.removesuffix(record.run)
-        return None, f"runs under {root} are reconciled by another clone or host"
+        other = f"runs under {root} are reconciled by another clone or host"
+        return None, world.private.get(record.run, other)
     if live is None:
         why = world.unreadable.get(record.executor, "not asked")
         return (

@@ -56,7 +56,14 @@ class LocalQueue:
 
     def exists(self) -> bool:
         """Return True if anything was ever submitted here."""
-        return self._file.path.exists()
+        try:
+            return self._file.path.exists()
+        except PermissionError as e:
+            owner = rundir.owner_of(self.folder)
+            raise ExecutorUnavailableError(
+                f"{self.folder}: {owner} keeps the local queue private. See mtf doctor, or set"
+                " another `runs_root:` in mtf.yaml"
+            ) from e
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -76,10 +83,11 @@ class LocalQueue:
 
     def _make(self) -> None:
         is_lost = (self.folder / STARTS).exists()  # there was a queue
-        self.folder.mkdir(parents=True, exist_ok=True)
+        rundir.make_shared(self.folder, self.folder.parent)
         new = rundir.temporary_path(self._file.path)
         try:
             self._file.write_empty(new, is_lost=is_lost)
+            rundir.share(new, self.folder.parent)
             os.link(new, self._file.path)
         except (OSError, ExecutorUnavailableError):
             if not self.exists():  # otherwise another client created it and removed this file

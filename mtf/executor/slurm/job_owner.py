@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtf import rundir
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 FIELDS = ("JobArrayID", "UserName", "Name", "Comment", "Command")
 _NONE = ("", "(null)", "N/A")
+_VALUE = re.compile(r"(\w+)=(\S*)")
+_COMMAND = re.compile(r" Command=(.*) WorkDir=")  # a path, perhaps with spaces
 
 
 class Owned(NamedTuple):
@@ -39,6 +42,29 @@ def parse(printed: str) -> dict[str, Owned]:
         job, *marks = (text.strip() for text in line.split(SEPARATOR)[: len(FIELDS)])
         if len(marks) == len(FIELDS) - 1:
             found |= dict.fromkeys(_ids(job), Owned(*marks))
+    return found
+
+
+def parse_scontrol(printed: str) -> dict[str, Owned]:
+    """Return the jobs in the output of ``scontrol --oneliner show jobs``, as ``parse`` does.
+
+    Raises:
+        ValueError: a list of tasks is truncated or has an unknown form.
+    """
+    found: dict[str, Owned] = {}
+    for line in printed.splitlines():
+        values = dict(_VALUE.findall(line))
+        number = values.get("ArrayJobId") or values.get("JobId", "")
+        tasks = values.get("ArrayTaskId")
+        user = values.get("UserId", "").partition("(")[0]
+        command = _COMMAND.search(line)
+        owned = Owned(
+            user,
+            values.get("JobName", ""),
+            values.get("Comment", ""),
+            command[1] if command else "",
+        )
+        found |= dict.fromkeys(_ids(f"{number}_{tasks}" if tasks else number), owned)
     return found
 
 

@@ -14,7 +14,7 @@ from mtf.core.vocabulary.jobs import JobView
 from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.slurm import job_owner, job_text
-from mtf.executor.slurm.programs import ASK_S, environment
+from mtf.executor.slurm.programs import ASK_S, environment, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -184,7 +184,7 @@ class JobQuery:
         """
         env = {**environment(), **job_text.TIME_FORMAT, "SLURM_BITSTR_LEN": "0"}
         try:
-            return proc.run(command, timeout_s=self.timeout_s, env=env)
+            return run(command, env, timeout_s=self.timeout_s)
         except proc.ProgramTimeoutError as e:
             raise ExecutorUnavailableError(str(e)) from e
         except proc.ProgramMissingError as e:

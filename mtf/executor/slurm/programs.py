@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtf import proc
 from mtf.errors import ExecutorUnavailableError, MtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 ASK_S = 60.0  # slurmctld's own time-outs are 10 s a try
 _QUICK_S = 3.0
@@ -89,6 +96,53 @@ def _ping(timeout_s: float) -> proc.Output | None:
         return None
 
 
+@dataclass
+class _Patience:
+    """How long a person waits for SLURM, and the programs that have exhausted that.
+
+    Attributes:
+        limit_s: for each program.
+        exhausted: the messages of the programs that did not answer, by their names.
+    """
+
+    limit_s: float
+    exhausted: dict[str, str] = field(default_factory=dict)
+
+
+_patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def patience(limit_s: float) -> Iterator[None]:
+    """Return a context whose programs have ``limit_s`` seconds each, and get no second chance."""
+    before = _patience.set(_Patience(limit_s))
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
+def run(
+    command: Sequence[str], env: Mapping[str, str] | None = None, *, timeout_s: float = ASK_S
+) -> proc.Output:
+    """Run one of SLURM's programs that only asks or cancels; return its exit code and output.
+
+    Raises:
+        ProgramMissingError: the program does not exist.
+        ProgramTimeoutError: it did not answer in time, and was ended.
+    """
+    patience = _patience.get()
+    if patience is not None and (why := patience.exhausted.get(command[0])):
+        raise proc.ProgramTimeoutError(why)
+    limit_s = timeout_s if patience is None else min(timeout_s, patience.limit_s)
+    try:
+        return proc.run(command, timeout_s=limit_s, env=environment() if env is None else env)
+    except proc.ProgramTimeoutError as e:
+        if patience is not None:
+            patience.exhausted[command[0]] = str(e)
+        raise
+
+
 def ask(*command: str) -> proc.Output:
     """Run one of SLURM's programs; return its exit code and output.
 
@@ -96,7 +150,7 @@ def ask(*command: str) -> proc.Output:
         ExecutorUnavailableError: the program does not exist or takes too long.
     """
     try:
-        return proc.run(command, timeout_s=ASK_S, env=environment())
+        return run(command)
     except MtfError as e:
         raise ExecutorUnavailableError(str(e)) from e
 

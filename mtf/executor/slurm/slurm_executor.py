@@ -112,7 +112,9 @@ class SlurmExecutor:
             answer = proc.run(command, timeout_s=_SUBMIT_S, env=environment())
         except proc.ProgramMissingError as e:
             raise ExecutorUnavailableError(str(e)) from e
-        except proc.ProgramTimeoutError as e:
+        except proc.ProgramTimeoutError as e:  # it was ended, but may have submitted before
+            if accepted := self._accepted(request, indices, str(e)):
+                return accepted
             raise SubmissionUncertainError(str(e)) from e
         self._refuse_other_clusters(answer)
         found = sbatch_answer.plain_submission(answer.stdout) if answer.code == 0 else None
@@ -154,22 +156,34 @@ class SlurmExecutor:
         error = job_text.submission_error(answer.stderr) if answer.code else None
         if error is not None:
             raise error
+        if accepted := self._accepted(request, indices, answer.stderr.strip()):
+            return accepted
+        if answer.code == 0:
+            raise SubmissionUncertainError(f"sbatch printed no job id: {answer.stderr.strip()}")
+        refusal = job_text.refusal(answer.stderr or answer.stdout)
+        unused = unused_options()
+        raise SubmissionRefusedError(f"{refusal}. {unused}") if unused else refusal
+
+    def _accepted(
+        self, request: JobRequest, indices: list[int], problem: str
+    ) -> dict[int, JobId] | None:
+        """Return the jobs that have the request's token, None if squeue knows none.
+
+        Raises:
+            SubmissionUncertainError: squeue does not answer, or not plainly.
+        """
         names = {request.token: job_name(request.name, request.token)}
         try:
             views = [v for v in self._query.squeue(names) if v.token in names]
         except ExecutorUnavailableError as e:
-            raise SubmissionUncertainError(f"{answer.stderr.strip()}; {e}") from e
+            raise SubmissionUncertainError(f"{problem}; {e}") from e
         if unreadable := next((v for v in views if not v.job_id), None):
             raise SubmissionUncertainError(unreadable.reason)
         if not request.array and views:
             return {indices[0]: views[0].job_id}
         if found := [v.job_id.partition("_")[0] for v in views if v.index in indices]:
             return {index: JobId(f"{found[0]}_{index}") for index in indices}
-        if answer.code == 0:
-            raise SubmissionUncertainError(f"sbatch printed no job id: {answer.stderr.strip()}")
-        refusal = job_text.refusal(answer.stderr or answer.stdout)
-        unused = unused_options()
-        raise SubmissionRefusedError(f"{refusal}. {unused}") if unused else refusal
+        return None
 
     def jobs(
         self, names: Mapping[Token, str], since: datetime, tasks: Collection[TaskOf] | None = None
@@ -210,14 +224,18 @@ class SlurmExecutor:
             return [], {}
         numbers = ",".join(sorted({job.partition("_")[0] for job in jobs if job[0].isdigit()}))
         fields = ",".join(f"{f}:{job_text.SEPARATOR}" for f in job_owner.FIELDS)
-        answer = self._query.ask(
-            ("squeue", "--noheader", "--states=all", f"--Format={fields}", f"--jobs={numbers}")
-        )
+        command = ("squeue", "--noheader", "--states=all", f"--Format={fields}")
+        parse = job_owner.parse
+        try:
+            answer = self._query.ask((*command, f"--jobs={numbers}"))
+        except ExecutorUnavailableError:  # squeue alone may hang, if a site has replaced it
+            answer = self._query.ask(("scontrol", "--oneliner", "show", "jobs"))
+            parse = job_owner.parse_scontrol
         if answer.code and not job_text.is_unknown_job(answer.stderr):
             raise ExecutorUnavailableError(answer.stderr.strip())
         user = pwd.getpwuid(os.getuid()).pw_name
         try:
-            queued = job_owner.parse(answer.stdout)
+            queued = parse(answer.stdout)
         except ValueError as e:
             raise ExecutorUnavailableError(
                 f"the queue lists array tasks in an unknown form: {e}"
