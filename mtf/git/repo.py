@@ -254,18 +254,29 @@ class GitRepo:
         lines = out.decode().splitlines()
         return [CommitId(s[1:]) for s in lines if s[:1] == "-"] if lines else [commit]
 
+    def continues(self, old: CommitId, new: CommitId) -> bool:
+        """Return True if ``old`` is in the history of ``new`` by first parents.
+
+        A merge may contain ``old`` and have the tree and the first parent of another history.
+        """
+        if old == new:
+            return True
+        out = self._git.run("log", "--first-parent", "--format=%P.", f"{old}..{new}", "--")
+        oldest = out.decode().splitlines()[-1:]
+        return bool(oldest) and oldest[0].rstrip(".").split(" ")[0] == old
+
     def steps(self, old: CommitId | None, new: CommitId, folders: tuple[str, ...]) -> list[Step]:
         """Return the changes of files between two commits, by first parents, the oldest first.
 
-        ``old`` None: from the beginning. If ``new`` does not contain all commits of ``old``, the
-        difference between the two is one step for each file, of side "<>".
+        ``old`` None: from the beginning. If ``new`` does not continue ``old``, the difference
+        between the two is one step for each file, of side "<>".
         """
         raw = ("--raw", "-z", "--no-renames", "--no-abbrev")
-        span = ("--left-right", f"{old}...{new}") if old else (new,)
+        span = (f"{old}..{new}",) if old else (new,)
         options = ("--first-parent", "-m", "--reverse", *raw, "--format=%m")
         out = self._git.run("log", *options, *span, "--", *folders)
         found = steps_of(out)
-        if old and any(change.side == "<" for change in found):
+        if old and not self.continues(old, new):
             out = self._git.run("diff-tree", "-r", *raw, old, new, "--", *folders)
             found = [step._replace(side="<>") for step in steps_of(out)]
         return found

@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 class Step(NamedTuple):
     """A change of one file by one commit."""
 
-    side: str  # ">": in the new history, "<": in the old one alone, "<>": see ``GitRepo.steps``
+    side: str  # ">": a commit's change, "<>": of two histories, see ``GitRepo.steps``
     path: str
     old: str | None  # blob ids; None: the file does not exist
     new: str | None

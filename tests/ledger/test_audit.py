@@ -6,7 +6,14 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token, record_path, submission_path
+from mtf.core.vocabulary.ids import (
+    CommitId,
+    JobId,
+    RunId,
+    Token,
+    record_path,
+    submission_path,
+)
 from mtf.core.vocabulary.records import Attempt
 from mtf.core.vocabulary.states import RunState
 from mtf.git.repo import GitRepo
@@ -155,6 +162,20 @@ def test_a_ledger_that_is_reset_or_deleted_loses_no_record(tmp_path: Path) -> No
     store.fetch("main")
     assert made.git("rev-parse", "mtf/ledger") == tip
     assert store.read_audited().findings == ()
+
+
+def test_a_merge_whose_first_parent_is_another_history_hides_nothing(tmp_path: Path) -> None:
+    made, store = make_ledger(tmp_path)
+    path, tip = record_path(ONE.run), CommitId(made.git("rev-parse", "mtf/ledger"))
+    forged = [(path, edited(ONE, key="f" * 64))]
+    repo = GitRepo(made.path)
+    other = repo.write_commit(forged, parents=(), message="m", committer="x <x@x>")
+    both = repo.write_commit([], parents=(other, tip), message="m", committer="x <x@x>")
+    made.git("update-ref", "refs/heads/mtf/ledger", both)
+    found = store.read_audited()
+    assert why(found)[path] == "was edited (key changed)"
+    assert why(found)[record_path(TWO.run)] == "was removed"
+    assert found.runs[ONE.run] == ONE
 
 
 def test_two_ledgers_that_diverged_are_united_with_all_records(tmp_path: Path) -> None:

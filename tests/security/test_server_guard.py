@@ -120,6 +120,18 @@ def test_an_intermediate_commit_hides_nothing(lab: Repo) -> None:
     assert "only grows" in push(lab, f"{parents[0]}:refs/heads/mtf/ledger")
 
 
+def test_the_ledger_only_grows_from_its_tip(lab: Repo) -> None:
+    repo, tip = GitRepo(lab.path), lab.git("rev-parse", "refs/saved")
+    other = repo.write_commit(
+        [(PATH, changed(key="f" * 64))], parents=(), message="m", committer="x <x@x>"
+    )
+    assert "does not continue its tip" in push(lab, f"+{other}:refs/heads/mtf/ledger")
+    assert "must not be deleted" in push(lab, ":refs/heads/mtf/ledger")
+    # it contains the tip, but the record is new in the history of its first parent
+    both = repo.write_commit([], parents=(other, CommitId(tip)), message="m", committer="x <x@x>")
+    assert "does not continue its tip" in push(lab, f"{both}:refs/heads/mtf/ledger")
+
+
 def test_job_branches_are_created_under_their_own_names_and_never_moved(lab: Repo) -> None:
     commit = lab.git("rev-parse", "main")
     other = lab.commit({"a": "2"})

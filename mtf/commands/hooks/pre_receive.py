@@ -51,8 +51,8 @@ def _ledger_reasons(repo: GitRepo, old: CommitId | None, new: CommitId | None) -
     """Return the reasons to refuse a new ledger: each of its commits must be one that mtf makes."""
     if new is None:
         return ["the ledger must not be deleted: it is the record of all runs"]
-    if old is not None and not repo.is_ancestor(old, new):
-        return ["the ledger only grows, and this push does not contain its tip. Run mtf sync"]
+    if old is not None and not repo.continues(old, new):
+        return ["the ledger only grows, and this push does not continue its tip. Run mtf sync"]
     signing = ledger_signing(repo)
     try:
         if signing.required:
