@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,7 @@ from tests.repos import Repo, git, make_remote, make_repo
 from tests.security.test_signatures import make_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SIGNED = Signing(sign=True, required=True)
@@ -115,6 +119,50 @@ def test_each_commit_is_verified_once(lab: Repo) -> None:
     store_of(lab).read()
     lab.git("config", "gpg.ssh.program", "/bin/false")  # nothing can be verified any more
     assert len(store_of(lab).read().runs) == 2
+
+
+@pytest.fixture
+def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make an empty keyring of gpg; its path is short, as its agent's socket is in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("GNUPGHOME", folder)
+        yield
+        subprocess.run(["gpgconf", "--kill", "all"], check=True)
+
+
+def gpg_key(name: str) -> str:
+    """Make a key of gpg without a passphrase and return its id."""
+    command = ["gpg", "--batch", "--quiet", "--status-fd", "1", "--passphrase", ""]
+    out = subprocess.run(
+        [*command, "--quick-generate-key", f"{name} <{name}@x>", "ed25519", "sign", "never"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return next(line.split()[-1] for line in out.splitlines() if "KEY_CREATED" in line)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
+@pytest.mark.usefixtures("keyring")
+def test_keys_of_gpg_sign_and_verify_as_those_of_ssh_do(tmp_path: Path) -> None:
+    made = make_repo(tmp_path / "lab", {"a": "1"})
+    make_remote(tmp_path / "lab.git", made)
+    ours, theirs = gpg_key("controller"), gpg_key("mallory")
+    made.git("config", "mtf.requireSignedLedger", "true")
+    made.git("config", "user.signingKey", ours)
+    append(made, 1)
+    append(made, 2)
+    assert len(store_of(made).read().runs) == 2
+    good = made.git("rev-parse", "mtf/ledger")
+    other = stranger(made, key=None)
+    other.git("config", "user.signingKey", theirs)
+    other.git("commit", "-q", "--amend", "--allow-empty", "-S", "--no-edit")
+    other.git("push", "-q", "origin", "HEAD:mtf/ledger")
+    gpg = ["gpg", "--batch", "--quiet", "--yes"]
+    subprocess.run([*gpg, "--delete-secret-and-public-key", theirs], check=True)
+    with pytest.raises(RepositoryError, match="no good signature"):
+        store_of(made).fetch("main")
+    assert made.git("rev-parse", "mtf/ledger") == good
 
 
 def test_without_a_key_nothing_is_written(lab: Repo) -> None:
