@@ -76,7 +76,7 @@ def check_run(value: Mapping[str, Any]) -> None:
     if not is_sha256(key):
         refuse("key", "64 hexadecimal digits", key)
     _check_words(value, ("executor", "cluster"))
-    _check_counts(value, ("generation", "epoch", "max_epochs", "step"))
+    _check_counts(value, ("generation", "epoch", "max_epochs", "step", "holds_back"))
     if value["state"] not in RUN_STATES:
         refuse("state", f"one of {', '.join(RUN_STATES)}", value["state"])
     if value["sync"] not in SYNCS:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mtf import rundir
 from mtf.core.planner.deeds import Done, deeds
@@ -30,6 +30,7 @@ from mtf.core.vocabulary.actions import (
     RunAction,
     Submit,
     Throttle,
+    withdraws,
 )
 from mtf.core.vocabulary.ids import job_branch, name_of, submission_of
 from mtf.core.vocabulary.records import RunRecord
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from mtf.reconcile.gather import Situation
 
 
+_Action = TypeVar("_Action", bound=Action)
 Prepared = list[tuple["Executor", Batch, str]]  # each with its script
 
 
@@ -124,7 +126,8 @@ class Application:
         """
         if plan.is_empty:
             return Report(plan, self.situation.world.commit)
-        actions = self._settle(plan.actions)
+        # once no job of a given-up attempt can interfere
+        actions = self._fence().settle(plan.actions)
         for action in actions:
             if isinstance(action, Repair):
                 restore(self.repo, self.store, action, self.say)
@@ -134,14 +137,15 @@ class Application:
         starting = [a for a in writing if isinstance(a, Submit | Resume)]
         try:
             prepared, broken = self._prepare(starting)
-            if stay := self._withdraw(a for a in writing if a.run not in broken):
-                writing = [a for a in writing if a.run not in stay]
-                prepared, broken = self._prepare([a for a in starting if a.run not in stay])
         except MtfError:
-            self._apply([a for a in writing if not isinstance(a, Submit | Resume)], [])
+            others = [a for a in writing if not isinstance(a, Submit | Resume)]
+            self._apply([a for a in others if not withdraws(a)], [])
             raise
-        outcome = self._apply([a for a in writing if a.run not in broken], prepared)
-        applied = [a for a in actions if a.run not in broken or isinstance(a, Repair)]
+        if stay := self._fence().withdraw(_but_for(writing, broken)):
+            writing = _but_for(writing, stay)
+            prepared, broken = self._prepare(_but_for(starting, stay))
+        outcome = self._apply(_but_for(writing, broken), prepared)
+        applied = [a for a in actions if a.run not in {*broken, *stay} or isinstance(a, Repair)]
         return Report(
             _held(plan, broken),
             self.situation.world.commit,
@@ -152,17 +156,6 @@ class Application:
             unreadable={**self.situation.world.unreadable, **outcome.unended},
             done=deeds(applied, self.situation.ledger.runs, outcome),
         )
-
-    def _settle(self, planned: Sequence[Action]) -> list[Action]:
-        """Return the actions to carry out, once no job of a given-up attempt can interfere."""
-        return self._fence().settle(planned)
-
-    def _withdraw(self, actions: Iterable[Action]) -> frozenset[RunId]:
-        """Withdraw waiting jobs that actions replace; return the runs whose jobs have begun.
-
-        Their new scripts exist and are allowed: otherwise the waiting job keeps its place.
-        """
-        return self._fence().withdraw(a for a in actions if isinstance(a, Resume) and a.withdraws)
 
     def _fence(self) -> Fence:
         cluster = self.situation.settings.cluster.name
@@ -389,6 +382,10 @@ def _judged(executor: Executor, batch: Batch, script: str) -> Script:
     """Return the submission and the resources that a script is for, and the options in it."""
     request = batch.request
     return submission_of(batch.starts[0].run), request.resources, executor.options(request, script)
+
+
+def _but_for(actions: Iterable[_Action], runs: Collection[RunId]) -> list[_Action]:
+    return [action for action in actions if action.run not in runs]
 
 
 def _held(plan: Plan, broken: Mapping[RunId, Sequence[Problem]]) -> Plan:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Record, Repair, Resume, Submit
+from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Repair, Resume, Submit, withdraws
 from mtf.core.vocabulary.ids import JobId, RunId, record_path
 from mtf.core.vocabulary.records import RunRecord
 from mtf.errors import MtfError
@@ -52,15 +52,15 @@ class Fence:
         fenced = (self._fenced_or_left(action) for action in self._without_rivals(planned))
         return [action for action in fenced if action is not None]
 
-    def withdraw(self, actions: Iterable[Resume | Record]) -> frozenset[RunId]:
-        """Shut out and cancel the waiting jobs of these runs; return the runs whose jobs stay.
+    def withdraw(self, actions: Iterable[Action]) -> frozenset[RunId]:
+        """Shut out and cancel the waiting jobs that actions withdraw; return runs whose jobs stay.
 
         A job that has begun in the meantime has claimed its run's folder, and keeps what it has.
         Whoever dies after this leaves runs whose job was fenced out: the next sync continues them.
         """
         stay: set[RunId] = set()
         waiting: list[RunRecord] = []
-        for action in actions:
+        for action in filter(withdraws, actions):
             try:
                 job = _claimed_by(action.record)
             except OSError as e:

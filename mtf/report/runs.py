@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mtf.core.planner.holds import canary_text
 from mtf.core.vocabulary.causes import ENDS, Cause
 from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run
@@ -40,8 +41,8 @@ def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = Fa
     }
     if all(r.cause in (None, Cause.COMPLETED) for r in records):
         del columns["CAUSE"]
-    if any(r.reason for r in records):
-        columns["REASON"] = lambda r: _first_line(r.reason, 500 if wide else 60)
+    if any(map(_reason, records)):
+        columns["REASON"] = lambda r: _first_line(_reason(r), 500 if wide else 60)
     rows = [[cell(record) for cell in columns.values()] for record in records]
     return Columns(list(columns), rows)
 
@@ -55,6 +56,11 @@ def _wide_columns(now: datetime) -> dict[str, Callable[[RunRecord], str]]:
         "SUBMITTED": lambda r: _ago(r.submitted_at, now),
         "FINISHED": lambda r: _ago(r.finished_at, now),
     }
+
+
+def _reason(record: RunRecord) -> str:
+    """Return the reason of a run's state, and for a canary what it means for the others."""
+    return "; ".join(text for text in (canary_text(record), record.reason) if text)
 
 
 def _first_line(text: str, most: int) -> str:
@@ -124,7 +130,7 @@ def run_page(
     checkpoint = record.checkpoint
     facts = {
         "run": record.run,
-        "state": f"{record.state}{f' ({record.reason})' if record.reason else ''}",
+        "state": f"{record.state}{f' ({why})' if (why := _reason(record)) else ''}",
         "cause": _cause(record),
         "sync": str(record.sync),
         "branch": record.branch,

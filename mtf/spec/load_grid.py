@@ -114,6 +114,8 @@ def load_grid(
         max_parallel=spec.max_parallel,
         cluster=cluster,
         on_change=spec.on_change,
+        canary=spec.canary,
+        max_failed=spec.max_failed,
         named_at=init_from_in_grid(base, definition, file.positions),
         places=positions_in_grid(base, definition, file.positions),
     )

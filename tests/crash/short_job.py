@@ -2,7 +2,7 @@
 
 It is committed to the test repositories, and their job scripts start it instead of the trainer:
 torch takes seconds to import, and nothing here is about training. While there is a file `hold` in
-the run root it goes on living.
+the run root it goes on living; a file `fail` ends the first member of a grid with an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def live(job: run_job.Job, journal: Journal) -> None:
     journal.started(token=job.token, job_id=job.job_id, restarts=job.restarts, max_epochs=1)
     hold = job.run_dir.parents[3] / "hold"  # it is a grid's: <root>/<name>/<time>/<commit>/<member>
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    fail = hold.with_name("fail")
     while hold.exists():
+        if fail.exists() and job.run_dir.name.endswith("=0"):
+            raise RuntimeError("asked to fail")
         time.sleep(0.05)
     journal.finished(0, 0, {})
 

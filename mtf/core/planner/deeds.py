@@ -37,6 +37,7 @@ class Deed(StrEnum):
     ADOPTED = "adopted"  # a job of it was found and recorded
     STARTED = "started"  # these until LOST were observed
     COMPLETED = "completed"
+    HELD_BACK = "held back"  # its waiting job was withdrawn
     INTERRUPTED = "interrupted"  # its job has ended, and another will follow
     FAILED = "failed"
     TIMEOUT = "timed out"
@@ -147,6 +148,8 @@ def _handed(action: Submit | Resume, outcome: Submissions) -> Iterator[tuple[Dee
 
 def _observed(action: Record | Adopt, old: RunRecord | None) -> Done:
     new = action.record
+    if isinstance(action, Record) and action.withdraws:
+        return _done(Deed.HELD_BACK, new, new.reason)
     if new.is_over and not (old and old.is_over):
         return _done(_ENDED[new.state], new, new.reason)
     if isinstance(action, Adopt):

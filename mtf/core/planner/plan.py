@@ -19,6 +19,7 @@ from mtf.core.planner.drift import (
     why_not_submitted,
 )
 from mtf.core.planner.grid_limits import is_ours, of_others, refused_runs, throttles
+from mtf.core.planner.holds import hold_back, holds, without_held
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.plan_words import cancelled_outside, change_text, summed
@@ -93,8 +94,16 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     decided, found = _decided(world, policy, now)
     notes += found
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
-    new, waiting, left_out = _missing(world, {**world.records, **seen}, policy, now)
+    now_recorded = {**world.records, **seen}
     specs = [each for each in world.desired if policy.wants(each[0].name)]
+    counted = (r for r in now_recorded.values() if r.key not in policy.again)
+    held = holds(specs, counted, world.progress)
+    ours = [r for r in world.records.values() if r.cluster == policy.cluster]
+    active = (r for r in ours if not (r.is_over or r.cancel_requested))
+    notes += hold_back(decided, ((r, *_sight(world, r)) for r in active), held, now)
+    new, waiting, left_out = _missing(world, now_recorded, policy, now)
+    new, held_back = without_held(new, held)
+    waiting += held_back
     recorded = {record.key for record in world.records.values()}
     others = of_others(specs, recorded, policy.cluster)
     refused = refused_runs(specs, recorded, policy.cluster, world.refused)
@@ -114,7 +123,6 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         new = []
     decided |= _replaced(new, decided, world, policy)
     actions = [*decided.values(), *new, *repairs(world.drift, world.records, decided)]
-    ours = [r for r in world.records.values() if r.cluster == policy.cluster]
     arrays = live_arrays(ours, world.live, world.limits, world.elsewhere)
     actions += throttles(arrays, specs, ours, policy.cluster)
     notes += [
@@ -137,10 +145,8 @@ def _decided(world: World, policy: Policy, now: datetime) -> tuple[dict[RunId, A
             wanted = record.key in keys or (not world.specs_read and record.sync is Sync.SYNCED)
             action, note = _recorded(record, world, policy, now, wanted=wanted)
             if (changes := world.respecified.get(record.run)) and world.can_submit:
-                views = world.live.get(record.executor, {})
-                job = views.get((record.attempt.token, record.attempt.index))
-                progress = world.progress.get(record.run)
-                action, said = follow_spec(action, record, job, progress, changes=changes, now=now)
+                sight = _sight(world, record)
+                action, said = follow_spec(action, record, *sight, changes=changes, now=now)
                 note = note or said
             why_not = action and why_not_continued(action, world.drift)
             decided |= {record.run: action} if action and not why_not else {}
@@ -148,8 +154,15 @@ def _decided(world: World, policy: Policy, now: datetime) -> tuple[dict[RunId, A
     return decided, notes
 
 
+def _sight(world: World, record: RunRecord) -> tuple[JobView | None, Progress | None]:
+    """Return the view of a run's newest job, and the progress in its journal."""
+    views = world.live.get(record.executor, {})
+    job = views.get((record.attempt.token, record.attempt.index))
+    return job, world.progress.get(record.run)
+
+
 def _replaced(
-    new: list[Action], decided: Mapping[RunId, Action], world: World, policy: Policy
+    new: Sequence[Action], decided: Mapping[RunId, Action], world: World, policy: Policy
 ) -> dict[RunId, Action]:
     """Return the cancellation of each active run that a new run replaces."""
     live = {r.run: r for r in world.records.values() if r.run not in world.elsewhere}
@@ -168,7 +181,7 @@ def _replaced(
 
 def _missing(
     world: World, records: Mapping[RunId, RunRecord], policy: Policy, now: datetime
-) -> tuple[list[Action], list[str], list[str]]:
+) -> tuple[list[Submit], list[str], list[str]]:
     """Return the submissions, notes on runs that wait for others, and notes on runs left out.
 
     A run without a record is left out if the ledger has lost records. ``records`` are up to date.
@@ -176,7 +189,7 @@ def _missing(
     recorded = {record.key for record in records.values()} - policy.again.keys()
     lineage = Lineage(world.desired, records.values(), is_whole=world.specs_read)
     unrecorded = unrecorded_submissions(world.drift, world.known)
-    actions: list[Action] = []
+    actions: list[Submit] = []
     waiting: list[str] = []
     left_out: list[str] = []
     for desired, spec_keys in world.desired:

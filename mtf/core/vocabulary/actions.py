@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
@@ -28,6 +28,7 @@ class Submit:
     reason: str = "new"
     origin: Origin | None = None  # the checkpoint that it begins from
     supersedes: RunRecord | None = None  # the run that it takes the place of
+    holds_back: int = 0  # members of its grid that wait for it (canary)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Record:
     run: RunId
     record: RunRecord
     reason: str
+    withdraws: bool = False  # its newest job waits: shut it out and cancel it first
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class Throttle:
 RunAction = Submit | Resume | Adopt | Record | Cancel  # each writes a run's record
 Repair = Repin | Rebuild  # of things outside the ledger
 Action = RunAction | Restore | Repair | Throttle
+
+
+def withdraws(action: Action) -> TypeGuard[Resume | Record]:
+    """Return True if an action first withdraws a job that waits."""
+    return isinstance(action, Resume | Record) and action.withdraws
 
 
 def experiment_name(action: Action) -> str:

@@ -58,6 +58,8 @@ class Desired:
     )  # init_from: where it names a run
     # positions for policies: by key, by key=JSON for a grid's values; "" is the spec's name
     places: Mapping[str, SourcePosition] = field(default_factory=dict)
+    canary: int | None = None  # members that are submitted first; the others wait for them
+    max_failed: int | None = None  # failures after which no more members are started
     on_change: Literal["keep", "cancel"] = "keep"  # what to do with runs of an older version
 
     @property

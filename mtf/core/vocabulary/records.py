@@ -119,6 +119,7 @@ class RunRecord:
     retry_at: str | None = None  # the newest attempt is over; another may start at this time
     wanted: bool = True  # by a committed spec; False: by a program, pruning leaves it alone
     superseded_by: RunId | None = None  # the run that `mtf rerun` made in place of this one
+    holds_back: int = 0  # members of its grid that waited for it when it was submitted (canary)
     attempts: tuple[Attempt, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -38,7 +38,7 @@ _FIELDS = {
     "callbacks": ("early_stopping",),
     "logging": ("use_wandb",),
 }
-_TOP_LEVEL = ("owner", "description", "max_parallel")
+_TOP_LEVEL = ("owner", "description", "max_parallel", "canary", "max_failed")
 
 
 def position_of(positions: Mapping[str, SourcePosition], key: str) -> SourcePosition:

@@ -62,6 +62,9 @@ def _check_max_parallel(desired: Desired) -> Iterator[Finding]:
     number, most = len(desired.experiments), desired.max_parallel
     if most is not None and most > number and desired.experiments[0].grid is not None:
         yield "max_parallel", most, f"{most} has no effect: the grid has only {number} members"
+    for key, value in (("canary", desired.canary), ("max_failed", desired.max_failed)):
+        if value is not None and value >= number:
+            yield key, value, f"{value} holds nothing back: the grid has only {number} members"
 
 
 def _check_signal_lead(experiment: Experiment) -> Iterator[Finding]:

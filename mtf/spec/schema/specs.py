@@ -131,6 +131,10 @@ class GridSpec(_Control):
     """How members get their names."""
     max_parallel: Count | None = None
     """Members that run at the same time; null: as many as the cluster allows."""
+    canary: Count | None = None
+    """Members that are submitted first. The others follow once these have saved a checkpoint."""
+    max_failed: Count | None = None
+    """Failures after which no more members start, until one is retried or the spec changes."""
     max_runs: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Most members that the grid may have, as a guard against mistakes."""
     description: str | None = None
