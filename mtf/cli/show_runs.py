@@ -189,4 +189,5 @@ def _result(record: RunRecord) -> dict[str, object]:
         "metrics": dict(record.metrics),
         "best": record.best and as_dict(record.best),
         "checkpoint": record.checkpoint and as_dict(record.checkpoint),
+        "resources": record.resources,
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.commands.sync import plan_for, read_situation
 from mtf.core.selection.older_code import older_code_notes
+from mtf.core.usage.advice import advice
 from mtf.core.vocabulary.actions import Cancel, Plan, Submit
 from mtf.core.vocabulary.ids import name_of
 from mtf.errors import SpecError
@@ -74,6 +75,8 @@ def plan_sync(project: Project, options: Options) -> Planned:
     planned = plan_for(found, options, now)
     planned = replace(planned, notes=(*planned.notes, *_older_code(project, found, options)))
     new = tuple(_submitted(planned, found.world))
+    notes = advice((part for _, part in new), found.world.records.values())
+    planned = replace(planned, notes=(*planned.notes, *notes))
     whole = [spec for spec, _ in new]
     samples = SampleScripts.of(
         whole, templates_at(project.repo, found.world.commit), found.settings

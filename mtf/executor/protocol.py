@@ -70,6 +70,13 @@ class Executor(Protocol):
         """
         ...
 
+    def used(self, jobs: Collection[JobId], since: datetime) -> Mapping[JobId, Mapping[str, float]]:
+        """Return the resources that jobs which have ended used (``mtf.core.usage.used``).
+
+        Those of which nothing is known, perhaps not yet, are left out. ``since``: as for ``jobs``.
+        """
+        ...
+
     def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel these jobs; those that are over or unknown are skipped.
 

@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 _json = json_text.encoder(ensure_ascii=False)
 _ESCAPED_HALF = re.compile(rb"\\u[dD]")  # perhaps: what mtf writes has no such escapes
 # written for readers of the JSON; read from other fields
-_DERIVED = frozenset({"format", "submission", "job_id", "cause"})
+_DERIVED = frozenset({"format", "submission", "job_id", "cause", "resources"})
 
 
 class DamagedRecordError(ValueError):
@@ -85,8 +85,17 @@ def run_as_dict(record: RunRecord) -> dict[str, Any]:
         "best": record.best and as_dict(record.best),
         "best_checkpoint": record.best_checkpoint and as_dict(record.best_checkpoint),
         "origin": record.origin and as_dict(record.origin),
-        "attempts": [as_dict(attempt) for attempt in record.attempts],
+        "resources": record.resources,
+        "attempts": [_attempt_as_dict(attempt) for attempt in record.attempts],
     }
+
+
+def _attempt_as_dict(attempt: Attempt) -> dict[str, Any]:
+    """Return an attempt as JSON values, without resources that are not known."""
+    value = as_dict(attempt)
+    if not value["resources"]:
+        del value["resources"]
+    return value
 
 
 def encode_submission(record: SubmissionRecord) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mtf.core.usage.used import is_amount
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import (
@@ -38,6 +39,7 @@ _CAUSES = frozenset(cause.value for cause in Cause)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _DEEPEST = 50  # levels of lists and mappings in a value of the user's own
 _LONGEST = 4096  # characters of a name or path
+_MOST_AMOUNTS = 40  # also characters of their names
 _SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -119,9 +121,20 @@ def check_attempt(value: Mapping[str, Any]) -> None:
     for name in ("changes", "followed"):
         if value[name]:
             check_depth(name, value[name])
+    if value["resources"]:
+        _check_amounts(value["resources"])
 
 
 _ATTEMPT_TIMES = ("claimed_at", "lease_until", "submitted_at", "started_at", "ended_at")
+
+
+def _check_amounts(values: Mapping[str, Any]) -> None:
+    """Check the resources of an attempt: few numbers, whatever a later version calls them."""
+    if len(values) > _MOST_AMOUNTS:
+        raise FieldError(f"resources: expected at most {_MOST_AMOUNTS} amounts, got {len(values)}")
+    for name, amount in values.items():
+        if len(name) > _MOST_AMOUNTS or not is_amount(amount):
+            refuse(f"resources.{name[:_MOST_AMOUNTS]}", "a number from 0", amount)
 
 
 def check_checkpoint(value: Mapping[str, Any], run_dir: str) -> None:

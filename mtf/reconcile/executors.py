@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.placement import Placement, project_on_cluster
 from mtf.core.planner.throttles import array_number
+from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.jobs import Mark, TaskOf
 from mtf.core.vocabulary.states import JobState
@@ -138,6 +139,26 @@ def read_limits(
         except ExecutorUnavailableError as e:
             silent[name] = str(e)
     return found, silent
+
+
+def with_use(executors: Executors, live: Live, records: Iterable[RunRecord]) -> Live:
+    """Return the views of jobs, those of jobs that have ended with the resources they used.
+
+    Each executor with such jobs is asked once more.
+    """
+    given = {(r.executor, r.attempt.token, r.attempt.index): r for r in records}
+    found: Live = {}
+    for name, views in live.items():
+        ended = {task: v for task, v in views.items() if v.job_id and STANDINGS[v.state].cause}
+        claims = [given[name, *task].attempt.claimed_at for task in ended if (name, *task) in given]
+        if not claims:
+            found[name] = views
+            continue
+        jobs = [view.job_id for view in ended.values()]
+        used = executors.open(name).used(jobs, min(map(parse_time, claims)))
+        more = {t: replace(v, used=used[v.job_id]) for t, v in ended.items() if v.job_id in used}
+        found[name] = {**views, **more}
+    return found
 
 
 def _named(record: RunRecord) -> tuple[Token, str]:

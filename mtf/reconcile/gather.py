@@ -18,7 +18,7 @@ from mtf.core.planner.spec_changes import KeyChange
 from mtf.core.vocabulary.causes import Cause
 from mtf.errors import MtfError
 from mtf.reconcile.drift_scan import known_submissions
-from mtf.reconcile.executors import placement_of, read_limits, read_live
+from mtf.reconcile.executors import placement_of, read_limits, read_live, with_use
 from mtf.reconcile.run_access import (
     abandoned,
     is_elsewhere,
@@ -154,7 +154,10 @@ def _look(
     elsewhere |= private.keys()
     active = [r for r in active if r.run not in elsewhere]
     live, unreadable = read_live(executors, active)
-    progress = {r.run: read_progress(r) for r in active}
+    with ThreadPoolExecutor(1) as pool:  # the accounting answers while the journals are read
+        accounted = pool.submit(with_use, executors, live, active)
+        progress = {r.run: read_progress(r) for r in active}
+        live = accounted.result()
     limits, silent = read_limits(executors, active, live)
     unreadable |= silent
     given_up = abandoned(active), shut_out(active, live)

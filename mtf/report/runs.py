@@ -13,6 +13,7 @@ from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.states import RunState
 from mtf.core.vocabulary.times import duration
 from mtf.report.tables import Columns, count
+from mtf.report.used_words import used_columns, used_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -159,6 +160,7 @@ def run_page(
         span = f"{a.started_at or 'not started'} .. {a.ended_at or ''}"
         changes = "".join(f"  {key}={value}" for key, value in a.changes.items())
         lines.append(f"  {number}  job {a.job_id or '-'}  {span}  {ended}{changes}")
+        lines += [f"     {used_text(a.resources)}"] if a.resources else []
     lines += ["", "history (git log mtf/ledger)", *(f"  {h}" for h in history)]
     lines += ["", "configuration", *(f"  {line}" for line in config.splitlines())]
     return "\n".join(lines)
@@ -184,6 +186,7 @@ def results_table(records: Sequence[RunRecord]) -> Columns:
     """Return one row for each run, in the order given, with its parameters and metrics."""
     parameters = list(dict.fromkeys(p for r in records for p in r.parameters))
     metrics = list(dict.fromkeys(m for r in records for m in r.metrics))
+    used = used_columns(records)
     rows = [
         [
             r.label,
@@ -191,10 +194,11 @@ def results_table(records: Sequence[RunRecord]) -> Columns:
             best_text(r),
             *(str(r.parameters.get(p, "")) for p in parameters),
             *(number_text(r.metrics[m], ".6g") if m in r.metrics else "" for m in metrics),
+            *(cell(r) for cell in used.values()),
         ]
         for r in records
     ]
-    return Columns(["RUN", "STATE", "BEST", *parameters, *metrics], rows)
+    return Columns(["RUN", "STATE", "BEST", *parameters, *metrics, *used], rows)
 
 
 def rank(record: RunRecord) -> tuple[int, float]:

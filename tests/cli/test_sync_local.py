@@ -237,6 +237,17 @@ def test_a_run_with_two_processes_trains_with_both(tmp_path: Path) -> None:
     started = [f for f in rundir.read_journal(Path(run["run_dir"])) if f["event"] == "started"]
     assert [fact["world_size"] for fact in started] == [2]
 
+    # both have reported what they used, and the record has it
+    used = run["resources"]
+    assert used == run["attempts"][-1]["resources"]
+    assert used.keys() == {"wait_s", "run_s", "peak_memory_mb", "cpu_s"}
+    reports = [f for f in rundir.read_journal(Path(run["run_dir"])) if f["event"] == "resources"]
+    assert {report["rank"] for report in reports} == {0, 1}
+    assert used["peak_memory_mb"] > max(report["peak_memory_mb"] for report in reports) > 50
+    assert "memory" in mtf(lab.path, "show", "pair").stdout
+    table = mtf(lab.path, "results", "pair").stdout
+    assert table.split("\n")[0].split()[-2:] == ["RAN", "MEMORY"]
+
 
 def test_a_changed_checkout_is_refused_by_the_job(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, {"a.yaml": spec("a"), "b.yaml": spec("b", pause=0.001)})

@@ -186,6 +186,7 @@ WRONG_ATTEMPTS: dict[str, list[Any]] = {
     "asked": [None, 0],
     "changes": [None, []],
     "put_off": [-1, None],
+    "resources": [None, [], {"cpu_s": "5"}, {"cpu_s": -1}, {"x" * 99: 1}, {"a": True}],
 }
 
 
@@ -271,6 +272,17 @@ def test_keys_of_a_newer_mtf_survive_a_change_of_the_record() -> None:
     submission_value = json.loads(encode_submission(SUBMISSION)) | {"why": "new"}
     again = encode_submission(decode_submission(json.dumps(submission_value).encode()))
     assert json.loads(again) == submission_value
+
+
+def test_the_resources_of_an_attempt_are_read_back_and_their_number_is_bounded() -> None:
+    used = {"peak_memory_mb": 4200.5, "of a newer mtf": 3.0}
+    record = RUN.with_attempt(replace(RUN.attempt, resources=used))
+    assert decode_run(encode_run(record)) == record
+    assert json.loads(encode_run(record))["resources"] == used
+    assert json.loads(encode_run(RUN))["resources"] is None
+    many = RUN.with_attempt(replace(RUN.attempt, resources={f"r{n}": n for n in range(41)}))
+    with pytest.raises(DamagedRecordError, match="at most 40 amounts"):
+        decode_run(encode_run(many))
 
 
 def test_a_record_of_an_older_mtf_without_later_fields_is_read() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.usage.used import reported
 from mtf.core.vocabulary.ids import is_inside, is_sha256
 from mtf.core.vocabulary.numbers import is_count, is_number
 from mtf.core.vocabulary.records import Best, Checkpoint
@@ -49,6 +50,7 @@ class Progress:
     unsaved: str | None = None  # why the newest checkpoint could not be saved
     finished_at: str | None = None
     last_at: str | None = None
+    used: Mapping[str, float] = field(default_factory=dict)  # by the newest attempt
 
 
 def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
@@ -58,6 +60,14 @@ def fold(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
         events: as ``mtf.rundir.read_journal`` returns them.
         run_dir: the run folder, to which checkpoint paths are relative.
     """
+    kept = tuple(events)
+    progress = _folded(kept, run_dir)
+    reports = [event for event in kept if event["event"] == "resources"]
+    return replace(progress, used=reported(reports, progress.token)) if reports else progress
+
+
+def _folded(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
+    """Return the progress without the resources that were used."""
     seen: dict[str, Any] = {}
     monitor: tuple[str, str] | None = None
     starts = own = idle = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtf.core.planner.journal_reader import NOTHING, Progress, with_progress
 from mtf.core.planner.reasons import reason_of
+from mtf.core.usage.used import together
 from mtf.core.vocabulary.causes import (
     CONTINUE_EXIT_CODE,
     ENDS,
@@ -76,6 +77,7 @@ def _of_newest_attempt(progress: Progress, record: RunRecord) -> Progress:
         failed=None,
         refused=None,
         unsaved=None,
+        used={},
     )
 
 
@@ -234,6 +236,8 @@ def _ended(
         exit_code=job.exit_code if job else None,
         end_step=record.checkpoint.step if record.checkpoint else 0,
     )
+    used = together(progress.used, job.used if job else {}, vars(attempt))
+    attempt = replace(attempt, resources=used)
     record = record.with_attempt(attempt)
     if cause in retry.on and not record.cancel_requested:
         fruitless = _fruitless(record.attempts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class JobView:
     started_at: datetime | None = None
     expected_at: datetime | None = None  # the executor's estimate for the start of one that waits
     ended_at: datetime | None = None
+    used: Mapping[str, float] = field(default_factory=dict, hash=False)  # see mtf.core.usage
 
 
 @dataclass(frozen=True)

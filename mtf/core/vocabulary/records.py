@@ -79,6 +79,7 @@ class Attempt:
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the configuration, by dotted key
     followed: Mapping[str, Any] = field(default_factory=dict)  # those of its spec since it was made
     put_off: int = 0  # submissions in a row that were neither accepted nor refused for good
+    resources: Mapping[str, float] = field(default_factory=dict, hash=False)  # see mtf.core.usage
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -159,6 +160,11 @@ class RunRecord:
     def cause(self) -> str | None:
         """Return the cause of the newest attempt's end, None while it may go on."""
         return self.attempt.outcome if self.attempt.ended_at else None
+
+    @property
+    def resources(self) -> Mapping[str, float] | None:
+        """Return the resources that the newest attempt which has ended used, None if unknown."""
+        return next((a.resources for a in reversed(self.attempts) if a.resources), None)
 
     @property
     def is_put_off(self) -> bool:

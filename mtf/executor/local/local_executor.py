@@ -147,6 +147,14 @@ class LocalExecutor:
         occupation = self._queue.occupation() if waits else None
         return [_view(job, problem, occupation) for job in found]
 
+    def used(
+        self,
+        jobs: Collection[JobId],  # noqa: ARG002
+        since: datetime,  # noqa: ARG002
+    ) -> Mapping[JobId, Mapping[str, float]]:
+        """Return nothing: jobs report themselves what they use."""
+        return {}
+
     def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs: TERM, then KILL; jobs that wait end at once."""
         ours, others = self._ours(jobs, marks)

@@ -15,6 +15,7 @@ from mtf.core.vocabulary.states import JobState
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.slurm import job_owner, job_text
 from mtf.executor.slurm.programs import ASK_S, environment, run
+from mtf.executor.slurm.usage_text import USAGE_FIELDS, parse_usage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -175,6 +176,27 @@ class JobQuery:
         if job_text.has_no_accounting(answer.stderr):
             return []
         raise ExecutorUnavailableError(answer.stderr.strip() or "sacct failed")
+
+    def used(self, jobs: Collection[JobId], since: datetime) -> Mapping[JobId, Mapping[str, float]]:
+        """Return the resources that jobs have used, as far as the accounting knows them now."""
+        arrays = {job.partition("_")[0] for job in jobs}
+        numbers = sorted(number for number in arrays if number.isdecimal())
+        if not numbers:
+            return {}
+        start = (since - timedelta(minutes=5)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+        command = ("sacct", "--allusers", "--noheader", "--parsable2")
+        options = (
+            f"--delimiter={job_text.SEPARATOR}",
+            f"--format={','.join(USAGE_FIELDS)}",
+            f"--starttime={start}",
+            "--endtime=now",
+            f"--jobs={','.join(numbers)}",
+        )
+        try:
+            answer = self.ask((*command, *options))
+        except ExecutorUnavailableError:
+            return {}  # they are a help, no more
+        return parse_usage(answer.stdout) if answer.code == 0 else {}
 
     def ask(self, command: tuple[str, ...]) -> proc.Output:
         """Run one of SLURM's programs; a missing sacct answers that there is no accounting.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.jobs import ArrayLimit, JobRequest, JobView, Mark, TaskOf
 
 _SUBMIT_S = 60.0
+_HELP_S = 10.0  # for facts that nothing depends on
 
 
 class SlurmExecutor:
@@ -190,6 +191,10 @@ class SlurmExecutor:
     ) -> Collection[JobView]:
         """Return the jobs of these submissions; see ``Executor.jobs``."""
         return self._query.jobs(names, since, tasks)
+
+    def used(self, jobs: Collection[JobId], since: datetime) -> Mapping[JobId, Mapping[str, float]]:
+        """Return the resources that jobs have used, from one `sacct`; see ``Executor.used``."""
+        return JobQuery(_HELP_S).used(jobs, since)
 
     def cancel(self, jobs: Collection[JobId], marks: Mapping[Token, Mark]) -> Mapping[JobId, str]:
         """Cancel jobs; see ``Executor.cancel``."""

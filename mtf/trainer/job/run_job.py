@@ -35,6 +35,7 @@ from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_module
 from mtf.trainer.runtime import signals, start_claim
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.process_end import end_data_workers, limit_exit
+from mtf.trainer.runtime.resource_meter import ResourceMeter
 from mtf.trainer.runtime.signals import Stopped, end_after
 from mtf.trainer.runtime.start_claim import ShutOutError
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
@@ -230,8 +231,11 @@ def _train(job: Job, journal: Journal) -> None:
     def proved() -> None:
         journal.proof(**proof_facts(pinned, prove_modules(pinned)))
 
+    who = {"token": job.token, "restarts": job.restarts, "rank": job.rank}
+    who |= {"host": socket.gethostname()}
     try:
-        train(context, proved)
+        with ResourceMeter(lambda used: journal.resources(who, used)):
+            train(context, proved)
     finally:
         end_data_workers()
     prove_modules(pinned)  # also those imported during the training

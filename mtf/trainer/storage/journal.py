@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtf import rundir
 from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.console import say
+from mtf.trainer.runtime.start_claim import ShutOutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +106,12 @@ class Journal:
         self._append("finished", {"epoch": epoch, "step": step, "metrics": dict(metrics)})
         with self._lock:
             self._flush()
+
+    def resources(self, who: Mapping[str, Any], used: Mapping[str, float]) -> None:
+        """Record the resources that a process of the training, of any rank, has used so far."""
+        with suppress(OSError, ShutOutError):  # not worth a word
+            facts = {**who, **used}
+            rundir.append_journal(self._run_dir, "resources", facts, start_claim.require)
 
     def _append_end(self, event: str, reason: str, traceback: str) -> None:
         """Record the end of any rank that was refused or failed; the caller handles a full disk."""

@@ -1,0 +1,1 @@
+"""The resources that attempts of runs have used, and advice from them. Pure."""
