@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from mtf.commands.sync import plan_for, read_situation
 from mtf.core.selection.older_code import older_code_notes
 from mtf.core.usage.advice import advice
-from mtf.core.vocabulary.actions import Cancel, Plan, Submit
+from mtf.core.vocabulary.actions import Cancel, Plan, Resume, Submit
 from mtf.core.vocabulary.ids import name_of
-from mtf.errors import SpecError
+from mtf.errors import Problem, SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.sample_scripts import SampleScripts
 from mtf.project.template_files import templates_at
+from mtf.reconcile.pinned_code.collect import remarks_on, whole_code
 from mtf.report.plans import SpecChange
+from mtf.rundir import code_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.errors import Problem
     from mtf.project.project import Project
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
@@ -86,7 +87,8 @@ def plan_sync(project: Project, options: Options) -> Planned:
         SpecChange(part.name, part.path, part.experiments, samples.demand_of(part.name))
         for _, part in new
     )
-    problems = sorted({*found.problems, *_doubts(new, found.settings), *past})
+    remarks = _incomplete_code(project, planned, found.world.commit)
+    problems = sorted({*found.problems, *_doubts(new, found.settings), *past, *remarks})
     return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
 
 
@@ -106,6 +108,23 @@ def _older_code(project: Project, found: Situation, options: Options) -> list[st
         (world.commit, options.rev or project.settings.branch),
         lambda commit: project.repo.changed_paths(commit, world.commit),
     )
+
+
+def _incomplete_code(project: Project, planned: Plan, tracked: CommitId) -> list[Problem]:
+    """Return warnings about the code of the planned jobs, as far as it is not checked out yet.
+
+    Raises:
+        RefusedTreeError: the code must not be checked out.
+        IncompleteCodeError: a submodule or a content of Git LFS is missing.
+    """
+    starts = [a for a in planned.actions if isinstance(a, Submit | Resume)]
+    commits = {tracked if isinstance(a, Submit) else a.record.commit for a in starts}
+    found = []
+    for commit in sorted(commits):
+        if not code_dir(project.runs_root, commit).is_dir():
+            part = whole_code(project.repo, commit, project.remote)
+            found += [Problem(".", 1, 1, text, "warning") for text in remarks_on(part)]
+    return found
 
 
 def _submitted(planned: Plan, world: World) -> Iterator[tuple[Desired, Desired]]:

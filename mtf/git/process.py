@@ -15,7 +15,7 @@ from mtf.errors import RepositoryError, with_cure
 from mtf.git.wire import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import IO
 
@@ -86,8 +86,8 @@ class GitProcesses:
     for any other repository (Source: githooks(5)).
     """
 
-    def __init__(self, folder: Path, *, inherit: bool) -> None:
-        """Prepare to run git in ``folder``.
+    def __init__(self, folder: Path, *, inherit: bool, is_git_dir: bool = False) -> None:
+        """Prepare to run git in ``folder``; ``is_git_dir``: which has no work tree of its own.
 
         Raises:
             RepositoryError: the folder does not exist.
@@ -98,12 +98,18 @@ class GitProcesses:
         # The folder is an argument of git: GitPython would expand a $ in it and, if the result does
         # not exist, run git in the current folder, and so in another repository.
         self._git, self._folder = Git(), str(folder.absolute())
+        # the work tree that the git dir of a submodule names may not exist
+        self._where = ("--git-dir=.", "--work-tree=.") if is_git_dir else ()
+        # a submodule is fetched with the protocols that git itself allows for it
+        self._env = {**_QUIET, "GIT_PROTOCOL_FROM_USER": "0"} if is_git_dir else _QUIET
         self._local = threading.local()  # each thread has its own reader
         if not folder.is_dir():
             raise RepositoryError(f"{folder}: no such folder")
 
-    def start(self, *args: str) -> Process:
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> Process:
         """Start git with pipes for input, output and errors; ``communicate`` ends it.
+
+        ``env`` has further environment variables.
 
         Raises:
             RepositoryError: git is not installed.
@@ -111,9 +117,9 @@ class GitProcesses:
         pipe = proc.HeldPipe.make()
         try:
             wrapped = self._git.execute(
-                ["git", "-C", self._folder, *args],
+                ["git", "-C", self._folder, *self._where, *args],
                 istream=_PIPE,
-                env=_QUIET,
+                env={**self._env, **(env or {})},
                 as_process=True,
                 pass_fds=(pipe.held,),
             )
@@ -125,19 +131,21 @@ class GitProcesses:
         assert popen is not None
         return Process(popen, pipe, args[2] if args[0] == "-c" else args[0])
 
-    def attempt(self, *args: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    def attempt(
+        self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, str]:
         """Run git; return its exit code, standard output and standard error."""
-        process = self.start(*args)
+        process = self.start(*args, env=env)
         out, err = process.communicate(stdin)
         return process.returncode, out, err.decode(errors="replace")
 
-    def run(self, *args: str, stdin: bytes = b"") -> bytes:
+    def run(self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
         """Run git and return its standard output.
 
         Raises:
             RepositoryError: git failed; the message is git's own.
         """
-        code, out, err = self.attempt(*args, stdin=stdin)
+        code, out, err = self.attempt(*args, stdin=stdin, env=env)
         if code:
             reason = with_cure(err.strip()) or f"exit code {code}"
             raise RepositoryError(f"git {args[0]}: {reason}")

@@ -17,6 +17,7 @@ from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import RepositoryError, distrusted, with_cure
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
+from mtf.git.refspecs import always_fetch, fetches
 from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
@@ -51,13 +52,17 @@ class GitRepo:
     for any other repository (Source: githooks(5)).
     """
 
-    def __init__(self, folder: Path, *, inherit: bool = False) -> None:
-        """Open the repository that contains ``folder``.
+    def __init__(self, folder: Path, *, inherit: bool = False, is_git_dir: bool = False) -> None:
+        """Open the repository that contains ``folder``, or is it (``is_git_dir``).
 
         Raises:
             RepositoryError: there is no repository, or git is not installed.
         """
-        self._git = GitProcesses(folder, inherit=inherit)
+        self.processes = self._git = GitProcesses(folder, inherit=inherit, is_git_dir=is_git_dir)
+        if is_git_dir:
+            self.root = self.common_dir = folder
+            self.opened_in = self.prefix = ""
+            return
         where = ["--show-toplevel", "--git-common-dir", "--show-prefix"]
         code, out, err = self._git.attempt("rev-parse", "--path-format=absolute", *where)
         lines = os.fsdecode(out).splitlines()
@@ -297,28 +302,23 @@ class GitRepo:
         return {key: value for key, _, value in pairs}
 
     def always_fetch(self, remote: str, pattern: str) -> None:
-        """Let ``git fetch`` update the branches that match ``pattern``, such as ``mtf/*``.
-
-        A clone of a single branch (``--single-branch``, ``--depth``) fetches no other by itself.
-        """
-        if not self.fetches(remote, f"refs/heads/{pattern}"):
-            new = f"+refs/heads/{pattern}:refs/remotes/{remote}/{pattern}"
-            self._git.attempt("config", "--add", f"remote.{remote}.fetch", new)
+        """Let ``git fetch`` update the branches that match ``pattern``; see ``refspecs``."""
+        always_fetch(self._git, remote, pattern)
 
     def fetches(self, remote: str, ref: str) -> bool:
-        """Return True if ``git fetch`` updates this ref. Source: git-fetch(1), refspec."""
-        out = self._git.attempt("config", "--get-all", f"remote.{remote}.fetch")[1]
-        sources = (spec.lstrip("+").split(":")[0] for spec in os.fsdecode(out).split())
-        parts = (source.partition("*") for source in sources)
-        return any(
-            ref.startswith(a) and ref.endswith(b) if star else ref == a for a, star, b in parts
-        )
+        """Return True if ``git fetch`` updates this ref."""
+        return fetches(self._git, remote, ref)
 
     @cached_property
     def identity(self) -> str:
         """Return the committer of this clone as ``Name <mail>``."""
         code, out, _ = self._git.attempt("var", "GIT_COMMITTER_IDENT")
         return out.decode().rsplit(" ", 2)[0] if code == 0 else "mtf <mtf@localhost>"
+
+    @cached_property
+    def _id_width(self) -> int:
+        """Return the number of digits of the repository's object ids."""
+        return 64 if self._git.run("rev-parse", "--show-object-format").strip() == b"sha256" else 40
 
     @property
     def version(self) -> str:
@@ -343,12 +343,13 @@ class GitRepo:
         Raises:
             RepositoryError: git failed; the message is git's own.
         """
+        width = len(parents[0]) if parents else self._id_width
         process = self._git.start(
             "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
         )
         assert process.stdin is not None
         try:
-            for part in commit_stream(changes, parents, message, committer):
+            for part in commit_stream(changes, parents, message, committer, width):
                 process.stdin.write(part)
         except BrokenPipeError:
             pass  # git has ended: its error output says why

@@ -111,8 +111,12 @@ def commit_stream(
     parents: tuple[CommitId, ...],
     message: str,
     committer: str,
+    width: int,
 ) -> Iterator[bytes]:
-    """Yield the input for fast-import that writes a commit and prints its id."""
+    """Yield the input for fast-import that writes a commit and prints its id.
+
+    ``width`` is the number of digits of the repository's ids.
+    """
     scratch = SCRATCH + secrets.token_hex(8)
     text = message.encode()
     yield f"commit {scratch}\nmark :1\ncommitter {committer} now\ndata {len(text)}\n".encode()
@@ -126,8 +130,7 @@ def commit_stream(
         else:
             yield b"M 100644 inline " + name + b"\ndata %d\n" % len(content) + content + b"\n"
     # the same command removes the scratch branch, so that a killed writer leaves no ref behind
-    nothing = "0" * len(parents[0]) if parents else "0" * 40
-    yield f"\nget-mark :1\nreset {scratch}\nfrom {nothing}\n\ndone\n".encode()
+    yield f"\nget-mark :1\nreset {scratch}\nfrom {'0' * width}\n\ndone\n".encode()
 
 
 def required(oid: str, answer: Object | None) -> Object:

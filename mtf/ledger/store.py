@@ -25,6 +25,7 @@ from mtf.core.vocabulary.ids import (
 )
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
+from mtf.git.partial import prefetch
 from mtf.git.refs import RefUpdate
 from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, decode_at
 from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
@@ -103,6 +104,7 @@ class LedgerStore:
         if tip is None:
             return Ledger(None, {}, frozenset())
         self._verify(tip)
+        prefetch(self._repo, tip)
         files = self._repo.files(tip)
         paths = {p: e.oid for p, e in files.items() if p.startswith(RUNS)}
         blobs = self._repo.blobs(paths.values())
@@ -226,6 +228,11 @@ class LedgerStore:
 
     def _tracking_ref(self, ref: str) -> str:
         return f"refs/remotes/{self._remote}/{ref.removeprefix('refs/heads/')}"
+
+    @property
+    def remote(self) -> str | None:
+        """Return the name of the remote, None for a ledger of this clone alone."""
+        return self._remote
 
     @property
     def branches(self) -> Branches | None:

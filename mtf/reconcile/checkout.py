@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mtf import rundir
 from mtf.core.vocabulary import json_text
-from mtf.core.vocabulary.git_tree_ids import EXECUTABLE, GITLINK, SYMLINK, Manifest
+from mtf.core.vocabulary.git_tree_ids import (
+    EXECUTABLE,
+    GITLINK,
+    SYMLINK,
+    Manifest,
+    manifest_files,
+)
 from mtf.errors import MtfError
+from mtf.git.lfs import LfsStore
+from mtf.reconcile.pinned_code.collect import IncompleteCodeError, whole_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
+    from mtf.core.vocabulary.git_tree_ids import Pointer
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
-    from mtf.git.wire import Entry
+    from mtf.reconcile.pinned_code.collect import Part
 
 _WRITE, _READ = 0o222, 0o444
+_PIECE = 1 << 20  # bytes
 _MADE_AT = 1_000_000_000  # the time of every file: changing a file changes its time
 
 
-def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
+def materialise(repo: GitRepo, root: Path, commit: CommitId, remote: str | None = None) -> Path:
     """Return the checkout of ``commit``; make it unless it exists and is unchanged.
 
     The blobs are written byte for byte as they are stored, without filters or line-end conversions,
-    so that the content can be proved. The checkout appears whole or not at all.
+    so that the content can be proved. Submodules are part of the checkout, and files in Git LFS
+    have their content, which their pointer proves. The checkout appears whole or not at all.
+
+    Args:
+        repo: has the commit.
+        root: the run root.
+        commit: to check out.
+        remote: of ``repo``, for submodules and contents of Git LFS that the clone lacks.
 
     Raises:
         RefusedTreeError: the commit's tree must not be checked out.
+        IncompleteCodeError: a submodule or a content of Git LFS is missing.
         MtfError: the run root cannot be written.
     """
     target = rundir.code_dir(root, commit)
@@ -47,7 +66,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId) -> Path:
         ) from e
     if not is_there or alteration(target, manifest) is not None:
         try:
-            _make(repo, commit, target, manifest)
+            _make(repo, commit, target, manifest, remote)
         except OSError as e:
             if not target.is_dir():  # otherwise another sync was faster and removed our folder
                 raise MtfError(
@@ -73,8 +92,7 @@ def alteration(folder: Path, manifest: Path) -> str | None:
     Only names, kinds and times are compared, which is fast; the job proves the content.
     """
     try:
-        files = json_text.loads(manifest.read_bytes())["files"]
-        expected = {path for path, (mode, _) in files.items() if mode != GITLINK}
+        expected = set(manifest_files(json_text.loads(manifest.read_bytes())))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return manifest.name
     found = dict(_times(folder))
@@ -93,15 +111,14 @@ def _times(folder: Path) -> Iterator[tuple[str, float]]:
             yield os.path.relpath(path, folder), os.lstat(path).st_mtime
 
 
-def _make(repo: GitRepo, commit: CommitId, target: Path, manifest: Path) -> None:
+def _make(
+    repo: GitRepo, commit: CommitId, target: Path, manifest: Path, remote: str | None
+) -> None:
     new, root = rundir.temporary_path(target), target.parents[1]
     rundir.make_shared(target.parent, root)
     new.mkdir()
     try:
-        files = repo.checked_files(commit)
-        contents = repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
-        _write_files(files, contents, new)
-        proof = _manifest(commit, contents[commit], files)
+        proof = _write(whole_code(repo, commit, remote), new)
         is_changed = target.is_dir() and alteration(target, manifest) is not None
         rundir.replace_durably(manifest, json_text.dumps(proof).encode())
         rundir.share(manifest, root)
@@ -126,7 +143,11 @@ def _put(new: Path, target: Path, *, over: bool) -> None:
         raise
 
 
-def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], folder: Path) -> None:
+def _write(part: Part, folder: Path) -> Manifest:
+    """Write the files of one repository and its submodules; return their manifest."""
+    files, commit = part.files, part.commit
+    contents = part.repo.blobs([commit, *(e.oid for e in files.values() if e.mode != GITLINK)])
+    store = LfsStore(part.repo)
     for parent in sorted({p.rpartition("/")[0] for p in files}):
         (folder / parent).mkdir(parents=True, exist_ok=True)
     for path, entry in files.items():
@@ -137,17 +158,46 @@ def _write_files(files: Mapping[str, Entry], contents: Mapping[str, bytes], fold
             place.symlink_to(os.fsdecode(contents[entry.oid]))
         else:
             with place.open("xb") as new:  # never through a link or over another file
-                new.write(contents[entry.oid])
+                if path in part.pointers:
+                    _copy_content(store, path, part.pointers[path][0], new)
+                else:
+                    new.write(contents[entry.oid])
             mode = place.stat().st_mode & ~_WRITE
             # as git does: executable for everyone who may read
             place.chmod(mode | (mode & _READ) >> 2 if entry.mode == EXECUTABLE else mode)
         if entry.mode != GITLINK:
             os.utime(place, (_MADE_AT, _MADE_AT), follow_symlinks=False)
+    manifest: Manifest = {
+        "commit": commit,
+        "commit_object": contents[commit].decode("latin-1"),
+        "files": {path: (entry.mode, entry.oid) for path, entry in files.items()},
+    }
+    if part.pointers:
+        manifest["pointers"] = {p: raw.decode("latin-1") for p, (_, raw) in part.pointers.items()}
+    if part.submodules:
+        inner = part.submodules.items()
+        manifest["submodules"] = {path: _write(sub, folder / path) for path, sub in inner}
+    return manifest
 
 
-def _manifest(commit: CommitId, raw: bytes, files: Mapping[str, Entry]) -> Manifest:
-    entries = {path: (entry.mode, entry.oid) for path, entry in files.items()}
-    return {"commit": commit, "commit_object": raw.decode("latin-1"), "files": entries}
+def _copy_content(store: LfsStore, path: str, pointer: Pointer, new: BinaryIO) -> None:
+    """Copy the content of a file in Git LFS.
+
+    Raises:
+        IncompleteCodeError: it is not the one that is pointed to.
+    """
+    digest, left = hashlib.sha256(), pointer.size
+    if left:
+        with store.place(pointer).open("rb") as stored:
+            while piece := stored.read(_PIECE):
+                digest.update(piece)
+                new.write(piece)
+                left -= len(piece)
+    if left or digest.hexdigest() != pointer.oid:
+        place = store.place(pointer)
+        raise IncompleteCodeError(
+            f"{path}: its content in Git LFS is damaged: {place}. Remove it and run git lfs fetch"
+        )
 
 
 def _make_read_only(folder: Path, group: int) -> None:

@@ -27,7 +27,7 @@ def restore(repo: GitRepo, store: LedgerStore, action: Repair, say: Callable[[st
             store.repin(record.branch, record.commit, action.found, remote=action.on_remote)
         else:
             root = rundir.root_of(Path(record.run_dir), record.run)
-            materialise(repo, root, record.commit)
+            materialise(repo, root, record.commit, store.remote)
     except MtfError as e:
         say(f"failed   {action.reason}; could not restore it: {e}")
     else:

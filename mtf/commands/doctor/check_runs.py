@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.doctor.finding import Checkup, Finding, Theme
-from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK, object_id
+from mtf.core.vocabulary.git_tree_ids import SYMLINK, manifest_files, object_id, parse_pointer
 from mtf.core.vocabulary.ids import Token, job_name, name_of
 from mtf.core.vocabulary.times import parse_time
 from mtf.reconcile.checkout import alteration
@@ -99,14 +99,19 @@ def checkouts(checkup: Checkup) -> Iterator[Finding]:
 
 
 def _changed_content(folder: Path, manifest: Path) -> str | None:
-    files = json.loads(manifest.read_bytes())["files"]
-    regular = {p: oid for p, (mode, oid) in files.items() if mode not in (GITLINK, SYMLINK)}
-    changed = (
-        path
-        for path, oid in regular.items()
-        if object_id("blob", (folder / path).read_bytes(), like=oid) != oid
-    )
-    return next(changed, None)
+    for path, (mode, oid, raw) in manifest_files(json.loads(manifest.read_bytes())).items():
+        pointer = parse_pointer(raw) if raw else None
+        if pointer is not None:
+            same = _sha256(folder / path) == pointer.oid
+        else:
+            same = mode == SYMLINK or _blob_id(folder / path, oid) == oid
+        if not same:
+            return path
+    return None
+
+
+def _blob_id(path: Path, like: str) -> str:
+    return object_id("blob", path.read_bytes(), like=like)
 
 
 def journals(checkup: Checkup) -> Iterator[Finding]:

@@ -4,13 +4,18 @@ Each checkout has a manifest beside it: the raw commit object and the id of ever
 computes the commit id from them again. This detects changed, missing and additional files and the
 manifest of another commit, and the job needs no git.
 
-Source: git-hash-object(1); the tree format in Documentation/gitformat-pack and git-mktree(1).
+A submodule's commit is part of the commit, so its manifest is proved in the same way. Of a file in
+Git LFS the commit has a pointer, which proves the content.
+
+Source: git-hash-object(1); the tree format in Documentation/gitformat-pack and git-mktree(1); the
+specification of Git LFS, "The Pointer".
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypedDict
+import re
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +31,8 @@ class Manifest(TypedDict):
     commit: str
     commit_object: str  # latin-1 text of the raw object, so that every byte survives JSON
     files: dict[str, tuple[str, str]]  # path -> (mode, object id)
+    pointers: NotRequired[dict[str, str]]  # path -> the stored pointer of a file in Git LFS
+    submodules: NotRequired[dict[str, Manifest]]  # path -> the manifest of a submodule
 
 
 def object_id(kind: str, content: bytes, *, like: str) -> str:
@@ -59,9 +66,60 @@ def manifest_problem(manifest: Manifest, commit: str) -> str | None:
     if not raw.startswith(b"tree "):
         return "the commit object names no tree"
     tree = raw[5 : raw.index(b"\n")].decode()
-    if tree_id(manifest["files"], like=commit) != tree:
+    files = manifest["files"]
+    if tree_id(files, like=commit) != tree:
         return f"the checkout's list of files is not that of commit {commit[:8]}"
+    for path, pointer in manifest.get("pointers", {}).items():
+        raw = pointer.encode("latin-1")
+        if path not in files or object_id("blob", raw, like=commit) != files[path][1]:
+            return f"the pointer of {path} is not that of commit {commit[:8]}"
+    for path, inner in manifest.get("submodules", {}).items():
+        mode, pinned = files.get(path, ("", ""))
+        if mode != GITLINK or manifest_problem(inner, pinned):
+            return f"the submodule {path} is not that of commit {commit[:8]}"
     return None
+
+
+class ManifestFile(NamedTuple):
+    """A file of a checkout: its mode, its id, and the pointer that is stored for it, if any."""
+
+    mode: str
+    oid: str
+    pointer: bytes | None
+
+
+def manifest_files(manifest: Manifest) -> dict[str, ManifestFile]:
+    """Return the files and links of a checkout by path, those of submodules included."""
+    pointers = manifest.get("pointers", {})
+    found = {
+        path: ManifestFile(
+            mode, oid, pointers[path].encode("latin-1") if path in pointers else None
+        )
+        for path, (mode, oid) in manifest["files"].items()
+        if mode != GITLINK
+    }
+    for path, inner in manifest.get("submodules", {}).items():
+        found |= {f"{path}/{name}": file for name, file in manifest_files(inner).items()}
+    return found
+
+
+class Pointer(NamedTuple):
+    """The sha256 and the size of the content of a file in Git LFS."""
+
+    oid: str
+    size: int
+
+
+def parse_pointer(raw: bytes) -> Pointer | None:
+    """Return the pointer that a stored file is, None if it is none."""
+    match = _POINTER.fullmatch(raw)
+    return Pointer(match[1].decode(), int(match[2])) if match else None
+
+
+_POINTER = re.compile(
+    rb"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n"
+    rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n?"
+)
 
 
 def _name(text: str) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mtf.core.vocabulary.git_tree_ids import EXECUTABLE, GITLINK, SYMLINK, tree_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Mapping
 
 REGULAR = "100644"
 MODES = frozenset({REGULAR, EXECUTABLE, SYMLINK, GITLINK})
@@ -77,13 +77,24 @@ def tree_problem(
     if twice := _file_and_folder(files):
         return twice, "is both a file and a folder"
     links = {path: targets[oid] for path, (mode, oid) in files.items() if mode == SYMLINK}
-    submodules = {path for path, (mode, _) in files.items() if mode == GITLINK}
-    for find in (_target_problem, _link_problem):
-        for path in links:
-            if reason := find(path, links, submodules):
-                return path, reason
+    if found := links_problem(links):
+        return found
     if tree_id(files, like=tree) != tree:
         return "", "has an entry twice, unsorted, of an odd mode, or an empty folder"
+    return None
+
+
+def links_problem(links: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the symbolic link that a checkout must not have, with the reason; None if it may.
+
+    Args:
+        links: all links of a checkout with their targets. Those of submodules are checked with all
+            others: within one commit, a submodule counts as a folder without links.
+    """
+    for find in (_target_problem, _link_problem):
+        for path in links:
+            if reason := find(path, links):
+                return path, reason
     return None
 
 
@@ -111,7 +122,7 @@ def _file_and_folder(files: Mapping[str, tuple[str, str]]) -> str | None:
     return None
 
 
-def _target_problem(path: str, links: Mapping[str, str], _submodules: Set[str]) -> str | None:
+def _target_problem(path: str, links: Mapping[str, str]) -> str | None:
     """Return the problem of a link's target, wherever the link is."""
     target = links[path]
     if len(target.encode("utf-8", "surrogateescape")) >= MAX_PATH or "\0" in target or not target:
@@ -119,7 +130,7 @@ def _target_problem(path: str, links: Mapping[str, str], _submodules: Set[str]) 
     return _leads_out(target) if target.startswith("/") else None
 
 
-def _link_problem(path: str, links: Mapping[str, str], submodules: Set[str]) -> str | None:
+def _link_problem(path: str, links: Mapping[str, str]) -> str | None:
     """Return the reason why a symbolic link must not be made, None if it stays in the checkout.
 
     Links on its way are followed: all links are in ``links`` with their relative targets.
@@ -138,7 +149,7 @@ def _link_problem(path: str, links: Mapping[str, str], submodules: Set[str]) -> 
         elif part not in {"", "."}:
             at.append(part)
             here = "/".join(at)
-            if here in submodules or name_problem(part):
+            if name_problem(part):
                 return f"is a symbolic link to {target[:100]!r}, which leads into {here[:100]!r}"
             if here in links:
                 hops += 1

@@ -56,9 +56,9 @@ def prove_checkout(info: RunInfo) -> Pinned:
     manifest = _manifest(Path(info.manifest), folder)
     if problem := git_tree_ids.manifest_problem(manifest, info.commit):
         raise RefusedError(f"{problem} ({info.manifest}): {_cure(folder)}")
-    expected = {p: e for p, e in manifest["files"].items() if e[0] != git_tree_ids.GITLINK}
-    for path, (mode, oid) in expected.items():
-        if problem := _file_problem(folder / path, mode, oid):
+    expected = git_tree_ids.manifest_files(manifest)
+    for path, file in expected.items():
+        if problem := _file_problem(folder / path, file):
             raise RefusedError(f"{folder / path} {problem} at {pin}: {_cure(folder)}")
     for path in _files(folder):
         if path not in expected:
@@ -135,20 +135,36 @@ def _manifest(path: Path, folder: Path) -> git_tree_ids.Manifest:
         ) from e
 
 
-def _file_problem(path: Path, mode: str, oid: str) -> str | None:
+def _file_problem(path: Path, file: git_tree_ids.ManifestFile) -> str | None:
+    mode, oid, pointer = file
     try:
         if mode == git_tree_ids.SYMLINK:
             content = os.fsencode(path.readlink())
-        elif path.is_symlink():
+            return None if _is_blob(content, oid) else "has other content than"
+        if path.is_symlink():
             return "is a symbolic link, unlike the file"
+        if pointer is not None:
+            same = _is_pointed_to(path, pointer)
         else:
-            content = path.read_bytes()
-            if bool(path.stat().st_mode & 0o100) != (mode == git_tree_ids.EXECUTABLE):
-                return "has another file mode than"
+            same = _is_blob(path.read_bytes(), oid)
+        if bool(path.stat().st_mode & 0o100) != (mode == git_tree_ids.EXECUTABLE):
+            return "has another file mode than"
     except OSError as e:
         return f"cannot be read ({e.strerror}), unlike the file"
-    same = git_tree_ids.object_id("blob", content, like=oid) == oid
     return None if same else "has other content than"
+
+
+def _is_blob(content: bytes, oid: str) -> bool:
+    return git_tree_ids.object_id("blob", content, like=oid) == oid
+
+
+def _is_pointed_to(path: Path, raw: bytes) -> bool:
+    """Return True if a file has the content of its pointer in Git LFS. Such files may be large."""
+    pointer = git_tree_ids.parse_pointer(raw)
+    with path.open("rb") as opened:
+        return (
+            pointer is not None and hashlib.file_digest(opened, "sha256").hexdigest() == pointer.oid
+        )
 
 
 def _files(folder: Path) -> Iterator[str]:
