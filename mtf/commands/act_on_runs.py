@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mtf.commands.sync import belief_of, executors_of
+from mtf.core.planner.spec_changes import with_spec
 from mtf.core.selection.eligibility import (
     Tip,
     summed_up,
@@ -31,13 +32,14 @@ from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
 from mtf.reconcile.executors import jobs_of
-from mtf.reconcile.gather import Options, Target, gather
+from mtf.reconcile.gather import Options, Target, gather, respecified
 from mtf.reconcile.run_access import is_elsewhere
 from mtf.spec.set_overrides import parse_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from mtf.core.planner.spec_changes import KeyChange
     from mtf.core.vocabulary.ids import CommitId, JobId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.ledger.store import Ledger
@@ -120,12 +122,17 @@ def preview(
         return selected(ledger, commit, names, where, rules_at(project, commit, ledger))
 
 
+def specs_at(project: Project, commit: CommitId, ledger: Ledger) -> Specs:
+    """Return the specs of a commit; mistakes in the settings are among their problems."""
+    try:
+        return read_specs(project.repo, commit, SpecTree.at(project.repo, commit), ledger.runs)
+    except SpecError as e:
+        return Specs(problems=tuple(e.problems))
+
+
 def tip_of(project: Project, commit: CommitId, ledger: Ledger) -> Tip:
     """Return the runs that the specs of a commit ask for."""
-    try:
-        specs = read_specs(project.repo, commit, SpecTree.at(project.repo, commit), ledger.runs)
-    except SpecError as e:  # of the settings
-        specs = Specs(problems=tuple(e.problems))
+    specs = specs_at(project, commit, ledger)
     keys = frozenset(key for _, keys in specs.desired for key in keys)
     return Tip(commit, project.settings.branch, keys, frozenset(p.path for p in specs.problems))
 
@@ -248,16 +255,32 @@ def _act(
         belief = belief_of(here, store, ledger, commit)
         if notes := belief.sift(plan).notes:
             raise MtfError("\n".join(notes))
-        target = Target(commit, here.settings, Specs, belief)
-        unsure = [a.run for a in actions if isinstance(a, Cancel) and a.record.job_id is None]
-        found = gather(target, ledger, executors, Options(), runs=unsure)
-        executor = executor_of([a.record for a in actions if isinstance(a, Resume)])
+        again = [a for a in actions if isinstance(a, Resume)]
+        specs = specs_at(here, commit, ledger) if again else Specs()
+        changes = respecified(store, ledger, specs, commit, asked={a.run for a in again})
+        plan = plan.only(tuple(_with_spec(a, changes.get(a.run), say) for a in actions))
+        target = Target(commit, here.settings, lambda: specs, belief)
+        unsure = {a.run for a in actions if isinstance(a, Cancel) and a.record.job_id is None}
+        grids = {a.record.grid for a in again} - {None}  # max_parallel is for all of their jobs
+        beside = {r.run for r in ledger.runs.values() if r.grid in grids}
+        found = gather(target, ledger, executors, Options(), runs=unsure | beside)
+        executor = executor_of([a.record for a in again])
         return Application(
             here.repo, store, executors, found, executor, say, is_asked=True
         ).carry_out(plan)
 
     with project.repo.reading():
         return with_retries(once)
+
+
+def _with_spec(
+    action: Action, changes: Sequence[KeyChange] | None, say: Callable[[str], None]
+) -> Action:
+    """Return an action; another attempt takes the resources that its spec asks for now."""
+    if not changes or not isinstance(action, Resume):
+        return action
+    say(f"follows  {action.run}: its spec says {', '.join(map(str, changes))}")
+    return with_spec(action, changes)
 
 
 def check_reachable(project: Project, records: Iterable[RunRecord]) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.core.vocabulary.jobs import ArrayLimit
     from mtf.errors import Problem
-    from mtf.ledger.store import Ledger
+    from mtf.ledger.store import Ledger, LedgerStore
     from mtf.project.belief import Belief
     from mtf.project.committed import Specs
     from mtf.reconcile.executors import Executors, Live
@@ -117,7 +117,9 @@ def gather(
         shut_out=seen.shut_out,
         can_submit=not seen.unreadable or placement().executor not in seen.unreadable,
         specs_read=not specs.problems,
-        respecified=_respecified(target, ledger, specs, seen.elsewhere),
+        respecified=respecified(
+            target.belief.store, ledger, specs, target.commit, without=seen.elsewhere
+        ),
         limits=seen.limits,
         drift=replace(drift, read_only=seen.read_only),
         refused=specs.refused,
@@ -165,22 +167,38 @@ def _look(
     return _Seen(live, unreadable, progress, elsewhere, *given_up, limits, private, read_only)
 
 
-def _respecified(
-    target: Target, ledger: Ledger, specs: Specs, elsewhere: Collection[RunId]
+def respecified(
+    store: LedgerStore,
+    ledger: Ledger,
+    specs: Specs,
+    commit: CommitId,
+    *,
+    asked: Collection[RunId] = (),
+    without: Collection[RunId] = (),
 ) -> dict[RunId, list[KeyChange]]:
-    """Return the active runs whose specs ask for other resources, with the keys that differ."""
+    """Return the runs whose specs ask for other resources, with the keys that differ.
+
+    Args:
+        store: of the ledger.
+        ledger: whose runs they are.
+        specs: of the commit.
+        commit: that the specs are from.
+        asked: runs that are over and that somebody asks about; otherwise only active ones count.
+        without: runs to leave out.
+    """
     wanted = {
         key: experiment
         for desired, keys in specs.desired
         if desired.name not in specs.refused
         for experiment, key in zip(desired.experiments, keys, strict=True)
     }
-    submission = cache(lambda s: target.belief.store.submission(ledger, s))
+    submission = cache(lambda s: store.submission(ledger, s))
     found = {}
     for record in ledger.runs.values():
         experiment = wanted.get(record.key)
-        is_same = record.commit == target.commit and not record.attempt.followed
-        if experiment is None or is_same or record.is_over or record.run in elsewhere:
+        is_same = record.commit == commit and not record.attempt.followed
+        is_active = not record.is_over and record.run not in without
+        if experiment is None or is_same or not (is_active or record.run in asked):
             continue
         with suppress(MtfError, LookupError, TypeError, ValueError):  # told where it is continued
             config = submission(record.submission).configs[record.member]

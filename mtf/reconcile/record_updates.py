@@ -103,7 +103,7 @@ def _next_attempt(action: Resume, place: Place, claimant: Claimant) -> RunRecord
         start_step=record.checkpoint.step if record.checkpoint else 0,
         asked=action.asked or (last.asked and last.job_id is None),
         changes={**last.changes, **action.changes},
-        followed={**last.followed, **(action.changes if action.follows else {})},
+        followed={**last.followed, **action.followed},
         put_off=0 if action.asked or last.job_id else last.put_off,
     )
     kept = record.attempts[:-1] if record.is_put_off else record.attempts

@@ -75,3 +75,36 @@ def test_max_parallel_holds_over_all_arrays_of_a_grid(cluster: Cluster, tmp_path
     mtf(lab.path, "sync")
     wait_until(lambda: len(running(cluster)) == 2, lambda: running(cluster))
     assert third in running(cluster)
+
+
+def test_changed_resources_reach_the_waiting_tasks_of_an_array_and_not_the_running_one(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = MANY.replace("max_parallel: 2", "max_parallel: 1")
+    spec = spec[: spec.index("linked:")] + "parameters: {training.seed: [1, 2, 3]}\n"
+    lab = make_lab(tmp_path, {"many.yaml": spec}, settings=ON_SLURM)
+    push(lab, {"wait.py": WAIT})
+    mtf(lab.path, "sync")
+    wait_until(lambda: len(running(cluster)) == 1, lambda: running(cluster))
+    (first,) = running(cluster)
+    before = {name: run["job_id"] for name, run in runs(lab).items()}
+    push(lab, {"experiments/many.yaml": spec.replace("00:05:00", "00:07:00")})
+    planned = mtf(lab.path, "plan").stdout
+    assert planned.count("slurm.time: 00:05:00 -> 00:07:00") == 3  # with the note on the first
+    assert "Plan: 2 to update" in planned
+    mtf(lab.path, "sync")
+    limits = cluster.run("squeue", "-h", "-r", "-o", "%i %l").split("\n")
+    assert sorted(line.split()[1] for line in limits if line) == ["5:00", "7:00", "7:00"]
+    after = {name: run["job_id"] for name, run in runs(lab).items()}
+    assert [before[name] == after[name] for name in sorted(before)].count(True) == 1
+    assert first in after.values()
+    for _ in range(3):  # and still one at a time, each once
+        end_the_one_that_runs(cluster, lab)
+        assert len(running(cluster)) <= 1
+
+
+def end_the_one_that_runs(cluster: Cluster, lab: Repo) -> None:
+    wait_until(lambda: len(running(cluster)) == 1, lambda: running(cluster))
+    (job,) = running(cluster)
+    end(lab, job)
+    wait_until(lambda: job not in running(cluster), lambda: running(cluster))

@@ -68,14 +68,14 @@ def follow_spec(
     values = {change.key: change.new for change in changes}
     if isinstance(action, Resume):
         reason = f"{action.reason}; {what}"
-        return replace(action, reason=reason, changes=values, follows=True), None
+        return replace(action, reason=reason, changes=values, followed=values), None
     if not (action is None or isinstance(action, Record)):
         return action, None
     new = action.record if isinstance(action, Record) else record
     if new.is_over or new.cancel_requested:
         return action, None
     if new.is_put_off:
-        return Resume(new.run, new, what, changes=values, follows=True), None
+        return Resume(new.run, new, what, changes=values, followed=values), None
     if new.retry_at is not None or new.job_id is None:
         return action, None  # its next attempt takes them
     if not waits(new, job, progress):
@@ -83,7 +83,17 @@ def follow_spec(
     if job is not None and job.state is JobState.HELD and not _is_held_by_spec(changes):
         return action, f"{name_of(new.run)}: held jobs keep what they have ({what})"
     record = withdrawn(new, what, now)
-    return Resume(new.run, record, what, changes=values, follows=True, withdraws=True), None
+    return Resume(new.run, record, what, changes=values, followed=values, withdraws=True), None
+
+
+def with_spec(action: Resume, changes: Sequence[KeyChange]) -> Resume:
+    """Return the attempt that a person asks for, with what its spec has changed since.
+
+    What the person sets for it counts more.
+    """
+    values = {change.key: change.new for change in changes}
+    reason = "; ".join([action.reason, *map(str, changes)])
+    return replace(action, reason=reason, changes={**values, **action.changes}, followed=values)
 
 
 def waits(record: RunRecord, job: JobView | None, progress: Progress | None) -> bool:

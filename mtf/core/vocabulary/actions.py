@@ -41,7 +41,7 @@ class Resume:
     fence: bool = False  # the newest claim has no job: fence it first
     asked: bool = False  # for by a person
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, from now on
-    follows: bool = False  # the changes are those of its spec
+    followed: Mapping[str, Any] = field(default_factory=dict)  # those of its spec among them
     withdraws: bool = False  # its newest job waits: shut it out and cancel it first
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.run_update import Retry, observe
-from mtf.core.planner.spec_changes import KeyChange
+from mtf.core.planner.spec_changes import KeyChange, with_spec
 from mtf.core.vocabulary.actions import Plan, Resume
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import Token
@@ -35,11 +35,8 @@ def test_a_waiting_run_gets_a_job_with_the_new_resources() -> None:
     (action,) = changed(record(ALONE), JobState.PENDING).actions
     assert isinstance(action, Resume)
     assert action.reason == "slurm.time: 00:10:00 -> 00:20:00"
-    assert (action.withdraws, action.follows, action.changes) == (
-        True,
-        True,
-        {"slurm.time": "00:20:00"},
-    )
+    assert action.withdraws
+    assert action.changes == action.followed == {"slurm.time": "00:20:00"}
     ended = action.record.attempt
     assert (ended.outcome, ended.ended_at) == (Cause.CANCELLED, iso())
     assert ended.reason == "withdrawn before it began: slurm.time: 00:10:00 -> 00:20:00"
@@ -92,6 +89,14 @@ def test_a_run_that_no_queue_has_accepted_is_tried_again_at_once() -> None:
     put_off = record(ALONE, retry_at=iso(30), attempt={"job_id": None, "ended_at": iso(-1)})
     (action,) = changed(put_off, None).actions
     assert isinstance(action, Resume)
+
+
+def test_a_retry_takes_what_its_spec_has_changed_and_what_the_person_sets_counts_more() -> None:
+    asked = Resume(record(ALONE).run, record(ALONE), "mtf retry", changes={"slurm.mem": "9G"})
+    memory = KeyChange("slurm.mem", "1G", "2G")
+    action = with_spec(asked, [TIME, memory])
+    assert action.changes == {"slurm.time": "00:20:00", "slurm.mem": "9G"}
+    assert action.followed == {"slurm.time": "00:20:00", "slurm.mem": "2G"}
 
 
 def test_nothing_is_withdrawn_while_nothing_can_be_submitted() -> None:
