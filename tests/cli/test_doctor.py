@@ -231,6 +231,14 @@ def test_a_lab_with_policies_is_told_what_does_not_hold_them_up(tmp_path: Path) 
     assert places() == {}
     lab.git("config", "gpg.format", "ssh")
     assert places().keys() == {"gpg.ssh.allowedSignersFile"}
+    lab.git("config", "gpg.format", "openpgp")
+    lab.git("config", "gpg.program", "no-such-gpg")
+    assert places().keys() == {"gpg.program"}
+    hook.chmod(0o644)  # git does not run it
+    push(lab, {".github/CODEOWNERS": "* @boss\n/mtf.yaml\n"})  # nobody in particular
+    assert places().keys() == {"gpg.program", "mtf.yaml", str(hook)}
+    push(lab, {".github/CODEOWNERS": "[Lab] @boss\n/mtf.yaml\n"})  # the owners of the section
+    assert places().keys() == {"gpg.program", str(hook)}
 
 
 def test_variables_of_sbatch_that_mtf_does_not_pass_on_are_named(

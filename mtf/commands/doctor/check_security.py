@@ -5,6 +5,8 @@ A repository without policies trusts everybody who may push, and nothing is foun
 
 from __future__ import annotations
 
+import os
+import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mtf.core.vocabulary.ids import CommitId
+    from mtf.git.repo import GitRepo
     from mtf.spec.schema.policies import Policies
 
 _OWNERS = ("CODEOWNERS", ".github/CODEOWNERS", ".gitlab/CODEOWNERS", "docs/CODEOWNERS")
@@ -59,6 +62,21 @@ def signing(checkup: Checkup) -> Iterator[Finding]:
             "mtf/ledger",
             "git config mtf.requireSignedLedger true",
         )
+    yield from _verification(repo)
+
+
+def _verification(repo: GitRepo) -> Iterator[Finding]:
+    """Find what git lacks to verify signatures, so that it accepts none."""
+    if repo.config("gpg.format") in (None, "openpgp"):
+        program = repo.config("gpg.openpgp.program") or repo.config("gpg.program") or "gpg"
+        if shutil.which(program) is None:
+            yield Finding(
+                "error",
+                f"signatures are required, and git finds no {program}: nothing is accepted",
+                "gpg.program",
+                "install gpg, or sign with ssh: git config gpg.format ssh",
+            )
+        return
     signers = repo.config("gpg.ssh.allowedSignersFile")
     if repo.config("gpg.format") == "ssh" and not (
         signers and Path(signers).expanduser().is_file()
@@ -78,23 +96,33 @@ def owners(checkup: Checkup) -> Iterator[Finding]:
         return
     commit = found[0]
     texts = [text for path in _OWNERS if (text := repo.read(commit, path)) is not None]
-    rules = [
-        words[0].lstrip("/").rstrip("*/")
-        for text in texts
-        for line in text.decode(errors="replace").splitlines()
-        if len(words := line.split("#")[0].split()) > 1
-    ]
+    rules = [rule for text in texts for rule in _owned(text.decode(errors="replace"))]
     files = repo.files(commit)
     for name in (SETTINGS, "templates"):
         path = checkup.project.repo.prefix + name
         exists = path in files or any(file.startswith(f"{path}/") for file in files)
-        if exists and not any(rule == "" or fnmatchcase(path, rule) for rule in rules):
+        owned = [has for rule, has in rules if rule == "" or fnmatchcase(path, rule)]
+        if exists and not any(owned[-1:]):  # the last rule that fits is the one that counts
             yield Finding(
                 "warning",
                 f"{path} decides what may run and how, and has no owner who must approve changes",
                 path,
                 f"add a line to {_OWNERS[1]}: /{path} @OWNER",
             )
+
+
+def _owned(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield each pattern of a CODEOWNERS file, and True if it names an owner.
+
+    A pattern without owners has none, except in a section of GitLab that has owners.
+    """
+    of_section: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#")[0].split()
+        if line.lstrip("^").startswith("["):
+            of_section = line.rpartition("]")[2].split()
+        elif words:
+            yield words[0].lstrip("/").rstrip("*/"), bool(words[1:] or of_section)
 
 
 def server(checkup: Checkup) -> Iterator[Finding]:
@@ -109,7 +137,8 @@ def server(checkup: Checkup) -> Iterator[Finding]:
     if not (folder / "objects").is_dir():
         return  # a forge: who may push there cannot be asked from here
     hook = folder / "hooks" / "pre-receive"
-    text = hook.read_text(errors="replace") if hook.is_file() else ""
+    is_run = hook.is_file() and os.access(hook, os.X_OK)  # git ignores others
+    text = hook.read_text(errors="replace") if is_run else ""
     if "mtf" not in text:  # ours, or a hook of the lab that calls it
         yield Finding(
             "warning",
