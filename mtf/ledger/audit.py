@@ -14,6 +14,7 @@ from mtf.core.planner.drift import contradiction, merged
 from mtf.core.vocabulary.ids import record_path, submission_path
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
+    MAX_RUN,
     DamagedRecordError,
     NewerRecordError,
     decode_run,
@@ -21,7 +22,7 @@ from mtf.ledger.codec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import Attempt
@@ -59,12 +60,19 @@ def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[AuditFin
     findings: list[AuditFinding] = []
     for start in range(0, len(changed), _BATCH):
         batch = changed[start : start + _BATCH]
-        blobs = repo.blobs(oid for path in batch for oid in versions[path] if oid)
+        blobs = contents(repo, ((path, oid) for path in batch for oid in versions[path]))
         for path in batch:
             raws = [blobs[oid] if oid else None for oid in versions[path]]
             found = list(_judge(path, raws))
             findings += [_with_theirs(f, raws[-1]) for f in found] if diverged else found
     return tuple(findings)
+
+
+def contents(repo: GitRepo, files: Iterable[tuple[str, str | None]]) -> dict[str, bytes]:
+    """Return the contents of records by object id; of runs no more than their records may have."""
+    known = [(path, oid) for path, oid in files if oid]
+    runs = repo.blobs((o for path, o in known if not path.startswith(SUBMISSIONS)), MAX_RUN + 1)
+    return runs | repo.blobs(o for path, o in known if path.startswith(SUBMISSIONS))
 
 
 def _judge(path: str, versions: Sequence[bytes | None]) -> Iterator[AuditFinding]:

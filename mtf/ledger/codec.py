@@ -48,6 +48,9 @@ _ESCAPED_HALF = re.compile(rb"\\u[dD]")  # perhaps: what mtf writes has no such 
 _DERIVED = frozenset({"format", "submission", "job_id", "cause", "resources"})
 
 
+MAX_RUN = 1 << 20  # bytes of one run's record: it has one line for each attempt and metric
+
+
 class DamagedRecordError(ValueError):
     """The bytes are not a record that this version can read."""
 
@@ -113,6 +116,8 @@ def decode_run(raw: bytes) -> RunRecord:
         DamagedRecordError: the file holds no run record; the message names the field.
         NewerRecordError: its format is newer than this mtf.
     """
+    if len(raw) > MAX_RUN:
+        raise DamagedRecordError(f"it has more than {MAX_RUN:,} bytes")
     try:
         value = _parsed(raw)
         known = _RUN.known(value, derived=_DERIVED)
@@ -157,7 +162,8 @@ def decode_submission(raw: bytes) -> SubmissionRecord:
 def _reason(error: Exception) -> str:
     if isinstance(error, FieldError):
         return str(error)
-    return f"it is not JSON in UTF-8: {error}"
+    why = "nested too deeply" if isinstance(error, RecursionError) else error
+    return f"it is not JSON in UTF-8: {why}"
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

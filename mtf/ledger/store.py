@@ -27,7 +27,7 @@ from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.errors import RepositoryError
 from mtf.git.partial import prefetch
 from mtf.git.refs import RefUpdate
-from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, decode_at
+from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, contents, decode_at
 from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
 from mtf.ledger.ledger_signing import Signing
 from mtf.ledger.overview import render_overview
@@ -107,7 +107,7 @@ class LedgerStore:
         prefetch(self._repo, tip)
         files = self._repo.files(tip)
         paths = {p: e.oid for p, e in files.items() if p.startswith(RUNS)}
-        blobs = self._repo.blobs(paths.values())
+        blobs = contents(self._repo, paths.items())
         runs: dict[RunId, RunRecord] = {}
         damaged: dict[str, str] = {}
         for path, oid in paths.items():

@@ -67,6 +67,8 @@ def changed(**changes: Any) -> bytes:
         ({"README.md": None, "README.md/x": b"x"}, "holds records"),
         ({PATH: None}, "only grows"),
         ({PATH: b"{"}, "not a record"),
+        ({PATH: b"[" * 100_000}, "nested too deeply"),
+        ({PATH: changed(reason="x" * (1 << 20))}, "more than 1,048,576 bytes"),
         ({PATH: changed(key="f" * 64)}, "edited (key changed)"),
         ({PATH: changed(branch="main")}, "not a record (branch"),
         ({PATH: changed(attempts=[])}, "not a record"),

@@ -12,7 +12,7 @@ from mtf.commands.validate import new_in_projects
 from mtf.core.planner.push_rules import refused_file, refused_job_branch
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, LEDGER_REF, OVERVIEW
 from mtf.errors import RepositoryError, abridged
-from mtf.ledger.audit import decode_at, edit_of
+from mtf.ledger.audit import contents, decode_at, edit_of
 from mtf.ledger.codec import DamagedRecordError, NewerRecordError
 from mtf.project.location.folder import projects_at
 from mtf.project.project import ledger_signing
@@ -69,7 +69,7 @@ def _wrong_files(repo: GitRepo, old: CommitId | None, new: CommitId) -> Iterator
     lost = list(dict.fromkeys(step.path for step in records if step.new is None))
     if lost:
         yield f"the ledger only grows, and {lost[0]} is missing ({len(lost)} in all)"
-    blobs = repo.blobs(oid for step in records for oid in (step.old, step.new) if oid)
+    blobs = contents(repo, ((step.path, o) for step in records for o in (step.old, step.new)))
     for step in records:
         if step.new is None:
             continue
