@@ -176,7 +176,10 @@ class Application:
         final = self._record(claimed, outcome)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.repo.tidy)
-            self._summarise(final, [a.run for a in actions if a.run in final.runs])
+            self._summarise(
+                final,
+                [a.run for a in actions if a.run in final.runs and a.run not in outcome.refused],
+            )
         # last, so that a job that cannot be cancelled prevents nothing else
         submitted = (final.runs[run] for run in outcome.submitted if run in final.runs)
         overtaken = [r for r in submitted if r.cancel_requested]  # while they were submitted

@@ -13,7 +13,7 @@ from mtf.errors import (
     SubmissionRefusedError,
     SubmissionUncertainError,
 )
-from mtf.reconcile.job_requests import prepare
+from mtf.reconcile.job_requests import prepare, remove_request
 from mtf.reconcile.record_updates import put_off, refused, unclear, with_job
 from mtf.report.tables import count
 
@@ -62,6 +62,7 @@ class Handover:
         except SubmissionRefusedError as e:
             self.refused |= dict.fromkeys(runs, str(e))
             self.say(f"refused  {name}: {e}")
+            remove_request(batch)
         except SubmissionUncertainError as e:
             self.uncertain |= dict.fromkeys(runs, str(e))
             self._closed[_ALL] = str(e)  # the next batch might have to wait for the time-out, too

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +167,18 @@ def prepare(batch: Batch, repository: Path) -> None:
     rundir.make_shared(submission_dir.parent, batch.starts[0].root)
     job_dir.mkdir(parents=True, exist_ok=True)
     rundir.write_configs(job_dir, (job_config(start, repository) for start in batch.starts))
+
+
+def remove_request(batch: Batch) -> None:
+    """Remove the files of a batch that certainly has no jobs, and folders that are empty then."""
+    folder = Path(batch.request.job_dir)
+    shutil.rmtree(folder, ignore_errors=True)
+    root = batch.starts[0].root
+    with suppress(OSError):  # not empty, or another submission is being written
+        for parent in folder.parents:
+            if parent == root:
+                break
+            parent.rmdir()
 
 
 def job_config(start: Start, repository: Path) -> dict[str, Any]:

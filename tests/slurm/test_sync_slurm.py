@@ -139,6 +139,19 @@ def test_a_refused_submission_is_recorded_with_slurms_words(
     assert found["state"] == "failed"
     assert "Invalid partition name" in found["reason"]
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+    assert [p.name for p in (lab.path / "runs").iterdir()] == [".code"], "nothing else is left"
+
+    # the commit that corrects it is submitted, as if nothing had been
+    push(
+        lab, {"experiments/bad.yaml": spec("bad").replace("slurm: {", "slurm: {extra: [--hold], ")}
+    )
+    (action,) = mtf_json(lab.path, "plan", "--format", "json")["actions"]
+    assert action["reason"] == f"{found['run']} was refused"
+    mtf(lab.path, "sync")
+    (new,) = mtf_json(lab.path, "status", "--json")
+    assert (new["state"], new["run"] != found["run"]) == ("pending", True)
+    left = mtf_json(lab.path, "plan", "--format", "json")["actions"]
+    assert "submit" not in {action["action"] for action in left}
 
 
 def test_a_controller_that_is_down_changes_nothing(

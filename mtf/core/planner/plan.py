@@ -91,6 +91,8 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     if policy.prune and not world.specs_read:
         policy = replace(policy, prune=False)
         notes.append("nothing is pruned while committed specs have mistakes")
+    if not policy.again:
+        policy = replace(policy, again=_refused_before(world, policy))
     decided, found = _decided(world, policy, now)
     notes += found
     seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
@@ -179,6 +181,22 @@ def _replaced(
     }
 
 
+def _refused_before(world: World, policy: Policy) -> dict[RunKey, RunRecord]:
+    """Return the runs that no executor has accepted, by key, if another commit asks for them now.
+
+    What made it refuse them is most likely in the specs or settings: the commit that corrects it is
+    what people expect to run.
+    """
+    return {
+        record.key: record
+        for record in world.records.values()
+        if record.was_never_accepted
+        and record.commit != world.commit
+        and record.superseded_by is None
+        and record.cluster == policy.cluster
+    }
+
+
 def _missing(
     world: World, records: Mapping[RunId, RunRecord], policy: Policy, now: datetime
 ) -> tuple[list[Submit], list[str], list[str]]:
@@ -216,15 +234,21 @@ def _missing(
                 continue
             run = run_id(submission, experiment.member)
             old = policy.again.get(key)
-            why = f"mtf rerun {old.run}" if old else "new"
+            why = _why_new(old)
             actions.append(Submit(run, desired, experiment, key, why, origin, supersedes=old))
     return actions, waiting, left_out
+
+
+def _why_new(old: RunRecord | None) -> str:
+    if old is None:
+        return "new"
+    return f"{old.run} was refused" if old.was_never_accepted else f"mtf rerun {old.run}"
 
 
 def _unchanged(world: World, policy: Policy, decided: Collection[RunId]) -> int:
     """Return the number of selected runs that are recorded and that no action concerns."""
     recorded = {record.key for record in world.records.values()}
-    untouched = recorded - {world.records[run].key for run in decided}
+    untouched = recorded - {world.records[run].key for run in decided} - policy.again.keys()
     return sum(
         key in untouched
         for desired, keys in world.desired

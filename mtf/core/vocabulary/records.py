@@ -10,6 +10,7 @@ from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the annotat
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import SINGLE, RunId, label_of, submission_of
 from mtf.core.vocabulary.states import OVER, RunState, Sync
 
@@ -170,6 +171,12 @@ class RunRecord:
     def is_put_off(self) -> bool:
         """Return True if the newest attempt certainly has no job; the next attempt replaces it."""
         return self.retry_at is not None and self.job_id is None
+
+    @property
+    def was_never_accepted(self) -> bool:
+        """Return True if the executor refused each of its jobs for good: it has left no trace."""
+        jobless = all(attempt.job_id is None for attempt in self.attempts)
+        return self.is_over and jobless and self.attempt.outcome == Cause.SUBMISSION
 
     @property
     def has_begun(self) -> bool:
