@@ -53,6 +53,7 @@ VERBS: dict[str, tuple[str, ...] | str] = {
     "show_runs": ("status", "show", "logs", "results"),
     "submit_from_python": "mtf.framework submits an experiment that a Python program describes",
     "sync": ("sync",),
+    "uncommitted": "mtf plan, mtf sync and mtf.framework say what is not committed",
     "validate": ("validate",),
     "verify_resume": ("verify-resume",),
 }

@@ -16,6 +16,7 @@ from mtf.core.vocabulary.actions import Cancel, Resume
 from mtf.errors import EXIT_ERROR
 from mtf.report.selections import acted_lines, selection_table
 from mtf.report.tables import count
+from mtf.spec.set_overrides import parse_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +119,7 @@ def retry(
     Exit code: 0 retried, 1 errors, or no run that could be retried, 3 partly done.
     """
     require_selection(runs, where)
+    parse_changes(changes)  # a mistake in one is said before anything is asked
     project = open_here(folder)
     if dry_run or where or (can_ask() and not yes):
         rules = partial(act_on_runs.retry_rules, force=force)

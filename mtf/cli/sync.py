@@ -70,7 +70,7 @@ def sync(
 
     Exit code: 0 done, 1 errors, 3 partly done, 4 another mtf holds the lock of this clone.
     """
-    from mtf.commands.sync import sync_lock, sync_once, sync_until_over
+    from mtf.commands.sync import sync_lock, sync_until_over, sync_with_notes
 
     if dry_run:
         ctx.invoke(
@@ -94,7 +94,7 @@ def sync(
     if prune and not yes and can_ask():
         options = _agreed(project, options)
     with sync_lock(project):
-        report = sync_once(project, options, publish=not no_push, say=inform)
+        report = sync_with_notes(project, options, publish=not no_push, say=inform)
         for line in _summary(report):
             inform(line)
     if wait:

@@ -206,28 +206,36 @@ def retry(
     def decide(ledger: Ledger, commit: CommitId) -> list[Action]:
         rules = retry_rules(project, commit, ledger, force=force)
         found = selected(ledger, commit, names, where, rules)
-        for line in found.left_out:
+        afresh = [(r, _afresh_text(r)) for r in found.runs if _has_lost_checkpoints(project, r)]
+        for line in (*found.left_out, *summed_up(afresh)):
             say(line)
+        lost = {record.run for record, _ in afresh}
         return [
-            Resume(r.run, _resumable(project, r, say), why, asked=True, changes=new)
+            Resume(r.run, _afresh(r) if r.run in lost else r, why, asked=True, changes=new)
             for r in found.runs
         ]
 
     return _act(project, decide, publish=publish, say=say)
 
 
-def _resumable(project: Project, record: RunRecord, say: Callable[[str], None]) -> RunRecord:
-    """Return a run's record, without its progress if its checkpoints are gone."""
-    if (
+def _has_lost_checkpoints(project: Project, record: RunRecord) -> bool:
+    """Return True if a run has recorded a checkpoint, and its folder here has none."""
+    return not (
         record.checkpoint is None
         or is_elsewhere(project.runs_root, record)
         or has_checkpoints(record)
-    ):
-        return record
-    say(
+    )
+
+
+def _afresh_text(record: RunRecord) -> str:
+    return (
         f"restart  {record.run}: its checkpoints are gone from {record.run_dir}, so it starts from"
         " the beginning"
     )
+
+
+def _afresh(record: RunRecord) -> RunRecord:
+    """Return a run's record without its progress."""
     return replace(
         record, checkpoint=None, best=None, best_checkpoint=None, metrics={}, epoch=None, step=None
     )
@@ -247,7 +255,7 @@ def _act(
         ledger = store.read_audited()
         actions = sorted(decide(ledger, commit), key=lambda a: a.run)
         here = project.at(commit)
-        check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
+        _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
@@ -283,8 +291,8 @@ def _with_spec(
     return with_spec(action, changes)
 
 
-def check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
-    """Refuse to act on runs that only another cluster, clone or host can reach."""
+def check_cluster(project: Project, records: Iterable[RunRecord]) -> None:
+    """Refuse to act on runs of a cluster that this clone does not serve."""
     cluster = project.settings.cluster.name
     for record in records:
         if record.cluster != cluster:  # this cluster may have another job of the same id
@@ -293,6 +301,12 @@ def check_reachable(project: Project, records: Iterable[RunRecord]) -> None:
                 f" Run the command there, or with {CLUSTER}={record.cluster} if this host can"
                 " reach that cluster"
             )
+
+
+def _check_reachable(project: Project, records: Sequence[RunRecord]) -> None:
+    """Refuse to act on jobs that only another cluster, clone or host can reach."""
+    check_cluster(project, records)
+    for record in records:
         if is_elsewhere(project.runs_root, record):
             raise MtfError(
                 f"{record.run}: its folder {record.run_dir} is on another host or in another clone."
@@ -327,7 +341,7 @@ def preempt(project: Project, names: Sequence[str]) -> list[RunRecord]:
         lines = [f"{r.run} is {r.state}: it has no live job to preempt" for r in idle]
         raise MtfError("\n".join([*lines, "No run was preempted. mtf status lists the jobs"]))
     here = project.at(project.tracked())
-    check_reachable(here, records)
+    _check_reachable(here, records)
     others: dict[JobId, str] = {}
     for executor, (jobs, marks) in jobs_of(records).items():
         others |= executors_of(here).open(executor).preempt(jobs, marks)

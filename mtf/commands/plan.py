@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mtf.commands.sync import plan_for, read_situation
+from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.selection.older_code import older_code_notes
 from mtf.core.usage.advice import advice
 from mtf.core.vocabulary.actions import Cancel, Plan, Resume, Submit
@@ -58,8 +59,6 @@ def left_out_here(project: Project) -> Iterator[str]:
             f"the plan is for {settings.branch}; mtf plan --base {settings.branch} shows what"
             f" merging {current} means"
         )
-    if repo.has_uncommitted_changes(settings.experiments):
-        yield f"{settings.experiments}/ has changes that are not committed"
 
 
 def plan_sync(project: Project, options: Options) -> Planned:
@@ -68,6 +67,13 @@ def plan_sync(project: Project, options: Options) -> Planned:
     Raises:
         SpecError: the settings contain mistakes; a sync would only observe recorded runs.
     """
+    with noticing_uncommitted(project) as uncommitted:
+        planned = _planned(project, options)
+        notes = (*planned.plan.notes, *uncommitted())
+        return replace(planned, plan=replace(planned.plan, notes=notes))
+
+
+def _planned(project: Project, options: Options) -> Planned:
     now = datetime.now(UTC)
     with project.repo.reading():
         found = read_situation(project, project.store(publish=False), options, now)

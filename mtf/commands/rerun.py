@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.act_on_runs import Rules, check_reachable, executor_of, selected, tip_of
+from mtf.commands.act_on_runs import Rules, check_cluster, executor_of, selected, tip_of
 from mtf.commands.sync import executors_of, read_situation, unpushed_note
+from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.planner.plan import plan
 from mtf.core.selection.eligibility import Tip, why_a_rerun_is_hopeless, why_not_rerun
 from mtf.core.vocabulary.actions import Submit
@@ -40,11 +41,12 @@ def rerun_rules(project: Project, commit: CommitId, ledger: Ledger, *, force: bo
 
 
 def newer_notes(project: Project, found: Selection) -> list[str]:
-    """Return notes on what a rerun of these runs would not bring, although people expect it to."""
+    """Return notes on changes that a rerun of these runs would not have, and people may expect."""
     branch, notes = project.settings.branch, [unpushed_note(project, found.tip)]
     if found.runs and all(record.commit == found.tip for record in found.runs):
         notes.append(f"{branch} is still at {found.tip[:8]}, which these runs had")
-    return [note for note in notes if note]
+    with noticing_uncommitted(project) as uncommitted:
+        return [*(note for note in notes if note), *uncommitted()]
 
 
 def _rules(tip: Tip, *, force: bool) -> Rules:
@@ -86,7 +88,7 @@ def rerun(
         for line in choice.left_out:
             say(line)
         old = choice.runs
-        check_reachable(project.with_settings(found.settings), old)
+        check_cluster(project.with_settings(found.settings), old)
         planned = _plan(found, old, now)
         if planned.is_empty:
             return Report(planned, tip.commit)

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Cancel, Submit
 from mtf.core.vocabulary.ids import name_of
@@ -95,6 +96,16 @@ def sync_once(
 
     with project.repo.reading():
         return with_retries(tick)
+
+
+def sync_with_notes(
+    project: Project, options: Options, *, publish: bool, say: Callable[[str], None]
+) -> Report:
+    """Reconcile once, like ``sync_once``, for a person, who is told what is not committed."""
+    with noticing_uncommitted(project) as uncommitted:
+        done = sync_once(project, options, publish=publish, say=say)
+        notes = (*done.plan.notes, *uncommitted())
+        return replace(done, plan=replace(done.plan, notes=notes))
 
 
 def read_situation(

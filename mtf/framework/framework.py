@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf.commands import act_on_runs, submit_from_python
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
+from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError, SpecError
@@ -20,7 +21,7 @@ from mtf.reconcile.run_access import with_journals
 from mtf.report.outcomes import done_as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.records import RunRecord
@@ -146,6 +147,12 @@ class SyncResult:
         return {what: len(runs) for what, runs in self.runs.items() if runs}
 
 
+def _warn_of(missed: Iterable[str]) -> None:
+    """Log what runs will not have; as warnings, which Python shows unless told otherwise."""
+    for note in missed:
+        _log.warning("note: %s", note)
+
+
 def _ignore(_: list[RunRecord]) -> None:
     return None
 
@@ -213,10 +220,13 @@ class ModelTrainingFramework:
             SpecError: some committed specs contain mistakes and were left out; everything else was
                 done.
         """
-        with sync_lock(self.project, wait_s=60):
-            report = sync_once(self.project, Options(), publish=True, say=_log.info)
+        with noticing_uncommitted(self.project) as uncommitted:
+            with sync_lock(self.project, wait_s=60):
+                report = sync_once(self.project, Options(), publish=True, say=_log.info)
+            missed = uncommitted()
         for note in report.plan.notes:
             _log.info("note: %s", note)
+        _warn_of(missed)
         if report.problems:
             raise SpecError(list(report.problems))
         plan = report.plan
@@ -226,7 +236,7 @@ class ModelTrainingFramework:
             unchanged=plan.unchanged,
             waiting=plan.waiting,
             held=plan.held,
-            notes=plan.notes,
+            notes=(*plan.notes, *missed),
             executor=report.placement.executor if report.placement else None,
             cluster=report.placement.cluster if report.placement else None,
             waiting_for_slurm=plan.waiting_for_slurm,
@@ -245,10 +255,12 @@ class ModelTrainingFramework:
 
     def _submit(self, wanted: Sequence[Desired], *, local: bool | None) -> Submission:
         executor = None if local is None else ("local" if local else "slurm")
-        with sync_lock(self.project, wait_s=60):
-            report, keys = submit_from_python.submit(
-                self.project, wanted, executor=executor, publish=True, say=_log.info
-            )
+        with noticing_uncommitted(self.project) as uncommitted:
+            with sync_lock(self.project, wait_s=60):
+                report, keys = submit_from_python.submit(
+                    self.project, wanted, executor=executor, publish=True, say=_log.info
+                )
+            _warn_of(uncommitted())
         if report.refused:
             raise MtfError("\n".join(f"{run}: {reason}" for run, reason in report.refused.items()))
         runs = self.project.ledger().runs.values()

@@ -47,13 +47,15 @@ class Process:
         """Return the exit code, once it has ended."""
         return self._popen.returncode
 
-    def communicate(self, given: bytes | None = None) -> tuple[bytes, bytes]:
+    def communicate(
+        self, given: bytes | None = None, *, limit_s: float | None = None
+    ) -> tuple[bytes, bytes]:
         """Write the rest of the input, read all output and wait for the end.
 
         Raises:
             RepositoryError: it did not end in time, and was ended with all that it had started.
         """
-        limit_s = _QUESTION_S if self._name == "ls-remote" else _LIMIT_S
+        limit_s = limit_s or (_QUESTION_S if self._name == "ls-remote" else _LIMIT_S)
         try:
             return proc.communicate(
                 self._popen,

@@ -32,13 +32,15 @@ from mtf.git.wire import (
     staged_files,
     steps_of,
 )
+from mtf.git.work_tree import uncommitted_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from mtf.git.refs import RefUpdate
     from mtf.git.wire import Objects
+    from mtf.git.work_tree import ChangedPath
 
 _T = TypeVar("_T")
 
@@ -243,9 +245,9 @@ class GitRepo:
         code, out, _ = self._git.attempt("symbolic-ref", "--quiet", "--short", "HEAD")
         return out.decode().strip() if code == 0 else None
 
-    def has_uncommitted_changes(self, folder: str) -> bool:
-        """Return True if the work tree has files in ``folder`` that HEAD does not have so."""
-        return bool(self._git.run("status", "--porcelain", "--", self._spec(folder)))
+    def uncommitted(self) -> AbstractContextManager[Callable[[], list[ChangedPath] | None]]:
+        """Start to look for changes of the work tree; see ``uncommitted_paths``."""
+        return uncommitted_paths(self._git)
 
     def history(self, commit: CommitId, path: str, max_count: int = 50) -> list[str]:
         """Return the log of a file, the newest first: ``<id> <date> <subject>`` lines."""

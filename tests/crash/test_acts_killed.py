@@ -46,7 +46,7 @@ _SYNCS = re.compile(
     r"|reconcile: (read journal\.jsonl|rmdir \.jobs/<id>|remove [\w.]+)"
     r"|executor\.local: (write worker\.\w+|mtf\.executor\.local\.worker)"
 )
-_ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "var"}
+_ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "status", "var"}
 # purposes that must be among the effects of each command
 _ENDS = {"ledger: git fast-import", "reconcile: link .claims/<id>", "executor.local: sql UPDATE"}
 EXPECTED = {
