@@ -25,6 +25,7 @@ from mtf.reconcile.run_access import (
     read_progress,
     with_journals,
 )
+from mtf.report.runs import rank, run_page
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -104,8 +105,6 @@ def page_of(project: Project, name: str) -> tuple[RunRecord, str]:
     Raises:
         MtfError: no run, or more than one, has that name.
     """
-    from mtf.report.runs import run_page
-
     ledger = project.ledger()
     record = with_journals([find_run(ledger, name)])[0]
     submission = project.store().submission(ledger, record.submission)
@@ -122,8 +121,6 @@ def results_of(project: Project, name: str) -> list[RunRecord]:
     Raises:
         MtfError: no run has that name.
     """
-    from mtf.report.runs import rank
-
     ledger = project.ledger()
     return sorted(with_journals(find_runs(ledger, [name])), key=rank)
 

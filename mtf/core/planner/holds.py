@@ -188,7 +188,7 @@ def _released(action: Resume) -> Resume:
 
 
 def canary_text(record: RunRecord) -> str:
-    """Return what the canary of a grid means for the others, empty if it has passed."""
+    """Return a text on the runs that wait for a canary, empty if it has passed."""
     if not record.holds_back or _has_passed(record, None):
         return ""
     others = f"{record.holds_back} other runs"

@@ -22,7 +22,7 @@ from mtf.core.planner.grid_limits import is_ours, of_others, refused_runs, throt
 from mtf.core.planner.holds import hold_back, holds, without_held
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
-from mtf.core.planner.plan_words import cancelled_outside, change_text, summed
+from mtf.core.planner.reasons import cancelled_outside, change_text, summed
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.planner.spec_changes import follow_spec
@@ -95,22 +95,15 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
         policy = replace(policy, again=_refused_before(world, policy))
     decided, found = _decided(world, policy, now)
     notes += found
-    seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
-    now_recorded = {**world.records, **seen}
     specs = [each for each in world.desired if policy.wants(each[0].name)]
-    counted = (r for r in now_recorded.values() if r.key not in policy.again)
-    held = holds(specs, counted, world.progress)
     ours = [r for r in world.records.values() if r.cluster == policy.cluster]
-    active = (r for r in ours if not (r.is_over or r.cancel_requested))
-    notes += hold_back(decided, ((r, *_sight(world, r)) for r in active), held, now)
-    new, waiting, left_out = _missing(world, now_recorded, policy, now)
-    new, held_back = without_held(new, held)
-    waiting += held_back
+    new, waiting, found = _to_start(world, policy, decided, now)
+    notes += found
     recorded = {record.key for record in world.records.values()}
     others = of_others(specs, recorded, policy.cluster)
     refused = refused_runs(specs, recorded, policy.cluster, world.refused)
     unchanged = _unchanged(world, policy, decided)
-    notes += [*waiting, *left_out]
+    notes += waiting
     notes += [
         f"{name}: {runs} of its runs are not submitted: {problem}"
         for name, runs in refused.items()
@@ -154,6 +147,26 @@ def _decided(world: World, policy: Policy, now: datetime) -> tuple[dict[RunId, A
             decided |= {record.run: action} if action and not why_not else {}
             notes += [text for text in (note, why_not) if text]
     return decided, notes
+
+
+def _to_start(
+    world: World, policy: Policy, decided: dict[RunId, Action], now: datetime
+) -> tuple[list[Submit], list[str], list[str]]:
+    """Return the submissions, a note for each run that waits for others, and further notes.
+
+    What was ``decided`` about runs that are held back is changed.
+    """
+    seen = {run: action.record for run, action in decided.items() if isinstance(action, Record)}
+    records = {**world.records, **seen}
+    specs = [each for each in world.desired if policy.wants(each[0].name)]
+    counted = (r for r in records.values() if r.key not in policy.again)
+    held = holds(specs, counted, world.progress)
+    ours = (r for r in world.records.values() if r.cluster == policy.cluster)
+    active = (r for r in ours if not (r.is_over or r.cancel_requested))
+    notes = hold_back(decided, ((r, *_sight(world, r)) for r in active), held, now)
+    new, waiting, left_out = _missing(world, records, policy, now)
+    new, held_back = without_held(new, held)
+    return new, [*waiting, *held_back], [*notes, *left_out]
 
 
 def _sight(world: World, record: RunRecord) -> tuple[JobView | None, Progress | None]:
