@@ -23,6 +23,7 @@ from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import LockedError, RepositoryError, SpecError, not_shared
 from mtf.project.belief import Belief
 from mtf.project.committed import Specs, read_specs
+from mtf.project.location.folder import check_only_project
 from mtf.project.run_lookup import newest_first
 from mtf.project.settings_file import SETTINGS, settings_at
 from mtf.project.signatures import check_signed
@@ -159,9 +160,11 @@ def belief_of(
         rev: a revision that the command line names.
 
     Raises:
-        RepositoryError: the policies allow only certain branches, and none contains the revision.
+        RepositoryError: the policies allow only certain branches, and none contains the revision;
+            or the ledger is that of another project.
     """
     repo, settings = project.repo, project.settings
+    check_only_project(repo, tracked, {record.folder for record in ledger.runs.values()})
     with suppress(SpecError):  # otherwise the last settings that can be used
         settings = settings_at(repo, tracked)
     tips = {project.settings.branch: tracked}

@@ -17,6 +17,7 @@ from mtf.core.vocabulary.ids import (
     RunId,
     is_absolute,
     is_commit,
+    is_folder,
     is_inside,
     is_job_id,
     is_run_id,
@@ -74,6 +75,8 @@ def check_run(value: Mapping[str, Any]) -> None:
     if not (run_dir.endswith(run) and _is_root(run_dir[: -len(run)])):
         refuse("run_dir", f"an absolute path that ends in /{run}", run_dir)
     _check_successor(value, name)
+    if not is_folder(value["folder"]):
+        refuse("folder", "a folder of the repository", value["folder"])
     key = value["key"]
     if not is_sha256(key):
         refuse("key", "64 hexadecimal digits", key)

@@ -192,7 +192,8 @@ class Application:
     def _claimant(self) -> Claimant:
         commit, settings = self.situation.world.commit, self.situation.settings
         root = self.executors.runs_root
-        return Claimant.this_process(commit, settings, self.executor, root)
+        folder = self.repo.prefix.rstrip("/")
+        return Claimant.this_process(commit, settings, self.executor, root, folder)
 
     def _sweep(self, actions: Sequence[Action]) -> None:
         """Remove the job requests of submissions that are about to be over.

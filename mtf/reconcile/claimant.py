@@ -28,10 +28,11 @@ class Claimant:
     cluster: str
     lease_s: float
     root: Path  # the run root
+    folder: str = ""  # of the project in the repository; empty: its top
 
     @classmethod
     def this_process(
-        cls, commit: CommitId, settings: Settings, executor: str, root: Path
+        cls, commit: CommitId, settings: Settings, executor: str, root: Path, folder: str = ""
     ) -> Claimant:
         """Return this process as the claimant, as of now."""
         return cls(
@@ -42,6 +43,7 @@ class Claimant:
             cluster=settings.cluster.name,
             lease_s=settings.lease,
             root=root,
+            folder=folder,
         )
 
     @cached_property

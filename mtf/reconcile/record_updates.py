@@ -89,6 +89,7 @@ def _new_record(action: Submit, place: Place, claimant: Claimant) -> RunRecord:
         parameters=e.parameters,
         origin=action.origin,
         run_dir=str(rundir.run_dir(claimant.root, action.run)),
+        folder=claimant.folder,
         wanted=action.desired.is_committed,
         holds_back=action.holds_back,
         attempts=(_attempt(place, claimant),),

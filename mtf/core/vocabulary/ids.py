@@ -74,6 +74,11 @@ def is_absolute(path: str) -> bool:
     return _BELOW.fullmatch(path) is not None
 
 
+def is_folder(path: str) -> bool:
+    """Return True for the path of a folder in a repository, relative to its top, "" for the top."""
+    return not path or is_absolute(f"/{path}")
+
+
 _BELOW = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/\0\n]+)+")
 
 

@@ -115,6 +115,7 @@ class RunRecord:
     origin: Origin | None = None  # the other run's checkpoint that it began from
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_dir: str = ""
+    folder: str = ""  # of the project in the repository at the pinned commit; empty: its top
     packages: str | None = None  # sha256 of the installed packages, as the job reported
     cancel_requested: bool = False  # through mtf; without it a cancellation was done by hand
     observed_at: str | None = None  # when a sync last wrote this record

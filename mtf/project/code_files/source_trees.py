@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.jobs import import_folders
+from mtf.project.settings_file import folder_in_repository, top_of
 from mtf.spec.named_code.source_files import EntryKind, SourceFiles
 
 if TYPE_CHECKING:
@@ -64,23 +65,25 @@ def _import_folders(repo: GitRepo) -> tuple[str, ...]:
 
 
 def files_on_disk(root: Path) -> SourceFiles:
-    """Return the files below a folder; needs no git."""
+    """Return the files of a project's repository, or of a folder outside of one; needs no git."""
+    top = top_of(root)
+    roots = import_folders(folder_in_repository(root))
 
     def folder(path: str) -> Mapping[str, EntryKind]:
         try:
-            with os.scandir(root / path) as entries:
+            with os.scandir(top / path) as entries:
                 return {entry.name: _kind(entry) for entry in entries}
         except OSError:
             return {}
 
     def read(path: str, most: int) -> bytes | None:
         try:
-            with (root / path).open("rb") as file:
+            with (top / path).open("rb") as file:
                 return file.read(most)
         except OSError:
             return None
 
-    return SourceFiles(folder, read)
+    return SourceFiles(folder, read, roots)
 
 
 def _kind(entry: os.DirEntry[str]) -> EntryKind:

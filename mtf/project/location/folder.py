@@ -14,7 +14,7 @@ from mtf.project.settings_file import SETTINGS, outside
 from mtf.spec.schema.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
@@ -61,6 +61,29 @@ def at_commit(repo: GitRepo, commit: CommitId) -> GitRepo:
         return repo
     found = projects_at(repo, commit)
     return found[0] if len(found) == 1 else repo
+
+
+def check_only_project(repo: GitRepo, commit: CommitId, folders: Collection[str]) -> None:
+    """Refuse a second project in a repository, which would share the ledger of the first.
+
+    Args:
+        repo: within the project.
+        commit: of the tracked branch.
+        folders: of the projects that the ledger has runs of, each "" or like ``lab``.
+
+    Raises:
+        RepositoryError: one of them is another project, and still exists.
+    """
+    here = repo.prefix.rstrip("/")
+    for folder in sorted({*folders} - {here}):
+        prefix = f"{folder}/" if folder else ""
+        if repo.within(prefix).read(commit, SETTINGS, 1) is not None:
+            other = f"in {folder}" if folder else "at its top"
+            raise RepositoryError(
+                f"this repository has a project {other}, whose runs are in its ledger. A second one"
+                f" in {here or 'its top'} would share the ledger and the names of experiments. Put"
+                " it into a repository of its own"
+            )
 
 
 def projects_at(repo: GitRepo, commit: CommitId) -> list[GitRepo]:

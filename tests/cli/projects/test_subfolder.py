@@ -144,3 +144,24 @@ def test_a_controller_works_in_the_folder(large: Repo) -> None:
     unit = mtf(large.path / "läb", "controller", "unit").stdout
     assert f'"-C" "{large.path}/läb" "sync" "--watch"' in unit
     assert sys.executable in unit
+
+
+def test_a_second_project_that_would_share_the_ledger_is_refused(large: Repo) -> None:
+    mtf(large.path / "läb", "sync")
+    other = {"mtf.yaml": "executor: local\n", "experiments/one.yaml": SPEC}
+    large.commit({f"other/{path}": text for path, text in other.items()})
+    large.git("push", "-q", "origin", "main")
+    for command in ("plan", "sync"):
+        told = mtf(large.path / "other", command, code=1).stderr
+        assert told.startswith("error: this repository has a project in läb, whose runs are in")
+    assert "nothing to do, 1 unchanged" in mtf(large.path / "läb", "plan").stdout
+
+
+def test_code_at_the_top_of_the_repository_is_known_to_every_check(large: Repo) -> None:
+    spec = SPEC.replace("nets:Net", "shared.nets:Net")
+    large.commit({"shared/nets.py": MODEL, "läb/experiments/one.yaml": spec})
+    mtf(large.path / "läb", "validate")
+    mtf(large.path / "läb", "validate", "--rev", "HEAD")
+    wrong = spec.replace("shared.nets", "shared.nuts")
+    large.write({"läb/experiments/one.yaml": wrong})
+    assert "nuts" in mtf(large.path / "läb", "validate", code=1).stdout
