@@ -12,6 +12,7 @@ import click
 from mtf.cli.plan import EXECUTORS, named_executor, plan
 from mtf.cli.terminal.confirm import can_ask, confirm
 from mtf.cli.terminal.output import inform, open_here, print_text
+from mtf.cli.terminal.stop_signals import stoppable
 from mtf.core.vocabulary import json_text
 from mtf.errors import abridged
 from mtf.reconcile.gather import Options
@@ -118,7 +119,6 @@ def _agreed(project: Project, options: Options) -> Options:
 
 
 def _watch(project: Project, options: Options, *, publish: bool, interval: float | None) -> None:
-    from mtf.cli.terminal.stop_signals import stoppable
     from mtf.commands.controller.watch_loop import INTERVAL_S, watch
 
     def stamped(line: str) -> None:
