@@ -220,7 +220,11 @@ class _Loader:
         Raises:
             SpecError: with every error in the file.
         """
-        found = self._names_in(file)
+        slurm = partial(self._merged_slurm, file)
+        findings = self._code.in_experiment(file.value, slurm) if self._code else []
+        if not findings:
+            return self._experiment(file)
+        found = [at_place(file.positions, each.loc, each) for each in findings]
         try:
             spec = self._experiment(file)
         except SpecError as e:
@@ -229,13 +233,6 @@ class _Loader:
             raise SpecError(found)
         self.problems += found
         return spec
-
-    def _names_in(self, file: SpecFile) -> list[Problem]:
-        """Return the mistakes in the names and keys of what an experiment names."""
-        if self._code is None:
-            return []
-        found = self._code.in_experiment(file.value, partial(self._merged_slurm, file))
-        return [at_place(file.positions, each.loc, each) for each in found]
 
     def _merged_slurm(self, file: SpecFile) -> Any:
         slurm = file.value.get("slurm", {})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from mtf.spec.named_code.source_files import SourceFiles
 
-_TARGET = re.compile(rb"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_TARGET = rb"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 
 
 def affected_by_code(
@@ -24,7 +24,7 @@ def affected_by_code(
     named: defaultdict[str, set[str]] = defaultdict(set)
     for path, text in specs.items():
         if b":" in text:
-            for target in set(_TARGET.findall(text)):
+            for target in set(re.findall(_TARGET, text)):
                 named[target.decode()].add(path)
     tops = {target.partition(":")[0].partition(".")[0] for target in named}
     states = (now, *before)

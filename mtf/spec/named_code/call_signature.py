@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PLAIN = frozenset({"int", "float", "str", "bool"})
-_OPTIONAL = re.compile(r"(?:typing\.)?Optional\[(.+)\]")
+_OPTIONAL = r"(?:typing\.)?Optional\[(.+)\]"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter that can be given by its name.
 
     Attributes:
@@ -42,8 +40,7 @@ class Parameter:
         return plain_types(self.annotation)
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """The keys that a class or function can be called with.
 
     Attributes:
@@ -68,7 +65,7 @@ class Signature:
 def plain_types(annotation: str) -> frozenset[str]:
     """Return the types that an annotation allows, none unless all are int, float, str or bool."""
     text = annotation.strip("'\"")
-    if whole := _OPTIONAL.fullmatch(text):
+    if whole := re.fullmatch(_OPTIONAL, text):
         text = whole[1]
     parts = {part.strip() for part in text.split("|")} - {"None"}
     return frozenset(parts) if parts <= _PLAIN else frozenset()

@@ -7,7 +7,6 @@ writes from the installed torch; a test holds the two together.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ def of_any(section: str) -> Signature:
     for name in short_names(section):
         known = of_short_name(section, name)
         for key, parameter in known.parameters.items() if known else ():
-            parameters[key] = replace(parameter, is_required=False, annotation="")
+            parameters[key] = parameter._replace(is_required=False, annotation="")
     return Signature(section, parameters)
 
 

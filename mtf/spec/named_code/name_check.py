@@ -6,8 +6,8 @@ outside of the repository, and plug-ins where jobs run in an environment of thei
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class NamedCode:
         self._files = files
         self._signatures: dict[str, Signature | None] = {}
         self._problems: dict[str, str | None] = {}
+        # Sections without mistakes: as bytes, and by their keys, texts and kinds of other values
+        self._clean: set[object] = set()
 
     @cached_property
     def _code(self) -> FoundCode:
@@ -59,10 +61,19 @@ class NamedCode:
         """Return the mistakes in the names and keys of an experiment as it is written."""
         if (target := value.get("entrypoint")) is not None:
             return list(self.entrypoint(target))  # it may read the sections as it likes
-        found = {name: self.findings(name, value.get(name), slurm) for name in CHECKED}
-        model = value.get("model")
-        found["optimizer"] = self.without_own_optimizers(found["optimizer"], model)
-        return [each for in_section in found.values() for each in in_section]
+        found: list[Finding] = []
+        for name in CHECKED:
+            raw = value.get(name)
+            if not raw or (text := (name, _as_bytes(raw))) in self._clean:
+                continue  # a thousand specs have few different sections
+            in_section = self.findings(name, raw, slurm)
+            if name == "optimizer":
+                found += self.without_own_optimizers(in_section, value.get("model"))
+            else:
+                found += in_section
+            if not in_section:
+                self._clean.add(text)
+        return found
 
     def findings(self, section: str, raw: Any, slurm: Slurm) -> tuple[Finding, ...]:
         """Return the mistakes in one section as it is written, without those of its schema.
@@ -72,20 +83,28 @@ class NamedCode:
             raw: its value.
             slurm: returns the section ``slurm`` with its defaults, for the environment of the jobs.
         """
-        if not isinstance(raw, Mapping):
+        if not isinstance(raw, Mapping) or not raw:
             return ()
+        shape = (section, *raw, *(v if type(v) is str else _kind(v) for v in raw.values()))
+        if shape in self._clean:
+            return ()
+        found = tuple(self._in_section(section, raw, slurm))
+        if not found and section != "callbacks":  # whose values are mappings
+            self._clean.add(shape)
+        return found
+
+    def _in_section(self, section: str, raw: Mapping[str, Any], slurm: Slurm) -> Iterator[Finding]:
         match section:
             case "model":
-                found = self._model(raw, slurm)
+                return self._model(raw, slurm)
             case "data":
-                found = self._data(raw, slurm)
+                return self._data(raw, slurm)
             case "optimizer":
-                found = self._optimizer(raw)
+                return self._optimizer(raw)
             case "scheduler":
-                found = self._scheduler(raw)
+                return self._scheduler(raw)
             case _:
-                found = self._callbacks(raw, slurm)
-        return tuple(found)
+                return self._callbacks(raw, slurm)
 
     def entrypoint(self, target: object) -> tuple[Finding, ...]:
         """Return the mistakes in an entry point."""
@@ -112,7 +131,7 @@ class NamedCode:
             return findings
         has_own = self._code.may_configure_optimizers(target)
         if has_own is None:
-            return tuple(replace(f, severity="warning") for f in findings)
+            return tuple(f._replace(severity="warning") for f in findings)
         return () if has_own else findings
 
     # -- sections ----------------------------------------------------------------------------------
@@ -315,6 +334,16 @@ def _taken_by_none(section: str, raw: Mapping[str, Any]) -> Iterator[Finding]:
         message = f"{section}.{key}: no {section} of mtf or torch takes such a key."
         message += f" Did you mean {near!r}?" if near else ""
         yield Finding((section, key), message.rstrip("."), at_key=True)
+
+
+def _as_bytes(raw: Any) -> bytes:
+    """Return JSON values as bytes, equal only for equal values: half the time of their text."""
+    return marshal.dumps(raw, 2)
+
+
+def _kind(value: object) -> object:
+    """Return all that a check may depend on of a value that is no text."""
+    return value.is_integer() if type(value) is float else type(value)
 
 
 def _wrong_activation(name: str) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ or inherited from code outside of the files that the table of known signatures l
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -160,7 +159,7 @@ class SignatureReader:
             if inherited == UNKNOWN:
                 break
             if inherited is not None:
-                more = {k: replace(p, is_required=False) for k, p in inherited.parameters.items()}
+                more = {k: p._replace(is_required=False) for k, p in inherited.parameters.items()}
                 parameters = more | parameters
                 if not inherited.takes_any:
                     break

@@ -6,8 +6,7 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mtf.core.vocabulary.spelling import nearest
 from mtf.spec.named_code.call_signature import fits
@@ -28,8 +27,7 @@ SCHEDULER_KEYS = frozenset({"interval", "monitor"})  # that mtf takes from the s
 _FEW = 24  # keys that a message lists
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A mistake in a section, at one of its keys or at a key's value."""
 
     loc: tuple[str, ...]  # within the spec: ("optimizer", "lrr")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
-
-from mtf.core.vocabulary.jobs import import_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,22 +20,26 @@ class EntryKind(Enum):
     OTHER = "other"  # a symbolic link or a submodule, whose content is not followed
 
 
-@dataclass(eq=False)
 class SourceFiles:
-    """The files of one commit, index or folder; each is read when it is first needed.
+    """The files of one commit, index or folder; each is read when it is first needed."""
 
-    Attributes:
-        list_folder: returns the entries of a folder by name (``""`` is the root), none if there is
-            no such folder.
-        read_file: returns at most so many bytes of a file.
-        roots: the folders that a job imports code from, in its order.
-    """
+    def __init__(
+        self,
+        list_folder: Callable[[str], Mapping[str, EntryKind]],
+        read_file: Callable[[str, int], bytes | None],
+        roots: tuple[str, ...] = ("", "src"),
+    ) -> None:
+        """Take the readers of the files.
 
-    list_folder: Callable[[str], Mapping[str, EntryKind]]
-    read_file: Callable[[str, int], bytes | None]
-    roots: tuple[str, ...] = import_folders("")
-    _folders: dict[str, Mapping[str, EntryKind]] = field(default_factory=dict, init=False)
-    _left: int = field(default=_MAX_TOTAL, init=False)
+        Args:
+            list_folder: returns the entries of a folder by name (``""`` is the root), none if there
+                is no such folder.
+            read_file: returns at most so many bytes of a file.
+            roots: the folders that a job imports code from, in its order.
+        """
+        self.list_folder, self.read_file, self.roots = list_folder, read_file, roots
+        self._folders: dict[str, Mapping[str, EntryKind]] = {}
+        self._left = _MAX_TOTAL
 
     def folder(self, path: str) -> Mapping[str, EntryKind]:
         """Return the entries of a folder by name."""
