@@ -100,7 +100,7 @@ class Belief:
             return problem
         if own is None:
             problem = self._config_problem(record, configs[record.member])
-        return problem or _changes_problem(record, configs[record.member], own)
+        return problem or self._changes_problem(record, configs[record.member], own)
 
     # -- the folder --------------------------------------------------------------------------------
 
@@ -209,30 +209,43 @@ class Belief:
         trees = at_commit(self.repo, record.commit).object_ids(record.commit, paths)
         return [(e, trees) for e in experiments]
 
+    def _changes_problem(
+        self, record: RunRecord, config: Mapping[str, Any], own: Attempt | None
+    ) -> str | None:
+        """Return a problem if a change is invalid, or is in ``_OWN`` and not made by this user."""
+        changes = record.attempt.changes
+        known = own.changes if own else {}
+        paths = {key: path_of(key) for key in changes}
+        foreign = [
+            k for k, path in paths.items() if path[:2] in _OWN and changes[k] != known.get(k)
+        ]
+        foreign = [k for k in foreign if not self._is_asked_by_spec(record, paths[k], changes[k])]
+        if foreign:
+            shown = ", ".join(sorted(foreign))
+            return (
+                f"somebody else has set {shown} for it. To do so: mtf retry {record.run} --set ..."
+            )
+        if any(len(path) < 2 or path[0] not in CHANGEABLE for path in paths.values()):
+            return "its record changes what is part of its identity"
+        try:
+            changed(config, changes)
+        except (MtfError, LookupError, TypeError, ValueError) as e:
+            return f"the changes in its record are invalid: {e}"
+        return None
+
+    def _is_asked_by_spec(self, record: RunRecord, path: tuple[str, ...], value: Any) -> bool:
+        """Return True if a run's spec has this value now, on a branch that may run."""
+        for tip in self.tips.values():
+            with suppress(MtfError, ValueError, LookupError):
+                for e in self._experiments(replace(record, commit=tip)):
+                    if (e.grid, e.name) == (record.grid, record.experiment):
+                        return bool(e.config[path[0]][path[1]] == value)
+        return False
+
 
 def _gives_up(action: Cancel) -> bool:
     """Return True if a cancellation that no person asked for gives up a claim."""
     return action.record.job_id is None and action.record.retry_at is None and not action.asked
-
-
-def _changes_problem(
-    record: RunRecord, config: Mapping[str, Any], own: Attempt | None
-) -> str | None:
-    """Return a problem if a change is invalid, or is in ``_OWN`` and not made by this user."""
-    changes = record.attempt.changes
-    known = own.changes if own else {}
-    paths = {key: path_of(key) for key in changes}
-    foreign = [k for k, path in paths.items() if path[:2] in _OWN and changes[k] != known.get(k)]
-    if foreign:
-        shown = ", ".join(sorted(foreign))
-        return f"somebody else has set {shown} for it. To do so: mtf retry {record.run} --set ..."
-    if any(len(path) < 2 or path[0] not in CHANGEABLE for path in paths.values()):
-        return "its record changes what is part of its identity"
-    try:
-        changed(config, changes)
-    except (MtfError, LookupError, TypeError, ValueError) as e:
-        return f"the changes in its record are invalid: {e}"
-    return None
 
 
 def _difference(section: str, recorded: Any, committed: Any) -> str | None:

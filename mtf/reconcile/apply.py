@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mtf import rundir
 from mtf.core.planner.deeds import Done, deeds
-from mtf.core.planner.throttles import LiveArray, live_arrays
+from mtf.core.planner.grids.throttles import LiveArray, live_arrays
 from mtf.core.vocabulary.actions import (
     Action,
     Cancel,

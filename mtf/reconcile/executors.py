@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
+from mtf.core.planner.grids.throttles import array_number
 from mtf.core.planner.placement import Placement, project_on_cluster
-from mtf.core.planner.throttles import array_number
 from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.jobs import Mark, TaskOf

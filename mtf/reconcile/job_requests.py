@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.core.planner.throttles import places
+from mtf.core.planner.grids.throttles import places
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
@@ -20,7 +20,7 @@ from mtf.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mtf.core.planner.throttles import LiveArray, Place
+    from mtf.core.planner.grids.throttles import LiveArray, Place
     from mtf.core.vocabulary.ids import RunId, RunKey
     from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import Origin

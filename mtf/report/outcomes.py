@@ -20,6 +20,7 @@ _SAID = (
     Deed.ADOPTED,
     Deed.COMPLETED,
     Deed.INTERRUPTED,
+    Deed.HELD_BACK,
     Deed.FAILED,
     Deed.TIMEOUT,
     Deed.CANCELLED,
@@ -27,7 +28,12 @@ _SAID = (
     Deed.PRUNED,
     Deed.REPLACED,
 )
-_JSON_KEYS = {Deed.TIMEOUT: "timeout", Deed.UNCLEAR: "uncertain", Deed.PUT_OFF: "put_off"}
+_JSON_KEYS = {
+    Deed.TIMEOUT: "timeout",
+    Deed.UNCLEAR: "uncertain",
+    Deed.PUT_OFF: "put_off",
+    Deed.HELD_BACK: "held_back",
+}
 
 
 def done_counts(done: Iterable[Done]) -> dict[str, int]:

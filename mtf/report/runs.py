@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.holds import canary_text
+from mtf.core.planner.grids.holds import canary_text
 from mtf.core.vocabulary.causes import ENDS, Cause
 from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run

@@ -209,6 +209,24 @@ def test_changes_that_somebody_else_has_recorded_are_not_applied(
     assert actions(lab) == []
 
 
+def test_a_change_that_the_spec_asks_for_now_is_applied_whoever_has_recorded_it(lab: Repo) -> None:
+    forger = Forger.beside(lab)
+    (record,) = forger.records().values()
+    run = forger.claim(
+        "quick",
+        record["commit"],
+        lab.path / "runs",
+        forger.configuration(),
+        key=record["key"],
+        attempt={"changes": {"slurm.variables": {"WHO": "lab"}}},
+    )
+    asked = SPEC.replace("partition: low", "partition: low, variables: {WHO: lab}")
+    lab.commit({"experiments/quick.yaml": asked})
+    lab.git("push", "-q", "origin", "main")
+    mtf(lab.path, "sync", "--wait")
+    assert (lab.path / "runs" / run / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("record_says", "submission_says"),
     [({"spec": "experiments/other.yaml"}, {}), ({}, {"spec": "experiments/exempt.yaml"})],

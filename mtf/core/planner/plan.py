@@ -18,15 +18,21 @@ from mtf.core.planner.drift import (
     why_not_continued,
     why_not_submitted,
 )
-from mtf.core.planner.grid_limits import is_ours, of_others, refused_runs, throttles
-from mtf.core.planner.holds import hold_back, holds, without_held
+from mtf.core.planner.grids.grid_limits import (
+    is_ours,
+    left_out_notes,
+    of_others,
+    refused_runs,
+    throttles,
+)
+from mtf.core.planner.grids.holds import hold_back, holds, without_held
+from mtf.core.planner.grids.throttles import live_arrays
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.reasons import cancelled_outside, change_text, summed
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.planner.spec_changes import follow_spec
-from mtf.core.planner.throttles import live_arrays
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import name_of, run_id, submission_id, timestamp
@@ -103,16 +109,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     others = of_others(specs, recorded, policy.cluster)
     refused = refused_runs(specs, recorded, policy.cluster, world.refused)
     unchanged = _unchanged(world, policy, decided)
-    notes += waiting
-    notes += [
-        f"{name}: {runs} of its runs are not submitted: {problem}"
-        for name, runs in refused.items()
-        for problem in world.refused[name]
-    ]
-    notes += [
-        f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
-        for (name, cluster), n in others.items()
-    ]
+    notes += [*waiting, *left_out_notes(refused, world.refused, others)]
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs will be submitted when the executor answers again")
         new = []

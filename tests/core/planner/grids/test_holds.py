@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.planner.holds import canary_text
+from mtf.core.planner.grids.holds import canary_text
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.vocabulary.actions import Plan, Record, Resume, Submit
 from mtf.core.vocabulary.ids import JobId, Token

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mtf.core.planner.throttles import LiveArray, Place, adjustments, places
+from mtf.core.planner.grids.throttles import LiveArray, Place, adjustments, places
 from mtf.core.vocabulary.jobs import ArrayLimit
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtf.core.planner.throttles import throttle_actions
+from mtf.core.planner.grids.throttles import throttle_actions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from mtf.core.planner.throttles import LiveArray
+    from mtf.core.planner.grids.throttles import LiveArray
     from mtf.core.vocabulary.actions import Throttle
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import RunKey
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.errors import Problem
 
     Keyed = tuple[Desired, tuple[RunKey, ...]]
 
@@ -45,6 +46,23 @@ def refused_runs(
         if desired.name in refused and is_ours(desired, cluster)
     }
     return {name: runs for name, runs in counts.items() if runs}
+
+
+def left_out_notes(
+    refused: Mapping[str, int],
+    problems: Mapping[str, tuple[Problem, ...]],
+    others: Mapping[tuple[str, str | None], int],
+) -> list[str]:
+    """Return a note for each spec that breaks policies, and for each of another cluster."""
+    notes = [
+        f"{name}: {runs} of its runs are not submitted: {problem}"
+        for name, runs in refused.items()
+        for problem in problems[name]
+    ]
+    return notes + [
+        f"{name}: {n} of its runs wait for the controller of cluster {cluster}"
+        for (name, cluster), n in others.items()
+    ]
 
 
 def throttles(
