@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.other_users import reaching
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -194,7 +196,11 @@ class Cluster:
 
     def _start(self, program: str, *args: str) -> None:
         env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
-        done = subprocess.run([program, *args], env=env, capture_output=True, text=True, timeout=60)
+        # jobs of other users start this interpreter
+        reach = reaching(sys.executable) if program == "slurmd" else []
+        done = subprocess.run(
+            [*reach, program, *args], env=env, capture_output=True, text=True, timeout=60
+        )
         if done.returncode:
             raise ClusterError(f"{program}: {done.stderr.strip()} (see {self.folder / 'log'})")
 

@@ -33,7 +33,7 @@ from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
 from mtf.reconcile.executors import jobs_of
 from mtf.reconcile.gather import Options, Target, gather, respecified
-from mtf.reconcile.run_access import is_elsewhere
+from mtf.reconcile.run_access import is_elsewhere, owner_if_read_only, private_folder
 from mtf.spec.set_overrides import parse_changes
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def _act(
         actions = sorted(decide(ledger, commit), key=lambda a: a.run)
         here = project.at(commit)
         _check_reachable(here, [a.record for a in actions if isinstance(a, Cancel | Resume)])
+        _check_writable(a.record for a in actions if isinstance(a, Resume))
         plan = Plan(tuple(actions), 0, ())
         if plan.is_empty:
             return Report(plan, commit)
@@ -311,6 +312,18 @@ def _check_reachable(project: Project, records: Sequence[RunRecord]) -> None:
             raise MtfError(
                 f"{record.run}: its folder {record.run_dir} is on another host or in another clone."
                 " Run the command there"
+            )
+
+
+def _check_writable(records: Iterable[RunRecord]) -> None:
+    """Refuse to start another attempt in a folder that only another user can write."""
+    for record in records:
+        if why := private_folder(record):
+            raise MtfError(f"{record.run}: {why}")
+        if owner := owner_if_read_only(record):
+            raise MtfError(
+                f"{record.run}: only {owner} can write its folder {record.run_dir}. Let {owner}"
+                " retry it, or share it: see mtf doctor"
             )
 
 

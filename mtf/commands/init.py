@@ -11,6 +11,7 @@ from mtf import proc
 from mtf.commands.hooks.install import shipped_hooks
 from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError, RepositoryError, SpecError
+from mtf.git.repo import GitRepo
 from mtf.packaged_files import data_dir
 from mtf.project import editor_schemas
 from mtf.project.editor_schemas import modeline
@@ -97,6 +98,8 @@ def init(folder: Path, *, demo: bool) -> Made:
 def _repository(folder: Path) -> _Repository:
     """Return the repository that contains ``folder``; make one if there is none."""
     up = _git(folder, "rev-parse", "--show-cdup")
+    if up is None and (folder / ".git").exists():
+        GitRepo(folder)  # raises, and says why git refuses it
     if up is None:
         branch = _git(folder, "config", "init.defaultBranch") or "main"
         made = proc.run(("git", "init", "--quiet", "-b", branch, str(folder)), timeout_s=30)

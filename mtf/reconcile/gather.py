@@ -22,6 +22,7 @@ from mtf.reconcile.executors import placement_of, read_limits, read_live, with_u
 from mtf.reconcile.run_access import (
     abandoned,
     is_elsewhere,
+    job_owner,
     owner_if_read_only,
     private_folder,
     read_progress,
@@ -121,7 +122,7 @@ def gather(
             target.belief.store, ledger, specs, target.commit, without=seen.elsewhere
         ),
         limits=seen.limits,
-        drift=replace(drift, read_only=seen.read_only),
+        drift=replace(drift, read_only=seen.read_only, foreign=seen.foreign),
         refused=specs.refused,
     )
     policy = policy_of(target.settings, options)
@@ -144,6 +145,7 @@ class _Seen:
     limits: Mapping[str, Mapping[str, ArrayLimit]]
     private: Mapping[RunId, str]
     read_only: Mapping[RunId, str]
+    foreign: Mapping[RunId, str]
 
 
 def _look(
@@ -164,7 +166,10 @@ def _look(
     unreadable |= silent
     given_up = abandoned(active), shut_out(active, live)
     read_only = {r.run: owner for r in active if (owner := owner_if_read_only(r))}
-    return _Seen(live, unreadable, progress, elsewhere, *given_up, limits, private, read_only)
+    on_slurm = [r for r in active if r.executor != "local"]  # whose worker ends anybody's jobs
+    foreign = {r.run: who for r in on_slurm if (who := job_owner(r))}
+    others = private, read_only, foreign
+    return _Seen(live, unreadable, progress, elsewhere, *given_up, limits, *others)
 
 
 def respecified(

@@ -15,6 +15,7 @@ from mtf.errors import (
 )
 from mtf.reconcile.job_requests import prepare, remove_request
 from mtf.reconcile.record_updates import put_off, refused, unclear, with_job
+from mtf.reconcile.run_access import job_owner
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -120,17 +121,30 @@ class Handover:
             )
 
     def end(self, cancelled: Iterable[RunRecord], executors: Executors) -> list[RunId]:
-        """End the jobs of cancelled runs; return those whose executor does not answer."""
+        """End the jobs of cancelled runs; return the runs whose jobs a later sync has to end.
+
+        Those are the runs of an executor that does not answer, and those with a job that only
+        another user may end.
+        """
         with_jobs = [record for record in cancelled if record.job_id is not None]
+        left: list[RunId] = []
         try:
-            for job, why in executors.cancel(with_jobs).items():
-                self.say(f"left     job {job}: a record names it, but {why}")
+            others = executors.cancel(with_jobs)
         except ExecutorUnavailableError as e:
             self.unended |= dict.fromkeys((r.executor for r in with_jobs), str(e))
             number = count(len(with_jobs), "cancelled run")
             self.say(f"recorded {number}: {e}. The next mtf sync that gets an answer ends the jobs")
             return [record.run for record in with_jobs]
-        return []
+        for record in with_jobs:
+            job = record.job_id
+            if job not in others:
+                continue
+            if (owner := job_owner(record)) is not None:
+                left.append(record.run)
+                self.say(f"recorded job {job} is {owner}'s, whose next mtf sync ends it")
+            else:
+                self.say(f"left     job {job}: a record names it, but {others[job]}")
+        return left
 
     @property
     def runs(self) -> list[RunId]:

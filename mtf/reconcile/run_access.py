@@ -110,6 +110,12 @@ def shut_out(records: Iterable[RunRecord], live: Live) -> dict[RunId, JobId | No
     return found
 
 
+def job_owner(record: RunRecord) -> str | None:
+    """Return the user who has submitted a run's newest attempt if that is not this one."""
+    user = record.attempt.claimed_by.partition("@")[0]
+    return user if user and user != submitter().partition("@")[0] else None
+
+
 def submitter() -> str:
     """Return the name of this process as a submitter: ``user@host:pid``."""
     user = os.environ.get("USER") or str(os.getuid())

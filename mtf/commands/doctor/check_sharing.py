@@ -65,6 +65,12 @@ def shared_root(checkup: Checkup) -> Iterator[Finding]:
 def shared_clone(checkup: Checkup) -> Iterator[Finding]:
     """Find a clone that belongs to another user, or has files of others, and is not shared."""
     folder = checkup.project.repo.common_dir
+    cure = f"git config core.sharedRepository group; chmod -R g+rwX {folder}; or a clone each"
+    if not os.access(folder / "objects", os.W_OK):
+        owner = rundir.owner_of(folder)
+        what = f"this clone is {owner}'s, and not shared, so you can neither sync nor cancel here"
+        yield Finding("error", what, str(folder), f"as {owner}: {cure}")
+        return
     shared = checkup.project.repo.config("core.sharedRepository") or "umask"
     owners = {rundir.owner_of(folder)}
     for name in ("refs/heads/mtf/ledger", "logs", "objects", "mtf"):
@@ -73,7 +79,6 @@ def shared_clone(checkup: Checkup) -> Iterator[Finding]:
     if len(owners) > 1 and shared in ("umask", "false", "0"):
         people = " and ".join(sorted(owners))
         what = f"{people} work in this clone, and git shares none of its new files with them"
-        cure = f"git config core.sharedRepository group; chmod -R g+rwX {folder}; or a clone each"
         yield Finding("error", what, str(folder), cure)
 
 

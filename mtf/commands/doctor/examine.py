@@ -72,8 +72,8 @@ def _first_step(folder: Path) -> str:
     """Return the repair for a folder in which no project can be opened."""
     try:
         repo = GitRepo(folder)
-    except RepositoryError:
-        return "mtf init, or cd to the repository"
+    except RepositoryError as e:
+        return _THEN if "safe.directory" in str(e) else "mtf init, or cd to the repository"
     if repo.find_commit("HEAD") is None:
         return "commit first: git add --all && git commit, then run mtf doctor again"
     return _THEN

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.actions import Action, Rebuild, Repin, Restore, Resume, Submit
+from mtf.core.vocabulary.actions import Action, Cancel, Rebuild, Repin, Restore, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId, name_of
 from mtf.core.vocabulary.states import RunState
@@ -66,6 +66,7 @@ class Drift:
     folders: frozenset[RunId] = frozenset()  # runs without their folder or any checkpoint
     checkouts: frozenset[RunId] = frozenset()  # active runs whose pinned checkout is gone
     read_only: Mapping[RunId, str] = field(default_factory=dict)  # folders of others -> whose
+    foreign: Mapping[RunId, str] = field(default_factory=dict)  # jobs of others -> whose
     notes: tuple[str, ...] = ()
 
     def with_note(self, note: str) -> Drift:
@@ -216,7 +217,10 @@ def _repin(record: RunRecord, found: CommitId | None, *, remote: bool) -> Repin:
 
 
 def why_not_continued(action: Action, drift: Drift) -> str | None:
-    """Return the reason why an attempt must not be started, None if it may be."""
+    """Return the reason why this user must not carry out an action, None if he may."""
+    if isinstance(action, Cancel) and action.record.cancel_requested:
+        who = drift.foreign.get(action.run)
+        return who and f"cancelled runs whose jobs are {who}'s are ended by {who}'s next mtf sync"
     if not isinstance(action, Resume):
         return None
     if owner := drift.read_only.get(action.run):
