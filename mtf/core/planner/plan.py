@@ -29,6 +29,7 @@ from mtf.core.planner.grids.holds import hold_back, holds, without_held
 from mtf.core.planner.grids.throttles import live_arrays
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.news import if_changed, was_written_long_ago
 from mtf.core.planner.reasons import cancelled_outside, change_text, summed
 from mtf.core.planner.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
@@ -371,12 +372,12 @@ def _active(
         note = "runs of changed or removed specs continue. mtf sync --prune cancels them"
         if policy.prune and not old.cancel_requested:
             return _pruned(old.run, new), None
-    if old.cancel_requested and _was_written_long_ago(old, policy, now):
+    if old.cancel_requested and was_written_long_ago(old, policy.progress_every, now):
         return Cancel(old.run, new, "its cancellation has had no effect yet"), note
     due = new.retry_at is not None and parse_time(new.retry_at) <= now
     if due and world.can_submit and not new.cancel_requested:
         return Resume(old.run, new, new.reason), note
-    return _if_changed(old, new, policy, now), note
+    return if_changed(old, new, policy.progress_every, now), note
 
 
 def _claimed(
@@ -395,26 +396,3 @@ def _claimed(
             return None, "claims without a job wait for the executor"
         return Resume(record.run, record, f"claimed, never submitted: {why}", fence=True), None
     return None, f"claims held by {attempt.claimed_by}: another sync is submitting them"
-
-
-def _if_changed(old: RunRecord, new: RunRecord, policy: Policy, now: datetime) -> Action | None:
-    """Return a record action if the run's state changed; progress alone is recorded less often."""
-    progressed = _reached(old) != _reached(new) and _was_written_long_ago(old, policy, now)
-    if _standing(old) == _standing(new) and not progressed:
-        return None
-    return Record(old.run, new, change_text(old, new))
-
-
-def _was_written_long_ago(record: RunRecord, policy: Policy, now: datetime) -> bool:
-    written = record.observed_at
-    return written is None or now - parse_time(written) >= policy.progress_every
-
-
-def _standing(record: RunRecord) -> tuple[object, ...]:
-    attempt = record.attempt
-    job = record.job_id, attempt.ended_at
-    return record.state, record.reason, record.sync, record.retry_at, *job
-
-
-def _reached(record: RunRecord) -> tuple[object, ...]:
-    return record.epoch, record.checkpoint, record.best, record.started_at, record.packages
