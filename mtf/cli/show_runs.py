@@ -27,12 +27,18 @@ if TYPE_CHECKING:
     from mtf.project.project import Project
 
 
+_RECORDED = click.option(
+    "--recorded", is_flag=True, help="Answer from git alone: ask no executor, read no journal."
+)
+
+
 @click.command()
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @click.option("--watch", is_flag=True, help="Redraw every 2 seconds, until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one per run.")
 @click.option("--wide", is_flag=True, help="Show more columns and shorten nothing.")
 @click.option("--all", "superseded", is_flag=True, help="Show runs that mtf rerun superseded, too.")
+@_RECORDED
 @click.pass_obj
 def status(
     folder: str,
@@ -41,57 +47,67 @@ def status(
     as_json: bool,
     wide: bool,
     superseded: bool,
+    recorded: bool,
 ) -> None:
     """List runs: state, job, progress, checkpoint and best metric.
 
-    GLOB matches run ids, names and job ids. States come from the ledger and the runs' journals;
-    no executor is asked.
+    GLOB matches run ids, names and job ids. States are those of now: the executors and the runs'
+    journals are asked. Runs that cannot be seen from here are shown as they were last seen, and
+    column AS OF says when.
 
     Example: mtf status 'digits_*'
     """
     from mtf.commands.show_runs import as_json_list, no_match, status_of
-    from mtf.report.runs import status_table, summary
+    from mtf.report.runs import status_table, summary, times_of_old
 
     project = open_here(folder)
-    found = status_of(project, globs, superseded=superseded)
-    if not found.records:
+    found = status_of(project, globs, recorded=recorded, superseded=superseded)
+    if not found.rows:
         inform(no_match(project, globs))
     if watch:
-        _watch(project, globs, superseded=superseded)
+        _watch(project, globs, recorded=recorded, superseded=superseded)
         return
     if as_json:
-        print_text(as_json_list(found.records))
-    elif found.records:
-        print_table(status_table(found.records, datetime.now(UTC), wide=wide))
+        print_text(as_json_list(found.rows))
+    elif found.rows:
+        old = {} if recorded else times_of_old(found.rows)
+        print_table(status_table(found.records, datetime.now(UTC), wide=wide, old=old))
         print_text(summary(found.records))
-    if found.records or not globs:
+    if found.rows or not globs:
         for note in found.notes:
             inform(f"note: {note}")
 
 
-def _watch(project: Project, globs: tuple[str, ...], *, superseded: bool) -> None:
+def _watch(project: Project, globs: tuple[str, ...], *, recorded: bool, superseded: bool) -> None:
     from mtf.cli.terminal.live_display import show_progress
     from mtf.commands.show_runs import status_of
+    from mtf.reconcile.live.look import WATCHED_S
 
     with show_progress() as update:
         while True:
-            update(list(status_of(project, globs, superseded=superseded).records))
-            time.sleep(2)
+            found = status_of(
+                project, globs, recorded=recorded, superseded=superseded, within_s=WATCHED_S
+            )
+            update(found.records)
+            time.sleep(WATCHED_S)
 
 
 @click.command()
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object.")
+@_RECORDED
 @click.pass_obj
-def show(folder: str, run: str, as_json: bool) -> None:
+def show(folder: str, run: str, as_json: bool, recorded: bool) -> None:
     """Show one run with its attempts, history and configuration.
+
+    Its state is that of now, and its attempts show each time that a job was requeued.
 
     RUN is a run id, a unique prefix of one, an experiment (its newest run) or a job id.
     """
     from mtf.commands.show_runs import as_json_list, page_of
 
-    record, page = page_of(open_here(folder), run)
-    print_text(as_json_list([record]) if as_json else page)
+    row, page = page_of(open_here(folder), run, recorded=recorded)
+    print_text(as_json_list([row]) if as_json else page)
 
 
 @click.command()

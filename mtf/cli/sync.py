@@ -14,9 +14,16 @@ from mtf.cli.terminal.confirm import can_ask, confirm
 from mtf.cli.terminal.output import inform, open_here, print_text
 from mtf.cli.terminal.stop_signals import stoppable
 from mtf.core.vocabulary import json_text
-from mtf.errors import abridged
+from mtf.errors import EXIT_PARTIAL, abridged
 from mtf.reconcile.gather import Options
-from mtf.report.outcomes import counts_text, done_as_json, done_counts, done_lines
+from mtf.report.outcomes import (
+    counts_text,
+    done_as_json,
+    done_counts,
+    done_lines,
+    ended_runs,
+    incomplete_text,
+)
 from mtf.report.plans import verdict
 from mtf.report.selections import selection_table
 from mtf.report.tables import count
@@ -69,7 +76,8 @@ def sync(
 
     Example: mtf sync --only 'digits_*' --wait
 
-    Exit code: 0 done, 1 errors, 3 partly done, 4 another mtf holds the lock of this clone.
+    Exit code: 0 done, 1 errors, 3 partly done, or a run that --wait waited for did not complete, 4
+    another mtf holds the lock of this clone.
     """
     from mtf.commands.sync import sync_lock, sync_until_over, sync_with_notes
 
@@ -98,14 +106,25 @@ def sync(
         report = sync_with_notes(project, options, publish=not no_push, say=inform)
         for line in _summary(report):
             inform(line)
+    code = report.exit_code
     if wait:
         from mtf.cli.terminal.live_display import show_progress
 
         with show_progress() as update:
-            sync_until_over(project, options, publish=not no_push, update=update, every=interval)
+            waited_for = sync_until_over(
+                project,
+                options,
+                publish=not no_push,
+                update=update,
+                every=interval,
+                seen=ended_runs(report.done),
+            )
+        if unfinished := incomplete_text(waited_for):
+            inform(f"error: {unfinished}")
+            code = code or EXIT_PARTIAL
     if as_json:
         print_text(json_text.dumps(_as_json(report), indent=2))
-    sys.exit(report.exit_code)
+    sys.exit(code)
 
 
 def _agreed(project: Project, options: Options) -> Options:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mtf.commands.sync import belief_of, executors_of
+from mtf.core.planner.reasons import was_cancelled_unseen
 from mtf.core.planner.spec_changes import with_spec
 from mtf.core.selection.eligibility import (
     Tip,
@@ -33,6 +34,7 @@ from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
 from mtf.reconcile.executors import jobs_of
 from mtf.reconcile.gather import Options, Target, gather, respecified
+from mtf.reconcile.live.look import with_ends
 from mtf.reconcile.run_access import is_elsewhere, owner_if_read_only, private_folder
 from mtf.spec.set_overrides import parse_changes
 
@@ -119,6 +121,8 @@ def preview(
     with project.repo.reading():
         commit = project.tracked(store)
         ledger = store.read_audited()
+        if rules_at is not cancel_rules:
+            ledger = with_ends(project, ledger)
         return selected(ledger, commit, names, where, rules_at(project, commit, ledger))
 
 
@@ -204,6 +208,7 @@ def retry(
     why = " ".join(["mtf retry", *(f"--set {change}" for change in changes)])
 
     def decide(ledger: Ledger, commit: CommitId) -> list[Action]:
+        ledger = with_ends(project, ledger)
         rules = retry_rules(project, commit, ledger, force=force)
         found = selected(ledger, commit, names, where, rules)
         afresh = [(r, _afresh_text(r)) for r in found.runs if _has_lost_checkpoints(project, r)]
@@ -211,7 +216,14 @@ def retry(
             say(line)
         lost = {record.run for record, _ in afresh}
         return [
-            Resume(r.run, _afresh(r) if r.run in lost else r, why, asked=True, changes=new)
+            Resume(
+                r.run,
+                _afresh(r) if r.run in lost else r,
+                why,
+                fence=was_cancelled_unseen(r),
+                asked=True,
+                changes=new,
+            )
             for r in found.runs
         ]
 

@@ -1,4 +1,4 @@
-"""Shows runs (status, page, results, output) from ledger and journals; asks no executor."""
+"""Shows runs (status, page, results, output) from ledger, executors and journals."""
 
 from __future__ import annotations
 
@@ -9,45 +9,62 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.drift import Branches, described
+from mtf.core.planner.journal_reader import starts_by_attempt
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
-from mtf.core.vocabulary.states import RunState
 from mtf.errors import MtfError
 from mtf.ledger.codec import run_as_dict
 from mtf.project.run_lookup import existing_runs, find_run, find_runs, matching
 from mtf.project.settings_file import SETTINGS
 from mtf.reconcile.drift_scan import look_for_drift
-from mtf.reconcile.run_access import (
-    is_elsewhere,
-    job_dir_of,
-    private_folder,
-    private_notes,
-    read_progress,
-    with_journals,
-)
+from mtf.reconcile.live.look import WATCHED_S, Look, as_recorded
+from mtf.reconcile.run_access import is_elsewhere, job_dir_of, private_folder, read_progress
 from mtf.report.runs import rank, run_page
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from mtf.core.planner.journal_reader import Start
+    from mtf.core.planner.rows.run_rows import Row
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.ledger.store import Ledger
     from mtf.project.project import Project
+    from mtf.reconcile.live.look import Looked
 
 
 @dataclass(frozen=True)
 class Status:
     """The runs to show, and notes on the repository."""
 
-    records: tuple[RunRecord, ...]
+    rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
+    @property
+    def records(self) -> list[RunRecord]:
+        """Return the runs as of now."""
+        return [row.record for row in self.rows]
 
-def status_of(project: Project, globs: Sequence[str], *, superseded: bool = False) -> Status:
-    """Return the runs that match, the newest submission first, with or without superseded ones."""
+
+def status_of(
+    project: Project,
+    globs: Sequence[str],
+    *,
+    recorded: bool = False,
+    superseded: bool = False,
+    within_s: float = 0.0,
+) -> Status:
+    """Return the runs that match, the newest submission first, with or without superseded ones.
+
+    The executors answer while the repository is read. ``recorded`` asks nobody and looks at no run
+    folder; an answer of the executors that is at most ``within_s`` seconds old will do.
+    """
     ledger = project.whole_ledger()
+    records = matching(ledger, globs, superseded=superseded)
+    look = None if recorded else _begun(project, ledger, records, within_s)
     with project.repo.reading():
-        here = [r for r in ledger.runs.values() if not is_elsewhere(project.runs_root, r)]
+        root = project.runs_root
+        here = [r for r in ledger.runs.values() if look and not is_elsewhere(root, r)]
         branches = Branches(project.repo.refs(JOB_BRANCH_PREFIX))
         drift = look_for_drift(
             ledger,
@@ -58,14 +75,26 @@ def status_of(project: Project, globs: Sequence[str], *, superseded: bool = Fals
             is_shared=project.remote is not None,
         )
         notes = described(drift, ledger.runs)
-    shown = matching(ledger, globs, superseded=superseded)
-    hidden = 0 if superseded else len(matching(ledger, globs)) - len(shown)
+        notes += _behind(project, ledger.runs.values())
+    hidden = 0 if superseded else len(matching(ledger, globs)) - len(records)
     if hidden:
         notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
-    records = with_journals(shown)
-    return Status(
-        tuple(records), (*notes, *private_notes(shown), *_behind(project, ledger.runs.values()))
-    )
+    looked = look.rows(records) if look else as_recorded(records)
+    return Status(looked.rows, (*looked.notes, *notes))
+
+
+def _begun(project: Project, ledger: Ledger, records: Iterable[RunRecord], within_s: float) -> Look:
+    """Return a look at the runs of a ledger, which has begun if some of ``records`` are active."""
+    look = Look(project, ledger.runs.values())
+    return look.begin(within_s) if any(not r.is_over for r in records) else look
+
+
+def rows_of(
+    project: Project, ledger: Ledger, records: Iterable[RunRecord], *, within_s: float = 0.0
+) -> Looked:
+    """Return these runs of a ledger as of now; see ``status_of``."""
+    records = list(records)
+    return _begun(project, ledger, records, within_s).rows(records)
 
 
 def no_match(project: Project, globs: Sequence[str]) -> str:
@@ -94,25 +123,37 @@ def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
     return [f"experiments on {branch} have changed since the newest submission. mtf plan shows how"]
 
 
-def as_json_list(records: Iterable[RunRecord]) -> str:
+def as_json_list(rows: Iterable[Row]) -> str:
     """Return runs as a JSON list with an object for each run."""
-    return json_text.dumps([run_as_dict(r) for r in records], indent=2, ensure_ascii=False)
+    values = [{**run_as_dict(r.record), "as_of": r.as_of, "live": r.live} for r in rows]
+    return json_text.dumps(values, indent=2, ensure_ascii=False)
 
 
-def page_of(project: Project, name: str) -> tuple[RunRecord, str]:
+def page_of(project: Project, name: str, *, recorded: bool = False) -> tuple[Row, str]:
     """Return one run and a page of text about it: state, configuration and history.
 
     Raises:
         MtfError: no run, or more than one, has that name.
     """
     ledger = project.ledger()
-    record = with_journals([find_run(ledger, name)])[0]
+    found = find_run(ledger, name)
+    looked = as_recorded([found]) if recorded else rows_of(project, ledger, [found])
+    (row,), record = looked.rows, looked.rows[0].record
     submission = project.store().submission(ledger, record.submission)
     config = rundir.render_yaml(submission.configs.get(record.member, {}))
     assert ledger.tip is not None
     history = project.repo.history(ledger.tip, record_path(record.run))
-    progress = read_progress(record) if record.state is RunState.RUNNING else None
-    return record, run_page(record, config, history, progress)
+    progress = None if recorded else read_progress(record)
+    why = looked.notes[0] if looked.notes else ""
+    starts = {} if recorded else _starts(record)
+    return row, run_page(row, config, history, progress, why_old=why, starts=starts)
+
+
+def _starts(record: RunRecord) -> dict[str, list[Start]]:
+    try:
+        return starts_by_attempt(rundir.read_journal(Path(record.run_dir)))
+    except PermissionError:
+        return {}
 
 
 def results_of(project: Project, name: str) -> list[RunRecord]:
@@ -122,7 +163,8 @@ def results_of(project: Project, name: str) -> list[RunRecord]:
         MtfError: no run has that name.
     """
     ledger = project.ledger()
-    return sorted(with_journals(find_runs(ledger, [name])), key=rank)
+    rows = rows_of(project, ledger, find_runs(ledger, [name])).rows
+    return sorted((row.record for row in rows), key=rank)
 
 
 def output_of(project: Project, name: str, *, err: bool) -> str:
@@ -157,10 +199,12 @@ def _output_path(record: RunRecord, *, err: bool) -> Path | None:
 
 
 def follow_output(project: Project, name: str, *, err: bool) -> Iterator[str]:
-    """Yield a run's output as it is written, until the ledger says that the run is over."""
+    """Yield a run's output as it is written, until the run is over."""
     at = 0
     while True:
-        record = find_run(project.ledger(), name)
+        ledger = project.ledger()
+        (row,) = rows_of(project, ledger, [find_run(ledger, name)], within_s=WATCHED_S).rows
+        record = row.record
         path = _output_path(record, err=err)
         if path is not None and path.exists():
             with path.open(encoding="utf-8", errors="replace") as f:

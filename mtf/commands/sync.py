@@ -293,8 +293,11 @@ def sync_until_over(
     update: Callable[[list[RunRecord]], None],
     every: float | None,
     runs: Collection[RunId] | None = None,
-) -> None:
+    seen: Collection[RunId] = (),
+) -> list[RunRecord]:
     """Reconcile again and again until these runs, by default all active ones, are over.
+
+    Return the runs that were waited for, with those in ``seen``, whose end was seen before.
 
     Runs that are left alone, since their records are not believed, are not waited for.
 
@@ -303,17 +306,17 @@ def sync_until_over(
     ``update`` takes the runs, with the progress in their journals, before each reconciliation.
     ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster.
     """
-    followed = set(runs or ())
+    followed = {*(runs or ()), *seen}
     left_alone: frozenset[RunId] = frozenset()
     while True:
         records = project.ledger().runs.values()
         if runs is None:
             followed |= {r.run for r in records if not r.is_over}
-        shown = with_journals(r for r in newest_first(records) if r.run in followed)
-        update(shown)
-        active = [r for r in shown if not r.is_over and r.run not in left_alone]
+        waited_for = [r for r in newest_first(records) if r.run in followed]
+        update(with_journals(waited_for))
+        active = [r for r in waited_for if not r.is_over and r.run not in left_alone]
         if not active:
-            return
+            return waited_for
         time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))
         with sync_lock(project, wait_s=_PATIENCE_S):
             done = sync_once(project, options, publish=publish, say=lambda _: None)

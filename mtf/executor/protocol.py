@@ -22,7 +22,26 @@ if TYPE_CHECKING:
     from mtf.errors import MtfError
 
 
-class Executor(Protocol):
+class JobSource(Protocol):
+    """Reports the state of jobs."""
+
+    def jobs(
+        self, names: Mapping[Token, str], since: datetime, tasks: Collection[TaskOf] | None = None
+    ) -> Collection[JobView]:
+        """Return the jobs of the submissions in ``names`` (token -> job name).
+
+        Jobs that the executor has forgotten are left out. A job is UNKNOWN if only a part of the
+        executor's records can be read now. ``since``: no submission is older (aware, UTC).
+        ``tasks``: those that matter, if not all do; one that is gone while other tasks of its array
+        are listed is ABSENT.
+
+        Raises:
+            ExecutorUnavailableError: the executor cannot be read now.
+        """
+        ...
+
+
+class Executor(JobSource, Protocol):
     """Submits job requests and reports the state of jobs. Every call starts O(1) processes."""
 
     name: str  # "slurm" or "local"; written to the ledger
@@ -52,21 +71,6 @@ class Executor(Protocol):
             SubmissionRefusedError: final; nothing was submitted.
             SubmissionUncertainError: the jobs may exist; look them up by the token.
             ExecutorUnavailableError: nothing was submitted; try again later.
-        """
-        ...
-
-    def jobs(
-        self, names: Mapping[Token, str], since: datetime, tasks: Collection[TaskOf] | None = None
-    ) -> Collection[JobView]:
-        """Return the jobs of the submissions in ``names`` (token -> job name).
-
-        Jobs that the executor has forgotten are left out. A job is UNKNOWN if only a part of the
-        executor's records can be read now. ``since``: no submission is older (aware, UTC).
-        ``tasks``: those that matter, if not all do; one that is gone while other tasks of its array
-        are listed is ABSENT.
-
-        Raises:
-            ExecutorUnavailableError: the executor cannot be read now.
         """
         ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.commands import act_on_runs, submit_from_python
+from mtf.commands.show_runs import rows_of
 from mtf.commands.sync import sync_lock, sync_once, sync_until_over
 from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
@@ -17,7 +18,7 @@ from mtf.project.project import Project, open_project
 from mtf.project.run_lookup import find_run
 from mtf.project.spec_tree import VALUE, SpecTree
 from mtf.reconcile.gather import Options
-from mtf.reconcile.run_access import with_journals
+from mtf.reconcile.live.look import WATCHED_S
 from mtf.report.outcomes import done_as_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.ledger.store import Ledger
 
 _log = logging.getLogger("mtf")
 
@@ -72,7 +74,8 @@ class Run:
     @property
     def record(self) -> RunRecord:
         """Return the run's record, with the newest progress in its journal."""
-        return with_journals([find_run(self.project.ledger(), self.id)])[0]
+        ledger = self.project.ledger()
+        return _records(self.project, ledger, [find_run(ledger, self.id)])[0]
 
     @property
     def state(self) -> str:
@@ -111,8 +114,8 @@ class Submission:
     @property
     def records(self) -> list[RunRecord]:
         """Return the runs' records in their order, with the newest progress in their journals."""
-        runs = self.project.ledger().runs
-        return with_journals(runs[run] for run in self.ids)
+        ledger = self.project.ledger()
+        return _records(self.project, ledger, [ledger.runs[run] for run in self.ids])
 
     def best(self) -> RunRecord | None:
         """Return the run with the best monitored value; None before any run has one."""
@@ -151,6 +154,12 @@ def _warn_of(missed: Iterable[str]) -> None:
     """Log what runs will not have; as warnings, which Python shows unless told otherwise."""
     for note in missed:
         _log.warning("note: %s", note)
+
+
+def _records(project: Project, ledger: Ledger, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return runs as of now; an answer of the executors that is a moment old will do."""
+    rows = rows_of(project, ledger, records, within_s=WATCHED_S).rows
+    return [row.record for row in rows]
 
 
 def _ignore(_: list[RunRecord]) -> None:
@@ -244,7 +253,8 @@ class ModelTrainingFramework:
 
     def status(self) -> list[RunRecord]:
         """Return the records of all runs, with the newest progress in their journals."""
-        return with_journals(self.project.ledger().runs.values())
+        ledger = self.project.ledger()
+        return _records(self.project, ledger, ledger.runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
         groups = SpecTree.at(self.project.repo, self.project.tracked()).groups

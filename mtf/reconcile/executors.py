@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mtf import rundir
 from mtf.core.planner.grids.throttles import array_number
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import JobId, Token
     from mtf.core.vocabulary.jobs import ArrayLimit, JobView
     from mtf.core.vocabulary.records import Attempt, RunRecord
-    from mtf.executor.protocol import Executor
+    from mtf.executor.protocol import Executor, JobSource
     from mtf.spec.schema.settings import LocalSettings, Settings
 
 Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
@@ -97,7 +97,15 @@ class Executors:
         return others
 
 
-def read_live(executors: Executors, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
+class Sources(Protocol):
+    """Opens what knows the jobs of an executor."""
+
+    def open(self, name: str) -> JobSource:
+        """Return the source of the jobs of an executor."""
+        ...
+
+
+def read_live(executors: Sources, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
     """Return the executors' views of these runs' newest jobs.
 
     Each executor is asked once. The second value has the reason for each one that did not answer.

@@ -135,6 +135,8 @@ class Fence:
                 job = _claimed_by(record)
                 if job is None:
                     return action
+                if record.is_over:
+                    raise MtfError(f"its job {job} has begun after all: it is not started again")
                 return Adopt(action.run, record, job, "its job has started")
             case Cancel(record=record) if record.job_id is None and record.retry_at is None:
                 job = self._live_job(record) or _claimed_by(record)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from mtf.core.planner.drift import Drift
 from mtf.core.planner.plan import Policy, World
-from mtf.core.planner.run_update import Retry
 from mtf.core.planner.spec_changes import KeyChange
-from mtf.core.vocabulary.causes import Cause
 from mtf.errors import MtfError
 from mtf.reconcile.drift_scan import known_submissions
 from mtf.reconcile.executors import placement_of, read_limits, read_live, with_use
+from mtf.reconcile.live.look import retry_of
 from mtf.reconcile.run_access import (
     abandoned,
     is_elsewhere,
@@ -217,11 +216,7 @@ def policy_of(settings: Settings, options: Options) -> Policy:
     """Return the planner's policy, from the settings and the command line."""
     only = options.only
     return Policy(
-        retry=Retry(
-            max_attempts=settings.retry.max_attempts,
-            on=frozenset(Cause(c) for c in settings.retry.on),
-            backoff_s=settings.retry.backoff,
-        ),
+        retry=retry_of(settings),
         prune=options.prune,
         wants=lambda name: only is None or fnmatchcase(name, only),
         cluster=settings.cluster.name,

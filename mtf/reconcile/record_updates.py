@@ -22,7 +22,7 @@ from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 from mtf.core.vocabulary.shown_text import visible
-from mtf.core.vocabulary.states import RunState
+from mtf.core.vocabulary.states import RunState, Sync
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -109,8 +109,10 @@ def _next_attempt(action: Resume, place: Place, claimant: Claimant) -> RunRecord
     )
     kept = record.attempts[:-1] if record.is_put_off else record.attempts
     goes_on = record.retry_at is not None and not record.is_put_off
+    by_hand = last.outcome == Cause.CANCELLED and not record.cancel_requested
     return replace(
         record,
+        sync=Sync.SYNCED if action.asked and by_hand else record.sync,
         state=record.state if goes_on else RunState.CLAIMED,
         reason=record.reason if goes_on else "",
         executor=claimant.executor,

@@ -6,11 +6,14 @@ import os
 import re
 import socket
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf import rundir
-from mtf.core.planner.journal_reader import NOTHING, fold, with_progress
+from mtf.core.planner.journal_reader import NOTHING, fold
+from mtf.core.planner.rows.run_rows import Sight, row_of
+from mtf.core.planner.run_update import Retry
 from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import JobId
 from mtf.report.tables import count
@@ -158,9 +161,13 @@ def _is_zombie(pid: int) -> bool:
 
 
 def with_journals(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the records with the progress that active runs have journaled since the last sync."""
+    """Return the records as the journals of active runs tell them; no executor is asked."""
+    now = datetime.now(UTC)
     return [
-        r if r.is_over or private_folder(r) else with_progress(r, read_progress(r)) for r in records
+        r
+        if r.is_over or private_folder(r)
+        else row_of(r, Sight(progress=read_progress(r)), Retry(), now).record
+        for r in records
     ]
 
 

@@ -6,12 +6,15 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.deeds import Deed
+from mtf.core.vocabulary.states import RunState
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mtf.core.planner.deeds import Done
+    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.vocabulary.records import RunRecord
 
 _FEW = 3  # runs of a grid that get a line each
 _MOST = 30  # lines
@@ -58,6 +61,30 @@ def done_as_json(done: Iterable[Done]) -> dict[str, dict[str, str]]:
 def json_key(deed: Deed) -> str:
     """Return the key of a deed in JSON."""
     return _JSON_KEYS.get(deed, deed.value)
+
+
+def ended_runs(done: Iterable[Done]) -> set[RunId]:
+    """Return the runs whose end was observed."""
+    ends = (Deed.COMPLETED, Deed.FAILED, Deed.TIMEOUT, Deed.CANCELLED, Deed.LOST)
+    return {one.run for one in done if one.deed in ends}
+
+
+def incomplete_text(waited_for: Sequence[RunRecord]) -> str:
+    """Return a line about the runs that did not complete, though nobody asked mtf to cancel them.
+
+    It is empty if there are none.
+    """
+    missing = [
+        r for r in waited_for if r.state is not RunState.COMPLETED and not r.cancel_requested
+    ]
+    if not missing:
+        return ""
+    states = Counter(r.state for r in missing)
+    which = ", ".join(f"{n} {state}" for state, n in states.items())
+    return (
+        f"{len(missing)} of {count(len(waited_for), 'run')} did not complete ({which})."
+        f" mtf status shows why; mtf retry --where state={missing[0].state} runs them again"
+    )
 
 
 def done_lines(done: Iterable[Done]) -> list[str]:

@@ -16,16 +16,25 @@ from mtf.report.tables import Columns, count
 from mtf.report.used_words import used_columns, used_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mtf.core.planner.journal_reader import Progress
+    from mtf.core.planner.journal_reader import Progress, Start
+    from mtf.core.planner.rows.run_rows import Row
+    from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.records import RunRecord
 
 
-def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = False) -> Columns:
+def status_table(
+    records: Sequence[RunRecord],
+    now: datetime,
+    *,
+    wide: bool = False,
+    old: Mapping[RunId, str] | None = None,
+) -> Columns:
     """Return one row for each run, in the order given.
 
-    ``wide`` adds columns and shortens nothing.
+    ``wide`` adds columns and shortens nothing. ``old`` has the times of the states of active runs
+    that could not be seen as of now.
     """
     monitored = {r.best.name for r in records if r.best}
     metric = monitored.pop() if len(monitored) == 1 else None  # then named in the heading
@@ -42,6 +51,8 @@ def status_table(records: Sequence[RunRecord], now: datetime, *, wide: bool = Fa
     }
     if all(r.cause in (None, Cause.COMPLETED) for r in records):
         del columns["CAUSE"]
+    if old:
+        columns["AS OF"] = lambda r: _ago(old.get(r.run), now)
     if any(map(_reason, records)):
         columns["REASON"] = lambda r: _first_line(_reason(r), 500 if wide else 60)
     rows = [[cell(record) for cell in columns.values()] for record in records]
@@ -117,22 +128,37 @@ def summary(records: Iterable[RunRecord]) -> str:
     return f"{count(len(records), 'run')}: {', '.join(states) or 'none'}{top}"
 
 
+def times_of_old(rows: Iterable[Row]) -> dict[RunId, str]:
+    """Return the times of the states of active runs that could not be seen as of now."""
+    return {r.record.run: r.as_of for r in rows if not r.live and not r.record.is_over}
+
+
 def run_page(
-    record: RunRecord, config: str, history: Sequence[str], progress: Progress | None = None
+    row: Row,
+    config: str,
+    history: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    why_old: str = "",
+    starts: Mapping[str, Sequence[Start]] | None = None,
 ) -> str:
-    """Return everything that is recorded of one run.
+    """Return everything that is known of one run.
 
     Args:
-        record: the run.
+        row: the run.
         config: its resolved configuration.
         history: the ledger's commits that changed it, newest first.
-        progress: its journal's, while it runs.
+        progress: its journal's.
+        why_old: why its state is not that of now.
+        starts: of each attempt's jobs, by token.
     """
+    record = row.record
     checkpoint = record.checkpoint
     facts = {
         "run": record.run,
         "state": f"{record.state}{f' ({why})' if (why := _reason(record)) else ''}",
         "cause": _cause(record),
+        "as of": _as_of(row, why_old),
         "sync": str(record.sync),
         "branch": record.branch,
         "commit": record.commit,
@@ -140,7 +166,7 @@ def run_page(
         "executor": f"{record.executor} (cluster {record.cluster})",
         "folder": record.run_dir,
         "progress": f"epoch {_epochs(record)}, step {record.step if record.step else '-'}"
-        f"{_pace(progress)}",
+        f"{_pace(record, progress)}",
         "best": _best(record),
         "checkpoint": f"{checkpoint.path} ({checkpoint.bytes} bytes, sha256 {checkpoint.sha256})"
         if checkpoint
@@ -160,6 +186,7 @@ def run_page(
         span = f"{a.started_at or 'not started'} .. {a.ended_at or ''}"
         changes = "".join(f"  {key}={value}" for key, value in a.changes.items())
         lines.append(f"  {number}  job {a.job_id or '-'}  {span}  {ended}{changes}")
+        lines += [f"       {line}" for line in start_lines((starts or {}).get(a.token, ()))]
         lines += [f"     {used_text(a.resources)}"] if a.resources else []
     lines += ["", "history (git log mtf/ledger)", *(f"  {h}" for h in history)]
     lines += ["", "configuration", *(f"  {line}" for line in config.splitlines())]
@@ -175,8 +202,39 @@ def _cause(record: RunRecord) -> str:
     return f"{record.cause}{f' ({advice})' if advice else ''}"
 
 
-def _pace(progress: Progress | None) -> str:
-    if progress is None or progress.steps_per_s is None or progress.eta_s is None:
+def start_lines(starts: Sequence[Start]) -> list[str]:
+    """Return a line for each start of an attempt that SLURM requeued, none if it had one start."""
+    if len(starts) < 2:
+        return []
+    ends = {s: f"preempted ({s})" for s in ("SIGTERM", "SIGCONT")}
+    ends |= {"SIGUSR1": "requeued before its time limit (SIGUSR1)"}
+    lines = []
+    for number, start in enumerate(starts, 1):
+        last = number == len(starts)
+        how = ends.get(start.stopped or "", "") or (
+            f"stopped ({start.stopped})" if start.stopped else ""
+        )
+        how = how or (
+            "" if last else "requeued without a signal: its node failed, or it was killed"
+        )
+        span = f"{start.at or '?'} .. {'' if last and not start.stopped else start.last_at or ''}"
+        lines.append(f"start {number}  {span}  step {start.step or 0}  {how}".rstrip())
+    return lines
+
+
+def _as_of(row: Row, why_old: str) -> str:
+    """Return the time of an active run's state, and whom it is from."""
+    if row.record.is_over:
+        return ""
+    if row.live:
+        return f"{row.as_of} (asked {row.record.executor})"
+    return f"{row.as_of} ({why_old or 'as recorded'})"
+
+
+def _pace(record: RunRecord, progress: Progress | None) -> str:
+    if progress is None or record.state is not RunState.RUNNING:
+        return ""
+    if progress.steps_per_s is None or progress.eta_s is None:
         return ""
     left = duration(progress.eta_s)
     return f" of {progress.total_steps}, {progress.steps_per_s:.3g} steps/s, about {left} left"

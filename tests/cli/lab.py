@@ -82,21 +82,24 @@ def push(lab: Repo, files: dict[str, str]) -> None:
     lab.git("push", "-q", "origin", "main")
 
 
-def runs(lab: Repo, *globs: str) -> dict[str, dict[str, Any]]:
+def runs(lab: Repo, *arguments: str) -> dict[str, dict[str, Any]]:
     """Return the objects of `mtf status --json`, by experiment."""
-    return {r["experiment"]: r for r in mtf_json(lab.path, "status", "--json", *globs)}
+    return {r["experiment"]: r for r in mtf_json(lab.path, "status", "--json", *arguments)}
 
 
 def sync_until(
     lab: Repo, done: Callable[[dict[str, dict[str, Any]]], bool], seconds: float = 120
 ) -> dict[str, dict[str, Any]]:
-    """Sync again and again until ``done`` is true of the runs, and return them."""
+    """Sync again and again until ``done`` is true of the runs, as of now and as recorded."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         mtf(lab.path, "sync", code=None)
         found = runs(lab)
         if found and done(found):
-            return found
+            recorded = runs(lab, "--recorded")
+            news = [name for name, run in found.items() if run["state"] != recorded[name]["state"]]
+            if not news:
+                return found
         time.sleep(0.3)
     raise AssertionError(f"not done within {seconds} s: {runs(lab)}")
 

@@ -357,7 +357,7 @@ def test_a_run_waits_for_the_run_in_init_from_and_begins_from_its_checkpoint(
 def test_a_retried_run_keeps_the_checkpoint_that_it_begins_from(tmp_path: Path) -> None:
     tuned = f"{spec('tuned', pause=0.05, epochs=500)}init_from: first\n"
     lab = make_lab(tmp_path, {"first.yaml": spec("first", epochs=1), "tuned.yaml": tuned})
-    found = sync_until(lab, lambda f: f.get("tuned", {}).get("state") == "running")
+    found = sync_until(lab, lambda f: bool(f.get("tuned", {}).get("max_epochs")))  # it has begun
     config = lab.path / "runs" / found["tuned"]["run"] / "config.yaml"
     before = load_yaml(config.read_bytes(), "config.yaml")[0]["mtf"]["origin"]
     assert before["run"] == found["first"]["run"]

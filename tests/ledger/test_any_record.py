@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtf.core.planner.plan import Policy, plan
+from mtf.core.planner.rows.run_rows import recorded_row
 from mtf.core.planner.run_update import Retry
 from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.states import JobState, RunState
@@ -86,7 +87,7 @@ def test_any_readable_record_can_be_planned_for_and_shown(
                 assert decode_run(encode_run(after)).run == found.run
     for wide in (True, False):
         status_table([found], NOW, wide=wide)
-    run_page(found, "", [], None)
+    run_page(recorded_row(found), "", [], None)
     json.dumps(run_as_dict(found))
     render_overview([found])
     results([found])

@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf.core.planner.journal_reader import Progress
+from mtf.core.planner.journal_reader import Progress, starts_by_attempt
+from mtf.core.planner.rows.run_rows import Row
 from mtf.core.vocabulary.ids import RunId
 from mtf.core.vocabulary.records import Best, Checkpoint, Origin
 from mtf.core.vocabulary.states import RunState
-from mtf.report.runs import best_text, rank, results_table, run_page, status_table, summary
+from mtf.report.runs import (
+    best_text,
+    rank,
+    results_table,
+    run_page,
+    status_table,
+    summary,
+    times_of_old,
+)
 from mtf.report.tables import count, render_csv, render_markdown, render_plain
 from tests.core.planner.worlds import NOW, experiment, iso, record
 
@@ -38,6 +47,10 @@ RUN = replace(
 FAILED = replace(RUN, state=RunState.FAILED, best=None, reason="ValueError: x\nmore")
 
 
+def row(of: RunRecord) -> Row:
+    return Row(of, iso(-3), live=True)
+
+
 def test_the_status_table_names_the_metric_once_and_shortens_run_names() -> None:
     assert render_plain(status_table([RUN], NOW)) == (
         "RUN                   STATE    SYNC    JOB  EPOCH  VAL_ACCURACY  CHECKPOINT\n"
@@ -53,7 +66,7 @@ def test_a_failed_run_shows_its_cause_and_what_to_do() -> None:
     table = status_table([RUN, killed], NOW)
     at = table.headings.index("CAUSE")
     assert [row[at] for row in table.rows] == ["-", "host-oom"]
-    page = run_page(killed, "", [])
+    page = run_page(row(killed), "", [])
     assert "cause      host-oom (mtf retry --where cause=host-oom --set slurm.mem=" in page
     assert "  slurm.mem=8G\n" in page
 
@@ -104,9 +117,9 @@ def test_results_are_rendered_as_table_csv_and_markdown() -> None:
 
 def test_the_page_of_a_running_run_shows_its_speed_and_remaining_time() -> None:
     progress = Progress(total_steps=1000, steps_per_s=12.34, eta_s=4000.0)
-    page = run_page(replace(RUN, step=30), "", [], progress)
+    page = run_page(row(replace(RUN, step=30)), "", [], progress)
     assert "progress   epoch 3/10, step 30 of 1000, 12.3 steps/s, about 1 h 6 min left\n" in page
-    assert "progress   epoch 3/10, step 30\n" in run_page(replace(RUN, step=30), "", [])
+    assert "progress   epoch 3/10, step 30\n" in run_page(row(replace(RUN, step=30)), "", [])
 
 
 def with_best(value: float, mode: Literal["min", "max"]) -> RunRecord:
@@ -178,14 +191,44 @@ def test_advice_is_given_only_for_runs_that_mtf_does_not_continue() -> None:
     attempt = replace(RUN.attempt, outcome="host-oom", ended_at=iso())
     over = replace(FAILED, attempts=(attempt,))
     waiting = replace(over, state=RunState.PENDING)
-    assert "(mtf retry " in run_page(over, "", [])
-    assert "cause      host-oom\n" in run_page(waiting, "", [])
+    assert "(mtf retry " in run_page(row(over), "", [])
+    assert "cause      host-oom\n" in run_page(row(waiting), "", [])
 
 
 def test_the_page_of_a_run_lists_attempts_history_and_configuration() -> None:
     origin = Origin(RunId("first/t/c"), "/r/first.ckpt", "e" * 64, 7)
-    page = run_page(replace(RUN, origin=origin), "a: 1\nb: 2", ["abc mtf: record"])
+    page = run_page(row(replace(RUN, origin=origin)), "a: 1\nb: 2", ["abc mtf: record"])
     assert f"init from  first/t/c, step 7 (/r/first.ckpt, sha256 {'e' * 64})\n" in page
     assert "metrics    val_accuracy 0.9\n" in page
     assert "  1  job 77  not started ..   active\n" in page
     assert page.endswith("mtf/ledger)\n  abc mtf: record\n\nconfiguration\n  a: 1\n  b: 2")
+
+
+def test_active_runs_that_cannot_be_seen_say_how_old_their_states_are() -> None:
+    old = Row(RUN, iso(-90), live=False)
+    table = status_table(
+        [RUN, FAILED], NOW, old=times_of_old([old, Row(FAILED, iso(), live=False)])
+    )
+    at = table.headings.index("AS OF")
+    assert table.rows[0][at] == "1 h ago"
+    assert "AS OF" not in status_table([RUN], NOW).headings
+    why = "slurm cannot be asked"
+    assert f"as of      {iso(-90)} ({why})" in run_page(old, "", [], why_old=why)
+    assert f"as of      {iso(-3)} (asked slurm)" in run_page(row(RUN), "", [])
+
+
+def test_the_page_of_a_requeued_run_shows_each_start_and_what_ended_it() -> None:
+    token = RUN.attempt.token
+    events: list[dict[str, object]] = [
+        {"event": "started", "at": iso(-30), "token": token},
+        {"event": "checkpoint", "at": iso(-25), "path": "checkpoints/a.ckpt", "step": 7},
+        {"event": "stopped", "at": iso(-24), "reason": "SIGTERM"},
+        {"event": "started", "at": iso(-20), "token": token, "step": 7},
+        {"event": "progress", "at": iso(-15), "step": 9},
+        {"event": "started", "at": iso(-10), "token": token, "step": 7},
+    ]
+    page = run_page(row(RUN), "", [], starts=starts_by_attempt(events))
+    assert f"start 1  {iso(-30)} .. {iso(-24)}  step 7  preempted (SIGTERM)" in page
+    assert f"start 2  {iso(-20)} .. {iso(-15)}  step 9  requeued without a signal" in page
+    assert f"start 3  {iso(-10)} ..   step 7\n" in page
+    assert "start 1" not in run_page(row(RUN), "", [], starts=starts_by_attempt(events[:3]))

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from tests.cli.lab import GRID, QUICK, SETTINGS, make_lab, push, runs, spec, states, sync_until
+from tests.cli.lab import (
+    GRID,
+    QUICK,
+    SETTINGS,
+    make_lab,
+    push,
+    runs,
+    spec,
+    states,
+    sync_until,
+    wait_until,
+)
 from tests.cli.mtf import mtf, mtf_json
 
 if TYPE_CHECKING:
@@ -120,8 +131,10 @@ def test_a_cancellation_by_hand_stays_and_is_shown_as_drift(
     )
     found = sync_until(lab, lambda f: f["endless"]["state"] == "running")
     cluster.run("scancel", found["endless"]["job_id"])
-    found = sync_until(lab, lambda f: f["endless"]["state"] == "cancelled")
-    assert found["endless"]["sync"] == "OutOfSync"
+    # without a sync, and before the accounting knows by whom
+    wait_until(lambda: runs(lab)["endless"]["sync"] == "OutOfSync", lambda: runs(lab))
+    assert runs(lab)["endless"]["state"] == "cancelled"
+    found = sync_until(lab, lambda f: " by " in f["endless"]["reason"])
     who = f"cancelled by {pwd.getpwuid(os.getuid()).pw_name} outside mtf"
     assert found["endless"]["reason"].startswith(who)
     assert found["endless"]["cause"] == "cancelled"
@@ -192,7 +205,7 @@ def test_every_run_is_executed_once_whatever_happens_at_its_submission(
     broken = shim(shims, fault)
     mtf(lab.path, "sync", code=None)
     broken.unlink()
-    assert set(states(runs(lab)).values()) == {"claimed"}
+    assert set(states(runs(lab, "--recorded")).values()) == {"claimed"}
     found = sync_until(lab, lambda f: set(states(f).values()) == {"completed"})
     assert len(found) == 4
     assert lives(lab) == [1, 1, 1, 1]

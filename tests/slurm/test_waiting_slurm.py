@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from mtf.core.vocabulary.jobs import TaskOf
 from mtf.core.vocabulary.states import JobState
 from mtf.executor.slurm.slurm_executor import SlurmExecutor
+from tests.cli.lab import QUICK, SETTINGS, make_lab, runs, spec
+from tests.cli.mtf import mtf, mtf_json
 from tests.executor.contract import Bench
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mtf.core.vocabulary.ids import JobId
     from mtf.core.vocabulary.jobs import JobRequest, JobView
     from tests.slurm_cluster import Cluster
@@ -86,3 +87,57 @@ def test_a_dependency_that_can_never_be_satisfied_says_what_to_do(
     view = bench.wait(request, lambda f: "DependencyNeverSatisfied" in f[0].reason)[0]
     assert view.state is JobState.PENDING
     assert "mtf cancel" in view.cure
+
+
+GRID = """\
+kind: grid
+name: later
+base: quick.yaml
+parameters: {training.seed: [1, 2, 3]}
+"""
+
+
+def test_a_waiting_member_cancelled_by_hand_is_retried_at_once_and_submitted_once(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    late = QUICK.replace("slurm: {", f'slurm: {{extra: ["{LATER}"], ')
+    specs = {"quick.yaml": late, "later.yaml": GRID}
+    lab = make_lab(tmp_path, specs, settings=SETTINGS.replace("local", "slurm", 1))
+    mtf(lab.path, "sync")
+    found = runs(lab)
+    assert {(r["state"], r["live"]) for r in found.values()} == {("pending", True)}
+    assert all("expected" in r["reason"] for r in found.values())
+    name, victim = next(iter(found.items()))
+    cluster.run("scancel", victim["job_id"])
+    now = runs(lab)
+    assert (now[name]["state"], now[name]["sync"]) == ("cancelled", "OutOfSync")
+    assert sum(r["state"] == "pending" for r in now.values()) == 2
+    mtf(lab.path, "retry", victim["run"])  # without a sync
+    again = runs(lab)[name]
+    assert (again["state"], again["sync"], len(again["attempts"])) == ("pending", "Synced", 2)
+    assert again["job_id"] != victim["job_id"]
+    fence = Path(again["run_dir"], ".claims", victim["attempts"][0]["token"])
+    assert fence.read_text() == "fenced"  # should its first job ever start, it ends at once
+    assert len(cluster.run("squeue", "-rh", "-o", "%i").split()) == 3
+    assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+    mtf(lab.path, "cancel", "later")
+
+
+def test_a_held_run_is_said_everywhere_and_no_longer_when_it_is_released(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    held = spec("held").replace("slurm: {", f'slurm: {{extra: ["--hold", "{LATER}"], ')
+    lab = make_lab(tmp_path, {"held.yaml": held}, settings=SETTINGS.replace("local", "slurm", 1))
+    mtf(lab.path, "sync")
+    job = runs(lab)["held"]["job_id"]
+    told = f"held by its user (JobHeldUser): scontrol release {job}"
+    assert runs(lab)["held"]["reason"] == told
+    assert told in mtf(lab.path, "plan").stdout
+    assert told in mtf(lab.path, "sync").stderr
+    assert runs(lab, "--recorded")["held"]["reason"] == told
+    cluster.run("scontrol", "release", job)
+    assert "expected" in runs(lab)["held"]["reason"]
+    assert "held" not in runs(lab)["held"]["reason"]
+    mtf(lab.path, "sync")
+    assert runs(lab, "--recorded")["held"]["reason"] == ""
+    mtf(lab.path, "cancel", "held")

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Start:
+    """One start of a job: SLURM starts a job again under its id when it has requeued it."""
+
+    at: str | None
+    step: int | None = None  # that it has reached
+    stopped: str | None = None  # the signal at which it stopped
+    last_at: str | None = None  # of its last event
+
+
+@dataclass(frozen=True)
 class Progress:
     """The progress of a run, from its journal. None: not in the journal yet."""
 
@@ -109,6 +119,35 @@ def _folded(events: Iterable[Mapping[str, Any]], run_dir: str) -> Progress:
             case _:  # an event of a later version
                 pass
     return Progress(starts=starts, attempt_starts=own, idle_starts=idle, **seen)
+
+
+def starts_by_attempt(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Start]]:
+    """Return the starts of each attempt, by its token."""
+    starts: dict[str, list[Start]] = {}
+    token = None
+    for event in map(_without_wrong_fields, events):
+        if event["event"] == "started":
+            token = str(event.get("token"))
+        _note_start(starts, event, token)
+    return starts
+
+
+def _note_start(
+    history: dict[str, list[Start]], event: Mapping[str, Any], token: str | None
+) -> None:
+    """Add a start to those of its attempt, or what an event says of the newest start."""
+    at = event.get("at")
+    if event["event"] == "started":
+        starts = history.setdefault(str(token), [])
+        starts.append(Start(at, event.get("step"), last_at=at))
+    elif starts := history.get(str(token), []):
+        is_stop = event["event"] == "stopped"
+        starts[-1] = replace(
+            starts[-1],
+            last_at=at or starts[-1].last_at,
+            step=event.get("step", starts[-1].step),
+            stopped=str(event.get("reason")) if is_stop else starts[-1].stopped,
+        )
 
 
 _COUNTS = ("epoch", "step", "total_steps", "max_epochs", "bytes")

@@ -31,7 +31,7 @@ from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.news import if_changed, was_written_long_ago
 from mtf.core.planner.reasons import cancelled_outside, change_text, summed
-from mtf.core.planner.run_rows import blocked_note, with_found_job
+from mtf.core.planner.rows.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.planner.spec_changes import follow_spec
 from mtf.core.vocabulary.actions import Action, Adopt, Cancel, Plan, Record, Resume, Submit

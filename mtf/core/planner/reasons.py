@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _REQUESTED = "cancel requested: "
+_UNSEEN = "cancelled outside mtf while it waited"
 
 
 def cancel_requested(record: RunRecord, why: str) -> str:
@@ -28,6 +29,11 @@ def cancelled(record: RunRecord) -> str:
     """Return the reason of a run that ended because its cancellation was requested."""
     why = record.reason.removeprefix(_REQUESTED)
     return f"cancelled: {why}" if why != record.reason else "cancelled by mtf"
+
+
+def was_cancelled_unseen(record: RunRecord) -> bool:
+    """Return True if a run counts as cancelled only since its waiting job was listed no more."""
+    return record.attempt.reason.startswith(_UNSEEN)
 
 
 def reason_of(cause: Cause, record: RunRecord, job: JobView | None, progress: Progress) -> str:
@@ -65,7 +71,7 @@ def _who_cancelled(record: RunRecord, job: JobView | None, progress: Progress) -
     if record.cancel_requested:
         return cancelled(record)
     if job is not None and job.state is JobState.ABSENT:
-        return "cancelled outside mtf while it waited: mtf retry runs it again"
+        return f"{_UNSEEN}: mtf retry runs it again"
     interrupted = job is not None and job.state is JobState.FAILED  # by a signal from a person
     who = progress.stopped if interrupted else job and job.cancelled_by
     return f"cancelled{f' by {who}' if who else ''} outside mtf: mtf retry runs it again"

@@ -53,7 +53,15 @@ def observe(
     ``job`` is the executor's view of the newest attempt's job; None if the attempt has no job yet,
     or the executor could be read and no longer knows the job.
     """
-    record = replace(with_progress(record, progress), observed_at=iso(now))
+    new = as_seen(record, job, progress, retry=retry, now=now)
+    return replace(new, observed_at=iso(now))
+
+
+def as_seen(
+    record: RunRecord, job: JobView | None, progress: Progress, *, retry: Retry, now: datetime
+) -> RunRecord:
+    """Return the record as ``observe`` does, for people who look: it is not going to be written."""
+    record = with_progress(record, progress)
     if record.is_over or record.retry_at is not None or record.job_id is None:
         return record
     progress = _of_newest_attempt(progress, record)
@@ -155,15 +163,17 @@ ACCOUNTS_ARE_LATE = timedelta(seconds=15)
 def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRecord:
     if job is None or STANDINGS[job.state].run is None:
         return record
-    attempt = replace(
-        record.attempt,
-        started_at=record.attempt.started_at or (iso(job.started_at) if job.started_at else None),
-        node=job.node or record.attempt.node,
-    )
+    last = record.attempt
+    started_at = last.started_at or (iso(job.started_at) if job.started_at else None)
+    node = job.node or last.node
+    if (started_at, node) != (last.started_at, last.node):
+        record = record.with_attempt(replace(last, started_at=started_at, node=node))
     state, reason = _standing(job, progress)
     if record.cancel_requested:
         reason = record.reason  # kept until the run has ended
-    return replace(record.with_attempt(attempt), state=state, reason=reason)
+    if (state, reason) == (record.state, record.reason):
+        return record
+    return replace(record, state=state, reason=reason)
 
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:

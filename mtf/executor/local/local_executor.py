@@ -141,11 +141,7 @@ class LocalExecutor:
         tasks: Collection[TaskOf] | None = None,  # noqa: ARG002
     ) -> Collection[JobView]:
         """Return the jobs of these submissions; the queue never forgets a job."""
-        problem = self._ensure_worker()
-        found = self._queue.by_tokens(names)
-        waits = any(isinstance(j, QueuedJob) and j.state is JobState.PENDING for j in found)
-        occupation = self._queue.occupation() if waits else None
-        return [_view(job, problem, occupation) for job in found]
+        return views(self._queue, names, self._ensure_worker())
 
     def used(
         self,
@@ -230,6 +226,14 @@ class LocalExecutor:
         except FileNotFoundError:
             return ""
         return f"the local worker failed: {lines[-1]} ({self._log})" if lines else ""
+
+
+def views(queue: LocalQueue, names: Mapping[Token, str], problem: str = "") -> list[JobView]:
+    """Return the jobs of these submissions; ``problem`` is why jobs that wait do not start."""
+    found = queue.by_tokens(names)
+    waits = any(isinstance(j, QueuedJob) and j.state is JobState.PENDING for j in found)
+    occupation = queue.occupation() if waits else None
+    return [_view(job, problem, occupation) for job in found]
 
 
 def _view(job: QueuedJob | DamagedJob, problem: str, occupation: Occupation | None) -> JobView:

@@ -233,12 +233,15 @@ def _from_squeue(fields: list[str]) -> JobView:
 
 
 def _explained(view: JobView) -> JobView:
-    """Return the view of one task with its reason for waiting in words, HELD if it is held."""
+    """Return a view with its reason for waiting in words, HELD if it is held.
+
+    ``{job}`` stands for the job id in its cure: the tasks on a line have the same reason.
+    """
     if view.state not in _WAITING:
         return view
-    why = explain(view.reason, view.job_id)
+    why = explain(view.reason, "{job}")
     if view.state is JobState.HELD and not why.words.startswith("held"):
-        why = explain(f"held: {view.raw_state}", view.job_id)
+        why = explain(f"held: {view.raw_state}", "{job}")
     state = JobState.HELD if why.words.startswith("held") else view.state
     return replace(view, state=state, reason=why.words, cure=why.cure)
 
@@ -330,11 +333,16 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
     number, _, tasks = job.partition("_")
     if number_in(number) is None:
         raise ValueError(f"{job[:40]!r} is not a job id")
+    view = _explained(view)
     if not tasks:
-        return [_explained(view)]
+        return [replace(view, cure=view.cure.replace("{job}", number)) if view.cure else view]
     indices = parse_indices(tasks.strip("[]").partition("%")[0])
-    each = (replace(view, job_id=JobId(f"{number}_{i}"), index=i) for i in indices)
-    return [_explained(task) for task in each]
+    jobs = [(JobId(f"{number}_{i}"), i) for i in indices]
+    if not view.cure:
+        return [replace(view, job_id=job, index=i) for job, i in jobs]
+    return [
+        replace(view, job_id=job, index=i, cure=view.cure.replace("{job}", job)) for job, i in jobs
+    ]
 
 
 def _time(text: str) -> datetime | None:

@@ -17,6 +17,7 @@ from mtf import rundir
 from mtf.cli.show_runs import results_as_json
 from mtf.commands.show_runs import as_json_list
 from mtf.core.planner.journal_reader import fold
+from mtf.core.planner.rows.run_rows import recorded_row
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.records import Best
 from mtf.ledger.codec import decode_run, encode_run
@@ -123,7 +124,7 @@ def test_records_and_what_commands_print_of_them_are_strict_json(
     raw = encode_run(run)
     strict(raw)
     assert same(decode_run(raw), run)
-    (status,) = strict(as_json_list([run]))
+    (status,) = strict(as_json_list([recorded_row(run)]))
     assert same(json_text.without_names(status["metrics"]), metrics)
     (result,) = strict(results_as_json([run]))
     assert same(json_text.without_names(result["metrics"]), metrics)

@@ -1,6 +1,6 @@
 """Derives what a run is now, from its record, its job and its journal, as people see it. Pure.
 
-The planner and ``mtf status`` bring records up to date by the same function (``observe``), so that
+The planner and ``mtf status`` bring records up to date by the same function (``as_seen``), so that
 they never disagree. Here is what else a viewer sees: why a job waits, and how old the state is.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtf.core.planner.journal_reader import NOTHING, Progress, with_progress
-from mtf.core.planner.run_update import Retry, ended_by_journal, observe
+from mtf.core.planner.run_update import Retry, as_seen, ended_by_journal
 from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import JobId, name_of
 from mtf.core.vocabulary.states import JobState, RunState
@@ -62,12 +62,20 @@ def row_of(record: RunRecord, sight: Sight, retry: Retry, now: datetime) -> Row:
         record = with_found_job(record, job)
         if job.state is JobState.CANCELLED and job.cancelled_by is None:
             job = replace(job, cancelled_by="")  # its name may come later: do not wait for it
-    new = observe(record, job, sight.progress, retry=retry, now=now)
+    new = as_seen(record, job, sight.progress, retry=retry, now=now)
     if new.job_id is None and not new.is_over and not new.reason:
         new = replace(new, reason=_claim_text(new, now))
+    if (job is None or job.state is JobState.ABSENT) and _is_missing(new):
+        return _from_journal(record, sight.progress, None)
     if job is not None and _waits(new, job) and not new.cancel_requested:
-        new = replace(new, reason=waiting_text(new, job, now))
+        text = waiting_text(new, job, now)
+        new = replace(new, reason=text) if text != new.reason else new
     return Row(new, iso(sight.asked_at), live=True)
+
+
+def _is_missing(record: RunRecord) -> bool:
+    """Return True if a run should have a job, which its executor does not know."""
+    return not record.is_over and record.job_id is not None and record.retry_at is None
 
 
 def with_found_job(record: RunRecord, job: JobView) -> RunRecord:

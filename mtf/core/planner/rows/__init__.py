@@ -1,0 +1,1 @@
+"""Rows: runs as people see them now."""
