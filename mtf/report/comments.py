@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.review.changed_runs import summarise
-from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.ids import label_of
 from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.shown_text import code, visible
 from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import collapsed, fenced, html_code
+from mtf.report.parameter_axes import axis_texts
 from mtf.report.reviews import (
     differences_text,
     footnote,
@@ -24,7 +24,6 @@ from mtf.report.reviews import (
     kinds_of,
     no_script_change,
     outcomes,
-    shown_values,
     throttle,
 )
 from mtf.report.runs import best_text, rank
@@ -270,8 +269,8 @@ def _active_runs(review: Review) -> list[str]:
 def _details(spec: SpecReview) -> Iterator[Block]:
     runs = spec.to_submit
     name = html_code(spec.name)
-    if axes := axes_of(run.now.parameters for run in runs if run.now):
-        lines = [f"- {code(axis)}: {shown_values(v, code)} ({len(v)})" for axis, v in axes.items()]
+    if axes := axis_texts((run.now.parameters for run in runs if run.now), code):
+        lines = [f"- {axis.line(code)} ({axis.number})" for axis in axes]
         title = f"**Parameters of {code(spec.name)}** {throttle(spec)}".rstrip() + "\n"
         yield 0, "\n".join([title, *_listed(lines), ""])
     if records := spec.recorded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtf.core.review.costs import total_cost
 from mtf.core.sbatch.section_options import section_demand
@@ -23,11 +23,10 @@ from mtf.core.vocabulary.actions import (
     experiment_name,
     owner_name,
 )
-from mtf.core.vocabulary.experiments import axes_of
 from mtf.report.cost_words import cost_text, resources_text
 from mtf.report.markup import fenced
+from mtf.report.parameter_axes import axis_texts
 from mtf.report.problems import problem_lines
-from mtf.report.reviews import shown_values
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def plan_text(
         lines += [
             f"{spec.name}  {spec.path}",
             f"  + {number}   {resources_text(first.resources, spec.demand_of)}",
-            *(f"      {axis}: {shown_values(values)}" for axis, values in _axes(spec).items()),
+            *(f"      {axis.line()}" for axis in axis_texts(e.parameters for e in spec.runs)),
             f"      at most {cost_text(cost)}",
             "",
         ]
@@ -182,7 +181,3 @@ def plan_markdown(
 ) -> str:
     """Return a plan as Markdown."""
     return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems, placement))}\n"
-
-
-def _axes(spec: SpecChange) -> dict[str, list[Any]]:
-    return axes_of(e.parameters for e in spec.runs)

@@ -15,12 +15,13 @@ from mtf.core.vocabulary.experiments import axes_of
 from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.shown_text import visible
 from mtf.report.cost_words import cost_text, resources_text
+from mtf.report.parameter_axes import axis_texts
 from mtf.report.problems import problem_lines
 from mtf.report.runs import best_text
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mtf.core.review.changed_runs import Difference, Review, SpecReview, Summary
     from mtf.core.vocabulary.records import RunRecord
@@ -73,12 +74,6 @@ def outcomes(records: Iterable[RunRecord]) -> str:
 def throttle(spec: SpecReview) -> str:
     """Return the limit on runs of a grid that are submitted at a time, "" without one."""
     return f"(at most {spec.max_parallel} at a time)" if spec.max_parallel else ""
-
-
-def shown_values(values: Sequence[Any], form: Callable[[str], str] = str) -> str:
-    """Return values as JSON, each wrapped by ``form``; of more than ten, only the ends."""
-    texts = [form(visible(json_text.dumps(v, ensure_ascii=False), 60)) for v in values]
-    return ", ".join(texts if len(texts) <= 10 else [*texts[:6], "…", *texts[-2:]])
 
 
 def differences_text(differences: Sequence[Difference]) -> str:
@@ -150,8 +145,8 @@ def _block(spec: SpecReview) -> Iterator[str]:
             yield f"  {symbol} {count(number, f'{kind} run')}"
     if runs:
         yield f"      each {resources_text(runs[0].resources, spec.demand_of)}"
-        for axis, values in axes_of(run.parameters for run in runs).items():
-            yield f"      {visible(axis)}: {shown_values(values)}"
+        for axis in axis_texts(run.parameters for run in runs):
+            yield f"      {axis.line()}"
         yield f"      at most {cost_text(spec.cost)} {throttle(spec)}".rstrip()
     if spec.unchanged:
         yield f"  = {len(spec.unchanged)} unchanged"

@@ -12,7 +12,7 @@ from mtf.core.review.changed_runs import Difference, Review
 from mtf.core.review.costs import Cost
 from mtf.core.vocabulary.ids import CommitId
 from mtf.report.cost_words import cost_text, resources_text
-from mtf.report.reviews import difference_text, differences_text, footnote, shown_values
+from mtf.report.reviews import difference_text, differences_text, footnote
 from mtf.spec.schema.slurm_section import SLURMConfig
 
 if TYPE_CHECKING:
@@ -34,13 +34,6 @@ def test_eight_differences_are_shown_and_the_others_counted(number: int) -> None
 def test_a_missing_value_is_shown_as_unset() -> None:
     assert difference_text(Difference("a", None, "1")) == "a unset -> 1"
     assert difference_text(Difference("a", "1", None)) == "a 1 -> unset"
-
-
-@given(st.integers(1, 30))
-def test_of_more_than_ten_values_the_first_six_and_last_two_are_shown(number: int) -> None:
-    texts = shown_values(list(range(100, 100 + number))).split(", ")
-    every = [str(100 + n) for n in range(number)]
-    assert texts == (every if number <= 10 else [*every[:6], "…", *every[-2:]])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import RunKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mtf.core.vocabulary.jobs import Resources
 
@@ -75,6 +75,50 @@ def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
         for name, value in values.items():
             axes.setdefault(name, {}).setdefault(json_text.dumps(value, sort_keys=True), value)
     return {name: list(values.values()) for name, values in axes.items()}
+
+
+JointAxis = tuple[tuple[str, ...], list[tuple[Any, ...]]]  # keys, and their values together
+
+
+def joint_axes(parameters: Sequence[Mapping[str, Any]]) -> list[JointAxis]:
+    """Return the parameters with their values; those that depend on each other are one axis.
+
+    Two keys are independent if each value of one goes with each value of the other. A key that some
+    runs lack has the value ``ABSENT`` there.
+    """
+    keys = list(dict.fromkeys(key for values in parameters for key in values))
+    texts: dict[str, list[str]] = {}
+    for key in keys:
+        found = (values.get(key, ABSENT) for values in parameters)
+        texts[key] = ["" if v is ABSENT else json_text.dumps(v, sort_keys=True) for v in found]
+    counts = {key: len(set(column)) for key, column in texts.items()}
+    axes: list[list[str]] = []
+    for key in keys:
+        dependent = [axis for axis in axes if any(_depend(texts, counts, key, k) for k in axis)]
+        merged = [k for axis in dependent for k in axis]
+        axes = [axis for axis in axes if axis not in dependent]
+        axes.append(sorted([*merged, key], key=keys.index))
+    return [
+        _joint(axis, parameters, texts) for axis in sorted(axes, key=lambda a: keys.index(a[0]))
+    ]
+
+
+ABSENT = object()  # instead of a value
+
+
+def _depend(texts: Mapping[str, list[str]], counts: Mapping[str, int], a: str, b: str) -> bool:
+    if 1 in (counts[a], counts[b]):
+        return False
+    return len(set(zip(texts[a], texts[b], strict=True))) < counts[a] * counts[b]
+
+
+def _joint(
+    keys: list[str], parameters: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]]
+) -> JointAxis:
+    first: dict[tuple[str, ...], tuple[Any, ...]] = {}
+    for row, values in zip(zip(*(texts[k] for k in keys), strict=True), parameters, strict=True):
+        first.setdefault(row, tuple(values.get(key, ABSENT) for key in keys))
+    return tuple(keys), list(first.values())
 
 
 def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:

@@ -6,7 +6,6 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mtf.core.vocabulary.jobs import import_folders
 from mtf.project.settings_file import folder_in_repository, top_of
 from mtf.spec.named_code.source_files import EntryKind, SourceFiles
 
@@ -27,7 +26,7 @@ _KINDS = {
 
 def files_at(repo: GitRepo, commit: CommitId) -> SourceFiles:
     """Return the files of a commit; the work tree is never looked at."""
-    roots, repo = _import_folders(repo), repo.whole
+    roots, repo = _import_folders(repo.prefix.rstrip("/")), repo.whole
 
     def folder(path: str) -> dict[str, EntryKind]:
         entries = repo.folder(commit, path)
@@ -38,7 +37,7 @@ def files_at(repo: GitRepo, commit: CommitId) -> SourceFiles:
 
 def files_in_index(repo: GitRepo) -> SourceFiles:
     """Return the files as they are staged."""
-    roots, repo = _import_folders(repo), repo.whole
+    roots, repo = _import_folders(repo.prefix.rstrip("/")), repo.whole
 
     @cache
     def staged() -> tuple[dict[str, dict[str, EntryKind]], dict[str, str]]:
@@ -60,14 +59,19 @@ def files_in_index(repo: GitRepo) -> SourceFiles:
     return SourceFiles(lambda path: staged()[0].get(path, {}), read, roots)
 
 
-def _import_folders(repo: GitRepo) -> tuple[str, ...]:
-    return import_folders(repo.prefix.rstrip("/"))
+def _import_folders(folder: str) -> tuple[str, ...]:
+    """Return the folders that jobs of a project import code from, in their order."""
+    if not folder:
+        return ("", "src")
+    from mtf.core.vocabulary.jobs import import_folders  # late: 1 % of a short command's time
+
+    return import_folders(folder)
 
 
 def files_on_disk(root: Path) -> SourceFiles:
     """Return the files of a project's repository, or of a folder outside of one; needs no git."""
     top = top_of(root)
-    roots = import_folders(folder_in_repository(root))
+    roots = _import_folders(folder_in_repository(root))
 
     def folder(path: str) -> Mapping[str, EntryKind]:
         try:
