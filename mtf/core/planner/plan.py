@@ -98,8 +98,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     if policy.prune and not world.specs_read:
         policy = replace(policy, prune=False)
         notes.append("nothing is pruned while committed specs have mistakes")
-    if not policy.again:
-        policy = replace(policy, again=_refused_before(world, policy))
+    policy = replace(policy, again=policy.again or _refused_before(world, policy))
     decided, found = _decided(world, policy, now)
     notes += found
     specs = [each for each in world.desired if policy.wants(each[0].name)]

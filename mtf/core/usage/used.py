@@ -30,7 +30,7 @@ Used = dict[str, float]
 
 def is_amount(value: object) -> bool:
     """Return True for an amount that a record may keep."""
-    return is_number(value) and 0 <= value < _MOST  # type: ignore[operator]
+    return isinstance(value, int | float) and is_number(value) and 0 <= value < _MOST
 
 
 def sound(values: Mapping[str, Any]) -> Used:
