@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.sync import belief_of, executors_of
+from mtf.commands.sync import belief_of, check_commit_signed, executors_of
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Submit
 from mtf.errors import MtfError
 from mtf.project.committed import Specs, keys_of
-from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
 from mtf.reconcile.apply import Application, Report
 from mtf.reconcile.cas_retry import with_retries
@@ -44,15 +43,16 @@ def submit(
     names = {d.name for d in wanted}
 
     def once() -> tuple[Report, set[RunKey]]:
-        store.fetch(project.settings.branch)
+        tip = store.fetch(project.settings.branch)
         commit = project.repo.commit("HEAD")
+        tracked = tip or project.repo.find_commit(f"refs/heads/{project.settings.branch}") or commit
         ledger = store.read()
         tree = SpecTree.at(project.repo, commit)
-        check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
+        check_commit_signed(project, commit, tree, ledger, tracked)
         recorded = {record.key for record in ledger.runs.values()}
         keyed = tuple((d, keys_of(project.repo, commit, d, recorded)) for d in wanted)
         here = project.with_settings(project.serving(tree.checked().settings))
-        belief = belief_of(here, store, ledger, commit)
+        belief = belief_of(here, store, ledger, tracked, "HEAD", option="")
         target = Target(commit, here.settings, lambda: Specs(keyed), belief)
         found = gather(target, ledger, executors_of(here), Options(executor=executor))
         planned = plan(found.world, found.policy, datetime.now(UTC))

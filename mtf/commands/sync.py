@@ -124,7 +124,7 @@ def read_situation(
         commit = project.repo.commit(options.rev)
     ledger = store.read_audited()
     tree = SpecTree.at(project.repo, commit, now=now)
-    settings, problems = _usable_settings(project, commit, tree, ledger)
+    settings, problems = _usable_settings(project, commit, tree, ledger, tracked)
     here = project.with_settings(settings)
 
     def specs() -> Specs:
@@ -149,6 +149,8 @@ def belief_of(
     ledger: Ledger,
     tracked: CommitId,
     rev: str | None = None,
+    *,
+    option: str = "--rev",
 ) -> Belief:
     """Return the belief of this clone, which trusts the tracked branch and those it may run.
 
@@ -157,7 +159,8 @@ def belief_of(
         store: of the ledger.
         ledger: whose records are to be judged.
         tracked: the tracked branch's tip.
-        rev: a revision that the command line names.
+        rev: a revision besides the tracked branch whose commits are to run.
+        option: of the command line, that names it.
 
     Raises:
         RepositoryError: the policies allow only certain branches, and none contains the revision;
@@ -181,8 +184,9 @@ def belief_of(
     named = repo.commit(rev)
     if patterns is not None and not any(repo.is_ancestor(named, tip) for tip in tips.values()):
         raise RepositoryError(
-            f"--rev {rev}: not in the history of {' or '.join(tips)}. `policies.branches` in"
-            f" {SETTINGS} names the branches that may run"
+            f"{option} {rev}: not in the history of".lstrip()
+            + f" {' or '.join(tips)}. `policies.branches` in {SETTINGS} names the branches that"
+            " may run"
         )
     return replace(belief, tips={**tips, f"--rev {rev}": named})
 
@@ -211,16 +215,31 @@ def _is_pruned(action: Action) -> bool:
 
 
 def _usable_settings(
-    project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger
+    project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger, tracked: CommitId
 ) -> tuple[Settings, tuple[Problem, ...]]:
     """Return the settings at a commit; if it must not be used, the project's, and the reason."""
     try:
-        check_signed(project.repo, commit, tree.settings.policies, ledger.runs.values())
+        check_commit_signed(project, commit, tree, ledger, tracked)
         if not is_checked_out(project.runs_root, commit):  # otherwise it was checked when made
             check_tree(project.repo, commit)
         return project.serving(tree.checked().settings), ()
     except SpecError as e:
         return project.settings, tuple(e.problems)
+
+
+def check_commit_signed(
+    project: Project, commit: CommitId, tree: SpecTree, ledger: Ledger, tracked: CommitId
+) -> None:
+    """Refuse an unsigned commit, if its own settings or those of the tracked commit do.
+
+    Raises:
+        SpecError: it is not signed by an allowed signer.
+    """
+    policies = [tree.settings.policies]
+    with suppress(SpecError):  # mistakes in its settings are reported elsewhere
+        policies.append(settings_at(project.repo, tracked).policies)
+    for each in policies:
+        check_signed(project.repo, commit, each, ledger.runs.values())
 
 
 def unpushed_note(project: Project, commit: CommitId) -> str | None:

@@ -241,7 +241,7 @@ class Application:
             problem = no_room(batch, specs[batch.starts[0].run])
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
         judge = Judge(
-            self.situation.settings.policies,
+            self.situation.belief.settings.policies,  # of the tracked commit, also with --rev
             self.situation.ledger.runs,
             configs,
             self._max_parallel,

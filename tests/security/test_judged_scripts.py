@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.errors import SpecError
+from mtf.errors import RepositoryError, SpecError
 from mtf.framework import ModelTrainingFramework
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, sync_until
 from tests.cli.mtf import mtf
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.repos import Repo
 
 RULES = SETTINGS + "policies: {partitions: [low], max_cpu_hours: 1, max_gpu_hours: 0}\n"
+HIGH = spec("more").replace("slurm: {", "slurm: {partition: high, ")
 LOW = spec("broken", model="Broken").replace("slurm: {", "slurm: {partition: low, ")
 
 
@@ -79,6 +80,34 @@ def test_a_program_cannot_submit_what_a_spec_could_not(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="high is not allowed"):
         framework.run_experiment(experiment, local=True)
     assert runs(lab) == {}
+
+
+def test_a_branch_cannot_lift_the_rules_for_what_it_submits(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, {"broken.yaml": LOW}, settings=RULES)
+    lab.git("switch", "-q", "-c", "mine")
+    lab.write({"mtf.yaml": SETTINGS, "experiments/more.yaml": HIGH})
+    lab.git("add", "-A")
+    lab.git("commit", "-q", "-m", "more")
+    done = mtf(lab.path, "sync", "--rev", "mine", code=3)
+    assert "high is not allowed. Allowed: low [partitions]" in done.stderr
+    assert "more" not in runs(lab)
+    direct = {
+        "experiment_name": "direct",
+        "model": {"type": "mlp"},
+        "data": {"dataset_name": "digits"},
+        "slurm": {"partition": "high", "time": "00:10:00"},
+    }
+    framework = ModelTrainingFramework(lab.path)
+    with pytest.raises(SpecError, match="high is not allowed"):
+        framework.run_experiment(framework.create_experiment(direct), local=True)
+    rules = RULES.replace("policies: {", "policies: {branches: [release/*], ")
+    lab.git("switch", "-q", "main")
+    push(lab, {"mtf.yaml": rules})
+    lab.git("switch", "-q", "mine")
+    direct["slurm"] = {"partition": "low", "time": "00:10:00"}
+    framework = ModelTrainingFramework(lab.path)
+    with pytest.raises(RepositoryError, match="HEAD: not in the history of main"):
+        framework.run_experiment(framework.create_experiment(direct), local=True)
 
 
 def test_a_sync_holds_a_continuation_back_until_the_policies_allow_it(tmp_path: Path) -> None:
