@@ -165,8 +165,9 @@ def _look(
     unreadable |= silent
     given_up = abandoned(active), shut_out(active, live)
     read_only = {r.run: owner for r in active if (owner := owner_if_read_only(r))}
-    on_slurm = [r for r in active if r.executor != "local"]  # whose worker ends anybody's jobs
-    foreign = {r.run: who for r in on_slurm if (who := job_owner(r))}
+    # the worker of a local queue that this user can write ends anybody's jobs
+    ended_by_owner = [r for r in active if r.executor != "local" or r.run in read_only]
+    foreign = {r.run: who for r in ended_by_owner if (who := job_owner(r))}
     others = private, read_only, foreign
     return _Seen(live, unreadable, progress, elsewhere, *given_up, limits, *others)
 

@@ -54,12 +54,11 @@ def shared_root(checkup: Checkup) -> Iterator[Finding]:
             str(root),
             f"chmod g+s {root}",
         )
-    for name in (rundir.CODE, ".local"):
-        folder = root / name
-        if mode & stat.S_IWGRP and folder.is_dir() and not os.access(folder, os.W_OK):
-            owner = rundir.owner_of(folder)
-            what = f"only {owner} can write it, so nobody else can submit runs under this run root"
-            yield Finding("error", what, str(folder), _for_group(folder, owner))
+    folder = root / rundir.CODE
+    if mode & stat.S_IWGRP and folder.is_dir() and not os.access(folder, os.W_OK):
+        owner = rundir.owner_of(folder)
+        what = f"only {owner} can write it, so nobody else can submit runs under this run root"
+        yield Finding("error", what, str(folder), _for_group(folder, owner))
 
 
 def shared_clone(checkup: Checkup) -> Iterator[Finding]:

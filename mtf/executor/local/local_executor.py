@@ -120,6 +120,11 @@ class LocalExecutor:
             cure = "Make it writable, or set runs_root in mtf.yaml"
             problem = storage_error(e) or f"{e.filename}: {e.strerror}. {cure}"
             raise ExecutorUnavailableError(str(problem)) from e
+        if owner := self._queue.other_owner():
+            raise ExecutorUnavailableError(
+                f"{self._queue.folder} is the local queue of {owner}, as whom its jobs would run."
+                " Set another `runs_root:` in mtf.yaml"
+            )
         limit_s = round(hours * 3600) if hours else None
         jobs = self._queue.add(request, str(path), _environment(), limit_s, needs)
         self._ensure_worker()
@@ -196,6 +201,8 @@ class LocalExecutor:
         """Start the worker if there is work and none runs; return the last worker's error."""
         if not self._queue.has_work():
             return ""
+        if owner := self._queue.other_owner():
+            return f"its local queue is {owner}'s, whose next mtf command starts it"
         self._queue.configure(self._settings)
         lock = WorkerLock(self._queue.folder)
         try:

@@ -70,6 +70,12 @@ class LocalQueue:
         with self._file.explaining_errors(), closing(self._file.connect()) as db:
             yield db
 
+    def other_owner(self) -> str | None:
+        """Return the user whose queue this is, if it is another one's: jobs run as that user."""
+        if not self.exists() or self._file.path.stat().st_uid == os.getuid():
+            return None
+        return rundir.owner_of(self._file.path)
+
     def make(self) -> None:
         """Create the queue if it does not exist; the file appears complete.
 
@@ -83,11 +89,10 @@ class LocalQueue:
 
     def _make(self) -> None:
         is_lost = (self.folder / STARTS).exists()  # there was a queue
-        rundir.make_shared(self.folder, self.folder.parent)
+        self.folder.mkdir(parents=True, exist_ok=True)
         new = rundir.temporary_path(self._file.path)
         try:
             self._file.write_empty(new, is_lost=is_lost)
-            rundir.share(new, self.folder.parent)
             os.link(new, self._file.path)
         except (OSError, ExecutorUnavailableError):
             if not self.exists():  # otherwise another client created it and removed this file

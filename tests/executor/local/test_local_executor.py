@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from mtf import rundir
 from mtf.core.vocabulary.ids import JobId
 from mtf.core.vocabulary.jobs import ArrayLimit
 from mtf.core.vocabulary.states import JobState
-from mtf.errors import MtfError
+from mtf.errors import ExecutorUnavailableError, MtfError
 from mtf.executor.local.local_executor import LocalExecutor
 from tests.executor.contract import LOGS_TERM, Bench, Contract
 from tests.executor.local.bench import WORKER, folder_of, processes, until
 
 if TYPE_CHECKING:
+    from mtf.core.vocabulary.jobs import JobRequest
     from tests.executor.local.bench import MakeBench
 
 FOREVER = 'echo up > "$MTF_RUN_DIR/up"; while :; do sleep 0.05; done'
@@ -411,3 +413,24 @@ def test_a_job_has_the_times_of_its_start_and_end(local: MakeBench) -> None:
         assert view.started_at is not None
         assert view.ended_at is not None
         assert began - 1 <= view.started_at.timestamp() <= view.ended_at.timestamp() + 1
+
+
+# -- whose queue it is -----------------------------------------------------------------------------
+
+
+def test_a_queue_takes_jobs_of_its_owner_alone_as_whom_they_run(local: MakeBench) -> None:
+    """Root stands for a second user of a shared run root."""
+    if os.getuid() != 0:
+        pytest.skip("only root can give a file away")
+    bench = local("true")
+    bench.wait_ended(_submitted(bench))
+    queue = bench.root / ".local" / "queue.sqlite"
+    os.chown(queue, pwd.getpwnam("nobody").pw_uid, -1)
+    with pytest.raises(ExecutorUnavailableError, match="the local queue of nobody, as whom its"):
+        bench.submit(bench.request())
+
+
+def _submitted(bench: Bench) -> JobRequest:
+    request = bench.request()
+    bench.submit(request)
+    return request
