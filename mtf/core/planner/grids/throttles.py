@@ -36,7 +36,7 @@ class LiveArray:
     executor: str
     running: int
     waiting: int
-    throttle: int | None = None  # None: unknown, or no limit
+    throttle: int | None = None  # None: no limit
     after: frozenset[str] = frozenset()  # numbers of the arrays that it waits for
 
     @property
@@ -44,13 +44,15 @@ class LiveArray:
         """Return the number of jobs that are not over."""
         return self.running + self.waiting
 
-    def allowed(self, most: int) -> int:
-        """Return the number of its jobs that may run at a time, ``most`` if that is unknown."""
-        return min(self.size, self.throttle or most)
+    @property
+    def allowed(self) -> int:
+        """Return the number of its jobs that may run at a time."""
+        return min(self.size, self.throttle or self.size)
 
-    def width(self, most: int) -> int:
+    @property
+    def width(self) -> int:
         """Return the number of its jobs that may run at a time, or do already."""
-        return max(self.running, self.allowed(most))
+        return max(self.running, self.allowed)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def places(
         executor: that they are submitted to.
     """
     if executor in SHARED:
-        others = sum(a.width(most) for a in living if a.executor != executor or not a.number)
+        others = sum(a.width for a in living if a.executor != executor or not a.number)
         return {name: Place(most - others) for name, _ in new} if others < most else {}
     settled = _settled(living, most)
     levels = _Levels(settled, most, can_follow=all(a.executor == executor for a in living))
@@ -184,9 +186,9 @@ def adjustments(living: Sequence[LiveArray], most: int | None) -> tuple[ArrayLim
     narrowing: list[ArrayLimit] = []
     widening: list[ArrayLimit] = []
     for old, new in zip(reversed(living), reversed(_settled(living, most)), strict=True):
-        if (new.allowed(most), new.after) == (old.allowed(most), old.after & numbers):
+        if (new.allowed, new.after) == (old.allowed, old.after & numbers):
             continue
-        widens = new.allowed(most) > old.allowed(most) or not new.after
+        widens = new.allowed > old.allowed or not new.after
         limit = ArrayLimit(old.number, new.throttle or most, new.after)
         (widening if widens else narrowing).append(limit)
     return (*narrowing, *widening)
@@ -204,7 +206,7 @@ class _Levels:
         self._most = most
         self._level = [a.number for a in front]
         self._can_follow = can_follow and all(self._level)
-        self._free = max(most - sum(a.width(most) for a in front), 0)
+        self._free = max(most - sum(a.width for a in front), 0)
         self._after: tuple[str, ...] = ()
 
     def place(self, name: str, width: int, *, in_part: bool = False) -> Place | None:
@@ -228,7 +230,7 @@ def _settled(living: Sequence[LiveArray], most: int) -> list[LiveArray]:
     widths = _shared_out(front, most)
     in_front = {a.number: w for a, w in zip(front, widths, strict=True) if w or not a.waiting}
     free = [
-        replace(a, throttle=w if a.waiting and a.throttle and w != a.allowed(most) else a.throttle)
+        replace(a, throttle=w if a.waiting and w != a.allowed else a.throttle)
         for a, w in zip(front, widths, strict=True)
         if a.number in in_front
     ]
@@ -243,7 +245,7 @@ def _settled(living: Sequence[LiveArray], most: int) -> list[LiveArray]:
         if place is None:  # it would have to wait for jobs that nothing is known of
             found.append(array)
             continue
-        is_right = array.allowed(most) == place.throttle
+        is_right = array.allowed == place.throttle
         throttle = array.throttle if is_right else place.throttle
         found.append(replace(array, throttle=throttle, after=frozenset(place.after)))
     return found
@@ -254,16 +256,16 @@ def _shared_out(front: Sequence[LiveArray], most: int) -> list[int]:
 
     If that is too much together, the newest arrays get less; what is left over goes to the oldest.
     """
-    widths = [a.width(most if a.throttle or not a.waiting else a.running + 1) for a in front]
+    widths = [a.width for a in front]
     excess = sum(widths) - most
     for at in reversed(range(len(front))):
-        if front[at].throttle and front[at].waiting and front[at].number:
+        if front[at].waiting and front[at].number:
             cut = min(max(excess, 0), widths[at])
             widths[at] -= cut
             excess -= cut
     spare = max(most - sum(widths), 0)
     for at, array in enumerate(front):
-        if array.throttle and array.waiting:
+        if array.waiting:
             more = min(array.size - widths[at], spare)
             widths[at] += more
             spare -= more

@@ -66,8 +66,8 @@ def test_jobs_on_another_executor_count() -> None:
         ([array(2, 1, 50, 1)], 4, [(2, 4, ())]),
         # no limit any more
         ([array(1, 1, 4, 1), array(2, 0, 5, 1, 1)], None, [(2, None, ()), (1, None, ())]),
-        # all that is left of an array is one task, whose throttle squeue does not show
-        ([array(1, 1, 1), array(2, 0, 5, 1, 1)], 1, []),
+        # a limit where there was none
+        ([array(1, 3, 9), array(2, 0, 1)], 2, [(2, 2, (1,)), (1, 2, ())]),
     ],
 )
 def test_a_changed_limit_reaches_the_arrays_that_exist(
