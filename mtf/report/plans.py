@@ -117,7 +117,7 @@ def _other_lines(plan: Plan) -> Iterator[str]:
         if len(actions) > _FEW:
             yield f"{symbol} {owner}: {count(len(actions), 'run')}: {reason}"
         else:
-            yield from (f"{symbol} {a.run}: {reason}" for a in actions)
+            yield from (f"{symbol} {_subject(a)}: {reason}" for a in actions)
 
 
 def _verb(action: Action) -> str:

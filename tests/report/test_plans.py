@@ -17,6 +17,7 @@ from mtf.core.vocabulary.actions import (
     Restore,
     Resume,
     Submit,
+    Throttle,
 )
 from mtf.core.vocabulary.experiments import run_key
 from mtf.core.vocabulary.ids import RunId
@@ -124,3 +125,13 @@ def test_a_plan_as_markdown_is_its_text_in_a_code_block() -> None:
     plan = Plan((), 3, ("a ``` note",))
     text = plan_text(plan, [], [])
     assert plan_markdown(plan, [], []) == f"### mtf plan\n\n````\n{text}\n````\n"
+
+
+def test_an_update_of_a_waiting_run_and_a_limit_of_a_grid_have_words_of_their_own() -> None:
+    update = Resume(RUN.run, RUN, "slurm.time: 1:00 -> 2:00", withdraws=True)
+    limit = Throttle(RUN.run, RUN, "at most 2 of its runs at a time (max_parallel)", ())
+    assert plan_text(Plan((update, limit), 0, ()), [], []).splitlines() == [
+        f"~ {RUN.run}: slurm.time: 1:00 -> 2:00",
+        "% search: at most 2 of its runs at a time (max_parallel)",
+        "Plan: 1 to update, 1 to limit, 0 unchanged. Run mtf sync to apply it.",
+    ]
