@@ -12,8 +12,8 @@ from mtf.core.vocabulary.json_text import number_text
 from mtf.core.vocabulary.records import best_run
 from mtf.core.vocabulary.states import RunState
 from mtf.core.vocabulary.times import duration
+from mtf.report.cost_words import used_columns, used_text
 from mtf.report.tables import Columns, count
-from mtf.report.used_words import used_columns, used_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
