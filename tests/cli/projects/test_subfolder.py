@@ -147,7 +147,7 @@ def test_a_controller_works_in_the_folder(large: Repo) -> None:
 
 
 def test_a_second_project_that_would_share_the_ledger_is_refused(large: Repo) -> None:
-    mtf(large.path / "läb", "sync")
+    mtf(large.path / "läb", "sync", "--wait")
     other = {"mtf.yaml": "executor: local\n", "experiments/one.yaml": SPEC}
     large.commit({f"other/{path}": text for path, text in other.items()})
     large.git("push", "-q", "origin", "main")
