@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mtf.core.vocabulary.ids import CommitId
-from mtf.errors import RepositoryError, distrusted, with_cure
+from mtf.errors import RepositoryError, distrusted
+from mtf.git.commits import steps_between, write_commit
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
 from mtf.git.refspecs import always_fetch, fetches
@@ -30,7 +31,6 @@ from mtf.git.wire import (
     index_files,
     required,
     staged_files,
-    steps_of,
 )
 from mtf.git.work_tree import uncommitted_paths
 
@@ -60,6 +60,7 @@ class GitRepo:
         Raises:
             RepositoryError: there is no repository, or git is not installed.
         """
+        self._checked: dict[CommitId, dict[str, Entry]] = {}
         self.processes = self._git = GitProcesses(folder, inherit=inherit, is_git_dir=is_git_dir)
         if is_git_dir:
             self.root = self.common_dir = folder
@@ -141,8 +142,13 @@ class GitRepo:
             RefusedTreeError: they must not be checked out: a path leads out of the checkout, ...
             RepositoryError: as for ``files``.
         """
-        with self.reading() as objects:
-            return checked_files(objects, commit)
+        found = self._checked.get(commit)
+        if found is None:
+            with self.reading() as objects:
+                found = checked_files(objects, commit)
+            self._checked.clear()  # they may be many: only the last ones are kept
+            self._checked[commit] = found
+        return found
 
     def blobs(self, oids: Iterable[str], most: int | None = None) -> dict[str, bytes]:
         """Return the contents of objects by id, at most ``most`` bytes of each, from one process.
@@ -278,15 +284,8 @@ class GitRepo:
         ``old`` None: from the beginning. If ``new`` does not continue ``old``, the difference
         between the two is one step for each file, of side "<>".
         """
-        raw = ("--raw", "-z", "--no-renames", "--no-abbrev")
-        span = (f"{old}..{new}",) if old else (new,)
-        options = ("--first-parent", "-m", "--reverse", *raw, "--format=%m")
-        out = self._git.run("log", *options, *span, "--", *folders)
-        found = steps_of(out)
-        if old and not self.continues(old, new):
-            out = self._git.run("diff-tree", "-r", *raw, old, new, "--", *folders)
-            found = [step._replace(side="<>") for step in steps_of(out)]
-        return found
+        continues = old is None or self.continues(old, new)
+        return steps_between(self._git, old, new, folders, continues=continues)
 
     def config(self, key: str) -> str | None:
         """Return a configuration value, None if it is not set."""
@@ -339,28 +338,11 @@ class GitRepo:
     ) -> CommitId:
         """Write a commit that changes files of its first parent; None deletes a file. Moves no ref.
 
-        Uses one ``git fast-import`` for all files, which packs them while the next are produced.
-        Source: git-fast-import(1).
-
         Raises:
             RepositoryError: git failed; the message is git's own.
         """
         width = len(parents[0]) if parents else self._id_width
-        process = self._git.start(
-            "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
-        )
-        assert process.stdin is not None
-        try:
-            for part in commit_stream(changes, parents, message, committer, width):
-                process.stdin.write(part)
-        except BrokenPipeError:
-            pass  # git has ended: its error output says why
-        finally:
-            out, err = process.communicate()  # without "done" it writes nothing
-        if process.returncode:
-            reason = with_cure(err.decode(errors="replace").strip())
-            raise RepositoryError(f"git fast-import: {reason}")
-        return CommitId(out.decode().strip())
+        return write_commit(self._git, commit_stream(changes, parents, message, committer, width))
 
     def update_refs(self, updates: Iterable[RefUpdate]) -> None:
         """Move all of the refs or none.
