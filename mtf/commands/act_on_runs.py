@@ -10,6 +10,7 @@ from mtf.commands.sync import belief_of, executors_of
 from mtf.core.planner.reasons import was_cancelled_unseen
 from mtf.core.planner.spec_changes import with_spec
 from mtf.core.selection.eligibility import (
+    LEFT_OUT,
     Tip,
     summed_up,
     why_a_retry_is_hopeless,
@@ -86,22 +87,24 @@ def selected(
     one_by_one = named_one_by_one(ledger, names)
     runs: list[RunRecord] = []
     left_out: list[tuple[RunRecord, str]] = []
-    hopeless: list[tuple[RunRecord, str]] = []
     for record in found:
-        if line := rules.why_not(record):
-            left_out.append((record, line))
-        elif record.run not in one_by_one and (line := rules.why_hopeless(record)):
-            hopeless.append((record, line))
-        else:
+        line = rules.why_not(record)
+        if line is None and record.run not in one_by_one:
+            line = rules.why_hopeless(record)
+        if line is None:
             runs.append(record)
+        else:
+            left_out.append((record, line))
+    if where:  # it has selected runs in any state; only those in a fitting one are meant
+        left_out = [(record, line) for record, line in left_out if line.startswith(LEFT_OUT)]
     if where and not runs:
         conditions = " and ".join(where)
         if found:
             states = counts_by_state(found)
             why = f"no run with {conditions} can be {rules.done}: {states}. See mtf status"
-            raise MtfError("\n".join([why, *summed_up(hopeless)]))
+            raise MtfError("\n".join([why, *summed_up(left_out)]))
         raise MtfError(f"no run with {conditions}. {existing_runs(choose(ledger, names, ()))}")
-    lines = summed_up(hopeless if where else [*left_out, *hopeless])
+    lines = summed_up(left_out)
     is_broad = bool(where) or any(record.run not in one_by_one for record in found)
     return Selection(tuple(runs), tuple(lines), tip, is_broad)
 

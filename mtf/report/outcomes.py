@@ -60,7 +60,7 @@ def done_as_json(done: Iterable[Done]) -> dict[str, dict[str, str]]:
 
 def json_key(deed: Deed) -> str:
     """Return the key of a deed in JSON."""
-    return _JSON_KEYS.get(deed, deed.value)
+    return _JSON_KEYS.get(deed, deed.value.replace(" ", "_"))
 
 
 def ended_runs(done: Iterable[Done]) -> set[RunId]:

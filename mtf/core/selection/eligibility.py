@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.records import RunRecord
 
 
+LEFT_OUT = "left out"  # begins the reasons that are not about a run's state alone
 _FEW = 3  # runs of a grid that get a line each
 
 

@@ -140,8 +140,9 @@ def test_a_prune_asks_at_a_terminal_and_is_carried_out_by_a_script(lab: Repo) ->
     assert wait_for(lambda: _synced(lab) == ["cancelled"] * 2, 60)
     left = mtf(lab.path, "retry", "many", code=1).stderr
     assert left.count("no spec on main asks for it any more. --force") == 2
-    rerun = mtf(lab.path, "rerun", "many", "--yes", code=1).stderr
-    assert rerun.count("no spec on main asks for this experiment any more") == 2
+    for selection in (["many"], ["--where", "state=cancelled"]):
+        rerun = mtf(lab.path, "rerun", *selection, "--yes", code=1).stderr
+        assert rerun.count("no spec on main asks for this experiment any more") == 2
     mtf(lab.path, "retry", "many", "--force")
 
 
