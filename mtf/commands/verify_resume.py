@@ -205,7 +205,8 @@ def _experiment(where: Path, spec: str, member: str | None) -> Experiment:
 
 
 def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
-    if problems := [p for p in loaded.problems if p.path == path]:
+    errors = [problem for problem in loaded.problems if problem.is_error]
+    if problems := [p for p in errors if p.path == path]:
         raise SpecError(problems)
     found = [d for d in loaded.desired if path == d.path or (path is None and spec == d.name)]
     if found:
@@ -213,8 +214,8 @@ def _desired(loaded: Loaded, spec: str, path: str | None) -> Desired:
     if path is not None:
         raise UnknownNameError(f"{spec} is a base. Name an experiment or a grid that builds on it")
     near = did_you_mean(spec, [d.name for d in loaded.desired])
-    wrong = count(len(loaded.problems), "mistake")
-    broken = f" (other specs have {wrong}: mtf validate)" if loaded.problems else ""
+    wrong = count(len(errors), "mistake")
+    broken = f" (other specs have {wrong}: mtf validate)" if errors else ""
     raise UnknownNameError(f"{spec}: no such spec, experiment or grid. {near}".rstrip() + broken)
 
 

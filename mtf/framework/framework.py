@@ -257,9 +257,11 @@ class ModelTrainingFramework:
         return _records(self.project, ledger, ledger.runs.values())
 
     def _resolve(self, spec: Mapping[str, Any]) -> Desired:
-        groups = SpecTree.at(self.project.repo, self.project.tracked()).groups
-        loaded = SpecTree.of_value(spec, self.project.settings, groups).load([VALUE])
-        if loaded.problems:
+        repo = self.project.repo
+        groups = SpecTree.at(repo, self.project.tracked()).groups
+        code = SpecTree.at(repo, repo.commit("HEAD")).code  # the commit that the runs are pinned to
+        loaded = SpecTree.of_value(spec, self.project.settings, groups, code).load([VALUE])
+        if any(problem.is_error for problem in loaded.problems):
             raise SpecError(list(loaded.problems))
         return replace(loaded.desired[0], path=DIRECT)
 

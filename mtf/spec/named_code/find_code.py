@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mtf.core.vocabulary.spelling import did_you_mean
@@ -16,6 +17,8 @@ from mtf.spec.named_code.source_files import EntryKind
 from mtf.spec.named_code.source_module import Imported, SourceModule
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mtf.spec.named_code.source_files import SourceFiles
     from mtf.spec.named_code.source_module import Bindings, Bound
 
@@ -104,6 +107,8 @@ class SourceCode:
             elif not found:
                 return UNKNOWN
             else:
+                if i == 0 and is_installed(part):
+                    return UNKNOWN  # an installed package comes before a folder without __init__.py
                 folders = found
         return UNKNOWN  # a folder without __init__.py, which holds no names
 
@@ -121,7 +126,7 @@ class SourceCode:
             entries = self._files.folder(folder)
             if f"{name}.py" in entries:
                 return f"{inside}.py"
-            if kind is EntryKind.OTHER or any(e.startswith(f"{name}.") for e in entries):
+            if kind is EntryKind.OTHER or _is_compiled(name, entries):
                 return []  # a link, or a module in another form, such as .so
             if kind is EntryKind.FOLDER:
                 namespace.append(inside)
@@ -303,6 +308,23 @@ class SourceCode:
                 return found
             case _:
                 return UNKNOWN
+
+
+def _is_compiled(name: str, entries: Iterable[str]) -> bool:
+    """Return True if a folder has a module in another form than source."""
+    return any(e.startswith(f"{name}.") and e.endswith(_COMPILED) for e in entries)
+
+
+_COMPILED = (".so", ".pyd", ".pyc", ".pyx", ".pyw")
+
+
+@cache
+def is_installed(package: str) -> bool:
+    """Return True if this environment has a package, other than a folder that happens to be."""
+    import importlib.util
+
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
 
 
 _BUILTINS = frozenset({"object", "Exception", "dict", "list", "tuple", "type", "set"})

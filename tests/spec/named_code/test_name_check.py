@@ -218,6 +218,13 @@ def test_a_module_of_a_namespace_package_or_below_src_is_found() -> None:
         assert "Did you mean 'Net'?" in problems(spec.replace(":Net'", ":Nett'"), code)[0]
 
 
+def test_a_folder_without_init_is_not_judged_where_an_installed_package_comes_first() -> None:
+    code = files_of({"hypothesis/net.py": NETS, "drawings/net.py": NETS})
+    spec = f"{HEAD}model: {{type: 'hypothesis.nett:Net'}}\n{DATA}"
+    assert problems(spec, code) == []
+    assert len(problems(spec.replace("hypothesis", "drawings"), code)) == 1
+
+
 def test_an_unknown_plug_in_is_an_error_only_where_all_plug_ins_of_jobs_are_known() -> None:
     spec = ONE.replace("digits", "digts")
     expected = (
