@@ -32,6 +32,7 @@ _CURES = {
     errno.EACCES: "Make it accessible for this user (mtf doctor says what a shared folder needs)",
     errno.EPERM: "Make it accessible for this user (mtf doctor says what a shared folder needs)",
 }
+_NOT_STORED = "unable to create temporary object directory"
 _SAID_BY_PROGRAMS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -76,8 +77,10 @@ def with_cure(text: str) -> str:
         return advice
     if "insufficient permission for adding an object" in text:
         return f"{text.rstrip('.')}. Use a clone of your own, or share this one: see mtf doctor"
-    kinds = [kind for words, kind in _SAID_BY_PROGRAMS.items() if words in text]
-    return f"{text.rstrip('.')}. {_CURES[kinds[0]]}, then run the command again" if kinds else text
+    cures = [_CURES[kind] for words, kind in _SAID_BY_PROGRAMS.items() if words in text]
+    if _NOT_STORED in text:  # by the git of a remote, which does not say why
+        cures.append("Make the remote writable for this user, with free space")
+    return f"{text.rstrip('.')}. {cures[0]}, then run the command again" if cures else text
 
 
 class TrainingError(MtfError):

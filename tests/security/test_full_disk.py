@@ -99,9 +99,14 @@ def test_the_exit_code_of_a_job_that_filled_the_disk_is_known(small: Path) -> No
     assert os.statvfs(small).f_bavail == 0
 
 
+def make_read_only(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
 @pytest.mark.parametrize("where", ["clone", "run root", "remote"])
-def test_a_sync_on_a_full_disk_leaves_nothing_half_done(
-    where: str, tmp_path: Path, small: Path
+def test_a_sync_on_a_disk_that_takes_no_more_leaves_nothing_half_done(
+    where: str, how: str, tmp_path: Path, small: Path
 ) -> None:
     settings = SETTINGS.replace("runs_root: runs", f"runs_root: {small}/runs")
     lab = make_lab(
@@ -114,13 +119,26 @@ def test_a_sync_on_a_full_disk_leaves_nothing_half_done(
     if where == "remote":
         shutil.move(tmp_path / "lab.git", small / "lab.git")
         lab.git("remote", "set-url", "origin", str(small / "lab.git"))
-    filled = fill(small)
+    filled = fill(small) if how == "full" else None
+    if filled is None:
+        make_read_only(small, "ro")
     done = mtf(lab.path, "sync", code=None)
     assert done.returncode in (1, 3)
-    assert "No space left on device" in done.stderr + done.stdout
+    why, cure = {
+        "full": ("No space left on device", "Free some space there"),
+        "read-only": ("ead-only file system", "Make the file system writable"),
+    }[how]
+    if (where, how) == ("remote", "read-only"):  # its git says only this
+        why, cure = "unable to create temporary object directory", "Make the remote writable"
+    if where == "run root":
+        cure = "The run root must have space and be writable"
+    assert why in done.stderr + done.stdout
     assert "this is a bug" not in done.stderr
-    assert "Free some space there" in done.stderr or where == "run root"
-    filled.unlink()
+    assert cure in done.stderr or (where, how) == ("run root", "full"), done.stderr
+    if filled is None:
+        make_read_only(small, "rw")
+    else:
+        filled.unlink()
     mtf(lab.path, "sync", "--wait", code=None)
     found = runs(lab)["quick"]
     jobs = [attempt["job_id"] for attempt in found["attempts"] if attempt["job_id"]]
