@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.uncommitted import noticing_uncommitted
+from mtf.core.planner.grids.holds import is_held_back
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Cancel, Submit
 from mtf.core.vocabulary.ids import name_of
@@ -318,7 +319,8 @@ def sync_until_over(
 
     Return the runs that were waited for, with those in ``seen``, whose end was seen before.
 
-    Runs that are left alone, since their records are not believed, are not waited for.
+    Runs that are left alone, since their records are not believed, are not waited for, nor those
+    that are held back after too many failures.
 
     The clone's lock is released between reconciliations, so that others may act on runs.
 
@@ -333,7 +335,9 @@ def sync_until_over(
             followed |= {r.run for r in records if not r.is_over}
         waited_for = [r for r in newest_first(records) if r.run in followed]
         update(with_journals(waited_for))
-        active = [r for r in waited_for if not r.is_over and r.run not in left_alone]
+        active = [
+            r for r in waited_for if not (r.is_over or r.run in left_alone or is_held_back(r))
+        ]
         if not active:
             return waited_for
         time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))

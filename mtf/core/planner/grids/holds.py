@@ -187,6 +187,11 @@ def _released(action: Resume) -> Resume:
     return replace(action, record=replace(action.record, reason=""), reason="no longer held back")
 
 
+def is_held_back(record: RunRecord) -> bool:
+    """Return True if a run has no job because it is held back after too many failures."""
+    return record.retry_at is not None and record.reason.startswith(_HELD)
+
+
 def canary_text(record: RunRecord) -> str:
     """Return a text on the runs that wait for a canary, empty if it has passed."""
     if not record.holds_back or _has_passed(record, None):

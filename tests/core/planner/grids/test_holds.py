@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.planner.grids.holds import canary_text
+from mtf.core.planner.grids.holds import canary_text, is_held_back
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.vocabulary.actions import Plan, Record, Resume, Submit
 from mtf.core.vocabulary.ids import JobId, Token
@@ -122,6 +122,8 @@ def test_after_too_many_failures_waiting_jobs_are_withdrawn_and_what_runs_goes_o
     assert action.record.reason.startswith("held back: 1 run has failed (max_failed: 1). mtf retry")
     assert action.record.retry_at == iso()
     assert planned(STRICT, member(0, RunState.FAILED), action.record, running).actions == ()
+    assert is_held_back(action.record)  # and so not waited for
+    assert not is_held_back(running)
 
 
 def test_unrecorded_members_are_not_submitted_after_too_many_failures() -> None:
