@@ -183,7 +183,7 @@ def test_a_controller_that_is_down_changes_nothing(
         assert "controller" in mtf(lab.path, "sync", code=1).stderr
         assert lab.git("for-each-ref", "refs/heads/mtf") == ""
     mtf(lab.path, "sync")
-    assert states(runs(lab)) == {"a": "pending"}
+    assert states(runs(lab, "--recorded")) == {"a": "pending"}
 
 
 @pytest.mark.parametrize(
