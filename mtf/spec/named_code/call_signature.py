@@ -91,17 +91,8 @@ def fits(value: Any, types: frozenset[str]) -> bool:
 # -- as text, for the table of known signatures ----------------------------------------------------
 
 
-def encoded(signature: Signature) -> str:
-    """Return the parameters as text: ``params! lr amsgrad:bool **``; ``!`` marks required ones."""
-    words = []
-    for name, parameter in signature.parameters.items():
-        types = "|".join(sorted(parameter.types))
-        words.append(f"{name}{'!' * parameter.is_required}{':' * bool(types)}{types}")
-    return " ".join([*words, *["**"] * signature.takes_any])
-
-
 def decoded(name: str, text: str) -> Signature:
-    """Return the signature that ``encoded`` has written."""
+    """Return a signature from text: ``params! lr amsgrad:bool **``; ``!`` marks required ones."""
     words = text.split()
     parameters = {}
     for word in words:

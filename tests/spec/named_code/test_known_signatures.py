@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 import mtf.trainer
 from mtf.core.vocabulary import json_text
 from mtf.spec.named_code import known_signatures
-from mtf.spec.named_code.call_signature import Parameter, Signature, encoded
+from mtf.spec.named_code.call_signature import Parameter, Signature, decoded
 from mtf.trainer.components import factory, lr_schedulers, optimizers
 from mtf.trainer.components.registry import keys_of, load
 from mtf.trainer.data import datasets
@@ -83,6 +83,20 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
     written = parameter.annotation
     text = "" if written is parameter.empty else getattr(written, "__name__", None) or str(written)
     return Parameter(parameter.default is parameter.empty, str(written) if "|" in text else text)
+
+
+def encoded(signature: Signature) -> str:
+    """Return the parameters as text: ``params! lr amsgrad:bool **``; ``!`` marks required ones."""
+    words = []
+    for name, parameter in signature.parameters.items():
+        types = "|".join(sorted(parameter.types))
+        words.append(f"{name}{'!' * parameter.is_required}{':' * bool(types)}{types}")
+    return " ".join([*words, *["**"] * signature.takes_any])
+
+
+def test_a_signature_is_read_as_it_was_written() -> None:
+    text = "params! lr amsgrad:bool eps:float|int **"
+    assert encoded(decoded("Adam", text)) == text
 
 
 def test_the_table_is_that_of_the_installed_torch_and_of_mtf() -> None:
