@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mtf.cli.terminal.confirm import can_ask, confirm
-from mtf.cli.terminal.output import inform, open_here, print_table
+from mtf.cli.terminal.output import inform, open_here
+from mtf.cli.terminal.table_output import print_table
 from mtf.commands import act_on_runs
 from mtf.commands.sync import sync_lock
 from mtf.core.vocabulary.actions import Cancel, Resume

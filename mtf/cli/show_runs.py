@@ -13,9 +13,9 @@ from mtf.cli.terminal.output import (
     open_here,
     print_log,
     print_plan,
-    print_table,
     print_text,
 )
+from mtf.cli.terminal.table_output import print_table
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.records import as_dict
 from mtf.report.tables import render_csv, render_markdown

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtf.cli.terminal.output import inform, print_table, print_text
+from mtf.cli.terminal.output import inform, print_text
+from mtf.cli.terminal.table_output import print_table
 from mtf.commands import verify_resume as proof
 from mtf.core.vocabulary import json_text
 from mtf.errors import EXIT_ERROR, MtfError

@@ -13,7 +13,6 @@ from mtf.core.vocabulary.shown_text import harmless
 
 if TYPE_CHECKING:
     from mtf.project.project import Project
-    from mtf.report.tables import Columns
 
 
 def print_text(text: str, *, newline: bool = True) -> None:
@@ -40,18 +39,6 @@ def open_here(folder: str) -> Project:
     from mtf.project.project import open_project
 
     return open_project(Path(folder))
-
-
-def print_table(table: Columns) -> None:
-    """Print a table: drawn by rich on a terminal, as aligned text to a pipe."""
-    from mtf.report.tables import render_plain, render_rich  # late: most commands print no table
-
-    if not sys.stdout.isatty():
-        print_text(render_plain(table))
-        return
-    from rich.console import Console
-
-    Console().print(render_rich(table))
 
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "cyan"}
