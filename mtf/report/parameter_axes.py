@@ -27,7 +27,7 @@ class AxisText(NamedTuple):
 def axis_texts(
     parameters: Iterable[Mapping[str, Any]], form: Callable[[str], str] = str
 ) -> list[AxisText]:
-    """Return each axis of some runs; every combination of the axes' values is a run.
+    """Return each axis of some runs. Keys of two axes have each pair of their values in some run.
 
     Keys that are linked, or set under a condition, are one axis: they are not multiplied.
     """

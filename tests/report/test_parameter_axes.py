@@ -1,4 +1,4 @@
-"""Parameters of runs are listed so that every combination of the listed values is a run."""
+"""Parameters of runs that vary together are listed as one axis, all others by themselves."""
 
 from __future__ import annotations
 
