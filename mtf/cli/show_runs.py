@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mtf.project.project import Project
 
 
+_EVERY_S = 2.0  # between two looks of a watch; an answer as old will do for it
 _RECORDED = click.option(
     "--recorded", is_flag=True, help="Answer from git alone: ask no executor, read no journal."
 )
@@ -58,16 +59,15 @@ def status(
     Example: mtf status 'digits_*'
     """
     from mtf.commands.show_runs import as_json_list, no_match, status_of
-    from mtf.reconcile.live.look import WATCHED_S
     from mtf.report.runs import status_table, summary, times_of_old
 
     project = open_here(folder)
-    within_s = WATCHED_S if watch else 0.0
+    within_s = _EVERY_S if watch else 0.0
     found = status_of(project, globs, recorded=recorded, superseded=superseded, within_s=within_s)
     if not found.rows:
         inform(no_match(project, globs))
     if watch:
-        _watch(project, globs, within_s, recorded=recorded, superseded=superseded)
+        _watch(project, globs, recorded=recorded, superseded=superseded)
         return
     if as_json:
         print_text(as_json_list(found.rows))
@@ -80,19 +80,17 @@ def status(
             inform(f"note: {note}")
 
 
-def _watch(
-    project: Project, globs: tuple[str, ...], every: float, *, recorded: bool, superseded: bool
-) -> None:
+def _watch(project: Project, globs: tuple[str, ...], *, recorded: bool, superseded: bool) -> None:
     from mtf.cli.terminal.live_display import show_progress
     from mtf.commands.show_runs import status_of
 
     with show_progress() as update:
         while True:
             found = status_of(
-                project, globs, recorded=recorded, superseded=superseded, within_s=every
+                project, globs, recorded=recorded, superseded=superseded, within_s=_EVERY_S
             )
             update(found.records)
-            time.sleep(every)
+            time.sleep(_EVERY_S)
 
 
 @click.command()

@@ -29,6 +29,9 @@ from mtf.report.selections import selection_table
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtf.core.vocabulary.records import RunRecord
     from mtf.project.project import Project
     from mtf.reconcile.apply import Report
 
@@ -79,7 +82,7 @@ def sync(
     Exit code: 0 done, 1 errors, 3 partly done, or a run that --wait waited for did not complete, 4
     another mtf holds the lock of this clone.
     """
-    from mtf.commands.sync import sync_lock, sync_until_over, sync_with_notes
+    from mtf.commands.sync import sync_lock, sync_until_over, sync_with_notes, to_prune
 
     if dry_run:
         ctx.invoke(
@@ -101,7 +104,7 @@ def sync(
         _watch(project, options, publish=not no_push, interval=interval)
         return
     if prune and not yes and can_ask():
-        options = _agreed(project, options)
+        options = _agreed(options, to_prune(project, options))
     with sync_lock(project):
         report = sync_with_notes(project, options, publish=not no_push, say=inform)
         for line in _summary(report):
@@ -127,11 +130,8 @@ def sync(
     sys.exit(code)
 
 
-def _agreed(project: Project, options: Options) -> Options:
+def _agreed(options: Options, records: Sequence[RunRecord]) -> Options:
     """Show the runs that a sync would prune; return the options to prune them, if agreed."""
-    from mtf.commands.plan import to_prune
-
-    records = to_prune(project, options)
     if records:
         confirm(selection_table(records), f"cancel {count(len(records), 'run')}", yes=False)
     return replace(options, only_prune=frozenset(record.run for record in records))

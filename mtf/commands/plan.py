@@ -10,7 +10,7 @@ from mtf.commands.sync import plan_for, read_situation
 from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.selection.older_code import older_code_notes
 from mtf.core.usage.advice import advice
-from mtf.core.vocabulary.actions import Cancel, Plan, Resume, Submit
+from mtf.core.vocabulary.actions import Plan, Resume, Submit
 from mtf.core.vocabulary.ids import name_of
 from mtf.errors import Problem, SpecError
 from mtf.project.cluster_check import infeasible, known_facts, remarks
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mtf.core.planner.plan import World
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
-    from mtf.core.vocabulary.records import RunRecord
     from mtf.project.project import Project
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
@@ -96,12 +95,6 @@ def _planned(project: Project, options: Options) -> Planned:
     remarks = _incomplete_code(project, planned, found.world.commit)
     problems = sorted({*found.problems, *_doubts(new, found.settings), *past, *remarks})
     return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
-
-
-def to_prune(project: Project, options: Options) -> list[RunRecord]:
-    """Return the runs that ``mtf sync --prune`` with these options would cancel now."""
-    actions = plan_sync(project, options).plan.actions
-    return [a.record for a in actions if isinstance(a, Cancel) and a.kind == "pruned"]
 
 
 def _older_code(project: Project, found: Situation, options: Options) -> list[str]:

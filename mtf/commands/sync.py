@@ -210,6 +210,17 @@ def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     return replace(planned, notes=(*planned.notes, note))
 
 
+def to_prune(project: Project, options: Options) -> list[RunRecord]:
+    """Return the runs that a sync with these options would cancel because their specs are gone."""
+    now = datetime.now(UTC)
+    with project.repo.reading():
+        found = read_situation(project, project.store(publish=False), options, now)
+    if not found.is_usable:
+        return []  # the sync says why
+    actions = plan_for(found, options, now).actions
+    return [a.record for a in actions if isinstance(a, Cancel) and _is_pruned(a)]
+
+
 def _is_pruned(action: Action) -> bool:
     """Return True if an action cancels a run because its spec is gone."""
     return isinstance(action, Cancel) and action.kind == "pruned"

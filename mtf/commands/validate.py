@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mtf.git.repo import GitRepo
     from mtf.ledger.store import Ledger
     from mtf.project.project import Project
+    from mtf.project.sample_scripts import SampleScripts
     from mtf.spec.load import Loaded
     from mtf.spec.schema.settings import Settings
 
@@ -271,21 +272,22 @@ class _Check:
 
     def _in_scripts(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield the policies that specs break by the project's own templates."""
-        if not (templates := self.templates()):
-            return
-        from mtf.project.sample_scripts import SampleScripts  # late: few have own templates
-
-        settings = self.tree.settings
-        samples = SampleScripts.of(specs, templates, settings)
-        yield from samples.violations(specs, settings.policies)
+        if (samples := self._samples(specs)) is not None:
+            settings = self.tree.settings
+            yield from samples.violations(specs, settings.policies)
 
     def _in_templates(self) -> tuple[Problem, ...]:
         """Return the mistakes in the project's own templates."""
+        samples = self._samples(())
+        return () if samples is None else samples.problems
+
+    def _samples(self, specs: Sequence[Desired]) -> SampleScripts | None:
+        """Return the scripts of the specs' jobs by the project's own templates, if it has any."""
         if not (templates := self.templates()):
-            return ()
+            return None
         from mtf.project.sample_scripts import SampleScripts  # late: few have own templates
 
-        return SampleScripts.of((), templates, self.tree.settings).problems
+        return SampleScripts.of(specs, templates, self.tree.settings)
 
     def _advice(self, specs: Sequence[Desired]) -> Iterator[Problem]:
         """Yield probable mistakes in valid specs, and requests that the cluster cannot meet."""

@@ -428,7 +428,12 @@ def test_a_job_of_another_run_is_not_cancelled(lab: Repo, tmp_path: Path) -> Non
             record["commit"],
             lab.path / "runs",
             forger.configuration(),
-            {"token": token, "job_id": victim["job_id"], "submitted_at": LONG_AGO},
+            {
+                "token": token,
+                "job_id": victim["job_id"],
+                "submitted_at": LONG_AGO,
+                "claimed_by": attempt["claimed_by"],  # this user's, so that it may be ended here
+            },
             state="running",
             cancel_requested=True,
             submitted_at=LONG_AGO,
