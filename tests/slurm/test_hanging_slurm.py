@@ -44,7 +44,7 @@ def test_a_cancellation_gets_through_while_a_sync_waits_for_squeue(
     jobs = {name: run["job_id"] for name, run in runs(lab).items()}
     waiting = ["squeue", "-h", "-o", "%i", "-t", "pending"]
     said: list[str] = []
-    monkeypatch.setattr(act_on_runs, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(act_on_runs, "_PATIENCE_S", 5.0)  # for those that do answer
 
     def cancel(name: str) -> None:
         act_on_runs.cancel(open_project(lab.path), [name], publish=True, say=said.append)
@@ -59,6 +59,7 @@ def test_a_cancellation_gets_through_while_a_sync_waits_for_squeue(
     assert said == []
     for name in ("scontrol", "scancel"):
         hanging(shims, name)
+    monkeypatch.setattr(act_on_runs, "_PATIENCE_S", 0.5)
     cancel("b")
     (line,) = said
     assert line.startswith("recorded 1 cancelled run: scontrol did not answer within 0.5 s. The")
@@ -77,15 +78,16 @@ def test_a_sbatch_that_hangs_ends_with_its_children_and_its_jobs_are_looked_up(
     """A wrapper of a site that tries again in the background would submit a second time."""
     tmp_path.chmod(0o755)
     bench = Bench(SlurmExecutor({}), tmp_path / "runs")
+    limit_s, late_s = (5.0, 8.0) if accepted else (1.0, 3.0)
     request = bench.request((0, 1))
     submits = '"$real" "$@" >/dev/null' if accepted else ":"
-    shim(shims, f'{submits}\n(sleep 4; "$real" "$@"; touch {shims}/late) & wait')
-    monkeypatch.setattr(slurm_executor, "_SUBMIT_S", 2.0)
+    shim(shims, f'{submits}\n(sleep {late_s:g}; "$real" "$@"; touch {shims}/late) & wait')
+    monkeypatch.setattr(slurm_executor, "_SUBMIT_S", limit_s)
     if accepted:
         assert set(bench.submit(request)) == {0, 1}
     else:
-        with pytest.raises(SubmissionUncertainError, match="sbatch did not answer within 2 s"):
+        with pytest.raises(SubmissionUncertainError, match="sbatch did not answer within 1 s"):
             bench.submit(request)
-    time.sleep(3)
+    time.sleep(late_s - limit_s + 1)
     assert not (shims / "late").exists()
     assert len(bench.views(request)) == (2 if accepted else 0)
