@@ -150,11 +150,26 @@ class Cluster:
         self.run("sacctmgr", "-i", "add", "cluster", "mtftest")
         self._add_limits()
         self._start("slurmctld", "-c", "-i")
-        for number in range(1, NODES + 1):
-            self._start("slurmd", "-N", f"n{number}")
+        self._start_nodes()
         self._wait("slurmctld", lambda: self.run("scontrol", "ping"))
         self._wait("nodes", self._all_idle)
         self.env.write_text(f"export SLURM_CONF={shlex.quote(str(self.conf))}\n")
+
+    def _start_nodes(self) -> None:
+        for number in range(1, NODES + 1):
+            self._start("slurmd", "-N", f"n{number}")
+
+    def restart_nodes(self) -> None:
+        """Start the nodes' daemons anew; jobs see what has been mounted since their first start.
+
+        They may have a mount namespace of their own, see ``tests.other_users.reaching``.
+        """
+        for file in self.folder.glob("slurmd-n*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+            file.unlink()
+        self._start_nodes()
+        self._wait("nodes", self._all_idle)
 
     def _add_limits(self) -> None:
         """Add a QOS ``few`` with at most three queued jobs per user, and add the current user."""

@@ -53,11 +53,6 @@ def ledger(repo: Repo) -> str:
     ("act", "state", "messages"),
     [
         ("retry", "completed", ["not retried", "set `generation: 3` in its spec, commit, and run"]),
-        (
-            "retry",
-            "pending",
-            ["pending: not retried", "mtf cancel pending/2026", "no run was retr"],
-        ),
         ("cancel", "completed", ["is completed: not cancelled", "error: no run was cancelled"]),
         ("preempt", "completed", ["is completed: it has no live job", "No run was preempted"]),
     ],

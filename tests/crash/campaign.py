@@ -335,7 +335,8 @@ def leftover_files(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if name.startswith(".git/"):
-            if name.endswith(".lock") and name != ".git/mtf/sync.lock":
+            kept = name == ".git/mtf/sync.lock" or name.startswith(".git/mtf/look-")
+            if name.endswith(".lock") and not kept:
                 found.append(name)
             if "mtf/scratch" in name:
                 found.append(name)

@@ -25,6 +25,7 @@ def test_a_run_whose_node_cannot_write_any_more_says_so_and_can_be_retried(
 ) -> None:
     settings = f"executor: slurm\nruns_root: {small}/runs\nslurm: {{venv: {VENV}}}\n"
     lab = make_lab(tmp_path, {"x.yaml": spec("x", pause=0.01, epochs=20)}, settings=settings)
+    cluster.restart_nodes()  # they were started before the small file system was mounted
     mtf(lab.path, "sync")
     wait_until(lambda: any(small.rglob("checkpoints/*.ckpt")), lambda: list(small.rglob("*")))
     filled = fill(small)

@@ -93,9 +93,10 @@ def test_changed_resources_reach_the_waiting_tasks_of_an_array_and_not_the_runni
     assert planned.count("slurm.time: 00:05:00 -> 00:07:00") == 3  # with the note on the first
     assert "Plan: 2 to update" in planned
     mtf(lab.path, "sync")
-    limits = cluster.run("squeue", "-h", "-r", "-o", "%i %l").split("\n")
-    assert sorted(line.split()[1] for line in limits if line) == ["5:00", "7:00", "7:00"]
     after = {name: run["job_id"] for name, run in runs(lab).items()}
+    lines = cluster.run("squeue", "-h", "-r", "-o", "%i %l").splitlines()
+    limits = [limit for job, limit in map(str.split, lines) if job in after.values()]
+    assert sorted(limits) == ["5:00", "7:00", "7:00"]
     assert [before[name] == after[name] for name in sorted(before)].count(True) == 1
     assert first in after.values()
     for _ in range(3):  # and still one at a time, each once

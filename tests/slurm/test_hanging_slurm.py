@@ -53,7 +53,9 @@ def test_a_cancellation_gets_through_while_a_sync_waits_for_squeue(
     with subprocess.Popen([sys.executable, "-m", "mtf.cli", "sync"], cwd=lab.path) as sync:
         wait_until((shims / "asked").exists, lambda: "the sync asks nobody")
         cancel("a")  # scontrol and scancel answer
-        assert cluster.run(*waiting).split() == [jobs["b"]]
+        wait_until(
+            lambda: cluster.run(*waiting).split() == [jobs["b"]], lambda: cluster.run(*waiting)
+        )
         assert sync.poll() is None
         sync.kill()
     assert said == []

@@ -104,7 +104,7 @@ def test_nothing_is_rerun_without_consent_and_a_dry_run_changes_nothing(lab: Rep
     assert code == 0, seen
     assert f"at commit {lab.git('rev-parse', 'HEAD')[:8]}\n" in seen
     mtf(lab.path, "retry", "many")
-    assert states(lab) == ["pending", "pending"]
+    assert {*states(lab)} <= {"pending", "running"}
 
 
 def test_a_grid_is_cancelled_at_a_terminal_after_a_question_and_by_a_script_at_once(
@@ -150,7 +150,7 @@ def test_a_plan_says_that_failed_runs_are_pinned_to_older_code(lab: Repo) -> Non
     finish(lab)
     lab.commit({"templates/local.sh.j2": "#!/bin/bash\nexit 1 # mtf.trainer\n"})
     mtf(lab.path, "rerun", "many", "--yes")
-    mtf(lab.path, "sync", "--wait", "--interval", "0.2")
+    mtf(lab.path, "sync", "--wait", "--interval", "0.2", code=3)
     assert states(lab) == ["failed", "failed"]
     newer = lab.commit({"experiments/more.txt": "no code"})
     assert mtf_json(lab.path, "plan", "--format", "json")["notes"] == []
