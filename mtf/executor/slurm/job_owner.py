@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mtf import rundir
 from mtf.core.vocabulary.ids import token_of
 from mtf.executor.array_indices import parse_indices
-from mtf.executor.slurm.job_text import SEPARATOR
+from mtf.executor.slurm.job_text import NO_TASK, SEPARATOR
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -55,7 +55,7 @@ def parse_scontrol(printed: str) -> dict[str, Owned]:
     for line in printed.splitlines():
         values = dict(_VALUE.findall(line))
         number = values.get("ArrayJobId") or values.get("JobId", "")
-        tasks = values.get("ArrayTaskId")
+        tasks = values.get("ArrayTaskId", NO_TASK)
         user = values.get("UserId", "").partition("(")[0]
         command = _COMMAND.search(line)
         owned = Owned(
@@ -64,7 +64,7 @@ def parse_scontrol(printed: str) -> dict[str, Owned]:
             values.get("Comment", ""),
             command[1] if command else "",
         )
-        found |= dict.fromkeys(_ids(f"{number}_{tasks}" if tasks else number), owned)
+        found |= dict.fromkeys(_ids(number if tasks == NO_TASK else f"{number}_{tasks}"), owned)
     return found
 
 

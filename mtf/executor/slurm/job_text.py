@@ -292,7 +292,7 @@ def _from_sacct(fields: list[str]) -> JobView:
     return view if view.state in _WAITING else _ended(view)
 
 
-_NO_TASK = "4294967294"  # SLURM's NO_VAL
+NO_TASK = "4294967294"  # SLURM's NO_VAL
 
 
 def parse_scontrol(printed: str) -> list[JobView]:
@@ -303,13 +303,13 @@ def parse_scontrol(printed: str) -> list[JobView]:
     rows = []
     for line in printed.split("\n"):
         values = dict(re.findall(r"(\w+)=(\S*)", line))
-        tasks = values.get("ArrayTaskId", _NO_TASK)
+        tasks = values.get("ArrayTaskId", NO_TASK)
         job = values.get("ArrayJobId") or values.get("JobId", "")
         code, _, number = values.get("ExitCode", "0:0").partition(":")
         status = str((number_in(code) or 0) * 256 + (number_in(number) or 0))
         rows.append(
             [
-                job if tasks == _NO_TASK else f"{job}_{tasks}",
+                job if tasks == NO_TASK else f"{job}_{tasks}",
                 values.get("JobName", ""),
                 values.get("JobState", ""),
                 status,
