@@ -69,7 +69,8 @@ def test_an_experiment_is_run_again_at_the_newest_commit_and_its_old_run_is_hidd
     }
     assert {run["state"] for run in after.values()} == {"completed"}
     old = next(run for run in status(lab, "--all") if run["run"] == one["run"])
-    assert old == {**one, "superseded_by": after["training.seed=0"]["run"]}
+    superseded = {"superseded_by": after["training.seed=0"]["run"], "as_of": old["as_of"]}
+    assert old == {**one, **superseded}
     assert [run["run"] for run in status(lab, one["run"])] == [one["run"]]
     assert "1 superseded run not shown: mtf status --all" in mtf(lab.path, "status").stderr
     assert f"by {after['training.seed=0']['run']}" in mtf(lab.path, "show", one["run"]).stdout
