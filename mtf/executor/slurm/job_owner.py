@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mtf import rundir
 from mtf.core.vocabulary.ids import token_of
 from mtf.executor.array_indices import parse_indices
-from mtf.executor.slurm.job_text import NO_TASK, SEPARATOR
+from mtf.executor.slurm.job_text import SEPARATOR, scontrol_job
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 FIELDS = ("JobArrayID", "UserName", "Name", "Comment", "Command")
 _NONE = ("", "(null)", "N/A")
-_VALUE = re.compile(r"(\w+)=(\S*)")
 _COMMAND = re.compile(r" Command=(.*) WorkDir=")  # a path, perhaps with spaces
 
 
@@ -53,9 +52,7 @@ def parse_scontrol(printed: str) -> dict[str, Owned]:
     """
     found: dict[str, Owned] = {}
     for line in printed.splitlines():
-        values = dict(_VALUE.findall(line))
-        number = values.get("ArrayJobId") or values.get("JobId", "")
-        tasks = values.get("ArrayTaskId", NO_TASK)
+        job, values = scontrol_job(line)
         user = values.get("UserId", "").partition("(")[0]
         command = _COMMAND.search(line)
         owned = Owned(
@@ -64,7 +61,7 @@ def parse_scontrol(printed: str) -> dict[str, Owned]:
             values.get("Comment", ""),
             command[1] if command else "",
         )
-        found |= dict.fromkeys(_ids(number if tasks == NO_TASK else f"{number}_{tasks}"), owned)
+        found |= dict.fromkeys(_ids(job), owned)
     return found
 
 

@@ -292,7 +292,20 @@ def _from_sacct(fields: list[str]) -> JobView:
     return view if view.state in _WAITING else _ended(view)
 
 
-NO_TASK = "4294967294"  # SLURM's NO_VAL
+_NO_TASK = "4294967294"  # SLURM's NO_VAL
+_VALUE = re.compile(r"(\w+)=(\S*)")
+
+
+def scontrol_job(line: str) -> tuple[str, dict[str, str]]:
+    """Return the id, with the tasks of an array as in ``8_[0-3]``, and the values of a job.
+
+    Args:
+        line: of ``scontrol -o show jobs``. An array without tasks shows the number for none.
+    """
+    values = dict(_VALUE.findall(line))
+    number = values.get("ArrayJobId") or values.get("JobId", "")
+    tasks = values.get("ArrayTaskId", _NO_TASK)
+    return number if tasks == _NO_TASK else f"{number}_{tasks}", values
 
 
 def parse_scontrol(printed: str) -> list[JobView]:
@@ -302,14 +315,12 @@ def parse_scontrol(printed: str) -> list[JobView]:
     """
     rows = []
     for line in printed.split("\n"):
-        values = dict(re.findall(r"(\w+)=(\S*)", line))
-        tasks = values.get("ArrayTaskId", NO_TASK)
-        job = values.get("ArrayJobId") or values.get("JobId", "")
+        job, values = scontrol_job(line)
         code, _, number = values.get("ExitCode", "0:0").partition(":")
         status = str((number_in(code) or 0) * 256 + (number_in(number) or 0))
         rows.append(
             [
-                job if tasks == NO_TASK else f"{job}_{tasks}",
+                job,
                 values.get("JobName", ""),
                 values.get("JobState", ""),
                 status,
