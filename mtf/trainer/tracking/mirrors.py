@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mtf.errors import MtfError
 from mtf.trainer.runtime.console import say
+from mtf.trainer.runtime.start_claim import ShutOutError
 from mtf.trainer.storage.scalars import SCALARS
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Mirrors:
     def _guarded(self, mirror: Mirror, action: Callable[[], None]) -> None:
         try:
             action()
+        except ShutOutError:  # the journal's next event ends this process, with the reason
+            self._open.remove(mirror)
         except Exception as e:  # noqa: BLE001 -- tracking must not fail the training
             self._open.remove(mirror)
             reason = str(e) if isinstance(e, MtfError) else f"{type(e).__name__}: {e}"

@@ -73,6 +73,8 @@ class Observer:
             return {}
         try:
             value = observe()
+        except start_claim.ShutOutError:  # it ends this process, with the reason
+            raise
         except Exception as e:  # noqa: BLE001 -- tracking must not fail the training
             del self._every[what]
             say(f"{what} are no longer logged: {type(e).__name__}: {e}. Training continues")

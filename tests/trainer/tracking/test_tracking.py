@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.signals import STOP
 from mtf.trainer.storage.scalars import Scalars
 from mtf.trainer.tracking import wandb_mirror
@@ -330,6 +332,22 @@ def test_a_failing_mirror_is_reported_once_and_others_continue(
     stderr = capsys.readouterr().err
     assert stderr.count("wandb: OSError: no space left. Training continues") == 1
     assert "wandb: RuntimeError: no network" in stderr
+
+
+def test_a_mirror_of_a_process_that_is_shut_out_does_not_say_that_training_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = start_claim.Start("t", "1", restarts=0, world_size=1)
+    monkeypatch.setattr(start_claim, "_own", [start_claim.take(tmp_path, start, 0)])
+    mirrors = Mirrors([CSVMirror(tmp_path)])
+    mirrors.open([])
+    mirrors.show(STEP_1)
+    saved = (tmp_path / "csv/metrics.csv").read_bytes()
+    start_claim.take(tmp_path, replace(start, restarts=1), 0)
+    mirrors.show(STEP_2)
+    mirrors.close(TrainingEnd(complete=False))
+    assert (tmp_path / "csv/metrics.csv").read_bytes() == saved
+    assert "Training continues" not in capsys.readouterr().err
 
 
 def test_a_missing_wandb_is_reported(
