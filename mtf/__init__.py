@@ -1,1 +1,137 @@
-"""mtf: a git repository as the control plane for machine-learning experiments on SLURM."""
+"""mtf: a git repository as the control plane for machine-learning experiments on SLURM.
+
+The names in ``__all__`` are the public Python interface. Each is imported when it is first used, so
+that ``import mtf`` costs next to nothing, and torch is imported with a name of the trainer only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtf.errors import (
+        ExecutorUnavailableError,
+        LockedError,
+        MtfError,
+        Problem,
+        QueueFullError,
+        RepositoryError,
+        SpecError,
+        StorageError,
+        SubmissionRefusedError,
+        SubmissionUncertainError,
+        TrainingError,
+    )
+    from mtf.framework.framework import ModelTrainingFramework, SyncResult
+    from mtf.framework.parameter_grids import ParameterGrid
+    from mtf.framework.run_handles import Run, Submission
+    from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
+    from mtf.spec.schema.sections import (
+        DataConfig,
+        LoggingConfig,
+        ModelConfig,
+        OptimizerConfig,
+        SchedulerConfig,
+        TrainingConfig,
+    )
+    from mtf.spec.schema.sections import TrainingConfig as GenericTrainerConfig
+    from mtf.spec.schema.sections import TrainingConfig as TrainerConfig
+    from mtf.spec.schema.slurm_section import SLURMConfig
+    from mtf.trainer.context import RunContext
+    from mtf.trainer.loop.callbacks import Callback
+    from mtf.trainer.trainer import GenericTrainer
+
+    __version__: str
+
+__all__ = [
+    "Callback",
+    "ConfigValidator",
+    "DataConfig",
+    "ExecutorUnavailableError",
+    "GenericTrainer",
+    "GenericTrainerConfig",
+    "LockedError",
+    "LoggingConfig",
+    "ModelConfig",
+    "ModelTrainingFramework",
+    "MtfError",
+    "OptimizerConfig",
+    "ParameterGrid",
+    "Problem",
+    "QueueFullError",
+    "RepositoryError",
+    "ResourceCheck",
+    "Run",
+    "RunContext",
+    "SLURMConfig",
+    "SchedulerConfig",
+    "SpecError",
+    "StorageError",
+    "Submission",
+    "SubmissionRefusedError",
+    "SubmissionUncertainError",
+    "SyncResult",
+    "TrainerConfig",
+    "TrainingConfig",
+    "TrainingError",
+    "ValidationResult",
+    "__version__",
+]
+
+# The module of each name; those that have another name there are in _ALIASES. tests/test_public.py
+# holds this table, the imports above and __all__ together.
+_MODULES = {
+    "mtf.errors": (
+        "ExecutorUnavailableError",
+        "LockedError",
+        "MtfError",
+        "Problem",
+        "QueueFullError",
+        "RepositoryError",
+        "SpecError",
+        "StorageError",
+        "SubmissionRefusedError",
+        "SubmissionUncertainError",
+        "TrainingError",
+    ),
+    "mtf.framework.framework": ("ModelTrainingFramework", "SyncResult"),
+    "mtf.framework.parameter_grids": ("ParameterGrid",),
+    "mtf.framework.run_handles": ("Run", "Submission"),
+    "mtf.framework.validator": ("ConfigValidator", "ResourceCheck", "ValidationResult"),
+    "mtf.spec.schema.sections": (
+        "DataConfig",
+        "GenericTrainerConfig",
+        "LoggingConfig",
+        "ModelConfig",
+        "OptimizerConfig",
+        "SchedulerConfig",
+        "TrainerConfig",
+        "TrainingConfig",
+    ),
+    "mtf.spec.schema.slurm_section": ("SLURMConfig",),
+    "mtf.trainer.context": ("RunContext",),
+    "mtf.trainer.loop.callbacks": ("Callback",),
+    "mtf.trainer.trainer": ("GenericTrainer",),
+}
+_ALIASES = {"GenericTrainerConfig": "TrainingConfig", "TrainerConfig": "TrainingConfig"}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used. Source: PEP 562."""
+    import importlib
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version(importlib.import_module("mtf.distribution").DISTRIBUTION)
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), _ALIASES.get(name, name))
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next use finds it there
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

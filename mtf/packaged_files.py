@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent
 
 
 def data_dir(name: str) -> Path:
     """Return a folder of data files: `mtf/_data/NAME` in a wheel, else next to the package."""
-    in_wheel = _PACKAGE / "_data" / name
-    return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / name
+    in_wheel = PACKAGE / "_data" / name
+    return in_wheel if in_wheel.is_dir() else PACKAGE.parent / name

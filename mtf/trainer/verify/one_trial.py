@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import mtf
 from mtf.core.vocabulary import json_text
+from mtf.packaged_files import PACKAGE
 from mtf.trainer.compute.fabric import build_fabric
 from mtf.trainer.context import RunContext
 from mtf.trainer.job import run_job
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mtf.trainer.loop.phases import Phase
     from mtf.trainer.verify.trial_process import Trial
 
-_INSTALLED = (f"{Path(os.__file__).parent}/", f"{Path(mtf.__file__).parent}/")
+_INSTALLED = (f"{Path(os.__file__).parent}/", f"{PACKAGE}/")
 PROCESSES, HIDDEN, END = "processes", "hidden.jsonl", "end.json"
 
 

@@ -8,12 +8,11 @@ import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mtf
 from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
+from mtf.packaged_files import PACKAGE
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.process_end import end_data_workers
@@ -21,11 +20,12 @@ from mtf.trainer.runtime.signals import STOP, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mtf.trainer.loop.loop import Loop
 
 COMPLETE, FAILED, STOPPED, OVERDUE = 0, 1, 7, 124
-_MTF = f"{Path(mtf.__file__).parent}/"
+_MTF = f"{PACKAGE}/"
 OUTPUT, ERROR = "output.txt", "error.txt"
 POLL_S = 0.002
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import linecache
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mtf
+from mtf.packaged_files import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
 
@@ -19,7 +19,7 @@ class UserCode:
 
     def __init__(self, root: Path) -> None:
         self._roots = (f"{root}/", f"{root.resolve()}/")
-        self._others = (f"{Path(mtf.__file__).parent}/", f"{sys.prefix}/")
+        self._others = (f"{PACKAGE}/", f"{sys.prefix}/")
 
     def has_file(self, path: str | None) -> bool:
         """Return True if a source file is the user's."""
