@@ -138,6 +138,23 @@ def test_unused_parameters_are_refused_by_name_and_trained_with_a_key(
     assert difference(result(run), result(whole)) is None
 
 
+class Lazy(Net):
+    """A model with a layer that gets its shape from the first batch."""
+
+    def __init__(self, hidden_size: int, num_classes: int) -> None:
+        super().__init__(hidden_size, num_classes)
+        self.spare = torch.nn.LazyLinear(2)
+
+
+def test_ranks_need_all_shapes_at_the_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make(tmp_path, 2, model={"type": "tests.trainer.test_ranks:Lazy"})
+    assert COMPLETE not in train_ranks(run, 2)
+    error = capfd.readouterr().err
+    assert "spare.weight has no shape before the first batch, and several processes" in error
+
+
 @pytest.mark.parametrize("kind", ["buckets", "Growing", "ByRank"])
 def test_two_ranks_resume_exactly_with_epochs_that_differ(kind: str, tmp_path: Path) -> None:
     changes = {"data": {"dataset_name": f"tests.trainer.changing_data:{kind}", "num_workers": 2}}

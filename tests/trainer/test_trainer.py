@@ -107,7 +107,8 @@ def test_the_journal_reports_each_epoch(tmp_path: Path) -> None:
     logged = events(run, "metrics")
     assert [(fact["epoch"], fact["step"]) for fact in logged] == [(1, 3), (2, 6)]
     assert set(logged[0]["metrics"]) == {"train_loss", "val_loss", "val_accuracy"}
-    assert {fact["total_steps"] for fact in events(run, "progress")} == {6}
+    progress = [(f["epoch"], f["step"], f["total_steps"]) for f in events(run, "progress")]
+    assert {(1, 3, 6), (2, 6, 6)} <= set(progress)  # not only now and then
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_shapes(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mtf.trainer.loop.loop import Loop
 
-HERE = "tests.trainer.test_other_ranks"
+HERE = "tests.trainer.resume.test_other_ranks"
 PLAIN: dict[str, Any] = {
     "experiment_name": "plain",
     "model": {"type": f"{HERE}:Plain"},
