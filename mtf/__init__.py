@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtf.errors import (
+        ConfigurationError,
         ExecutorUnavailableError,
         LockedError,
         MtfError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mtf.framework.parameter_grids import ParameterGrid
     from mtf.framework.run_handles import Run, Submission
     from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
+    from mtf.spec.schema.experiment_config import ExperimentConfig
     from mtf.spec.schema.sections import (
         DataConfig,
         LoggingConfig,
@@ -46,8 +48,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Callback",
     "ConfigValidator",
+    "ConfigurationError",
     "DataConfig",
     "ExecutorUnavailableError",
+    "ExperimentConfig",
     "GenericTrainer",
     "GenericTrainerConfig",
     "LockedError",
@@ -82,6 +86,7 @@ __all__ = [
 # holds this table, the imports above and __all__ together.
 _MODULES = {
     "mtf.errors": (
+        "ConfigurationError",
         "ExecutorUnavailableError",
         "LockedError",
         "MtfError",
@@ -98,6 +103,7 @@ _MODULES = {
     "mtf.framework.parameter_grids": ("ParameterGrid",),
     "mtf.framework.run_handles": ("Run", "Submission"),
     "mtf.framework.validator": ("ConfigValidator", "ResourceCheck", "ValidationResult"),
+    "mtf.spec.schema.experiment_config": ("ExperimentConfig",),
     "mtf.spec.schema.sections": (
         "DataConfig",
         "GenericTrainerConfig",

@@ -158,6 +158,21 @@ class SpecError(MtfError):
         super().__init__("\n".join(map(str, abridged(self.problems))))
 
 
+CONFIGURATION = "configuration"  # the path of a configuration that a program gives
+
+
+class ConfigurationError(SpecError):
+    """A configuration that a program gives is wrong; the message names each key.
+
+    It has no file, so lines and columns of ``problems`` mean nothing.
+    """
+
+    def __str__(self) -> str:
+        """Return the messages, each with its place if it is in a file after all."""
+        found = abridged(self.problems)
+        return "\n".join(p.message if p.path == CONFIGURATION else str(p) for p in found)
+
+
 class RepositoryError(MtfError):
     """The git repository or its remote is in a state that mtf cannot work with."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
 from mtf.core.vocabulary.ids import timestamp
-from mtf.errors import Problem, SpecError
+from mtf.errors import CONFIGURATION, Problem, SpecError
 from mtf.project.code_files.source_trees import files_at, files_in_index, files_on_disk
 from mtf.project.settings_file import (
     SETTINGS,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mtf.spec.named_code.source_files import SourceFiles
     from mtf.spec.schema.settings import Settings
 
-VALUE = "configuration"  # the path of a spec that a program passes in
+VALUE = CONFIGURATION  # the path of a spec that a program passes in
 _REGULAR = ("100644", "100755")
 
 
@@ -70,6 +70,7 @@ class SpecTree:
     time: str  # the submission's timestamp, for grids with ``naming: timestamp``
     _read: Callable[[], _Files] = field(repr=False)
     code: SourceFiles = field(default_factory=no_files, repr=False)  # that specs name
+    is_draft: bool = False  # of a program that has not asked to run it
 
     @classmethod
     def at(
@@ -138,10 +139,21 @@ class SpecTree:
         groups: Groups = NO_GROUPS,
         code: SourceFiles | None = None,
     ) -> SpecTree:
-        """Return one spec that a program passes in as a mapping; it names ``code``."""
+        """Return one spec that a program passes in as a mapping; it names ``code``.
+
+        Without code, the spec is a draft: whether it can run as it is depends on where it runs.
+        """
         text = json_text.dumps(_with_marks(value), indent=1)  # JSON is YAML 1.2
         texts = {VALUE: text.replace(json_text.dumps(_NAN), ".nan").encode()}
-        return cls(settings, (), groups, _time(), lambda: _Files(texts), code or no_files())
+        return cls(
+            settings,
+            (),
+            groups,
+            _time(),
+            lambda: _Files(texts),
+            code or no_files(),
+            is_draft=code is None,
+        )
 
     def checked(self) -> SpecTree:
         """Return the tree itself.
@@ -181,7 +193,13 @@ class SpecTree:
         """Resolve the specs at these paths, if they exist; others are read only as their bases."""
         existing = [path for path in paths if path in self.texts]
         return load_some(
-            existing, self.texts, self.settings, self.time, groups=self.groups, code=self.code
+            existing,
+            self.texts,
+            self.settings,
+            self.time,
+            groups=self.groups,
+            code=self.code,
+            is_draft=self.is_draft,
         )
 
     def load_all(self) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,14 @@ from mtf.spec.schema.error_messages import shown
 from mtf.spec.schema.settings import merged_slurm
 from mtf.spec.schema.specs import ExperimentSpec
 from mtf.spec.schema.text_types import name_problem
-from mtf.spec.spec_file import NAME_KEYS, as_base, inline_base, read_spec, validated
+from mtf.spec.spec_file import (
+    NAME_KEYS,
+    as_base,
+    inline_base,
+    missing_data,
+    read_spec,
+    validated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -84,9 +92,13 @@ def load_some(
     *,
     groups: Groups = NO_GROUPS,
     code: SourceFiles | None = None,
+    is_draft: bool = False,
 ) -> Loaded:
-    """Resolve only the specs at ``paths``; their bases may be any of the ``files``."""
-    loader = _Loader(files, settings, stamp, groups, code)
+    """Resolve only the specs at ``paths``; their bases may be any of the ``files``.
+
+    A draft is not to run as it is: it needs no data, and it may name what nobody knows yet.
+    """
+    loader = _Loader(files, settings, stamp, groups, code, is_draft=is_draft)
     desired = [spec for path in sorted(paths) for spec in loader.load(path)]
     ambiguous = loader.names_used_twice() | loader.names_that_differ_in_case()
     return loader.loaded(tuple(spec for spec in desired if spec.name not in ambiguous))
@@ -107,9 +119,12 @@ class _Loader:
         stamp: str,
         groups: Groups,
         code: SourceFiles | None,
+        *,
+        is_draft: bool = False,
     ) -> None:
         self._files = files
-        self._code = NamedCode(code) if code else None
+        self._code = NamedCode(code, knows_all=not is_draft) if code else None
+        self._is_draft = is_draft
         self._groups = groups
         self._policies = settings.policies
         self._settings = settings
@@ -241,6 +256,9 @@ class _Loader:
         return merged_slurm(self._slurm_defaults(file.value.get("cluster")), slurm)
 
     def _experiment(self, file: SpecFile) -> ExperimentSpec:
+        lacking = [] if self._is_draft else missing_data(file.value, file.positions)
+        if lacking:
+            file = replace(file, problems=(*file.problems, *lacking))
         return validated(ExperimentSpec, {**file.value, "slurm": self._merged_slurm(file)}, file)
 
     def _grid(self, file: SpecFile) -> Desired:
@@ -255,6 +273,7 @@ class _Loader:
             self._slurm_defaults,
             self._stamp,
             NamesInGrid(self._code, self._bases),
+            is_draft=self._is_draft,
         )
         self.problems += warnings
         return desired

@@ -17,7 +17,7 @@ from mtf.spec.lint.key_positions import positions_in_grid
 from mtf.spec.resolve import Base, Resolver, at_place
 from mtf.spec.schema.dotted_keys import key_problem, without_aliases
 from mtf.spec.schema.specs import GridSpec
-from mtf.spec.spec_file import validated
+from mtf.spec.spec_file import missing_data, validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,6 +65,8 @@ def load_grid(
     slurm_defaults: Callable[[object], dict[str, Any]],
     stamp: str,
     names: NamesInGrid,
+    *,
+    is_draft: bool = False,
 ) -> tuple[Desired, list[Problem]]:
     """Return the experiments that a grid asks for, and warnings.
 
@@ -74,6 +76,7 @@ def load_grid(
         slurm_defaults: returns the defaults of ``slurm`` on the cluster with a name.
         stamp: the submission's time, for ``naming: timestamp``.
         names: checks the names and keys of what the grid names.
+        is_draft: its members need no data.
 
     Raises:
         SpecError: with every error in the grid and its base.
@@ -103,6 +106,8 @@ def load_grid(
     code = names.code if base.value.get("entrypoint") is None else None
     resolver = Resolver(base, slurm_defaults(cluster), file.positions, code)
     problems += names.wrong_entrypoint(base)
+    if not is_draft and all(setting.path[0] != "data" for setting in definition.settings()):
+        problems += missing_data(base.value, base.positions, base.prefix)
     if problems:
         found = {*_wrong_values(definition, resolver), *_wrong_names(definition, resolver)}
         raise SpecError([*problems, *found])

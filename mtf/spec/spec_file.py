@@ -19,6 +19,8 @@ from mtf.spec.schema.strict import Open
 from mtf.spec.yaml.reader import read
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mtf.spec.compose.config_groups import Groups
     from mtf.spec.yaml.positions import Loc, Positions
     from mtf.spec.yaml.reader import Document
@@ -109,6 +111,14 @@ def validated(model: type[AnyModel], value: dict[str, Any], file: SpecFile) -> A
     if problems:
         raise SpecError(problems)
     return spec
+
+
+def missing_data(value: Mapping[str, Any], positions: Positions, prefix: Loc = ()) -> list[Problem]:
+    """Return the problem of an experiment that the built-in training cannot train, if it is one."""
+    if value.get("data") is not None or value.get("entrypoint") is not None:
+        return []
+    message = "data is missing. Add data.dataset_name, or an entrypoint that needs none"
+    return [positions.problem_at(prefix, message)]
 
 
 def inline_base(value: dict[str, Any], positions: Positions, prefix: Loc, groups: Groups) -> Base:

@@ -125,7 +125,7 @@ def test_every_error_of_every_file_is_reported_in_file_order() -> None:
         'a.yaml:6:18: training.seed: expected an integer, got "x"',
         "b.yaml:1:1: the file is empty. Write kind: experiment or kind: grid",
         "c.yaml:1:1: expected a mapping of keys, got [1]. Begin with kind: experiment",
-        "d.yaml:1:1: data is missing",
+        "d.yaml:1:1: data is missing. Add data.dataset_name, or an entrypoint that needs none",
         "d.yaml:1:1: kind is missing. Write kind: experiment, kind: grid or kind: base",
         "d.yaml:2:1: model.type is missing",
         "e.yaml:2:6: invalid YAML: mapping values are not allowed here",

@@ -32,6 +32,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _MEMBER = r"(?!run\Z)[A-Za-z0-9_%+=,][A-Za-z0-9_%+=,.-]{0,199}"
 _SUBMISSION = rf"{_COMPONENT}{_NAME}/[0-9]{{8}}T[0-9]{{6}}Z/[0-9a-f]{{8}}"
 _RUN_ID = re.compile(rf"{_SUBMISSION}(?:/{_MEMBER})?")
+_MEMBER_NAME = re.compile(rf"{_COMPONENT}{_MEMBER}")
 _JOB_ID = re.compile(r"[0-9]{1,15}(?:[_+][0-9]{1,9})?|[a-z]{1,15}-[0-9]{1,15}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -41,6 +42,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 def is_run_id(text: str) -> bool:
     """Return True if a text has the form of a run's id (or, without a member, a submission's)."""
     return _RUN_ID.fullmatch(text) is not None
+
+
+def is_member(text: str) -> bool:
+    """Return True if a text has the form of a member's name in its grid."""
+    return _MEMBER_NAME.fullmatch(text) is not None
 
 
 def is_job_id(text: str) -> bool:

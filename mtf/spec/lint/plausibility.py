@@ -112,7 +112,8 @@ def _check_wandb_project(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _check_workers(experiment: Experiment) -> Iterator[Finding]:
-    workers = experiment.config["data"]["num_workers"]
+    data = experiment.config["data"]
+    workers = data["num_workers"] if data else 0
     cpus = experiment.resources["cpus_per_task"]
     if workers > cpus:
         message = (
@@ -186,7 +187,7 @@ def _processes(experiment: Experiment) -> int:
 def _samples(experiment: Experiment) -> int | None:
     """Return the number of samples in an epoch, None if only the user's code knows it."""
     data = experiment.config["data"]
-    if experiment.config["entrypoint"] is not None or data["train_split"] != "train":
+    if data is None or experiment.config["entrypoint"] or data["train_split"] != "train":
         return None
     if data["dataset_name"] == "digits":
         return _DIGITS_SAMPLES

@@ -43,8 +43,10 @@ _Rules = Callable[[Mapping[str, Any], "Signature"], Iterator[Finding]]
 class NamedCode:
     """The code that the specs of one commit can name."""
 
-    def __init__(self, files: SourceFiles) -> None:
+    def __init__(self, files: SourceFiles, *, knows_all: bool = True) -> None:
+        """Take the files; unless one ``knows_all``, short names are doubtful, never mistakes."""
         self._files = files
+        self._knows_all = knows_all
         self._signatures: dict[str, Signature | None] = {}
         self._problems: dict[str, str | None] = {}
         # Sections without mistakes: as bytes, and by their keys, texts and kinds of other values
@@ -262,7 +264,7 @@ class NamedCode:
     def _knows_all_names(self, section: str, slurm: Slurm) -> bool:
         """Return True if every name that a job will know is known here."""
         zoos = section == "model" and any(map(_is_installed, ZOOS))
-        if zoos or not _is_installed("torch"):
+        if zoos or not self._knows_all or not _is_installed("torch"):
             return False
         needs = slurm()
         keys = ("venv", "conda", "container", "modules")

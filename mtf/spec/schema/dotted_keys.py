@@ -28,7 +28,7 @@ SECTIONS: dict[str, type[Strict]] = {
     "slurm": SLURMConfig,
 }
 INIT_FROM = "init_from"
-OPTIONAL = {"scheduler", "init_from"}  # sections that may be null
+OPTIONAL = {"data", "scheduler", "init_from"}  # sections that may be null
 _FREE_MAPPINGS = {("slurm", "variables")}  # fields of closed sections that take any key
 _NAME_OF_ALIAS = {alias: name for name, alias in KEY_ALIASES.items()}
 

@@ -127,11 +127,32 @@ def unknown_key(where: str, key: str, known: Collection[str]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as messages quote it: JSON, shortened if it is long."""
+    if callable(value):  # a program gave it
+        return kind_of(value)
     try:
         text = json_text.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def kind_of(value: object) -> str:
+    """Return a value of a program in words, with what to write for a class or function."""
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str) and callable(value):
+        kind = "class" if isinstance(value, type) else "function"
+        module = getattr(value, "__module__", None)
+        if module in (None, "__main__") or "<" in name:
+            return (
+                f"the {kind} {name}. Move it to a module of the repository, commit that, and write"
+                " package.module:Name"
+            )
+        if module == "builtins":
+            return f"the {kind} {name}. Write package.module:Name"
+        return f'the {kind} {name}. Write "{module}:{name}"'
+    if isinstance(value, set | frozenset):
+        return "a set, which has no order. Write a list"
+    return f"a value of type {type(value).__name__}"
 
 
 def dotted(loc: Loc) -> str:

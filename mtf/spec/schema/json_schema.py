@@ -189,7 +189,8 @@ def _allow_composition(spec: dict[str, Any]) -> None:
     sections = [name for name in ("model", "data") if name in properties]
     if required:
         spec["required"] = required
-        spec["anyOf"] = [{"required": sections}, {"required": ["defaults"]}]
+        enough = (sections, ["model", "entrypoint"], ["defaults"])
+        spec["anyOf"] = [{"required": names} for names in enough]
 
 
 def _limit_to_known_types(defs: dict[str, Any]) -> None:

@@ -238,11 +238,11 @@ class CheckpointConfig(Strict):
     failed."""
 
 
-class Sections(Strict):
-    """The sections of an experiment: what it computes and how it runs."""
+class Content(Strict):
+    """The sections of an experiment without ``slurm``: what it computes, saves and logs."""
 
     model: ModelConfig
-    data: DataConfig
+    data: DataConfig | None = None
     training: TrainingConfig = Field(default_factory=TrainingConfig.defaults)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig.defaults)
     scheduler: SchedulerConfig | None = None
@@ -250,7 +250,6 @@ class Sections(Strict):
     callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig.defaults)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.defaults)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.defaults)
-    slurm: SLURMConfig = Field(default_factory=SLURMConfig.defaults)
     entrypoint: Entrypoint | None = None
     """Function of your code that is called instead of the built-in training."""
     description: str | None = None
@@ -264,3 +263,9 @@ class Sections(Strict):
         if not isinstance(value, dict) or "trainer" not in value or "training" in value:
             return value  # with both, trainer is reported as an unknown key
         return {"training" if key == "trainer" else key: item for key, item in value.items()}
+
+
+class Sections(Content):
+    """The sections of an experiment: what it computes and how it runs."""
+
+    slurm: SLURMConfig = Field(default_factory=SLURMConfig.defaults)

@@ -12,7 +12,7 @@ from mtf.spec.schema.strict import Strict
 from mtf.spec.schema.text_types import Name, OneLine, RelativePath
 
 
-class _Control(Strict):
+class Control(Strict):
     """Keys of a spec that are not part of a configuration."""
 
     generation: Count = 1
@@ -25,7 +25,7 @@ class _Control(Strict):
     """What happens to active runs of the former configuration when a changed one is submitted."""
 
 
-class ExperimentSpec(Sections, _Control):
+class ExperimentSpec(Sections, Control):
     """A file of ``kind: experiment``, or of ``kind: base`` (sections for grids to build on)."""
 
     kind: Literal["experiment", "base"] = "experiment"
@@ -109,7 +109,7 @@ class Sample(Strict):
                 return True
 
 
-class GridSpec(_Control):
+class GridSpec(Control):
     """A file of ``kind: grid``: many experiments from one base."""
 
     kind: Literal["grid"] = "grid"

@@ -7,13 +7,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue, model_serializer
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_serializer
+
+from mtf.errors import CONFIGURATION, ConfigurationError, Problem
+from mtf.spec.schema.error_messages import explain
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
-class Strict(BaseModel):
+class _WordedErrors(ModelMetaclass):
+    """Lets a section that a program makes say its mistakes in mtf's words.
+
+    ``model_validate``, with which mtf reads files, goes another way and is not slowed down.
+    """
+
+    if not TYPE_CHECKING:  # the plug-in of mypy knows the arguments of each section
+
+        def __call__(self, *args: Any, **values: Any) -> Any:
+            try:
+                return super().__call__(*args, **values)
+            except ValidationError as e:
+                details = e.errors(include_url=False)
+            messages = [explain(detail, self, (self.__name__,)) for detail in details]
+            raise ConfigurationError([Problem(CONFIGURATION, 1, 1, text) for text in messages])
+
+
+class Strict(BaseModel, metaclass=_WordedErrors):
     """Refuses unknown keys and converts nothing: a wrong type is an error."""
 
     model_config = ConfigDict(

@@ -73,21 +73,28 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
     Raises:
         MtfError: a name or key is unknown, or the data does not fit the configuration.
     """
-    factory = _dataset_factory(config.data.dataset_name)
+    data = _section_of(config)
+    factory = _dataset_factory(data.dataset_name)
     batches_of = partial(_batches, config, world_size=world_size)
-    built = _dataset(factory, config, config.data.train_split)
+    built = _dataset(factory, data, data.train_split)
     if isinstance(built, Mapping):
-        _refuse_splits(built, config.data)
+        _refuse_splits(built, data)
         sets = {name: batches_of(s, Stream(f"train/{name}", rank)) for name, s in built.items()}
         train = mixed(sets, config.training.combine)
         first = next(iter(built.values()))
     else:
         train, first = batches_of(built, Stream("train", rank)), built
     validation: Batches | None = None
-    if config.data.val_split is not None:
-        dataset = _dataset(factory, config, config.data.val_split)
+    if data.val_split is not None:
+        dataset = _dataset(factory, data, data.val_split)
         validation = batches_of(dataset, Stream("validation", rank))
     return Data(train, validation, _facts(first))
+
+
+def _section_of(config: ExperimentConfig) -> DataConfig:
+    if config.data is None:
+        raise MtfError("data is missing: no data set is named. Add data.dataset_name")
+    return config.data
 
 
 def _refuse_splits(built: Mapping[str, Any], data: DataConfig) -> None:
@@ -116,13 +123,12 @@ def _dataset_factory(name: str) -> Callable[..., Any]:
     return plug_in
 
 
-def _dataset(factory: Callable[..., Any], config: ExperimentConfig, split: str) -> Any:
+def _dataset(factory: Callable[..., Any], data: DataConfig, split: str) -> Any:
     """Return the data set of a split.
 
     Raises:
         MtfError: nothing tells the factory which split to return, though both are needed.
     """
-    data = config.data
     keys = keys_of(factory, key="data.dataset_name")
     selecting: dict[str, Any] = {}
     if keys.takes_switch("train"):  # as the data sets of torchvision have it
@@ -155,7 +161,7 @@ def _refuse_one_split(name: str, data: DataConfig, selecting: Mapping[str, Any])
 
 
 def _batches(config: ExperimentConfig, dataset: Any, stream: Stream, *, world_size: int) -> Batches:
-    data, training = config.data, config.training
+    data, training = _section_of(config), config.training
     refuse_foreign_data(dataset, f"data.dataset_name: {data.dataset_name}")
     if isinstance(dataset, DataLoader):
         return batches_from_loader(

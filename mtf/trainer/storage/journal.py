@@ -151,4 +151,4 @@ def monitored(config: ExperimentConfig) -> str | None:
     """Return the metric that decides which checkpoint is best, None where there is none."""
     if config.checkpoint.monitor is not None:
         return config.checkpoint.monitor
-    return "val_loss" if config.data.val_split is not None else None
+    return "val_loss" if config.data is None or config.data.val_split is not None else None

@@ -131,7 +131,7 @@ class _Probe:
 
 def _config_of(trial: Trial) -> ExperimentConfig:
     config = run_job.read_config(Path(trial.run_dir))
-    if trial.num_workers is None:
+    if trial.num_workers is None or config.data is None:
         return config
     data = config.data.model_copy(update={"num_workers": trial.num_workers})
     return config.model_copy(update={"data": data})

@@ -83,7 +83,8 @@ class TrainingRunner:
         self._scratch = scratch
         self._request = request
         self._numbers = itertools.count(1)
-        self.num_workers = run_job.read_config(scratch).data.num_workers
+        data = run_job.read_config(scratch).data
+        self.num_workers = data.num_workers if data else 0
         self.forks = forks
         self.processes = 0  # started so far
         self.at_once = 1  # trainings that run in parallel
