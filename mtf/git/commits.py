@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.ids import CommitId
@@ -26,14 +27,13 @@ def write_commit(git: GitProcesses, stream: Iterable[bytes]) -> CommitId:
     process = git.start(
         "-c", "core.fsync=committed", "fast-import", "--quiet", "--date-format=now", "--done"
     )
-    assert process.stdin is not None
     try:
-        for part in stream:
-            process.stdin.write(part)
-    except BrokenPipeError:
-        pass  # git has ended: its error output says why
-    finally:
-        out, err = process.communicate()  # without "done" it writes nothing
+        with suppress(BrokenPipeError):  # git has ended: its error output says why
+            process.feed(stream)
+    except BaseException:
+        process.abandon()  # without "done" it writes nothing
+        raise
+    out, err = process.communicate()
     if process.returncode:
         reason = with_cure(err.decode(errors="replace").strip())
         raise RepositoryError(f"git fast-import: {reason}")

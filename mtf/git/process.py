@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
 from mtf import proc
 from mtf.errors import RepositoryError, with_cure
+from mtf.git.pipes import CAPACITY, Answers, Questions
 from mtf.git.wire import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import IO
 
@@ -31,16 +33,10 @@ class _Popen(proc.Running, Protocol):
 
 
 class Process:
-    """A git that was started; it has to end within a time limit.
-
-    Attributes:
-        stdin: takes its input.
-        stdout: has its output.
-    """
+    """A git that was started; it has to answer and to end within a time limit."""
 
     def __init__(self, popen: _Popen, pipe: proc.HeldPipe, name: str) -> None:
         self._popen, self._pipe, self._name = popen, pipe, name
-        self.stdin, self.stdout = popen.stdin, popen.stdout
 
     @property
     def returncode(self) -> int:
@@ -71,8 +67,46 @@ class Process:
         finally:
             self._pipe.close()
 
+    def abandon(self) -> None:
+        """End it soon, whatever it is doing, and say nothing."""
+        with suppress(RepositoryError):
+            self.communicate(limit_s=_ABANDONED_S)
+
+    def feed(self, parts: Iterable[bytes]) -> None:
+        """Write parts of the input while git reads them.
+
+        Raises:
+            BrokenPipeError: git has ended.
+            RepositoryError: it stopped reading, and was ended with all that it had started.
+        """
+        questions = self._questions()
+        waiting, size = [], 0
+        for part in parts:
+            waiting.append(part)
+            size += len(part)
+            if size >= CAPACITY:
+                questions.write(memoryview(b"".join(waiting)))
+                waiting, size = [], 0
+        questions.write(memoryview(b"".join(waiting)))
+
+    def objects(self) -> Objects:
+        """Return the objects that ``git cat-file --batch`` reads, for as long as it answers."""
+        assert self._popen.stdout is not None
+        answers = Answers(self._popen.stdout, _LIMIT_S, self._give_up)
+        return Objects(self._questions(), BufferedReader(answers, CAPACITY))
+
+    def _questions(self) -> Questions:
+        assert self._popen.stdin is not None
+        return Questions(self._popen.stdin, _LIMIT_S, self._give_up)
+
+    def _give_up(self) -> NoReturn:
+        proc.end_all(self._popen.pid, self._pipe.alive, politely=True)
+        what = f"git {self._name} did not answer within {_LIMIT_S:g} s and was ended"
+        raise RepositoryError(f"{what}. {_WHERE_TO_LOOK[False]}")
+
 
 _LIMIT_S = 600.0  # a large push or fetch may take minutes
+_ABANDONED_S = 2.0
 _QUESTION_S = 60.0  # git ls-remote, which comes before them, finds a remote that does not answer
 _REMOTE = ("ls-remote", "fetch", "push")
 _WHERE_TO_LOOK = {
@@ -161,14 +195,12 @@ class GitProcesses:
             yield running
             return
         process = self.start("cat-file", "--batch")
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._local.objects = Objects(process.stdin, process.stdout)
+        self._local.objects = process.objects()
         try:
             yield self._local.objects
         finally:
             del self._local.objects
-            process.communicate()
+            process.abandon()  # it has nothing left to say
 
 
 # The variables of `git rev-parse --local-env-vars` that select a repository's files.

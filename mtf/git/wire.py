@@ -10,6 +10,7 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.vocabulary.git_tree_ids import GITLINK
@@ -17,9 +18,10 @@ from mtf.errors import RepositoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import IO
+    from io import BufferedReader
 
     from mtf.core.vocabulary.ids import CommitId
+    from mtf.git.pipes import Questions
 
 SCRATCH = "refs/mtf/scratch/"
 # Git's messages when another writer came first (seen with git 2.39; see also git-push(1)).
@@ -28,7 +30,7 @@ MOVED = re.compile(
     r"|reference already exists|incorrect old value|is at [0-9a-f]+ but expected"
 )
 _PIECE = 1 << 20  # bytes
-_BATCH = 500  # object names; they fit into a pipe's buffer, so that neither side blocks for ever
+_BATCH = 500  # object names, which mostly fit into a pipe
 
 
 class Entry(NamedTuple):
@@ -59,7 +61,7 @@ class Object(NamedTuple):
 class Objects:
     """Reads any number of objects through one `git cat-file --batch`: a new process takes 2 ms."""
 
-    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
+    def __init__(self, questions: Questions, answers: BufferedReader) -> None:
         self._questions, self._answers = questions, answers
 
     def ask(self, names: Sequence[str], most: int | None = None) -> list[Object | None]:
@@ -67,15 +69,26 @@ class Objects:
 
         Of longer contents than ``most`` bytes only so many are kept in memory and returned.
         """
+        lines = [os.fsencode(name) + b"\n" if "\n" not in name else b"\n" for name in names]
         found: list[Object | None] = []
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
-            lines = [name if "\n" not in name else "" for name in batch]  # one name per line
-            with suppress(BrokenPipeError):  # git has ended: reading the answer fails
-                self._questions.write(b"".join(os.fsencode(name) + b"\n" for name in lines))
-                self._questions.flush()
-            found += [self._answer(most) for _ in batch]
+        for start in range(0, len(lines), _BATCH):
+            found += self._answers_to(lines[start : start + _BATCH], most)
         return found
+
+    def _answers_to(self, lines: Sequence[bytes], most: int | None) -> Iterator[Object | None]:
+        """Yield the answers to some names, each of which is written before its answer is read.
+
+        So neither side waits for the other to read, however long the names are.
+        """
+        asked, sent = memoryview(b"".join(lines)), 0
+        with suppress(BrokenPipeError):  # git has ended: reading the answer fails
+            sent = self._questions.offer(asked)
+        for end in accumulate(map(len, lines)):
+            with suppress(BrokenPipeError):
+                while sent < end:
+                    self._questions.wait()
+                    sent += self._questions.offer(asked[sent:])
+            yield self._answer(most)
 
     def _answer(self, most: int | None) -> Object | None:
         header = self._answers.readline()
