@@ -39,14 +39,20 @@ if TYPE_CHECKING:
     from mtf.spec.schema.sections import TrainingConfig as GenericTrainerConfig
     from mtf.spec.schema.sections import TrainingConfig as TrainerConfig
     from mtf.spec.schema.slurm_section import SLURMConfig
+    from mtf.trainer.compute.rng import RNGState
     from mtf.trainer.context import RunContext
     from mtf.trainer.loop.callbacks import Callback
+    from mtf.trainer.loop.phases import Phase as TrainerPhase
+    from mtf.trainer.loop.state import ResumeState, TrainMicroState, ValMicroState
+    from mtf.trainer.resume.checkpoint_manager import CheckpointManager
+    from mtf.trainer.runtime.current_run import current_run
     from mtf.trainer.trainer import GenericTrainer
 
     __version__: str
 
 __all__ = [
     "Callback",
+    "CheckpointManager",
     "ConfigValidator",
     "ConfigurationError",
     "DataConfig",
@@ -63,8 +69,10 @@ __all__ = [
     "ParameterGrid",
     "Problem",
     "QueueFullError",
+    "RNGState",
     "RepositoryError",
     "ResourceCheck",
+    "ResumeState",
     "Run",
     "RunContext",
     "SLURMConfig",
@@ -75,11 +83,15 @@ __all__ = [
     "SubmissionRefusedError",
     "SubmissionUncertainError",
     "SyncResult",
+    "TrainMicroState",
     "TrainerConfig",
+    "TrainerPhase",
     "TrainingConfig",
     "TrainingError",
+    "ValMicroState",
     "ValidationResult",
     "__version__",
+    "current_run",
 ]
 
 # The module of each name; those that have another name there are in _ALIASES. tests/test_public.py
@@ -117,9 +129,22 @@ _MODULES = {
     "mtf.spec.schema.slurm_section": ("SLURMConfig",),
     "mtf.trainer.context": ("RunContext",),
     "mtf.trainer.loop.callbacks": ("Callback",),
+    "mtf.trainer.compute.rng": ("RNGState",),
+    "mtf.trainer.loop.phases": ("TrainerPhase",),
+    "mtf.trainer.loop.state": (
+        "ResumeState",
+        "TrainMicroState",
+        "ValMicroState",
+    ),
+    "mtf.trainer.resume.checkpoint_manager": ("CheckpointManager",),
+    "mtf.trainer.runtime.current_run": ("current_run",),
     "mtf.trainer.trainer": ("GenericTrainer",),
 }
-_ALIASES = {"GenericTrainerConfig": "TrainingConfig", "TrainerConfig": "TrainingConfig"}
+_ALIASES = {
+    "TrainerPhase": "Phase",
+    "GenericTrainerConfig": "TrainingConfig",
+    "TrainerConfig": "TrainingConfig",
+}
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 

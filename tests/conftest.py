@@ -115,7 +115,7 @@ _REMOVED = ("SLURM_", "SBATCH_", "MTF_", "GIT_", "WANDB_", "PYTHONPATH")
 def sealed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Isolate each test: its own home and git identity, UTC, no editor, no prompt, W&B offline.
+    """Isolate each test: its own home and git identity, UTC, no editor, no prompt, no key of W&B.
 
     Also fail a test that changes the working directory and does not change it back.
     """
@@ -133,7 +133,6 @@ def sealed(
         "GIT_COMMITTER_EMAIL": "test@localhost",
         "GIT_EDITOR": "false",
         "EDITOR": "false",
-        "WANDB_MODE": "offline",
         "TZ": "UTC",
         "NO_COLOR": "1",
         "COLUMNS": "200",

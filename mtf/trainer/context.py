@@ -27,16 +27,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 from mtf import rundir
-from mtf.errors import TrainingError
+from mtf.errors import MtfError, TrainingError
 from mtf.trainer.components.factory import build_data, build_model
-from mtf.trainer.components.lr_schedulers import LengthToCount, build_schedule
-from mtf.trainer.components.optimizers import OPTIMIZER, build_optimizer, optimizers_by_name
-from mtf.trainer.data.epochs import num_steps_in
+from mtf.trainer.components.optimizers import build_optimizer
+from mtf.trainer.components.schedules import build_schedules
 from mtf.trainer.loop.best_epochs import best_of, ranked
 from mtf.trainer.resume import snapshot
 from mtf.trainer.resume.read_back import ReadBack
@@ -44,7 +43,7 @@ from mtf.trainer.resume.warm_start import origin_of, read_origin
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.storage.checkpoint_store import CheckpointStore, Saved
 from mtf.trainer.storage.checkpoint_writer import CheckpointWriter, WriteRequest
-from mtf.trainer.storage.journal import Journal, metric_modes, monitored
+from mtf.trainer.storage.journal import Journal, monitored
 from mtf.trainer.storage.plain_values import simplified
 from mtf.trainer.storage.staging import nbytes
 from mtf.trainer.trainer import GenericTrainer
@@ -81,6 +80,7 @@ class RunContext:
         )
         self._writer = CheckpointWriter(self._store, self._journal)
         self._read_back = ReadBack()
+        self._epoch = 0  # that was logged last
 
     # -- parts of the configuration ----------------------------------------------------------------
 
@@ -99,18 +99,7 @@ class RunContext:
 
     def schedule(self, optimizer: Optimizers, data: Data) -> Schedulers:
         """Return the learning-rate schedule of each optimizer, None if none is configured."""
-        training = self.config.training
-        if self.config.scheduler is None:
-            return None
-        accumulated, epochs = training.gradient_accumulation_steps, training.max_epochs
-        count = functools.partial(num_steps_in, data.train, accumulated, epochs)
-        length = LengthToCount(count, epochs)
-        monitor, modes = monitored(self.config) or "train_loss", metric_modes(self.config)
-        built = {
-            name: build_schedule(self.config.scheduler, named, length, monitor=monitor, modes=modes)
-            for name, named in optimizers_by_name(optimizer).items()
-        }
-        return built if isinstance(optimizer, Mapping) else built[OPTIMIZER]
+        return build_schedules(self.config, optimizer, data.train)
 
     def trainer(
         self,
@@ -156,16 +145,20 @@ class RunContext:
         self._journal.initialised(vars(origin))
         return content
 
-    def checkpoint(self, content: Mapping[str, Any], epoch: int, step: int) -> None:
+    def checkpoint(
+        self, content: Mapping[str, Any], epoch: int | None = None, step: int = 0
+    ) -> None:
         """Save containers of tensors and numbers durably, as the run's newest checkpoint.
 
-        Checkpoints whose ``epoch`` and ``step`` were logged with the best metrics are kept.
+        Checkpoints whose ``epoch`` and ``step`` were logged with the best metrics are kept. Without
+        ``epoch`` it is the one that was logged last.
 
         Raises:
             MtfError: ``content`` holds something that ``resume`` could not read; it names the key.
             TrainingError: it could not be saved, and ``checkpoint.on_error`` is stop.
         """
-        is_saved = not self.fabric.is_global_zero or self._save(dict(content), (epoch, step))
+        place = self._epoch if epoch is None else epoch, step
+        is_saved = not self.fabric.is_global_zero or self._save(dict(content), place)
         is_saved = self.fabric.broadcast(is_saved, src=0)  # all ranks wait for it
         if not is_saved and self.config.checkpoint.on_error == "stop":
             raise TrainingError(
@@ -186,9 +179,25 @@ class RunContext:
         )
         return isinstance(self._writer.write_now(request), Saved)
 
-    def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics, which ``mtf status`` and ``mtf results`` show."""
-        self._journal.metrics(epoch, step, metrics)
+    @overload
+    def log(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None: ...
+    @overload
+    def log(
+        self, metrics: Mapping[str, float], /, *, step: int, epoch: int | None = None
+    ) -> None: ...
+    def log(self, *values: Any, **named: Any) -> None:
+        """Log metrics, which ``mtf status`` and ``mtf results`` show.
+
+        Call it ``log({"val_loss": 0.1}, step=40, epoch=2)``, or ``log(2, 40, {"val_loss": 0.1})``.
+        Without ``epoch`` it is the one that was logged last.
+        """
+        order = ("metrics", "step", "epoch") if _begins_with_metrics(values) else _ORDER
+        given = dict(zip(order, values, strict=False)) | named
+        if missing := [name for name in ("metrics", "step") if name not in given]:
+            raise MtfError(f"run.log needs {' and '.join(missing)}: log({{...}}, step=40)")
+        epoch = given.get("epoch")
+        self._epoch = self._epoch if epoch is None else epoch
+        self._journal.metrics(self._epoch, given["step"], given["metrics"])
 
     def progress(self, epoch: int, step: int, total_steps: int | None = None) -> None:
         """Log the progress, every 2 s at most: call it at every step."""
@@ -209,3 +218,10 @@ class RunContext:
         if STOP.signal is not None:
             self._journal.stopped(STOP.signal.name, epoch, step)
             raise Stopped(STOP.signal)
+
+
+_ORDER = ("epoch", "step", "metrics")
+
+
+def _begins_with_metrics(values: tuple[Any, ...]) -> bool:
+    return bool(values) and isinstance(values[0], Mapping)

@@ -261,13 +261,6 @@ def test_a_training_is_freed_when_it_has_ended(tmp_path: Path) -> None:
         gc.enable()
 
 
-def test_outside_of_a_job_the_run_folder_must_be_named(tmp_path: Path) -> None:
-    parts = context(make_run(tmp_path))
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(MtfError, match="needs run_dir="):
-        GenericTrainer(parts.config, parts.fabric, model, parts.optimizer(model))
-
-
 def test_a_loader_that_gives_fewer_batches_than_its_length_is_an_error(tmp_path: Path) -> None:
     class Short:
         def __len__(self) -> int:

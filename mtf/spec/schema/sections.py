@@ -168,8 +168,9 @@ class CallbacksConfig(Open):
 class LoggingConfig(Strict):
     """What is logged, and where. Not part of a run's identity."""
 
-    use_wandb: bool = False
-    """True: also log to Weights & Biases."""
+    use_wandb: bool | None = None
+    """True: also log to Weights & Biases. null: if it is installed where the job runs, and a key or
+    WANDB_MODE=offline is set there."""
     wandb_project: OneLine | None = None
     """W&B project; null: W&B's default."""
     wandb_entity: OneLine | None = None

@@ -34,6 +34,7 @@ from mtf.errors import (
 from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_modules, put_first
 from mtf.trainer.runtime import signals, start_claim
 from mtf.trainer.runtime.console import say
+from mtf.trainer.runtime.current_run import set_current_run
 from mtf.trainer.runtime.process_end import end_data_workers, limit_exit
 from mtf.trainer.runtime.resource_meter import ResourceMeter
 from mtf.trainer.runtime.signals import Stopped, end_after
@@ -227,6 +228,7 @@ def _train(job: Job, journal: Journal) -> None:
         from mtf.trainer.compute.fabric import build_fabric
         from mtf.trainer.context import RunContext  # torch, Fabric
     context = RunContext(config, job.run_dir, build_fabric(config, os.environ))
+    set_current_run(context)
 
     def proved() -> None:
         journal.proof(**proof_facts(pinned, prove_modules(pinned)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.core.vocabulary.times import parse_time
 from mtf.errors import MtfError
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.loop.phases import Phase
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3  # of a checkpoint's content; a reader refuses any other, with one exception
 UNWEIGHED_FORMAT = 2
+VERSION = "v2.0"  # of ``ResumeState``, for programs that read it
 
 
 def is_readable(content: Mapping[str, Any], version: int) -> bool:
@@ -239,8 +241,9 @@ class ResumeState:
         phase: the instruction that is executed next.
         epoch: number of epochs done.
         global_step: number of optimizer steps done.
+        version: of the names of these attributes.
         rng: the generators' state, captured by a save.
-        timestamp: of the save: ISO 8601, UTC.
+        timestamp: of the save: seconds since 1970, UTC; 0: never saved.
         metrics: of the last epoch.
         skipped: number of optimizer steps skipped because gradients were not finite.
         ended_by: the reason for which the training ends before its last epoch.
@@ -252,11 +255,11 @@ class ResumeState:
     phase: Phase = Phase.INIT
     epoch: int = 0
     global_step: int = 0
-    version: int = FORMAT
+    version: str = VERSION
     train: TrainMicroState = field(default_factory=TrainMicroState)
     val: ValMicroState = field(default_factory=ValMicroState)
     rng: RNGState | None = None
-    timestamp: str = ""
+    timestamp: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     ended_by: str | None = None
@@ -284,7 +287,8 @@ class ResumeState:
         loaded = ResumeState(
             **{
                 **plain,
-                "version": FORMAT,
+                "version": VERSION,
+                "timestamp": _seconds(plain["timestamp"]),
                 "phase": Phase(plain["phase"]),
                 "train": train.to(device),
                 "val": ValMicroState(**val),
@@ -292,6 +296,13 @@ class ResumeState:
             }
         )
         vars(self).update(vars(loaded))
+
+
+def _seconds(saved: float | str) -> float:
+    """Return the time of a save in seconds; earlier versions of mtf wrote it as ISO 8601."""
+    if isinstance(saved, str):
+        return parse_time(saved).timestamp() if saved else 0.0
+    return saved
 
 
 def means_of(pairs: Mapping[str, tuple[Any, float]], rank_sync: RankSync) -> dict[str, float]:

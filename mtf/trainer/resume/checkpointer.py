@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
 from mtf import rundir
-from mtf.core.vocabulary.times import iso
 from mtf.errors import MtfError, StorageError
 from mtf.trainer.loop.best_epochs import ranked
 from mtf.trainer.loop.callbacks import overrides_before_load
@@ -195,7 +193,7 @@ class Checkpointer:
         of scalars that belong to it could not be made durable, and raised at the next cut if a
         value cannot be read back: the other ranks have to learn of it first.
         """
-        self._parts.state.timestamp = iso(datetime.now(UTC))
+        self._parts.state.timestamp = time.time()
         ranks = snapshot.gather(self._parts)
         if ranks is None:
             return None

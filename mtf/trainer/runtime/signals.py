@@ -50,6 +50,10 @@ class StopRequest:
             self.signal = signal.Signals(signum)
         self.requested = True
 
+    def clear(self) -> None:
+        """Forget the request: the training that it was made of has ended."""
+        self.requested, self.signal = False, None
+
 
 class Stopped(BaseException):
     """The training has stopped as asked, its state saved. No ``except Exception`` catches it."""

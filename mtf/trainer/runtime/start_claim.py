@@ -132,6 +132,25 @@ class StartClaim:
                 f"{who} has taken over this run: this process ends and writes nothing more"
             ) from e
 
+    def release(self) -> None:
+        """Give the claim up: this process writes nothing more to the run folder."""
+        _path(self._folder, self._number).unlink(missing_ok=True)
+        if self in _own:
+            _own.remove(self)
+
+
+def holder(run_dir: Path) -> ProcessIdentity | None:
+    """Return the process that has claimed a run folder, None if there is none, or it has ended.
+
+    Raises:
+        MtfError: a claim cannot be read.
+    """
+    folder = run_dir / rundir.CLAIMS
+    if not folder.is_dir():
+        return None
+    _, newest = _newest(folder)
+    return None if newest is None or newest.process.is_dead() else newest.process
+
 
 def take(run_dir: Path, start: Start, rank: int, appended: Collection[str] = ()) -> StartClaim:
     """Claim a run folder for a start of the job that has claimed the attempt.

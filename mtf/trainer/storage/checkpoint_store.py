@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mtf import rundir
+from mtf.errors import MtfError
 from mtf.trainer.runtime import start_claim
 from mtf.trainer.runtime.console import say
 
@@ -204,6 +205,22 @@ class CheckpointStore:
                 return saved
             self._damaged.append((path, problem))
         return None
+
+    def intact(self, name: str) -> Saved:
+        """Return the checkpoint of a name, or the one that a link of that name points at.
+
+        Raises:
+            MtfError: it does not exist, or is damaged.
+        """
+        path = self.folder / name
+        problem, saved = _examine(path.resolve() if path.is_symlink() else path)
+        if saved is None:
+            raise MtfError(f"{path}: not an intact checkpoint: {problem}")
+        return saved
+
+    def names(self) -> list[str]:
+        """Return the names of all checkpoints, the oldest first, damaged ones among them."""
+        return [path.name for path in self._all()]
 
     def set_damaged_aside(self) -> None:
         """Report the damaged checkpoints that ``newest_intact`` skipped, and rename them.

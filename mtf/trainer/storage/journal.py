@@ -36,7 +36,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, *, is_first_rank: bool = True) -> None:
         self._run_dir = run_dir
-        self._is_first_rank = is_first_rank
+        self.is_first_rank = is_first_rank
         self._next_progress = 0.0
         self._lock = threading.Lock()  # checkpoints are journaled by the thread that writes them
         # events that the disk did not take
@@ -65,7 +65,7 @@ class Journal:
 
     def progress_is_due(self) -> bool:
         """Return True if the last ``progress`` is old enough for another."""
-        return self._is_first_rank and time.monotonic() >= self._next_progress
+        return self.is_first_rank and time.monotonic() >= self._next_progress
 
     def metrics(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch."""
@@ -93,6 +93,10 @@ class Journal:
         """Record which run's checkpoint this run began from, and what was not loaded."""
         self._append("initialised", facts)
 
+    def tracked(self, *, wandb: bool, reason: str) -> None:
+        """Record whether this start logs to W&B, where the configuration leaves it open."""
+        self._append("tracking", {"wandb": wandb, "reason": reason})
+
     def noted(self, reason: str) -> None:
         """Record a note on a complete training, such as the reason for which it ended early."""
         self._append("noted", {"reason": reason})
@@ -119,7 +123,7 @@ class Journal:
         rundir.append_journal(self._run_dir, event, facts, start_claim.require)
 
     def _append(self, event: str, facts: Mapping[str, Any]) -> None:
-        if not self._is_first_rank:
+        if not self.is_first_rank:
             return
         with self._lock:
             is_new = not self._unwritten

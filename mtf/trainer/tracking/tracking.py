@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.trainer.compute.rng import RNGState
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import Stopped
+from mtf.trainer.tracking import wandb_mirror
 from mtf.trainer.tracking.file_mirrors import CSVMirror, TensorBoardMirror
 from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd
 from mtf.trainer.tracking.observer import Observer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.compute.step import StepEngine
+    from mtf.trainer.storage.journal import Journal
     from mtf.trainer.storage.scalars import Scalars
     from mtf.trainer.tracking.mirrors import Mirror
     from mtf.trainer.tracking.progress_bar import ProgressStatus
@@ -87,6 +89,25 @@ def build_tracking(
         Mirrors(_mirrors(config, run_dir, wandb_run)),
         observer if observer.is_needed else None,
     )
+
+
+def decide_wandb(config: ExperimentConfig, journal: Journal, *, is_given: bool) -> ExperimentConfig:
+    """Return the configuration with ``logging.use_wandb`` decided for this start.
+
+    Args:
+        config: as it was submitted; where the key is null, the machine decides.
+        journal: takes the decision and its reason.
+        is_given: whether the caller hands a W&B run in.
+    """
+    if config.logging.use_wandb is not None:
+        return config
+    use, reason = (True, "") if is_given else wandb_mirror.is_configured()
+    if reason:
+        journal.tracked(wandb=use, reason=reason)
+        if use and journal.is_first_rank:
+            say(f"wandb: {reason}: this training is logged there. logging.use_wandb: false if not")
+    logging = config.logging.model_copy(update={"use_wandb": use})
+    return config.model_copy(update={"logging": logging})
 
 
 def _mirrors(config: ExperimentConfig, run_dir: Path, wandb_run: Any | None) -> Iterator[Mirror]:

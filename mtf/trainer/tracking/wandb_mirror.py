@@ -8,6 +8,7 @@ of two rows with the same training step, one before and one after a stop, it dro
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import netrc
 import os
 import shutil
@@ -77,11 +78,14 @@ class WandbMirror:
             self._run.log(values, step=number, commit=True)
 
     def close(self, end: TrainingEnd) -> None:
-        """Upload the last rows within a time limit; the next start sends those that are left."""
+        """Upload the last rows within a time limit; the next start sends those that are left.
+
+        A given run stays open: who opened it may log more, and finishes it.
+        """
         run = self._run
-        if run is None:
+        if run is None or self._given is not None:
             return
-        if end.stopped and self._given is None:
+        if end.stopped:
             run.mark_preempting()
         finish = run.finish if end.complete else partial(run.finish, exit_code=1)
         limit_s = FINISH_S if end.complete else STOP_S if end.stopped else FAIL_S
@@ -146,6 +150,22 @@ class WandbMirror:
         return values
 
 
+def is_configured() -> tuple[bool, str]:
+    """Return True if W&B is used where the configuration leaves it open; and the reason."""
+    if importlib.util.find_spec("wandb") is None:
+        return False, "wandb is not installed"
+    mode = os.environ.get("WANDB_MODE", "").lower()
+    if mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
+        return False, "the environment disables it"
+    if mode in ("offline", "dryrun"):
+        return True, f"WANDB_MODE is {mode}"
+    if os.environ.get("WANDB_API_KEY"):
+        return True, "WANDB_API_KEY is set"
+    if _has_key():
+        return True, "there is a key in the netrc file"
+    return False, "no key is configured"
+
+
 def run_id(run: str) -> str:
     """Return the W&B id of a run, always the same, so that a resume continues the W&B run."""
     return hashlib.sha256(run.encode()).hexdigest()[:16]
@@ -181,7 +201,10 @@ def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return netrc.netrc().authenticators(_host().split("//")[-1].rstrip("/")) is not None
+        return (
+            netrc.netrc(os.environ.get("NETRC")).authenticators(_host().split("//")[-1].rstrip("/"))
+            is not None
+        )
     except (OSError, netrc.NetrcParseError):
         return False
 

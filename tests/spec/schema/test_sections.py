@@ -58,7 +58,7 @@ def test_every_default_is_the_documented_one() -> None:
             "monitor": None, "mode": "min", "keep_best": 1, "on_error": "continue",
         },
         "logging": {
-            "use_wandb": False, "wandb_project": None, "wandb_entity": None,
+            "use_wandb": None, "wandb_project": None, "wandb_entity": None,
             "log_scalars_every_n_steps": 50, "tensorboard": False, "csv": False,
             "log_images_every_n_steps": 500, "log_gradients": False, "log_model_parameters": False,
             "log_histograms_every_n_steps": 500,

@@ -85,7 +85,7 @@ def test_a_state_reads_back_from_a_file_without_code() -> None:
         ),
         val=ValMicroState(2, {"val_loss": torch.tensor(3.0).double()}, {"val_loss": 8.0}),
         rng=RNGState.capture(),
-        timestamp="2025-01-01T00:00:00+00:00",
+        timestamp=1735689600.5,
         metrics={"train_loss": float("nan")},
     )
     back = ResumeState()
@@ -94,6 +94,15 @@ def test_a_state_reads_back_from_a_file_without_code() -> None:
     assert isinstance(back.phase, Phase)
     assert back.train == state.train
     assert back.val == state.val
+    assert (back.version, back.timestamp) == ("v2.0", 1735689600.5)
+
+
+def test_a_time_that_an_earlier_version_saved_as_text_is_read_as_seconds() -> None:
+    state = ResumeState()
+    state.load(ResumeState().plain() | {"timestamp": "2025-01-01T00:00:00+00:00"}, CPU)
+    assert state.timestamp == 1735689600
+    state.load(ResumeState().plain() | {"timestamp": ""}, CPU)
+    assert state.timestamp == 0
 
 
 @pytest.mark.parametrize("found", [FORMAT - 2, FORMAT - 1, FORMAT + 1])
@@ -117,7 +126,7 @@ def test_a_checkpoint_whose_losses_were_summed_over_batches_is_read_between_epoc
     file.seek(0)
     state = ResumeState()
     state.load(snapshot.read(file)["ranks"][0], CPU)
-    assert (state.epoch, state.version, state.train) == (3, FORMAT, TrainMicroState())
+    assert (state.epoch, state.version, state.train) == (3, "v2.0", TrainMicroState())
     plain["train"]["batch"] = 4
     file = io.BytesIO()
     torch.save({"version": 2, "ranks": [plain]}, file)

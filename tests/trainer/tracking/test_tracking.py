@@ -116,9 +116,8 @@ def config(tmp_path: Path) -> ExperimentConfig:
 
 
 def test_without_a_key_wandb_stays_offline_with_one_run_id(
-    config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: ExperimentConfig, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("WANDB_MODE")  # set by the fixture `sealed`
     for _ in range(2):
         mirrors = Mirrors([WandbMirror(config, tmp_path)])
         mirrors.open([{"step": 1, "train_loss": 0.5, "lr": 0.1}])
@@ -134,7 +133,6 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", url)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        monkeypatch.delenv("WANDB_MODE")
         yield url
 
 
@@ -159,7 +157,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     server = WandbServer()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.delenv("WANDB_MODE")
     yield server
     server.close()
 
@@ -265,7 +262,7 @@ def test_a_given_run_gets_each_row_at_its_step(config: ExperimentConfig, tmp_pat
     mirrors.show(STEP_2)
     mirrors.close(TrainingEnd(complete=True))
     assert [(step, values["train_loss"]) for step, values in fake.logged] == [(1, 0.5), (2, 0.3)]
-    assert fake.ended == [None]
+    assert fake.ended == []  # who opened it finishes it
 
 
 def test_a_stop_does_not_wait_for_the_network(
@@ -273,7 +270,9 @@ def test_a_stop_does_not_wait_for_the_network(
 ) -> None:
     monkeypatch.setattr(wandb_mirror, "STOP_S", 0.1)
     monkeypatch.setattr(STOP, "requested", True)
-    mirrors = Mirrors([WandbMirror(config, tmp_path, FakeRun(hangs=True))])
+    mirror = WandbMirror(config, tmp_path)
+    monkeypatch.setattr(mirror, "_start_run", lambda: FakeRun(hangs=True))
+    mirrors = Mirrors([mirror])
     mirrors.open([])
     start = time.monotonic()
     mirrors.close(TrainingEnd(complete=True))  # complete, but asked to stop during the upload
@@ -311,7 +310,10 @@ mirror.close(TrainingEnd(complete=True))
 
 
 def test_a_failing_mirror_is_reported_once_and_others_continue(
-    config: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: ExperimentConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Full(FakeRun):
         def log(self, *_: Any, **__: Any) -> None:
@@ -323,7 +325,10 @@ def test_a_failing_mirror_is_reported_once_and_others_continue(
             raise RuntimeError("no network")
 
     full, gone = Full(), Gone()
-    mirrors = Mirrors([WandbMirror(config, tmp_path, run) for run in (full, gone)])
+    both = WandbMirror(config, tmp_path), WandbMirror(config, tmp_path)
+    monkeypatch.setattr(both[0], "_start_run", lambda: full)
+    monkeypatch.setattr(both[1], "_start_run", lambda: gone)
+    mirrors = Mirrors(both)
     mirrors.open([])
     mirrors.show(STEP_1)
     mirrors.show(STEP_2)
