@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.data import DataLoader
 
+    from mtf.spec.schema.experiment_config import ExperimentConfig as Described
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.components.factory import Data
     from mtf.trainer.components.lr_schedulers import Schedulers
     from mtf.trainer.data.batches import Batches
     from mtf.trainer.loop.callbacks import Callback
-    from mtf.trainer.standalone.given_config import Configuration
     from mtf.trainer.storage.checkpoint_writer import Outcome
 
     Loader = DataLoader[Any] | Batches
@@ -94,7 +94,7 @@ class GenericTrainer:
 
     def __init__(  # noqa: PLR0917 -- this order is a contract
         self,
-        config: ExperimentConfig | Mapping[str, Any] | Configuration,
+        config: ExperimentConfig | Described | Mapping[str, Any],
         fabric: Fabric,
         model: nn.Module,
         optimizer: Optimizer | Mapping[str, Optimizer],
@@ -122,7 +122,7 @@ class GenericTrainer:
     @classmethod
     def from_config(
         cls,
-        config: ExperimentConfig | Mapping[str, Any] | Configuration,
+        config: ExperimentConfig | Described | Mapping[str, Any],
         fabric: Fabric | None = None,
         **options: Any,
     ) -> GenericTrainer:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from mtf.errors import MtfError
-from mtf.spec.schema.error_messages import explain
+from mtf.errors import CONFIGURATION, ConfigurationError, Problem
+from mtf.spec.schema.error_messages import kind_of
+from mtf.spec.schema.experiment_config import ExperimentConfig as Described
 from mtf.spec.schema.run_config import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -18,54 +17,39 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Configuration(Protocol):
-    """A configuration of the Python interface, such as ``ExperimentConfig``."""
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Return it as JSON values."""
-
-
-def resolved(given: Any, model_type: str | None, now: datetime) -> ExperimentConfig:
+def resolved(
+    given: ExperimentConfig | Described | Mapping[str, Any], model_type: str | None, now: datetime
+) -> ExperimentConfig:
     """Return the whole configuration of a training, with all defaults.
 
     Args:
-        given: a mapping like an experiment spec, or an object whose ``model_dump`` returns one. Of
-            a resolved configuration nothing changes.
+        given: by a program, a mapping like an experiment spec; or resolved already.
         model_type: stands for ``model.type`` where the section is left out.
         now: tells this training from others of its name.
 
     Raises:
-        MtfError: it contains mistakes; the message has each with its key.
+        ConfigurationError: it contains mistakes; the message has each with its key.
     """
     if isinstance(given, ExperimentConfig):
         return given
-    value = _plain(given)
-    name = value.get("experiment_name")
-    if not isinstance(name, str) or not name.strip() or "/" in name or name.startswith("."):
-        raise MtfError(
-            f"experiment_name: expected a name for the training, got {name!r}. It also names the"
-            " run folder, runs/<experiment_name>"
-        )
+    described = given if isinstance(given, Described) else _described(given, model_type)
+    plain = described.model_dump(mode="json", exclude_unset=True)
+    sections = {k: v for k, v in plain.items() if k in ExperimentConfig.model_fields}
+    if sections.get("slurm", {}) is None:
+        del sections["slurm"]
+    return ExperimentConfig.model_validate(
+        {**sections, "mtf": _identity(described.experiment_name, now)}
+    )
+
+
+def _described(given: Any, model_type: str | None) -> Described:
+    if not isinstance(given, Mapping):
+        message = f"expected an ExperimentConfig or a dict, got {kind_of(given)}"
+        raise ConfigurationError([Problem(CONFIGURATION, 1, 1, message)])
+    value = {key: item for key, item in given.items() if key not in ("kind", "mtf")}
     if model_type is not None:
         value.setdefault("model", {"type": model_type})
-    value["mtf"] = _identity(name, now)
-    try:
-        return ExperimentConfig.model_validate(value)
-    except ValidationError as e:
-        problems = [explain(d, ExperimentConfig) for d in e.errors(include_url=False)]
-        raise MtfError("\n".join(problems)) from e
-
-
-def _plain(given: Any) -> dict[str, Any]:
-    dump = getattr(given, "model_dump", None)
-    value = dump(mode="json") if callable(dump) else given
-    if not isinstance(value, Mapping):
-        raise MtfError(
-            f"config: expected an ExperimentConfig or a dict, got a {type(given).__name__}"
-        )
-    # unset sections have defaults; kind and mtf are of specs and of jobs
-    left_out = {"kind", "mtf"} | {key for key in ("slurm", "data") if value.get(key) is None}
-    return {key: item for key, item in value.items() if key not in left_out}
+    return Described(**value)
 
 
 def _identity(name: str, now: datetime) -> dict[str, Any]:
