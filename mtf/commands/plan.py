@@ -93,7 +93,8 @@ def _planned(project: Project, options: Options) -> Planned:
         for _, part in new
     )
     remarks = _incomplete_code(project, planned, found.world.commit)
-    problems = sorted({*found.problems, *_doubts(new, found.settings), *past, *remarks})
+    doubts = (*_doubts(new, found.settings), *found.warnings_on({spec.path for spec in whole}))
+    problems = sorted({*found.problems, *doubts, *past, *remarks})
     return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
 
 

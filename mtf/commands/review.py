@@ -188,9 +188,10 @@ def _touched(old: _Side, new: _Side) -> set[str]:
     ):
         return {*old.tree.specs, *new.tree.specs}
     keywords = {b"rerun_on"}
-    if old.object_ids([FOLDER]) != new.object_ids([FOLDER]):
+    by_code = affected_by_code(new.tree.naming, new.tree.code, [old.tree.code], lambda: True)
+    has_new_groups = old.object_ids([FOLDER]) != new.object_ids([FOLDER])
+    if has_new_groups or any(path.startswith(f"{FOLDER}/") for path in by_code):
         keywords.add(b"defaults")  # a list of config groups
-    by_code = affected_by_code(new.tree.specs, new.tree.code, [old.tree.code])
     same = {path: text for path, text in old.tree.specs.items() if path not in by_code}
     return touched(same, new.tree.specs, keywords)
 

@@ -23,6 +23,7 @@ from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import LockedError, RepositoryError, SpecError, not_shared
 from mtf.project.belief import Belief
+from mtf.project.cluster_check import remarks
 from mtf.project.committed import Specs, read_specs
 from mtf.project.location.folder import check_only_project
 from mtf.project.run_lookup import newest_first
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from mtf.spec.schema.settings import Settings
 
 _PATIENCE_S = 300.0  # the wait for a lock that is held for one sync at a time
+_MOST_WARNINGS = 10  # that a sync prints
 WATCH = "mtf sync --watch"
 
 
@@ -89,6 +91,7 @@ def sync_once(
             store.publish()
             done = Report(planned, situation.world.commit, unreadable=situation.world.unreadable)
         else:
+            planned = _with_warnings(situation, planned)
             executors = executors_of(project.with_settings(situation.settings))
             executor = situation.placement().executor
             application = Application(project.repo, store, executors, situation, executor, say)
@@ -208,6 +211,17 @@ def plan_for(situation: Situation, options: Options, now: datetime) -> Plan:
     known = did_you_mean(only, names) or "mtf plan without --only lists them"
     note = f"--only {only} matches no experiment or grid. {known}"
     return replace(planned, notes=(*planned.notes, note))
+
+
+def _with_warnings(situation: Situation, planned: Plan) -> Plan:
+    """Return a plan with a note for each probable mistake in the specs that it submits."""
+    new = {a.desired.path: a.desired for a in planned.actions if isinstance(a, Submit)}
+    doubts = {*situation.warnings_on(new), *remarks(new.values(), situation.settings, None)}
+    notes = [str(problem) for problem in sorted(doubts)]
+    if len(notes) > _MOST_WARNINGS:
+        left = len(notes) - _MOST_WARNINGS + 1
+        notes = [*notes[:-left], f"{left} more warnings: mtf validate lists them"]
+    return replace(planned, notes=(*planned.notes, *notes))
 
 
 def to_prune(project: Project, options: Options) -> list[RunRecord]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.planner.init_from_names import cycles
 from mtf.errors import MtfError, Problem, RepositoryError, SpecError
-from mtf.project.affected import also_needed, touched
+from mtf.project.affected import also_needed, mentioning, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.code_files.changed_code import affected_by_code
 from mtf.project.code_files.source_trees import files_at
@@ -120,7 +120,7 @@ def _staged(repo: GitRepo) -> Checked:
     if any(path.endswith(".py") for path in changed):
         head = repo.find_commit("HEAD")
         before = [files_at(repo, head)] if head else []
-        by_code = affected_by_code(tree.specs, tree.code, before)
+        by_code = affected_by_code(tree.naming, tree.code, before, lambda: True)
     templates = partial(templates_in_index, repo)
     checked = _Check(tree, partial(_open_in, repo), templates=templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
@@ -179,7 +179,12 @@ def _new_in(
     now, *before = (_contents(repo, c, tree.settings) for c in (commit, *known))
     both = now.keys() | {path for contents in before for path in contents}
     paths = [p for p in both if all(e.get(p) != now.get(p) for e in before)]
-    by_code = affected_by_code(tree.specs, tree.code, [files_at(repo, c) for c in known])
+    by_code = affected_by_code(
+        tree.naming,
+        tree.code,
+        [files_at(repo, c) for c in known],
+        lambda: any(p.endswith(".py") for c in known for p in repo.changed_paths(c, commit)),
+    )
     templates = partial(templates_at, repo, commit)
     checked = _Check(tree, partial(_open_in, repo), query, templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
@@ -223,13 +228,24 @@ class _Check:
         valid: list[Desired] = []
         for path in paths:
             if PurePosixPath(path).name != SETTINGS and path in self.tree.texts:
-                loaded = self.tree.load([path])
+                loaded = self._alone(path)
                 with_init_from = [spec for spec in loaded.desired if spec.named_at]
                 found.update(loaded.problems)
                 if with_init_from:
                     found.update(self._init_from_problems(with_init_from, self.tree.load_all()))
                 valid += loaded.desired
         return _checked(len(paths), found, self._advice(valid), self._in_scripts(valid))
+
+    def _alone(self, path: str) -> Loaded:
+        """Return one spec; of a base, the mistakes that the grids over it do not replace."""
+        loaded = self.tree.load([path])
+        if not loaded.problems or loaded.names or loaded.unread:
+            return loaded
+        texts = {other: raw for other, raw in self.tree.specs.items() if other != path}
+        grids = mentioning({PurePosixPath(path).name}, texts)
+        problems = self.tree.load([path, *grids]).problems
+        own = (p for p in problems if p.path == path or p in loaded.problems)
+        return loaded._replace(problems=tuple(own))
 
     def change(self, paths: Collection[str], by_code: Collection[str] = ()) -> Checked:
         """Check the specs that a change of these paths affects, in the tree after the change.

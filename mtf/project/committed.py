@@ -33,6 +33,15 @@ class Specs:
     desired: tuple[Keyed, ...] = ()
     problems: tuple[Problem, ...] = ()
     refused: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)  # by name: policies
+    warnings: tuple[Problem, ...] = ()
+
+    def warnings_on(self, paths: Collection[str]) -> list[Problem]:
+        """Return the warnings about the specs at some paths and about the files they are made of.
+
+        A base or config group belongs to no single spec.
+        """
+        others = {spec.path for spec, _ in self.desired} - {*paths}
+        return [p for p in self.warnings if p.path not in others] if paths else []
 
 
 def read_specs(
@@ -57,7 +66,8 @@ def read_specs(
     keyed = tuple((d, keys_of(repo, commit, d, recorded)) for d in specs)
     if not problems:  # otherwise an unknown name may be that of a spec with mistakes
         problems += unknown_origins_of(keyed, records)
-    return Specs(_without(keyed, problems), tuple(sorted(set(problems))), loaded.refused)
+    warnings = tuple(p for p in loaded.problems if not p.is_error)
+    return Specs(_without(keyed, problems), tuple(sorted(set(problems))), loaded.refused, warnings)
 
 
 def _ambiguous_names(specs: Sequence[Desired], unread: Mapping[str, bytes]) -> Iterator[Problem]:

@@ -180,6 +180,12 @@ class SpecTree:
         return {path: text for path, text in self.texts.items() if is_spec(path)}
 
     @property
+    def naming(self) -> Mapping[str, bytes]:
+        """Return the files that may name code: the specs and the config groups they are made of."""
+        has_groups = any(b"defaults" in text for text in self.specs.values())
+        return {**self.specs, **self.groups.texts} if has_groups else self.specs
+
+    @property
     def blobs(self) -> Mapping[str, bytes]:
         """Return the contents of ``texts`` by git's object id; empty for files on disk."""
         return self._files.by_id

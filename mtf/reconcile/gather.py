@@ -78,6 +78,8 @@ class Situation:
     placement: Callable[[], Placement]  # of new runs; asks SLURM when it is first called
     problems: tuple[Problem, ...] = ()  # of the commit
     is_usable: bool = True  # see Target
+    # probable mistakes in the specs at these paths
+    warnings_on: Callable[[Collection[str]], list[Problem]] = lambda _: []
 
 
 def gather(
@@ -125,9 +127,16 @@ def gather(
         refused=specs.refused,
     )
     policy = policy_of(target.settings, options)
-    settings, problems = target.settings, specs.problems
     return Situation(
-        world, policy, settings, ledger, target.belief, placement, problems, target.is_usable
+        world,
+        policy,
+        target.settings,
+        ledger,
+        target.belief,
+        placement,
+        specs.problems,
+        target.is_usable,
+        specs.warnings_on,
     )
 
 

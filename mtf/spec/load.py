@@ -33,7 +33,7 @@ from mtf.spec.spec_file import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from mtf.spec.compose.config_groups import Groups
     from mtf.spec.named_code.source_files import SourceFiles
@@ -133,6 +133,8 @@ class _Loader:
         self._bases: dict[str, SpecFile] = {}  # files that grids build on, by path
         self._names: dict[str, dict[str, Position]] = {}  # name -> path -> position of the name
         self._unread: set[str] = set()
+        self._in_bases: dict[str, list[Problem]] = {}  # wrong names and keys in bases, by path
+        self._built_on: dict[str, str] = {}  # grids without mistakes -> the paths of their bases
         self.problems: list[Problem] = []
 
     def load(self, path: str) -> list[Desired]:
@@ -146,6 +148,7 @@ class _Loader:
             if file.kind == "grid":
                 return [self._grid(file)]
             if file.kind == "base":
+                self._note_names_in_base(file)
                 self._base_file(file)
                 return []
             return [self._single(file)]
@@ -156,7 +159,8 @@ class _Loader:
     def loaded(self, desired: tuple[Desired, ...]) -> Loaded:
         """Return the specs and all problems, including the policies that the specs break."""
         broken = {spec.name: violations(spec, self._policies) for spec in desired}
-        problems = {*self.problems, *itertools.chain.from_iterable(broken.values())}
+        own = self._mistakes_in_bases()
+        problems = {*self.problems, *own, *itertools.chain.from_iterable(broken.values())}
         refused = {name: found for name, found in broken.items() if found}
         names, unread = frozenset(self._names), frozenset(self._unread)
         return Loaded(desired, tuple(sorted(problems)), names, refused, unread)
@@ -276,7 +280,27 @@ class _Loader:
             is_draft=self._is_draft,
         )
         self.problems += warnings
+        if isinstance(base := file.value.get("base"), str):
+            self._built_on[file.path] = _path_of_base(file, base)
         return desired
+
+    def _note_names_in_base(self, file: SpecFile) -> None:
+        """Note the mistakes in the names and keys of a base; what it lacks, a grid may add."""
+        slurm = partial(self._merged_slurm, file)
+        findings = self._code.in_experiment(file.value, slurm) if self._code else []
+        self._in_bases[file.path] = [
+            at_place(file.positions, each.loc, each) for each in findings if not each.is_lack
+        ]
+
+    def _mistakes_in_bases(self) -> Iterator[Problem]:
+        """Yield the mistakes in names and keys of bases that the grids over them do not tell of.
+
+        A grid without mistakes shows that it replaces what is wrong in its base.
+        """
+        replaced, known = {*self._built_on.values()}, {_place(p) for p in self.problems}
+        for path, found in self._in_bases.items():
+            if path not in replaced:
+                yield from (problem for problem in found if _place(problem) not in known)
 
     def _base(self, file: SpecFile) -> Base:
         """Return the base of a grid.
@@ -292,7 +316,7 @@ class _Loader:
         if not isinstance(base, str):
             message = f"base: expected a path or a mapping of sections, got {shown(base)}"
             raise SpecError([positions.problem_at(("base",), message)])
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
+        path = _path_of_base(file, base)
         if path not in self._files:
             raise SpecError([positions.problem_at(("base",), self._missing_base(file, base, path))])
         try:
@@ -316,3 +340,11 @@ class _Loader:
         folder = posixpath.dirname(file.path)
         specs = [posixpath.relpath(other, folder) for other in self._files if is_spec(other)]
         return f"base: the file {path} does not exist. {did_you_mean(base, specs)}".rstrip()
+
+
+def _path_of_base(file: SpecFile, base: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(file.path), base))
+
+
+def _place(problem: Problem) -> tuple[str, int, int]:
+    return problem.path, problem.line, problem.column

@@ -137,9 +137,12 @@ def _wrong_values(definition: GridDefinition, resolver: Resolver) -> set[Problem
 def _wrong_names(definition: GridDefinition, resolver: Resolver) -> set[Problem]:
     """Return the mistakes in names and keys of a grid that cannot be expanded.
 
-    With conditions, it is unknown which members there are.
+    With conditions, it is unknown which members there are: only the sections are checked that are
+    the same in all of them.
     """
-    if not definition.conditions:
+    if definition.conditions:
+        resolver.check_names_but_for({s.path[0] for s in definition.settings()})
+    else:
         for member in example_members(definition):
             resolver.check_names(tuple(s for s in member if key_problem(s.path) is None))
     return resolver.problems

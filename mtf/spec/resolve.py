@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.experiments import Experiment
 from mtf.errors import SpecError
+from mtf.spec.named_code.metric_names import DECIDING, WATCHING, watched
 from mtf.spec.named_code.name_check import CHECKED as CHECKED_SECTIONS
 from mtf.spec.schema.dotted_keys import (
     INIT_FROM,
@@ -25,7 +26,7 @@ from mtf.spec.schema.error_messages import explain, written_loc
 from mtf.spec.schema.settings import merged_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -98,6 +99,8 @@ class Resolver:
         self._slurm_defaults = slurm_defaults
         self._code = code
         self._in_optimizer: dict[object, tuple[Any, ...]] = {}  # mistakes that the model decides on
+        self._watching: dict[object, bool] = {}  # whether these sections watch metrics
+        self._judged: set[object] = set()  # sections whose metrics were checked
         self._found: set[tuple[object, ...]] = set()  # places of mistakes in names and keys
         self._resolved: dict[tuple[object, ...], dict[str, Any] | None] = {}
         self._bases: dict[Combination, tuple[Base, Combination]] = {}
@@ -122,12 +125,13 @@ class Resolver:
         found = {name: self._section(base, name, of_section[name]) for name in SECTIONS}
         if self._in_optimizer:
             self._check_optimizer(base, of_section)
+        self._check_metrics(base, of_section)
         return found
 
     def section(self, name: str, member: Combination) -> dict[str, Any] | None:
         """Return one section of a member, None if it has none or an error."""
         if self.base.composition is None:
-            return self._section(self.base, name, tuple(s for s in member if s.path[0] == name))
+            return self._section(self.base, name, _of(name, member))
         return self.sections(member).get(name)
 
     def _base_of(self, member: Combination) -> tuple[Base, Combination]:
@@ -156,13 +160,20 @@ class Resolver:
         with suppress(SpecError):  # reported elsewhere
             self._check_member(*self._base_of(member))
 
+    def check_names_but_for(self, varied: Collection[str]) -> None:
+        """Add the mistakes in names and keys of the base to ``problems``, without some sections."""
+        for name in CHECKED_SECTIONS:
+            if name not in varied and (name != "optimizer" or "model" not in varied):
+                self._check_names(self.base, name, ())
+        if "optimizer" not in varied and "model" not in varied:
+            self._check_optimizer(self.base, {"optimizer": (), "model": ()})
+
     def _check_member(self, base: Base, settings: Combination) -> None:
-        of_section = {
-            name: tuple(s for s in settings if s.path[0] == name) for name in CHECKED_SECTIONS
-        }
+        of_section = {name: _of(name, settings) for name in CHECKED_SECTIONS}
         for name, own in of_section.items():
             self._check_names(base, name, own)
         self._check_optimizer(base, of_section)
+        self._check_metrics(base, {**of_section, "checkpoint": _of("checkpoint", settings)})
 
     def _check_names(self, base: Base, name: str, settings: Combination) -> None:
         if self._code is None or name not in CHECKED_SECTIONS:
@@ -187,15 +198,56 @@ class Resolver:
                 counted = self._code.without_own_optimizers(found, model)
                 self._add_findings(base, settings, counted)
 
-    def _add_findings(self, base: Base, settings: Combination, findings: Iterable[Finding]) -> None:
-        """Add mistakes in names and keys to ``problems``, one for each place.
+    def _check_metrics(self, base: Base, of_section: Mapping[str, Combination]) -> None:
+        """Add the mistakes in the metrics that a member watches; few members watch different ones.
+
+        The sections together decide whether there is such a metric.
+        """
+        if self._code is None:
+            return
+        watching = tuple(self._key(base, name, of_section[name]) for name in WATCHING)
+        if watching not in self._watching:
+            written = {name: self._plainly(base, name, of_section[name]) for name in WATCHING}
+            self._watching[watching] = bool(watched(written))
+        if not self._watching[watching]:
+            return
+        deciding = tuple(self._key(base, name, of_section[name]) for name in DECIDING)
+        if (watching, deciding) not in self._judged:
+            self._judged.add((watching, deciding))
+            names = (*WATCHING, *DECIDING)
+            sections = {name: self._plainly(base, name, of_section[name]) for name in names}
+            settings = tuple(s for name in names for s in of_section[name])
+            self._add_findings(base, settings, self._code.metrics(sections), once=True)
+
+    def _plainly(self, base: Base, name: str, settings: Combination) -> Any:
+        """Return a section as it is written, None if it cannot be."""
+        try:
+            return self._written(base, name, settings)
+        except SpecError:  # reported elsewhere
+            return None
+
+    def _add_findings(
+        self,
+        base: Base,
+        settings: Combination,
+        findings: Iterable[Finding],
+        *,
+        once: bool = False,
+    ) -> None:
+        """Add mistakes in names and keys to ``problems``, those in keys once for each place.
 
         A key of the base may be one too many for several classes among the grid's values.
+
+        Args:
+            base: of the member.
+            settings: of the member, that the mistakes may be in.
+            findings: the mistakes.
+            once: add those in values once for each place, too.
         """
         for finding in findings:
             problem = self._finding(base, settings, finding)
             place = (problem.path, problem.line, problem.column, finding.at_key, finding.loc)
-            if place not in self._found or not finding.at_key:
+            if place not in self._found or not (once or finding.at_key):
                 self._found.add(place)
                 self.problems.add(problem)
 
@@ -296,6 +348,10 @@ def _blamed(settings: Combination, loc: Loc) -> Setting | None:
     """Return the setting that an error is about; if none fits, another one of the section."""
     fitting = [s for s in settings if _shares_path(s.path, loc)]
     return max(fitting or settings, key=lambda s: len(s.path), default=None)
+
+
+def _of(section: str, settings: Combination) -> Combination:
+    return tuple(setting for setting in settings if setting.path[0] == section)
 
 
 def _shares_path(path: tuple[str, ...], loc: Loc) -> bool:

@@ -78,6 +78,32 @@ def test_a_change_of_code_checks_the_specs_that_name_it_and_those_built_on_them(
     assert "no specs to check here" in mtf(repo.path, "validate", "--staged").stderr
 
 
+def test_a_change_of_code_that_only_a_config_group_names_checks_the_specs_made_of_it(
+    repo: Repo,
+) -> None:
+    group = "type: lab.nets:Net\nwidth: 4\n"
+    spec = OWN.replace("model: {type: 'lab.nets:Net', width: 4}", "defaults: [model: own]")
+    assert "defaults" in spec
+    first = repo.commit({"experiments/alone.yaml": spec, "conf/model/own.yaml": group})
+    second = repo.commit({"lab/nets.py": RENAMED})
+    expected = f"conf/model/own.yaml:1:7: {MISSING}\n"
+    assert mtf(repo.path, "validate", "--range", f"{first}..{second}", code=1).stdout == expected
+    assert MISSING in mtf(repo.path, "plan", "--base", first, "--rev", second, code=1).stdout
+    repo.git("reset", "--quiet", "--soft", first)
+    assert mtf(repo.path, "validate", "--staged", code=1).stdout == expected
+
+
+def test_a_change_of_code_checks_the_specs_that_make_a_name_by_interpolation(repo: Repo) -> None:
+    spec = OWN.replace("lab.nets:Net", "lab.${model.kind}:Net").replace(
+        "width", "kind: nets, width"
+    )
+    repo.commit({"experiments/alone.yaml": f"defaults: []\n{spec}"})
+    repo.write({"lab/nets.py": RENAMED})
+    repo.git("add", "-A")
+    done = mtf(repo.path, "validate", "--staged", code=1)
+    assert "lab/nets.py defines no 'Net'" in done.stdout
+
+
 def test_a_mistake_in_a_template_is_found_beside_all_others(repo: Repo) -> None:
     template = "#!/bin/bash\n\necho {{ nothing_of_that_name }}\n{{ command }}\n"
     wrong = OWN.replace("width", "widht")

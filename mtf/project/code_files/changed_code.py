@@ -7,20 +7,41 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from mtf.spec.named_code.source_files import SourceFiles
 
 _TARGET = rb"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
+_COMPOSED = re.compile(rb"\$\{[^{}]*\}[\w.]*:[A-Za-z_$]|[A-Za-z_][\w.]*:[\w.]*\$\{")  # ${a}.b:Name
 
 
 def affected_by_code(
+    specs: Mapping[str, bytes],
+    now: SourceFiles,
+    before: Sequence[SourceFiles],
+    has_changed: Callable[[], bool],
+) -> set[str]:
+    """Return the files that name code which each of the former states of the code has otherwise.
+
+    Code differs if it exists in one of them alone, or takes other keys. A file that makes a name by
+    interpolation counts whatever has changed.
+
+    Args:
+        specs: the specs, and the config groups that they are made of, by path.
+        now: the code.
+        before: its former states.
+        has_changed: returns False if no code differs.
+    """
+    if not before:
+        return set()
+    composed = {path for path, text in specs.items() if b"${" in text and _COMPOSED.search(text)}
+    found = composed if composed and has_changed() else set()
+    return found | _naming_other_code(specs, now, before)
+
+
+def _naming_other_code(
     specs: Mapping[str, bytes], now: SourceFiles, before: Sequence[SourceFiles]
 ) -> set[str]:
-    """Return the specs that name code which each of the former states of the files has otherwise.
-
-    Code differs if it exists in one of them alone, or takes other keys.
-    """
     named: defaultdict[str, set[str]] = defaultdict(set)
     for path, text in specs.items():
         if b":" in text:
@@ -30,7 +51,7 @@ def affected_by_code(
     states = (now, *before)
     own = {top for top in tops if any(_may_have(files, top) for files in states)}
     in_files = {t: paths for t, paths in named.items() if re.split(r"[.:]", t)[0] in own}
-    if not in_files or not before:
+    if not in_files:
         return set()
     from mtf.spec.named_code.found_code import FoundCode  # late: most specs name only built-ins
 

@@ -41,6 +41,11 @@ class Groups:
             if _NOT_IN_NAMES.isdisjoint(path)
         }
 
+    @property
+    def texts(self) -> Mapping[str, bytes]:
+        """Return the contents of all configurations, by the paths of their files."""
+        return {self.path(name): raw for name, raw in self._files.items()}
+
     def is_group(self, name: str) -> bool:
         """Return True if there is a configuration below ``name``."""
         below = f"{name.strip('/')}/".removeprefix("/")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset({"int", "float", "str", "bool"})
 _OPTIONAL = r"(?:typing\.)?Optional\[(.+)\]"
+_LITERAL = r"(?:typing\.)?Literal\[([^\[\]]+)\]"
+_CHOICE = r"'[\w.-]+'"  # a text that is one of the allowed values
 
 
 class Parameter(NamedTuple):
@@ -36,7 +38,7 @@ class Parameter(NamedTuple):
 
     @property
     def types(self) -> frozenset[str]:
-        """Return the plain types of the annotation, none if it has any other."""
+        """Return the types and values of the annotation, see ``plain_types``."""
         return plain_types(self.annotation)
 
 
@@ -63,25 +65,34 @@ class Signature(NamedTuple):
 
 
 def plain_types(annotation: str) -> frozenset[str]:
-    """Return the types that an annotation allows, none unless all are int, float, str or bool."""
-    text = annotation.strip("'\"")
+    """Return the plain types that an annotation allows, and texts in quotes: ``'min'``.
+
+    None unless all parts of it are int, float, str, bool or such texts.
+    """
+    text = annotation.strip()
+    quote, inside = text[:1], text[1:-1]
+    if quote in ("'", '"') and text[-1:] == quote and quote not in inside:
+        text = inside  # an annotation may be written as a text
     if whole := re.fullmatch(_OPTIONAL, text):
         text = whole[1]
-    parts = {part.strip() for part in text.split("|")} - {"None"}
-    return frozenset(parts) if parts <= _PLAIN else frozenset()
+    text = re.sub(_LITERAL, lambda found: "|".join(found[1].split(",")), text)
+    parts = {part.strip().replace('"', "'") for part in text.split("|")} - {"None"}
+    is_plain = all(part in _PLAIN or re.fullmatch(_CHOICE, part) for part in parts)
+    return frozenset(parts) if is_plain else frozenset()
 
 
 def fits(value: Any, types: frozenset[str]) -> bool:
     """Return False if a JSON value is certainly of another type than these plain ones."""
+    plain = types & _PLAIN
     match value:
         case bool():
-            return types != {"str"}
+            return bool(plain - {"str"})
         case int():
-            return bool(types & {"int", "float", "bool"})
+            return bool(plain & {"int", "float", "bool"})
         case float():
-            return "float" in types or (value.is_integer() and types != {"str"})
+            return "float" in plain or (value.is_integer() and bool(plain - {"str"}))
         case str():
-            return "str" in types
+            return "str" in plain or f"'{value}'" in types
         case None:
             return True
         case _:

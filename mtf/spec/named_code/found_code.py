@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from mtf.spec.named_code.read_signature import SignatureReader
 from mtf.spec.named_code.source_module import SourceModule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mtf.spec.named_code.call_signature import Signature
     from mtf.spec.named_code.find_code import Found
     from mtf.spec.named_code.source_files import SourceFiles
@@ -92,11 +95,22 @@ class FoundCode:
         if isinstance(found, Defined) and isinstance(found.node, ast.ClassDef):
             return self._reader.has_method(found, _CONFIGURE)
         if isinstance(found, Defined):
-            return self._mentions(found.module, _CONFIGURE)
+            return self._mentions(found.module, _in_text(_CONFIGURE))
         if isinstance(found, Missing):
             module = self._source.module(target.partition(":")[0])
-            return isinstance(module, SourceModule) and self._mentions(module, _CONFIGURE)
+            return isinstance(module, SourceModule) and self._mentions(module, _in_text(_CONFIGURE))
         return None
+
+    def may_log(self, target: str, name: str) -> bool | None:
+        """Return False if the code of a model, which logs its own metrics, has no such word."""
+        found = self._find(target)
+        if not isinstance(found, Defined):
+            return None
+        is_class = isinstance(found.node, ast.ClassDef)
+        if is_class and self._reader.has_method(found, "training_step") is None:
+            return None
+        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])".encode())
+        return self._mentions(found.module, lambda text: word.search(text) is not None)
 
     def nearest_to(self, target: str) -> str | None:
         """Return the name most like one that does not exist, in the same module."""
@@ -107,13 +121,13 @@ class FoundCode:
         near = nearest(name, module.public_names, cutoff=0.75)
         return near and f"{module_name}:{near}"
 
-    def _mentions(self, start: SourceModule, word: str) -> bool | None:
-        """Return True if a module, or one that it imports from the files, contains a word."""
+    def _mentions(self, start: SourceModule, is_in: Callable[[bytes], bool]) -> bool | None:
+        """Return True if something is in the text of a module or of one that it imports."""
         seen: dict[str, SourceModule] = {start.name: start}
         left = [start]
         while left and len(seen) < _MAX_MODULES:
             module = left.pop()
-            if module.mentions(word):
+            if is_in(module.text):
                 return True
             for name in module.imported_modules:
                 found = self._source.module(name)
@@ -126,6 +140,10 @@ class FoundCode:
     def unreadable(self) -> dict[str, tuple[int, str]]:
         """Return the modules that this Python cannot read: line and message by path."""
         return self._source.unreadable
+
+
+def _in_text(word: str) -> Callable[[bytes], bool]:
+    return lambda text: word.encode() in text
 
 
 _WELL_KNOWN = frozenset({"torch", "torchvision", "timm", "mtf", "lightning", "transformers"})

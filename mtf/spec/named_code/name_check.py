@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from mtf.core.vocabulary.spelling import did_you_mean, nearest
 from mtf.spec.named_code import known_signatures
+from mtf.spec.named_code.installed import has_newer_torch, is_installed, plug_ins
 from mtf.spec.named_code.known_signatures import listed_names, of_any, of_short_name, short_names
+from mtf.spec.named_code.metric_names import metric_findings, watched
 from mtf.spec.named_code.section_rules import (
     SCHEDULER_KEYS,
     Finding,
@@ -75,7 +77,7 @@ class NamedCode:
                 found += in_section
             if not in_section:
                 self._clean.add(text)
-        return found
+        return [*found, *self.metrics(value)]
 
     def findings(self, section: str, raw: Any, slurm: Slurm) -> tuple[Finding, ...]:
         """Return the mistakes in one section as it is written, without those of its schema.
@@ -117,6 +119,20 @@ class NamedCode:
         if not found and (problem := self._code.problem_as_entrypoint(target)):
             found.append(Finding(loc, f"entrypoint: {target}: {problem}"))
         return tuple(found)
+
+    def metrics(self, sections: Mapping[str, Any]) -> tuple[Finding, ...]:
+        """Return the mistakes in the metrics that sections watch, see ``metric_findings``."""
+        if not watched(sections):
+            return ()
+        model = sections.get("model")
+        target = model.get("type") if isinstance(model, Mapping) else None
+        if not isinstance(target, str):
+            return ()
+        is_mtfs = target in short_names("models") or target.partition(":")[0] in ZOOS
+        if not is_mtfs and ":" not in target:
+            return ()  # of a plug-in
+        found = partial(self._code.may_log, target)
+        return tuple(metric_findings(sections, None if is_mtfs else found))
 
     def without_own_optimizers(
         self, findings: tuple[Finding, ...], model: object
@@ -223,7 +239,7 @@ class NamedCode:
         yield Finding(
             loc,
             _unknown_name(loc, target, near, listed_names(f"{section}s")),
-            severity="warning" if _has_newer_torch() else "error",
+            severity="warning" if has_newer_torch() else "error",
         )
         yield from _taken_by_none(section, raw)
         if section == "scheduler":
@@ -263,8 +279,8 @@ class NamedCode:
 
     def _knows_all_names(self, section: str, slurm: Slurm) -> bool:
         """Return True if every name that a job will know is known here."""
-        zoos = section == "model" and any(map(_is_installed, ZOOS))
-        if zoos or not self._knows_all or not _is_installed("torch"):
+        zoos = section == "model" and any(map(is_installed, ZOOS))
+        if zoos or not self._knows_all or not is_installed("torch"):
             return False
         needs = slurm()
         keys = ("venv", "conda", "container", "modules")
@@ -310,7 +326,7 @@ class NamedCode:
             yield Finding(loc, f"{key}: {target}: {problem}")
         elif loc[0] == "model" and (advice := self._code.foreign(target)):
             yield Finding(loc, f"{key}: {target} {advice}")
-        elif (doubt := self._code.doubt(target)) and not _is_installed(target.partition(".")[0]):
+        elif (doubt := self._code.doubt(target)) and not is_installed(target.partition(".")[0]):
             yield Finding(loc, f"{key}: {target}: {doubt}", severity="warning")
 
     def _signature(self, target: str) -> Signature | None:
@@ -367,37 +383,3 @@ def _look_alikes(section: str, raw: Mapping[str, Any]) -> Iterator[Finding]:
         if meant and meant not in raw:
             message = f"{section}.{key} is handed on as a key of your own. Did you mean {meant!r}?"
             yield Finding((section, key), message, at_key=True, severity="warning")
-
-
-@cache
-def plug_ins(group: str) -> frozenset[str]:
-    """Return the names that installed packages register in a group."""
-    import importlib.metadata
-
-    return frozenset(point.name for point in importlib.metadata.entry_points(group=group))
-
-
-@cache
-def _is_installed(package: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
-
-
-@cache
-def _has_newer_torch() -> bool:
-    """Return True if the installed torch may have names that the table lacks."""
-    import importlib.metadata
-
-    try:
-        found = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    numbers = (version.partition("+")[0].split(".")[:2] for version in (found, known_version()))
-    here, table = ([int(n) for n in parts if n.isdigit()] for parts in numbers)
-    return here > table
-
-
-def known_version() -> str:
-    """Return the version of torch that the table of signatures was made from."""
-    return known_signatures.torch_version()

@@ -34,6 +34,7 @@ class Finding(NamedTuple):
     message: str
     at_key: bool = False
     severity: Severity = "error"
+    is_lack: bool = False  # it goes away if a key is added, as a grid may do to its base
 
 
 def model_findings(
@@ -84,7 +85,7 @@ def _one_split(name: str, train: object, held_out: object, fixed: set[str]) -> F
         f" its training data. Add a parameter split, which gets {train!r} or {held_out!r}, or set"
         " data.val_split: null"
     )
-    return Finding(("data", "val_split"), message)
+    return Finding(("data", "val_split"), message, is_lack=True)
 
 
 def _wrong_splits(raw: Mapping[str, Any], name: str) -> Iterator[Finding]:
@@ -116,7 +117,8 @@ def scheduler_findings(
     yield from wrong_interval(raw)
     yield from _refused("scheduler", further, known, ("optimizer",), SCHEDULER_KEYS)
     yield from _missing(("scheduler", "type"), known, {*further, *offered, "optimizer", "mode"})
-    yield from wrong_types(("scheduler",), {k: raw[k] for k in further}, known)
+    values = {k: raw[k] for k in further}
+    yield from wrong_types(("scheduler",), values, known, is_of_torch=is_short)
 
 
 def wrong_interval(raw: Mapping[str, Any]) -> Iterator[Finding]:
@@ -173,19 +175,29 @@ def _missing(loc: tuple[str, ...], known: Signature, given: Iterable[str]) -> It
     if missing := sorted(known.required - set(given)):
         section = ".".join(loc[:2]) if loc[0] == "callbacks" else loc[0]
         names = ", ".join(missing)
-        yield Finding(loc, f"{section}: {known.name} needs {names}: add it to the section")
+        message = f"{section}: {known.name} needs {names}: add it to the section"
+        yield Finding(loc, message, is_lack=True)
 
 
 def wrong_types(
-    where: tuple[str, ...], raw: Mapping[str, Any], known: Signature
+    where: tuple[str, ...],
+    raw: Mapping[str, Any],
+    known: Signature,
+    *,
+    is_of_torch: bool = False,
 ) -> Iterator[Finding]:
-    """Yield a warning for each value that is certainly not of the type of its parameter."""
+    """Yield a warning for each value that is certainly not of the type of its parameter.
+
+    A text that is none of those which a class of torch allows is an error.
+    """
     for key, value in raw.items():
         parameter = known.parameters.get(key)
         types = parameter.types if parameter else frozenset()
         if types and not fits(value, types):
-            expected = " or ".join(sorted(types))
+            expected = " or ".join(sorted(types)).replace("'", "")
             message = (
                 f"{'.'.join((*where, key))}: {known.name} expects {expected}, got {shown(value)}"
             )
-            yield Finding((*where, key), message, severity="warning")
+            is_refused = is_of_torch and isinstance(value, str) and "'" in min(types)
+            severity: Severity = "error" if is_refused else "warning"
+            yield Finding((*where, key), message, severity=severity)

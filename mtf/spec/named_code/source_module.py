@@ -101,6 +101,7 @@ class SourceModule:
 
     Attributes:
         name: its dotted name; ``package`` is that of the package it belongs to.
+        text: as it is written.
     """
 
     def __init__(self, name: str, path: str, text: bytes, *, is_package: bool) -> None:
@@ -111,7 +112,7 @@ class SourceModule:
         """
         self.name, self.path, self.is_package = name, path, is_package
         self.package = name if is_package else name.rpartition(".")[0]
-        self._text = text
+        self.text = text
         self._tree, self.bindings = _parsed(text)
 
     def absolute(self, imported: Imported) -> str | None:
@@ -126,7 +127,7 @@ class SourceModule:
 
     def mentions(self, word: str) -> bool:
         """Return True if a word occurs anywhere in the text."""
-        return word.encode() in self._text
+        return word.encode() in self.text
 
     @cached_property
     def has_hidden_names(self) -> bool:
