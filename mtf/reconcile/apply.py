@@ -231,7 +231,7 @@ class Application:
             limits = pool.map(lambda e: e.limits(), opened.values())
             pool.submit(lambda: self.repo.identity)  # is cached for the claim
             for root, commit in {(s.root, s.commit) for s in starts}:
-                materialise(self.repo, root, commit, self.store.remote)
+                materialise(self.repo, root, commit, self.store.remote, self.say)
             max_size = min((limit.max_array_size for limit in limits), default=1)
         batches = make_batches(starts, max_size, lambda: secrets.token_hex(8))
         batches, waiting = placed(batches, self._arrays({s.run for s in starts}), self.executor)

@@ -20,10 +20,10 @@ from mtf.core.vocabulary.git_tree_ids import (
 )
 from mtf.errors import MtfError
 from mtf.git.lfs import LfsStore
-from mtf.reconcile.pinned_code.collect import IncompleteCodeError, whole_code
+from mtf.reconcile.pinned_code.collect import IncompleteCodeError, remarks_on, whole_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mtf.core.vocabulary.git_tree_ids import Pointer
     from mtf.core.vocabulary.ids import CommitId
@@ -35,7 +35,13 @@ _PIECE = 1 << 20  # bytes
 _MADE_AT = 1_000_000_000  # the time of every file: changing a file changes its time
 
 
-def materialise(repo: GitRepo, root: Path, commit: CommitId, remote: str | None = None) -> Path:
+def materialise(
+    repo: GitRepo,
+    root: Path,
+    commit: CommitId,
+    remote: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Return the checkout of ``commit``; make it unless it exists and is unchanged.
 
     The blobs are written byte for byte as they are stored, without filters or line-end conversions,
@@ -47,12 +53,20 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId, remote: str | None 
         root: the run root.
         commit: to check out.
         remote: of ``repo``, for submodules and contents of Git LFS that the clone lacks.
+        say: takes notes on files that jobs get otherwise than a work tree has them.
 
     Raises:
         RefusedTreeError: the commit's tree must not be checked out.
         IncompleteCodeError: a submodule or a content of Git LFS is missing.
         MtfError: the run root cannot be written.
     """
+
+    def collect() -> Part:
+        part = whole_code(repo, commit, remote)
+        for remark in remarks_on(part):
+            say(f"note     {remark}")
+        return part
+
     target = rundir.code_dir(root, commit)
     manifest = rundir.code_manifest(root, commit)
     try:
@@ -66,7 +80,7 @@ def materialise(repo: GitRepo, root: Path, commit: CommitId, remote: str | None 
         ) from e
     if not is_there or alteration(target, manifest) is not None:
         try:
-            _make(repo, commit, target, manifest, remote)
+            _make(collect, target, manifest)
         except OSError as e:
             if not target.is_dir():  # otherwise another sync was faster and removed our folder
                 raise MtfError(
@@ -111,14 +125,12 @@ def _times(folder: Path) -> Iterator[tuple[str, float]]:
             yield os.path.relpath(path, folder), os.lstat(path).st_mtime
 
 
-def _make(
-    repo: GitRepo, commit: CommitId, target: Path, manifest: Path, remote: str | None
-) -> None:
+def _make(collect: Callable[[], Part], target: Path, manifest: Path) -> None:
     new, root = rundir.temporary_path(target), target.parents[1]
     rundir.make_shared(target.parent, root)
     new.mkdir()
     try:
-        proof = _write(whole_code(repo, commit, remote), new)
+        proof = _write(collect(), new)
         is_changed = target.is_dir() and alteration(target, manifest) is not None
         rundir.replace_durably(manifest, json_text.dumps(proof).encode())
         rundir.share(manifest, root)

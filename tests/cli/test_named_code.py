@@ -104,6 +104,22 @@ def test_a_change_of_code_checks_the_specs_that_make_a_name_by_interpolation(rep
     assert "lab/nets.py defines no 'Net'" in done.stdout
 
 
+def test_plan_and_sync_warn_about_what_they_submit_and_of_nothing_else(repo: Repo) -> None:
+    doubtful = f"{OWN}scheduler: {{type: cosine, monitor: val_loss}}\n"
+    base = f"{BASE}scheduler: {{type: step, monitor: val_loss}}\n"
+    repo.commit({"experiments/alone.yaml": doubtful, "experiments/base.yaml": base})
+    repo.commit({"experiments/g.yaml": GRID})
+    expected = ["experiments/alone.yaml", "experiments/base.yaml"]
+    planned = mtf_json(repo.path, "plan", "--format", "json")
+    assert [p["path"] for p in planned["problems"]] == expected
+    assert {p["severity"] for p in planned["problems"]} == {"warning"}
+    done = mtf_json(repo.path, "sync", "--only", "g", "--json")
+    assert [note.split(":")[0] for note in done["notes"]] == expected[1:]
+    assert "scheduler.monitor is ignored: StepLR watches no metric" in done["notes"][0]
+    assert mtf_json(repo.path, "sync", "--only", "g", "--json")["notes"] == []
+    mtf(repo.path, "cancel", "g", "--yes")
+
+
 def test_a_mistake_in_a_template_is_found_beside_all_others(repo: Repo) -> None:
     template = "#!/bin/bash\n\necho {{ nothing_of_that_name }}\n{{ command }}\n"
     wrong = OWN.replace("width", "widht")

@@ -15,7 +15,7 @@ from mtf.core.vocabulary.git_tree_ids import GITLINK, SYMLINK
 from mtf.core.vocabulary.git_tree_rules import links_problem
 from mtf.core.vocabulary.ids import CommitId
 from mtf.errors import MtfError, RepositoryError
-from mtf.git.attributes import filters_of
+from mtf.git.attributes import stored_forms
 from mtf.git.lfs import FILTER, NOT_INSTALLED, LfsStore, pointers_of
 from mtf.git.partial import prefetch
 from mtf.git.submodules import Submodule, open_submodule, submodules_of
@@ -46,6 +46,7 @@ class Part:
     files: Mapping[str, Entry]
     pointers: Mapping[str, _Stored] = field(default_factory=dict)
     filtered: Mapping[str, str] = field(default_factory=dict)  # path -> a filter other than LFS
+    encoded: Mapping[str, str] = field(default_factory=dict)  # path -> the work tree's encoding
     submodules: Mapping[str, Part] = field(default_factory=dict)
 
     def all(self, prefix: str = "") -> Iterator[tuple[str, Part]]:
@@ -80,18 +81,28 @@ def whole_code(repo: GitRepo, commit: CommitId, remote: str | None) -> Part:
 
 
 def remarks_on(part: Part) -> list[str]:
-    """Return a note for each filter whose files jobs get as they are stored."""
-    files: dict[str, list[str]] = defaultdict(list)
+    """Return a note for each filter and encoding whose files jobs get as they are stored."""
+    filtered: defaultdict[str, list[str]] = defaultdict(list)
+    encoded: defaultdict[str, list[str]] = defaultdict(list)
     for prefix, one in part.all():
         for path, name in one.filtered.items():
-            files[name].append(prefix + path)
+            filtered[name].append(prefix + path)
+        for path, name in one.encoded.items():
+            encoded[name].append(prefix + path)
     return [
-        f"{_listed(paths)}: jobs get the pointers of Git LFS, as {name} says"
-        if name == _LEFT_OUT
-        else f"{_listed(paths)}: jobs get what git stores, since mtf runs no filter but that of"
-        f" Git LFS, and not {name}"
-        for name, paths in sorted(files.items())
+        *(f"{_listed(paths)}: {_as_stored(name)}" for name, paths in sorted(filtered.items())),
+        *(
+            f"{_listed(paths)}: jobs get UTF-8, as git stores it, and not {name}"
+            " (working-tree-encoding)"
+            for name, paths in sorted(encoded.items())
+        ),
     ]
+
+
+def _as_stored(name: str) -> str:
+    if name == _LEFT_OUT:
+        return f"jobs get the pointers of Git LFS, as {name} says"
+    return f"jobs get what git stores, since mtf runs no filter but that of Git LFS, and not {name}"
 
 
 @dataclass
@@ -106,14 +117,13 @@ class _Collection:
         self.count += len(files)
         if self.count > _MOST_FILES:
             raise RepositoryError(f"commit {commit[:8]} has more than {_MOST_FILES:,} files")
-        filters = filters_of(repo, commit, files)
+        filters, encodings = stored_forms(repo, commit, files)
         stored = pointers_of(repo, files, [p for p, name in filters.items() if name == FILTER])
         pointers = self._with_content(repo, commit, prefix, stored)
         others = {p: name for p, name in filters.items() if name != FILTER and _changes(repo, name)}
         others |= dict.fromkeys(stored.keys() - pointers.keys(), _LEFT_OUT)
-        return Part(
-            repo, commit, files, pointers, others, self._submodules(repo, commit, files, prefix)
-        )
+        submodules = self._submodules(repo, commit, files, prefix)
+        return Part(repo, commit, files, pointers, others, encodings, submodules)
 
     def _submodules(
         self, repo: GitRepo, commit: CommitId, files: Mapping[str, Entry], prefix: str

@@ -335,11 +335,27 @@ def test_other_filters_are_not_run_and_said(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "r", files)
     repo.git("config", "filter.crypt.smudge", f"touch {tmp_path}/was-run; cat")
     repo.git("config", "filter.strip.smudge", "cat")
-    assert (checkout(repo) / "a.key").read_text() == "stored"
+    said: list[str] = []
+    for _ in range(2):  # once, when the checkout is made
+        code = materialise(GitRepo(repo.path), repo.path / "runs", head(repo), say=said.append)
+    assert (code / "a.key").read_text() == "stored"
     (remark,) = remarks_on(whole_code(GitRepo(repo.path), head(repo), None))
     assert remark.startswith("a.key: jobs get what git stores")
     assert remark.endswith("not crypt")
+    assert said == [f"note     {remark}"]
     assert not (tmp_path / "was-run").exists()
+
+
+def test_an_encoding_of_the_work_tree_is_not_used_and_said(tmp_path: Path) -> None:
+    rules = "*.txt working-tree-encoding=UTF-16\n*.md working-tree-encoding=utf-8\n"
+    repo = make_repo(tmp_path / "r", {".gitattributes": rules, ".gitignore": "/runs/\n"})
+    (repo.path / "a.txt").write_text("voilà", "utf-16")
+    repo.commit({"b.md": "voilà"})
+    assert (checkout(repo) / "a.txt").read_text("utf-8") == "voilà"
+    assert proved(repo)
+    assert remarks_on(whole_code(GitRepo(repo.path), head(repo), None)) == [
+        "a.txt: jobs get UTF-8, as git stores it, and not UTF-16 (working-tree-encoding)"
+    ]
 
 
 def test_attributes_of_archives_and_line_ends_change_nothing(tmp_path: Path) -> None:
