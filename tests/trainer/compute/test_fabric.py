@@ -77,7 +77,7 @@ def fake_fabric(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def test_threads_are_those_the_job_was_given() -> None:
+def test_threads_are_those_the_job_was_given(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
         set_threads({"SLURM_CPUS_PER_TASK": "2", "MTF_CPUS": "1"})
@@ -86,6 +86,8 @@ def test_threads_are_those_the_job_was_given() -> None:
         assert torch.get_num_threads() == 1
         set_threads({})
         assert torch.get_num_threads() == 1
+        build_fabric(read_config(make_run(tmp_path)), {"MTF_CPUS": "2"})
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

@@ -60,6 +60,9 @@ def test_lbfgs_is_the_only_optimizer_that_gets_a_closure() -> None:
     lbfgs: dict[str, torch.optim.Optimizer] = {"o": torch.optim.LBFGS(net.parameters())}
     assert takes_closure(lbfgs, section, is_plain=True)
     assert not takes_closure(sgd(net), section, is_plain=False)
+    compiled: Any = torch.optim.SGD(net.parameters(), lr=0.1)
+    compiled.step = max  # like a function of C, it has no signature that Python could read
+    assert not takes_closure({"o": compiled}, section, is_plain=False)
     with pytest.raises(MtfError, match=r"Twice.step needs a closure: .* only torch's LBFGS"):
         takes_closure({"o": Twice(net.parameters(), lr=0.1)}, section, is_plain=True)
 

@@ -11,10 +11,13 @@ import torch
 import torchmetrics
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MetricTracker
+from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MetricTracker, MinMaxMetric
 
 from mtf.errors import MtfError
+from mtf.trainer.compute.fabric import Fabric
+from mtf.trainer.compute.rank_sync import RankSync
 from mtf.trainer.loop.metric_objects import MetricObjects
+from mtf.trainer.loop.metric_values import values_over_ranks
 from tests.trainer.measured import ListedSum, Measured
 
 
@@ -121,3 +124,21 @@ def test_a_checkpoint_with_an_object_that_the_model_lacks_is_refused() -> None:
     state = MetricObjects(made_late).state()
     with pytest.raises(MtfError, match="the state of the metric f1, which this model lacks"):
         MetricObjects(nn.Module()).put(state)
+
+
+def test_an_object_with_several_values_names_them_after_itself_and_a_collection_does_not() -> None:
+    """A ``MetricCollection`` is named by its members, which may have a prefix of their own."""
+    model = nn.Module()
+    model.extremes = MinMaxMetric(torchmetrics.MeanMetric())
+    model.scores = torchmetrics.MetricCollection({"mean": torchmetrics.MeanMetric()})
+    for value in (1.0, 3.0):
+        model.extremes.update(value)
+        model.extremes.compute()
+        model.scores.update(value)
+    alone = RankSync(Fabric(accelerator="cpu", devices=1))
+    assert values_over_ranks(MetricObjects(model), alone, "val_", {}) == {
+        "val_extremes_raw": 2.0,
+        "val_extremes_min": 1.0,
+        "val_extremes_max": 2.0,
+        "val_mean": 2.0,
+    }
