@@ -193,10 +193,11 @@ def append_journal(
         os.close(fd)
 
 
-def read_journal(folder: Path) -> tuple[dict[str, Any], ...]:
+def read_journal(folder: Path | str) -> tuple[dict[str, Any], ...]:
     """Return the events of a run in the order they were written, without damaged lines."""
     try:
-        raw = (folder / JOURNAL).read_bytes()
+        with open(f"{folder}/{JOURNAL}", "rb") as file:  # noqa: PTH123 -- most runs have none yet
+            raw = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return ()
     events = []

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mtf.errors import MtfError
 
 
+Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
+
+
 class JobSource(Protocol):
     """Reports the state of jobs."""
 

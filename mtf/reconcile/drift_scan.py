@@ -11,7 +11,7 @@ from mtf import rundir
 from mtf.core.planner.drift import Branches, Drift
 from mtf.core.vocabulary.ids import SINGLE, record_path, spec_and_member, submission_at
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
-from mtf.reconcile.run_access import is_elsewhere, job_dir_of, needed_folder
+from mtf.reconcile.run_access import is_elsewhere, job_dir_of, needed_folder, root_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -183,21 +183,22 @@ def lost_folders(records: Iterable[RunRecord]) -> frozenset[RunId]:
 
     The folder of each submission is listed once, which is faster than looking for each run.
     """
-    listed: dict[Path, frozenset[str] | None] = {}
+    listed: dict[str, frozenset[str] | None] = {}
     lost = set()
     for record in records:
         folder = needed_folder(record)
         if folder is None:
             continue
-        if folder.parent not in listed:
-            listed[folder.parent] = _names(folder.parent)
-        names = listed[folder.parent]
-        if names is not None and (folder.name not in names or _has_lost_checkpoints(record)):
+        parent, _, name = folder.rpartition("/")
+        if parent not in listed:
+            listed[parent] = _names(parent)
+        names = listed[parent]
+        if names is not None and (name not in names or _has_lost_checkpoints(record)):
             lost.add(record.run)
     return frozenset(lost)
 
 
-def _names(folder: Path) -> frozenset[str] | None:
+def _names(folder: str) -> frozenset[str] | None:
     """Return the names in a folder, none if it does not exist; None if it is private."""
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 -- names alone
@@ -216,21 +217,23 @@ def _has_lost_checkpoints(record: RunRecord) -> bool:
 
 def has_checkpoints(record: RunRecord) -> bool:
     """Return True if there is a checkpoint in a run's folder, or it is private."""
-    names = _names(Path(record.run_dir) / rundir.CHECKPOINTS)
+    names = _names(f"{record.run_dir}/{rundir.CHECKPOINTS}")
     return names is None or any(name.endswith(".ckpt") and name != rundir.LATEST for name in names)
 
 
 def _lost_checkouts(records: Iterable[RunRecord]) -> frozenset[RunId]:
     """Return the active runs with a job whose pinned checkout is gone."""
-    exists: dict[tuple[Path, str], bool] = {}
+    exists: dict[tuple[str, CommitId], bool] = {}
     lost = set()
     for record in records:
         if record.is_over or record.job_id is None:
             continue
-        key = rundir.root_of(Path(record.run_dir), record.run), record.commit
+        key = root_path(record), record.commit
         if key not in exists:
+            root, commit = Path(key[0]), record.commit
+            code, manifest = rundir.code_dir(root, commit), rundir.code_manifest(root, commit)
             try:
-                parts = rundir.code_dir(*key).is_dir(), rundir.code_manifest(*key).is_file()
+                parts = code.is_dir(), manifest.is_file()
                 exists[key] = all(parts)
             except PermissionError:  # it is private: only its owner can tell
                 exists[key] = True

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.grids.throttles import array_number
 from mtf.core.planner.placement import Placement, project_on_cluster
 from mtf.core.vocabulary.causes import STANDINGS
 from mtf.core.vocabulary.ids import job_name, name_of
-from mtf.core.vocabulary.jobs import Mark, TaskOf
+from mtf.core.vocabulary.jobs import Mark
 from mtf.core.vocabulary.states import JobState
 from mtf.core.vocabulary.times import parse_time
 from mtf.errors import ExecutorUnavailableError, MtfError
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mtf.core.vocabulary.ids import JobId, Token
-    from mtf.core.vocabulary.jobs import ArrayLimit, JobView
+    from mtf.core.vocabulary.jobs import ArrayLimit
     from mtf.core.vocabulary.records import Attempt, RunRecord
-    from mtf.executor.protocol import Executor, JobSource
+    from mtf.executor.protocol import Executor, Live
     from mtf.spec.schema.settings import LocalSettings, Settings
-
-Live = dict[str, dict[tuple["Token", int], "JobView"]]  # by executor, then by token and index
 
 
 def resolve_executor(name: str) -> str:
@@ -97,36 +94,6 @@ class Executors:
         return others
 
 
-class Sources(Protocol):
-    """Opens what knows the jobs of an executor."""
-
-    def open(self, name: str) -> JobSource:
-        """Return the source of the jobs of an executor."""
-        ...
-
-
-def read_live(executors: Sources, records: Iterable[RunRecord]) -> tuple[Live, dict[str, str]]:
-    """Return the executors' views of these runs' newest jobs.
-
-    Each executor is asked once. The second value has the reason for each one that did not answer.
-    """
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        groups[record.executor].append(record)
-    live: Live = {}
-    unreadable = {}
-    for name, group in groups.items():
-        names = dict(map(_named, group))
-        since = min(parse_time(r.attempt.claimed_at) for r in group)
-        try:
-            views = executors.open(name).jobs(names, since, [_task_of(r) for r in group])
-        except ExecutorUnavailableError as e:
-            unreadable[name] = str(e)
-        else:
-            live[name] = _by_task(views, group)
-    return live, unreadable
-
-
 def read_limits(
     executors: Executors, records: Iterable[RunRecord], live: Live
 ) -> tuple[dict[str, Mapping[str, ArrayLimit]], dict[str, str]]:
@@ -169,17 +136,6 @@ def with_use(executors: Executors, live: Live, records: Iterable[RunRecord]) -> 
     return found
 
 
-def _named(record: RunRecord) -> tuple[Token, str]:
-    """Return the token of a run's newest job, and the name of that job."""
-    token = record.attempt.token
-    return token, job_name(name_of(record.run), token)
-
-
-def _task_of(record: RunRecord) -> TaskOf:
-    attempt = record.attempt
-    return TaskOf(attempt.token, attempt.index, attempt.job_id)
-
-
 def jobs_of(
     records: Iterable[RunRecord],
 ) -> dict[str, tuple[list[JobId], dict[Token, Mark]]]:
@@ -198,30 +154,3 @@ def mark_of(record: RunRecord, attempt: Attempt) -> Mark:
     name = job_name(name_of(record.run), attempt.token)
     root = rundir.root_of(Path(record.run_dir), record.run)
     return Mark(name, str(rundir.job_dir(root, record.submission, attempt.token)))
-
-
-def _by_task(
-    views: Iterable[JobView], records: Iterable[RunRecord]
-) -> dict[tuple[Token, int], JobView]:
-    """Return the view of each record's task, or the view of all tasks of its token."""
-    by_task = {(v.token, v.index): v for v in views}
-    # two jobs may have the same token
-    by_job: dict[tuple[Token | None, JobId | None], JobView]
-    by_job = {(v.token, v.job_id): v for v in views}
-    found = {}
-    for record in records:
-        token, index = record.attempt.token, record.attempt.index
-        view = by_job.get((token, record.job_id)) or by_task.get((token, index))
-        view = view or by_task.get((token, None))
-        if view is not None and not (view.state is JobState.ABSENT and _has_traces(record)):
-            found[token, index] = view
-    return found
-
-
-def _has_traces(record: RunRecord) -> bool:
-    """Return True if the newest job of a run has begun: it was not cancelled while it waited."""
-    attempt, folder = record.attempt, Path(record.run_dir)
-    assert attempt.job_id is not None
-    job_dir = rundir.job_dir(rundir.root_of(folder, record.run), record.submission, attempt.token)
-    is_claimed = rundir.claim_holder(folder, attempt.token) == attempt.job_id
-    return is_claimed or os.path.exists(rundir.job_output(job_dir, attempt.job_id))  # noqa: PTH110 -- no error

@@ -16,7 +16,8 @@ from mtf.core.planner.plan import Policy, World
 from mtf.core.planner.spec_changes import KeyChange
 from mtf.errors import MtfError
 from mtf.reconcile.drift_scan import known_submissions
-from mtf.reconcile.executors import placement_of, read_limits, read_live, with_use
+from mtf.reconcile.executors import placement_of, read_limits, with_use
+from mtf.reconcile.live.job_views import read_live
 from mtf.reconcile.live.look import retry_of
 from mtf.reconcile.run_access import (
     abandoned,
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
     from mtf.core.vocabulary.jobs import ArrayLimit
     from mtf.errors import Problem
+    from mtf.executor.protocol import Live
     from mtf.ledger.store import Ledger, LedgerStore
     from mtf.project.belief import Belief
     from mtf.project.committed import Specs
-    from mtf.reconcile.executors import Executors, Live
+    from mtf.reconcile.executors import Executors
     from mtf.spec.schema.settings import Settings
 
 

@@ -24,28 +24,40 @@ if TYPE_CHECKING:
     from mtf.core.planner.journal_reader import Progress
     from mtf.core.vocabulary.ids import RunId, Token
     from mtf.core.vocabulary.records import Attempt, RunRecord
-    from mtf.reconcile.executors import Live
+    from mtf.executor.protocol import Live
 
 
 def read_progress(record: RunRecord) -> Progress:
     """Return the progress in a run's journal; nothing if another user keeps the folder private."""
     try:
-        return fold(rundir.read_journal(Path(record.run_dir)), record.run_dir)
+        events = rundir.read_journal(record.run_dir)
     except PermissionError:
         return NOTHING
+    return fold(events, record.run_dir) if events else NOTHING
 
 
 def job_dir_of(record: RunRecord, attempt: Attempt) -> Path:
     """Return the folder of the job request that an attempt of a run is part of."""
-    root = rundir.root_of(Path(record.run_dir), record.run)
-    return rundir.job_dir(root, record.submission, attempt.token)
+    return Path(_job_path(record, attempt))
 
 
-def needed_folder(record: RunRecord) -> Path | None:
-    """Return the folder that a run depends on: its own, or its job's before it has started."""
+def _job_path(record: RunRecord, attempt: Attempt) -> str:
+    return f"{root_path(record)}/{record.submission}/{rundir.JOBS}/{attempt.token}"
+
+
+def root_path(record: RunRecord) -> str:
+    """Return the run root that a run's folder is in, which has the run's id below it."""
+    return record.run_dir.removesuffix(f"/{record.run}")
+
+
+def needed_folder(record: RunRecord) -> str | None:
+    """Return the folder that a run depends on: its own, or its job's before it has started.
+
+    It is text: of thousands of runs, paths would take a fifth of a status's time.
+    """
     if record.has_begun:
-        return Path(record.run_dir)
-    return job_dir_of(record, record.attempt) if record.job_id else None
+        return record.run_dir
+    return _job_path(record, record.attempt) if record.job_id else None
 
 
 def is_elsewhere(runs_root: Path, record: RunRecord) -> bool:

@@ -28,14 +28,14 @@ def folders(checkup: Checkup) -> Iterator[Finding]:
     """Find run folders that are gone."""
     for record in _here(checkup):
         folder = needed_folder(record)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not Path(folder).is_dir():
             rerun = "raise generation in its spec"
             if not record.is_over:
                 rerun = f"mtf cancel {record.run}; mtf retry {record.run}"
             yield Finding(
                 "error",
                 f"{record.run} is {record.state}, but its folder is gone, with its checkpoints",
-                str(folder),
+                folder,
                 f"restore the folder from a copy, or run it again: {rerun}",
             )
 

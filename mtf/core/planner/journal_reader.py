@@ -231,7 +231,7 @@ NOTHING = Progress()
 
 def with_progress(record: RunRecord, progress: Progress) -> RunRecord:
     """Return the record with its journal's progress: epoch, step, checkpoint, metrics."""
-    if progress == NOTHING:
+    if progress is NOTHING or progress == NOTHING:
         return record
     return replace(
         record,

@@ -73,7 +73,7 @@ def as_seen(
 
 def _of_newest_attempt(progress: Progress, record: RunRecord) -> Progress:
     """Return the progress without what an earlier attempt's job wrote about its starts and end."""
-    if progress == NOTHING or progress.token == record.attempt.token:
+    if progress is NOTHING or progress.token == record.attempt.token:
         return progress
     return replace(
         progress,
@@ -173,7 +173,7 @@ def _alive(record: RunRecord, job: JobView | None, progress: Progress) -> RunRec
         reason = record.reason  # kept until the run has ended
     if (state, reason) == (record.state, record.reason):
         return record
-    return replace(record, state=state, reason=reason)
+    return record.in_state(state, reason)
 
 
 def _standing(job: JobView, progress: Progress) -> tuple[RunState, str]:

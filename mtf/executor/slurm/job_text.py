@@ -348,12 +348,7 @@ def _each_task(job: str, view: JobView) -> list[JobView]:
     if not tasks:
         return [replace(view, cure=view.cure.replace("{job}", number)) if view.cure else view]
     indices = parse_indices(tasks.strip("[]").partition("%")[0])
-    jobs = [(JobId(f"{number}_{i}"), i) for i in indices]
-    if not view.cure:
-        return [replace(view, job_id=job, index=i) for job, i in jobs]
-    return [
-        replace(view, job_id=job, index=i, cure=view.cure.replace("{job}", job)) for job, i in jobs
-    ]
+    return [view.of_task(JobId(f"{number}_{i}"), i) for i in indices]
 
 
 def _time(text: str) -> datetime | None:

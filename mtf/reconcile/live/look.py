@@ -13,7 +13,7 @@ from mtf.core.planner.rows.run_rows import Row, Sight, recorded_row, row_of
 from mtf.core.planner.run_update import Retry
 from mtf.core.vocabulary.causes import Cause
 from mtf.errors import ExecutorUnavailableError, MtfError
-from mtf.reconcile.executors import read_live
+from mtf.reconcile.live.job_views import read_live
 from mtf.reconcile.live.shared_answer import Answer, SharedAnswer
 from mtf.reconcile.run_access import (
     is_elsewhere,

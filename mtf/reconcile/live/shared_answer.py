@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
@@ -30,6 +31,8 @@ _PATIENCE_S = 15.0  # for somebody else's question; then this process asks by it
 _PAUSE_S = 0.02
 _TIMES = ("started_at", "expected_at", "ended_at")
 _FIELDS = tuple(f.name for f in fields(JobView))
+_TIME_PLACES = tuple(map(_FIELDS.index, _TIMES))
+_values = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -122,18 +125,20 @@ def _surroundings() -> list[str]:
 
 def _encoded(key: str, answer: Answer) -> bytes:
     live = {
-        executor: [
-            [*place, [_value(view, name) for name in _FIELDS]] for place, view in views.items()
-        ]
+        executor: [[*place, _row(view)] for place, view in views.items()]
         for executor, views in answer.live.items()
     }
     value = {"key": key, "asked_at": answer.asked_at, "live": live, "unreadable": answer.unreadable}
     return json_text.dumps(value).encode()
 
 
-def _value(view: JobView, name: str) -> object:
-    value = getattr(view, name)
-    return value.timestamp() if isinstance(value, datetime) else value
+def _row(view: JobView) -> list[Any]:
+    """Return the values of a view in the order of ``_FIELDS``, times as seconds."""
+    row = list(_values(view))
+    for place in _TIME_PLACES:
+        if row[place] is not None:
+            row[place] = row[place].timestamp()
+    return row
 
 
 def _decoded(value: Mapping[str, Any]) -> Answer:

@@ -69,7 +69,7 @@ def row_of(record: RunRecord, sight: Sight, retry: Retry, now: datetime) -> Row:
         return _from_journal(record, sight.progress, None)
     if job is not None and _waits(new, job) and not new.cancel_requested:
         text = waiting_text(new, job, now)
-        new = replace(new, reason=text) if text != new.reason else new
+        new = new.in_state(new.state, text) if text != new.reason else new
     return Row(new, iso(sight.asked_at), live=True)
 
 
