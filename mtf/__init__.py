@@ -23,9 +23,15 @@ if TYPE_CHECKING:
         SubmissionUncertainError,
         TrainingError,
     )
+    from mtf.framework.config_manager import ConfigurationManager
+    from mtf.framework.execution import ExecutionMode
+    from mtf.framework.experiment_naming import ExperimentNaming, NamingStrategy
     from mtf.framework.framework import ModelTrainingFramework, SyncResult
-    from mtf.framework.parameter_grids import ParameterGrid
-    from mtf.framework.run_handles import Run, Submission
+    from mtf.framework.git_manager import GitManager, GitOperationLock
+    from mtf.framework.grid_search import GridSearchExecutor, GridSearchResult
+    from mtf.framework.launcher import BatchSubmissionResult, SBATCHTemplate, SLURMLauncher
+    from mtf.framework.parameter_grids import ParameterGrid, ParameterGridSearch
+    from mtf.framework.run_handles import ExperimentResult, Run, Submission
     from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
     from mtf.spec.schema.experiment_config import ExperimentConfig
     from mtf.spec.schema.sections import (
@@ -51,22 +57,33 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BatchSubmissionResult",
     "Callback",
     "CheckpointManager",
     "ConfigValidator",
     "ConfigurationError",
+    "ConfigurationManager",
     "DataConfig",
+    "ExecutionMode",
     "ExecutorUnavailableError",
     "ExperimentConfig",
+    "ExperimentNaming",
+    "ExperimentResult",
     "GenericTrainer",
     "GenericTrainerConfig",
+    "GitManager",
+    "GitOperationLock",
+    "GridSearchExecutor",
+    "GridSearchResult",
     "LockedError",
     "LoggingConfig",
     "ModelConfig",
     "ModelTrainingFramework",
     "MtfError",
+    "NamingStrategy",
     "OptimizerConfig",
     "ParameterGrid",
+    "ParameterGridSearch",
     "Problem",
     "QueueFullError",
     "RNGState",
@@ -75,7 +92,9 @@ __all__ = [
     "ResumeState",
     "Run",
     "RunContext",
+    "SBATCHTemplate",
     "SLURMConfig",
+    "SLURMLauncher",
     "SchedulerConfig",
     "SpecError",
     "StorageError",
@@ -111,10 +130,43 @@ _MODULES = {
         "SubmissionUncertainError",
         "TrainingError",
     ),
-    "mtf.framework.framework": ("ModelTrainingFramework", "SyncResult"),
-    "mtf.framework.parameter_grids": ("ParameterGrid",),
-    "mtf.framework.run_handles": ("Run", "Submission"),
-    "mtf.framework.validator": ("ConfigValidator", "ResourceCheck", "ValidationResult"),
+    "mtf.framework.config_manager": ("ConfigurationManager",),
+    "mtf.framework.execution": ("ExecutionMode",),
+    "mtf.framework.experiment_naming": (
+        "ExperimentNaming",
+        "NamingStrategy",
+    ),
+    "mtf.framework.framework": (
+        "ModelTrainingFramework",
+        "SyncResult",
+    ),
+    "mtf.framework.git_manager": (
+        "GitManager",
+        "GitOperationLock",
+    ),
+    "mtf.framework.grid_search": (
+        "GridSearchExecutor",
+        "GridSearchResult",
+    ),
+    "mtf.framework.launcher": (
+        "BatchSubmissionResult",
+        "SBATCHTemplate",
+        "SLURMLauncher",
+    ),
+    "mtf.framework.parameter_grids": (
+        "ParameterGrid",
+        "ParameterGridSearch",
+    ),
+    "mtf.framework.run_handles": (
+        "ExperimentResult",
+        "Run",
+        "Submission",
+    ),
+    "mtf.framework.validator": (
+        "ConfigValidator",
+        "ResourceCheck",
+        "ValidationResult",
+    ),
     "mtf.spec.schema.experiment_config": ("ExperimentConfig",),
     "mtf.spec.schema.sections": (
         "DataConfig",

@@ -81,8 +81,8 @@ def status(
 
 
 def _watch(project: Project, globs: tuple[str, ...], *, recorded: bool, superseded: bool) -> None:
-    from mtf.cli.terminal.live_display import show_progress
     from mtf.commands.show_runs import status_of
+    from mtf.framework.live_display import show_progress
 
     with show_progress() as update:
         while True:

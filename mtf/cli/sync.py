@@ -111,7 +111,7 @@ def sync(
             inform(line)
     code = report.exit_code
     if wait:
-        from mtf.cli.terminal.live_display import show_progress
+        from mtf.framework.live_display import show_progress
 
         with show_progress() as update:
             waited_for = sync_until_over(

@@ -303,7 +303,8 @@ def sync_lock(project: Project, wait_s: float = 0.0, *, role: str = "mtf sync") 
             file.touch()
             rundir.share(file, place)
         mode = stat.S_IMODE(file.stat().st_mode)  # otherwise FileLock sets one of its own
-        lock = FileLock(file, mode=mode, fallback_to_soft=False)
+        # a program that holds the lock (GitOperationLock) may submit: one object for each file
+        lock = FileLock(file, mode=mode, fallback_to_soft=False, is_singleton=True)
         try:
             lock.acquire(timeout=wait_s)
         except Timeout:

@@ -33,13 +33,15 @@ def render(
     kind: Kind,
     templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
+    *,
+    context: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the script of one job request; see ``render_all``.
 
     Raises:
         MtfError: a template has an error, or its script could not work; with name and line.
     """
-    (script,) = render_all([request], kind, templates, cache)
+    (script,) = render_all([request], kind, templates, cache, context=context)
     if isinstance(script, MtfError):
         raise script
     return script
@@ -50,6 +52,8 @@ def render_all(
     kind: Kind,
     templates: Mapping[str, str] | None = None,
     cache: Path | None = None,
+    *,
+    context: Mapping[str, Any] | None = None,
 ) -> list[str | MtfError]:
     """Return the scripts of job requests. In place of one that could not work, there is its error.
 
@@ -58,6 +62,7 @@ def render_all(
         kind: the executor.
         templates: the user's own, text by name; each replaces the one of mtf.
         cache: private folder for compiled templates of mtf.
+        context: further values for the templates, before those of mtf.
 
     Raises:
         MtfError: the templates take too much time or memory.
@@ -65,7 +70,7 @@ def render_all(
     from mtf.executor.sandbox import render_apart, render_texts
 
     name, values = TEMPLATES[kind], [_values_or_error(request, kind) for request in requests]
-    valid = [each for each in values if not isinstance(each, MtfError)]
+    valid = [{**each, **(context or {})} for each in values if not isinstance(each, MtfError)]
     if own := own_templates(templates or {}):
         found = iter(render_apart(name, {**shipped_templates(), **own}, valid))
     else:

@@ -7,27 +7,11 @@ the same names.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mtf.framework.framework import ModelTrainingFramework, SyncResult
-    from mtf.framework.parameter_grids import ParameterGrid
-    from mtf.framework.run_handles import Run, Submission
-    from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
-
-__all__ = [
-    "ConfigValidator",
-    "ModelTrainingFramework",
-    "ParameterGrid",
-    "ResourceCheck",
-    "Run",
-    "Submission",
-    "SyncResult",
-    "ValidationResult",
-]
+from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(sys.modules["mtf"], name)  # imports the name's module when first used
+    mtf = sys.modules["mtf"]  # which imports a public name when it is first used
+    if name in mtf.__all__:
+        return getattr(mtf, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtf.commands.sync import sync_lock, sync_once
 from mtf.commands.uncommitted import noticing_uncommitted
-from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
-from mtf.errors import SpecError
-from mtf.framework.run_handles import Run, Submission, records_now
+from mtf.errors import MtfError, SpecError
+from mtf.framework.config_manager import ConfigurationManager
+from mtf.framework.execution import ExecutionMode, mode_of
+from mtf.framework.experiment_values import name_of
+from mtf.framework.grid_search import GridSearchExecutor, search
+from mtf.framework.launcher import SLURMLauncher
+from mtf.framework.run_handles import ExperimentResult, Run, records_now
 from mtf.framework.submitter import Submitter
 from mtf.project.project import open_project
 from mtf.reconcile.gather import Options
 from mtf.report.outcomes import done_as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from mtf.core.vocabulary.records import RunRecord
+    from mtf.framework.experiment_values import Config
+    from mtf.framework.grid_search import GridSearchResult
     from mtf.framework.parameter_grids import ParameterGrid
+    from mtf.spec.schema.experiment_config import ExperimentConfig
 
 _log = logging.getLogger("mtf")
 
@@ -48,28 +55,68 @@ class SyncResult:
 
 
 class ModelTrainingFramework:
-    """An experiments repository, with the same ledger as `mtf sync`."""
+    """An experiments repository, with the same ledger as `mtf sync`.
+
+    Attributes:
+        project: the opened repository.
+        project_root: the folder with mtf.yaml.
+        config_manager: lists and loads the committed configurations.
+        launcher: submits configurations, and shows their job scripts.
+        grid_search: submits grids through the launcher.
+    """
 
     def __init__(self, root: str | Path = ".") -> None:
         """Open the repository that contains ``root``.
 
         Raises:
-            MtfError: there is no repository, or it has no commit.
+            RepositoryError: there is no repository, or it has no commit.
         """
         self.project = open_project(Path(root))
+        self.project_root = self.project.root
+        self.config_manager = ConfigurationManager(self.project)
+        self.launcher = SLURMLauncher(project_root=self.project)
+        self.grid_search = GridSearchExecutor(self.launcher, self.config_manager)
         self._submitter = Submitter(self.project)
 
-    def create_experiment(self, config: Mapping[str, Any]) -> Experiment:
-        """Return the experiment of a configuration, validated and with all defaults.
+    def create_experiment(self, config: Config) -> ExperimentConfig:
+        """Return a configuration, validated and with all defaults.
+
+        The classes and data that it names are looked up when it is to run, at the commit that it
+        then runs from.
 
         Raises:
-            SpecError: the configuration contains mistakes; the error has all of them.
+            ConfigurationError: it contains mistakes; the error has all of them.
         """
-        return self._submitter.resolve({"kind": "experiment", **config}).experiments[0]
+        return self._submitter.config(config)
 
-    def run_experiment(
-        self, config: Mapping[str, Any] | Experiment, *, local: bool | None = None
-    ) -> Run:
+    def run_single_experiment(
+        self, config: Config, mode: ExecutionMode | None = None
+    ) -> ExperimentResult:
+        """Submit one experiment, pinned to HEAD, unless it has been submitted before.
+
+        Args:
+            config: like an experiment spec, or a result of ``create_experiment``.
+            mode: where it runs; None: on the executor in mtf.yaml.
+
+        Raises:
+            ConfigurationError: it contains mistakes, or names what HEAD does not have.
+            MtfError: it cannot be submitted now. If the executor has refused it, the result says so
+                instead.
+        """
+        mode = mode_of(mode)
+        wanted = self._submitter.experiments([config])
+        name = name_of(config)
+        outcome = self._submitter.submit(wanted, mode)
+        if mode is ExecutionMode.DRY_RUN:
+            (run,) = outcome.submission.ids or (None,)
+            why = "" if run else "submitted before: nothing would be submitted"
+            script = outcome.scripts.get(run) if run else None
+            return ExperimentResult(name, None, run, mode, reason=why, script=script)
+        (handle,) = outcome.submission
+        why = outcome.refused.get(handle.id, "")
+        return ExperimentResult(name, handle, handle.id, mode, bool(why), why)
+
+    def run_experiment(self, config: Config, *, local: bool | None = None) -> Run:
         """Submit one experiment, pinned to HEAD, unless it has been submitted before.
 
         Args:
@@ -77,34 +124,36 @@ class ModelTrainingFramework:
             local: True runs it here, False on SLURM, None on the executor in mtf.yaml.
 
         Raises:
+            ConfigurationError: it contains mistakes, or names what HEAD does not have.
             MtfError: the experiment was not submitted.
         """
-        if isinstance(config, Experiment):
-            wanted = Desired(config.owner_name, DIRECT, (config,), max_parallel=None, cluster=None)
-        else:
-            wanted = self._submitter.resolve({"kind": "experiment", **config})
-        return next(iter(self._submitter.submit([wanted], local=local)))
+        result = self.run_single_experiment(config, _mode(local))
+        if result.run is None or result.is_refused:
+            raise MtfError(f"{result.run_id}: {result.reason}")
+        return result.run
 
     def run_grid_search(
         self,
-        base: Mapping[str, Any],
-        grids: Sequence[ParameterGrid],
+        base_config: Config,
+        grids: ParameterGrid | Iterable[ParameterGrid],
         *,
         local: bool | None = None,
-    ) -> Submission:
+        mode: ExecutionMode | None = None,
+    ) -> GridSearchResult:
         """Submit all members of the grids that have not been submitted before.
 
         Args:
-            base: the configuration that the grids vary.
+            base_config: the configuration that the grids vary.
             grids: to submit.
             local: as in ``run_experiment``.
+            mode: where the runs go, as in ``run_single_experiment``.
 
         Raises:
-            MtfError: not all members were submitted.
+            ConfigurationError: base or grids contain mistakes.
+            MtfError: no member was submitted. Where only some were refused, they are among the
+                ``failures`` of the result.
         """
-        return self._submitter.submit(
-            [self._submitter.resolve(g.as_spec(base)) for g in grids], local=local
-        )
+        return search(self._submitter, base_config, grids, mode_of(mode) or _mode(local))
 
     def sync(self) -> SyncResult:
         """Reconcile the committed experiments once, as ``mtf sync`` does; return what was done.
@@ -140,3 +189,7 @@ class ModelTrainingFramework:
         """Return the records of all runs, with the newest progress in their journals."""
         ledger = self.project.ledger()
         return records_now(self.project, ledger, ledger.runs.values())
+
+
+def _mode(local: bool | None) -> ExecutionMode | None:  # noqa: FBT001 -- the value of an option
+    return None if local is None else (ExecutionMode.LOCAL if local else ExecutionMode.SLURM)

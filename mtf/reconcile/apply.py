@@ -8,6 +8,7 @@ in another commit.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,7 @@ class Application:
     executor: str  # the name of the executor that new attempts are submitted to
     say: Callable[[str], None]  # takes progress lines for people
     is_asked: bool = False  # a person asked for these runs: a broken policy is an error
+    templates: Mapping[str, str] | None = None  # instead of those of the runs' commits, by name
 
     def carry_out(self, plan: Plan) -> Report:
         """Do everything that the plan says.
@@ -156,6 +158,29 @@ class Application:
             unreadable={**self.situation.world.unreadable, **outcome.unended},
             done=deeds(applied, self.situation.ledger.runs, outcome),
         )
+
+    def scripts(self, plan: Plan) -> dict[RunId, str]:
+        """Return the script of each run that the plan starts; nothing is written.
+
+        They are those that ``carry_out`` would submit, except that no job has their tokens.
+
+        Raises:
+            MtfError: a template is broken.
+            SpecError: some scripts break a policy.
+        """
+        actions = [a for a in plan.actions if isinstance(a, Submit | Resume)]
+        configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
+        starts = self._starts(actions, configs)
+        opened = self._opened(starts)
+        numbers = itertools.count(1)
+        sizes = [executor.limits().max_array_size for executor in opened.values()]
+        batches = make_batches(starts, min(sizes, default=1), lambda: f"{next(numbers):016x}")
+        batches, _ = placed(batches, self._arrays({s.run for s in starts}), self.executor)
+        prepared, judged, broken = self._scripts(opened, batches)
+        broken |= self._judge(configs).refused(actions, judged)
+        if broken:
+            raise SpecError(sorted({p for problems in broken.values() for p in problems}))
+        return {start.run: text for _, batch, text in prepared for start in batch.starts}
 
     def _fence(self) -> Fence:
         cluster = self.situation.settings.cluster.name
@@ -220,13 +245,8 @@ class Application:
             SpecError: runs that a person asked for break a policy.
         """
         configs = cache(lambda s: self.store.submission(self.situation.ledger, s))
-        within = cache(lambda commit: at_commit(self.repo, commit))
-        starts = [self._start(action, configs) for action in actions]
-        starts = [replace(s, folder=within(s.commit).prefix.rstrip("/")) for s in starts]
-        opened = {
-            commit: self.executors.open(self.executor, templates_at(within(commit), commit))
-            for commit in {s.commit for s in starts}
-        }
+        starts = self._starts(actions, configs)
+        opened = self._opened(starts)
         with ThreadPoolExecutor() as pool:  # executors answer while the checkouts are made
             limits = pool.map(lambda e: e.limits(), opened.values())
             pool.submit(lambda: self.repo.identity)  # is cached for the claim
@@ -240,18 +260,40 @@ class Application:
         for batch in waiting:
             problem = no_room(batch, specs[batch.starts[0].run])
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
-        judge = Judge(
-            self.situation.belief.settings.policies,  # of the tracked commit, also with --rev
-            self.situation.ledger.runs,
-            configs,
-            self._max_parallel,
-        )
-        broken |= judge.refused(actions, judged)
+        broken |= self._judge(configs).refused(actions, judged)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))
         kept = [p for p in prepared if p[1].starts[0].run not in broken]
         bridged = bridge([batch for _, batch, _ in kept], batches)
         return [(e, b, s) for (e, _, s), b in zip(kept, bridged, strict=True)], broken
+
+    def _starts(
+        self,
+        actions: Iterable[Submit | Resume],
+        configs: Callable[[SubmissionId], SubmissionRecord],
+    ) -> list[Start]:
+        within = cache(lambda commit: at_commit(self.repo, commit).prefix.rstrip("/"))
+        starts = (self._start(action, configs) for action in actions)
+        return [replace(start, folder=within(start.commit)) for start in starts]
+
+    def _opened(self, starts: Iterable[Start]) -> dict[CommitId, Executor]:
+        """Return the executor with the templates of each commit."""
+
+        def templates(commit: CommitId) -> Mapping[str, str]:
+            if self.templates is not None:
+                return self.templates
+            return templates_at(at_commit(self.repo, commit), commit)
+
+        commits = {start.commit for start in starts}
+        return {c: self.executors.open(self.executor, templates(c)) for c in commits}
+
+    def _judge(self, configs: Callable[[SubmissionId], SubmissionRecord]) -> Judge:
+        return Judge(
+            self.situation.belief.settings.policies,  # of the tracked commit, also with --rev
+            self.situation.ledger.runs,
+            configs,
+            self._max_parallel,
+        )
 
     def _scripts(
         self, opened: Mapping[CommitId, Executor], batches: Sequence[Batch]

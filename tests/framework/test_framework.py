@@ -194,9 +194,9 @@ def test_a_grid_keeps_its_own_copy_of_the_values() -> None:
 
 def test_an_experiment_has_every_default_resolved(lab: Lab) -> None:
     made = lab.framework.create_experiment(ONE)
-    assert (made.name, made.grid) == ("one", None)
-    assert made.config["optimizer"]["weight_decay"] == 0.01
-    assert made.config["training"]["max_epochs"] == 1
+    assert made.experiment_name == "one"
+    assert made.optimizer.weight_decay == 0.01
+    assert made.training.max_epochs == 1
 
 
 def test_every_mistake_in_a_configuration_is_reported(queued: Lab) -> None:
@@ -372,8 +372,11 @@ def test_settings_and_config_groups_are_those_committed(tmp_path: Path) -> None:
     without = {key: value for key, value in ONE.items() if key != "optimizer"}
     chosen = {"defaults": [{"optimizer": "quick"}, "_self_"], **without}
     made = ModelTrainingFramework(repo.path).create_experiment(chosen)
-    assert made.config["slurm"]["mem"] == "3G"
-    assert (made.config["optimizer"]["type"], made.config["optimizer"]["lr"]) == ("sgd", 0.25)
+    assert made.slurm is None  # it gives none itself
+    assert (made.optimizer.type, made.optimizer.lr) == ("sgd", 0.25)
+    given = ModelTrainingFramework(repo.path).create_experiment({**chosen, "slurm": {"nodes": 2}})
+    assert given.slurm is not None
+    assert (given.slurm.mem, given.slurm.nodes) == ("3G", 2)
 
 
 def test_a_repository_opens_from_any_folder_in_it(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf import ModelTrainingFramework, SLURMConfig
 from mtf.errors import RepositoryError, SpecError
-from mtf.framework import ModelTrainingFramework
 from tests.cli.lab import SETTINGS, make_lab, push, runs, spec, sync_until
 from tests.cli.mtf import mtf
 
@@ -76,7 +76,8 @@ def test_a_program_cannot_submit_what_a_spec_could_not(tmp_path: Path) -> None:
         "slurm": {"partition": "low", "time": "00:10:00"},
     }
     experiment = framework.create_experiment(config)
-    experiment.resources["partition"] = "high"
+    high = SLURMConfig(partition="high", time="00:10:00")
+    experiment = experiment.model_copy(update={"slurm": high})
     with pytest.raises(SpecError, match="high is not allowed"):
         framework.run_experiment(experiment, local=True)
     assert runs(lab) == {}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.cli.terminal.live_display import show_progress
 from mtf.cli.terminal.output import inform, print_plan
 from mtf.cli.terminal.table_output import print_table
 from mtf.core.vocabulary.states import RunState
+from mtf.framework.live_display import show_progress
 from mtf.report.tables import Columns
 from tests.core.planner.worlds import experiment, record
 

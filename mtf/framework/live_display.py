@@ -1,4 +1,4 @@
-"""The live display of runs, for `mtf sync --wait` and `mtf status --watch`."""
+"""The live display of runs: for `mtf sync --wait`, `mtf status --watch`, and programs that wait."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.cli.terminal.output import inform
-from mtf.core.vocabulary.shown_text import one_line
+from mtf.core.vocabulary.shown_text import harmless, one_line
 from mtf.report.runs import status_table, summary
 from mtf.report.tables import render_rich
 
@@ -21,12 +20,14 @@ _ROWS = 40  # a taller display would scroll the terminal
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[list[RunRecord]], None]]:
-    """Return a function that shows runs whenever it is called with them.
+def show_progress(*, is_shown: bool = True) -> Iterator[Callable[[list[RunRecord]], None]]:
+    """Return a function that shows runs, on standard error, whenever it is called with them.
 
     A terminal gets a table that is redrawn, a pipe one line for each change of state.
     """
-    if sys.stderr.isatty():
+    if not is_shown:
+        yield lambda _: None
+    elif sys.stderr.isatty():
         with _redrawn() as update:
             yield update
     else:
@@ -62,6 +63,11 @@ class _LineByLine:
                 self._last[record.run] = record.state
                 changed = True
                 reason = f" ({record.reason})" if record.reason else ""
-                inform(one_line(f"{record.state:<10} {record.label}{reason}"))
+                _inform(one_line(f"{record.state:<10} {record.label}{reason}"))
         if changed:
-            inform(f"           {summary(records)}")
+            _inform(f"           {summary(records)}")
+
+
+def _inform(line: str) -> None:
+    sys.stderr.write(f"{harmless(line)}\n")
+    sys.stderr.flush()
