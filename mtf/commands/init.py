@@ -15,6 +15,7 @@ from mtf.git.repo import GitRepo
 from mtf.packaged_files import data_dir
 from mtf.project import editor_schemas
 from mtf.project.editor_schemas import modeline
+from mtf.project.location.folder import beside_folders
 from mtf.project.location.remote import default_remote
 from mtf.project.settings_file import SETTINGS
 from mtf.spec.schema.settings import parse_settings
@@ -83,7 +84,7 @@ def init(folder: Path, *, demo: bool) -> Made:
     out.
 
     Raises:
-        MtfError: the folder cannot be written, is in another project, or git fails.
+        MtfError: the folder cannot be written, the repository has another project, or git fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,12 +117,12 @@ def _repository(folder: Path) -> _Repository:
 
 
 def _check_alone(folder: Path, top: Path) -> None:
-    """Refuse a folder inside another project.
+    """Refuse a second project in a repository.
 
     Raises:
-        MtfError: there is a project around it.
+        MtfError: there is a project around the folder, or elsewhere.
     """
-    around = folder.resolve()
+    around = own = folder.resolve()
     while around != top:
         around = around.parent
         if (around / SETTINGS).is_file():
@@ -129,6 +130,13 @@ def _check_alone(folder: Path, top: Path) -> None:
                 f"{folder} is inside the project in {around}, whose {SETTINGS} holds for it."
                 f" To complete that project, run mtf init {around}"
             )
+    if (own / SETTINGS).exists():
+        return
+    listing = ("ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard")
+    found = (_git(folder, *listing, "--", f":(top,glob)**/{SETTINGS}") or "").split("\0")
+    folders = [path.removesuffix(SETTINGS).rstrip("/") for path in found if path]
+    if warning := beside_folders(own.relative_to(top).as_posix().removeprefix("."), folders):
+        raise MtfError(f"{folder}: {warning}")
 
 
 def _git(folder: Path, *args: str) -> str | None:

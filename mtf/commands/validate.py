@@ -17,7 +17,13 @@ from mtf.project.cluster_check import infeasible, known_facts, remarks
 from mtf.project.code_files.changed_code import affected_by_code
 from mtf.project.code_files.source_trees import files_at
 from mtf.project.init_from_check import unknown_names
-from mtf.project.location.folder import of_clone, projects_at, projects_in_index
+from mtf.project.location.folder import (
+    beside,
+    beside_folders,
+    of_clone,
+    projects_at,
+    projects_in_index,
+)
 from mtf.project.settings_file import (
     SETTINGS,
     folder_in_repository,
@@ -25,6 +31,7 @@ from mtf.project.settings_file import (
     project_root,
     projects_below,
     shown,
+    top_of,
 )
 from mtf.project.spec_tree import SpecTree
 from mtf.project.template_files import FOLDER as TEMPLATES_FOLDER
@@ -92,7 +99,17 @@ def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     has_settings = (project_root(where) / SETTINGS).is_file()
     if not (has_settings or tree.specs) and (others := projects_below(where)):
         raise MtfError(outside(others))
-    return check.all(files=len(tree.specs) + has_settings)._replace(folder=folder)
+    found = check.all(files=len(tree.specs) + has_settings)
+    return Checked(found.files, tuple(sorted({*found.problems, *_others_on_disk(where)})), folder)
+
+
+def _others_on_disk(where: Path) -> Iterator[Problem]:
+    """Yield a warning if a project in a folder of a repository is not the only one there."""
+    root, top = project_root(where), top_of(where)
+    if root != top:
+        folders = [*projects_below(top), *([""] if (top / SETTINGS).is_file() else [])]
+        if warning := beside_folders(folder_in_repository(root), folders):
+            yield Problem(shown(root / SETTINGS, where), 1, 1, warning, "warning")
 
 
 def staged(where: Path) -> Checked:
@@ -107,7 +124,7 @@ def staged(where: Path) -> Checked:
         around = [p for p in projects if repo.opened_in.startswith(p.prefix)]
         if len(around) == 1:
             return _staged(around[0])
-        return _together(map(_staged, projects))
+        return _together(map(_staged, projects), projects)
 
 
 def _staged(repo: GitRepo) -> Checked:
@@ -126,11 +143,19 @@ def _staged(repo: GitRepo) -> Checked:
     return checked._replace(folder=repo.prefix)
 
 
-def _together(checks: Iterable[Checked]) -> Checked:
-    """Return the checks of several projects as one, with paths from the top."""
+def _together(checks: Iterable[Checked], projects: Sequence[GitRepo]) -> Checked:
+    """Return the checks of a repository's projects as one, with paths from the top."""
     found = list(checks)
-    problems = tuple(problem for checked in found for problem in checked.from_top().problems)
-    return Checked(sum(checked.files for checked in found), problems)
+    problems = [problem for checked in found for problem in checked.from_top().problems]
+    if sum(checked.files for checked in found):
+        problems += itertools.chain.from_iterable(_others(p, projects, p.prefix) for p in projects)
+    return Checked(sum(checked.files for checked in found), tuple(sorted(problems)))
+
+
+def _others(repo: GitRepo, projects: Iterable[GitRepo], prefix: str = "") -> Iterator[Problem]:
+    """Yield a warning if the repository has other projects than the one that is opened."""
+    if warning := beside(repo, projects):
+        yield Problem(f"{prefix}{SETTINGS}", 1, 1, warning, "warning")
 
 
 def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
@@ -146,7 +171,9 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
     tree = SpecTree.at(repo, commit)
     templates = partial(templates_at, repo, commit)
     check = _Check(tree, partial(_open_in, repo), query, templates)
-    return check.all(files=len(tree.specs) + 1)._replace(folder=repo.prefix)
+    others = _others(repo, projects_at(repo, commit))
+    found = check.all(files=len(tree.specs) + 1)
+    return Checked(found.files, tuple(sorted({*found.problems, *others})), repo.prefix)
 
 
 def changed(where: Path, span: str, query: SlurmQuery) -> Checked:
@@ -195,7 +222,8 @@ def new_in_projects(repo: GitRepo, known: Sequence[CommitId], commit: CommitId) 
     with repo.reading():
         if refused := tree_problems(repo, commit):
             return Checked(0, refused)
-        return _together(_new_in(p, known, commit) for p in projects_at(repo, commit))
+        projects = projects_at(repo, commit)
+        return _together((_new_in(p, known, commit) for p in projects), projects)
 
 
 def _contents(repo: GitRepo, commit: CommitId, settings: Settings) -> dict[str, object]:

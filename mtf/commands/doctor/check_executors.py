@@ -10,6 +10,8 @@ from mtf.commands.sync import executors_of
 from mtf.core.vocabulary.ids import Token, job_name
 from mtf.errors import ExecutorUnavailableError
 from mtf.executor.slurm.programs import configuration, unused_variables
+from mtf.project.settings_file import SETTINGS
+from mtf.reconcile.executors import placement_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,29 @@ def answers(checkup: Checkup) -> Iterator[Finding]:
     except ExecutorUnavailableError as e:
         cure = "squeue; sacct; scontrol ping" if name == "slurm" else "mtf sync"
         yield Finding("error", f"{name} does not answer, so nothing is submitted: {e}", name, cure)
+
+
+def automatic(checkup: Checkup) -> Iterator[Finding]:
+    """Find a machine without SLURM that `executor: auto` makes the place of runs."""
+    settings = checkup.project.settings
+    if settings.executor != "auto" or checkup.executor != "local":
+        return
+    records = checkup.project.ledger().runs.values()
+    if why := placement_of(settings, None, records).why_not:
+        yield Finding(
+            "warning",
+            f"executor: auto means local here, since there is no SLURM. New runs wait: {why}",
+            f"{SETTINGS}: executor",
+            "mtf sync on a machine with SLURM; mtf sync --executor local runs them here",
+        )
+        return
+    yield Finding(
+        "warning",
+        "executor: auto means local here, since there is no SLURM: runs that ask for nothing that"
+        " only SLURM has (such as a partition) are trained on this machine",
+        f"{SETTINGS}: executor",
+        "write `executor: local` if that is meant, or `executor: slurm` to train on a cluster only",
+    )
 
 
 def slurm_configuration(checkup: Checkup) -> Iterator[Finding]:
@@ -84,4 +109,4 @@ def unused_environment(checkup: Checkup) -> Iterator[Finding]:
             )
 
 
-THEME = Theme("executor", (answers, slurm_configuration, unused_environment))
+THEME = Theme("executor", (answers, automatic, slurm_configuration, unused_environment))

@@ -30,7 +30,7 @@ from mtf.core.planner.grids.throttles import live_arrays
 from mtf.core.planner.init_from_resolve import Lineage
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.news import if_changed, was_written_long_ago
-from mtf.core.planner.reasons import cancelled_outside, change_text, summed
+from mtf.core.planner.reasons import cancelled_outside, change_text, refused_notes, summed
 from mtf.core.planner.rows.run_rows import blocked_note, with_found_job
 from mtf.core.planner.run_update import Retry, doomed, observe
 from mtf.core.planner.spec_changes import follow_spec
@@ -110,6 +110,7 @@ def plan(world: World, policy: Policy, now: datetime) -> Plan:
     refused = refused_runs(specs, recorded, policy.cluster, world.refused)
     unchanged = _unchanged(world, policy, decided)
     notes += [*waiting, *left_out_notes(refused, world.refused, others)]
+    notes += refused_notes(specs, ours, world.commit)
     if new and not world.can_submit:
         notes.append(f"{len(new)} runs will be submitted when the executor answers again")
         new = []

@@ -6,15 +6,19 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.ids import name_of
 from mtf.core.vocabulary.states import JobState, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.core.planner.journal_reader import Progress
+    from mtf.core.vocabulary.experiments import Desired
+    from mtf.core.vocabulary.ids import CommitId, RunKey
     from mtf.core.vocabulary.jobs import JobView
     from mtf.core.vocabulary.records import RunRecord
 
+    Keyed = tuple[Desired, tuple[RunKey, ...]]
 
 _REQUESTED = "cancel requested: "
 _UNSEEN = "cancelled outside mtf while it waited"
@@ -108,6 +112,20 @@ def cancelled_outside(record: RunRecord) -> str | None:
         members = f"members of {record.submission}"
         return f"{members} were cancelled outside mtf and stay cancelled: mtf retry runs one again"
     return None
+
+
+def refused_notes(specs: Iterable[Keyed], records: Iterable[RunRecord], tip: CommitId) -> list[str]:
+    """Return a note for each run that is wanted and that no executor has accepted at this commit.
+
+    Nothing tells when it would be accepted, so it is not submitted again until somebody says so.
+    """
+    keys = {key for _, spec_keys in specs for key in spec_keys}
+    return [
+        f"{name_of(r.run)}: {r.executor} has refused it at {tip[:8]}. A commit that corrects it is"
+        f" enough; if the cause was elsewhere: mtf retry {name_of(r.run)}"
+        for r in records
+        if r.was_never_accepted and r.commit == tip and r.superseded_by is None and r.key in keys
+    ]
 
 
 def summed(notes: Iterable[str]) -> tuple[str, ...]:

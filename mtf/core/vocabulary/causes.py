@@ -104,7 +104,8 @@ ENDS: Mapping[Cause, End] = {
     Cause.SUBMISSION: End(
         RunState.FAILED,
         "the executor refused it for good",
-        "mtf retry --set slurm.... with resources that it allows",
+        "commit what corrects it, which is submitted by itself; mtf retry asks again as it is, and"
+        " with --set slurm.... for other resources",
     ),
     Cause.LOST: End(
         RunState.LOST,

@@ -78,12 +78,39 @@ def check_only_project(repo: GitRepo, commit: CommitId, folders: Collection[str]
     for folder in sorted({*folders} - {here}):
         prefix = f"{folder}/" if folder else ""
         if repo.within(prefix).read(commit, SETTINGS, 1) is not None:
-            other = f"in {folder}" if folder else "at its top"
             raise RepositoryError(
-                f"this repository has a project {other}, whose runs are in its ledger. A second one"
-                f" in {here or 'its top'} would share the ledger and the names of experiments. Put"
-                " it into a repository of its own"
+                f"this repository has a project {_where([folder])}, whose runs are in its ledger. A"
+                f" second one {_where([here])} would share the ledger and the names of experiments."
+                f" {_CURE}"
             )
+
+
+def beside(repo: GitRepo, projects: Iterable[GitRepo]) -> str | None:
+    """Return a warning if a repository has other projects than the one that is opened.
+
+    Args:
+        repo: within the project.
+        projects: all of the repository, see ``projects_at``.
+    """
+    prefixes = [other.prefix for other in projects]
+    return beside_folders(repo.prefix.rstrip("/"), [prefix.rstrip("/") for prefix in prefixes])
+
+
+def beside_folders(here: str, folders: Iterable[str]) -> str | None:
+    """Return a warning if there are projects in other folders of a repository than in ``here``."""
+    if others := sorted({*folders} - {here}):
+        return (
+            f"this repository has another project {_where(others)}. They would share one ledger, so"
+            f" only the first that has runs can be used. {_CURE}"
+        )
+    return None
+
+
+_CURE = "Put each into a repository of its own"
+
+
+def _where(folders: Iterable[str]) -> str:
+    return ", ".join(f"in {folder}" if folder else "at its top" for folder in folders)
 
 
 def projects_at(repo: GitRepo, commit: CommitId) -> list[GitRepo]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtf.commands.init import init
+from mtf.errors import MtfError
 from tests.cli.lab import runs
 from tests.cli.mtf import mtf, mtf_json
 from tests.repos import Repo, git, make_remote, make_repo
@@ -165,3 +167,26 @@ def test_code_at_the_top_of_the_repository_is_known_to_every_check(large: Repo) 
     wrong = spec.replace("shared.nets", "shared.nuts")
     large.write({"läb/experiments/one.yaml": wrong})
     assert "nuts" in mtf(large.path / "läb", "validate", code=1).stdout
+
+
+def test_a_second_project_is_noticed_before_either_has_runs(large: Repo) -> None:
+    expected = "warning: this repository has another project in läb. They would share one ledger"
+    with pytest.raises(MtfError, match="another project in läb"):
+        init(large.path / "other", demo=False)
+    assert list((large.path / "other").iterdir()) == []
+    large.commit({"other/mtf.yaml": "executor: local\n", "other/experiments/one.yaml": SPEC})
+    large.git("push", "-q", "origin", "main")
+    other = large.path / "other"
+    for options in ((), ("--rev", "HEAD")):
+        told = mtf(other, "validate", *options).stdout
+        assert told.startswith(f"mtf.yaml:1:1: {expected}")
+    told = mtf(large.path, "validate", "--staged").stdout
+    assert told == ""  # nothing that concerns either
+    large.write({"other/experiments/one.yaml": SPEC.replace("1e-2", "1e-3")})
+    large.git("add", "-A")
+    told = mtf(large.path, "validate", "--staged").stdout
+    assert [line.partition(".")[0] for line in told.splitlines()] == ["läb/mtf", "other/mtf"]
+    (finding,) = [
+        f for f in mtf_json(other, "doctor", "--json")["findings"] if "another project" in f["what"]
+    ]
+    assert finding["severity"] == "warning"

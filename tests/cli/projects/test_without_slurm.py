@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,22 @@ def test_a_project_with_runs_on_slurm_trains_nothing_here_by_accident(lab: Repo)
     told = mtf(lab.path, "sync").stderr
     assert "new: 1 of its runs wait for a machine with SLURM: runs of this repository have" in told
     assert sorted(runs(lab)) == ["alone"]
+    (finding,) = doctor(lab)
+    assert "New runs wait: runs of this repository have" in finding
+
+
+def doctor(lab: Repo) -> list[str]:
+    """Return what doctor finds about the executor of the settings."""
+    findings = json.loads(mtf(lab.path, "doctor", "--json", code=None).stdout)["findings"]
+    return [f["what"] for f in findings if f["where"] == "mtf.yaml: executor"]
+
+
+def test_doctor_says_where_the_runs_of_an_executor_that_is_not_named_train(lab: Repo) -> None:
+    (finding,) = doctor(lab)
+    assert "auto means local here" in finding
+    lab.commit({"mtf.yaml": SETTINGS.replace("auto", "local")})
+    lab.git("push", "-q", "origin", "main")
+    assert doctor(lab) == []
 
 
 def test_runs_go_to_a_named_executor_while_slurm_cannot_be_asked_about_others(lab: Repo) -> None:

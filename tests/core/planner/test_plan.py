@@ -483,6 +483,15 @@ def test_what_no_executor_accepted_is_submitted_from_the_next_commit() -> None:
     assert decide(world(desired(experiment()), records=(old,))).unchanged == 0
 
 
+def test_what_was_refused_at_this_very_commit_says_how_to_ask_again() -> None:
+    old = record(experiment(), commit=COMMIT, **REFUSED)
+    (note,) = decide(world(desired(experiment()), records=(old,))).notes
+    assert note.startswith("alone: slurm has refused it at cccccccc")
+    assert note.endswith("mtf retry alone")
+    for gone in (world(records=(old,)), world(desired(experiment()), records=())):
+        assert not any("refused" in note for note in decide(gone).notes)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
