@@ -13,14 +13,13 @@ from mtf.core.planner.journal_reader import Progress
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.vocabulary.actions import Record, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
-from mtf.core.vocabulary.ids import CommitId, JobId, RunId, Token
+from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Best, Checkpoint, Origin, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState, Sync
 from mtf.errors import Problem
 from mtf.reconcile.record_updates import cancelled
 from tests.core.planner.worlds import (
     ALONE,
-    COMMIT,
     NOW,
     SPEC,
     Adopt,
@@ -463,45 +462,3 @@ def test_only_specs_that_keep_the_policies_are_submitted() -> None:
         "search: 1 of its runs are not submitted: s.yaml:3:4: search: 2 runs, 1 are allowed"
         " [max_runs]",
     )
-
-
-# -- refused for good ------------------------------------------------------------------------------
-
-OTHER = CommitId("d" * 40)
-REFUSED: dict[str, Any] = {
-    "state": RunState.FAILED,
-    "attempt": {"job_id": None, "outcome": "submission", "ended_at": iso(-59)},
-}
-
-
-def test_what_no_executor_accepted_is_submitted_from_the_next_commit() -> None:
-    old = record(experiment(), "alone/20260101T110000Z/dddddddd", commit=OTHER, **REFUSED)
-    (action,) = decide(world(desired(experiment()), records=(old,))).actions
-    assert isinstance(action, Submit)
-    assert action.supersedes == old
-    assert action.reason == f"{old.run} was refused"
-    assert decide(world(desired(experiment()), records=(old,))).unchanged == 0
-
-
-def test_what_was_refused_at_this_very_commit_says_how_to_ask_again() -> None:
-    old = record(experiment(), commit=COMMIT, **REFUSED)
-    (note,) = decide(world(desired(experiment()), records=(old,))).notes
-    assert note.startswith("alone: slurm has refused it at cccccccc")
-    assert note.endswith("mtf retry alone")
-    for gone in (world(records=(old,)), world(desired(experiment()), records=())):
-        assert not any("refused" in note for note in decide(gone).notes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"commit": COMMIT},  # the same would be refused again
-        {"superseded_by": RunId("alone/20260101T120000Z/cccccccc")},
-        {"attempt": {"outcome": "code-error", "job_id": JobId("7"), "ended_at": iso(-59)}},
-        {"cluster": "other"},
-    ],
-)
-def test_other_failed_runs_stay_as_they_are(changes: dict[str, Any]) -> None:
-    given = {"commit": OTHER, **REFUSED, **changes}
-    old = record(experiment(), "alone/20260101T110000Z/dddddddd", **given)
-    assert decide(world(desired(experiment()), records=(old,))).actions == ()
