@@ -65,7 +65,7 @@ def status(
     within_s = _EVERY_S if watch else 0.0
     found = status_of(project, globs, recorded=recorded, superseded=superseded, within_s=within_s)
     if not found.rows:
-        inform(no_match(project, globs))
+        inform(no_match(found.ledger, globs))
     if watch:
         _watch(project, globs, recorded=recorded, superseded=superseded)
         return

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """The runs to show, and notes on the repository."""
+    """The runs to show, notes on the repository, and the ledger that they are from."""
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    ledger: Ledger
 
     @property
     def records(self) -> list[RunRecord]:
@@ -80,7 +81,7 @@ def status_of(
     if hidden:
         notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
     looked = look.rows(records) if look else as_recorded(records)
-    return Status(looked.rows, (*looked.notes, *notes))
+    return Status(looked.rows, (*looked.notes, *notes), ledger)
 
 
 def _begun(project: Project, ledger: Ledger, records: Iterable[RunRecord], within_s: float) -> Look:
@@ -97,10 +98,9 @@ def rows_of(
     return _begun(project, ledger, records, within_s).rows(records)
 
 
-def no_match(project: Project, globs: Sequence[str]) -> str:
+def no_match(ledger: Ledger, globs: Sequence[str]) -> str:
     """Return a line that says that no run matches, and which runs there are."""
     wanted = " ".join(globs)
-    ledger = project.ledger()
     if ledger.damaged and not ledger.runs:
         return "no record of mtf/ledger can be read"
     known = existing_runs(ledger.runs.values(), near=wanted)
