@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from mtf.commands.sync import PATIENCE_S, sync_lock, sync_once
 from mtf.core.planner.deeds import Deed
 from mtf.core.planner.grids.holds import is_held_back
+from mtf.core.planner.placement import LOCAL, SLURM
 from mtf.project.run_lookup import newest_first
-from mtf.reconcile.run_access import with_journals
+from mtf.reconcile.run_access import is_elsewhere, with_journals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -42,7 +43,7 @@ def sync_until_over(
     runs: Collection[RunId] | None = None,
     seen: Collection[RunId] = (),
 ) -> Waited:
-    """Reconcile again and again until these runs, by default all active ones, are over.
+    """Reconcile again and again until these runs, by default all of this clone's, are over.
 
     The runs in ``seen``, whose end was seen before, are among those that were waited for.
 
@@ -60,7 +61,7 @@ def sync_until_over(
     while True:
         records = project.ledger().runs.values()
         if runs is None:
-            followed |= {r.run for r in records if not r.is_over}
+            followed |= {r.run for r in records if not r.is_over and _can_reconcile(project, r)}
         waited_for = [r for r in newest_first(records) if r.run in followed]
         update(with_journals(waited_for))
         active = [
@@ -73,6 +74,13 @@ def sync_until_over(
             done = sync_once(project, options, publish=publish, say=lambda _: None)
         left_alone = done.plan.left_alone
         report = together(report, done)
+
+
+def _can_reconcile(project: Project, record: RunRecord) -> bool:
+    """Return True if a sync here may see the end of a run, whatever somebody has recorded."""
+    is_known = record.executor in (SLURM, LOCAL)
+    is_of_cluster = record.cluster == project.settings.cluster.name
+    return is_known and is_of_cluster and not is_elsewhere(project.runs_root, record)
 
 
 def together(first: Report | None, later: Report) -> Report:
