@@ -42,7 +42,7 @@ class Cropped(Subset[Any]):
     """Makes other inputs of those of the whole."""
 
     def __getitem__(self, index: Any) -> Any:
-        inputs, target = super().__getitem__(index)
+        inputs, target = self.dataset[self.indices[index]]
         return inputs[:2], target
 
     def __getitems__(self, indices: list[int]) -> Any:

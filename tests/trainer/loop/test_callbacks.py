@@ -55,7 +55,7 @@ class Sets(Callback):
                 model.stage.fill_(value)
             case "gradients":
                 model.net[0].requires_grad_(training.state.epoch > 0)
-            case "rate":
+            case _:
                 training.engine.optimizers["optimizer"].param_groups[0]["lr"] = 0.01 * value
 
 

@@ -173,11 +173,16 @@ def ignoring(size: int, seed: int, *, tokens: int = 0) -> TensorDataset:
     return TensorDataset(inputs, targets)
 
 
-class PerToken(nn.Sequential):
+class PerToken(nn.Module):
     """Returns logits [batch, classes, tokens]."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return super().forward(inputs).movedim(-1, 1)
+        logits: torch.Tensor = self.net(inputs)
+        return logits.movedim(-1, 1)
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -187,7 +192,7 @@ def test_ignored_targets_have_no_weight_in_means_and_gradients(
 ) -> None:
     train, validation = (ignoring(n, n, tokens=tokens) for n in (TRAIN_SIZE, 9))
     run = plain_run(tmp_path, training={"gradient_accumulation_steps": window, "max_epochs": 1})
-    model, reference = PerToken(*net()), PerToken(*net())
+    model, reference = PerToken(), PerToken()
     sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     loaders = [DataLoader(part, batch_size=BATCH_SIZE) for part in (train, validation)]
     trained = by_trainer(run, model, sgd, train=loaders[0], validation=loaders[1])
