@@ -185,6 +185,31 @@ def output_of(project: Project, name: str, *, err: bool) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+def script_of(project: Project, name: str) -> str:
+    """Return the script of a run's newest job, as it was submitted.
+
+    Raises:
+        MtfError: there is no such run, it has no job yet, or its script was removed.
+    """
+    record = find_run(project.ledger(), name)
+    if why := private_folder(record):
+        raise MtfError(f"{record.run}: {why}. Its script is in {record.run_dir}")
+    newest = next((a for a in reversed(record.attempts) if a.job_id), None)
+    if newest is None:
+        raise MtfError(
+            f"{record.run}: no job yet ({record.state}{_why(record)}), so it has no script."
+            " mtf plan --scripts shows those of the next sync"
+        )
+    places = (
+        job_dir_of(record, newest) / rundir.SCRIPT,
+        Path(record.run_dir, f"{newest.job_id}.sbatch"),
+    )
+    path = next((path for path in places if path.exists()), None)
+    if path is None:
+        raise MtfError(f"{record.run}: the script of job {newest.job_id} is not at {places[1]}")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def _why(record: RunRecord) -> str:
     return f": {record.reason}" if record.reason else ""
 
