@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mtf.core.vocabulary.actions import Action, Cancel, Rebuild, Repin, Restore, Resume, Submit
 from mtf.core.vocabulary.causes import Cause
@@ -12,11 +12,13 @@ from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, RunId, SubmissionId, name
 from mtf.core.vocabulary.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 
+_T = TypeVar("_T")
+_FEW = 3  # runs that get a note each
 # Fields that are written with a run's claim and never change.
 _IMMUTABLE = (
     "run",
@@ -240,10 +242,14 @@ def unrepaired(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
     """Return a note about each drift that mtf does not repair, with what to do about it."""
     gone = [records[run] for run in sorted(drift.folders) if run in records]
     over = [r for r in gone if r.is_over]
+    active = [(r.submission, r) for r in gone if not r.is_over and r.retry_at is None]
     notes = [
-        f"the folder of {r.run} ({r.state}) is gone: restore it, or mtf cancel {r.run}"
-        for r in gone
-        if not r.is_over and r.retry_at is None
+        f"the folder of {group[0].run} ({group[0].state}) is gone: restore it, or mtf cancel"
+        f" {group[0].run}"
+        if len(group) == 1
+        else f"the folders of {len(group)} runs of {submission} that are not over are gone: restore"
+        f" them, or mtf cancel {submission}"
+        for submission, group in _few_or_all(active)
     ]
     if over:
         counts = Counter(r.submission for r in over)
@@ -256,12 +262,26 @@ def unrepaired(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
     return [*drift.notes, *notes]
 
 
+def _few_or_all(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:
+    """Yield what has the same name: each alone if it is little, otherwise all of it together."""
+    groups: dict[str, list[_T]] = defaultdict(list)
+    for name, one in named:
+        groups[name].append(one)
+    for name, group in groups.items():
+        yield from [(name, group)] if len(group) > _FEW else ((name, [one]) for one in group)
+
+
 def described(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
     """Return a note about each drift, for commands that repair nothing."""
+    actions = repairs(drift, records, ())
+    restored = [(f"{name_of(a.run)} {a.reason}", a) for a in actions if isinstance(a, Restore)]
     repairable = [
-        f"{a.run}: {a.reason}" if isinstance(a, Restore) else a.reason
-        for a in repairs(drift, records, ())
+        f"{group[0].run}: {group[0].reason}"
+        if len(group) == 1
+        else f"{name_of(group[0].run)}, {len(group)} runs: {group[0].reason}"
+        for _, group in _few_or_all(restored)
     ]
+    repairable += [a.reason for a in actions if not isinstance(a, Restore)]
     return [*(f"{what}: mtf sync restores it" for what in repairable), *unrepaired(drift, records)]
 
 

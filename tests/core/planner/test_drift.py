@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from mtf.core.planner.drift import Branches, Drift, contradiction, merged
+from mtf.core.planner.drift import Branches, Drift, contradiction, described, merged
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Restore
 from mtf.core.vocabulary.ids import JobId, RunId, SubmissionId, Token
@@ -183,3 +183,17 @@ def test_a_run_continued_by_one_ledger_gives_up_no_attempt() -> None:
     longer = replace(RUN, attempts=(RUN.attempt, tried("b")))
     assert merged(longer, RUN) == merged(RUN, longer) == (longer, ())
     assert merged(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]
+
+
+def test_what_happened_to_many_runs_of_a_grid_is_one_note() -> None:
+    submission = "many/20260101T110000Z/cccccccc"
+    ids = [RunId(f"{submission}/seed={n}") for n in range(4)]
+    members = {run: replace(RUN, run=run, grid="many") for run in ids}
+    assert len(described(Drift(folders=frozenset(ids[:3])), members)) == 3
+    assert described(Drift(folders=frozenset(ids)), members) == [
+        f"the folders of 4 runs of {submission} that are not over are gone: restore them, or"
+        f" mtf cancel {submission}"
+    ]
+    assert described(Drift(records=dict.fromkeys(ids, "was removed")), members) == [
+        "many, 4 runs: its record was removed: mtf sync restores it"
+    ]
