@@ -15,6 +15,7 @@ from mtf.core.vocabulary.ids import record_path, submission_path
 from mtf.core.vocabulary.records import RunRecord, SubmissionRecord
 from mtf.ledger.codec import (
     MAX_RUN,
+    MAX_SUBMISSION,
     DamagedRecordError,
     NewerRecordError,
     decode_run,
@@ -69,10 +70,11 @@ def audit(repo: GitRepo, seen: CommitId | None, tip: CommitId) -> tuple[AuditFin
 
 
 def contents(repo: GitRepo, files: Iterable[tuple[str, str | None]]) -> dict[str, bytes]:
-    """Return the contents of records by object id; of runs no more than their records may have."""
+    """Return the contents of records by object id, no more of each than a record may have."""
     known = [(path, oid) for path, oid in files if oid]
     runs = repo.blobs((o for path, o in known if not path.startswith(SUBMISSIONS)), MAX_RUN + 1)
-    return runs | repo.blobs(o for path, o in known if path.startswith(SUBMISSIONS))
+    submissions = (o for path, o in known if path.startswith(SUBMISSIONS))
+    return runs | repo.blobs(submissions, MAX_SUBMISSION + 1)
 
 
 def _judge(path: str, versions: Sequence[bytes | None]) -> Iterator[AuditFinding]:

@@ -49,6 +49,7 @@ _DERIVED = frozenset({"format", "submission", "job_id", "cause", "resources"})
 
 
 MAX_RUN = 1 << 20  # bytes of one run's record: it has one line for each attempt and metric
+MAX_SUBMISSION = 1 << 28  # bytes of one submission's: it has the configurations of a whole grid
 
 
 class DamagedRecordError(ValueError):
@@ -149,6 +150,8 @@ def decode_submission(raw: bytes) -> SubmissionRecord:
         DamagedRecordError: the file holds no submission record; the message names the field.
         NewerRecordError: its format is newer than this mtf.
     """
+    if len(raw) > MAX_SUBMISSION:
+        raise DamagedRecordError(f"it has more than {MAX_SUBMISSION:,} bytes")
     try:
         known = _SUBMISSION.known(_parsed(raw), derived=frozenset({"format"}))
         check_submission(known)

@@ -28,7 +28,13 @@ from mtf.errors import RepositoryError
 from mtf.git.partial import prefetch
 from mtf.git.refs import RefUpdate
 from mtf.ledger.audit import RUNS, SUBMISSIONS, AuditFinding, audit, contents, decode_at
-from mtf.ledger.codec import DamagedRecordError, decode_submission, encode_run, encode_submission
+from mtf.ledger.codec import (
+    MAX_SUBMISSION,
+    DamagedRecordError,
+    decode_submission,
+    encode_run,
+    encode_submission,
+)
 from mtf.ledger.ledger_signing import Signing
 from mtf.ledger.overview import render_overview
 
@@ -165,7 +171,7 @@ class LedgerStore:
         last_good = {f.path: f.last_good for f in ledger.findings or ()}.get(path)
         if isinstance(last_good, SubmissionRecord):
             return last_good
-        raw = self._repo.read(ledger.tip, path) if ledger.tip else None
+        raw = self._repo.read(ledger.tip, path, MAX_SUBMISSION + 1) if ledger.tip else None
         if raw is None:
             raise RepositoryError(
                 f"mtf/ledger:{path}: missing. Find it with git log mtf/ledger -- {path}"
@@ -300,7 +306,7 @@ class LedgerStore:
                 recorded.pop(path, None)
         on_remote = (self._branches and self._branches.on_remote) or {}
         pins = []
-        for blob in self._repo.blobs(entry.oid for entry in recorded.values()).values():
+        for blob in contents(self._repo, ((p, e.oid) for p, e in recorded.items())).values():
             with suppress(DamagedRecordError):  # read_audited reports it
                 submission = decode_submission(blob)
                 ref = f"refs/heads/{submission.branch}"

@@ -53,6 +53,7 @@ from mtf.reconcile.record_updates import (
     claim_message,
     submission_records,
     superseded_records,
+    too_large,
     unended,
 )
 from mtf.reconcile.repair import restore, set_throttle
@@ -177,6 +178,7 @@ class Application:
         batches = make_batches(starts, min(sizes, default=1), lambda: f"{next(numbers):016x}")
         batches, _ = placed(batches, self._arrays({s.run for s in starts}), self.executor)
         prepared, judged, broken = self._scripts(opened, batches)
+        broken |= too_large(actions, self._claimant())
         broken |= self._judge(configs).refused(actions, judged)
         if broken:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))
@@ -260,6 +262,7 @@ class Application:
         for batch in waiting:
             problem = no_room(batch, specs[batch.starts[0].run])
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
+        broken |= too_large(actions, self._claimant())
         broken |= self._judge(configs).refused(actions, judged)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from mtf import rundir
 from mtf.core.planner import reasons
+from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.actions import (
     Action,
     Adopt,
@@ -19,18 +20,21 @@ from mtf.core.vocabulary.actions import (
     Submit,
 )
 from mtf.core.vocabulary.causes import Cause
-from mtf.core.vocabulary.ids import SINGLE, job_branch, submission_of
+from mtf.core.vocabulary.ids import SINGLE, job_branch, name_of, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 from mtf.core.vocabulary.shown_text import visible
 from mtf.core.vocabulary.states import RunState, Sync
+from mtf.errors import Problem
+from mtf.ledger.codec import MAX_SUBMISSION, encode_submission
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mtf.core.vocabulary.ids import JobId, Token
+    from mtf.core.vocabulary.ids import JobId, RunId, Token
     from mtf.reconcile.claimant import Claimant
 
+_SAMPLE = 5  # configurations that tell how large others are
 Place = tuple["Token", int]  # a run's job request, by its token, and the run's index in it
 
 
@@ -228,6 +232,22 @@ def _submission_record(group: list[Submit], claimant: Claimant) -> SubmissionRec
         runs=tuple(a.run for a in group),
         configs={a.experiment.member or SINGLE: a.experiment.config for a in group},
     )
+
+
+def too_large(actions: Iterable[Action], claimant: Claimant) -> dict[RunId, tuple[Problem, ...]]:
+    """Return the runs of submissions whose records are larger than the ledger takes."""
+    found: dict[RunId, tuple[Problem, ...]] = {}
+    for record in submission_records(actions, claimant):
+        few = [*record.configs.values()][:_SAMPLE]
+        likely = sum(len(json_text.dumps(config)) for config in few) / len(few) * len(record.runs)
+        if likely > MAX_SUBMISSION / 16 and len(encode_submission(record)) > MAX_SUBMISSION:
+            message = (
+                f"{name_of(record.submission)}: the configurations of its {len(record.runs):,} runs"
+                f" have more than {MAX_SUBMISSION:,} bytes. Split it, or shorten its values"
+            )
+            problem = Problem(record.spec, 1, 1, message)
+            found |= dict.fromkeys(record.runs, (problem,))
+    return found
 
 
 def _branch(action: Submit) -> str:

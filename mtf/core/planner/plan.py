@@ -368,9 +368,9 @@ def _active(
     sync = Sync.OUT_OF_SYNC if orphan else Sync.SYNCED
     if new.sync is not sync:
         new = replace(new, sync=sync)
-    if orphan:
+    if orphan and not old.cancel_requested:
         note = "runs of changed or removed specs continue. mtf sync --prune cancels them"
-        if policy.prune and not old.cancel_requested:
+        if policy.prune:
             return _pruned(old.run, new), None
     if old.cancel_requested and was_written_long_ago(old, policy.progress_every, now):
         return Cancel(old.run, new, "its cancellation has had no effect yet"), note
