@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from mtf.framework.grid_search import GridSearchExecutor, GridSearchResult
     from mtf.framework.launcher import BatchSubmissionResult, SBATCHTemplate, SLURMLauncher
     from mtf.framework.parameter_grids import ParameterGrid, ParameterGridSearch
+    from mtf.framework.results.run_results import Results, RunResult
+    from mtf.framework.results.run_weights import RunCheckpoint
+    from mtf.framework.results.scalar_history import History
+    from mtf.framework.results.value_table import ValueTable
     from mtf.framework.run_handles import ExperimentResult, Run, Submission
+    from mtf.framework.run_list import RunList, load_model
     from mtf.framework.validator import ConfigValidator, ResourceCheck, ValidationResult
     from mtf.spec.schema.experiment_config import ExperimentConfig
     from mtf.spec.schema.sections import (
@@ -75,6 +80,7 @@ __all__ = [
     "GitOperationLock",
     "GridSearchExecutor",
     "GridSearchResult",
+    "History",
     "LockedError",
     "LoggingConfig",
     "ModelConfig",
@@ -89,9 +95,13 @@ __all__ = [
     "RNGState",
     "RepositoryError",
     "ResourceCheck",
+    "Results",
     "ResumeState",
     "Run",
+    "RunCheckpoint",
     "RunContext",
+    "RunList",
+    "RunResult",
     "SBATCHTemplate",
     "SLURMConfig",
     "SLURMLauncher",
@@ -109,8 +119,10 @@ __all__ = [
     "TrainingError",
     "ValMicroState",
     "ValidationResult",
+    "ValueTable",
     "__version__",
     "current_run",
+    "load_model",
 ]
 
 # The module of each name; those that have another name there are in _ALIASES. tests/test_public.py
@@ -161,6 +173,17 @@ _MODULES = {
         "ExperimentResult",
         "Run",
         "Submission",
+    ),
+    "mtf.framework.results.run_results": (
+        "Results",
+        "RunResult",
+    ),
+    "mtf.framework.results.run_weights": ("RunCheckpoint",),
+    "mtf.framework.results.scalar_history": ("History",),
+    "mtf.framework.results.value_table": ("ValueTable",),
+    "mtf.framework.run_list": (
+        "RunList",
+        "load_model",
     ),
     "mtf.framework.validator": (
         "ConfigValidator",

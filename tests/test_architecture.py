@@ -41,6 +41,7 @@ TWINS = {
 # The commands that each module of mtf/commands carries out, or why it carries out none.
 VERBS: dict[str, tuple[str, ...] | str] = {
     "act_on_runs": ("cancel", "retry", "preempt"),
+    "checkpoint": ("checkpoint",),
     "controller": ("controller",),
     "diff": ("diff",),
     "doctor": ("doctor",),

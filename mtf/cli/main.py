@@ -73,6 +73,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "mtf.cli.show_runs:results",
             "List the results of a grid or an experiment, best first.",
         ),
+        "checkpoint": (
+            "mtf.cli.checkpoint.group:checkpoint",
+            "Do something with the checkpoints of a run.",
+        ),
     },
     "Act on runs": {
         "cancel": ("mtf.cli.act_on_runs:cancel", "Cancel runs for good."),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtf.commands.show_runs import results_of
 from mtf.commands.sync import sync_lock, sync_once
 from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.errors import MtfError, SpecError
@@ -15,19 +16,24 @@ from mtf.framework.execution import ExecutionMode, mode_of
 from mtf.framework.experiment_values import name_of
 from mtf.framework.grid_search import GridSearchExecutor, search
 from mtf.framework.launcher import SLURMLauncher
+from mtf.framework.results.run_results import results_table
 from mtf.framework.run_handles import ExperimentResult, Run, records_now
+from mtf.framework.run_list import list_runs
 from mtf.framework.submitter import Submitter
 from mtf.project.project import open_project
+from mtf.project.run_lookup import find_run
 from mtf.reconcile.gather import Options
 from mtf.report.outcomes import done_as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mtf.core.vocabulary.records import RunRecord
     from mtf.framework.experiment_values import Config
     from mtf.framework.grid_search import GridSearchResult
     from mtf.framework.parameter_grids import ParameterGrid
+    from mtf.framework.results.run_results import Results
+    from mtf.framework.run_list import RunList
     from mtf.spec.schema.experiment_config import ExperimentConfig
 
 _log = logging.getLogger("mtf")
@@ -189,6 +195,38 @@ class ModelTrainingFramework:
         """Return the records of all runs, with the newest progress in their journals."""
         ledger = self.project.ledger()
         return records_now(self.project, ledger, ledger.runs.values())
+
+    def run(self, name: str) -> Run:
+        """Return a handle on a run, by a name or id as in `mtf show`.
+
+        Raises:
+            MtfError: no run, or more than one, has that name.
+        """
+        record = find_run(self.project.ledger(), name)
+        return Run(self.project, record.run, record.job_id)
+
+    def runs(
+        self, *globs: str, where: str | Sequence[str] = (), superseded: bool = False
+    ) -> RunList:
+        """Return the runs that match, the newest submission first.
+
+        Args:
+            globs: patterns for ids, names and job ids; without any, all runs match.
+            where: conditions such as ``"state=completed and val_loss<0.5"``, as in `--where`.
+            superseded: list runs that `mtf rerun` has superseded, too.
+
+        Raises:
+            MtfError: a condition is not valid.
+        """
+        return list_runs(self.project, globs, where, superseded=superseded)
+
+    def results(self, name: str) -> Results:
+        """Return the results of a grid or an experiment, the best first, as `mtf results` does.
+
+        Raises:
+            MtfError: no run has that name.
+        """
+        return results_table(results_of(self.project, name), name)
 
 
 def _mode(local: bool | None) -> ExecutionMode | None:  # noqa: FBT001 -- the value of an option

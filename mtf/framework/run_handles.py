@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Self
 
 from mtf.commands import act_on_runs
 from mtf.commands.show_runs import rows_of
-from mtf.commands.wait_for_runs import sync_until_over
+from mtf.commands.sync import sync_until_over
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError
 from mtf.framework.live_display import show_progress
+from mtf.framework.results.run_reading import ReadsRun
+from mtf.framework.results.run_results import results_table
 from mtf.project.run_lookup import find_run
 from mtf.reconcile.gather import Options
 from mtf.reconcile.live.look import WATCHED_S
+from mtf.report.tables import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,13 +25,14 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.ids import JobId, RunId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.framework.execution import ExecutionMode
+    from mtf.framework.results.run_results import Results
     from mtf.ledger.store import Ledger
     from mtf.project.project import Project
 
 _log = logging.getLogger("mtf")
 
 
-class Run(str):
+class Run(str, ReadsRun):
     """A handle on one run. As text it is the id of its job, so that other programs can use it.
 
     ``print(run)``, ``run == "4711"`` and ``subprocess.run(["sacct", "-j", run])`` see the job that
@@ -118,6 +122,14 @@ class Submission:
             raise MtfError("a dry run submits nothing, so its runs have no records")
         ledger = self.project.ledger()
         return records_now(self.project, ledger, [ledger.runs[run] for run in self.ids])
+
+    @property
+    def results(self) -> Results:
+        """Return the results of the runs, in their order: a table in notebooks."""
+        return results_table(self.records, count(len(self), "run"))
+
+    def _repr_html_(self) -> str | None:
+        return None if self.is_planned else self.results._repr_html_()
 
     def best(self) -> RunRecord | None:
         """Return the run with the best monitored value; None before any run has one."""

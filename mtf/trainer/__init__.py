@@ -6,6 +6,7 @@ use, so that a job handles signals before torch is imported.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,18 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "GenericTrainer", "RunContext"]
 
+_MODULES = {
+    "Callback": "mtf.trainer.loop.callbacks",
+    "GenericTrainer": "mtf.trainer.trainer",
+    "RunContext": "mtf.trainer.context",
+}
+
 
 def __getattr__(name: str) -> object:
-    if name == "GenericTrainer":
-        from mtf.trainer.trainer import GenericTrainer
-
-        return GenericTrainer
-    if name == "Callback":
-        from mtf.trainer.loop.callbacks import Callback
-
-        return Callback
-    if name == "RunContext":
-        from mtf.trainer.context import RunContext
-
-        return RunContext
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -27,6 +27,7 @@ STAGES: Mapping[str, str] = {
     "docs/hooks.md": SHARED,
     "docs/hydra.md": EMPTY,
     "docs/policies.md": DEMO,
+    "docs/results.md": EMPTY,
     "docs/review.md": BRANCH,
     "docs/validation.md": EMPTY,
     "docs/verify-resume.md": EMPTY,

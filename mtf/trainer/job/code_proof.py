@@ -100,6 +100,11 @@ def prove_modules(pinned: Pinned) -> int:
     return count
 
 
+def is_own_module(name: str, pinned: Pinned) -> bool:
+    """Return True if the checkout has a module of this name; those of mtf are never its own."""
+    return name.partition(".")[0] != "mtf" and _own_file(name, pinned) is not None
+
+
 def packages() -> tuple[dict[str, str], str]:
     """Return the installed packages with their versions, and the sha256 over all of them."""
     # a list, since each read of ``metadata`` parses it again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,3 +125,32 @@ def weights_in(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         f"{path}: no weights found: it holds {', '.join(map(str, content)) or 'nothing'}. Save the"
         " model's state_dict() as model"
     )
+
+
+def read_verified(checkpoint: Path, sha256: str) -> dict[str, Any]:
+    """Return a checkpoint's content if its bytes are the recorded ones.
+
+    Raises:
+        MtfError: they are not.
+        OSError: it cannot be read.
+    """
+    with checkpoint.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise MtfError(
+                f"{checkpoint} is not the recorded checkpoint: its sha256 is another. Restore the"
+                " file, or use the run's other checkpoint (the best or the newest)"
+            )
+        file.seek(0)
+        return snapshot.read(file)
+
+
+def averaged_in(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """Return the averaged weights that ``callbacks.ema`` keeps, named like the others.
+
+    Raises:
+        MtfError: there are none.
+    """
+    found = content.get("callbacks", {}).get("ema", {}).get("average")
+    if not isinstance(found, dict):
+        raise MtfError(f"{path}: no averaged weights: the training had no callbacks.ema")
+    return found

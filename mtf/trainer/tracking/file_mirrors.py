@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtf.core.scalar_rows import bin_edges, row_values
 from mtf.errors import MtfError
 from mtf.trainer.runtime import start_claim
-from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtf.core.scalar_rows import bin_edges, row_values
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.signals import STOP
-from mtf.trainer.tracking.mirrors import bin_edges, row_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

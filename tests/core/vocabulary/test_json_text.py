@@ -18,12 +18,12 @@ from mtf.cli.show_runs import results_as_json
 from mtf.commands.show_runs import as_json_list
 from mtf.core.planner.journal_reader import fold
 from mtf.core.planner.rows.run_rows import recorded_row
+from mtf.core.scalar_rows import row_values
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.records import Best
 from mtf.ledger.codec import decode_run, encode_run
 from mtf.reconcile import summaries
 from mtf.trainer.storage.scalars import SCALARS, Scalars
-from mtf.trainer.tracking.mirrors import row_values
 from tests.core.planner.worlds import experiment, record
 
 NAMES = st.sampled_from(["a", "a_text", "a_text_text", "b"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtf.core.scalar_rows import row_values
 from mtf.trainer.job.run_job import read_config
 from mtf.trainer.loop.loop import HANDLERS
 from mtf.trainer.loop.phases import Phase
@@ -23,7 +24,7 @@ from mtf.trainer.runtime.signals import STOP
 from mtf.trainer.storage.scalars import Scalars
 from mtf.trainer.tracking import wandb_mirror
 from mtf.trainer.tracking.file_mirrors import CSVMirror, TensorBoardMirror
-from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd, row_values
+from mtf.trainer.tracking.mirrors import Mirrors, TrainingEnd
 from mtf.trainer.tracking.wandb_mirror import WandbMirror
 from tests.trainer.hard_training import COMPLETE, HARD, STOPPED, in_child, signal_at
 from tests.trainer.runs import make_run

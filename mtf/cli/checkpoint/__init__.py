@@ -1,0 +1,1 @@
+"""`mtf checkpoint`."""

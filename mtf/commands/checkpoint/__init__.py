@@ -1,0 +1,1 @@
+"""`mtf checkpoint`: what can be done with the checkpoints of a run."""

@@ -1,0 +1,1 @@
+"""What runs have reached, as typed values: tables, curves, weights."""

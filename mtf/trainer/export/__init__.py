@@ -1,0 +1,1 @@
+"""Weights of a run for other programs: in files, and in models."""
