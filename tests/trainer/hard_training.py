@@ -281,6 +281,21 @@ class Counted(Net):
         return {"loss": functional.cross_entropy(self(batch[0]), batch[1])}
 
 
+class Sparse(Net):
+    """A model with sparse gradients, of which SGD keeps a sparse momentum, and a sparse buffer."""
+
+    def __init__(self, hidden_size: int, num_classes: int) -> None:
+        super().__init__(hidden_size, num_classes)
+        self.table = nn.Embedding(20, 6, sparse=True)
+        self.mixing: torch.Tensor
+        self.register_buffer("mixing", torch.eye(6).to_sparse(), persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return logits; two of the inputs of a sample choose rows of the table."""
+        rows = (inputs[:, :2].detach().abs() * 7).long().clamp(max=19)
+        return super().forward((self.mixing @ inputs.T).T + self.table(rows).mean(1))
+
+
 def train(run: Path, precision: Any = "32-true") -> None:
     """Train as the job does, in this process; mixed precision on the CPU too."""
     config = read_config(run)

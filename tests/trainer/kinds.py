@@ -54,6 +54,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "model": {"type": "tests.trainer.hard_training:SometimesInfinite"},
         "training": {"on_nonfinite": "skip", "max_grad_norm": None, "max_grad_value": 0.1},
     },
+    "sparse": {
+        "model": {"type": "tests.trainer.hard_training:Sparse"},
+        "optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
+    },
     "torchmetrics": {"model": {"type": "tests.trainer.measured:Measured"}},
     **REBUILT,
 }
