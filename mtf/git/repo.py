@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mtf.git.work_tree import ChangedPath
 
 _T = TypeVar("_T")
+_OBJECT_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class GitRepo:
@@ -104,13 +105,25 @@ class GitRepo:
             found = objects.ask([rev + "^{commit}"])[0]
         return CommitId(found.oid) if found else None
 
+    def find_named(self, rev: str) -> CommitId | None:
+        """Return the commit that a person means by ``rev``, None if there is none.
+
+        A branch comes before a tag of its name: anybody may have pushed a tag ``origin/main``, and
+        git itself prefers tags. Source: gitrevisions(7).
+        """
+        is_branch = not (rev.startswith(("refs/", "HEAD", "@", "-")) or _OBJECT_ID.fullmatch(rev))
+        names = [f"refs/heads/{rev}", f"refs/remotes/{rev}", rev] if is_branch else [rev]
+        with self.reading() as objects:
+            found = next(filter(None, objects.ask([f"{name}^{{commit}}" for name in names])), None)
+        return CommitId(found.oid) if found else None
+
     def commit(self, rev: str) -> CommitId:
-        """Return the commit that ``rev`` names.
+        """Return the commit that a person means by ``rev``, see ``find_named``.
 
         Raises:
             RepositoryError: there is none.
         """
-        found = self.find_commit(rev)
+        found = self.find_named(rev)
         if found is not None:
             return found
         if self.find_commit("HEAD") is None and not self._git.run("for-each-ref", "--count=1"):
