@@ -71,7 +71,7 @@ def submit(
 
 
 def preview(project: Project, request: Request) -> Preview:
-    """Return what ``submit`` would do now; nothing is written.
+    """Return the plan that ``submit`` would carry out now; nothing is written.
 
     Raises:
         MtfError: nothing would be submitted.

@@ -18,7 +18,7 @@ from mtf.errors import RepositoryError, distrusted
 from mtf.git.commits import steps_between, write_commit
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
-from mtf.git.refspecs import always_fetch, fetches
+from mtf.git.refspecs import always_fetch
 from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
@@ -319,10 +319,6 @@ class GitRepo:
         """Let ``git fetch`` update the branches that match ``pattern``; see ``refspecs``."""
         always_fetch(self._git, remote, pattern)
 
-    def fetches(self, remote: str, ref: str) -> bool:
-        """Return True if ``git fetch`` updates this ref."""
-        return fetches(self._git, remote, ref)
-
     @cached_property
     def identity(self) -> str:
         """Return the committer of this clone as ``Name <mail>``."""
@@ -393,13 +389,15 @@ class GitRepo:
 
     # -- the remote --------------------------------------------------------------------------------
 
-    def remote_refs(self, remote: str, refs: Iterable[str]) -> dict[str, CommitId]:
+    def remote_refs(
+        self, remote: str, refs: Iterable[str], *, limit_s: float | None = None
+    ) -> dict[str, CommitId]:
         """Return the commits of these refs on the remote.
 
         Raises:
-            RepositoryError: the remote cannot be reached.
+            RepositoryError: the remote cannot be reached, or not within ``limit_s`` seconds.
         """
-        out = self._git.run("ls-remote", remote, *refs)
+        out = self._git.run("ls-remote", remote, *refs, limit_s=limit_s)
         pairs = (line.split("\t") for line in out.decode().splitlines())
         return {ref: CommitId(oid) for oid, ref in pairs}
 
