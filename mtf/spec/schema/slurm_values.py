@@ -21,6 +21,8 @@ _MEMORY = re.compile(r"([0-9]+)([KMGT]?)B?", re.IGNORECASE)
 _BINARY_UNIT = re.compile(r"([0-9]+) *([KMGT])iB", re.IGNORECASE)
 _PART = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*:)?[0-9]{1,6}"
 _GPUS = re.compile(rf"{_PART}(?:,{_PART})*")
+# as in --gres and in TRES
+_GRES = re.compile(r"(?:gres[/:])?(?:gpu:)?([A-Za-z][A-Za-z0-9_.-]*)(?:[:=]([0-9]{1,6}))?")
 _MOST_GPUS = 1_000_000
 
 
@@ -61,7 +63,16 @@ def _gpus(value: object) -> object:
         return int(value) if value.isdigit() else value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_GPUS:
         return value
-    raise ValueError(f"expected a number of GPUs, or their types like a100:2, got {shown(value)}")
+    expected = "a number of GPUs, or their types like a100:2"
+    raise ValueError(f"expected {expected}, got {shown(value)}{_gpus_to_write(value)}")
+
+
+def _gpus_to_write(value: object) -> str:
+    found = _GRES.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return ""
+    kind, number = found[1], found[2] or "1"
+    return f". Write {number}" if kind == "gpu" else f". Write {kind}:{number}"
 
 
 def _requeue(value: object) -> object:
