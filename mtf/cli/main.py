@@ -53,6 +53,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Run experiments": {
         "plan": ("mtf.cli.plan:plan", "Show what mtf sync would do, or what a branch would add."),
         "sync": ("mtf.cli.sync:sync", "Make the cluster match the committed experiments."),
+        "run": ("mtf.cli.run:run", "Run one experiment at once, without mtf sync."),
         "controller": (
             "mtf.cli.controller:controller",
             "Show which controller serves a cluster, or keep one running.",

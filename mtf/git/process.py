@@ -17,7 +17,7 @@ from mtf.git.pipes import CAPACITY, Answers, Questions
 from mtf.git.wire import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -165,36 +165,26 @@ class GitProcesses:
         pipe.release()
         popen, wrapped.proc = wrapped.proc, None  # a deleted wrapper would kill its process
         assert popen is not None
-        return Process(popen, pipe, args[2] if args[0] == "-c" else args[0])
+        return Process(popen, pipe, _verb(args))
 
     def attempt(
-        self,
-        *args: str,
-        stdin: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        limit_s: float | None = None,
+        self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
     ) -> tuple[int, bytes, str]:
-        """Run git, for at most ``limit_s`` seconds; return its exit code, output and errors."""
+        """Run git; return its exit code, standard output and standard error."""
         process = self.start(*args, env=env)
-        out, err = process.communicate(stdin, limit_s=limit_s)
+        out, err = process.communicate(stdin)
         return process.returncode, out, err.decode(errors="replace")
 
-    def run(
-        self,
-        *args: str,
-        stdin: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        limit_s: float | None = None,
-    ) -> bytes:
+    def run(self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
         """Run git and return its standard output.
 
         Raises:
             RepositoryError: git failed; the message is git's own.
         """
-        code, out, err = self.attempt(*args, stdin=stdin, env=env, limit_s=limit_s)
+        code, out, err = self.attempt(*args, stdin=stdin, env=env)
         if code:
             reason = with_cure(err.strip()) or f"exit code {code}"
-            raise RepositoryError(f"git {args[0]}: {reason}")
+            raise RepositoryError(f"git {_verb(args)}: {reason}")
         return out
 
     @contextmanager
@@ -211,6 +201,14 @@ class GitProcesses:
         finally:
             del self._local.objects
             process.abandon()  # it has nothing left to say
+
+
+def _verb(args: Sequence[str]) -> str:
+    """Return git's command in its arguments: what follows the options ``-c`` and ``-C``."""
+    at = 0
+    while args[at] in ("-c", "-C"):
+        at += 2
+    return args[at]
 
 
 # The variables of `git rev-parse --local-env-vars` that select a repository's files.

@@ -18,7 +18,7 @@ from mtf.errors import RepositoryError, distrusted
 from mtf.git.commits import steps_between, write_commit
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
-from mtf.git.refspecs import always_fetch
+from mtf.git.refspecs import always_fetch, fetches
 from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
@@ -32,10 +32,10 @@ from mtf.git.wire import (
     required,
     staged_files,
 )
-from mtf.git.work_tree import uncommitted_paths
+from mtf.git.work_tree import all_changes, commit_work_tree, uncommitted_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from mtf.git.refs import RefUpdate
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mtf.git.work_tree import ChangedPath
 
 _T = TypeVar("_T")
-_OBJECT_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class GitRepo:
@@ -105,25 +104,13 @@ class GitRepo:
             found = objects.ask([rev + "^{commit}"])[0]
         return CommitId(found.oid) if found else None
 
-    def find_named(self, rev: str) -> CommitId | None:
-        """Return the commit that a person means by ``rev``, None if there is none.
-
-        A branch comes before a tag of its name: anybody may have pushed a tag ``origin/main``, and
-        git itself prefers tags. Source: gitrevisions(7).
-        """
-        is_branch = not (rev.startswith(("refs/", "HEAD", "@", "-")) or _OBJECT_ID.fullmatch(rev))
-        names = [f"refs/heads/{rev}", f"refs/remotes/{rev}", rev] if is_branch else [rev]
-        with self.reading() as objects:
-            found = next(filter(None, objects.ask([f"{name}^{{commit}}" for name in names])), None)
-        return CommitId(found.oid) if found else None
-
     def commit(self, rev: str) -> CommitId:
-        """Return the commit that a person means by ``rev``, see ``find_named``.
+        """Return the commit that ``rev`` names.
 
         Raises:
             RepositoryError: there is none.
         """
-        found = self.find_named(rev)
+        found = self.find_commit(rev)
         if found is not None:
             return found
         if self.find_commit("HEAD") is None and not self._git.run("for-each-ref", "--count=1"):
@@ -268,6 +255,15 @@ class GitRepo:
         """Start to look for changes of the work tree; see ``uncommitted_paths``."""
         return uncommitted_paths(self._git)
 
+    def all_changes(self, *, each_file: bool = False) -> list[ChangedPath]:
+        """Return every path of the work tree that differs from HEAD; see ``work_tree``."""
+        return all_changes(self._git, self.root, each_file=each_file)
+
+    def commit_work_tree(self, leave_out: Collection[str] = ()) -> CommitId:
+        """Return a commit of the work tree on HEAD, which moves nothing; see ``work_tree``."""
+        who = self.identity
+        return commit_work_tree(self._git, self.root, leave_out=leave_out, committer=who)
+
     def history(self, commit: CommitId, path: str, max_count: int = 50) -> list[str]:
         """Return the log of a file, the newest first: ``<id> <date> <subject>`` lines."""
         options = ("--first-parent", f"--max-count={max_count}", "--format=%h %cI %s")
@@ -318,6 +314,10 @@ class GitRepo:
     def always_fetch(self, remote: str, pattern: str) -> None:
         """Let ``git fetch`` update the branches that match ``pattern``; see ``refspecs``."""
         always_fetch(self._git, remote, pattern)
+
+    def fetches(self, remote: str, ref: str) -> bool:
+        """Return True if ``git fetch`` updates this ref."""
+        return fetches(self._git, remote, ref)
 
     @cached_property
     def identity(self) -> str:
@@ -389,15 +389,13 @@ class GitRepo:
 
     # -- the remote --------------------------------------------------------------------------------
 
-    def remote_refs(
-        self, remote: str, refs: Iterable[str], *, limit_s: float | None = None
-    ) -> dict[str, CommitId]:
+    def remote_refs(self, remote: str, refs: Iterable[str]) -> dict[str, CommitId]:
         """Return the commits of these refs on the remote.
 
         Raises:
-            RepositoryError: the remote cannot be reached, or not within ``limit_s`` seconds.
+            RepositoryError: the remote cannot be reached.
         """
-        out = self._git.run("ls-remote", remote, *refs, limit_s=limit_s)
+        out = self._git.run("ls-remote", remote, *refs)
         pairs = (line.split("\t") for line in out.decode().splitlines())
         return {ref: CommitId(oid) for oid, ref in pairs}
 

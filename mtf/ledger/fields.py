@@ -75,6 +75,7 @@ def check_run(value: Mapping[str, Any]) -> None:
     if not (run_dir.endswith(run) and _is_root(run_dir[: -len(run)])):
         refuse("run_dir", f"an absolute path that ends in /{run}", run_dir)
     _check_successor(value, name)
+    _check_asked(value)
     if not is_folder(value["folder"]):
         refuse("folder", "a folder of the repository", value["folder"])
     key = value["key"]
@@ -97,6 +98,15 @@ def _check_successor(value: Mapping[str, Any], name: str) -> None:
         is_run_id(successor) and successor.split("/", 1)[0] == name and successor != value["run"]
     ):
         refuse("superseded_by", f"the id of another run of {name}", successor)
+
+
+def _check_asked(value: Mapping[str, Any]) -> None:
+    """Check what a person asked for, of a run outside of the committed specs."""
+    base, first = value["snapshot_of"], value["reproduces"]
+    if base is not None and not is_commit(base):
+        refuse("snapshot_of", "the full id of a commit", base)
+    if first is not None and not is_run_id(first):
+        refuse("reproduces", "a run's id", first)
 
 
 _RUN_TIMES = ("claimed_at", "submitted_at", "started_at", "finished_at", "observed_at", "retry_at")

@@ -42,7 +42,7 @@ def check_signed(
     Raises:
         SpecError: the commit is not signed by an allowed signer; the message quotes git.
     """
-    if not (policies.require_signed or _must_be_signed(repo, commit, records)):
+    if not is_signature_required(repo, commit, policies, records):
         return
     reason = repo.signatures.problem(commit)
     if reason is not None:
@@ -52,6 +52,13 @@ def check_signed(
             " -S"
         )
         raise SpecError([Problem(SETTINGS, 1, 1, message, rule=RULE)])
+
+
+def is_signature_required(
+    repo: GitRepo, commit: CommitId, policies: Policies, records: Iterable[RunRecord]
+) -> bool:
+    """Return True if a commit must be signed for its experiments to be submitted."""
+    return policies.require_signed or _must_be_signed(repo, commit, records)
 
 
 def _must_be_signed(repo: GitRepo, commit: CommitId, records: Iterable[RunRecord]) -> bool:

@@ -47,7 +47,15 @@ from mtf.reconcile.claimant import Claimant
 from mtf.reconcile.cleanup import sweep_requests
 from mtf.reconcile.fencing import Fence
 from mtf.reconcile.handover import Handover
-from mtf.reconcile.job_requests import Batch, Start, bridge, make_batches, no_room, placed
+from mtf.reconcile.job_requests import (
+    Batch,
+    Start,
+    bridge,
+    make_batches,
+    no_room,
+    placed,
+    written_ahead,
+)
 from mtf.reconcile.record_updates import (
     changed_record,
     claim_message,
@@ -197,7 +205,10 @@ class Application:
         if not actions:
             return outcome
         self._sweep(actions)
-        claimed = self._claim(actions, prepared)
+        asked = {a.run for a in actions if isinstance(a, Submit) and not a.desired.is_committed}
+        ahead = [batch for _, batch, _ in prepared if batch.starts[0].run in asked]
+        with written_ahead(ahead, self.repo.root):
+            claimed = self._claim(actions, prepared)
         for executor, batch, script in prepared:
             outcome.submit(executor, batch, script)
         final = self._record(claimed, outcome)

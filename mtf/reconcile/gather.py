@@ -55,6 +55,8 @@ class Options:
     executor: str | None = None
     prune: bool = False
     only_prune: frozenset[RunId] | None = None  # of the runs to prune, those that were agreed to
+    # only these recorded runs: nothing new is submitted, and no other run is acted on
+    runs: frozenset[RunId] | None = None
 
 
 @dataclass(frozen=True)

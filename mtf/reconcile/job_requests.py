@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from mtf.core.planner.grids.throttles import places
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import CommitId, Token, member_of, name_of, submission_of
 from mtf.core.vocabulary.jobs import JobRequest, Task
-from mtf.errors import Problem
+from mtf.errors import MtfError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -167,6 +167,23 @@ def prepare(batch: Batch, repository: Path) -> None:
     rundir.make_shared(submission_dir.parent, batch.starts[0].root)
     job_dir.mkdir(parents=True, exist_ok=True)
     rundir.write_configs(job_dir, (job_config(start, repository) for start in batch.starts))
+
+
+@contextmanager
+def written_ahead(batches: Sequence[Batch], repository: Path) -> Iterator[None]:
+    """Write the requests of runs that no committed spec asks for, before they are claimed.
+
+    If this process dies after the claim, its request alone tells the next one that this user has
+    asked for these runs (see ``project.belief``). If the claim fails, they are removed.
+    """
+    for batch in batches:
+        prepare(batch, repository)
+    try:
+        yield
+    except MtfError:
+        for batch in batches:
+            remove_request(batch)
+        raise
 
 
 def remove_request(batch: Batch) -> None:

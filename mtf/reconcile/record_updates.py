@@ -20,6 +20,7 @@ from mtf.core.vocabulary.actions import (
     Submit,
 )
 from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.experiments import Asked
 from mtf.core.vocabulary.ids import SINGLE, job_branch, name_of, submission_of
 from mtf.core.vocabulary.records import Attempt, RunRecord, SubmissionRecord
 from mtf.core.vocabulary.shown_text import visible
@@ -74,7 +75,7 @@ def superseded_records(actions: Iterable[Action]) -> list[RunRecord]:
 
 
 def _new_record(action: Submit, place: Place, claimant: Claimant) -> RunRecord:
-    e = action.experiment
+    e, asked = action.experiment, action.desired.asked or Asked()
     return RunRecord(
         run=action.run,
         experiment=e.name,
@@ -96,6 +97,9 @@ def _new_record(action: Submit, place: Place, claimant: Claimant) -> RunRecord:
         folder=claimant.folder,
         wanted=action.desired.is_committed,
         holds_back=action.holds_back,
+        snapshot_of=asked.snapshot_of,
+        reproduces=asked.reproduces,
+        trial=asked.trial,
         attempts=(_attempt(place, claimant),),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtf.core.planner.grids.holds import canary_text
 from mtf.core.vocabulary.causes import ENDS, Cause
@@ -43,12 +43,15 @@ def status_table(
         **({"CLUSTER": lambda r: r.cluster} if len({r.cluster for r in records}) > 1 else {}),
         "STATE": lambda r: str(r.state),
         "CAUSE": lambda r: (r.cause or "-") if r.cause != Cause.COMPLETED else "-",
+        "KIND": lambda r: kind_text(r) or "-",
         "SYNC": lambda r: str(r.sync),
         "JOB": lambda r: r.job_id or "-",
         "EPOCH": _epochs,
         (metric or "best").upper(): lambda r: best_text(r, named=metric is None),
         "CHECKPOINT": _checkpoint_wide if wide else _checkpoint,
     }
+    if not any(map(kind_text, records)):
+        del columns["KIND"]
     if all(r.cause in (None, Cause.COMPLETED) for r in records):
         del columns["CAUSE"]
     if old:
@@ -57,6 +60,16 @@ def status_table(
         columns["REASON"] = lambda r: _first_line(_reason(r), 500 if wide else 60)
     rows = [[cell(record) for cell in columns.values()] for record in records]
     return Columns(list(columns), rows)
+
+
+def kind_text(record: RunRecord) -> str:
+    """Return the kinds of a run that no committed spec asks for: a snapshot, a trial, ..."""
+    kinds = {
+        "snapshot": record.snapshot_of,
+        "trial": record.trial,
+        "reproduction": record.reproduces,
+    }
+    return ", ".join(kind for kind, is_so in kinds.items() if is_so)
 
 
 def _wide_columns(now: datetime) -> dict[str, Callable[[RunRecord], str]]:
@@ -162,6 +175,11 @@ def run_page(
         "sync": str(record.sync),
         "branch": record.branch,
         "commit": record.commit,
+        "snapshot": f"of the work tree on {record.snapshot_of}: uncommitted, nobody has reviewed it"
+        if record.snapshot_of
+        else "",
+        "trial": "a few steps (mtf run --fast), no result" if record.trial else "",
+        "reproduces": record.reproduces or "",
         "spec": record.spec,
         "executor": f"{record.executor} (cluster {record.cluster})",
         "folder": record.run_dir,
@@ -238,6 +256,33 @@ def _pace(record: RunRecord, progress: Progress | None) -> str:
         return ""
     left = duration(progress.eta_s)
     return f" of {progress.total_steps}, {progress.steps_per_s:.3g} steps/s, about {left} left"
+
+
+def progress_lines(events: Iterable[Mapping[str, Any]], max_epochs: int | None) -> list[str]:
+    """Return lines about the progress of a training, for its journal's events.
+
+    Of events that tell the progress within an epoch, the newest is enough.
+    """
+    lines: list[str] = []
+    within = ""
+    for event in events:
+        epoch, step = event.get("epoch"), event.get("step")
+        of = f"/{max_epochs}" if max_epochs else ""
+        match event.get("event"):
+            case "started":
+                again = f", from step {step}" if step else ""
+                lines.append(f"started  on {event.get('host')}{again}")
+            case "progress":
+                total = f" of {event['total_steps']}" if event.get("total_steps") else ""
+                within = f"train    step {step}{total}"
+            case "metrics":
+                values = event.get("metrics") or {}
+                shown = (f"{k} {number_text(v, '.4g')}" for k, v in values.items())
+                lines.append(f"epoch    {epoch}{of}, step {step}: {', '.join(shown)}")
+                within = ""
+            case _:
+                pass
+    return [*lines, within] if within else lines
 
 
 def results_table(records: Sequence[RunRecord]) -> Columns:

@@ -1,4 +1,4 @@
-"""`mtf cancel`, `retry`, `rerun` and `sync --prune` are killed at each of their effects, once each.
+"""`mtf cancel`, `retry`, `rerun`, `run` and `sync --prune` are killed at each of their effects.
 
 Then comes `mtf sync`, and the same command again where a user would give it again.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtf import rundir
-from mtf.core.vocabulary.ids import job_name
+from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.states import RunState
 from mtf.executor.local.local_executor import LocalExecutor
 from mtf.git.repo import GitRepo
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PRUNE, CANCEL = ("sync", "--prune"), ("cancel", "many")
 RETRY = ("retry", "many", "--set", "slurm.mem=200M")
 RERUN = ("rerun", "many", "--yes")
+RUN = ("run", "experiments/many.yaml", "--member=training.seed=0", "--snapshot", "--no-wait")
+_AGAIN = (RETRY, RERUN, RUN)  # they start a job
 NO_JOB = Kill(SUBMITS["local"])
 NO_START = Kill(SUBMITS["local"], 0, "after")
 NO_RECORD = Kill("executor.local: mtf.executor.local.worker", 0, "during")
@@ -49,6 +51,14 @@ _SYNCS = re.compile(
 _ASKING = {"cat-file", "config", "for-each-ref", "gc", "merge-base", "rev-parse", "status", "var"}
 # purposes that must be among the effects of each command
 _ENDS = {"ledger: git fast-import", "reconcile: link .claims/<id>", "executor.local: sql UPDATE"}
+_NEW_RUN = {
+    "ledger: git fast-import",
+    "ledger: git update-ref",
+    "reconcile: rename .code/<id>",
+    "reconcile: rename configs.jsonl",
+    "executor.local: rename job.sbatch",
+    "executor.local: sql COMMIT",
+}
 EXPECTED = {
     CANCEL: _ENDS,
     PRUNE: _ENDS,
@@ -58,14 +68,8 @@ EXPECTED = {
         "executor.local: rename job.sbatch",
         "executor.local: sql COMMIT",
     },
-    RERUN: {
-        "ledger: git fast-import",
-        "ledger: git update-ref",
-        "reconcile: rename .code/<id>",
-        "reconcile: rename configs.jsonl",
-        "executor.local: rename job.sbatch",
-        "executor.local: sql COMMIT",
-    },
+    RERUN: _NEW_RUN,
+    RUN: _NEW_RUN | {"commands: git commit-tree"},
 }
 
 
@@ -88,6 +92,7 @@ CASES = {
     "prune a claim": Case(PRUNE, ((SYNC, NO_JOB),), lives=False),
     "retry": Case(RETRY, ((SYNC, NO_JOB), (CANCEL, None)), lives=False),
     "rerun": Case(RERUN, ((SYNC, NO_JOB), (CANCEL, None)), lives=False),
+    "run": Case(RUN, (), lives=False),
 }
 
 
@@ -128,7 +133,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     end_all(tmp_path)
 
 
-def test_a_killed_cancel_prune_retry_or_rerun_is_completed_by_the_next_command(
+def test_a_killed_cancel_prune_retry_rerun_or_run_is_completed_by_the_next_command(
     folder: Path,
 ) -> None:
     whole = [
@@ -136,7 +141,8 @@ def test_a_killed_cancel_prune_retry_or_rerun_is_completed_by_the_next_command(
         for n, c in enumerate(CASES.values())
     ]
     crash(whole)
-    assert [w.title for w in whole if not _is_recorded(w)] == []  # nothing has killed these
+    # nothing has killed these
+    assert [(w.title, w.faults) for w in whole if not _is_recorded(w)] == []
     settle(whole)
     worlds: list[World] = []
     seen: set[str] = set()
@@ -184,7 +190,10 @@ def crash(worlds: list[World]) -> None:
             world.lab.git("commit", "-q", "-m", "no more")
         if world.case.command == RERUN:
             world.lab.commit({"newer.py": "# code\n"})
-        if world.case.command in (RETRY, RERUN):
+        if world.case.command == RUN:
+            world.lab.git("rm", "-q", "--cached", "experiments/many.yaml")
+            world.lab.git("commit", "-q", "-m", "no specs")
+        if world.case.command in _AGAIN:
             (world.lab.path / "runs" / "hold").unlink()
     outcomes = each((w, w.case.command, w.kill) for w in worlds)
     for world, outcome in zip(worlds, outcomes, strict=True):
@@ -218,6 +227,8 @@ def _is_recorded(world: World) -> bool:
         return len(world.record.attempts) > 1
     if world.case.command == RERUN:
         return len(records(world.lab)) > 1
+    if world.case.command == RUN:
+        return len(records(world.lab)) == 1
     return world.record.cancel_requested or world.record.is_over
 
 
@@ -247,7 +258,7 @@ def faults_of(world: World, actions: list[object]) -> Iterator[str]:
             yield f"the claim {attempt.token} is held by {holder}, and it was given up"
         if attempt.job_id in lives and holder != attempt.job_id:
             yield f"the claim {attempt.token} is held by {holder}, and {attempt.job_id} has lived"
-    names = {a.token: job_name("many", a.token) for a in record.attempts}
+    names = {a.token: job_name(name_of(record.run), a.token) for a in record.attempts}
     executor = LocalExecutor(world.lab.path / "runs", 2)
     if alive := [v for v in executor.jobs(names, None) if v.state in ("pending", "running")]:  # type: ignore[arg-type]
         yield f"jobs go on: {alive}"
@@ -268,7 +279,7 @@ def _faults_of_rerun(world: World, new: RunRecord) -> Iterator[str]:
 
 
 def _faults_of_ends(world: World, record: RunRecord) -> Iterator[str]:
-    is_new = world.case.command in (RETRY, RERUN)
+    is_new = world.case.command in _AGAIN
     if is_new and (record.state, world.lives) != (RunState.COMPLETED, [record.job_id]):
         yield f"{record.state} ({record.reason}), lived {world.lives}"
     if world.case.command == RETRY:
@@ -277,7 +288,5 @@ def _faults_of_ends(world: World, record: RunRecord) -> Iterator[str]:
         config = (Path(record.run_dir) / rundir.CONFIG).read_text()
         if "200M" not in config:
             yield f"its configuration is {config}"
-    elif world.case.command != RERUN and not (
-        record.state is RunState.CANCELLED and record.cancel_requested
-    ):
+    elif not is_new and not (record.state is RunState.CANCELLED and record.cancel_requested):
         yield f"{record.state} ({record.reason})"

@@ -35,6 +35,9 @@ _IMMUTABLE = (
     "spec",
     "origin",
     "wanted",
+    "snapshot_of",
+    "reproduces",
+    "trial",
 )
 
 

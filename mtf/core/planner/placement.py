@@ -32,6 +32,7 @@ class Placement:
     cluster: str
     why_not: str | None = None  # None: each run is judged by what it asks for
     is_asked: bool = True  # the executor is named by the settings or on the command line
+    to_run_here: str = "mtf sync --executor local"  # what people run to have them here
 
     @property
     def text(self) -> str:
@@ -50,7 +51,7 @@ class Placement:
         }
         notes = [
             f"{name}: {runs} of its runs wait for a machine with SLURM: {why}. To run them here:"
-            " mtf sync --executor local"
+            f" {self.to_run_here}"
             for (name, why), runs in Counter(waiting.values()).items()
         ]
         kept = tuple(action for action in plan.actions if action.run not in waiting)

@@ -249,7 +249,7 @@ def _ended(
     used = together(progress.used, job.used if job else {}, vars(attempt))
     attempt = replace(attempt, resources=used)
     record = record.with_attempt(attempt)
-    if cause in retry.on and not record.cancel_requested:
+    if cause in retry.on and not (record.cancel_requested or record.trial):
         fruitless = _fruitless(record.attempts)
         if fruitless < retry.max_attempts:
             state = RunState.PREEMPTED if cause is Cause.PREEMPTED else RunState.PENDING

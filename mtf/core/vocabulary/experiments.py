@@ -12,6 +12,7 @@ from mtf.core.vocabulary.ids import RunKey
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.jobs import Resources
 
 # Sections about how a run is executed or watched, not what it computes: not part of its key.
@@ -45,6 +46,17 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a person asked for, of runs that are outside of the committed specs."""
+
+    snapshot_of: CommitId | None = None  # the commit below the snapshot that they are pinned to
+    reproduces: RunId | None = None
+    trial: bool = False  # a few steps, to see that all fits; never tried again
+    # the code counts: the runs are new ones unless the same code has run with these values
+    by_code: bool = False
+
+
+@dataclass(frozen=True)
 class Desired:
     """Everything that one spec asks for: the members of a grid, or a single experiment."""
 
@@ -61,11 +73,12 @@ class Desired:
     canary: int | None = None  # members that are submitted first; the others wait for them
     max_failed: int | None = None  # failures after which no more members are started
     on_change: Literal["keep", "cancel"] = "keep"  # what to do with runs of an older version
+    asked: Asked | None = None  # by a person, at once
 
     @property
     def is_committed(self) -> bool:
-        """Return True if a committed spec asks for this, False if a program does."""
-        return self.path != DIRECT
+        """Return True if a committed spec asks for this, False if a person or a program does."""
+        return self.path != DIRECT and self.asked is None
 
 
 def axes_of(parameters: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -121,7 +134,7 @@ def _joint(
     return tuple(keys), list(first.values())
 
 
-def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
+def run_key(experiment: Experiment, trees: Mapping[str, str], apart: str = "") -> RunKey:
     """Return the identity of a run: equal keys are the same run, never submitted twice.
 
     The key is made of the owner's name and the values. The spec's path and a member's name or index
@@ -132,6 +145,7 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
     Args:
         experiment: resolved.
         trees: the git object id of each of its ``rerun_on`` paths at the pinned commit.
+        apart: what makes it another run than that of a committed spec with the same values.
     """
     values = {
         k: _without_defaults(k, v) for k, v in experiment.config.items() if k not in EXECUTION
@@ -142,6 +156,8 @@ def run_key(experiment: Experiment, trees: Mapping[str, str]) -> RunKey:
         "generation": experiment.generation,
         "trees": {path: trees[path] for path in experiment.rerun_on},
     }
+    if apart:
+        identity["apart"] = apart
     text = json_text.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
 

@@ -120,9 +120,12 @@ class RunRecord:
     cancel_requested: bool = False  # through mtf; without it a cancellation was done by hand
     observed_at: str | None = None  # when a sync last wrote this record
     retry_at: str | None = None  # the newest attempt is over; another may start at this time
-    wanted: bool = True  # by a committed spec; False: by a program, pruning leaves it alone
+    wanted: bool = True  # by a committed spec; False: asked for at once, pruning leaves it alone
     superseded_by: RunId | None = None  # the run that `mtf rerun` made in place of this one
     holds_back: int = 0  # members of its grid that waited for it when it was submitted (canary)
+    snapshot_of: CommitId | None = None  # its commit is a snapshot of the work tree on this commit
+    reproduces: RunId | None = None  # the run that it repeats (`mtf reproduce`)
+    trial: bool = False  # a few steps, to see that all fits (`mtf run --fast`)
     attempts: tuple[Attempt, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mtf.core.vocabulary.spelling import nearest
 from mtf.spec.schema.slurm_section import SLURMConfig
 from mtf.spec.schema.strict import Constructed, Open, Strict
 from mtf.spec.schema.text_types import OneLine, matching
@@ -68,6 +67,10 @@ class TrainingConfig(Strict):
 
     max_epochs: Count = 100
     """Epochs to train for."""
+    limit_train_batches: Count | None = None
+    """Batches of each process in an epoch; null: all."""
+    limit_val_batches: Count | None = None
+    """Batches of each process in a validation; null: all."""
     batch_size: Count = 32
     """Samples in each batch of each process."""
     gradient_accumulation_steps: Count = 1
@@ -160,10 +163,8 @@ class CallbacksConfig(Open):
     def _custom_callbacks_have_a_type(self) -> Self:
         for name, given in self.further.items():
             if not isinstance(given, dict) or not isinstance(given.get("type"), str):
-                near = nearest(name, type(self).model_fields)
-                hint = f" Did you mean {near!r}?" if near else ""
                 raise ValueError(  # noqa: TRY004 -- pydantic reports ValueError only
-                    f"{name} needs a type.{hint} Write {name}: {{type: package.module:Name}}"
+                    f"{name} needs a type. Write {name}: {{type: package.module:Name}}"
                 )
         return self
 

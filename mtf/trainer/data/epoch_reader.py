@@ -40,6 +40,7 @@ class EpochReader:
         rank_sync: connects the ranks.
         ahead: number of batches to read ahead, where needed.
         is_even: whether all ranks must have equally many batches.
+        most: number of batches of an epoch to read; None: all.
 
     Attributes:
         num_batches: in the present epoch; ``ENDLESS`` while its end is not in sight.
@@ -54,10 +55,12 @@ class EpochReader:
         *,
         ahead: int = 1,
         is_even: bool = False,
+        most: int | None = None,
     ) -> None:
         self._batches: Any = batches
         self._known: Callable[[int, int], int | None] | None = getattr(batches, "num_samples", None)
         self._sync, self._ahead, self._is_even = rank_sync, ahead, is_even
+        self._most = most or ENDLESS
         self._opened: OpenEpoch | None = None
         self.num_batches = self.common = 0
         self.is_open_ended = False
@@ -75,11 +78,14 @@ class EpochReader:
         self._opened = None
         number = num_batches_in(self._batches, epoch)
         self.is_open_ended = number is None
-        self.num_batches = (place.seen_end or ENDLESS) if number is None else number
+        self.num_batches = min(
+            (place.seen_end or ENDLESS) if number is None else number, self._most
+        )
         if self._is_even:
             self._sync.require_same(self.num_batches, "the number of batches")
         # of open-ended data, its ``least_batches`` at least
-        self.common = self._sync.minimum(getattr(self._batches, "least_batches", self.expected))
+        least = getattr(self._batches, "least_batches", self.expected)
+        self.common = self._sync.minimum(min(least, self._most))
 
     @property
     def is_open(self) -> bool:
@@ -89,7 +95,8 @@ class EpochReader:
     @property
     def expected(self) -> int:
         """Return the number of batches, as the data expects it until its end is in sight."""
-        return len(self._batches) if self.num_batches == ENDLESS else self.num_batches
+        is_known = self.num_batches < ENDLESS
+        return self.num_batches if is_known else len(self._batches)
 
     def read(self, epoch: int, place: Place) -> tuple[Any, int | None]:
         """Return the batch at a place in the epoch that has begun, and its number of samples.
@@ -102,12 +109,17 @@ class EpochReader:
         if self._opened is None:
             length = None if self.is_open_ended else self.num_batches
             self._opened = OpenEpoch(
-                self._batches, epoch, place.batch, length=length, ahead=self._ahead
+                self._batches,
+                epoch,
+                place.batch,
+                length=length,
+                ahead=self._ahead,
+                is_cut=self.num_batches == self._most,
             )
         content = self._opened.take()
         if self.is_open_ended:
             place.seen_end = self._opened.length or 0
-            self.num_batches = place.seen_end or ENDLESS
+            self.num_batches = min(place.seen_end or ENDLESS, self._most)
         if place.batch + 1 == self.num_batches:
             self._opened = None  # its data workers end
         number = None if self._known is None else self._known(epoch, place.batch)

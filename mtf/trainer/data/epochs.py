@@ -48,6 +48,7 @@ class OpenEpoch:
         start: the first batch that is left.
         length: the number of batches in the epoch, None if only its end tells it.
         ahead: if so, the number of batches to make ahead, so that the end is seen before it comes.
+        is_cut: the epoch is cut short: that the data gives more is no mistake.
 
     Attributes:
         length: the number of batches in the epoch, None while its end is not in sight.
@@ -55,11 +56,19 @@ class OpenEpoch:
     """
 
     def __init__(
-        self, batches: Batches, epoch: int, start: int, *, length: int | None, ahead: int = 1
+        self,
+        batches: Batches,
+        epoch: int,
+        start: int,
+        *,
+        length: int | None,
+        ahead: int = 1,
+        is_cut: bool = False,
     ) -> None:
         self.length = length
         self._left = batches.batches(epoch, start)
         self._number = start
+        self._is_cut = is_cut
         self._note: Callable[[int], None] | None = getattr(batches, "note_read", None)
         if length is not None:
             self._next = self._counted(batches, epoch, start, length).__next__
@@ -93,7 +102,8 @@ class OpenEpoch:
                     f"epoch {epoch + 1} of the data has {number} batches, and its __len__ says"
                     f" {length}: return from __len__ the number of batches in an epoch"
                 )
-            if number == length - 1 and getattr(batches, "may_give_more", True):
+            is_last = number == length - 1 and not self._is_cut
+            if is_last and getattr(batches, "may_give_more", True):
                 self._report_more(batches, length)
             yield batch
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import TrainingError
-from mtf.trainer.components.batch_norm import refuse_single_sample
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.epoch_reader import EpochReader
@@ -89,7 +88,8 @@ class Loop:
     def __post_init__(self) -> None:
         self._totals: Totals = {}
         self._computed: Loss | None = None
-        self._val_reader = EpochReader(self.validation or [], self.rank_sync)
+        limit = self.config.training.limit_val_batches
+        self._val_reader = EpochReader(self.validation or [], self.rank_sync, most=limit)
         self._log_every = self.config.logging.log_scalars_every_n_steps
         self._save_every = self.config.checkpoint.every_n_steps
         self.saves = SaveRequests(self.config.checkpoint.every_n_minutes, self.rank_sync)
@@ -113,7 +113,11 @@ class Loop:
             self.train, self.state, self.config.training, self.rank_sync
         )
         self._reader = EpochReader(
-            self._epoch_batches, self.rank_sync, ahead=self._accumulation.size, is_even=True
+            self._epoch_batches,
+            self.rank_sync,
+            ahead=self._accumulation.size,
+            is_even=True,
+            most=self.config.training.limit_train_batches,
         )
         epoch = min(self.state.epoch, self.config.training.max_epochs - 1)
         self._reader.begin(epoch, self.state.train)
@@ -149,7 +153,6 @@ class Loop:
         """Seed the training, so that it does not depend on what building the model has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
         self.engine.drop_gradients()
-        refuse_single_sample(self.engine.module, self._epoch_batches, self._reader.num_batches)
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
@@ -162,7 +165,7 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         batch, self.samples = self._reader.read(self.state.epoch, self.state.train)
-        self.batch = self.engine.placed(self.objective.inspected(batch))
+        self.batch = self.engine.placed(batch)
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
@@ -236,11 +239,11 @@ class Loop:
             self._after_step()
         if self.state.train.batch < self._reader.num_batches:
             return Phase.TRAIN_BATCH_LOAD
+        self.batch = self.loss = self._computed = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
         """Step the schedulers that count epochs, and compute the metrics of training."""
-        self.batch = self.loss = self._computed = None
         train = self.state.train
         train.metrics = values_over_ranks(
             self.train_metrics, self.rank_sync, "train_", train.returned
@@ -264,7 +267,7 @@ class Loop:
         if not self._val_reader.is_open:
             self.engine.enter_evaluation()
         content, self.samples = self._val_reader.read(self.state.epoch, self.state.val)
-        self.batch = self.engine.placed(self.val_objective.inspected(content))
+        self.batch = self.engine.placed(content)
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
@@ -284,6 +287,7 @@ class Loop:
             self._journal_progress()
         if self.state.val.batch < self._val_reader.num_batches:
             return Phase.VAL_BATCH_LOAD
+        self.batch = None
         self.engine.leave_evaluation()
         return Phase.EPOCH_END
 
@@ -291,7 +295,7 @@ class Loop:
 
     def epoch_end(self) -> Phase:
         """Log the epoch's metrics, count the epoch as done, and request its checkpoint."""
-        self.batch, state = None, self.state
+        state = self.state
         metrics = metrics_of_epoch(state, self.val_metrics, self.rank_sync)
         if self.validation is not None:
             metrics = self.with_own_metrics(self, metrics)

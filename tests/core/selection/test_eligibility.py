@@ -17,6 +17,7 @@ from mtf.core.selection.eligibility import (
     why_not_retried,
 )
 from mtf.core.vocabulary.causes import Cause
+from mtf.core.vocabulary.experiments import DIRECT
 from mtf.core.vocabulary.ids import CommitId, RunId
 from mtf.core.vocabulary.states import OVER, RunState
 from tests.core.planner.worlds import experiment, iso, record
@@ -32,7 +33,8 @@ def over(state: RunState = RunState.FAILED, cause: Cause = Cause.CODE_ERROR) -> 
 FAILED = over()
 REFUSED = over(cause=Cause.CONFIGURATION)
 SUPERSEDED = replace(FAILED, superseded_by=RunId("alone/20260102T110000Z/dddddddd"))
-PROGRAM = replace(FAILED, wanted=False)
+PROGRAM = replace(FAILED, wanted=False, spec=DIRECT)
+AT_ONCE = replace(FAILED, wanted=False)
 TIP = Tip(CommitId("d" * 40), "main", {FAILED.key})
 NO_SPEC = replace(TIP, keys=())
 BROKEN = replace(NO_SPEC, unread={"experiments/a.yaml"})
@@ -56,9 +58,10 @@ def test_a_superseded_run_is_left_alone_for_its_successor() -> None:
     ("run", "tip", "words"),
     [
         (FAILED, TIP, None),
-        (FAILED, NO_SPEC, "), or mtf retry"),
+        (FAILED, NO_SPEC, "mtf sync submits a changed one; mtf retry"),
         (FAILED, BROKEN, "experiments/a.yaml has mistakes. See mtf validate"),
         (PROGRAM, NO_SPEC, "a Python program asked for it"),
+        (AT_ONCE, NO_SPEC, "mtf run started it"),
         (PROGRAM, TIP, None),
     ],
 )
@@ -67,13 +70,6 @@ def test_a_rerun_needs_a_spec_that_asks_for_the_same_experiment(
 ) -> None:
     line = why_not_rerun(run, tip)
     assert line is None if words is None else words in (line or "")
-
-
-def test_a_complete_run_is_not_told_to_be_retried() -> None:
-    for run in (FAILED, PROGRAM):
-        complete = replace(run, state=RunState.COMPLETED)
-        assert "mtf retry" in (why_not_rerun(run, NO_SPEC) or "")
-        assert "mtf retry" not in (why_not_rerun(complete, NO_SPEC) or "")
 
 
 @pytest.mark.parametrize(

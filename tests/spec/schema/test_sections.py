@@ -45,7 +45,7 @@ def test_every_default_is_the_documented_one() -> None:
         },
         "training": {
             "max_epochs": 100, "batch_size": 32, "gradient_accumulation_steps": 1,
-            "max_grad_norm": 1.0, "use_amp": True, "seed": 0, "max_grad_value": None,
+            "limit_train_batches": None, "limit_val_batches": None, "max_grad_norm": 1.0, "use_amp": True, "seed": 0, "max_grad_value": None,
             "on_nonfinite": None, "compile": False, "combine": None,
             "find_unused_parameters": False,
         },
@@ -194,14 +194,6 @@ def test_a_refused_sbatch_option_names_the_key_to_use() -> None:
     )
     assert slurm_problem("extra: ['--output=x']") == (
         'one.yaml:5:17: slurm.extra[0]: "--output=x" is set by mtf itself. Remove it'
-    )
-
-
-@pytest.mark.parametrize("option", ["--ntasks=2", "--ntasks-per-gpu=2", "--ntasks-per-tres=gpu:2"])
-def test_an_option_that_sets_the_number_of_processes_names_the_keys_to_use(option: str) -> None:
-    assert slurm_problem(f"extra: ['{option}']") == (
-        f'one.yaml:5:17: slurm.extra[0]: "{option}" sets the number of processes. Write slurm.nodes'
-        " and slurm.ntasks_per_node"
     )
 
 
