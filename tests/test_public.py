@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
 import mtf
+from tests.docs.pages import ROOT
 
 
 def imported_for_type_checkers() -> set[str]:
@@ -30,6 +32,13 @@ def test_the_names_that_mtf_lists_are_those_that_it_imports() -> None:
 def test_a_public_name_can_be_imported_and_is_documented(name: str) -> None:
     value = getattr(mtf, name)
     assert isinstance(value, str) or inspect.getdoc(value), f"{name} has no docstring"
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    """And it names nothing of `mtf` that is not public."""
+    pages = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    entries = re.findall(r"^\.\. (?:auto\w+|data):: mtf\.(\w+)$", pages, re.MULTILINE)
+    assert sorted(entries) == sorted(mtf.__all__)
 
 
 def test_an_unknown_name_is_an_error_of_the_import() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_text
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
+
+if TYPE_CHECKING:
+    from mtf.commands.plan import Planned
 
 EXECUTORS = click.Choice(["slurm", "local", "auto"])
 
@@ -37,6 +41,7 @@ def named_executor(option: str | None) -> str | None:
     show_default=True,
     help="How to print the plan.",
 )
+@click.option("--scripts", is_flag=True, help="Also print the scripts of the new jobs.")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit with 2 when there is something to do."
 )
@@ -49,6 +54,7 @@ def plan(
     executor: str | None,
     prune: bool,
     style: str,
+    scripts: bool,
     detailed_exitcode: bool,
 ) -> None:
     """Show what mtf sync would do, or what a branch would add.
@@ -60,34 +66,46 @@ def plan(
     Exit code: 0 no errors, 1 errors, 2 something to do (only with --detailed-exitcode).
     """
     if base is not None:
-        if only is not None or prune or executor is not None:
-            raise click.UsageError("--only, --executor and --prune cannot be combined with --base")
+        if only is not None or prune or executor is not None or scripts:
+            raise click.UsageError(
+                "--only, --executor, --prune and --scripts cannot be combined with --base"
+            )
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
     from mtf.commands.plan import left_out_here, plan_sync
     from mtf.reconcile.gather import Options
-    from mtf.report import plans
 
     project = open_here(folder)
     found = plan_sync(
-        project, Options(rev=rev, only=only, executor=named_executor(executor), prune=prune)
+        project,
+        Options(rev=rev, only=only, executor=named_executor(executor), prune=prune),
+        scripts=scripts,
     )
-    match style:
-        case "markdown":
-            print_text(
-                plans.plan_markdown(found.plan, found.specs, found.problems, found.placement),
-                newline=False,
-            )
-        case "json":
-            print_text(plans.plan_json(found.plan, found.commit, found.problems, found.placement))
-        case _:
-            print_plan(plans.plan_text(found.plan, found.specs, found.problems, found.placement))
-            if found.plan.is_empty and rev is None:
-                for note in left_out_here(project):
-                    inform(f"note: {note}")
+    _print(found, style, with_scripts=scripts)
+    if style == "text" and found.plan.is_empty and rev is None:
+        for note in left_out_here(project):
+            inform(f"note: {note}")
     if found.is_doubtful:
         sys.exit(EXIT_ERROR)
     if detailed_exitcode and not found.plan.is_empty:
         sys.exit(EXIT_CHANGES)
+
+
+def _print(found: Planned, style: str, *, with_scripts: bool) -> None:
+    from mtf.report import plans
+
+    parts = found.plan, found.specs, found.problems, found.placement
+    scripts = found.scripts if with_scripts else None
+    match style:
+        case "markdown":
+            print_text(plans.plan_markdown(*parts, scripts), newline=False)
+        case "json":
+            print_text(
+                plans.plan_json(found.plan, found.commit, found.problems, found.placement, scripts)
+            )
+        case _:
+            print_plan(plans.plan_text(*parts))
+            if scripts:
+                print_text(f"\n{plans.scripts_text(scripts)}", newline=False)
 
 
 def _review(folder: str, base: str, rev: str, style: str, *, detailed: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -21,10 +22,10 @@ from mtf.core.vocabulary.records import as_dict
 from mtf.report.tables import render_csv, render_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from mtf.commands.show_runs import Status
     from mtf.core.vocabulary.records import RunRecord
-    from mtf.project.project import Project
 
 
 _EVERY_S = 2.0  # between two looks of a watch; an answer as old will do for it
@@ -65,9 +66,18 @@ def status(
     within_s = _EVERY_S if watch else 0.0
     found = status_of(project, globs, recorded=recorded, superseded=superseded, within_s=within_s)
     if not found.rows:
-        inform(no_match(project, globs))
+        inform(no_match(found.ledger, globs))
     if watch:
-        _watch(project, globs, recorded=recorded, superseded=superseded)
+        _watch(
+            partial(
+                status_of,
+                project,
+                globs,
+                recorded=recorded,
+                superseded=superseded,
+                within_s=within_s,
+            )
+        )
         return
     if as_json:
         print_text(as_json_list(found.rows))
@@ -80,33 +90,33 @@ def status(
             inform(f"note: {note}")
 
 
-def _watch(project: Project, globs: tuple[str, ...], *, recorded: bool, superseded: bool) -> None:
-    from mtf.commands.show_runs import status_of
+def _watch(look: Callable[[], Status]) -> None:
     from mtf.framework.live_display import show_progress
 
     with show_progress() as update:
         while True:
-            found = status_of(
-                project, globs, recorded=recorded, superseded=superseded, within_s=_EVERY_S
-            )
-            update(found.records)
+            update(look().records)
             time.sleep(_EVERY_S)
 
 
 @click.command()
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object.")
+@click.option("--script", is_flag=True, help="Print the script of its newest job, nothing else.")
 @_RECORDED
 @click.pass_obj
-def show(folder: str, run: str, as_json: bool, recorded: bool) -> None:
+def show(folder: str, run: str, as_json: bool, script: bool, recorded: bool) -> None:
     """Show one run with its attempts, history and configuration.
 
     Its state is that of now, and its attempts show each time that a job was requeued.
 
     RUN is a run id, a unique prefix of one, an experiment (its newest run) or a job id.
     """
-    from mtf.commands.show_runs import as_json_list, page_of
+    from mtf.commands.show_runs import as_json_list, page_of, script_of
 
+    if script:
+        print_text(script_of(open_here(folder), run), newline=False)
+        return
     row, page = page_of(open_here(folder), run, recorded=recorded)
     print_text(as_json_list([row]) if as_json else page)
 

@@ -82,7 +82,7 @@ def sync(
     Exit code: 0 done, 1 errors, 3 partly done, or a run that --wait waited for did not complete, 4
     another mtf holds the lock of this clone.
     """
-    from mtf.commands.sync import sync_lock, sync_until_over, sync_with_notes, to_prune
+    from mtf.commands.sync import sync_lock, sync_with_notes, to_prune
 
     if dry_run:
         ctx.invoke(
@@ -109,12 +109,13 @@ def sync(
         report = sync_with_notes(project, options, publish=not no_push, say=inform)
         for line in _summary(report):
             inform(line)
-    code = report.exit_code
+    unfinished = ""
     if wait:
+        from mtf.commands.wait_for_runs import sync_until_over, together
         from mtf.framework.live_display import show_progress
 
         with show_progress() as update:
-            waited_for = sync_until_over(
+            waited = sync_until_over(
                 project,
                 options,
                 publish=not no_push,
@@ -122,12 +123,12 @@ def sync(
                 every=interval,
                 seen=ended_runs(report.done),
             )
-        if unfinished := incomplete_text(waited_for):
+        report = together(report, waited.report) if waited.report else report
+        if unfinished := incomplete_text(waited.runs):
             inform(f"error: {unfinished}")
-            code = code or EXIT_PARTIAL
     if as_json:
         print_text(json_text.dumps(_as_json(report), indent=2))
-    sys.exit(code)
+    sys.exit(report.exit_code or (EXIT_PARTIAL if unfinished else 0))
 
 
 def _agreed(options: Options, records: Sequence[RunRecord]) -> Options:

@@ -95,9 +95,9 @@ class _Names:
             return self._runs(of_newest_submission(exact))
         repo = self.project.repo
         rev, colon, spec = name.rpartition(":")
-        if colon and (commit := repo.find_commit(rev)):
+        if colon and (commit := repo.find_named(rev)):
             return self._spec(commit, spec, name)
-        if commit := repo.find_commit(name):
+        if commit := repo.find_named(name):
             return commit
         try:
             return self._spec(repo.commit("HEAD"), name, name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mtf.commands.sync import plan_for, read_situation
+from mtf.commands.sync import executors_of, plan_for, read_situation
 from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.core.selection.older_code import older_code_notes
 from mtf.core.usage.advice import advice
@@ -21,12 +21,12 @@ from mtf.report.plans import SpecChange
 from mtf.rundir import code_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mtf.core.planner.placement import Placement
     from mtf.core.planner.plan import World
     from mtf.core.vocabulary.experiments import Desired
-    from mtf.core.vocabulary.ids import CommitId
+    from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.project.project import Project
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
@@ -42,6 +42,7 @@ class Planned:
     # of specs that are left out, and warnings about what is submitted
     problems: tuple[Problem, ...]
     placement: Placement  # of new jobs
+    scripts: Mapping[RunId, str] = field(default_factory=dict)  # of the jobs, if asked for
 
     @property
     def is_doubtful(self) -> bool:
@@ -60,19 +61,21 @@ def left_out_here(project: Project) -> Iterator[str]:
         )
 
 
-def plan_sync(project: Project, options: Options) -> Planned:
+def plan_sync(project: Project, options: Options, *, scripts: bool = False) -> Planned:
     """Return the plan that ``mtf sync`` with these options would carry out now.
+
+    With ``scripts``, it has the script of each job as well.
 
     Raises:
         SpecError: the settings contain mistakes; a sync would only observe recorded runs.
     """
     with noticing_uncommitted(project) as uncommitted:
-        planned = _planned(project, options)
+        planned = _planned(project, options, scripts=scripts)
         notes = (*planned.plan.notes, *uncommitted())
         return replace(planned, plan=replace(planned.plan, notes=notes))
 
 
-def _planned(project: Project, options: Options) -> Planned:
+def _planned(project: Project, options: Options, *, scripts: bool) -> Planned:
     now = datetime.now(UTC)
     with project.repo.reading():
         found = read_situation(project, project.store(publish=False), options, now)
@@ -95,7 +98,19 @@ def _planned(project: Project, options: Options) -> Planned:
     remarks = _incomplete_code(project, planned, found.world.commit)
     doubts = (*_doubts(new, found.settings), *found.warnings_on({spec.path for spec in whole}))
     problems = sorted({*found.problems, *doubts, *past, *remarks})
-    return Planned(planned, specs, found.world.commit, tuple(problems), found.placement())
+    texts = _scripts(project, found, planned) if scripts else {}
+    return Planned(planned, specs, found.world.commit, tuple(problems), found.placement(), texts)
+
+
+def _scripts(project: Project, found: Situation, planned: Plan) -> dict[RunId, str]:
+    from mtf.reconcile.apply import Application  # late: a plan without scripts needs none of it
+
+    executors = executors_of(project.with_settings(found.settings))
+    executor = found.placement().executor
+    store = project.store(publish=False)
+    application = Application(project.repo, store, executors, found, executor, lambda _: None)
+    with project.repo.reading():
+        return application.scripts(planned)
 
 
 def _older_code(project: Project, found: Situation, options: Options) -> list[str]:

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """The runs to show, and notes on the repository."""
+    """The runs to show, notes on the repository, and the ledger that they are from."""
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    ledger: Ledger
 
     @property
     def records(self) -> list[RunRecord]:
@@ -80,7 +81,7 @@ def status_of(
     if hidden:
         notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
     looked = look.rows(records) if look else as_recorded(records)
-    return Status(looked.rows, (*looked.notes, *notes))
+    return Status(looked.rows, (*looked.notes, *notes), ledger)
 
 
 def _begun(project: Project, ledger: Ledger, records: Iterable[RunRecord], within_s: float) -> Look:
@@ -97,10 +98,9 @@ def rows_of(
     return _begun(project, ledger, records, within_s).rows(records)
 
 
-def no_match(project: Project, globs: Sequence[str]) -> str:
+def no_match(ledger: Ledger, globs: Sequence[str]) -> str:
     """Return a line that says that no run matches, and which runs there are."""
     wanted = " ".join(globs)
-    ledger = project.ledger()
     if ledger.damaged and not ledger.runs:
         return "no record of mtf/ledger can be read"
     known = existing_runs(ledger.runs.values(), near=wanted)
@@ -182,6 +182,31 @@ def output_of(project: Project, name: str, *, err: bool) -> str:
             f"{record.run}: no output yet ({record.state}{_why(record)})."
             f" It will be in {record.run_dir}"
         )
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def script_of(project: Project, name: str) -> str:
+    """Return the script of a run's newest job, as it was submitted.
+
+    Raises:
+        MtfError: there is no such run, it has no job yet, or its script was removed.
+    """
+    record = find_run(project.ledger(), name)
+    if why := private_folder(record):
+        raise MtfError(f"{record.run}: {why}. Its script is in {record.run_dir}")
+    newest = next((a for a in reversed(record.attempts) if a.job_id), None)
+    if newest is None:
+        raise MtfError(
+            f"{record.run}: no job yet ({record.state}{_why(record)}), so it has no script."
+            " mtf plan --scripts shows those of the next sync"
+        )
+    places = (
+        job_dir_of(record, newest) / rundir.SCRIPT,
+        Path(record.run_dir, f"{newest.job_id}.sbatch"),
+    )
+    path = next((path for path in places if path.exists()), None)
+    if path is None:
+        raise MtfError(f"{record.run}: the script of job {newest.job_id} is not at {places[1]}")
     return path.read_text(encoding="utf-8", errors="replace")
 
 

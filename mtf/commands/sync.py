@@ -1,4 +1,4 @@
-"""Makes the live state match the committed one, once or until all runs are over.
+"""Makes the live state match the committed one, once.
 
 Every effect is either idempotent or guarded by the ledger's compare-and-swap, so the next sync
 completes a sync that dies anywhere.
@@ -7,7 +7,6 @@ completes a sync that dies anywhere.
 from __future__ import annotations
 
 import stat
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.commands.uncommitted import noticing_uncommitted
-from mtf.core.planner.grids.holds import is_held_back
 from mtf.core.planner.plan import plan
 from mtf.core.vocabulary.actions import Cancel, Submit
 from mtf.core.vocabulary.ids import name_of
@@ -26,7 +24,6 @@ from mtf.project.belief import Belief
 from mtf.project.cluster_check import remarks
 from mtf.project.committed import Specs, read_specs
 from mtf.project.location.folder import check_only_project
-from mtf.project.run_lookup import newest_first
 from mtf.project.settings_file import SETTINGS, settings_at
 from mtf.project.signatures import check_signed
 from mtf.project.spec_tree import SpecTree
@@ -36,18 +33,18 @@ from mtf.reconcile.checkout import is_checked_out
 from mtf.reconcile.drift_scan import scan
 from mtf.reconcile.executors import Executors, limits_of
 from mtf.reconcile.gather import Target, gather
-from mtf.reconcile.run_access import submitter, with_journals
+from mtf.reconcile.run_access import submitter
 from mtf.spec.schema.patterns import matches_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from filelock import FileLock
 
     from mtf.core.planner.drift import Drift
     from mtf.core.vocabulary.actions import Action, Plan
-    from mtf.core.vocabulary.ids import CommitId, RunId
+    from mtf.core.vocabulary.ids import CommitId
     from mtf.core.vocabulary.records import RunRecord
     from mtf.errors import Problem
     from mtf.ledger.store import Ledger, LedgerStore
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
     from mtf.reconcile.gather import Options, Situation
     from mtf.spec.schema.settings import Settings
 
-_PATIENCE_S = 300.0  # the wait for a lock that is held for one sync at a time
+PATIENCE_S = 300.0  # the wait for a lock that is held for one sync at a time
 _MOST_WARNINGS = 10  # that a sync prints
 WATCH = "mtf sync --watch"
 
@@ -331,51 +328,6 @@ def _wait_for_controller(lock: FileLock, holder: Path) -> None:
 
     who = (holder.read_text(encoding="utf-8") if holder.exists() else "") or "another process"
     try:
-        lock.acquire(timeout=_PATIENCE_S if WATCH in who else 0.0)
+        lock.acquire(timeout=PATIENCE_S if WATCH in who else 0.0)
     except Timeout:
         raise LockedError(f"{who} is syncing this clone. Try again when it is done") from None
-
-
-def sync_until_over(
-    project: Project,
-    options: Options,
-    *,
-    publish: bool,
-    update: Callable[[list[RunRecord]], None],
-    every: float | None,
-    runs: Collection[RunId] | None = None,
-    seen: Collection[RunId] = (),
-) -> list[RunRecord]:
-    """Reconcile again and again until these runs, by default all active ones, are over.
-
-    Return the runs that were waited for, with those in ``seen``, whose end was seen before.
-
-    Runs that are left alone, since their records are not believed, are not waited for, nor those
-    that are held back after too many failures.
-
-    The clone's lock is released between reconciliations, so that others may act on runs.
-
-    If ``runs`` are given, only they are reconciled: nothing else that is committed is submitted.
-
-    ``update`` takes the runs, with the progress in their journals, before each reconciliation.
-    ``every`` is the pause in seconds, by default 0.5 for the local executor and 5 for a cluster.
-    """
-    followed = {*(runs or ()), *seen}
-    if runs is not None:
-        options = replace(options, runs=frozenset(runs))
-    left_alone: frozenset[RunId] = frozenset()
-    while True:
-        records = project.ledger().runs.values()
-        if runs is None:
-            followed |= {r.run for r in records if not r.is_over}
-        waited_for = [r for r in newest_first(records) if r.run in followed]
-        update(with_journals(waited_for))
-        active = [
-            r for r in waited_for if not (r.is_over or r.run in left_alone or is_held_back(r))
-        ]
-        if not active:
-            return waited_for
-        time.sleep(every or (0.5 if all(r.executor == "local" for r in active) else 5.0))
-        with sync_lock(project, wait_s=_PATIENCE_S):
-            done = sync_once(project, options, publish=publish, say=lambda _: None)
-        left_alone = done.plan.left_alone

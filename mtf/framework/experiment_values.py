@@ -53,7 +53,7 @@ def as_value(config: Config) -> dict[str, Any]:
             del value[key]
     if config.slurm is not None:  # what it leaves out, mtf.yaml may say
         value["slurm"] = config.slurm.model_dump(mode="json", exclude_unset=True)
-    return {"kind": "experiment", **{k: v for k, v in value.items() if v is not None}}
+    return {"kind": "experiment", **as_plain({k: v for k, v in value.items() if v is not None})}
 
 
 def name_of(config: Config) -> str:

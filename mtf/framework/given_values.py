@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from enum import Enum
@@ -47,6 +48,8 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def plain(self, value: Any, loc: tuple[str | int, ...]) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._refuse(loc, f"expected a finite number, got {value}")
         if value is None or type(value) in (str, bool, int, float):
             return value
         if len(loc) > _DEEPEST:

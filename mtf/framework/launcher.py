@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.commands.submit_from_python import write_script
-from mtf.errors import MtfError
+from mtf.errors import MtfError, SpecError
 from mtf.executor.template_names import TEMPLATES, shipped_templates
 from mtf.framework.execution import mode_of
 from mtf.framework.given_values import as_plain
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mtf.framework.experiment_values import Config
     from mtf.framework.run_handles import Run, Submission
 
-_log = logging.getLogger("mtf")
 _NAME = TEMPLATES["slurm"]
+_IN_REPOSITORY = f"templates/{_NAME}"
 
 
 class SBATCHTemplate:
@@ -160,7 +160,9 @@ class SLURMLauncher:
                 submitted.
             MtfError: nothing was submitted.
         """
-        outcome = self.submitter.submit(self.submitter.experiments(configs), mode_of(mode))
+        wanted = self.submitter.experiments(configs)
+        with self._naming_template():
+            outcome = self.submitter.submit(wanted, mode_of(mode))
         return BatchSubmissionResult(outcome.submission, outcome.refused)
 
     def generate_sbatch_script(
@@ -184,4 +186,18 @@ class SLURMLauncher:
         desired = self.submitter.draft(config)
         given = as_plain(context or {}, "context")
         templates = self.submitter.templates
-        return write_script(self.submitter.project, desired, templates, given)
+        with self._naming_template():
+            return write_script(self.submitter.project, desired, templates, given)
+
+    @contextmanager
+    def _naming_template(self) -> Iterator[None]:
+        """Name the launcher's own template in messages about it."""
+        try:
+            yield
+        except SpecError:
+            raise
+        except MtfError as e:
+            path = self.template and self.template.path
+            if path is None or _IN_REPOSITORY not in str(e):
+                raise
+            raise MtfError(str(e).replace(_IN_REPOSITORY, str(path))) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from mtf.commands import act_on_runs
 from mtf.commands.show_runs import rows_of
-from mtf.commands.sync import sync_until_over
+from mtf.commands.wait_for_runs import sync_until_over
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError
 from mtf.framework.live_display import show_progress

@@ -168,20 +168,30 @@ class GitProcesses:
         return Process(popen, pipe, _verb(args))
 
     def attempt(
-        self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        limit_s: float | None = None,
     ) -> tuple[int, bytes, str]:
-        """Run git; return its exit code, standard output and standard error."""
+        """Run git, for at most ``limit_s`` seconds; return its exit code, output and errors."""
         process = self.start(*args, env=env)
-        out, err = process.communicate(stdin)
+        out, err = process.communicate(stdin, limit_s=limit_s)
         return process.returncode, out, err.decode(errors="replace")
 
-    def run(self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+    def run(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        limit_s: float | None = None,
+    ) -> bytes:
         """Run git and return its standard output.
 
         Raises:
             RepositoryError: git failed; the message is git's own.
         """
-        code, out, err = self.attempt(*args, stdin=stdin, env=env)
+        code, out, err = self.attempt(*args, stdin=stdin, env=env, limit_s=limit_s)
         if code:
             reason = with_cure(err.strip()) or f"exit code {code}"
             raise RepositoryError(f"git {_verb(args)}: {reason}")

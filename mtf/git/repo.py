@@ -18,7 +18,7 @@ from mtf.errors import RepositoryError, distrusted
 from mtf.git.commits import steps_between, write_commit
 from mtf.git.process import GitProcesses
 from mtf.git.refs import move_refs
-from mtf.git.refspecs import always_fetch, fetches
+from mtf.git.refspecs import always_fetch
 from mtf.git.signing import Signatures
 from mtf.git.trees import checked_files, files_in
 from mtf.git.wire import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mtf.git.work_tree import ChangedPath
 
 _T = TypeVar("_T")
+_OBJECT_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class GitRepo:
@@ -104,13 +105,25 @@ class GitRepo:
             found = objects.ask([rev + "^{commit}"])[0]
         return CommitId(found.oid) if found else None
 
+    def find_named(self, rev: str) -> CommitId | None:
+        """Return the commit that a person means by ``rev``, None if there is none.
+
+        A branch comes before a tag of its name: anybody may have pushed a tag ``origin/main``, and
+        git itself prefers tags. Source: gitrevisions(7).
+        """
+        is_branch = not (rev.startswith(("refs/", "HEAD", "@", "-")) or _OBJECT_ID.fullmatch(rev))
+        names = [f"refs/heads/{rev}", f"refs/remotes/{rev}", rev] if is_branch else [rev]
+        with self.reading() as objects:
+            found = next(filter(None, objects.ask([f"{name}^{{commit}}" for name in names])), None)
+        return CommitId(found.oid) if found else None
+
     def commit(self, rev: str) -> CommitId:
-        """Return the commit that ``rev`` names.
+        """Return the commit that a person means by ``rev``, see ``find_named``.
 
         Raises:
             RepositoryError: there is none.
         """
-        found = self.find_commit(rev)
+        found = self.find_named(rev)
         if found is not None:
             return found
         if self.find_commit("HEAD") is None and not self._git.run("for-each-ref", "--count=1"):
@@ -315,10 +328,6 @@ class GitRepo:
         """Let ``git fetch`` update the branches that match ``pattern``; see ``refspecs``."""
         always_fetch(self._git, remote, pattern)
 
-    def fetches(self, remote: str, ref: str) -> bool:
-        """Return True if ``git fetch`` updates this ref."""
-        return fetches(self._git, remote, ref)
-
     @cached_property
     def identity(self) -> str:
         """Return the committer of this clone as ``Name <mail>``."""
@@ -389,13 +398,15 @@ class GitRepo:
 
     # -- the remote --------------------------------------------------------------------------------
 
-    def remote_refs(self, remote: str, refs: Iterable[str]) -> dict[str, CommitId]:
+    def remote_refs(
+        self, remote: str, refs: Iterable[str], *, limit_s: float | None = None
+    ) -> dict[str, CommitId]:
         """Return the commits of these refs on the remote.
 
         Raises:
-            RepositoryError: the remote cannot be reached.
+            RepositoryError: the remote cannot be reached, or not within ``limit_s`` seconds.
         """
-        out = self._git.run("ls-remote", remote, *refs)
+        out = self._git.run("ls-remote", remote, *refs, limit_s=limit_s)
         pairs = (line.split("\t") for line in out.decode().splitlines())
         return {ref: CommitId(oid) for oid, ref in pairs}
 

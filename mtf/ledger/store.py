@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mtf.git.repo import GitRepo
 
 
+_PATIENCE_S = 10.0  # of somebody who looks at runs, with the remote
 _LEDGER_BRANCHES = f"{LEDGER_REF.removeprefix('refs/heads/').split('/', 1)[0]}/*"
 
 
@@ -221,14 +222,21 @@ class LedgerStore:
         return remote.get(tracked)
 
     def fetch_unknown(self) -> None:
-        """Fetch the ledger to a clone that has none and that ``git fetch`` brings none.
+        """Fetch the ledger, if the remote has one, to a clone that has none.
 
         Raises:
-            RepositoryError: the remote cannot be reached.
+            RepositoryError: the remote does not answer, or not soon.
         """
-        if self._remote is None or self._repo.fetches(self._remote, LEDGER_REF):
+        if self._remote is None:
             return
-        if found := self._repo.remote_refs(self._remote, [LEDGER_REF]):
+        try:
+            found = self._repo.remote_refs(self._remote, [LEDGER_REF], limit_s=_PATIENCE_S)
+        except RepositoryError as e:
+            raise RepositoryError(
+                f"this clone has no ledger of runs yet, and {self._remote} cannot be asked for one."
+                f" Run the command again when it answers (git fetch {self._remote}):\n{e}"
+            ) from e
+        if found:
             self._repo.fetch(self._remote, found)
             self._repo.always_fetch(self._remote, _LEDGER_BRANCHES)
 

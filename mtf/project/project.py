@@ -80,7 +80,7 @@ class Project:
     def ledger(self) -> Ledger:
         """Return the newest ledger in this clone.
 
-        The remote is asked only for a clone of a single branch that has none.
+        The remote is asked only if this clone has none yet.
 
         Raises:
             RepositoryError: the remote would have to be asked and cannot be reached.

@@ -6,10 +6,8 @@ imports none of it.
 
 from __future__ import annotations
 
-import math
 import os
 import posixpath
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,7 +32,7 @@ from mtf.spec.named_code.source_files import no_files
 from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId
@@ -139,12 +137,11 @@ class SpecTree:
         groups: Groups = NO_GROUPS,
         code: SourceFiles | None = None,
     ) -> SpecTree:
-        """Return one spec that a program passes in as a mapping; it names ``code``.
+        """Return one spec that a program passes in as a mapping of JSON values; it names ``code``.
 
         Without code, the spec is a draft: whether it can run as it is depends on where it runs.
         """
-        text = json_text.dumps(_with_marks(value), indent=1)  # JSON is YAML 1.2
-        texts = {VALUE: text.replace(json_text.dumps(_NAN), ".nan").encode()}
+        texts = {VALUE: json_text.dumps(value, indent=1).encode()}  # JSON is YAML 1.2
         return cls(
             settings,
             (),
@@ -211,18 +208,6 @@ class SpecTree:
     def load_all(self) -> Loaded:
         """Resolve all specs."""
         return load_specs(self.texts, self.settings, self.time, self.groups, self.code)
-
-
-_NAN = "\0nan"
-
-
-def _with_marks(value: Any) -> Any:
-    """Return a value with ``_NAN`` for NaN and infinities: a spec must have neither."""
-    if isinstance(value, Mapping):
-        return {key: _with_marks(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_marks(item) for item in value]
-    return _NAN if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _time(now: datetime | None = None) -> str:

@@ -15,7 +15,7 @@ from mtf.core.vocabulary.ids import job_name, name_of
 from mtf.core.vocabulary.jobs import Mark
 from mtf.core.vocabulary.states import JobState
 from mtf.core.vocabulary.times import parse_time
-from mtf.errors import ExecutorUnavailableError, MtfError
+from mtf.errors import ExecutorUnavailableError
 from mtf.executor.local.machine_query import LocalLimits
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Executors:
         """Return an executor; ``templates`` are the repository's own script templates, by name.
 
         Raises:
-            MtfError: there is no executor of that name.
+            ExecutorUnavailableError: there is no executor of that name. A record may have any.
         """
         if name == "slurm":
             from mtf.executor.slurm.slurm_executor import SlurmExecutor
@@ -80,7 +80,7 @@ class Executors:
             from mtf.executor.local.local_executor import LocalExecutor
 
             return LocalExecutor(self.runs_root, self.local, templates, self.own_folder)
-        raise MtfError(f"executor {name!r}: unknown. Use slurm, local or auto")
+        raise ExecutorUnavailableError(f"this version of mtf has no executor {name!r}")
 
     def cancel(self, records: Iterable[RunRecord]) -> dict[JobId, str]:
         """Cancel the newest jobs of these runs; return those that are not theirs, with reasons.

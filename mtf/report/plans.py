@@ -30,12 +30,13 @@ from mtf.report.problems import problem_lines
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mtf.core.planner.placement import Placement
     from mtf.core.sbatch.demand import Demand
     from mtf.core.vocabulary.actions import Plan
     from mtf.core.vocabulary.experiments import Experiment
+    from mtf.core.vocabulary.ids import RunId
     from mtf.core.vocabulary.jobs import Resources
     from mtf.errors import Problem
 
@@ -145,8 +146,24 @@ def verdict(plan: Plan) -> str:
     return f"Plan: {todo}, {plan.unchanged} unchanged{waiting}. Run mtf sync to apply it."
 
 
+def scripts_text(scripts: Mapping[RunId, str]) -> str:
+    """Return job scripts by run as text; runs of one array have the same script."""
+    runs: dict[str, list[str]] = {}
+    for run, script in scripts.items():
+        runs.setdefault(script, []).append(run)
+    parts = []
+    for script, same in runs.items():
+        more = f" and {count(len(same) - 1, 'more run')}" if len(same) > 1 else ""
+        parts.append(f"# script of {same[0]}{more}\n{script.rstrip()}\n")
+    return "\n".join(parts)
+
+
 def plan_json(
-    plan: Plan, commit: str, problems: Sequence[Problem], placement: Placement | None = None
+    plan: Plan,
+    commit: str,
+    problems: Sequence[Problem],
+    placement: Placement | None = None,
+    scripts: Mapping[RunId, str] | None = None,
 ) -> str:
     """Return a plan as JSON; docs/review.md fixes its keys."""
     actions = [
@@ -169,6 +186,7 @@ def plan_json(
         "held": plan.held,
         "notes": plan.notes,
         "problems": [problem._asdict() for problem in problems],
+        **({} if scripts is None else {"scripts": dict(scripts)}),
     }
     return json_text.dumps(value, indent=2, ensure_ascii=False)
 
@@ -178,6 +196,8 @@ def plan_markdown(
     specs: Sequence[SpecChange],
     problems: Sequence[Problem],
     placement: Placement | None = None,
+    scripts: Mapping[RunId, str] | None = None,
 ) -> str:
     """Return a plan as Markdown."""
-    return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems, placement))}\n"
+    further = f"\n{fenced(scripts_text(scripts))}\n" if scripts else ""
+    return f"### mtf plan\n\n{fenced(plan_text(plan, specs, problems, placement))}\n{further}"

@@ -21,6 +21,21 @@ if TYPE_CHECKING:
 LEDGER = "refs/heads/mtf/ledger"
 
 
+def test_a_tag_does_not_take_the_place_of_a_branch(tmp_path: Path) -> None:
+    """Whoever may push a tag could otherwise choose what a pull request is compared with."""
+    lab = make_repo(tmp_path / "lab", {"a": "1\n"})
+    good = lab.git("rev-parse", "HEAD")
+    lab.git("update-ref", "refs/remotes/origin/main", good)
+    evil = lab.commit({"a": "2\n"})
+    lab.git("update-ref", "refs/heads/main", good)
+    for name in ("main", "origin/main", "HEAD", "refs/heads/main", "v1"):
+        lab.git("update-ref", f"refs/tags/{name}", evil)
+    repo = GitRepo(lab.path)
+    names = ("main", "origin/main", "HEAD", "refs/heads/main", good, "main~0")
+    assert {repo.commit(name) for name in names} == {good}
+    assert repo.commit("v1") == evil
+
+
 def test_files_are_read_from_the_commit_and_not_from_the_work_tree(tmp_path: Path) -> None:
     made = make_repo(tmp_path / "r", {"experiments/a.yaml": "committed", "b b/ü.txt": "x"})
     made.write({"experiments/a.yaml": "dirty", "experiments/new.yaml": "untracked"})

@@ -462,6 +462,8 @@ def test_one_damaged_record_stops_nothing_else(lab: Repo) -> None:
         "runs/a/b/c/d/e.json": record,
         f"submissions/quick/{STAMP}-{record['commit'][:8]}.json": b"{}",
     }
+    config = forger.configuration()
+    forger.claim("other", record["commit"], lab.path / "runs", config, executor="nope")
     forger.push(kinds)
     lab.commit({"experiments/more.yaml": SPEC.replace("quick", "more")})
     lab.git("push", "-q", "origin", "main")
@@ -471,4 +473,5 @@ def test_one_damaged_record_stops_nothing_else(lab: Repo) -> None:
     assert {"quick", "more"} <= ran(lab)
     notes = mtf(lab.path, "status").stderr
     assert all(path in notes for path in kinds if path.startswith(folder)), notes
+    assert "this version of mtf has no executor 'nope'" in mtf(lab.path, "plan").stdout
     mtf(lab.path, "doctor", code=1)

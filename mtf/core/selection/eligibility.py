@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from mtf.core.vocabulary.causes import Cause
@@ -92,8 +93,8 @@ def why_not_rerun(record: RunRecord, tip: Tip) -> str | None:
         )
     if not record.wanted:
         return (
-            f"left out {run}: a Python program asked for it, and no committed spec does. Run the"
-            f" program again, or mtf retry {run}, which trains the old commit"
+            f"left out {run}: a Python program asked for it, and no committed spec does. Set"
+            f" generation: {record.generation + 1} in the program, and run that{_or_retry(record)}"
         )
     if tip.unread:
         return (
@@ -102,8 +103,16 @@ def why_not_rerun(record: RunRecord, tip: Tip) -> str | None:
         )
     return (
         f"left out {run}: no spec on {branch} asks for this experiment any more. mtf sync submits a"
-        f" changed one; mtf retry {run} trains the old commit"
+        f" changed one. To rerun this one, commit its spec as it was (git checkout"
+        f" {record.commit[:8]} -- {quote(record.spec)}){_or_retry(record)}"
     )
+
+
+def _or_retry(record: RunRecord) -> str:
+    """Return the other way to run an experiment again, empty for one that is complete."""
+    if record.state is RunState.COMPLETED:
+        return ""
+    return f", or mtf retry {record.run}, which trains the old commit"
 
 
 def why_a_rerun_is_hopeless(record: RunRecord, tip: Tip) -> str | None:

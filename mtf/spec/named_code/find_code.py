@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.spec.named_code.known_signatures import names_in
 from mtf.spec.named_code.source_files import EntryKind
-from mtf.spec.named_code.source_module import Imported, SourceModule
+from mtf.spec.named_code.source_module import Bindings, Imported, SourceModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mtf.spec.named_code.source_files import SourceFiles
-    from mtf.spec.named_code.source_module import Bindings, Bound
+    from mtf.spec.named_code.source_module import Bound
 
 _MAX_STEPS = 50  # of imports that lead to each other
 Definition: TypeAlias = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -48,6 +48,14 @@ class Missing:
     what: str
 
 
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """``functools.partial`` of something, with the call that makes it."""
+
+    of: Found
+    call: ast.Call
+
+
 @dataclass(frozen=True)
 class ModuleName:
     """A module, or a package, by its dotted name."""
@@ -57,7 +65,7 @@ class ModuleName:
 
 Unknown = Literal["unknown"]
 UNKNOWN: Unknown = "unknown"  # it exists or may exist, and nothing else is known of it
-Found: TypeAlias = "Defined | Outside | Missing | ModuleName | Unknown"
+Found: TypeAlias = "Defined | Outside | Missing | ModuleName | Partial | Unknown"
 
 
 class SourceCode:
@@ -221,12 +229,12 @@ class SourceCode:
             return UNKNOWN
         bound = module.bindings.by_name.get(name, [])
         if len(bound) == 1:
-            return self._bound(module, bound[0], steps)
+            return self._bound(module, name, bound[0], steps)
         if bound:
             return UNKNOWN
         return self._unbound(module, name, steps)
 
-    def _bound(self, module: SourceModule, bound: Bound, steps: int) -> Found:
+    def _bound(self, module: SourceModule, name: str, bound: Bound, steps: int) -> Found:
         match bound:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 return Defined(bound, module)
@@ -234,6 +242,17 @@ class SourceCode:
                 return self._imported(module, bound, steps)
             case ast.Assign(value=ast.Name() | ast.Attribute() as value):
                 return self.expression(module, value, steps + 1)
+            case ast.Assign(value=ast.Lambda(args=args)):
+                return Defined(_function(name, args), module)
+            case ast.Assign(value=ast.Call(func=called, args=[given, *_]) as call):
+                is_partial = self.expression(module, called) == Outside("functools.partial")
+                is_partial = is_partial and not isinstance(given, ast.Starred)
+                made = self.expression(module, given, steps + 1) if is_partial else UNKNOWN
+                return Partial(made, call) if isinstance(made, Defined | Outside) else UNKNOWN
+            case ast.Assign(value=value) | ast.AnnAssign(value=value) if _is_data(value):
+                if module.has_hidden_names or name in module.further_names:
+                    return UNKNOWN
+                return Missing(f"{name!r} in {module.path} is a value, not a class or function")
             case _:
                 return UNKNOWN
 
@@ -267,8 +286,10 @@ class SourceCode:
             if not isinstance(source, SourceModule):
                 may_be_hidden = True
                 continue
+            if name.startswith("_") and not source.mentions("__all__"):
+                continue  # a star does not import it
             found = self.name_in(source, name, steps + 1)
-            if found == UNKNOWN or name.startswith("_") or source.mentions("__all__"):
+            if found == UNKNOWN or source.mentions("__all__"):
                 may_be_hidden = may_be_hidden or not isinstance(found, Missing)
             elif not isinstance(found, Missing):
                 return found
@@ -306,8 +327,33 @@ class SourceCode:
                 return self._member(dotted, name, steps + 1)
             case Missing():
                 return found
+            case Defined(ast.ClassDef() as node, module):
+                return _in_class(node, module, name)
             case _:
                 return UNKNOWN
+
+
+def _in_class(node: ast.ClassDef, module: SourceModule, name: str) -> Found:
+    """Return the class that a class contains, or why it contains none of that name."""
+    by_name = Bindings(node.body).by_name
+    bound = by_name.get(name, [])
+    if len(bound) == 1 and isinstance(bound[0], ast.ClassDef):
+        return Defined(bound[0], module)
+    if bound or node.bases or node.keywords or node.decorator_list or name.startswith("__"):
+        return UNKNOWN
+    near = did_you_mean(name, by_name)
+    return Missing(f"{node.name} in {module.path} has no {name!r}. {near}".rstrip())
+
+
+def _function(name: str, args: ast.arguments) -> ast.FunctionDef:
+    """Return a lambda as the function that it is."""
+    return ast.FunctionDef(name=name, args=args, body=[], decorator_list=[])
+
+
+def _is_data(node: ast.expr | None) -> bool:
+    """Return True if an expression is a number, a text or a container of values."""
+    kinds = (ast.Constant, ast.JoinedStr, ast.Dict, ast.List, ast.Set, ast.Tuple)
+    return isinstance(node, kinds)
 
 
 def _is_compiled(name: str, entries: Iterable[str]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from mtf.core.vocabulary.spelling import nearest
-from mtf.spec.named_code.find_code import Defined, Missing, Outside, SourceCode
+from mtf.spec.named_code.find_code import UNKNOWN, Defined, Missing, Outside, SourceCode
 from mtf.spec.named_code.foreign_models import LIGHTNING, LIGHTNING_MODULE
 from mtf.spec.named_code.read_signature import SignatureReader
 from mtf.spec.named_code.source_module import SourceModule
@@ -20,8 +20,33 @@ if TYPE_CHECKING:
     from mtf.spec.named_code.find_code import Found
     from mtf.spec.named_code.source_files import SourceFiles
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 _CONFIGURE = "configure_optimizers"
 _MAX_MODULES = 200  # that are searched for the model which a function returns
+
+
+def _or_if_too_deep(
+    unknown: _U,
+) -> Callable[
+    [Callable[Concatenate[FoundCode, _P], _T]], Callable[Concatenate[FoundCode, _P], _T | _U]
+]:
+    """Let a method return a value where expressions are nested too deeply to be read."""
+
+    def decorated(
+        method: Callable[Concatenate[FoundCode, _P], _T],
+    ) -> Callable[Concatenate[FoundCode, _P], _T | _U]:
+        @wraps(method)
+        def guarded(self: FoundCode, /, *args: _P.args, **kwargs: _P.kwargs) -> _T | _U:
+            try:
+                return method(self, *args, **kwargs)
+            except RecursionError:
+                return unknown
+
+        return guarded
+
+    return decorated
 
 
 class FoundCode:
@@ -32,6 +57,7 @@ class FoundCode:
         self._reader = SignatureReader(self._source)
         self._found: dict[str, Found] = {}
 
+    @_or_if_too_deep(UNKNOWN)
     def _find(self, target: str) -> Found:
         if target not in self._found:
             self._found[target] = self._source.find(target)
@@ -52,6 +78,7 @@ class FoundCode:
             return None
         return f"{top!r} is not in this repository. Did you mean {near!r}?"
 
+    @_or_if_too_deep(None)
     def signature(self, target: str) -> Signature | None:
         """Return the signature of ``package.module:Name``, None if it is not known."""
         return self._reader.of(self._find(target))
@@ -65,6 +92,7 @@ class FoundCode:
             self.may_configure_optimizers(target),
         )
 
+    @_or_if_too_deep(None)
     def foreign(self, target: str) -> str | None:
         """Return the advice about a model that is made for another trainer, None for others."""
         for base in self._reader.base_names(self._find(target)):
@@ -89,6 +117,7 @@ class FoundCode:
         name = found.node.name
         return f"it is called with the run alone. Define it as {name}(run)"
 
+    @_or_if_too_deep(None)
     def may_configure_optimizers(self, target: str) -> bool | None:
         """Return True if a model builds its optimizers itself, None if that is not known."""
         found = self._find(target)
@@ -101,6 +130,7 @@ class FoundCode:
             return isinstance(module, SourceModule) and self._mentions(module, _in_text(_CONFIGURE))
         return None
 
+    @_or_if_too_deep(None)
     def may_log(self, target: str, name: str) -> bool | None:
         """Return False if the code of a model, which logs its own metrics, has no such word."""
         found = self._find(target)

@@ -11,7 +11,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from mtf.spec.named_code.call_signature import Parameter, Signature
-from mtf.spec.named_code.find_code import UNKNOWN, Defined, Definition, Outside, Unknown, single
+from mtf.spec.named_code.find_code import (
+    UNKNOWN,
+    Defined,
+    Definition,
+    Outside,
+    Partial,
+    Unknown,
+    single,
+)
+from mtf.spec.named_code.forwarded_keys import forwarding, given_in, with_forwarded, with_given
 from mtf.spec.named_code.known_signatures import has_no_init, of_class
 from mtf.spec.named_code.source_module import Bindings, literal
 
@@ -52,6 +61,9 @@ class SignatureReader:
                 return self._of_class(node, found)
             case Defined(ast.FunctionDef() | ast.AsyncFunctionDef() as node, _):
                 return self._of_function(node, found)
+            case Partial(made, call):
+                known, given = self.of(made), given_in(call)
+                return with_given(known, given) if known and given else None
             case _:
                 return None
 
@@ -94,8 +106,10 @@ class SignatureReader:
 
     def _of_class(self, node: ast.ClassDef, found: Defined) -> Signature | None:
         line = self._line(found)
-        if not self._are_plain(line):
-            return None
+        return self._of_line(node.name, line) if self._are_plain(line) else None
+
+    def _of_line(self, name: str, line: Line) -> Signature | None:
+        """Return the signature of the first ``__init__`` in a line of classes."""
         for i, base in enumerate(line):
             if base == UNKNOWN:
                 return None
@@ -103,13 +117,13 @@ class SignatureReader:
                 if has_no_init(base.dotted):
                     continue
                 known = of_class(base.dotted)
-                return known and Signature(node.name, known.parameters, known.takes_any)
+                return known and known._replace(name=name)
             init = self._init(base, line[i:])
             if init == UNKNOWN:
                 return None
             if init is not None:
-                return self._with_inherited(node.name, init, line[i + 1 :])
-        return Signature(node.name, {})
+                return self._with_inherited(init._replace(name=name), base, line[i + 1 :])
+        return Signature(name, {})
 
     def _are_plain(self, line: Line) -> bool:
         """Return True if nothing but an ``__init__`` decides how a class is called."""
@@ -142,11 +156,17 @@ class SignatureReader:
         )
         return None if decorator is None else self._of_dataclass(decorator, line)
 
-    def _with_inherited(self, name: str, own: Signature, bases: Line) -> Signature:
+    def _with_inherited(self, own: Signature, found: Defined, bases: Line) -> Signature:
         """Return a signature with the parameters of the bases that ``**kwargs`` are handed on to.
 
-        The trainer reads it so, too; what is required, the class alone says.
+        Where it is not known that all of them are, further keys are taken, and what is required,
+        the class alone says. The trainer reads it so, too.
         """
+        init = single(_body(found), "__init__")
+        how = forwarding(init) if isinstance(init, ast.FunctionDef) else None
+        following = self._of_line(own.name, bases) if how else None
+        if how and following:
+            return with_forwarded(own, following, how)
         parameters = dict(own.parameters)
         for i, base in enumerate(bases):
             if not own.takes_any:
@@ -163,7 +183,7 @@ class SignatureReader:
                 parameters = more | parameters
                 if not inherited.takes_any:
                     break
-        return Signature(name, parameters, own.takes_any)
+        return own._replace(parameters=parameters)
 
     # -- data classes ------------------------------------------------------------------------------
 

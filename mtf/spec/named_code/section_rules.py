@@ -24,7 +24,8 @@ FACTS = frozenset({"input_shape", "num_classes"})  # what the data may tell the 
 INTERVALS = ("step", "epoch")
 _DATA_KEYS = frozenset(DataConfig.model_fields) - {"dataset_name"}
 SCHEDULER_KEYS = frozenset({"interval", "monitor"})  # that mtf takes from the section itself
-_FEW = 24  # keys that a message lists
+_FEW = 24  # keys that a message lists, and keys that messages list them for
+_LONGEST = 100  # characters of a key that a message lists
 
 
 class Finding(NamedTuple):
@@ -152,30 +153,29 @@ def _refused(
         ours: the keys that mtf passes itself.
         own: the keys of the section itself, which may be meant.
     """
-    for key in sorted(further):
-        if not known.refuses(key):
-            continue
-        takes = sorted(known.parameters.keys() - set(ours))
-        near = nearest(key, {*takes, *own})
+    refused = sorted(key for key in further if known.refuses(key))
+    takes = sorted(known.parameters.keys() - set(ours)) if refused else []
+    usable = {*takes, *own}
+    for i, key in enumerate(refused):
+        near = nearest(key, usable) if i < _FEW else None
         suggestion = f" Did you mean {near!r}?" if near else ""
         if near in own and near not in takes:
             message = f"unknown key {key!r} in {where}.{suggestion}"
         else:
             message = f"{where}.{key}: {known.name} takes no such key.{suggestion}"
-            message += f" It takes {_listed(takes)}"
-        yield Finding((*where.split("."), key), message, at_key=True)
+            message += f" It takes {_listed(takes) or 'no further keys'}" if i < _FEW else ""
+        yield Finding((*where.split("."), key), message.rstrip("."), at_key=True)
 
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return f"{', '.join(names[:_FEW])}{more}" if names else "no further keys"
+    return ", ".join(name[:_LONGEST] for name in names[:_FEW]) + more
 
 
 def _missing(loc: tuple[str, ...], known: Signature, given: Iterable[str]) -> Iterator[Finding]:
     if missing := sorted(known.required - set(given)):
         section = ".".join(loc[:2]) if loc[0] == "callbacks" else loc[0]
-        names = ", ".join(missing)
-        message = f"{section}: {known.name} needs {names}: add it to the section"
+        message = f"{section}: {known.name} needs {_listed(missing)}: add it to the section"
         yield Finding(loc, message, is_lack=True)
 
 

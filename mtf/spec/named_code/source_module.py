@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -185,20 +185,28 @@ def _writes_names(node: ast.AST) -> bool:
     )
 
 
-@lru_cache(maxsize=256)
 def _parsed(text: bytes) -> tuple[ast.Module, Bindings]:
-    """Return the syntax tree of a text and its names; equal texts are parsed once a process.
+    """Return the syntax tree of a text and its names; those of the last texts are kept.
 
     Raises:
         SyntaxError: this Python cannot read it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the user's code: it gets them when it is run
-        try:
-            tree = ast.parse(text)
-            return tree, Bindings(tree.body)
-        except (ValueError, MemoryError, RecursionError) as e:
-            raise SyntaxError(str(e)) from e
+    if text not in _kept:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the user's code: it gets them when it is run
+            try:
+                tree = ast.parse(text)
+                found = tree, Bindings(tree.body)
+            except (ValueError, MemoryError, RecursionError) as e:
+                raise SyntaxError(str(e)) from e
+        if sum(map(len, _kept)) + len(text) > _MOST_KEPT:
+            _kept.clear()
+        _kept[text] = found
+    return _kept[text]
+
+
+_kept: dict[bytes, tuple[ast.Module, Bindings]] = {}  # by the texts of modules
+_MOST_KEPT = 1 << 22  # bytes of texts
 
 
 def literal(node: ast.expr | None) -> Any:

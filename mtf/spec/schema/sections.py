@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mtf.core.vocabulary.spelling import nearest
 from mtf.spec.schema.slurm_section import SLURMConfig
 from mtf.spec.schema.strict import Constructed, Open, Strict
 from mtf.spec.schema.text_types import OneLine, matching
@@ -163,8 +164,10 @@ class CallbacksConfig(Open):
     def _custom_callbacks_have_a_type(self) -> Self:
         for name, given in self.further.items():
             if not isinstance(given, dict) or not isinstance(given.get("type"), str):
+                near = nearest(name, type(self).model_fields)
+                hint = f" Did you mean {near!r}?" if near else ""
                 raise ValueError(  # noqa: TRY004 -- pydantic reports ValueError only
-                    f"{name} needs a type. Write {name}: {{type: package.module:Name}}"
+                    f"{name} needs a type.{hint} Write {name}: {{type: package.module:Name}}"
                 )
         return self
 

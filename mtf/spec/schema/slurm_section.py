@@ -33,6 +33,10 @@ _HAVE_KEYS = (
 )
 
 
+# options by which SLURM starts another number of processes than the keys of the section say
+_OF_PROCESSES = ("ntasks", "ntasks-per-gpu", "ntasks-per-tres")
+
+
 def _option(text: str) -> str:
     match = _OPTION.fullmatch(text)
     if not match:
@@ -43,6 +47,11 @@ def _option(text: str) -> str:
     if own := [name for name in names if name in _HAVE_KEYS]:
         raise ValueError(
             f"{shown(text)} has a key of its own. Write slurm.{own[0].replace('-', '_')}"
+        )
+    if any(name in _OF_PROCESSES for name in names):
+        raise ValueError(
+            f"{shown(text)} sets the number of processes. Write slurm.nodes and"
+            " slurm.ntasks_per_node"
         )
     if any(OPTIONS[name].kind is Kind.OURS for name in names):
         raise ValueError(f"{shown(text)} is set by mtf itself. Remove it")

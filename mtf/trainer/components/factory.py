@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mtf.core.vocabulary.spelling import did_you_mean
 from mtf.errors import MtfError
+from mtf.trainer.components.data_facts import facts_of
 from mtf.trainer.components.other_frameworks import refuse_foreign_data, refuse_foreign_model
 from mtf.trainer.components.registry import (
     UnknownKeyError,
@@ -24,7 +25,6 @@ from mtf.trainer.components.registry import (
     plugins,
     unknown_name,
 )
-from mtf.trainer.compute.rng import TemporarilySeeded, seed_at
 from mtf.trainer.data.batches import (
     LoadedBatches,
     Stream,
@@ -88,7 +88,7 @@ def build_data(config: ExperimentConfig, *, rank: int = 0, world_size: int = 1) 
     if data.val_split is not None:
         dataset = _dataset(factory, data, data.val_split)
         validation = batches_of(dataset, Stream("validation", rank))
-    return Data(train, validation, _facts(first))
+    return Data(train, validation, facts_of(first))
 
 
 def data_facts(config: ExperimentConfig) -> Mapping[str, Any]:
@@ -99,7 +99,7 @@ def data_facts(config: ExperimentConfig) -> Mapping[str, Any]:
     """
     data = _section_of(config)
     built = _dataset(_dataset_factory(data.dataset_name), data, data.train_split)
-    return _facts(next(iter(built.values())) if isinstance(built, Mapping) else built)
+    return facts_of(next(iter(built.values())) if isinstance(built, Mapping) else built)
 
 
 def _section_of(config: ExperimentConfig) -> DataConfig:
@@ -228,24 +228,6 @@ def _order(dataset: Any, training: TrainingConfig, stream: Stream, world_size: i
 def _options(data: DataConfig) -> dict[str, Any]:
     pin = data.pin_memory and torch.cuda.is_available()
     return {"num_workers": data.num_workers, "pin_memory": pin}
-
-
-def _facts(dataset: Any) -> dict[str, Any]:
-    """Return ``input_shape`` and ``num_classes`` from the data set's attributes or first sample."""
-    dataset = getattr(dataset, "dataset", dataset) if isinstance(dataset, DataLoader) else dataset
-    facts: dict[str, Any] = {}
-    for name in ("input_shape", "num_classes"):
-        if hasattr(dataset, name):
-            facts[name] = getattr(dataset, name)
-    if "num_classes" not in facts and hasattr(dataset, "classes"):  # torchvision has it
-        facts["num_classes"] = len(dataset.classes)
-    is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if "input_shape" not in facts and is_map_style:
-        with TemporarilySeeded(seed_at("facts")):
-            sample = dataset[0]
-        if isinstance(sample, tuple) and isinstance(sample[0], torch.Tensor):
-            facts["input_shape"] = tuple(sample[0].shape)
-    return facts
 
 
 def build_model(config: ModelConfig, facts: Mapping[str, Any]) -> torch.nn.Module:

@@ -207,6 +207,8 @@ def build_schedule(
         end = next((k for k in offered if k in _ENDS and not asked.keys() & _ENDS), None)
     if _is_plateau(factory) and "mode" not in asked:
         offered["mode"] = _mode_of(watched, modes)
+    if asked.get("cycle_momentum", True):
+        _require_momentum(factory, optimizer)
     scheduler = call(
         factory, key="scheduler", asked=asked, offered=offered, parts={"optimizer": optimizer}
     )
@@ -275,6 +277,21 @@ def _find(name: str) -> tuple[Any, Interval, str | None]:
 
 def _is_plateau(factory: Any) -> bool:
     return isinstance(factory, type) and issubclass(factory, lr_scheduler.ReduceLROnPlateau)
+
+
+def _require_momentum(factory: Any, optimizer: Optimizer) -> None:
+    """Refuse a scheduler that cycles the momentum of an optimizer that has none.
+
+    Raises:
+        MtfError: it does.
+    """
+    is_cyclic = factory in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
+    if is_cyclic and not optimizer.defaults.keys() & {"momentum", "betas"}:
+        raise MtfError(
+            f"scheduler.type: {factory.__name__} also cycles the momentum, and"
+            f" {type(optimizer).__name__} has none: set scheduler.cycle_momentum: false, or choose"
+            " another optimizer"
+        )
 
 
 def _mode_of(metric: str, modes: Mapping[str, Mode]) -> Mode:

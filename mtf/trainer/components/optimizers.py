@@ -80,6 +80,12 @@ def build_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> Optimize
         factory = load(config.type, key="optimizer.type")
     elif (factory := OPTIMIZERS.get(config.type.lower())) is None:
         raise unknown_name("optimizer.type", config.type, OPTIMIZERS)
+    if factory is torch.optim.Muon and any(parameter.dim() != 2 for parameter in parameters):
+        raise MtfError(
+            "optimizer.type: Muon trains matrices alone, and the model has parameters of other"
+            " shapes: let its configure_optimizers(config) return two optimizers by name, Muon for"
+            " the matrices and another one, such as AdamW, for the rest"
+        )
     offered = {name: getattr(config, name) for name in config.defaulted - config.left_out}
     optimizer: torch.optim.Optimizer = call(
         factory,

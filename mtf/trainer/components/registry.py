@@ -162,7 +162,8 @@ def call(
         parts: what it is called with in any case, such as the parameters to optimize.
 
     Raises:
-        MtfError: the factory does not take one of the user's keys, or needs one that is missing.
+        MtfError: the factory does not take one of the user's keys, or needs one that is missing; or
+            it is one of torch that does not take one of the values.
     """
     keys = keys_of(factory, key=key)
     named, takes_any = keys.parameters, keys.takes_any
@@ -177,9 +178,15 @@ def call(
         return factory(**given)
     except TypeError as e:  # **kwargs take any key, but what they are handed on to may not
         refused = _REFUSED_KEY.search(str(e))
+        if _is_from_torch(factory):
+            raise MtfError(f"{key}: {keys.name}: {e}") from e
         if refused is None or not takes_any or refused[1] not in given:
             raise
         raise UnknownKeyError(refused[1], f"{key}.{refused[1]}: {keys.name}: {e}") from e
+    except (ValueError, AssertionError) as e:
+        if not _is_from_torch(factory):
+            raise  # its traceback leads to the user's code
+        raise MtfError(f"{key}: {keys.name}: {e}") from e
 
 
 _REFUSED_KEY = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
@@ -196,6 +203,10 @@ def _parameters(factory: Factory) -> list[inspect.Parameter]:
         return list(inspect.signature(factory).parameters.values())
     except ValueError:  # a class or function written in C may not tell them
         return [inspect.Parameter("keys", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _is_from_torch(factory: Factory) -> bool:
+    return getattr(factory, "__module__", "").startswith("torch.")
 
 
 def _is_torchs_own(kind: Any) -> bool:

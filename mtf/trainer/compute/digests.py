@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtf.trainer.compute.tensor_bits import as_bytes, kind_of, strided_parts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -18,8 +20,10 @@ Path = tuple[Any, ...]  # of keys and indices
 
 def digest_of(tensor: torch.Tensor) -> str:
     """Return a digest of a tensor's bits."""
-    raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(raw.tobytes()).hexdigest()
+    out = hashlib.sha256()
+    for part in strided_parts(tensor):
+        out.update(as_bytes(part).cpu().numpy().tobytes())
+    return out.hexdigest()
 
 
 def leaf_digests(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -77,5 +81,5 @@ def _with(container: Any, parts: Mapping[Any, Any]) -> Any:
 
 def _digest(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)} {digest_of(value)}"
+        return f"{kind_of(value)} {digest_of(value)}"
     return f"{type(value).__name__} {value!r}"

@@ -286,21 +286,21 @@ def _sharded(module: nn.Module, optimizers: Mapping[str, Optimizer], strategy: s
     if strategy in _SHARDING_STRATEGIES:
         return f"Fabric's {strategy} shards the model"
     for name, part in module.named_modules():
-        if _is_from(part, _SHARDING_MODULES):
+        if is_from(part, _SHARDING_MODULES):
             return f"{name or 'the model'} is wrapped by FSDP or DeepSpeed"
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, tensor in tensors:
         if is_sharded(tensor):
             return f"{name} is a {type(tensor).__name__}"
     for name, optimizer in optimizers.items():
-        if _is_from(optimizer, ("torch.distributed.optim", "deepspeed")):
+        if is_from(optimizer, ("torch.distributed.optim", "deepspeed")):
             return f"{name} is a {type(optimizer).__name__}"
     return None
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Return True if a tensor is one process's part of a greater one."""
-    return _is_from(tensor, _SHARDING_TENSORS) or _is_from(tensor.data, _SHARDING_TENSORS)
+    return is_from(tensor, _SHARDING_TENSORS) or is_from(tensor.data, _SHARDING_TENSORS)
 
 
 _SHARDING_STRATEGIES = {
@@ -313,6 +313,6 @@ _SHARDING_MODULES = ("torch.distributed.fsdp", "torch.distributed._composable.fs
 _SHARDING_TENSORS = ("torch.distributed.tensor", "torch.distributed._shard")
 
 
-def _is_from(value: object, packages: tuple[str, ...]) -> bool:
+def is_from(value: object, packages: tuple[str, ...]) -> bool:
     """Return True if a value's class comes from one of the packages, which stay unimported."""
     return any(cls.__module__.startswith(packages) for cls in type(value).__mro__)

@@ -44,7 +44,7 @@ def _digest(value: Any, depth: int) -> object:
     if isinstance(value, int | float | str | bytes | np.generic):
         return repr(value)
     if isinstance(value, torch.Tensor):
-        return digest_of(value) if value.layout is torch.strided else id(value)
+        return digest_of(value)
     if isinstance(value, np.ndarray):
         return hash(value.tobytes())
     if isinstance(value, Iterator):

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, get_work
 from mtf.errors import MtfError
 from mtf.trainer.compute.digests import digest_of
 from mtf.trainer.compute.rng import TemporarilySeeded, seed_at, seed_cpu
+from mtf.trainer.compute.tensor_bits import kind_of
 from mtf.trainer.data.kept_state import changed_attributes, kept_state
 from mtf.trainer.data.own_generators import OwnGenerators
 from mtf.trainer.data.sample_counts import count_samples
@@ -366,7 +367,7 @@ def _parts(item: Any, depth: int) -> Iterator[bytes]:
     for leaf in tree_leaves(item):
         yield type(leaf).__name__.encode()
         if isinstance(leaf, torch.Tensor):
-            yield f"{leaf.dtype} {tuple(leaf.shape)} {digest_of(leaf)}".encode()
+            yield f"{kind_of(leaf)} {digest_of(leaf)}".encode()
         elif hasattr(leaf, "tobytes"):  # an array of numpy, an image of PIL
             yield leaf.tobytes()
         elif leaf is None or isinstance(leaf, bool | int | float | complex | str | bytes):

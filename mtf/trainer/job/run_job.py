@@ -35,6 +35,7 @@ from mtf.trainer.job.code_proof import proof_facts, prove_checkout, prove_module
 from mtf.trainer.runtime import signals, start_claim
 from mtf.trainer.runtime.console import say
 from mtf.trainer.runtime.current_run import set_current_run
+from mtf.trainer.runtime.pinned_frames import place_of
 from mtf.trainer.runtime.process_end import end_data_workers, limit_exit
 from mtf.trainer.runtime.resource_meter import ResourceMeter
 from mtf.trainer.runtime.signals import Stopped, end_after
@@ -172,7 +173,7 @@ def _report_failure(error: BaseException, job: Job, journal: Journal) -> None:
     """Log and journal an error; it is a refusal if the user must change something first."""
     text, is_known = traceback.format_exc(), isinstance(error, MtfError)
     refuses = is_known and not isinstance(error, TrainingError)
-    reason = str(error) if is_known else main_line(_root(error)) + _place(error)
+    reason = str(error) if is_known else main_line(_root(error)) + place_of(error)
     if job.world_size > 1 and _LOST_RANK.search(reason):
         reason = f"another process of the training has died (see the output of all): {reason}"
     say(f"{'refused: ' if refuses else ''}{reason}" if is_known else text.rstrip())
@@ -206,15 +207,6 @@ def _root(error: BaseException) -> BaseException:
     if str(error).startswith("DataLoader worker") and cause and "by signal" in str(cause):
         return cause
     return error
-
-
-def _place(error: BaseException) -> str:
-    """Return the line of the pinned code that raised an error, in brackets, or an empty text."""
-    root, ours = f"{Path.cwd()}/", f"{Path(__file__).parents[2]}/"  # the checkout is the cwd
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(root) and not f.filename.startswith(ours)]
-    own = [f for f in own if "-packages/" not in f.filename]
-    return f" ({own[-1].filename.removeprefix(root)}:{own[-1].lineno})" if own else ""
 
 
 def _train(job: Job, journal: Journal) -> None:

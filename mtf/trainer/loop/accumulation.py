@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mtf.errors import MtfError
 from mtf.trainer.components.lr_schedulers import Length
 from mtf.trainer.data.mixing import deal
 from mtf.trainer.data.sample_counts import known_samples
@@ -98,6 +99,9 @@ class Accumulation:
         if loss.total is not None:
             train.window_is_measured = True
             return loss.total if ranks == total else loss.total * (ranks / total)
+        if loss.own_count is not None:
+            self._require_one_rank()
+            train.window_is_measured = True
         size = self.window_size(train)
         if weight * ranks * size == total:  # all are alike: the exact bits of the usual division
             return loss.mean if size == 1 else loss.mean / size
@@ -111,6 +115,19 @@ class Accumulation:
         if not isinstance(count, torch.Tensor) and count in {0, train.window_total}:
             return None
         return nonzero(count) / train.window_total
+
+    def _require_one_rank(self) -> None:
+        """Refuse a mean over fewer samples than are planned, which other ranks do not know of.
+
+        Raises:
+            MtfError: there are several ranks.
+        """
+        if not self._sync.is_alone:
+            raise MtfError(
+                "a batch has targets of -100, which cross entropy leaves out, so the processes"
+                " differ in what their losses are a mean of: define in the model a"
+                " training_step(batch) that returns a pair (sum, count)"
+            )
 
     def _begin(self, train: TrainMicroState, loss: Loss, samples: int | None) -> None:
         """Set a window's total: as planned, as its first micro-batch suggests, or 1 for counts."""

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mtf.errors import MtfError
 from mtf.trainer.components.registry import call, load, plugins, unknown_name
+from mtf.trainer.compute.plain_attributes import names_set_by
 from mtf.trainer.compute.structure import (
     copy_of,
     follow,
@@ -277,6 +278,13 @@ def build_callbacks(config: ExperimentConfig, *, monitor: str) -> dict[str, Call
 
 
 Handler = Callable[["Loop"], Phase]
+# phases of which a resume may skip those that came before
+_ONCE_AN_EPOCH = frozenset(
+    {
+        *(Phase.INIT, Phase.TRAIN_START_EPOCH, Phase.SCHEDULER_EPOCH_STEP),
+        *(Phase.VAL_START_EPOCH, Phase.EPOCH_END),
+    }
+)
 
 
 def with_callbacks(
@@ -289,7 +297,8 @@ def with_callbacks(
         if interested or (
             callbacks and phase is Phase.EPOCH_END
         ):  # ``training.end`` takes effect there
-            wrapped[phase] = functools.partial(_call_around, phase, handler, interested)
+            called = [_Watched(c) if phase in _ONCE_AN_EPOCH else c for c in interested]
+            wrapped[phase] = functools.partial(_call_around, phase, handler, called)
     return wrapped
 
 
@@ -303,6 +312,36 @@ def _call_around(
         callback.after(phase, training)
     ends = phase is Phase.EPOCH_END and training.state.ended_by is not None
     return Phase.TRAINING_COMPLETE if ends else following
+
+
+class _Watched(Callback):
+    """Calls a callback, and says once that it sets what a resume would lack."""
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
+        cls, base = type(callback), Callback
+        # then it sets it after a resume too
+        self._is_done = (
+            cls.on_resume is not base.on_resume or cls.load_state_dict is not base.load_state_dict
+        )
+
+    def before(self, phase: Phase, training: Loop) -> None:
+        self._watch(self._callback.before, phase, training)
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        self._watch(self._callback.after, phase, training)
+
+    def _watch(self, call: Callable[[Phase, Loop], None], phase: Phase, training: Loop) -> None:
+        calling = functools.partial(call, phase, training)
+        if self._is_done:
+            calling()
+        elif changed := names_set_by(calling, training.engine.module):
+            self._is_done = True
+            training.say(
+                f"the callback {type(self._callback).__name__} sets {', '.join(changed[:5])} at"
+                f" {phase}, and no checkpoint holds that: a resume would go on without it. Set it"
+                " in on_resume(training) too, or make it a buffer of the model"
+            )
 
 
 def with_own_metrics(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf.errors import TrainingError
+from mtf.trainer.components.batch_norm import refuse_single_sample
 from mtf.trainer.components.optimizers import learning_rates
 from mtf.trainer.compute.rng import seed_all, seed_at
 from mtf.trainer.data.epoch_reader import EpochReader
@@ -153,6 +154,7 @@ class Loop:
         """Seed the training, so that it does not depend on what building the model has drawn."""
         seed_all(seed_at("train", self.config.training.seed, self.fabric.global_rank))
         self.engine.drop_gradients()
+        refuse_single_sample(self.engine.module, self._epoch_batches, self._reader.num_batches)
         return Phase.TRAIN_START_EPOCH
 
     def train_start_epoch(self) -> Phase:
@@ -165,7 +167,7 @@ class Loop:
     def train_batch_load(self) -> Phase:
         """Fetch the batch at the cursor."""
         batch, self.samples = self._reader.read(self.state.epoch, self.state.train)
-        self.batch = self.engine.placed(batch)
+        self.batch = self.engine.placed(self.objective.inspected(batch))
         if self._observer is not None and self.state.train.window == 0:
             step = self.state.global_step + 1
             self._progress.log_observed(
@@ -239,11 +241,11 @@ class Loop:
             self._after_step()
         if self.state.train.batch < self._reader.num_batches:
             return Phase.TRAIN_BATCH_LOAD
-        self.batch = self.loss = self._computed = None
         return Phase.SCHEDULER_EPOCH_STEP
 
     def scheduler_epoch_step(self) -> Phase:
         """Step the schedulers that count epochs, and compute the metrics of training."""
+        self.batch = self.loss = self._computed = None
         train = self.state.train
         train.metrics = values_over_ranks(
             self.train_metrics, self.rank_sync, "train_", train.returned
@@ -267,7 +269,7 @@ class Loop:
         if not self._val_reader.is_open:
             self.engine.enter_evaluation()
         content, self.samples = self._val_reader.read(self.state.epoch, self.state.val)
-        self.batch = self.engine.placed(content)
+        self.batch = self.engine.placed(self.val_objective.inspected(content))
         return Phase.VAL_BATCH_FORWARD
 
     def val_batch_forward(self) -> Phase:
@@ -287,7 +289,6 @@ class Loop:
             self._journal_progress()
         if self.state.val.batch < self._val_reader.num_batches:
             return Phase.VAL_BATCH_LOAD
-        self.batch = None
         self.engine.leave_evaluation()
         return Phase.EPOCH_END
 
@@ -295,7 +296,7 @@ class Loop:
 
     def epoch_end(self) -> Phase:
         """Log the epoch's metrics, count the epoch as done, and request its checkpoint."""
-        state = self.state
+        self.batch, state = None, self.state
         metrics = metrics_of_epoch(state, self.val_metrics, self.rank_sync)
         if self.validation is not None:
             metrics = self.with_own_metrics(self, metrics)

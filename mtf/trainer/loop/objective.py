@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+IGNORED = -100  # the target that torch's cross entropy leaves out
 Totals = dict[str, tuple[torch.Tensor, float]]  # by metric: sum over samples, number of samples
 
 
@@ -32,6 +33,10 @@ class Objective(Protocol):
 
     takes_turns: bool
     returned: Mapping[str, Any]
+
+    def inspected(self, batch: Any) -> Any:
+        """Return the next batch; read what must be known of it before it is on the device."""
+        ...
 
     def loss(self, batch: Any, turn: str | None = None) -> Loss:
         """Return the loss of a training batch, with its graph."""
@@ -50,18 +55,36 @@ class Classification:
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._forward = forward
         self.returned: Mapping[str, Any] = {}
+        self._ignored = 0  # targets of the present batch that cross entropy leaves out
+
+    def inspected(self, batch: Any) -> Any:
+        """Return the next batch; count the targets that are left out of loss and accuracy."""
+        targets = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
+        self._ignored = 0
+        if (
+            isinstance(targets, torch.Tensor)
+            and targets.dtype is torch.int64
+            and targets.numel()
+            and int(targets.min()) < 0
+        ):
+            self._ignored = int((targets == IGNORED).sum())
+        return batch
 
     def loss(self, batch: Any, turn: str | None = None) -> Loss:  # noqa: ARG002
-        """Return the mean cross entropy."""
+        """Return the mean cross entropy of the targets that are classes."""
         inputs, targets = _pair(batch)
         returned = self._forward(inputs)
         logits = returned if type(returned) is torch.Tensor else _logits(returned)
-        loss = _cross_entropy(logits, targets, "mean")
+        are_none = self._ignored and self._ignored == targets.numel()
+        loss = _cross_entropy(logits, targets, "sum" if are_none else "mean")  # of none: 0, not NaN
         if not loss.requires_grad:
             raise MtfError(
                 "the loss depends on no parameter that needs gradients: all of the model is frozen."
                 " Set requires_grad for what is to be trained"
             )
+        if self._ignored:
+            counted = 1 - self._ignored / targets.numel()
+            return Loss(loss, own_count=len(targets) * counted)
         return Loss(loss)
 
     def totals(self, batch: Any, samples: int | None) -> Totals:  # noqa: ARG002
@@ -70,7 +93,7 @@ class Classification:
         logits = _logits(self._forward(inputs))
         loss = _cross_entropy(logits, targets, "sum")
         right = (logits.argmax(dim=1) == targets).sum()
-        count = float(targets.numel())
+        count = float(targets.numel() - self._ignored)
         return {"val_loss": (loss, count), "val_accuracy": (right, count)}
 
 
@@ -98,6 +121,10 @@ class ModelSteps:
         self._validation_step: Callable[[Any], Mapping[str, Any]] | None = getattr(
             forward, "validation_step", None
         )
+
+    def inspected(self, batch: Any) -> Any:
+        """Return the batch: the model's own steps say what they count."""
+        return batch
 
     def loss(self, batch: Any, turn: str | None = None) -> Loss:
         """Call ``training_step`` and return its loss."""
@@ -179,7 +206,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str) 
         return functional.cross_entropy(logits, targets, reduction=reduction)
     except IndexError as e:
         classes = logits.shape[1]
-        wrong = sorted(set(targets[(targets < 0) | (targets >= classes)].tolist()))
+        wrong = sorted({*targets[(targets < 0) | (targets >= classes)].tolist()} - {IGNORED})
         raise MtfError(
             f"a batch has targets {', '.join(map(str, wrong[:10]))}, but the model distinguishes"
             f" {classes} classes, 0 to {classes - 1}: correct the data set's num_classes"

@@ -25,7 +25,8 @@ class Loss(NamedTuple):
     Attributes:
         mean: with its graph.
         total: the sum, with its graph, where the step returned it with its count.
-        own_count: what the step counted, such as tokens; None: the mean is over samples.
+        own_count: what the step counted, such as tokens, or samples without those that the loss
+            leaves out; None: the mean is over all samples.
         others: by the metric's name, a mean of the same kind as the loss's and None, or a sum and
             its count.
     """

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from mtf.core.vocabulary import json_text
 from mtf.trainer.compute.step import StepEngine
+from mtf.trainer.compute.tensor_bits import as_bytes, kind_of, strided_parts
 from mtf.trainer.data.epochs import num_batches_in
 from mtf.trainer.data.sample_counts import known_samples
 from mtf.trainer.loop.loop import HANDLERS, Loop
@@ -156,8 +157,9 @@ def digest(value: Any) -> str:
     out = hashlib.blake2b(digest_size=8)
     for leaf in tree_leaves(value):
         if torch.is_tensor(leaf):
-            out.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-            out.update(_bits(leaf))
+            out.update(kind_of(leaf).encode())
+            for part in strided_parts(leaf):
+                out.update(as_bytes(part).cpu().numpy().tobytes())
         elif isinstance(leaf, np.ndarray):
             out.update(leaf.tobytes())
         else:  # the repr of other objects often contains their address
@@ -262,12 +264,6 @@ def position_of(state: ResumeState, phase: Phase) -> BatchPosition:
     batch = state.val.batch if validates else state.train.batch
     kind = "validation" if validates else "training"
     return BatchPosition(kind, state.epoch, batch, state.global_step)
-
-
-def _bits(tensor: torch.Tensor) -> bytes:
-    dense = tensor.detach().cpu()
-    dense = dense.to_dense() if dense.layout is not torch.strided else dense
-    return dense.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _whole_lines(path: Path) -> Iterable[str]:

@@ -11,6 +11,7 @@ import torch
 from mtf import rundir
 from mtf.core.vocabulary import json_text
 from mtf.errors import MtfError
+from mtf.trainer.compute.tensor_bits import kind_of, same_bits
 from mtf.trainer.storage.checkpoint_store import CheckpointStore
 from mtf.trainer.storage.scalars import SCALARS
 
@@ -107,7 +108,7 @@ def _ordered(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_values(left: Any, right: Any) -> str | None:
     if isinstance(left, torch.Tensor):
-        return None if _same_bits(left, right) else _amount(left, right)
+        return None if same_bits(left, right) else _amount(left, right)
     if left == right or (left != left and right != right):  # noqa: PLR0124 -- NaN
         return None
     return _first_line(left, right) if isinstance(left, bytes) else f"{left!r}, then {right!r}"
@@ -123,31 +124,25 @@ def _of_dicts(left: dict[Any, Any], right: dict[Any, Any], where: str) -> Iterat
         yield Difference(f"{where}/{key}", "missing, then present")
 
 
-def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Return True if all bits are equal: NaN equals itself, and -0.0 is not 0.0."""
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    if left.layout is not torch.strided or left.is_quantized:
-        return torch.equal(left, right)
-    return torch.equal(_bytes(left), _bytes(right))
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    whole = tensor.detach().resolve_conj().resolve_neg()
-    return whole.contiguous().reshape(-1).view(torch.uint8)
-
-
 def _amount(left: torch.Tensor, right: torch.Tensor) -> str:
-    if left.dtype != right.dtype or left.shape != right.shape:
-        kinds = (f"{t.dtype}{list(t.shape)}".removeprefix("torch.") for t in (left, right))
+    kinds = [kind_of(left), kind_of(right)]
+    if kinds[0] != kinds[1]:
         return ", then ".join(kinds)
-    if not left.numel() or left.dtype.is_complex:
+    if left.is_nested or not left.numel() or left.dtype.is_complex:
         return "different values"
-    distance = (left.double() - right.double()).abs()
+    distance = (_dense(left) - _dense(right)).abs()
     if not distance.any():
-        return "equal values with different bits, such as 0.0 and -0.0"
+        is_strided = left.layout is torch.strided
+        how = "with different bits, such as 0.0 and -0.0" if is_strided else "in another order"
+        return f"equal values {how}"
     count, most = int((distance != 0).sum()), float(distance.max())
     return f"{count} of {distance.numel()} values, by {most:.3g} at most"
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return (tensor if tensor.layout is torch.strided else tensor.to_dense()).double()
 
 
 def _first_line(left: bytes, right: bytes) -> str:

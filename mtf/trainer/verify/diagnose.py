@@ -70,8 +70,9 @@ _USE_GLOBAL_GENERATORS = (
 )
 _SAVE_STATE = (
     "save it in the checkpoint (register_buffer or get_extra_state and set_extra_state in a model,"
-    " state_dict in a callback), or compute it from the arguments; a data set computes each sample"
-    " from its index, and from the epoch that mtf passes to its set_epoch(epoch)"
+    " state_dict in a callback), set it again in the on_resume(training) of a callback, or compute"
+    " it from the arguments; a data set computes each sample from its index, and from the epoch"
+    " that mtf passes to its set_epoch(epoch)"
 )
 _USE_DETERMINISTIC = (
     "call torch.use_deterministic_algorithms(True) where the model is built (slower), or use"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,10 +142,16 @@ def test_a_prune_asks_at_a_terminal_and_is_carried_out_by_a_script(lab: Repo) ->
     assert wait_for(lambda: _synced(lab) == ["cancelled"] * 2, 60)
     left = mtf(lab.path, "retry", "many", code=1).stderr
     assert left.count("no spec on main asks for it any more. --force") == 2
-    for selection in (["many"], ["--where", "state=cancelled"]):
-        rerun = mtf(lab.path, "rerun", *selection, "--yes", code=1).stderr
+    selections = (["many"], ["--where", "state=cancelled"])
+    reruns = [mtf(lab.path, "rerun", *s, "--yes", code=1).stderr for s in selections]
+    for rerun in reruns:
         assert rerun.count("no spec on main asks for this experiment any more") == 2
-    mtf(lab.path, "retry", "many", "--force")
+    mtf(lab.path, "retry", "many/seed=1", "--force")
+    (cure,) = {*re.findall(r"\(git (checkout [^)]*)\)", reruns[0])}
+    lab.git(*cure.split())
+    lab.commit({})
+    mtf(lab.path, "rerun", "many/seed=0", "--yes")
+    assert {*states(lab)} <= {"pending", "running"}
 
 
 def test_a_plan_says_that_failed_runs_are_pinned_to_older_code(lab: Repo) -> None:

@@ -58,7 +58,7 @@ def test_a_superseded_run_is_left_alone_for_its_successor() -> None:
     ("run", "tip", "words"),
     [
         (FAILED, TIP, None),
-        (FAILED, NO_SPEC, "mtf sync submits a changed one; mtf retry"),
+        (FAILED, NO_SPEC, "), or mtf retry"),
         (FAILED, BROKEN, "experiments/a.yaml has mistakes. See mtf validate"),
         (PROGRAM, NO_SPEC, "a Python program asked for it"),
         (AT_ONCE, NO_SPEC, "mtf run started it"),
@@ -70,6 +70,13 @@ def test_a_rerun_needs_a_spec_that_asks_for_the_same_experiment(
 ) -> None:
     line = why_not_rerun(run, tip)
     assert line is None if words is None else words in (line or "")
+
+
+def test_a_complete_run_is_not_told_to_be_retried() -> None:
+    for run in (FAILED, PROGRAM):
+        complete = replace(run, state=RunState.COMPLETED)
+        assert "mtf retry" in (why_not_rerun(run, NO_SPEC) or "")
+        assert "mtf retry" not in (why_not_rerun(complete, NO_SPEC) or "")
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,18 @@ def test_a_partial_clone_knows_the_ledger(bare: Path, options: tuple[str, ...]) 
     assert "one" in mtf(partial.path, "show", "one").stdout
     mtf(partial.path, "sync")
     assert open_project(partial.path).ledger().tip == open_project(full.path).ledger().tip
+
+
+def test_a_clone_from_before_the_first_sync_sees_its_runs(bare: Path) -> None:
+    early, other = clone(bare, "early"), clone(bare, "other")
+    assert "No runs yet" in mtf(early.path, "status").stderr
+    mtf(other.path, "sync")
+    git(early.path, "remote", "set-url", "origin", f"file://{bare}.gone")
+    said = mtf(early.path, "status", code=1).stderr
+    assert said.startswith(
+        "error: this clone has no ledger of runs yet, and origin cannot be asked"
+    )
+    git(early.path, "remote", "set-url", "origin", f"file://{bare}")
+    assert "one" in mtf(early.path, "show", "one").stdout
+    git(early.path, "remote", "set-url", "origin", f"file://{bare}.gone")
+    assert runs(early).keys() == {"one"}  # which needs no remote any more

@@ -197,6 +197,14 @@ def test_a_refused_sbatch_option_names_the_key_to_use() -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["--ntasks=2", "--ntasks-per-gpu=2", "--ntasks-per-tres=gpu:2"])
+def test_an_option_that_sets_the_number_of_processes_names_the_keys_to_use(option: str) -> None:
+    assert slurm_problem(f"extra: ['{option}']") == (
+        f'one.yaml:5:17: slurm.extra[0]: "{option}" sets the number of processes. Write slurm.nodes'
+        " and slurm.ntasks_per_node"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

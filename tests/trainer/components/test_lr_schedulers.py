@@ -202,3 +202,23 @@ def test_a_scheduler_that_does_not_know_an_added_group_says_so(made: Any) -> Non
     advance = schedule.after_step if schedule.interval == "step" else schedule.after_epoch
     with pytest.raises(MtfError, match="knows 1 of the optimizer's 2 parameter groups"):
         advance()
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "CyclicLR"])
+def test_a_cycle_of_the_momentum_needs_an_optimizer_that_has_one(kind: str) -> None:
+    optimizer = torch.optim.Adagrad(net().parameters())
+    keys: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.2} if kind == "CyclicLR" else {}
+    asked = {"type": kind, **keys}
+    with pytest.raises(MtfError, match="Adagrad has none: set scheduler"):
+        schedule(optimizer, **asked)
+    schedule(optimizer, **asked, cycle_momentum=False)
+
+
+def test_a_value_that_torch_does_not_take_is_named_with_its_section() -> None:
+    with pytest.raises(MtfError, match="scheduler: CosineAnnealingWarmRestarts: Expected positive"):
+        schedule(adam(net()), type="warm_restarts", T_0=-1)
+
+
+def schedule(optimizer: Optimizer, **keys: Any) -> Schedule:
+    section = SchedulerConfig.model_validate(keys)
+    return build_schedule(section, optimizer, Length(9, 3), monitor="val_loss")

@@ -159,6 +159,70 @@ def test_a_mean_over_an_unknown_number_of_samples_is_refused(tmp_path: Path) -> 
     assert metrics[0].keys() == {"train_loss"}
 
 
+# -- targets that count for nothing ----------------------------------------------------------------
+
+
+def ignoring(size: int, seed: int, *, tokens: int = 0) -> TensorDataset:
+    """Return samples some of whose targets are -100, in the second batch of four all of them."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (size, tokens) if tokens else (size,)
+    inputs = torch.randn(*shape, 6, generator=generator)
+    targets = torch.arange(size * (tokens or 1)).reshape(shape) % 3
+    targets[targets.remainder(5).eq(1) | (torch.rand(shape, generator=generator) < 0.4)] = -100
+    targets[4:8] = -100
+    return TensorDataset(inputs, targets)
+
+
+class PerToken(nn.Module):
+    """Returns logits [batch, classes, tokens]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(inputs)
+        return logits.movedim(-1, 1)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("tokens", [0, 5])
+def test_ignored_targets_have_no_weight_in_means_and_gradients(
+    tokens: int, window: int, tmp_path: Path
+) -> None:
+    train, validation = (ignoring(n, n, tokens=tokens) for n in (TRAIN_SIZE, 9))
+    run = plain_run(tmp_path, training={"gradient_accumulation_steps": window, "max_epochs": 1})
+    model, reference = PerToken(), PerToken()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+    loaders = [DataLoader(part, batch_size=BATCH_SIZE) for part in (train, validation)]
+    trained = by_trainer(run, model, sgd, train=loaders[0], validation=loaders[1])
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.5)
+    losses, epoch = [], 0
+    for first in range(0, TRAIN_SIZE, window * BATCH_SIZE):
+        inputs, targets = train[first : first + window * BATCH_SIZE]
+        count = int((targets != -100).sum())
+        loss = functional.cross_entropy(reference(inputs), targets, reduction="sum")
+        (loss / max(count, 1)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        epoch += count
+    torch.testing.assert_close(trained.model, reference.state_dict())
+    reference.eval()
+    inputs, targets = validation[:]
+    counted = targets != -100
+    logits = reference(inputs)
+    right = int((logits.argmax(1) == targets).sum())
+    assert trained.metrics[0] == pytest.approx(
+        {
+            "train_loss": sum(losses) / epoch,
+            "val_loss": functional.cross_entropy(logits, targets).item(),
+            "val_accuracy": right / int(counted.sum()),
+        },
+        rel=1e-5,
+    )
+
+
 # -- what a step counts ----------------------------------------------------------------------------
 
 

@@ -134,6 +134,18 @@ class Freezing(Callback):
     def on_resume(self, training):
         training.engine.module.net[0].requires_grad_(False)
 
+class Weighing(Callback):
+    "Sets a weight of the loss at the start of each epoch, and not again at a resume within one."
+    phases = (Phase.TRAIN_START_EPOCH,)
+    def before(self, phase, training):
+        training.engine.module.weight = training.state.epoch
+
+class Weighed(Net):
+    def training_step(self, batch):
+        return self.loss(batch) * (1 + getattr(self, "weight", 0))
+    def validation_step(self, batch):
+        return {"loss": self.loss(batch)}
+
 class Keeping(Callback):
     "Keeps an object in its state that no resume could read."
     def state_dict(self):

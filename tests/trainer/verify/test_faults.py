@@ -111,6 +111,16 @@ def test_unsaved_state_of_a_callback_is_named(tmp_path: Path) -> None:
     assert (kind, "Decay.rate (0.53" in text) == ("state-outside", True)
 
 
+def test_what_a_callback_sets_at_the_start_of_an_epoch_is_named(tmp_path: Path) -> None:
+    model, weighing = {"type": "lab:Weighed"}, {"own": {"type": "lab:Weighing"}}
+    found, _ = verdict(tmp_path, model=model, callbacks=weighing)
+    kind, text = cause_of(found)
+    assert kind == "state-outside"
+    assert "Weighed.weight (1 without the interruption, missing after it). It is used at" in text
+    assert found.cause is not None
+    assert "on_resume(training)" in found.cause.cure
+
+
 def test_state_that_only_changes_the_validation_is_named(tmp_path: Path) -> None:
     request = {"phases": ["SCHEDULER_EPOCH_STEP"]}
     found, _ = verdict(tmp_path, model={"type": "lab:Counting"}, request=request)
