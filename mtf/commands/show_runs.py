@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtf import rundir
 from mtf.core.planner.drift import Branches, described
+from mtf.core.planner.grids.holds import held_back
 from mtf.core.planner.journal_reader import starts_by_attempt
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.ids import JOB_BRANCH_PREFIX, record_path
@@ -81,6 +82,8 @@ def status_of(
     if hidden:
         notes.append(f"{count(hidden, 'superseded run')} not shown: mtf status --all")
     looked = look.rows(records) if look else as_recorded(records)
+    seen = (row.record for row in looked.rows)
+    notes += [f"{grid}: {text}" for grid, text in held_back(seen).items()]
     return Status(looked.rows, (*looked.notes, *notes), ledger)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from mtf.core.planner.grids.holds import held_back
 from mtf.core.selection.run_conditions import names_of
 from mtf.core.selection.run_conditions import where as condition
 from mtf.core.vocabulary.ids import submission_of
@@ -73,6 +74,9 @@ def existing_runs(records: Iterable[RunRecord], near: str = "") -> str:
     records = list(records)
     if not records:
         return "No runs yet. Commit a spec under experiments/, then run mtf sync"
+    grid = near.partition("/")[0]
+    if near != grid and (why := held_back(records).get(grid)):
+        return f"Its grid has members without a run: {why}"
     known = did_you_mean(near, {r.grid or r.experiment for r in records})
     if known and not known.endswith("?"):
         known += "."

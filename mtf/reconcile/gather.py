@@ -194,7 +194,7 @@ def respecified(
     asked: Collection[RunId] = (),
     without: Collection[RunId] = (),
 ) -> dict[RunId, list[KeyChange]]:
-    """Return the runs whose specs ask for other resources, with the keys that differ.
+    """Return the runs whose specs ask for another execution, with the keys that differ.
 
     Args:
         store: of the ledger.

@@ -47,20 +47,28 @@ def _parse(text: str) -> tuple[str, Any]:
 def difference(
     config: Mapping[str, Any], followed: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
-    """Return the keys of ``slurm`` with other values than a run was made with, old and new.
+    """Return the keys outside a run's identity with other values than it was made with.
 
     Args:
         config: that the run was made with.
         followed: the changes of its spec since then, by dotted key.
         wanted: the configuration that its spec asks for now.
+
+    Returns:
+        Each key, its old and its new value.
     """
-    if config["slurm"] == wanted["slurm"] and not followed:
+    if not followed and all(config[section] == wanted[section] for section in CHANGEABLE):
         return []
-    before = changed(config, {"slurm.requeue": config["slurm"]["requeue"], **followed})["slurm"]
-    now: Mapping[str, Any] = wanted["slurm"]
-    return [
-        (f"slurm.{key}", before.get(key), now[key]) for key in now if before.get(key) != now[key]
-    ]
+    before = changed(config, {"slurm.requeue": config["slurm"]["requeue"], **followed})
+    found = []
+    for section in CHANGEABLE:
+        # what a run of an older version lacks has its default
+        old = SECTIONS[section].model_validate(before[section]).model_dump(mode="json")
+        new: Mapping[str, Any] = wanted[section]
+        found += [
+            (f"{section}.{key}", old.get(key), new[key]) for key in new if old.get(key) != new[key]
+        ]
+    return found
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

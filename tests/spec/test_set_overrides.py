@@ -8,7 +8,7 @@ import pytest
 
 from mtf.errors import UsageError
 from mtf.spec.schema.dotted_keys import SECTIONS
-from mtf.spec.set_overrides import changed, parse_changes
+from mtf.spec.set_overrides import changed, difference, parse_changes
 
 CONFIG: dict[str, Any] = {
     "model": {"type": "mlp"},
@@ -62,3 +62,24 @@ def test_an_error_is_reported_in_one_line(text: str, expected: str) -> None:
         changed(CONFIG, parse_changes([text]))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value).replace(text, "")
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("slurm.mem", None, "2G"),
+        ("logging.csv", False, True),
+        ("checkpoint.keep_last", 3, 5),
+    ],
+)
+def test_what_a_spec_has_changed_since_is_found_once(key: str, old: object, new: object) -> None:
+    wanted = changed(CONFIG, {key: new})
+    assert difference(CONFIG, {}, CONFIG) == []
+    assert difference(CONFIG, {}, wanted) == [(key, old, new)]
+    assert difference(CONFIG, {key: new}, wanted) == []  # it was followed before
+    assert difference(CONFIG, {key: new}, CONFIG) == [(key, new, old)]  # and taken back
+
+
+def test_a_key_that_an_older_version_did_not_know_has_not_changed() -> None:
+    older = {k: v for k, v in CONFIG["logging"].items() if k != "log_gradients"}
+    assert difference({**CONFIG, "logging": older}, {}, CONFIG) == []

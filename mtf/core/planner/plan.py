@@ -85,7 +85,7 @@ class World:
     can_submit: bool = True
     # False: specs with mistakes are missing in ``desired``, so no run counts as orphaned
     specs_read: bool = True
-    # active runs whose spec asks for other resources than their newest job has
+    # active runs whose spec asks for another execution than their newest job has
     respecified: Mapping[RunId, Sequence[KeyChange]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, ArrayLimit]] = field(default_factory=dict)  # by executor
     drift: Drift = field(default_factory=Drift)

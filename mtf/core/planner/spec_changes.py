@@ -1,8 +1,10 @@
 """Lets waiting runs follow a changed spec: new resources for what has not begun. Pure.
 
-What a spec says about how a run is executed (``slurm``) is not part of the run's identity. If it
-changes while the run's job waits, the job is withdrawn and another one submitted; a run that waits
-for its next attempt takes the change with it. What has begun keeps what it has.
+What a spec says about how a run is executed (``slurm``, ``logging``, ``checkpoint``) is not part of
+the run's identity. If its resources change while the run's job waits, the job is withdrawn and
+another one submitted. For a change of ``logging`` or ``checkpoint`` alone it is not: a new job
+would queue anew. A run that waits for its next attempt takes the changes with it, and what has
+begun keeps what it has.
 """
 
 from __future__ import annotations
@@ -78,12 +80,31 @@ def follow_spec(
         return Resume(new.run, new, what, changes=values, followed=values), None
     if new.retry_at is not None or new.job_id is None:
         return action, None  # its next attempt takes them
-    if not waits(new, job, progress):
-        return action, f"{name_of(new.run)}: runs that have begun keep what they have ({what})"
-    if job is not None and job.state is JobState.HELD and not _is_held_by_spec(changes):
-        return action, f"{name_of(new.run)}: held jobs keep what they have ({what})"
+    if (why := _why_it_stays(new, job, progress, changes)) is not None:
+        return action, f"{name_of(new.run)}: {why}"
     record = withdrawn(new, what, now)
-    return Resume(new.run, record, what, changes=values, followed=values, withdraws=True), None
+    note = f"{name_of(new.run)}: other resources take a new job, which queues anew"
+    return Resume(new.run, record, what, changes=values, followed=values, withdraws=True), note
+
+
+def _why_it_stays(
+    record: RunRecord,
+    job: JobView | None,
+    progress: Progress | None,
+    changes: Sequence[KeyChange],
+) -> str | None:
+    """Return why a run's job goes on as it is, None if another one takes its place."""
+    what = ", ".join(map(str, changes))
+    if not waits(record, job, progress):
+        return f"runs that have begun keep what they have ({what})"
+    if job is not None and job.state is JobState.HELD and not _is_held_by_spec(changes):
+        return f"held jobs keep what they have ({what})"
+    if not any(change.key.startswith("slurm.") for change in changes):
+        return (
+            f"waiting jobs keep their place in the queue, and begin without {what}. mtf cancel and"
+            " mtf retry submit a run anew, with it"
+        )
+    return None
 
 
 def with_spec(action: Resume, changes: Sequence[KeyChange]) -> Resume:

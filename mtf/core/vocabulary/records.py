@@ -169,8 +169,12 @@ class RunRecord:
 
     @property
     def cause(self) -> str | None:
-        """Return the cause of the newest attempt's end, None while it may go on."""
-        return self.attempt.outcome if self.attempt.ended_at else None
+        """Return the cause of the newest attempt's end, None while it may go on.
+
+        A waiting job that was withdrawn is no end of its run.
+        """
+        is_withdrawn = self.retry_at is not None and self.attempt.outcome == Cause.CANCELLED
+        return self.attempt.outcome if self.attempt.ended_at and not is_withdrawn else None
 
     @property
     def resources(self) -> Mapping[str, float] | None:

@@ -42,6 +42,26 @@ def test_a_waiting_run_gets_a_job_with_the_new_resources() -> None:
     assert ended.reason == "withdrawn before it began: slurm.time: 00:10:00 -> 00:20:00"
 
 
+def test_a_waiting_job_keeps_its_place_for_what_is_logged_or_saved_and_the_plan_says_so() -> None:
+    csv = KeyChange("logging.csv", False, True)
+    made = changed(record(ALONE), JobState.PENDING, csv)
+    assert not any(isinstance(action, Resume) for action in made.actions)
+    assert made.notes == (
+        "alone: waiting jobs keep their place in the queue, and begin without logging.csv: false ->"
+        " true. mtf cancel and mtf retry submit a run anew, with it",
+    )
+    (action,) = changed(record(ALONE), JobState.PENDING, csv, TIME).actions  # it queues anew anyway
+    assert isinstance(action, Resume)
+    assert action.followed == {"logging.csv": True, "slurm.time": "00:20:00"}
+
+
+def test_the_next_attempt_takes_what_is_logged_and_saved() -> None:
+    due = record(ALONE, retry_at=iso(-1), attempt={"ended_at": iso(-2), "outcome": "time-limit"})
+    (action,) = changed(due, None, KeyChange("checkpoint.keep_last", 3, 5)).actions
+    assert isinstance(action, Resume)
+    assert action.changes == {"checkpoint.keep_last": 5}
+
+
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.SUSPENDED])
 def test_what_has_begun_is_left_alone_and_the_plan_says_so(state: JobState) -> None:
     made = changed(replace(record(ALONE), state=RunState.RUNNING), state)

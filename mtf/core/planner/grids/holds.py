@@ -7,7 +7,7 @@ jobs that wait. What is held back has no job; each sync looks again.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -87,16 +87,20 @@ def _behind_canary(
         return None
     room = max(wanted - len(records), 0)
     others = [r for r in records if not _has_passed(r, progress.get(r.run))]
-    ended = [r.label for r in others if r.is_over]
+    ended = [r for r in others if r.is_over]
     if ended and not room:
-        return Hold(
-            f"the canary {ended[0]} has not passed. mtf retry {ended[0]}, or a changed"
-            " spec, releases the others"
-        )
+        return Hold(_not_passed(ended[0]))
     return Hold(
         f"until {wanted} of its runs {'has' if wanted == 1 else 'have'} saved a checkpoint"
         " (canary)",
         room,
+    )
+
+
+def _not_passed(canary: RunRecord) -> str:
+    return (
+        f"the canary {canary.label} has not passed. mtf retry {canary.label}, or a changed spec,"
+        " releases the others"
     )
 
 
@@ -110,21 +114,24 @@ def without_held(
     new: Iterable[Submit], found: Mapping[RunKey, Hold]
 ) -> tuple[list[Submit], list[str]]:
     """Return the new runs that are submitted now, and a note for each one that is held back."""
+    new = list(new)
+    asked = Counter(a.desired.name for a in new if a.supersedes is not None)  # by a person
     submitted: list[Submit] = []
-    kept: dict[str, list[Submit]] = defaultdict(list)
+    canaries: dict[str, list[Submit]] = defaultdict(list)
+    behind: Counter[str] = Counter()
     notes = []
     for action in new:
-        hold = found.get(action.key)
-        group = kept[action.desired.name]
-        if hold is None or action.supersedes is not None:  # a person asks for it
+        name, hold = action.desired.name, found.get(action.key)
+        if hold is None or (action.supersedes is not None and hold.stops):
             submitted.append(action)
-        elif len(group) < hold.room:
-            group.append(action)
+        elif action.supersedes is not None or asked[name] + len(canaries[name]) < hold.room:
+            canaries[name].append(action)
+            asked[name] -= action.supersedes is not None
         else:
-            notes.append(_note(action.desired.name, hold))
-    behind = {name: sum(note.startswith(f"{name}: ") for note in notes) for name in kept}
-    canaries = [a for group in kept.values() for a in group]
-    return [*submitted, *(replace(a, holds_back=behind[a.desired.name]) for a in canaries)], notes
+            behind[name] += 1
+            notes.append(_note(name, hold))
+    first = [replace(a, holds_back=behind[name]) for name, of in canaries.items() for a in of]
+    return [*submitted, *first], notes
 
 
 def _note(name: str, hold: Hold) -> str:
@@ -194,9 +201,43 @@ def is_held_back(record: RunRecord) -> bool:
 
 def canary_text(record: RunRecord) -> str:
     """Return a text on the runs that wait for a canary, empty if it has passed."""
-    if not record.holds_back or _has_passed(record, None):
+    if not holds_others(record):
         return ""
     others = f"{record.holds_back} other runs"
     if record.is_over:
-        return f"canary, holds back {others}: mtf retry, or change the spec"
+        return f"canary, held back {others}"
     return f"canary: {others} wait for its first checkpoint"
+
+
+def holds_others(record: RunRecord) -> bool:
+    """Return True if a run is a canary that has not passed."""
+    return record.holds_back > 0 and not _has_passed(record, None)
+
+
+def held_back(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return what is to be said of the runs that are held back, by grid, from records alone."""
+    members: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.grid is not None and record.superseded_by is None:
+            members[record.grid].append(record)
+    return {grid: text for grid, found in members.items() if (text := _held_text(found))}
+
+
+def _held_text(members: Sequence[RunRecord]) -> str:
+    """Return a text on the runs of one grid that are held back, empty if none are."""
+    withdrawn_ones = [record for record in members if is_held_back(record)]
+    if withdrawn_ones:
+        return f"{_runs(len(withdrawn_ones))} {withdrawn_ones[0].reason}"
+    newest = max(members, key=lambda r: r.claimed_at).submission  # others are of an older spec
+    canaries = [r for r in members if r.submission == newest and holds_others(r)]
+    if not canaries:
+        return ""
+    canary = next((r for r in canaries if r.is_over), canaries[0])
+    runs = f"{_runs(canary.holds_back)} {_HELD}"
+    if canary.is_over:
+        return f"{runs}{_not_passed(canary)}"
+    return f"{runs}they get jobs once the canary {canary.label} has saved a checkpoint"
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.core.planner.grids.holds import canary_text, is_held_back
+from mtf.core.planner.grids.holds import canary_text, held_back, is_held_back
 from mtf.core.planner.journal_reader import Progress
 from mtf.core.vocabulary.actions import Plan, Record, Resume, Submit
 from mtf.core.vocabulary.ids import JobId, Token
 from mtf.core.vocabulary.records import Checkpoint, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState
-from tests.core.planner.worlds import decide, desired, experiment, iso, job, record, world
+from tests.core.planner.worlds import POLICY, decide, desired, experiment, iso, job, record, world
 
 if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
@@ -158,6 +158,43 @@ def test_a_run_to_be_cancelled_is_not_held_back() -> None:
 def test_status_says_of_a_canary_who_waits_for_it() -> None:
     canary = member(0, holds_back=2)
     assert canary_text(canary) == "canary: 2 other runs wait for its first checkpoint"
-    assert canary_text(replace(canary, state=RunState.FAILED)).startswith("canary, holds back 2")
+    assert canary_text(replace(canary, state=RunState.FAILED)) == "canary, held back 2 other runs"
     assert canary_text(replace(canary, checkpoint=SAVED)) == ""
     assert canary_text(member(0)) == ""
+
+
+def test_a_look_at_the_records_says_who_is_held_back_and_what_releases_them() -> None:
+    canary = member(0, holds_back=2)
+    assert held_back([canary]) == {
+        "g": "2 runs held back: they get jobs once the canary g/seed=3 has saved a checkpoint"
+    }
+    assert held_back([replace(canary, state=RunState.FAILED)]) == {
+        "g": "2 runs held back: the canary g/seed=3 has not passed. mtf retry g/seed=3, or a"
+        " changed spec, releases the others"
+    }
+    assert held_back([replace(canary, checkpoint=SAVED)]) == {}
+    assert held_back([member(0)]) == {}
+
+
+def test_the_canary_of_an_older_spec_holds_nobody_back() -> None:
+    old = member(0, RunState.FAILED, holds_back=2)
+    newer = record(MEMBERS[1], f"g/20260101T113000Z/dddddddd/{MEMBERS[1].name}", claimed_at=iso())
+    assert old.claimed_at < newer.claimed_at
+    assert held_back([old, newer]) == {}
+
+
+def test_a_rerun_canary_holds_back_the_same_runs() -> None:
+    failed = member(0, RunState.FAILED, holds_back=2)
+    asked = replace(POLICY, again={failed.key: failed})
+    (action,) = decide(world(CANARY, records=(failed,)), asked).actions
+    assert isinstance(action, Submit)
+    assert (action.supersedes, action.holds_back) == (failed, 2)
+
+
+def test_runs_without_a_job_after_too_many_failures_are_counted_and_have_no_cause() -> None:
+    failed, waiting = member(0, RunState.FAILED), member(1, RunState.PENDING)
+    (action,) = planned(STRICT, failed, waiting, member(2, max_epochs=5)).actions
+    assert isinstance(action, Record)
+    assert action.record.cause is None  # it was not cancelled: it has not begun
+    (text,) = held_back([failed, action.record]).values()
+    assert text.startswith("1 run held back: 1 run has failed (max_failed: 1). mtf retry")
