@@ -120,6 +120,12 @@ def test_a_waiting_member_cancelled_by_hand_is_retried_at_once_and_submitted_onc
     assert fence.read_text() == "fenced"  # should its first job ever start, it ends at once
     assert len(cluster.run("squeue", "-rh", "-o", "%i").split()) == 3
     assert mtf_json(lab.path, "plan", "--format", "json")["actions"] == []
+
+    # what somebody lets a job wait for is left alone
+    job, other = (again["job_id"], victim["job_id"].partition("_")[0])
+    cluster.run("scontrol", "update", f"jobid={job}", f"dependency=after:{other}")
+    mtf(lab.path, "sync")
+    assert f"after:{other}" in cluster.run("squeue", "-rh", "-j", job, "-o", "%E")
     mtf(lab.path, "cancel", "later")
 
 

@@ -152,6 +152,7 @@ class ArrayLimit:
     number: str  # the array's job id; for the local executor, the token
     throttle: int | None  # None: no limit, or none that is known
     after: frozenset[str] = frozenset()  # numbers of the jobs that must be over first
+    is_own: bool = True  # False: it also waits for what a person has said, which is left alone
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _FIELDS = f"JobArrayID:{SEPARATOR},Dependency:{SEPARATOR}"
 _THROTTLE = re.compile(r"%([0-9]{1,10})\]")
 _SHOWN = re.compile(r"\bArrayTaskThrottle=([0-9]{1,10})\b")
-_UNFULFILLED = re.compile(r"(?:after[a-z]*:)?([0-9]{1,10})(?:_\*)?(?:\+[0-9]+)?\((?!fulfilled)")
+_UNFULFILLED = re.compile(r"[^,?]+\((?!fulfilled)[^,?]*")  # one of the conditions
+_OURS = re.compile(r"(?:afterany:)?([0-9]{1,10})(?:_\*)?\(.*")  # as ``dependency`` writes it
 _HAS_BEGUN = ("no longer pending", "No error")  # messages about tasks that the change is not for
 
 
@@ -65,19 +66,24 @@ def parse_limits(printed: str) -> tuple[dict[str, ArrayLimit], set[str]]:
         clear |= {number} if "[" in job else set()
         if throttle := _THROTTLE.search(job):
             known = replace(known, throttle=int(throttle[1]) or None)
-        after = frozenset(_UNFULFILLED.findall(rest.partition(SEPARATOR)[0]))
-        found[number] = replace(known, after=known.after | after)
+        conditions = _UNFULFILLED.findall(rest.partition(SEPARATOR)[0])
+        ours = [match[1] for c in conditions if (match := _OURS.fullmatch(c))]
+        is_own = known.is_own and len(ours) == len(conditions)
+        found[number] = replace(known, after=known.after.union(ours), is_own=is_own)
     return found, {number for number, n in lines.items() if n > 1} - clear
 
 
 def set_limits(limits: Iterable[ArrayLimit]) -> None:
     """Set the limits of arrays, one after another; tasks that have begun are left alone.
 
+    An array that waits for what a person has said gets a throttle alone.
+
     Raises:
         MtfError: SLURM refuses or does not answer; the later ones are not set.
     """
     for limit in limits:
-        _update(limit.number, f"Dependency={dependency(sorted(limit.after))}")
+        if limit.is_own:
+            _update(limit.number, f"Dependency={dependency(sorted(limit.after))}")
         _update(limit.number, f"ArrayTaskThrottle={limit.throttle or 0}")
 
 

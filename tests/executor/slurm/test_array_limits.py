@@ -24,9 +24,20 @@ def test_throttles_and_unfulfilled_dependencies_are_read() -> None:
         "8": ArrayLimit("8", 2),
         "9": ArrayLimit("9", None, frozenset({"8"})),
         "10": ArrayLimit("10", None, frozenset({"8", "9"})),
-        "11": ArrayLimit("11", 1, frozenset({"6"})),
+        "11": ArrayLimit("11", 1, is_own=False),
     }
     assert unclear == set()
+
+
+def test_a_condition_of_a_person_is_not_ours() -> None:
+    for theirs in (
+        "afterok:7(unfulfilled)",
+        "singleton(unfulfilled)",
+        "afterany:8_*+5(unfulfilled)",
+    ):
+        for text in (theirs, f"afterany:8_*(unfulfilled),{theirs}", f"afterany:8(x)?{theirs}"):
+            limits, _ = parse_limits(printed(("9_[0-4]", text), ("9_5", "(null)")))
+            assert not limits["9"].is_own
 
 
 def test_an_array_whose_throttle_is_not_shown_is_asked_about() -> None:

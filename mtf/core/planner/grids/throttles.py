@@ -38,6 +38,7 @@ class LiveArray:
     waiting: int
     throttle: int | None = None  # None: no limit
     after: frozenset[str] = frozenset()  # numbers of the arrays that it waits for
+    is_own: bool = True  # False: it also waits for what a person has said, which is left alone
 
     @property
     def size(self) -> int:
@@ -78,14 +79,23 @@ def live_arrays(
         unseen: runs whose jobs cannot be seen from here.
     """
     found: dict[str, list[LiveArray]] = defaultdict(list)
+    records = list(records)
     for (grid, executor, number), waits in _tasks(records, live, unseen).items():
         known = limits.get(executor, {}).get(number, ArrayLimit(number, None))
         waiting = sum(waits)
         array = LiveArray(number, executor, len(waits) - waiting, waiting)
         if waiting:
-            array = replace(array, throttle=known.throttle, after=known.after)
+            after = known.after & _numbers(records, grid) if known.after else known.after
+            is_own = known.is_own and after == known.after
+            array = replace(array, throttle=known.throttle, after=after, is_own=is_own)
         found[grid].append(array)
     return {grid: sorted(arrays, key=_age) for grid, arrays in found.items()}
+
+
+def _numbers(records: Iterable[RunRecord], grid: str) -> set[str]:
+    """Return the numbers of all arrays that runs of a grid were ever part of."""
+    attempts = (a for r in records if r.grid == grid for a in r.attempts)
+    return {a.job_id.partition("_")[0] for a in attempts if a.job_id}
 
 
 def _tasks(
@@ -180,16 +190,19 @@ def adjustments(living: Sequence[LiveArray], most: int | None) -> tuple[ArrayLim
         wrong = (a for a in counted if a.waiting and a.throttle != most)
         return tuple(ArrayLimit(a.number, most) for a in wrong)
     if most is None:
-        limited = (a for a in reversed(living) if a.waiting and (a.throttle or a.after))
-        return tuple(ArrayLimit(a.number, None) for a in limited)
+        limited = (
+            a for a in reversed(living) if a.waiting and (a.throttle or (a.after and a.is_own))
+        )
+        return tuple(ArrayLimit(a.number, None, is_own=a.is_own) for a in limited)
     numbers = {a.number for a in living}
     narrowing: list[ArrayLimit] = []
     widening: list[ArrayLimit] = []
     for old, new in zip(reversed(living), reversed(_settled(living, most)), strict=True):
-        if (new.allowed, new.after) == (old.allowed, old.after & numbers):
+        waits_right = new.after == old.after & numbers or not old.is_own
+        if new.allowed == old.allowed and waits_right:
             continue
         widens = new.allowed > old.allowed or not new.after
-        limit = ArrayLimit(old.number, new.throttle or most, new.after)
+        limit = ArrayLimit(old.number, new.throttle or most, new.after, old.is_own)
         (widening if widens else narrowing).append(limit)
     return (*narrowing, *widening)
 

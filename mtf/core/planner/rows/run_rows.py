@@ -135,4 +135,4 @@ def blocked_note(record: RunRecord, job: JobView | None) -> str | None:
     if job is None or not job.cure or not _waits(record, job):
         return None
     cure = job.cure.replace(job.job_id, job.job_id.partition("_")[0])
-    return f"{name_of(record.run)} {job.reason}: {cure}"
+    return f"{name_of(record.run)}: {job.reason}: {cure}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -79,6 +79,13 @@ def test_a_changed_limit_reaches_the_arrays_that_exist(
         ArrayLimit(str(number), throttle, frozenset(map(str, after)))
         for number, throttle, after in limits
     )
+
+
+@pytest.mark.parametrize("most", [None, 1, 2, 5])
+def test_what_a_person_lets_an_array_wait_for_is_left_alone(most: int | None) -> None:
+    theirs = replace(array(2, 0, 5, 1, 1), is_own=False)
+    changes = adjustments([array(1, 1, 4, 1), theirs], most)
+    assert not any(change.is_own for change in changes if change.number == "2")
 
 
 def test_the_local_queue_counts_a_grids_jobs_itself() -> None:
