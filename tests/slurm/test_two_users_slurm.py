@@ -64,6 +64,8 @@ def make_lab(place: Path, ann: User, ben: User) -> tuple[Path, Path]:
         (lab / name).parent.mkdir(exist_ok=True)
         (lab / name).write_text(text)
     ann.run(lab, "sh", "-c", "git add . && git commit -qm one && git push -q origin HEAD:main")
+    for path in lab.rglob("*"):
+        os.chown(path, lab.stat().st_uid, lab.stat().st_gid, follow_symlinks=False)
     ben.run(place, "git", "clone", "-q", "lab.git", "ben")
     return lab, place / "ben"
 
@@ -73,7 +75,7 @@ def running(cluster: Cluster) -> str:
     return cluster.run("squeue", "-h", "-t", "running", "-o", "%u").strip()
 
 
-def test_two_users_train_cancel_and_continue_each_others_runs(
+def test_two_users_train_cancel_continue_and_prune_each_others_runs(
     cluster: Cluster, place: Path, users: tuple[User, User]
 ) -> None:
     ann, ben = users
@@ -111,6 +113,16 @@ def test_two_users_train_cancel_and_continue_each_others_runs(
     assert f"{ben.name} mtf: cancel 1 run" in log
     assert f"{ben.name} mtf: continue 1 run" in log
     assert f"{ann.name} mtf: claim 1 run" in log
+
+    # without its spec, she prunes what he runs
+    gone = "git rm -q experiments/long.yaml && git commit -qm two && git push -q origin HEAD:main"
+    ben.run(bens, "sh", "-c", gone)
+    pruned = ann.mtf(anns, "sync", "--prune")
+    assert f"is {ben.name}'s, whose next mtf sync ends it" in pruned
+    assert "Synced: 1 pruned" in pruned
+    assert running(cluster) == ben.name
+    assert "--prune" not in ben.mtf(bens, "sync")  # which it was already
+    wait_until(lambda: running(cluster) == "", lambda: running(cluster))
 
 
 def test_a_private_run_is_left_alone_and_holds_up_nothing_of_others(
