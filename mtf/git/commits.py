@@ -30,10 +30,9 @@ def write_commit(git: GitProcesses, stream: Iterable[bytes]) -> CommitId:
     try:
         with suppress(BrokenPipeError):  # git has ended: its error output says why
             process.feed(stream)
-    except BaseException:
+        out, err = process.communicate()
+    finally:
         process.abandon()  # without "done" it writes nothing
-        raise
-    out, err = process.communicate()
     if process.returncode:
         reason = with_cure(err.decode(errors="replace").strip())
         raise RepositoryError(f"git fast-import: {reason}")

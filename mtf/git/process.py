@@ -37,6 +37,7 @@ class Process:
 
     def __init__(self, popen: _Popen, pipe: proc.HeldPipe, name: str) -> None:
         self._popen, self._pipe, self._name = popen, pipe, name
+        self._has_ended = False
 
     @property
     def returncode(self) -> int:
@@ -65,12 +66,14 @@ class Process:
             advice = _WHERE_TO_LOOK[self._name in _REMOTE]
             raise RepositoryError(f"{e} and was ended. {advice}") from e
         finally:
+            self._has_ended = True
             self._pipe.close()
 
     def abandon(self) -> None:
-        """End it soon, whatever it is doing, and say nothing."""
-        with suppress(RepositoryError):
-            self.communicate(limit_s=_ABANDONED_S)
+        """End it soon, whatever it is doing, and say nothing; nothing happens if it has ended."""
+        if not self._has_ended:
+            with suppress(RepositoryError):
+                self.communicate(limit_s=_ABANDONED_S)
 
     def feed(self, parts: Iterable[bytes]) -> None:
         """Write parts of the input while git reads them.
