@@ -42,7 +42,7 @@ from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.signals import STOP, Stopped
 from mtf.trainer.standalone.given_config import resolved, type_of
 from mtf.trainer.standalone.interrupts import stopping_at_signals
-from mtf.trainer.standalone.own_run import OwnRun, extend
+from mtf.trainer.standalone.own_run import OwnRun, extend, parts_in_words
 from mtf.trainer.storage.checkpoint_writer import FailedWrite
 from mtf.trainer.storage.journal import Journal, monitored
 from mtf.trainer.storage.scalars import Scalars
@@ -109,12 +109,12 @@ class GenericTrainer:
         self._given = config
         self._config = config = resolved(config, type_of(model), datetime.now(UTC))
         self._fabric = fabric
-        self._own, self._run_dir = self._place(None if run_dir is None else Path(run_dir))
         self._state = ResumeState()
         self._data: Data | None = None
         monitor = monitored(config) or "train_loss"
         self._callbacks = {**build_callbacks(config, monitor=monitor), **(callbacks or {})}
         self._engine = StepEngine(fabric, model, optimizers_by_name(optimizer), config.training)
+        self._own, self._run_dir = self._place(None if run_dir is None else Path(run_dir))
         self._schedules = schedules_of(scheduler, monitor=monitor)
         check_schedules(self._schedules, self._engine.optimizers)
         self._wandb_run = wandb_run
@@ -185,7 +185,8 @@ class GenericTrainer:
         is_of_job = run_dir is not None and self._given is self._config
         if (folder := os.environ.get("MTF_RUN_DIR")) or is_of_job:
             return None, run_dir or Path(folder or "")
-        own = OwnRun(self._config, self._fabric, run_dir)
+        parts = parts_in_words(self._engine.module, self._engine.optimizers)
+        own = OwnRun(self._config, self._fabric, run_dir, parts)
         return own, own.folder
 
     def fit(
@@ -224,7 +225,7 @@ class GenericTrainer:
             return self._fit(train_loader, val_loader)
         with stopping_at_signals():
             try:
-                self._config = self._own.begin(self._config)
+                self._config = self._own.begin(self._config, _batches_in_words(train_loader))
                 self._run_dir = self._own.folder
                 metrics = self._fit(train_loader, val_loader)
                 self._own.end(self._state.epoch, self._state.global_step, metrics)
@@ -445,3 +446,9 @@ class GenericTrainer:
             return
         for callback in self._callbacks.values():
             callback.on_checkpoint(loop, outcome)
+
+
+def _batches_in_words(loader: Any) -> str:
+    parts = loader.values() if isinstance(loader, Mapping) else [loader]
+    lengths = [str(len(part)) if hasattr(part, "__len__") else "unknown" for part in parts]
+    return " and ".join(lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf.commands.show_runs import output_of
@@ -46,11 +47,16 @@ class ReadsRun:
         """Return the scalars that the training has logged so far; a notebook shows curves.
 
         Raises:
-            MtfError: another user keeps the run folder private.
+            MtfError: the run folder is private to another user, or cannot be reached from here.
         """
         record = self.record
         if (why := private_folder(record)) is not None:
             raise MtfError(f"{record.run}: {why}")
+        if record.has_begun and not Path(record.run_dir).is_dir():
+            raise MtfError(
+                f"{record.run}: its run folder {record.run_dir} cannot be reached from this"
+                " machine. Read the history where the run root is"
+            )
         return read_history(record.run_dir)
 
     def logs(self, *, err: bool = False) -> str:

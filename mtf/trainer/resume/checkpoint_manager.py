@@ -131,17 +131,21 @@ def read_verified(checkpoint: Path, sha256: str) -> dict[str, Any]:
     """Return a checkpoint's content if its bytes are the recorded ones.
 
     Raises:
-        MtfError: they are not.
-        OSError: it cannot be read.
+        MtfError: they are not, or it cannot be read.
     """
-    with checkpoint.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise MtfError(
-                f"{checkpoint} is not the recorded checkpoint: its sha256 is another. Restore the"
-                " file, or use the run's other checkpoint (the best or the newest)"
-            )
-        file.seek(0)
-        return snapshot.read(file)
+    try:
+        with checkpoint.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                file.seek(0)
+                return snapshot.read(file)
+    except OSError as e:
+        raise MtfError(
+            f"{checkpoint}: {e.strerror}. A running training removes old checkpoints: try again"
+        ) from e
+    raise MtfError(
+        f"{checkpoint} is not the recorded checkpoint: its sha256 is another. Restore the file, or"
+        " use the run's other checkpoint (the best or the newest)"
+    )
 
 
 def averaged_in(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

@@ -22,17 +22,25 @@ from mtf.trainer.runtime import start_claim
 from mtf.trainer.storage.scalars import SCALARS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mtf.trainer.runtime.start_claim import StartClaim
 
 ROOT = "runs"  # in the current folder
 
 
-def choose(config: ExperimentConfig) -> tuple[Path, str]:
-    """Return the folder for a training, and a sentence on why it is that one."""
+def choose(config: ExperimentConfig, parts: Mapping[str, str]) -> tuple[Path, str]:
+    """Return the folder for a training, and a sentence on why it is that one.
+
+    Args:
+        config: its settings.
+        parts: what the program hands over, in words: another model or optimizer is another
+            training.
+    """
     newest, following = _newest(config.experiment_name)
     if newest is None:
         return following, f"training outside of a job, in {_shown(following)}"
-    if (obstacle := _obstacle(newest, config)) is None:
+    if (obstacle := _obstacle(newest, config, parts)) is None:
         return newest, f"continuing the unfinished training in {_shown(newest)}"
     return following, (
         f"{_shown(newest)} {obstacle}: this is a new training, in {_shown(following)}"
@@ -86,7 +94,7 @@ def _newest(name: str) -> tuple[Path | None, Path]:
     raise AssertionError
 
 
-def _obstacle(folder: Path, config: ExperimentConfig) -> str | None:
+def _obstacle(folder: Path, config: ExperimentConfig, parts: Mapping[str, str]) -> str | None:
     """Return the reason why a training cannot go on in a folder, None if it can."""
     saved = saved_config(folder)
     if saved is None:
@@ -96,7 +104,25 @@ def _obstacle(folder: Path, config: ExperimentConfig) -> str | None:
     differing = differing_settings(deciding_settings(saved), deciding_settings(config))
     if differing:
         return f"has other settings ({'; '.join(differing.values())})"
-    return _busy(folder)
+    return other_training(folder, parts) or _busy(folder)
+
+
+def other_training(folder: Path, parts: Mapping[str, str]) -> str | None:
+    """Return the parts in which the unfinished training of a folder differs, None if in none."""
+    before = {} if is_complete(folder) else _parts_of(folder)
+    changes = [
+        f"{name} was {before[name]} and is {now}"
+        for name, now in parts.items()
+        if before.get(name, now) != now
+    ]
+    return f"is of another training ({'; '.join(changes)})" if changes else None
+
+
+def _parts_of(folder: Path) -> dict[str, str]:
+    """Return the parts that the newest start in a folder was given, in words."""
+    starts = [e for e in rundir.read_journal(folder) if e["event"] == "started"]
+    parts = starts[-1].get("parts") if starts else None
+    return parts if isinstance(parts, dict) else {}
 
 
 def _busy(folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import traceback
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
 from mtf.errors import MtfError
+from mtf.trainer.compute.structure import shape_of
 from mtf.trainer.loop.phases import Phase
 from mtf.trainer.runtime.console import say
 from mtf.trainer.standalone import own_folder
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning.fabric import Fabric
+    from torch import nn
+    from torch.optim import Optimizer
 
     from mtf.spec.schema.run_config import ExperimentConfig
     from mtf.trainer.runtime.start_claim import StartClaim
@@ -33,30 +37,43 @@ class OwnRun:
         config: of the training.
         fabric: launched.
         given: the run folder that the program names; None: mtf chooses it.
+        parts: what the program hands over, in words, see ``parts_in_words``.
 
     Attributes:
         folder: the run folder, absolute; it exists once the training has begun.
         is_extended: whether this object has trained to an end here, so that more epochs may follow.
     """
 
-    def __init__(self, config: ExperimentConfig, fabric: Fabric, given: Path | None) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        fabric: Fabric,
+        given: Path | None,
+        parts: Mapping[str, str],
+    ) -> None:
         self._fabric, self._is_given = fabric, given is not None
+        self._parts = dict(parts)
         self.is_extended = False
         self._claim: StartClaim | None = None
         self.folder, self._why = self._choose(config) if given is None else (given.absolute(), "")
 
-    def begin(self, config: ExperimentConfig) -> ExperimentConfig:
+    def begin(self, config: ExperimentConfig, batches: str) -> ExperimentConfig:
         """Make and claim the folder, and journal the start; return the run's configuration.
 
+        Args:
+            config: of the training.
+            batches: the number of them in an epoch, in words.
+
         Raises:
-            MtfError: another process trains there, or it is the folder of another training.
+            MtfError: another process trains there.
             OSError: the folder cannot be written.
         """
+        self._parts["the number of batches"] = batches
         if not self.is_extended and not self._is_given:  # others may have come first since then
             self.folder, self._why = self._choose(config)
+        self._take()
         if not self._fabric.is_global_zero:
             return config
-        self._claim = own_folder.claim(self.folder, world_size=self._fabric.world_size)
         if self._is_given and own_folder.is_complete(self.folder) and not self.is_extended:
             self._why = f"the training in {self.folder} is complete: name another run_dir to train"
         if self._why and not self.is_extended:
@@ -88,8 +105,29 @@ class OwnRun:
             self._claim.release()
             self._claim = None
 
+    def _take(self) -> None:
+        """Claim the folder on the first rank; raise on all if that is refused."""
+        problem = ""
+        if self._fabric.is_global_zero:
+            try:
+                self._refuse_another()
+                self._claim = own_folder.claim(self.folder, world_size=self._fabric.world_size)
+            except MtfError as e:
+                problem = str(e)
+        if problem := self._fabric.broadcast(problem):
+            raise MtfError(problem)
+
+    def _refuse_another(self) -> None:
+        """Refuse to continue, in a folder that the program names, what is another training."""
+        why = own_folder.other_training(self.folder, self._parts) if self._is_given else None
+        if why is not None:
+            raise MtfError(
+                f"{self.folder} {why}. Restore what has changed, or name another run_dir"
+            )
+
     def _choose(self, config: ExperimentConfig) -> tuple[Path, str]:
-        chosen: Any = own_folder.choose(config) if self._fabric.is_global_zero else None
+        is_first = self._fabric.is_global_zero
+        chosen: Any = own_folder.choose(config, self._parts) if is_first else None
         folder, why = self._fabric.broadcast(chosen)
         return folder, why
 
@@ -111,7 +149,19 @@ class OwnRun:
             max_epochs=config.training.max_epochs,
             monitor=monitored(config),
             mode=config.checkpoint.mode,
+            parts=self._parts,
         )
+
+
+def parts_in_words(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
+    """Return a model and its optimizers in words that tell a training from another one."""
+    shapes = [f"{name} {shape_of(value)}" for name, value in model.state_dict().items()]
+    digest = hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:8]
+    words = {"the model": f"a {type(model).__name__} (structure {digest})"}
+    for name, optimizer in optimizers.items():
+        settings = ", ".join(f"{k}={v}" for k, v in optimizer.defaults.items() if v is not None)
+        words[f"the {name}"] = f"{type(optimizer).__name__}({settings})"
+    return words
 
 
 def extend(content: dict[str, Any], config: ExperimentConfig) -> None:

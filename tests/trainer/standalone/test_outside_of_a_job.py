@@ -45,10 +45,10 @@ def here(sealed: None, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def trainer(config: Any = HAND, **options: Any) -> GenericTrainer:
+def trainer(config: Any = HAND, *, lr: float = 0.01, **options: Any) -> GenericTrainer:
     torch.manual_seed(1)
     model = torch.nn.Linear(4, 3)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     return GenericTrainer(config, Fabric(accelerator="cpu", devices=1), model, optimizer, **options)
 
 
@@ -181,6 +181,25 @@ def test_other_settings_make_a_new_training(capsys: pytest.CaptureFixture[str]) 
     assert second.run_dir.name == "hand-2"
     told = capsys.readouterr().err
     assert "runs/hand has other settings (training.seed was 0 and is 5)" in told
+
+
+def test_another_optimizer_or_other_batches_make_a_new_training(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer(callbacks={"stop": Interrupting(signal.SIGINT)}).fit(loader(), max_epochs=3)
+    with pytest.raises(MtfError, match="Restore what has changed, or name another run_dir"):
+        trainer(run_dir="runs/hand", lr=0.1).fit(loader(), max_epochs=3)
+    second = trainer(lr=0.1)
+    second.fit(loader(), max_epochs=3)
+    assert second.run_dir.name == "hand-2"
+    told = capsys.readouterr().err
+    assert "runs/hand is of another training (the optimizer was Adam(lr=0.01, " in told
+    Path("runs/hand-2").rename("elsewhere")
+    third = trainer()
+    third.fit(DataLoader(loader().dataset, batch_size=12), max_epochs=3)
+    assert third.run_dir.name == "hand-2"
+    assert "(the number of batches was 3 and is 2)" in capsys.readouterr().err
 
 
 def test_a_folder_in_which_another_process_trains_is_not_touched(
