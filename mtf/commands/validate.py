@@ -7,10 +7,11 @@ import posixpath
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtf.core.planner.init_from_names import cycles
+from mtf.core.vocabulary.git_tree_ids import GITLINK
 from mtf.errors import MtfError, Problem, RepositoryError, SpecError
 from mtf.project.affected import also_needed, mentioning, touched
 from mtf.project.cluster_check import infeasible, known_facts, remarks
@@ -46,7 +47,6 @@ from mtf.spec.load import is_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId
@@ -134,12 +134,12 @@ def _staged(repo: GitRepo) -> Checked:
     folders = tuple(f"{f}/" for f in (tree.settings.experiments, FOLDER, TEMPLATES_FOLDER))
     paths = {path for path in own if path == SETTINGS or path.startswith(folders)}
     by_code: set[str] = set()
-    if any(path.endswith(".py") for path in changed):
+    if any(path.endswith(".py") or (e and e.mode == GITLINK) for path, e in changed.items()):
         head = repo.find_commit("HEAD")
         before = [files_at(repo, head)] if head else []
         by_code = affected_by_code(tree.naming, tree.code, before, lambda: True)
     templates = partial(templates_in_index, repo)
-    checked = _Check(tree, partial(_open_in, repo), templates=templates).change(paths, by_code)
+    checked = _Check(tree, partial(_open, repo), templates=templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
 
 
@@ -170,7 +170,7 @@ def revision(where: Path, rev: str, query: SlurmQuery) -> Checked:
         return Checked(0, refused)
     tree = SpecTree.at(repo, commit)
     templates = partial(templates_at, repo, commit)
-    check = _Check(tree, partial(_open_in, repo), query, templates)
+    check = _Check(tree, partial(_open, repo), query, templates)
     others = _others(repo, projects_at(repo, commit))
     found = check.all(files=len(tree.specs) + 1)
     return Checked(found.files, tuple(sorted({*found.problems, *others})), repo.prefix)
@@ -213,7 +213,7 @@ def _new_in(
         lambda: any(p.endswith(".py") for c in known for p in repo.changed_paths(c, commit)),
     )
     templates = partial(templates_at, repo, commit)
-    checked = _Check(tree, partial(_open_in, repo), query, templates).change(paths, by_code)
+    checked = _Check(tree, partial(_open, repo), query, templates).change(paths, by_code)
     return checked._replace(folder=repo.prefix)
 
 
@@ -355,10 +355,11 @@ def _affected(paths: set[str], specs: Mapping[str, bytes]) -> set[str]:
     return touched(before | dict.fromkeys(paths - specs.keys(), b""), specs, keywords)
 
 
-def _open(where: Path) -> Project:
-    from mtf.project.project import open_project  # late: it imports git and the ledger
+def _open(where: Path | GitRepo) -> Project:
+    """Return the project in a folder or repository."""
+    from mtf.project import project  # late: it imports git and the ledger
 
-    return open_project(where)
+    return project.open_project(where) if isinstance(where, Path) else project.project_in(where)
 
 
 def _repo(where: Path, *, inherit: bool = False) -> GitRepo:
@@ -369,12 +370,6 @@ def _repo(where: Path, *, inherit: bool = False) -> GitRepo:
 
 def _project_repo(where: Path) -> GitRepo:
     return of_clone(_repo(where))
-
-
-def _open_in(repo: GitRepo) -> Project:
-    from mtf.project.project import project_in  # late: it imports the ledger
-
-    return project_in(repo)
 
 
 def _spec_paths(path: Path) -> list[Path]:

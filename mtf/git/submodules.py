@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mtf.errors import RepositoryError
 from mtf.git.process import GitProcesses
@@ -36,8 +36,8 @@ class Submodule(NamedTuple):
     is_wanted: bool = True  # False: ``update = none``, or ``active = false`` in the configuration
 
 
-def submodules_of(repo: GitRepo, commit: CommitId) -> dict[str, Submodule]:
-    """Return the submodules in ``.gitmodules`` of a commit, by path."""
+def submodules_of(repo: GitRepo, commit: CommitId | Literal[""]) -> dict[str, Submodule]:
+    """Return the submodules in ``.gitmodules`` of a commit, by path; "" stands for the index."""
     blob = f"{commit}:.gitmodules"
     raw = repo.processes.attempt("config", "--blob", blob, "-z", "--get-regexp", "^submodule")[1]
     committed = _by_name(raw)
@@ -75,11 +75,9 @@ def open_submodule(
     Raises:
         RepositoryError: the clone lacks the commit, and it cannot be fetched; with git's reason.
     """
-    places = [place for place in _places(repo, submodule) if _is_git_dir(place)]
-    known = [GitRepo(place, is_git_dir=True) for place in places]
-    for found in known:
-        if found.find_commit(commit):
-            return found
+    if (here := find_submodule(repo, submodule, commit)) is not None:
+        return here
+    known = _known(repo, submodule)
     reasons = []
     for found, source in [*_sources(repo, submodule, known, remote)]:
         for wanted in ((f"+{commit}:{_PINNED}{commit}",), _EVERYTHING):
@@ -89,6 +87,18 @@ def open_submodule(
                 return found
             reasons += [err.strip()] if code else []
     raise RepositoryError(reasons[-1] if reasons else "it is in no place that git or mtf knows")
+
+
+def find_submodule(repo: GitRepo, submodule: Submodule, commit: CommitId) -> GitRepo | None:
+    """Return a submodule's repository if the clone has it with ``commit``; nothing is fetched."""
+    found = _known(repo, submodule)
+    return next((each for each in found if each.find_commit(commit)), None)
+
+
+def _known(repo: GitRepo, submodule: Submodule) -> list[GitRepo]:
+    """Return the repositories of a submodule that the clone has."""
+    places = (place for place in _places(repo, submodule) if _is_git_dir(place))
+    return [GitRepo(place, is_git_dir=True) for place in places]
 
 
 # of a server that gives out single commits only by name

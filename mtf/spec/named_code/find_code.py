@@ -1,7 +1,7 @@
 """Finds what ``package.module:Name`` stands for in the files of a commit.
 
 Only what is certainly wrong counts as missing. Nothing is said about code outside of the files,
-about names that code binds at run time, and about what a symbolic link or a submodule leads to.
+about names that code binds at run time, and about what a symbolic link leads to.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class SourceCode:
     def _holds_code(self, folder: str, depth: int = 3) -> bool:
         """Return True if a folder contains Python modules, or may contain some."""
         for name, kind in self._files.folder(folder).items():
-            if name.endswith(".py") or kind is EntryKind.OTHER:
+            if name.endswith(".py") or kind in (EntryKind.OTHER, EntryKind.SUBMODULE):
                 return True
             if (
                 kind is EntryKind.FOLDER

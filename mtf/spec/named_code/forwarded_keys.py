@@ -18,7 +18,7 @@ class Forwarding(NamedTuple):
 
 
 def forwarding(init: ast.FunctionDef) -> Forwarding | None:
-    """Return how an ``__init__`` hands its ``**kwargs`` on to ``super().__init__``.
+    """Return the way in which an ``__init__`` hands its ``**kwargs`` on to ``super().__init__``.
 
     None if it may do anything else with them.
     """

@@ -20,7 +20,8 @@ class EntryKind(Enum):
 
     FILE = "file"
     FOLDER = "folder"
-    OTHER = "other"  # a symbolic link or a submodule, whose content is not followed
+    SUBMODULE = "submodule"  # a folder if the clone has its content
+    OTHER = "other"  # a symbolic link, which is not followed
 
 
 class SourceFiles:
@@ -51,8 +52,15 @@ class SourceFiles:
         return self._folders[path]
 
     def kind(self, folder: str, name: str) -> EntryKind | None:
-        """Return the kind of an entry, None if the folder has no such entry."""
-        return self.folder(folder).get(name)
+        """Return the kind of an entry, None if the folder has no such entry.
+
+        A submodule is a folder, or something that cannot be read.
+        """
+        kind = self.folder(folder).get(name)
+        if kind is not EntryKind.SUBMODULE:
+            return kind
+        inside = f"{folder}/{name}" if folder else name
+        return EntryKind.FOLDER if self.folder(inside) else EntryKind.OTHER
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, None if it is too large or too much was read already."""

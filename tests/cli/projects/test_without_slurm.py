@@ -85,7 +85,7 @@ def test_a_project_with_runs_on_slurm_trains_nothing_here_by_accident(lab: Repo)
 
 
 def doctor(lab: Repo) -> list[str]:
-    """Return what doctor finds about the executor of the settings."""
+    """Return the findings of doctor about the executor of the settings."""
     findings = json.loads(mtf(lab.path, "doctor", "--json", code=None).stdout)["findings"]
     return [f["what"] for f in findings if f["where"] == "mtf.yaml: executor"]
 

@@ -148,6 +148,14 @@ def test_no_value_can_inject_text_into_a_job_script(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "cure"),
+    [("gpu:a100:2", "a100:2"), ("gres/gpu:a100=2", "a100:2"), ("a100", "a100:1"), ("gpu=4", "4")],
+)
+def test_gpus_as_gres_spells_them_get_the_spelling_to_write(text: str, cure: str) -> None:
+    assert slurm_problem(f"gpus_per_node: '{text}'").endswith(f". Write {cure}")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "partition: 'low,high'", "account: proj_1@site", "constraint: '[rack1|rack2]&a100*2'",
