@@ -39,7 +39,8 @@ class Callback:
     """Base class that does nothing: derive from it, and override the methods you need.
 
     ``training`` is the loop: ``training.state`` (epoch, global_step, metrics), ``training.config``,
-    ``training.batch`` and ``training.loss``, ``training.engine.module`` and ``.optimizers``,
+    ``training.batch`` and ``training.loss`` (after a resume in the middle of a batch, the batch is
+    None and the loss has no graph), ``training.engine.module`` and ``.optimizers``,
     ``training.fabric``; ``training.validated``, the module that is validated (the average of
     ``ema``, for one); ``training.end(reason)`` ends the training at the end of this epoch. With
     several ranks, each rank calls its own callbacks.

@@ -61,8 +61,8 @@ class Loop:
         scalars: None on all ranks but the first.
         with_own_metrics: adds the metrics of callbacks to those of an epoch.
         saves: requests for checkpoints, made by the handlers and taken by the trainer at cuts.
-        batch: the present batch, on the device.
-        loss: the present batch's mean loss, with its graph.
+        batch: the present batch, on the device; None if a resume has come after it was used.
+        loss: the present batch's mean loss, with its graph unless a resume has come after it.
         samples: number of samples in the present batch, None if unknown.
     """
 
@@ -127,6 +127,7 @@ class Loop:
             self.state, self._reader.expected, self.config.training.max_epochs
         )
         self._val_reader.begin(self.state.epoch, self.state.val)
+        self.loss = self.state.train.newest_loss if self.loss is None else self.loss
 
     @property
     def validated(self) -> nn.Module:

@@ -60,6 +60,7 @@ class TrainMicroState:
         returned: names and paths of the torchmetrics objects that the steps returned.
         seen_end: batches of this epoch, of data that only tells it by ending; 0: not in sight.
         before_window: recent sums and counts when the window began, see ``undo_window``.
+        newest: the mean loss of the newest micro-batch, None if there is none.
     """
 
     batch: int = 0
@@ -77,6 +78,12 @@ class TrainMicroState:
     returned: dict[str, str] = field(default_factory=dict)
     seen_end: int = 0
     before_window: dict[str, tuple[Scalar, Scalar]] = field(default_factory=dict)
+    newest: Scalar | None = None
+
+    @property
+    def newest_loss(self) -> torch.Tensor | None:
+        """Return the mean loss of the newest micro-batch as a tensor without a graph."""
+        return None if self.newest is None else torch.as_tensor(self.newest, dtype=torch.float64)
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> TrainMicroState:
@@ -137,6 +144,7 @@ class TrainMicroState:
                     self._add_others(loss, weight, None)
         else:
             self._add_on_device(loss, weight, tolerant=tolerant)
+        self.newest = mean.detach() if value is None else value
         self.batch += 1
         self.window += 1
         return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from mtf.trainer import Callback
 from mtf.trainer.loop.phases import Phase
+from mtf.trainer.runtime.signals import STOP, Stopped
 from tests.trainer.plain_loop.by_hand import EPOCHS, adam, by_trainer, net, plain_run
 
 if TYPE_CHECKING:
@@ -85,6 +88,36 @@ def test_a_callback_that_sets_what_no_checkpoint_holds_is_named_once(
     assert stderr.count("no checkpoint holds") == (named is not None)
     assert named is None or said in stderr
     assert named is None or "Set it in on_resume(training) too" in stderr
+
+
+class Interrupted(Callback):
+    """Ends the training at a phase, as a signal there would, and notes the losses that it sees."""
+
+    phases = (Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_END)
+
+    def __init__(self, losses: list[float], stop_at: int | None = None) -> None:
+        self._losses, self._stop_at = losses, stop_at
+
+    def after(self, phase: Phase, training: Loop) -> None:
+        if phase is Phase.TRAIN_BATCH_END:
+            assert training.loss is not None
+            self._losses.append(training.loss.item())
+        elif training.state.global_step == self._stop_at:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_resume_between_a_batch_and_its_end_shows_its_loss(tmp_path: Path) -> None:
+    whole, resumed = list[float](), list[float]()
+    model, again = net(), net()
+    by_trainer(plain_run(tmp_path), model, adam(model), callbacks={"own": Interrupted(whole)})
+    run = plain_run(tmp_path)
+    with pytest.raises(Stopped):
+        by_trainer(run, again, adam(again), callbacks={"own": Interrupted(resumed, 5)})
+    STOP.requested, STOP.signal = False, None
+    again = net()
+    by_trainer(run, again, adam(again), callbacks={"own": Interrupted(resumed)})
+    assert resumed == whole
+    assert len(whole) == 11 * EPOCHS
 
 
 class Seen(Callback):
