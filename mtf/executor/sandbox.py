@@ -13,7 +13,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import FunctionLoader, StrictUndefined, TemplateSyntaxError
+from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mtf import proc
@@ -71,7 +71,13 @@ def _text_or_error(
     try:
         return _rendered(jinja, template, values)
     except TemplateSyntaxError as e:
-        return MtfError(f"templates/{e.name}:{e.lineno}: {e.message}")
+        name = (e.name or template).removeprefix("templates/")
+        return MtfError(f"templates/{name}:{e.lineno}: {e.message}")
+    except TemplateNotFound as e:
+        what = f"the commit has no template {e.name!r}, and nothing else can be included"
+        return MtfError(f"{_position(e, template)}: {what}")
+    except MemoryError as e:
+        return MtfError(f"{_position(e, template)}: it needs more than 1 GiB. Simplify it")
     except MtfError as e:
         return e
     except Exception as e:  # noqa: BLE001 -- a template's expressions may raise anything

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SPACE = " \t\v\f\r"  # isspace in the C locale, without the newline that ends a line
 _DIRECTIVES = ("#SBATCH", "#SLURM")
 _OTHERS = ("#PBS", "#BSUB")  # translated by sbatch wherever they are, also after commands
+_BURST_BUFFER = re.compile(r"#(BB|DW|BB_LUA)\s")  # Source: slurm's burst_buffer plugins
 _PLAIN = re.compile(r"[ A-Za-z0-9_./%+=,@&|*!()\[\]:-]*")
 _SEPARATED = re.compile(r"(^| )(:|hetjob|packjob)", re.IGNORECASE)
 _SEPARATORS = ("hetjob", "packjob")
@@ -83,6 +84,9 @@ def _directives(text: str) -> Iterator[tuple[int, str]]:
         word = next((word for word in _DIRECTIVES if line.startswith(word)), None)
         if word is not None:
             yield number, line[len(word) :]
+        elif found := _BURST_BUFFER.match(line):
+            why = f"SLURM's burst buffers read #{found[1]} lines as options. Remove it"
+            raise ScriptOptionError(number, why)
         elif line.strip(_SPACE) and not line.lstrip(_SPACE).startswith("#"):
             return
 

@@ -87,6 +87,8 @@ def test_several_options_in_one_word_and_their_arguments() -> None:
         ("#SBATCH -p low packjob -p high", "heterogeneous"),
         ("true\n#PBS -l walltime=9:00:00", "#PBS lines"),
         ("true\ncat <<X\n#BSUB -q high\nX", "#BSUB lines"),
+        ("#BB create_persistent name=x capacity=100", "#BB lines"),
+        ("#DW jobdw capacity=1TB", "#DW lines"),
         ("#SBATCH -p high\0", "NUL"),
     ],
 )
