@@ -177,7 +177,10 @@ def test_a_percent_sign_in_a_path_is_escaped() -> None:
             r"templates/job.sbatch.j2:2: 'nonsense' is undefined",
         ),
         ("#!/bin/bash\n\n{{ 1 + token }}\n", r"templates/job.sbatch.j2:3: unsupported operand"),
-        ("#!/bin/bash\n{% include 'nope.j2' %}\n", r"templates/job.sbatch.j2:2: the commit has no template 'nope.j2'"),
+        (
+            "#!/bin/bash\n{% include 'nope.j2' %}\n",
+            r"templates/job.sbatch.j2:2: the commit has no template 'nope.j2'",
+        ),
         ("#!/bin/bash\n\n{% if %}\n", r"job.sbatch.j2:3: "),
     ],
 )

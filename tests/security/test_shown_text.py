@@ -7,16 +7,21 @@ import json
 import sys
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtf.cli.terminal.output import print_log
 from mtf.core.vocabulary.shown_text import code, harmless, markdown_cell, one_line
 from mtf.errors import Problem
 from mtf.report.problems import render_problems
 from mtf.report.tables import Columns, render_csv, render_markdown, render_plain, render_rich
 from tests.cli.lab import SETTINGS, make_lab, spec, sync_until
 from tests.cli.mtf import mtf
+
+if TYPE_CHECKING:
+    import pytest
 
 NASTY = "\x1b[2J\x1b]0;owned\x07\u202egnp\u200b\u2066\ufeff\x9b31m\r\x00\u2028\U000e0041"
 CLI = Path(__file__).parents[2] / "mtf/cli"
@@ -99,6 +104,20 @@ def test_the_command_line_prints_through_one_door() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in doors
     }
     assert found == {"output.py"}
+
+
+def test_a_jobs_output_gives_a_ci_system_no_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "::set-output name=x::y\n \t::error::z\n:\x1b[0m:x\na::b ##[group]c\n##vso[task]\n"
+    for name in ("CI", "TF_BUILD"):
+        monkeypatch.delenv(name, raising=False)
+    print_log(said)
+    assert capsys.readouterr().out == said.replace("\x1b[0m", "")
+    monkeypatch.setenv("CI", "true")
+    print_log(said)
+    quoted = ": :set-output name=x::y\n \t: :error::z\n: :x\na::b ## [group]c\n## vso[task]\n"
+    assert capsys.readouterr().out == quoted
 
 
 def test_what_a_job_says_is_shown_harmlessly(tmp_path: Path) -> None:

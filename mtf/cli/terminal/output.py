@@ -15,15 +15,25 @@ if TYPE_CHECKING:
     from mtf.project.project import Project
 
 
+_COMMAND = re.compile(r"(^[^\S\n]*:(?=:)|##(?=\[|vso\[))", re.MULTILINE)
+
+
 def print_text(text: str, *, newline: bool = True) -> None:
     """Print data, on standard output. Everything that mtf prints goes through this module."""
     click.echo(harmless(text), nl=newline)
 
 
 def print_log(text: str) -> None:
-    """Print a job's output at once: without colours, and with redrawn lines as lines."""
+    """Print a job's output at once: without colours, and with redrawn lines as lines.
+
+    CI systems take some texts of a program for commands: there, they get a space inside.
+    Source: docs.github.com, Workflow commands; learn.microsoft.com, Logging commands.
+    """
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    print_text(re.sub(r"\x1b\[[0-9;]*m", "", lines), newline=False)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", lines)
+    if os.environ.get("CI") or os.environ.get("TF_BUILD"):
+        plain = _COMMAND.sub(r"\1 ", plain)
+    print_text(plain, newline=False)
     sys.stdout.flush()
 
 
