@@ -40,7 +40,7 @@ from mtf.trainer.resume.snapshot import Resumable
 from mtf.trainer.resume.warm_start import warm_start
 from mtf.trainer.runtime import signals
 from mtf.trainer.runtime.signals import STOP, Stopped
-from mtf.trainer.standalone.given_config import resolved, type_of
+from mtf.trainer.standalone.given_config import ignored_settings, resolved, type_of
 from mtf.trainer.standalone.interrupts import stopping_at_signals
 from mtf.trainer.standalone.own_run import OwnRun, extend, parts_in_words
 from mtf.trainer.storage.checkpoint_writer import FailedWrite
@@ -117,6 +117,9 @@ class GenericTrainer:
         self._own, self._run_dir = self._place(None if run_dir is None else Path(run_dir))
         self._schedules = schedules_of(scheduler, monitor=monitor)
         check_schedules(self._schedules, self._engine.optimizers)
+        if self._own is not None:
+            optimizers, has_scheduler = self._engine.optimizers, scheduler is not None
+            self._own.notes = ignored_settings(config, optimizers, has_scheduler=has_scheduler)
         self._wandb_run = wandb_run
 
     @classmethod

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from torch import nn
+    from torch.optim import Optimizer
 
 
 def resolved(
@@ -64,3 +65,20 @@ def type_of(model: nn.Module) -> str:
     module = getattr(model, "module", model)  # in Fabric's wrapper
     cls = type(module if hasattr(model, "_forward_module") else model)
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def ignored_settings(
+    config: ExperimentConfig, optimizers: Mapping[str, Optimizer], *, has_scheduler: bool
+) -> list[str]:
+    """Return a note for each setting of a program that the parts it hands over do not have."""
+    notes = []
+    if config.scheduler is not None and not has_scheduler:
+        notes.append(
+            "config: scheduler is set, and no scheduler was handed over: the learning rate stays as"
+            " it is. Hand one over, or use GenericTrainer.from_config"
+        )
+    for name, optimizer in optimizers.items():
+        rate, asked = optimizer.defaults.get("lr"), config.optimizer.lr
+        if "lr" in config.optimizer.model_fields_set and rate is not None and rate != asked:
+            notes.append(f"config: optimizer.lr is {asked}, and the {name} trains with {rate}")
+    return notes

@@ -41,6 +41,7 @@ class OwnRun:
 
     Attributes:
         folder: the run folder, absolute; it exists once the training has begun.
+        notes: said when the training begins.
         is_extended: whether this object has trained to an end here, so that more epochs may follow.
     """
 
@@ -54,6 +55,7 @@ class OwnRun:
         self._fabric, self._is_given = fabric, given is not None
         self._parts = dict(parts)
         self.is_extended = False
+        self.notes: list[str] = []
         self._claim: StartClaim | None = None
         self.folder, self._why = self._choose(config) if given is None else (given.absolute(), "")
 
@@ -78,6 +80,8 @@ class OwnRun:
             self._why = f"the training in {self.folder} is complete: name another run_dir to train"
         if self._why and not self.is_extended:
             say(self._why)
+        for note in self.notes:
+            say(note)
         saved = own_folder.saved_config(self.folder)
         if saved is not None:
             config = config.model_copy(update={"mtf": saved.mtf})

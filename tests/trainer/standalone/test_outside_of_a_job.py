@@ -272,6 +272,16 @@ def test_a_mistake_in_the_configuration_is_named_with_its_key(config: Any, messa
     assert not Path("runs").exists()
 
 
+def test_a_setting_that_the_given_parts_do_not_have_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = {**HAND, "optimizer": {"type": "adam", "lr": 0.5}, "scheduler": {"type": "cosine"}}
+    trainer(config).fit(loader(), max_epochs=1)
+    told = capsys.readouterr().err
+    assert "config: optimizer.lr is 0.5, and the optimizer trains with 0.01" in told
+    assert "config: scheduler is set, and no scheduler was handed over" in told
+
+
 def test_a_configuration_may_be_built_from_parts(capsys: pytest.CaptureFixture[str]) -> None:
     config = ExperimentConfig(
         experiment_name="grid/lr=1",
