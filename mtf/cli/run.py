@@ -100,8 +100,8 @@ def run(
             project,
             record.run,
             not no_push,
-            inform_raw if as_json else print_log,
-            inform_raw,
+            _log_error if as_json else print_log,
+            _log_error,
             inform,
         )
         code = started.exit_code
@@ -115,9 +115,9 @@ def run(
     sys.exit(code)
 
 
-def inform_raw(text: str) -> None:
-    """Print output of a job on standard error, as it is."""
-    click.echo(text, nl=False, err=True)
+def _log_error(text: str) -> None:
+    """Print output of a job on standard error."""
+    print_log(text, err=True)
 
 
 def followed(

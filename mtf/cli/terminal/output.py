@@ -23,7 +23,7 @@ def print_text(text: str, *, newline: bool = True) -> None:
     click.echo(harmless(text), nl=newline)
 
 
-def print_log(text: str) -> None:
+def print_log(text: str, *, err: bool = False) -> None:
     """Print a job's output at once: without colours, and with redrawn lines as lines.
 
     CI systems take some texts of a program for commands: there, they get a space inside.
@@ -33,7 +33,7 @@ def print_log(text: str) -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", lines)
     if os.environ.get("CI") or os.environ.get("TF_BUILD"):
         plain = _COMMAND.sub(r"\1 ", plain)
-    print_text(plain, newline=False)
+    click.echo(harmless(plain), nl=False, err=err)
     sys.stdout.flush()
 
 
