@@ -21,6 +21,7 @@ from mtf.project.init_from_check import unknown_names
 from mtf.project.location.folder import (
     beside,
     beside_folders,
+    looks_like_spec,
     of_clone,
     projects_at,
     projects_in_index,
@@ -97,7 +98,8 @@ def on_disk(where: Path, wanted: Sequence[Path], query: SlurmQuery) -> Checked:
     if wanted:
         return check.each([shown(p, where) for p in paths])._replace(folder=folder)
     has_settings = (project_root(where) / SETTINGS).is_file()
-    if not (has_settings or tree.specs) and (others := projects_below(where)):
+    is_project = has_settings or any(map(looks_like_spec, tree.specs.values()))
+    if not is_project and (others := projects_below(where)):
         raise MtfError(outside(others))
     found = check.all(files=len(tree.specs) + has_settings)
     return Checked(found.files, tuple(sorted({*found.problems, *_others_on_disk(where)})), folder)

@@ -7,18 +7,23 @@ or in the index. Within a project (``GitRepo.within``), all paths are relative t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mtf.errors import RepositoryError
 from mtf.project.settings_file import SETTINGS, outside
 from mtf.spec.schema.settings import Settings
+from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from mtf.core.vocabulary.ids import CommitId
     from mtf.git.repo import GitRepo
+    from mtf.git.wire import Entry
 
+_ENDINGS = (".yaml", ".yml")  # as in mtf/spec/load.py, which takes long to import
+_KIND = re.compile(rb"""["']?\bkind["']?\s*:\s*["']?(?:experiment|grid|base)\b""")
 _SPECS = f"{Settings.model_fields['experiments'].default}/"  # of a project without settings
 
 
@@ -38,7 +43,7 @@ def of_clone(repo: GitRepo) -> GitRepo:
         if head is not None and repo.within(prefix).read(head, SETTINGS, 1) is not None:
             return repo.within(prefix)  # not checked out, as in a sparse checkout
     others = [prefix for prefix in repo.indexed_folders(SETTINGS) if prefix]
-    if others and head is not None and not repo.whole.files(head, _SPECS):
+    if others and head is not None and not _has_specs(repo, repo.whole.files(head, _SPECS)):
         raise RepositoryError(outside([prefix.rstrip("/") for prefix in others]))
     return repo.whole
 
@@ -121,7 +126,9 @@ def projects_at(repo: GitRepo, commit: CommitId) -> list[GitRepo]:
     whole = repo.whole
     if whole.read(commit, SETTINGS, 1) is not None:
         return [whole]
-    return [whole.within(prefix) for prefix in _projects_among(whole.files(commit))]
+    files = whole.files(commit)
+    found = [path.removesuffix(SETTINGS) for path in files if path.endswith(f"/{SETTINGS}")]
+    return _with_top(whole, found, files) if found else [whole]
 
 
 def projects_in_index(repo: GitRepo) -> list[GitRepo]:
@@ -130,13 +137,21 @@ def projects_in_index(repo: GitRepo) -> list[GitRepo]:
     prefixes = whole.indexed_folders(SETTINGS)
     if not prefixes or "" in prefixes:
         return [whole]
-    top = [""] if whole.index(_SPECS) else []
+    return _with_top(whole, prefixes, whole.index(_SPECS))
+
+
+def _with_top(whole: GitRepo, prefixes: Iterable[str], files: Mapping[str, Entry]) -> list[GitRepo]:
+    """Return the projects at these prefixes, and the top if it has specs: with default settings."""
+    top = [""] if _has_specs(whole, files) else []
     return [whole.within(prefix) for prefix in (*top, *prefixes)]
 
 
-def _projects_among(paths: Iterable[str]) -> list[str]:
-    """Return the prefixes of the projects among the files of a commit without settings on top."""
-    paths = list(paths)
-    found = [p.removesuffix(SETTINGS) for p in paths if p.endswith(f"/{SETTINGS}")]
-    has_specs = any(path.startswith(_SPECS) for path in paths)
-    return ["", *found] if has_specs or not found else found
+def _has_specs(repo: GitRepo, files: Mapping[str, Entry]) -> bool:
+    """Return True if the top has specs; other tools call a folder `experiments` as well."""
+    found = [e.oid for p, e in files.items() if p.startswith(_SPECS) and p.endswith(_ENDINGS)]
+    return any(map(looks_like_spec, repo.blobs(found, MAX_BYTES).values()))
+
+
+def looks_like_spec(text: bytes) -> bool:
+    """Return True if a YAML file says that it is one of mtf's."""
+    return _KIND.search(text) is not None

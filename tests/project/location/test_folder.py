@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtf.errors import RepositoryError
+from mtf.commands.validate import SlurmQuery, on_disk, staged
+from mtf.errors import MtfError, RepositoryError
 from mtf.git.repo import GitRepo
 from mtf.project.location.folder import at_commit, of_clone, projects_at, projects_in_index
 from tests.repos import make_repo
@@ -25,7 +26,7 @@ SETTINGS = "branch: main\n"
         (["lab/mtf.yaml"], ["lab/"]),
         (["a/b/mtf.yaml", "c/mtf.yaml"], ["a/b/", "c/"]),
         (["mtf.yaml", "examples/x/mtf.yaml"], [""]),  # an example, as sync sees it
-        (["experiments/a.yaml", "lab/mtf.yaml"], ["", "lab/"]),
+        (["experiments/a.yaml", "lab/mtf.yaml"], ["lab/"]),  # no spec: another tool's
         (["README", "notmtf.yaml", "x/notmtf.yaml"], [""]),
     ],
 )
@@ -35,6 +36,26 @@ def test_the_projects_of_a_commit_and_of_the_index_are_the_same(
     repo = GitRepo(make_repo(tmp_path / "r", dict.fromkeys(files, SETTINGS)).path)
     assert [p.prefix for p in projects_at(repo, repo.commit("HEAD"))] == projects
     assert [p.prefix for p in projects_in_index(repo)] == projects
+
+
+def test_specs_at_the_top_are_a_project_with_default_settings(tmp_path: Path) -> None:
+    files = {"experiments/a.yaml": "a: 1\nkind: grid\n", "lab/mtf.yaml": SETTINGS}
+    repo = GitRepo(make_repo(tmp_path / "r", files).path)
+    for projects in (projects_at(repo, repo.commit("HEAD")), projects_in_index(repo)):
+        assert [p.prefix for p in projects] == ["", "lab/"]
+    assert of_clone(repo).prefix == ""
+
+
+def test_a_folder_of_another_tool_at_the_top_is_no_project(tmp_path: Path) -> None:
+    files = {"experiments/a.yaml": "lr: 0.1\n", "lab/mtf.yaml": SETTINGS}
+    made = make_repo(tmp_path / "r", files)
+    with pytest.raises(RepositoryError, match="cd lab"):
+        of_clone(GitRepo(made.path))
+    with pytest.raises(MtfError, match="cd lab"):
+        on_disk(made.path, [], SlurmQuery.NONE)
+    made.write({"experiments/a.yaml": "lr: 0.2\n"})
+    made.git("add", "-A")
+    assert staged(made.path).problems == ()
 
 
 def test_the_nearest_settings_upwards_mark_the_project(tmp_path: Path) -> None:
