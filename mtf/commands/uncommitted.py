@@ -37,6 +37,7 @@ _MOST_BYTES_IN_ALL = 100 << 20
 _MOST_FILES = 5000
 _LOOKED_AT = 2000  # files in one untracked folder
 _YAML = (".yaml", ".yml")
+_NOTEBOOK = ".ipynb"  # changes while it runs, and no job can import it
 _TEXTS = (".md", ".rst", ".txt")
 # Untracked files that a run may need; others are data, results or notes.
 _CODE = (
@@ -88,7 +89,8 @@ def pin_work_tree(project: Project, *, snapshot: bool, cure: str = "snapshot=Tru
     repo = project.repo
     head = repo.commit("HEAD")
     if not snapshot:
-        kinds = _by_kind(project, repo.all_changes())
+        needed = (c for c in repo.all_changes() if not c.path.endswith(_NOTEBOOK))
+        kinds = _by_kind(project, needed)
         if parts := _parts(kinds, _NAMED):
             raise MtfError(
                 f"not committed, so the run would not have it: {parts}. Commit it, or pin the work"

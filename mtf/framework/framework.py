@@ -96,13 +96,15 @@ class ModelTrainingFramework:
         return self._submitter.config(config)
 
     def run_single_experiment(
-        self, config: Config, mode: ExecutionMode | None = None
+        self, config: Config, mode: ExecutionMode | None = None, *, snapshot: bool = False
     ) -> ExperimentResult:
         """Submit one experiment, pinned to HEAD, unless it has been submitted before.
 
         Args:
             config: like an experiment spec, or a result of ``create_experiment``.
             mode: where it runs; None: on the executor in mtf.yaml.
+            snapshot: pin the work tree as it is, with what is not committed; otherwise that is
+                refused.
 
         Raises:
             ConfigurationError: it contains mistakes, or names what HEAD does not have.
@@ -110,9 +112,8 @@ class ModelTrainingFramework:
                 instead.
         """
         mode = mode_of(mode)
-        wanted = self._submitter.experiments([config])
-        name = name_of(config)
-        outcome = self._submitter.submit(wanted, mode)
+        submitter, name = self._submitter.pinned(mode, snapshot=snapshot), name_of(config)
+        outcome = submitter.submit(submitter.experiments([config]), mode)
         if mode is ExecutionMode.DRY_RUN:
             (run,) = outcome.submission.ids or (None,)
             why = "" if run else "submitted before: nothing would be submitted"
@@ -122,18 +123,21 @@ class ModelTrainingFramework:
         why = outcome.refused.get(handle.id, "")
         return ExperimentResult(name, handle, handle.id, mode, bool(why), why)
 
-    def run_experiment(self, config: Config, *, local: bool | None = None) -> Run:
+    def run_experiment(
+        self, config: Config, *, local: bool | None = None, snapshot: bool = False
+    ) -> Run:
         """Submit one experiment, pinned to HEAD, unless it has been submitted before.
 
         Args:
             config: like an experiment spec, or a result of ``create_experiment``.
             local: True runs it here, False on SLURM, None on the executor in mtf.yaml.
+            snapshot: as in ``run_single_experiment``.
 
         Raises:
             ConfigurationError: it contains mistakes, or names what HEAD does not have.
             MtfError: the experiment was not submitted.
         """
-        result = self.run_single_experiment(config, _mode(local))
+        result = self.run_single_experiment(config, _mode(local), snapshot=snapshot)
         if result.run is None or result.is_refused:
             raise MtfError(f"{result.run_id}: {result.reason}")
         return result.run
@@ -145,6 +149,7 @@ class ModelTrainingFramework:
         *,
         local: bool | None = None,
         mode: ExecutionMode | None = None,
+        snapshot: bool = False,
     ) -> GridSearchResult:
         """Submit all members of the grids that have not been submitted before.
 
@@ -153,13 +158,15 @@ class ModelTrainingFramework:
             grids: to submit.
             local: as in ``run_experiment``.
             mode: where the runs go, as in ``run_single_experiment``.
+            snapshot: as in ``run_single_experiment``.
 
         Raises:
             ConfigurationError: base or grids contain mistakes.
             MtfError: no member was submitted. Where only some were refused, they are among the
                 ``failures`` of the result.
         """
-        return search(self._submitter, base_config, grids, mode_of(mode) or _mode(local))
+        mode = mode_of(mode) or _mode(local)
+        return search(self._submitter, base_config, grids, mode, snapshot=snapshot)
 
     def sync(self) -> SyncResult:
         """Reconcile the committed experiments once, as ``mtf sync`` does; return what was done.

@@ -77,9 +77,12 @@ def search(
     base: Config,
     grids: ParameterGrid | Iterable[ParameterGrid],
     mode: ExecutionMode | None,
+    *,
+    snapshot: bool = False,
 ) -> GridSearchResult:
     """Submit the grids over a base; see ``GridSearchExecutor.execute_grid_search``."""
     listed = [grids] if isinstance(grids, ParameterGrid) else list(grids)
+    submitter = submitter.pinned(mode_of(mode), snapshot=snapshot)
     outcome = submitter.submit(submitter.grids(base, listed), mode_of(mode))
     runs = outcome.accepted()
     return GridSearchResult(runs.project, runs.ids, runs.is_planned)

@@ -160,9 +160,10 @@ class SLURMLauncher:
                 submitted.
             MtfError: nothing was submitted.
         """
-        wanted = self.submitter.experiments(configs)
+        submitter = self.submitter.pinned(mode_of(mode), snapshot=False)
+        wanted = submitter.experiments(configs)
         with self._naming_template():
-            outcome = self.submitter.submit(wanted, mode_of(mode))
+            outcome = submitter.submit(wanted, mode_of(mode))
         return BatchSubmissionResult(outcome.submission, outcome.refused)
 
     def generate_sbatch_script(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtf.commands import submit_from_python
 from mtf.commands.submit_from_python import Request
 from mtf.commands.sync import sync_lock
-from mtf.commands.uncommitted import noticing_uncommitted
+from mtf.commands.uncommitted import Pin, pin_work_tree
 from mtf.core.vocabulary.experiments import DIRECT, Desired, Experiment
 from mtf.errors import ConfigurationError, MtfError
 from mtf.framework.execution import ExecutionMode
@@ -22,7 +22,7 @@ from mtf.spec.compose.composition import KEY as DEFAULTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mtf.core.vocabulary.ids import RunId
+    from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.framework.experiment_values import Asked, Config
     from mtf.framework.parameter_grids import ParameterGrid
     from mtf.project.project import Project
@@ -59,6 +59,23 @@ class Submitter:
 
     project: Project
     templates: Mapping[str, str] | None = None  # of job scripts, instead of the commit's
+    pin: Pin | None = None  # None: HEAD, whatever is in the work tree
+
+    def pinned(self, mode: ExecutionMode | None, *, snapshot: bool) -> Submitter:
+        """Return a submitter that pins runs to the work tree as it is: to HEAD, or to a snapshot.
+
+        A dry run is not refused because of what is not committed.
+
+        Raises:
+            MtfError: something is not committed, and no snapshot was asked for or can be made.
+        """
+        if mode is ExecutionMode.DRY_RUN and not snapshot:
+            return self
+        return replace(self, pin=pin_work_tree(self.project, snapshot=snapshot))
+
+    @property
+    def _commit(self) -> CommitId:
+        return self.pin.commit if self.pin else self.project.repo.commit("HEAD")
 
     # -- configurations ----------------------------------------------------------------------------
 
@@ -114,7 +131,7 @@ class Submitter:
         with repo.reading():
             groups = SpecTree.at(repo, self.project.tracked()).groups
             # the code of the commit that the runs are pinned to
-            code = None if is_draft else SpecTree.at(repo, repo.commit("HEAD")).code
+            code = None if is_draft else SpecTree.at(repo, self._commit).code
             loaded = SpecTree.of_value(spec, self.project.settings, groups, code).load([VALUE])
         if any(problem.is_error for problem in loaded.problems):
             raise ConfigurationError(list(loaded.problems))
@@ -143,18 +160,15 @@ class Submitter:
         """
         is_dry = mode is ExecutionMode.DRY_RUN
         executor = None if mode is None or is_dry else mode.value
-        request = Request(wanted, executor, self.templates)
+        request = Request(wanted, executor, self.templates, self.pin)
         if is_dry:
             found = submit_from_python.preview(self.project, request)
             new = tuple(action.run for action in found.plan.actions)
             return Outcome(Submission(self.project, new, is_planned=True), scripts=found.scripts)
-        with noticing_uncommitted(self.project) as uncommitted:
-            with sync_lock(self.project, wait_s=_LOCK_S):
-                report, keys = submit_from_python.submit(
-                    self.project, request, publish=True, say=_log.info
-                )
-            for note in uncommitted():
-                _log.warning("note: %s", note)
+        with sync_lock(self.project, wait_s=_LOCK_S):
+            report, keys = submit_from_python.submit(
+                self.project, request, publish=True, say=_log.info
+            )
         for run, why in {**report.put_off, **report.uncertain}.items():
             _log.warning("note: %s is not in the queue yet: %s. A later look tries again", run, why)
         runs = self.project.ledger().runs.values()
