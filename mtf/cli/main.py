@@ -45,6 +45,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "mtf.cli.validate:validate",
             "Check specs and settings, and list every mistake.",
         ),
+        "reproduce": (
+            "mtf.cli.reproduce:reproduce",
+            "Run a run again from its pin, and compare the two bit for bit.",
+        ),
         "verify-resume": (
             "mtf.cli.verify_resume:verify_resume",
             "Prove that an interrupted training resumes bit for bit.",

@@ -13,6 +13,7 @@ import click
 from mtf.cli.act_on_runs import NO_PUSH
 from mtf.cli.terminal.output import inform, open_here, print_log, print_text
 from mtf.cli.terminal.stop_signals import stoppable
+from mtf.commands import run as commands
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.states import RunState
 from mtf.errors import EXIT_PARTIAL
@@ -23,7 +24,6 @@ from mtf.report.runs import best_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtf.commands.run import Follower
     from mtf.core.vocabulary.records import RunRecord
 
 EXIT_INTERRUPTED = 130
@@ -74,8 +74,6 @@ def run(
     Exit code: 0 submitted, or completed if it was followed; 1 errors; 3 it did not complete, or is
     not submitted yet; 130 interrupted.
     """
-    from mtf.commands import run as commands
-
     project = open_here(folder)
     place = spec
     with suppress(OSError):
@@ -100,8 +98,8 @@ def run(
             project,
             record.run,
             not no_push,
-            _log_error if as_json else print_log,
-            _log_error,
+            log_error if as_json else print_log,
+            log_error,
             inform,
         )
         code = started.exit_code
@@ -115,13 +113,13 @@ def run(
     sys.exit(code)
 
 
-def _log_error(text: str) -> None:
+def log_error(text: str) -> None:
     """Print output of a job on standard error."""
     print_log(text, err=True)
 
 
 def followed(
-    follower: Follower, record: RunRecord, pause: Callable[[float], bool], *, cancels: bool
+    follower: commands.Follower, record: RunRecord, pause: Callable[[float], bool], *, cancels: bool
 ) -> tuple[RunRecord, int]:
     """Follow a run to its end; return its record and the exit code.
 

@@ -246,7 +246,8 @@ class _Keys:
         assert asked is not None
         apart = f"code {self._code(commit)}"
         if asked.reproduces:
-            before = [r for r in self.ledger.runs.values() if r.reproduces == asked.reproduces]
+            same = (r for r in self.ledger.runs.values() if r.reproduces == asked.reproduces)
+            before = [r for r in same if r.is_over]  # one that goes on is this very run
             apart = f"reproduces {asked.reproduces} {len(before)}"
         trees = repo.object_ids(
             commit, sorted({p for e in desired.experiments for p in e.rerun_on})

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mtf.core.vocabulary.experiments import Desired
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
     from mtf.core.vocabulary.jobs import ArrayLimit, JobView
-    from mtf.core.vocabulary.records import RunRecord
+    from mtf.core.vocabulary.records import Origin, RunRecord
     from mtf.errors import Problem
 
 
@@ -237,8 +237,8 @@ def _missing(
             if why := why_not_submitted(desired.name, experiment.member, world.drift, unrecorded):
                 left_out.append(why)
                 continue
-            origin = None
-            if init_from := experiment.config.get("init_from"):
+            origin: Origin | str | None = desired.asked.origin if desired.asked else None
+            if origin is None and (init_from := experiment.config.get("init_from")):
                 origin = lineage.origin(init_from)
             if isinstance(origin, str):
                 waiting.append(f"{desired.name} {origin}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mtf.core.vocabulary.ids import CommitId, RunId
     from mtf.core.vocabulary.jobs import Resources
+    from mtf.core.vocabulary.records import Origin
 
 # Sections about how a run is executed or watched, not what it computes: not part of its key.
 EXECUTION = frozenset({"slurm", "logging", "checkpoint", "experiment_name", "description", "owner"})
@@ -51,6 +52,7 @@ class Asked:
 
     snapshot_of: CommitId | None = None  # the commit below the snapshot that they are pinned to
     reproduces: RunId | None = None
+    origin: Origin | None = None  # the checkpoint that the reproduced run began from
     trial: bool = False  # a few steps, to see that all fits; never tried again
     # the code counts: the runs are new ones unless the same code has run with these values
     by_code: bool = False

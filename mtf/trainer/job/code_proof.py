@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mtf.core.vocabulary import git_tree_ids, json_text
 from mtf.core.vocabulary.jobs import import_folders
 from mtf.errors import MtfError
+from mtf.trainer.runtime.machine_facts import machine_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +116,7 @@ def packages() -> tuple[dict[str, str], str]:
 
 
 def proof_facts(pinned: Pinned, modules: int) -> dict[str, Any]:
-    """Return the journal's facts on the proof: commit, tree, python, packages."""
+    """Return the journal's facts on the proof: commit, tree, python, packages, machine."""
     installed, digest = packages()
     return {
         "commit": pinned.commit,
@@ -124,6 +125,7 @@ def proof_facts(pinned: Pinned, modules: int) -> dict[str, Any]:
         "packages": installed,
         "packages_sha256": digest,
         "modules": modules,
+        "machine": machine_facts(),
     }
 
 

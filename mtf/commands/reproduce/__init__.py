@@ -1,0 +1,1 @@
+"""Reproduces a run: `again` runs it once more from its pin, `evidence` reads what is compared."""
