@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 EVERYTHING = {
     "checkpoint": {"every_n_epochs": 1, "every_n_steps": 1000},
-    "logging": {"log_scalars_every_n_steps": 50},
+    "logging": {"log_scalars_every_n_steps": 50, "use_wandb": False},
 }
-NOTHING = {"checkpoint": {"every_n_epochs": None}, "logging": {"log_scalars_every_n_steps": 10**9}}
+NOTHING = {
+    "checkpoint": {"every_n_epochs": None},
+    "logging": {"log_scalars_every_n_steps": 10**9, "use_wandb": False},
+}
 
 
 def _model() -> nn.Module:
