@@ -65,6 +65,13 @@ class Executor(JobSource, Protocol):
         """
         ...
 
+    def refusal(self, request: JobRequest, script: str) -> str | None:
+        """Return why ``submit`` would refuse a script for good, None if nothing says that it would.
+
+        Nothing is submitted or written.
+        """
+        ...
+
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit a request; return the tasks that were accepted and their job ids.
 

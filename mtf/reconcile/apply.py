@@ -54,6 +54,7 @@ from mtf.reconcile.job_requests import (
     make_batches,
     no_room,
     placed,
+    refused_ahead,
     written_ahead,
 )
 from mtf.reconcile.record_updates import (
@@ -275,6 +276,7 @@ class Application:
             broken |= dict.fromkeys((s.run for s in batch.starts), (problem,))
         broken |= too_large(actions, self._claimant())
         broken |= self._judge(configs).refused(actions, judged)
+        broken |= refused_ahead(prepared, {a.run for a in actions if withdraws(a)}, specs)
         if broken and self.is_asked:
             raise SpecError(sorted({p for problems in broken.values() for p in problems}))
         kept = [p for p in prepared if p[1].starts[0].run not in broken]

@@ -18,12 +18,13 @@ from mtf.core.vocabulary.jobs import JobRequest, Task
 from mtf.errors import MtfError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from mtf.core.planner.grids.throttles import LiveArray, Place
     from mtf.core.vocabulary.ids import RunId, RunKey
     from mtf.core.vocabulary.jobs import Resources
     from mtf.core.vocabulary.records import Origin
+    from mtf.executor.protocol import Executor
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,32 @@ def no_room(batch: Batch, spec: str) -> Problem:
         " some of its jobs cannot be seen now. A later mtf sync submits the others"
     )
     return Problem(spec, 1, 1, message)
+
+
+def refused_ahead(
+    prepared: Iterable[tuple[Executor, Batch, str]],
+    withdrawn: Collection[RunId],
+    specs: Mapping[RunId, str],
+) -> dict[RunId, tuple[Problem, ...]]:
+    """Return the runs that keep their waiting jobs: the executor would refuse the new ones.
+
+    Args:
+        prepared: the new jobs, each with its script.
+        withdrawn: runs whose jobs are to give way to them.
+        specs: the paths of their specs.
+    """
+    found: dict[RunId, tuple[Problem, ...]] = {}
+    for executor, batch, script in prepared:
+        runs = [start.run for start in batch.starts]
+        if not any(run in withdrawn for run in runs):
+            continue
+        if (why := executor.refusal(batch.request, script)) is not None:
+            message = (
+                f"{batch.request.name}: {executor.name} would refuse its new jobs ({why}), so that"
+                " those which wait keep their place"
+            )
+            found |= dict.fromkeys(runs, (Problem(specs[runs[0]], 1, 1, message),))
+    return found
 
 
 def bridge(kept: Iterable[Batch], batches: Iterable[Batch]) -> list[Batch]:

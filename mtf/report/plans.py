@@ -137,7 +137,7 @@ def verdict(plan: Plan) -> str:
     """Return the summary line of a plan: the numbers of runs to submit, to continue, ..."""
     waiting = f", {plan.waiting} waiting for others" if plan.waiting else ""
     waiting += f", {plan.waiting_for_slurm} waiting for SLURM" if plan.waiting_for_slurm else ""
-    waiting += f", {plan.held} held back by policies" if plan.held else ""
+    waiting += f", {plan.held} held back" if plan.held else ""
     if plan.is_empty:
         return f"Plan: nothing to do, {plan.unchanged} unchanged{waiting}."
     counts = Counter(_verb(a) for a in plan.actions)

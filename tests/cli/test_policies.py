@@ -31,8 +31,6 @@ def test_a_spec_that_breaks_a_policy_fails_every_command_and_stops_no_other_spec
     found = mtf_json(repo.path, "plan", "--format", "json", code=1)
     assert [a["experiment"] for a in found["actions"]] == ["alone"]
     assert found["held"] == 4
-    assert (
-        "1 to submit, 0 unchanged, 4 held back by policies" in mtf(repo.path, "plan", code=1).stdout
-    )
+    assert "1 to submit, 0 unchanged, 4 held back" in mtf(repo.path, "plan", code=1).stdout
     synced = mtf(repo.path, "sync", "--only", "search", code=3)
     assert f"search: 4 of its runs are not submitted: {problem}" in synced.stderr

@@ -65,7 +65,7 @@ def test_a_plan_ends_with_its_summary_line() -> None:
     [
         (Plan((), 3, ()), "Plan: nothing to do, 3 unchanged."),
         (Plan((), 0, (), waiting=2), "Plan: nothing to do, 0 unchanged, 2 waiting for others."),
-        (Plan((), 1, (), held=4), "Plan: nothing to do, 1 unchanged, 4 held back by policies."),
+        (Plan((), 1, (), held=4), "Plan: nothing to do, 1 unchanged, 4 held back."),
     ],
 )
 def test_a_plan_without_actions_says_what_it_leaves_alone(plan: Plan, text: str) -> None:

@@ -88,6 +88,10 @@ def test_changed_resources_reach_the_waiting_tasks_of_an_array_and_not_the_runni
     wait_until(lambda: len(running(cluster)) == 1, lambda: running(cluster))
     (first,) = running(cluster)
     before = {name: run["job_id"] for name, run in runs(lab).items()}
+    push(lab, {"experiments/many.yaml": spec.replace("slurm: {", "slurm: {partition: nosuch, ")})
+    refused = mtf(lab.path, "sync", code=3).stderr  # before any job was given up
+    assert "slurm would refuse its new jobs (invalid partition specified: nosuch" in refused
+    assert before == {name: run["job_id"] for name, run in runs(lab).items()}
     push(lab, {"experiments/many.yaml": spec.replace("00:05:00", "00:07:00")})
     planned = mtf(lab.path, "plan").stdout
     assert planned.count("slurm.time: 00:05:00 -> 00:07:00") == 3  # with the note on the first

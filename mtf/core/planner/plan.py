@@ -201,7 +201,7 @@ def _refused_before(world: World, policy: Policy) -> dict[RunKey, RunRecord]:
     return {
         record.key: record
         for record in world.records.values()
-        if record.was_never_accepted
+        if record.was_refused
         and record.commit != world.commit
         and record.superseded_by is None
         and record.cluster == policy.cluster
@@ -253,7 +253,7 @@ def _missing(
 def _why_new(old: RunRecord | None) -> str:
     if old is None:
         return "new"
-    return f"{old.run} was refused" if old.was_never_accepted else f"mtf rerun {old.run}"
+    return f"{old.run} was refused" if old.was_refused else f"mtf rerun {old.run}"
 
 
 def _unchanged(world: World, policy: Policy, decided: Collection[RunId]) -> int:

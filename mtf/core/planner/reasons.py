@@ -124,7 +124,7 @@ def refused_notes(specs: Iterable[Keyed], records: Iterable[RunRecord], tip: Com
         f"{name_of(r.run)}: {r.executor} has refused it at {tip[:8]}. A commit that corrects it is"
         f" enough; if the cause was elsewhere: mtf retry {name_of(r.run)}"
         for r in records
-        if r.was_never_accepted and r.commit == tip and r.superseded_by is None and r.key in keys
+        if r.was_refused and r.commit == tip and r.superseded_by is None and r.key in keys
     ]
 
 

@@ -139,6 +139,8 @@ def summed_up(reasons: Iterable[tuple[RunRecord, str]]) -> list[str]:
 
 def _active(record: RunRecord, done: str) -> str:
     run = record.run
+    if record.cancel_requested:
+        return f"ending   {run}: not {done} yet. Run the command again once its job has ended"
     return (
         f"active   {run} is {record.state}: not {done}. To end its job first, run mtf cancel {run}"
     )

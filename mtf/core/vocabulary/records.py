@@ -187,9 +187,9 @@ class RunRecord:
         return self.retry_at is not None and self.job_id is None
 
     @property
-    def was_never_accepted(self) -> bool:
-        """Return True if the executor refused each of its jobs for good: it has left no trace."""
-        jobless = all(attempt.job_id is None for attempt in self.attempts)
+    def was_refused(self) -> bool:
+        """Return True if the executor refused its newest job for good, and none has begun."""
+        jobless = self.job_id is None and not self.has_begun
         return self.is_over and jobless and self.attempt.outcome == Cause.SUBMISSION
 
     @property

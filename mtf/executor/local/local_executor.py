@@ -103,6 +103,14 @@ class LocalExecutor:
         except ScriptOptionError as e:
             raise MtfError(f"slurm.extra: {e}") from e
 
+    def refusal(self, request: JobRequest, script: str) -> str | None:  # noqa: ARG002 -- a protocol's
+        """Return why a job would be refused here; see ``Executor.refusal``."""
+        try:
+            self._needs(request.resources)
+        except SubmissionRefusedError as e:
+            return str(e)
+        return None
+
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Queue a request; if its token is queued already, return the existing jobs.
 

@@ -82,9 +82,20 @@ def set_limits(limits: Iterable[ArrayLimit]) -> None:
         MtfError: SLURM refuses or does not answer; the later ones are not set.
     """
     for limit in limits:
-        if limit.is_own:
-            _update(limit.number, f"Dependency={dependency(sorted(limit.after))}")
-        _update(limit.number, f"ArrayTaskThrottle={limit.throttle or 0}")
+        for value in updates(limit):
+            _update(limit.number, value)
+
+
+def updates(limit: ArrayLimit) -> tuple[str, ...]:
+    """Return the updates that set an array's limit, in the order in which they are safe.
+
+    An array that is let go has its throttle before, so that no task too many starts in between.
+    """
+    after = f"Dependency={dependency(sorted(limit.after))}"
+    throttle = f"ArrayTaskThrottle={limit.throttle or 0}"
+    if not limit.is_own:
+        return (throttle,)
+    return (after, throttle) if limit.after else (throttle, after)
 
 
 def dependency(numbers: Collection[str]) -> str:

@@ -126,6 +126,18 @@ def submission_error(text: str) -> MtfError | None:
     return None
 
 
+# `sbatch --test-only` says so of nodes that are busy or down as well; a submission waits for them.
+_NOT_NOW = "Requested node configuration is not available"
+
+
+def lasting_refusal(text: str) -> str | None:
+    """Return what `sbatch --test-only` says of a script that `sbatch` would refuse, None if not."""
+    said = "; ".join(dict.fromkeys(m.removeprefix("allocation failure: ") for m in messages(text)))
+    if not said or _NOT_NOW in said or submission_error(text) is not None:
+        return None
+    return said
+
+
 def refusal(text: str) -> SubmissionRefusedError:
     """Return the final refusal for sbatch's message."""
     return SubmissionRefusedError(

@@ -62,6 +62,15 @@ class SlurmExecutor:
         """Return the options that sbatch reads in a script; see ``Executor.options``."""
         return script_options(request, script)
 
+    def refusal(self, request: JobRequest, script: str) -> str | None:  # noqa: ARG002 -- a protocol's
+        """Return what `sbatch --test-only` has against a script; see ``Executor.refusal``."""
+        command = ("sbatch", "--test-only")
+        try:
+            answer = proc.run(command, timeout_s=_SUBMIT_S, stdin=script, env=environment())
+        except (proc.ProgramMissingError, proc.ProgramTimeoutError):
+            return None
+        return job_text.lasting_refusal(answer.stderr) if answer.code else None
+
     def submit(self, request: JobRequest, script: str) -> Submitted:
         """Submit a request with one `sbatch`; see ``Executor.submit``.
 

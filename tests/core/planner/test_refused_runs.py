@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mtf.core.vocabulary.actions import Submit
+from mtf.core.vocabulary.causes import Cause
 from mtf.core.vocabulary.ids import CommitId, JobId, RunId
 from mtf.core.vocabulary.states import RunState
 from tests.core.planner.worlds import COMMIT, decide, desired, experiment, iso, record, world
@@ -49,3 +51,14 @@ def test_other_failed_runs_stay_as_they_are(changes: dict[str, Any]) -> None:
     given = {"commit": OTHER, **REFUSED, **changes}
     old = record(experiment(), "alone/20260101T110000Z/dddddddd", **given)
     assert decide(world(desired(experiment()), records=(old,))).actions == ()
+
+
+def test_a_run_whose_new_resources_were_refused_is_submitted_from_the_next_commit() -> None:
+    old = record(experiment(), "alone/20260101T110000Z/dddddddd", commit=OTHER, **REFUSED)
+    waited = replace(old.attempt, job_id=JobId("7"), outcome=Cause.CANCELLED)  # was withdrawn
+    old = replace(old, attempts=(waited, old.attempt))
+    (action,) = decide(world(desired(experiment()), records=(old,))).actions
+    assert isinstance(action, Submit)
+    assert action.supersedes == old
+    begun = replace(old, max_epochs=5)
+    assert decide(world(desired(experiment()), records=(begun,))).actions == ()

@@ -106,3 +106,12 @@ def test_many_runs_of_a_grid_with_one_reason_are_one_line(number: int, lines: in
     assert len(found) == lines
     if lines == 1:
         assert found == ["left out g: mtf rerun g (4 runs)"]
+
+
+def test_a_run_that_is_being_cancelled_is_not_told_to_be_cancelled() -> None:
+    running = record(experiment(), state=RunState.RUNNING)
+    ending = replace(running, cancel_requested=True)
+    for why in (why_not_retried, lambda run: why_not_rerun(run, TIP)):
+        assert "mtf cancel" in (why(running) or "")
+        assert "again once its job has ended" in (why(ending) or "")
+        assert "mtf cancel" not in (why(ending) or "")

@@ -106,8 +106,9 @@ def _not_passed(canary: RunRecord) -> str:
 
 def _has_passed(record: RunRecord, progress: Progress | None) -> bool:
     """Return True if a run has saved its first checkpoint, or completed."""
-    has_saved = record.checkpoint or (progress and progress.checkpoint)
-    return record.state is RunState.COMPLETED or has_saved is not None
+    if record.state is RunState.COMPLETED or record.checkpoint is not None:
+        return True
+    return progress is not None and bool(progress.checkpoint or progress.finished_at)
 
 
 def without_held(

@@ -254,7 +254,7 @@ def _settled(living: Sequence[LiveArray], most: int) -> list[LiveArray]:
         if array.number in in_front:
             found.append(by_number[array.number])
             continue
-        place = levels.place(array.number, min(array.size, most))
+        place = levels.place(array.number, min(array.size, most), in_part=True)
         if place is None:  # it would have to wait for jobs that nothing is known of
             found.append(array)
             continue

@@ -75,6 +75,10 @@ def test_the_others_wait_while_the_canary_runs_and_follow_its_first_checkpoint()
 def test_they_follow_a_canary_that_completed_without_a_checkpoint() -> None:
     done = member(0, RunState.COMPLETED)
     assert submitted(planned(CANARY, done)) == ["seed=1", "seed=2"]
+    says_so = Progress(token=done.attempt.token, finished_at=iso())  # before its executor does
+    canary = member(0)
+    made = planned(CANARY, canary, progress={canary.run: says_so})
+    assert submitted(made) == ["seed=1", "seed=2"]
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.CANCELLED, RunState.LOST])

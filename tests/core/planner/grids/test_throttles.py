@@ -9,6 +9,7 @@ import pytest
 
 from mtf.core.planner.grids.throttles import LiveArray, Place, adjustments, places
 from mtf.core.vocabulary.jobs import ArrayLimit
+from mtf.executor.slurm.array_limits import updates
 
 
 def array(
@@ -64,6 +65,9 @@ def test_jobs_on_another_executor_count() -> None:
         ([array(1, 2, 4, 2), array(2, 2, 5, 2)], 1, [(2, 1, (1,)), (1, 1, ())]),
         # one has ended: what it leaves goes to the other
         ([array(2, 1, 50, 1)], 4, [(2, 4, ())]),
+        # raised, and nothing of the first one waits: half of what the second one could run is enough
+        ([array(1, 2, 0), array(2, 0, 3, 2, 1)], 4, [(2, 2, ())]),
+        ([array(1, 3, 0), array(2, 0, 3, 2, 1)], 4, [(2, 3, (1,))]),
         # no limit any more
         ([array(1, 1, 4, 1), array(2, 0, 5, 1, 1)], None, [(2, None, ()), (1, None, ())]),
         # a limit where there was none
@@ -125,9 +129,12 @@ class Queue:
 
     def adjust(self, most: int) -> None:
         for limit in adjustments(self.living(), most):
-            self.arrays[limit.number][2] = limit.throttle or 0
-            self.after[limit.number] = limit.after
-            self.check(most)
+            for update in updates(limit):
+                if update.startswith("Dependency="):
+                    self.after[limit.number] = limit.after
+                else:
+                    self.arrays[limit.number][2] = limit.throttle or 0
+                self.check(most)
 
     def submit(self, sizes: list[int], most: int) -> None:
         new = [(str(len(self.arrays) + i), size) for i, size in enumerate(sizes)]
