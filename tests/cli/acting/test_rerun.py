@@ -113,6 +113,10 @@ def test_a_grid_is_cancelled_at_a_terminal_after_a_question_and_by_a_script_at_o
     lab: Repo,
 ) -> None:
     before = ledger(lab)
+    for act, done in (("retry", "retried"), ("rerun", "rerun")):  # they wait: there is no need
+        said = mtf(lab.path, act, "many", "--yes", code=1).stderr
+        assert said.count(f": not {done}. To end its job first, run mtf cancel many/") == 2
+        assert f"no run was {done}" in said
     mtf(lab.path, "cancel", "many", "--dry-run")
     code, seen = at_terminal(lab.path, "cancel", "many", answer="n")
     assert code == 1
