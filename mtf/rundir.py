@@ -15,7 +15,7 @@ import pwd
 import re
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
@@ -26,7 +26,7 @@ from mtf.core.vocabulary.ids import is_job_id
 from mtf.errors import MtfError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mtf.core.vocabulary.ids import CommitId, JobId, RunId, SubmissionId, Token
@@ -326,9 +326,19 @@ def _json(value: object) -> str:
 # -- files -----------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Return a context whose errors name a file: a disk that is full names none."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or str(path)
+        raise
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file and wait until its content, though perhaps not its name, is on disk."""
-    with path.open("wb") as f:
+    with _naming(path), path.open("wb") as f:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
@@ -344,8 +354,13 @@ def replace_durably(path: Path, data: bytes) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file without waiting for the disk, for content that can be made again."""
     new = temporary_path(path)
-    new.write_bytes(data)
-    new.replace(path)
+    try:
+        with _naming(path):
+            new.write_bytes(data)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def temporary_path(path: Path) -> Path:

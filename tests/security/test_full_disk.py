@@ -133,6 +133,8 @@ def test_a_sync_on_a_disk_that_takes_no_more_leaves_nothing_half_done(
     if where == "run root":
         cure = "The run root must have space and be writable"
     assert why in done.stderr + done.stdout
+    if (where, how) == ("clone", "full"):
+        assert f"error: {small}/lab/.git/mtf/" in done.stderr  # where to free space
     assert "this is a bug" not in done.stderr
     assert cure in done.stderr or (where, how) == ("run root", "full"), done.stderr
     if filled is None:
