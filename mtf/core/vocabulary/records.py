@@ -165,7 +165,7 @@ class RunRecord:
     @property
     def job_id(self) -> JobId | None:
         """Return the newest attempt's job, None while the run is only claimed."""
-        return self.attempt.job_id
+        return self.attempts[-1].job_id
 
     @property
     def cause(self) -> str | None:
