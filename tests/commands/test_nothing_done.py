@@ -138,7 +138,7 @@ def test_options_that_a_review_ignores_are_refused(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "r", SPECS)
     for option in (["--only", "alone"], ["--prune"]):
         said = mtf(repo.path, "plan", "--base", "main", *option, code=64).stderr
-        assert "--only, --executor and --prune cannot be combined with --base" in said
+        assert "--only, --executor, --prune and --scripts cannot be combined with --base" in said
 
 
 # -- outside a repository --------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def unrepaired(drift: Drift, records: Mapping[RunId, RunRecord]) -> list[str]:
 
 
 def _few_or_all(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:
-    """Yield what has the same name: each alone if it is little, otherwise all of it together."""
+    """Yield the things of each name: each alone if they are few, otherwise all together."""
     groups: dict[str, list[_T]] = defaultdict(list)
     for name, one in named:
         groups[name].append(one)

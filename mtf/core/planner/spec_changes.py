@@ -93,7 +93,7 @@ def _why_it_stays(
     progress: Progress | None,
     changes: Sequence[KeyChange],
 ) -> str | None:
-    """Return why a run's job goes on as it is, None if another one takes its place."""
+    """Return the reason why a run's job goes on as it is, None if another one takes its place."""
     what = ", ".join(map(str, changes))
     if not waits(record, job, progress):
         return f"runs that have begun keep what they have ({what})"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from mtf.core.planner.drift import Branches, Drift, contradiction, described, merged
 from mtf.core.planner.plan import Policy, plan
 from mtf.core.vocabulary.actions import Rebuild, Record, Repin, Restore
-from mtf.core.vocabulary.ids import JobId, RunId, SubmissionId, Token
+from mtf.core.vocabulary.ids import CommitId, JobId, RunId, RunKey, SubmissionId, Token
 from mtf.core.vocabulary.records import Attempt, Checkpoint, RunRecord
 from mtf.core.vocabulary.states import JobState, RunState
 from tests.core.planner.worlds import (
@@ -51,8 +51,10 @@ def test_a_moved_or_deleted_job_branch_is_restored_at_its_pin() -> None:
     run = pinned(RUN)
     ref = f"refs/heads/{run.branch}"
 
-    def repins(branches: Branches, **more: frozenset[SubmissionId]) -> list[tuple[bool, object]]:
-        drift = Drift(branches=branches, **more)  # type: ignore[arg-type]
+    def repins(
+        branches: Branches, made_here: frozenset[SubmissionId] = frozenset()
+    ) -> list[tuple[bool, object]]:
+        drift = Drift(branches=branches, made_here=made_here)
         made = plan(world(desired(ALONE), records=(run,), jobs=ALIVE, drift=drift), Policy(), NOW)
         return [(a.on_remote, a.found) for a in made.actions if isinstance(a, Repin)]
 
@@ -61,7 +63,8 @@ def test_a_moved_or_deleted_job_branch_is_restored_at_its_pin() -> None:
     assert repins(Branches({}, {ref: COMMIT}), made_here=frozenset({run.submission})) == [
         (False, None)
     ]
-    assert repins(Branches({ref: "d" * 40}, {})) == [(False, "d" * 40), (True, None)]  # type: ignore[dict-item]
+    moved = CommitId("d" * 40)
+    assert repins(Branches({ref: moved}, {})) == [(False, moved), (True, None)]
     assert repins(Branches({ref: COMMIT}, None)) == []  # the remote was not asked
 
 
@@ -182,7 +185,7 @@ def test_a_run_continued_by_two_ledgers_keeps_all_attempts_and_only_one_goes_on(
 def test_a_run_continued_by_one_ledger_gives_up_no_attempt() -> None:
     longer = replace(RUN, attempts=(RUN.attempt, tried("b")))
     assert merged(longer, RUN) == merged(RUN, longer) == (longer, ())
-    assert merged(longer, replace(longer, key="another")) is None  # type: ignore[arg-type]
+    assert merged(longer, replace(longer, key=RunKey("another"))) is None
 
 
 def test_what_happened_to_many_runs_of_a_grid_is_one_note() -> None:

@@ -216,7 +216,7 @@ def holds_others(record: RunRecord) -> bool:
 
 
 def held_back(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return what is to be said of the runs that are held back, by grid, from records alone."""
+    """Return a text about the runs that are held back, by grid, from records alone."""
     members: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.grid is not None and record.superseded_by is None:
