@@ -99,8 +99,8 @@ def _behind_canary(
 
 def _not_passed(canary: RunRecord) -> str:
     return (
-        f"the canary {canary.label} has not passed. mtf retry {canary.label}, or a changed spec,"
-        " releases the others"
+        f"the canary {canary.label} has not passed. mtf retry {canary.label}, mtf rerun (with newer"
+        " code) or a changed spec releases the others"
     )
 
 

@@ -88,8 +88,8 @@ def test_a_canary_that_ended_before_holds_them_and_the_note_says_what_releases_t
     made = planned(CANARY, member(0, state))
     assert made.actions == ()
     assert made.notes == (
-        "g: held back: the canary g/seed=3 has not passed. mtf retry g/seed=3, or a changed spec,"
-        " releases the others (2 runs)",
+        "g: held back: the canary g/seed=3 has not passed. mtf retry g/seed=3, mtf rerun (with newer"
+        " code) or a changed spec releases the others (2 runs)",
     )
 
 
@@ -173,8 +173,8 @@ def test_a_look_at_the_records_says_who_is_held_back_and_what_releases_them() ->
         "g": "2 runs held back: they get jobs once the canary g/seed=3 has saved a checkpoint"
     }
     assert held_back([replace(canary, state=RunState.FAILED)]) == {
-        "g": "2 runs held back: the canary g/seed=3 has not passed. mtf retry g/seed=3, or a"
-        " changed spec, releases the others"
+        "g": "2 runs held back: the canary g/seed=3 has not passed. mtf retry g/seed=3, mtf"
+        " rerun (with newer code) or a changed spec releases the others"
     }
     assert held_back([replace(canary, checkpoint=SAVED)]) == {}
     assert held_back([member(0)]) == {}
