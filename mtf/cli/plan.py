@@ -9,6 +9,8 @@ import click
 
 from mtf.cli.terminal.output import inform, open_here, print_plan, print_text
 from mtf.errors import EXIT_CHANGES, EXIT_ERROR
+from mtf.reconcile.gather import Options
+from mtf.report import plans
 
 if TYPE_CHECKING:
     from mtf.commands.plan import Planned
@@ -72,7 +74,6 @@ def plan(
             )
         sys.exit(_review(folder, base, rev or "HEAD", style, detailed=detailed_exitcode))
     from mtf.commands.plan import left_out_here, plan_sync
-    from mtf.reconcile.gather import Options
 
     project = open_here(folder)
     found = plan_sync(
@@ -91,8 +92,6 @@ def plan(
 
 
 def _print(found: Planned, style: str, *, with_scripts: bool) -> None:
-    from mtf.report import plans
-
     parts = found.plan, found.specs, found.problems, found.placement
     scripts = found.scripts if with_scripts else None
     match style:

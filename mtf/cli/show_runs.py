@@ -19,6 +19,8 @@ from mtf.cli.terminal.output import (
 from mtf.cli.terminal.table_output import print_table
 from mtf.core.vocabulary import json_text
 from mtf.core.vocabulary.records import as_dict
+from mtf.framework.live_display import show_progress
+from mtf.report.runs import results_table, status_table, summary, times_of_old
 from mtf.report.tables import render_csv, render_markdown
 
 if TYPE_CHECKING:
@@ -60,7 +62,6 @@ def status(
     Example: mtf status 'digits_*'
     """
     from mtf.commands.show_runs import as_json_list, no_match, status_of
-    from mtf.report.runs import status_table, summary, times_of_old
 
     project = open_here(folder)
     within_s = _EVERY_S if watch else 0.0
@@ -91,8 +92,6 @@ def status(
 
 
 def _watch(look: Callable[[], Status]) -> None:
-    from mtf.framework.live_display import show_progress
-
     with show_progress() as update:
         while True:
             update(look().records)
@@ -188,7 +187,6 @@ def results(folder: str, name: str, style: str, as_json: bool) -> None:
     Example: mtf results digits_search --format csv
     """
     from mtf.commands.show_runs import results_of
-    from mtf.report.runs import results_table
 
     records = results_of(open_here(folder), name)
     table = results_table(records)

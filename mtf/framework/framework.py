@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtf.commands.show_runs import results_of
 from mtf.commands.sync import sync_lock, sync_once
 from mtf.commands.uncommitted import noticing_uncommitted
 from mtf.errors import MtfError, SpecError
@@ -233,6 +232,8 @@ class ModelTrainingFramework:
         Raises:
             MtfError: no run has that name.
         """
+        from mtf.commands.show_runs import results_of  # late: submitting needs none of it
+
         return results_table(results_of(self.project, name), name)
 
 

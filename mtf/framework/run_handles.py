@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from mtf.commands import act_on_runs
-from mtf.commands.show_runs import rows_of
 from mtf.commands.wait_for_runs import sync_until_over
 from mtf.core.vocabulary.records import best_run
 from mtf.errors import MtfError
@@ -16,7 +14,7 @@ from mtf.framework.results.run_reading import ReadsRun
 from mtf.framework.results.run_results import results_table
 from mtf.project.run_lookup import find_run
 from mtf.reconcile.gather import Options
-from mtf.reconcile.live.look import WATCHED_S
+from mtf.reconcile.live.look import WATCHED_S, Look
 from mtf.report.tables import count
 
 if TYPE_CHECKING:
@@ -85,6 +83,8 @@ class Run(str, ReadsRun):
 
     def cancel(self) -> None:
         """End the run for good; if it is over already, nothing happens."""
+        from mtf.commands import act_on_runs  # late: few programs cancel runs
+
         act_on_runs.cancel(self.project, [self.id], publish=True, say=_log.info)
 
     def wait(self, every: float | None = None, *, progress: bool = True) -> RunRecord:
@@ -188,5 +188,8 @@ class ExperimentResult:
 
 def records_now(project: Project, ledger: Ledger, records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return runs as of now; an answer of the executors that is a moment old will do."""
-    rows = rows_of(project, ledger, records, within_s=WATCHED_S).rows
-    return [row.record for row in rows]
+    records = list(records)
+    look = Look(project, ledger.runs.values())
+    if any(not record.is_over for record in records):
+        look.begin(WATCHED_S)
+    return [row.record for row in look.rows(records).rows]

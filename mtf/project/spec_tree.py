@@ -29,6 +29,7 @@ from mtf.project.settings_file import (
 from mtf.spec.compose.config_groups import FOLDER, NO_GROUPS, Groups
 from mtf.spec.load import is_spec, load_some, load_specs
 from mtf.spec.named_code.source_files import no_files
+from mtf.spec.yaml.block_style import in_block_style
 from mtf.spec.yaml.reader import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mtf.spec.named_code.source_files import SourceFiles
     from mtf.spec.schema.settings import Settings
 
+_LONG = 4_000  # characters of JSON; the lines of what is shorter are found again
 VALUE = CONFIGURATION  # the path of a spec that a program passes in
 _REGULAR = ("100644", "100755")
 
@@ -141,7 +143,8 @@ class SpecTree:
 
         Without code, the spec is a draft: whether it can run as it is depends on where it runs.
         """
-        texts = {VALUE: json_text.dumps(value, indent=1).encode()}  # JSON is YAML 1.2
+        text = json_text.dumps(value, indent=1)  # JSON is YAML 1.2, but read fast in block style
+        texts = {VALUE: (text if len(text) < _LONG else in_block_style(value)).encode()}
         return cls(
             settings,
             (),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtf.commands.show_runs import output_of
 from mtf.errors import MtfError
 from mtf.framework.results.notebook_html import table_html
 from mtf.framework.results.run_results import RunResult
@@ -65,6 +64,8 @@ class ReadsRun:
         Raises:
             MtfError: it has no output yet.
         """
+        from mtf.commands.show_runs import output_of  # late: it would slow each import down
+
         return output_of(self.project, self.id, err=err)
 
     @property

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf import rundir
-from mtf.commands.checkpoint.export import checkpoint_of
 from mtf.reconcile.checkout import materialise
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ class RunCheckpoint:
         Raises:
             MtfError: it has none, or the file is not there.
         """
+        from mtf.commands.checkpoint.export import checkpoint_of  # late, like the trainer
+
         found = checkpoint_of(record, best=best)
         place = found.epoch, found.step
         return cls(record.run, Path(found.path), *place, found.sha256, found.bytes)
