@@ -73,6 +73,7 @@ class Base:
         choices = tuple((s.path[0], s.value) for s in member if s in chosen)
         settings = tuple(s for s in member if s not in chosen)
         made = self.composition.composed(choices, [(s.path, s.value) for s in settings])
+        self.composition.require_all(choices, [s.path for s in settings])
         return Base(without_aliases(made.value), made.positions, self.prefix), settings
 
 

@@ -75,6 +75,8 @@ def _composed(file: SpecFile, groups: Groups) -> SpecFile:
         raise SpecError(list(file.problems))
     composition = Composition(file.value, file.positions, (), groups)
     made = composition.composed()
+    if file.kind == "experiment":
+        composition.require_all()
     return replace(file, value=made.value, positions=made.positions, composition=composition)
 
 

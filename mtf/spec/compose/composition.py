@@ -74,6 +74,19 @@ class Composition:
             return plain
         return Composed(tree.resolved(settings), tree.positions)
 
+    def require_all(
+        self, choices: tuple[Choice, ...] = (), given: Sequence[tuple[str, ...]] = ()
+    ) -> None:
+        """Check that every value that is missing is among those that the caller gives by path.
+
+        Raises:
+            SpecError: some are not, and would silently have mtf's default.
+        """
+        tree, _ = self._tree(choices)
+        left = [loc for loc in tree.missing if not any(loc[: len(p)] == p for p in given)]
+        if left:
+            raise SpecError([tree.problem_of_missing(loc) for loc in left])
+
     def _tree(self, choices: tuple[Choice, ...]) -> tuple[Tree, Composed]:
         if choices not in self._trees:
             tree = self._new_tree(choices)

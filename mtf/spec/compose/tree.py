@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtf.errors import SpecError
@@ -15,7 +16,7 @@ from mtf.spec.yaml.reader import MAX_NODES
 from mtf.spec.yaml.sizes import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mtf.errors import Problem
     from mtf.spec.compose.config_groups import Groups
@@ -165,6 +166,16 @@ class Tree:
         result: dict[str, Any] = made
         return result
 
+    @cached_property
+    def missing(self) -> tuple[Loc, ...]:
+        """Return the places of the values that are missing (``???``)."""
+        return tuple(_missing(self._raw, ()))
+
+    def problem_of_missing(self, loc: Loc) -> Problem:
+        """Return the problem that nobody gives a value that is missing."""
+        message = f"{'.'.join(map(str, loc))} is missing (???). Give it a value"
+        return self.positions.problem_at((*self._prefix, *loc), message)
+
     def _error(self, loc: Loc, message: str) -> SpecError:
         return SpecError([self.positions.problem_at((*self._prefix, *loc), message)])
 
@@ -205,6 +216,14 @@ def _below(package: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any]:
     for key in reversed(package):
         value = {key: value}
     return value
+
+
+def _missing(value: Any, loc: Loc) -> Iterator[Loc]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _missing(item, (*loc, key))
+    elif value == MISSING:
+        yield loc
 
 
 def _without_missing(value: Any) -> Any:

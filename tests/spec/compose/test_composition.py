@@ -120,7 +120,18 @@ def test_a_missing_value_must_come_from_the_grid() -> None:
     assert [c["model"]["hidden_size"] for c in found] == [8, 16]
     conf = {"model/open.yaml": "type: ???\n"}
     problem_texts = problems(ONE.replace("model: small", "model: open"), conf)
-    assert [s.split(": ", 1)[1] for s in problem_texts] == ["model.type is missing"]
+    missing = "conf/model/open.yaml:1:7: model.type is missing (???). Give it a value"
+    assert problem_texts == [missing]
+
+
+def test_a_missing_value_that_nobody_gives_is_an_error_and_not_the_default() -> None:
+    conf = {"model/open.yaml": "type: mlp\nhidden_size: ???\n"}
+    place = "conf/model/open.yaml:2:14: model.hidden_size is missing (???). Give it a value"
+    one, base = (text.replace("model: small", "model: open") for text in (ONE, GRID))
+    assert problems(one, conf) == [place]
+    assert problems(one + "model: {hidden_size: 8}\n", conf) == []
+    assert place in problems(base + "parameters: {model.dropout: [0.1, 0.2]}\n", conf)
+    assert problems(base + "parameters: {model.hidden_size: [8, 16]}\n", conf) == []
 
 
 def test_a_wrong_value_is_reported_in_the_file_that_contains_it() -> None:
