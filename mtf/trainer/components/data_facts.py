@@ -1,4 +1,4 @@
-"""What a model learns from its data: the shape of an input, and the number of classes."""
+"""Facts that a model learns from its data: the shape of an input, and the number of classes."""
 
 from __future__ import annotations
 

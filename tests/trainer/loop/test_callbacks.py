@@ -1,4 +1,4 @@
-"""What a callback sets in the model, and a resume would lack, is said; the last batch is shown too."""
+"""Changes of a model by a callback that a resume would lack are said; a callback sees each batch."""
 
 from __future__ import annotations
 
