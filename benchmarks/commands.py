@@ -1,4 +1,4 @@
-"""Time of `mtf validate` with one spec and of `mtf status` with 100 runs, as whole processes.
+"""Time of `mtf validate` with one spec, `mtf status` with 100 runs, and `import mtf`, as processes.
 
 The floor is an interpreter that imports what the command needs and does nothing; for runs that
 wait in the queue of SLURM_CONF's cluster, it is `mtf status --recorded`, which asks nobody.
@@ -143,6 +143,7 @@ def main() -> None:
                 [python, "-c", f"{MODELS}, yaml, git"],
             ),
         }
+        figures["import mtf"] = ([python, "-c", "import mtf"], [python, "-c", "import typing"])
         folders: dict[str, Path] = {}
         if shutil.which("squeue"):
             for runs in (100, 1000):

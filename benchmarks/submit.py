@@ -82,6 +82,20 @@ def _sync(folder: Path, number: int) -> float:
     return spent
 
 
+def _search(folder: Path, number: int) -> float:
+    """Return the time of `framework.run_grid_search` for the same grid, like ``_sync``."""
+    folder = folder / f"search{number}"
+    folder.mkdir()
+    init_repository(folder)
+    (folder / "mtf.yaml").write_text("runs_root: runs\nexecutor: slurm\n")
+    (folder / ".gitignore").write_text("/runs/\n")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", "first")
+    spent = float(_python(folder, _START + _RUN_GRID_SEARCH).splitlines()[-1])
+    subprocess.run(["scancel", "--me"], check=False)
+    return spent
+
+
 def _commit_grid(folder: Path, name: str, seeds: Iterable[int]) -> None:
     text = _GRID.format(name=name, seeds=", ".join(map(str, seeds)))
     (folder / "experiments" / f"{name}.yaml").write_text(text)
@@ -109,9 +123,10 @@ def main() -> None:
         init_repository(folder)
         numbers = iter(range(1, 100))
         try:
-            sync, floor, start = alternately(
+            sync, search, floor, start = alternately(
                 7,
                 lambda: _sync(folder, next(numbers)),
+                lambda: _search(folder, next(numbers)),
                 lambda: _floor(folder, next(numbers)),
                 lambda: process_s([sys.executable, "-c", _START], folder),
             )
@@ -121,6 +136,7 @@ def main() -> None:
         f"mtf sync, {RUNS} runs           {sync:6.3f} s = {sync / floor:4.2f} x the floor"
         f" ({floor:.3f} s), without process start ({start:.3f} s)"
     )
+    print(f"run_grid_search, {RUNS} runs    {search:6.3f} s = {search / sync:4.2f} x mtf sync")
 
 
 # imports everything that a sync does, and compiles the sections, which pydantic does late
@@ -141,5 +157,18 @@ try:
     mtf.cli.main.cli.main(["sync"], standalone_mode=False)
 except SystemExit as e:
     assert not e.code
+print(time.perf_counter() - start)
+"""
+_RUN_GRID_SEARCH = f"""
+import time
+from mtf import ModelTrainingFramework, ParameterGrid
+framework = ModelTrainingFramework(".")
+start = time.perf_counter()
+base = dict(
+    model=dict(type="mlp"), data=dict(dataset_name="digits"), training=dict(use_amp=False),
+    optimizer=dict(type="adamw"), slurm=dict(time="00:05:00", extra=["--hold"]),
+)
+grid = ParameterGrid("grid", dict([("training.seed", range({RUNS}))]), naming="parameters")
+assert len(framework.run_grid_search(base, [grid])) == {RUNS}
 print(time.perf_counter() - start)
 """
