@@ -66,7 +66,7 @@ class Executor(JobSource, Protocol):
         ...
 
     def refusal(self, request: JobRequest, script: str) -> str | None:
-        """Return why ``submit`` would refuse a script for good, None if nothing says that it would.
+        """Return the reason to refuse a script for good; None: none is known beforehand.
 
         Nothing is submitted or written.
         """

@@ -104,7 +104,7 @@ class LocalExecutor:
             raise MtfError(f"slurm.extra: {e}") from e
 
     def refusal(self, request: JobRequest, script: str) -> str | None:  # noqa: ARG002 -- a protocol's
-        """Return why a job would be refused here; see ``Executor.refusal``."""
+        """Return the reason to refuse a job here; see ``Executor.refusal``."""
         try:
             self._needs(request.resources)
         except SubmissionRefusedError as e:

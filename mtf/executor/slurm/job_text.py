@@ -131,7 +131,7 @@ _NOT_NOW = "Requested node configuration is not available"
 
 
 def lasting_refusal(text: str) -> str | None:
-    """Return what `sbatch --test-only` says of a script that `sbatch` would refuse, None if not."""
+    """Return the words of `sbatch --test-only` on what `sbatch` would refuse, None if not."""
     said = "; ".join(dict.fromkeys(m.removeprefix("allocation failure: ") for m in messages(text)))
     if not said or _NOT_NOW in said or submission_error(text) is not None:
         return None

@@ -63,7 +63,7 @@ class SlurmExecutor:
         return script_options(request, script)
 
     def refusal(self, request: JobRequest, script: str) -> str | None:  # noqa: ARG002 -- a protocol's
-        """Return what `sbatch --test-only` has against a script; see ``Executor.refusal``."""
+        """Return the objection of `sbatch --test-only` to a script; see ``Executor.refusal``."""
         command = ("sbatch", "--test-only")
         try:
             answer = proc.run(command, timeout_s=_SUBMIT_S, stdin=script, env=environment())

@@ -260,13 +260,17 @@ def test_a_refusal_is_reported_once_without_the_programs_name() -> None:
     ("text", "expected"),
     [
         # sbatch --test-only of SLURM 22.05
-        ("sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified", "invalid partition specified: x; Invalid partition name specified"),
+        (
+            "sbatch: error: invalid partition specified: x\n"
+            "allocation failure: Invalid partition name specified",
+            "invalid partition specified: x; Invalid partition name specified",
+        ),
         ("allocation failure: Invalid qos specification\n", "Invalid qos specification"),
         ("allocation failure: Requested node configuration is not available\n", None),  # now
         ("allocation failure: Unable to contact slurm controller (connect failure)\n", None),
         ("", None),
     ],
-)  # fmt: skip
+)
 def test_a_trial_tells_what_sbatch_would_refuse_for_good(text: str, expected: str | None) -> None:
     assert job_text.lasting_refusal(text) == expected
 
