@@ -35,7 +35,7 @@ from mtf.reconcile.cas_retry import with_retries
 from mtf.reconcile.drift_scan import has_checkpoints
 from mtf.reconcile.executors import jobs_of
 from mtf.reconcile.gather import Options, Target, gather, respecified
-from mtf.reconcile.live.look import with_ends
+from mtf.reconcile.live.look import as_of_now, with_ends
 from mtf.reconcile.run_access import is_elsewhere, owner_if_read_only, private_folder
 from mtf.spec.set_overrides import parse_changes
 
@@ -126,6 +126,8 @@ def preview(
         ledger = store.read_audited()
         if rules_at is not cancel_rules:
             ledger = with_ends(project, ledger)
+        elif where:
+            ledger = as_of_now(project, ledger)
         return selected(ledger, commit, names, where, rules_at(project, commit, ledger))
 
 
@@ -176,10 +178,12 @@ def cancel(
 
     def decide(ledger: Ledger, commit: CommitId) -> list[Action]:
         rules = cancel_rules(project, commit, ledger)
-        found = selected(ledger, commit, names, where, rules)
+        seen = as_of_now(project, ledger) if where else ledger
+        found = selected(seen, commit, names, where, rules)
         for line in found.left_out:
             say(line)
-        return [Cancel(r.run, r, "mtf cancel", asked=True) for r in found.runs]
+        recorded = (ledger.runs[r.run] for r in found.runs)
+        return [Cancel(r.run, r, "mtf cancel", asked=True) for r in recorded]
 
     with patience(_PATIENCE_S):
         return _act(project, decide, publish=publish, say=say)

@@ -169,7 +169,10 @@ class SlurmExecutor:
         if accepted := self._accepted(request, indices, answer.stderr.strip()):
             return accepted
         if answer.code == 0:
-            raise SubmissionUncertainError(f"sbatch printed no job id: {answer.stderr.strip()}")
+            said = answer.stderr.strip()
+            raise SubmissionUncertainError(
+                "sbatch printed no job id" + (f": {said}" if said else "")
+            )
         refusal = job_text.refusal(answer.stderr or answer.stdout)
         unused = unused_options()
         raise SubmissionRefusedError(f"{refusal}. {unused}") if unused else refusal

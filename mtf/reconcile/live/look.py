@@ -160,6 +160,15 @@ def as_recorded(records: Iterable[RunRecord]) -> Looked:
     return Looked(tuple(map(recorded_row, records)))
 
 
+def as_of_now(project: Project, ledger: Ledger) -> Ledger:
+    """Return a ledger with each run's state of now, to choose runs by it and never to write it."""
+    active = [r for r in ledger.runs.values() if not r.is_over]
+    if not active:
+        return ledger
+    rows = Look(project, ledger.runs.values()).begin().rows(active).rows
+    return replace(ledger, runs={**ledger.runs, **{row.record.run: row.record for row in rows}})
+
+
 def with_ends(project: Project, ledger: Ledger) -> Ledger:
     """Return a ledger in which runs that are over as of now are over, though no sync has run since.
 

@@ -129,6 +129,18 @@ def test_a_grid_is_cancelled_at_a_terminal_after_a_question_and_by_a_script_at_o
     assert wait_for(lambda: _synced(lab) == ["cancelled"] * 2, 60)
 
 
+def test_runs_are_cancelled_by_their_states_of_now_and_not_by_those_of_the_last_sync(
+    lab: Repo,
+) -> None:
+    (lab.path / "runs" / "hold").unlink()
+    assert wait_for(lambda: states(lab) == ["completed"] * 2, 60)
+    assert {run["state"] for run in status(lab, "--recorded")} == {"pending"}
+    before = ledger(lab)
+    refused = mtf(lab.path, "cancel", "--where", "state=pending", "--yes", code=1).stderr
+    assert "no run with state=pending" in refused
+    assert ledger(lab) == before
+
+
 def _synced(lab: Repo) -> list[str]:
     mtf(lab.path, "sync")
     return states(lab)
