@@ -117,7 +117,8 @@ def _behind(project: Project, records: Iterable[RunRecord]) -> list[str]:
     tip = (project.remote and project.repo.find_commit(remote)) or project.repo.find_commit(
         f"refs/heads/{branch}"
     )
-    newest = max(records, key=lambda r: r.run.split("/")[1], default=None)
+    committed = (r for r in records if r.wanted)  # not a snapshot, and not an older pin
+    newest = max(committed, key=lambda r: r.run.split("/")[1], default=None)
     if tip is None or newest is None or tip == newest.commit:
         return []
     paths = (project.settings.experiments, SETTINGS)

@@ -136,7 +136,7 @@ def summary(records: Iterable[RunRecord]) -> str:
     records = list(records)
     counts = Counter(r.state for r in records)
     states = [f"{counts[state]} {state}" for state in RunState if counts[state]]
-    best = best_run(records)
+    best = best_run(r for r in records if not r.trial)
     top = f" · best {best_text(best)} ({best.label})" if best else ""
     return f"{count(len(records), 'run')}: {', '.join(states) or 'none'}{top}"
 
