@@ -28,11 +28,17 @@ PARTS = {"trainer": trainer.PARTS}
 
 
 def selected(names: Sequence[str]) -> list[Callable[[], None]]:
-    """Return the figures of some names, or of all; a figure's name may be followed by its parts."""
+    """Return the figures of some names, or of all; a figure's name may be followed by its parts.
+
+    Raises:
+        SystemExit: a name is unknown.
+    """
     figures: list[Callable[[], None]] = []
     left = list(names) or list(FIGURES)
     while left:
         name = left.pop(0)
+        if name not in FIGURES:
+            sys.exit(f"no figure {name!r}. Figures: {', '.join(FIGURES)}")
         parts = PARTS.get(name, {})
         wanted = list(itertools.takewhile(parts.__contains__, left))
         figures += [parts[part] for part in wanted] or [FIGURES[name]]
