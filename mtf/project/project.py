@@ -105,9 +105,12 @@ class Project:
             return self.store().read_audited(self._known_ledger_ref())
 
     def proven_ledger(self) -> Ledger:
-        """Return ``ledger()``, checked against all of its history."""
+        """Return the newest ledger in this clone, checked against all of its history.
+
+        The remote is not asked.
+        """
         with self.repo.reading():
-            return self.store().read_audited(self._known_ledger_ref(), since_beginning=True)
+            return self.store().read_audited(self._newest_ledger_ref(), since_beginning=True)
 
     def _known_ledger_ref(self) -> str:
         """Return the ref of the newest ledger in this clone, which is fetched if there is none."""

@@ -238,6 +238,16 @@ def test_waiting_for_a_run_ends_when_it_is_over(lab: Lab) -> None:
     assert record.metrics == run.metrics
 
 
+def test_waiting_for_a_run_submits_nothing_else_that_is_committed(tmp_path: Path) -> None:
+    repo = make_lab(tmp_path, {"other.yaml": spec("other")})
+    lab = ModelTrainingFramework(repo.path)
+    try:
+        assert lab.run_experiment(ONE).wait(0.2).state == "completed"
+        assert [record.experiment for record in lab.status()] == ["one"]
+    finally:
+        stop_jobs(tmp_path)
+
+
 def test_a_run_is_pinned_to_what_is_checked_out(queued: Lab) -> None:
     queued.repo.git("checkout", "-q", "-b", "idea")
     try:

@@ -107,7 +107,9 @@ def test_a_branch_cannot_lift_the_rules_for_what_it_submits(tmp_path: Path) -> N
     lab.git("switch", "-q", "mine")
     direct["slurm"] = {"partition": "low", "time": "00:10:00"}
     framework = ModelTrainingFramework(lab.path)
-    with pytest.raises(RepositoryError, match="HEAD: not in the history of main"):
+    with pytest.raises(
+        RepositoryError, match=f"{lab.git('rev-parse', 'HEAD')}: not in the history of main"
+    ):
         framework.run_experiment(framework.create_experiment(direct), local=True)
 
 

@@ -35,7 +35,7 @@ def automatic(checkup: Checkup) -> Iterator[Finding]:
     settings = checkup.project.settings
     if settings.executor != "auto" or checkup.executor != "local":
         return
-    records = checkup.project.ledger().runs.values()
+    records = checkup.ledger.runs.values()
     if why := placement_of(settings, None, records).why_not:
         yield Finding(
             "warning",

@@ -53,10 +53,11 @@ def written(run: Path) -> dict[str, bytes]:
 
 
 def started(run: Path, **env: Any) -> Job:
-    """Start a job and wait until it waits in its training."""
+    """Start a job and wait until it waits in its training, with two steps saved."""
     job = Job(run, **env)
     wait_for(lambda: (run / "waits").exists() or job.poll() is not None)
     assert job.poll() is None
+    wait_for(lambda: [fact["step"] for fact in events(run, "checkpoint")] == [1, 2])
     return job
 
 
