@@ -66,7 +66,23 @@ def _floor(folder: Path, number: int) -> float:
 
 def _sync(folder: Path, number: int) -> float:
     """Return the time of a sync in a new repository, with no active run from earlier rounds."""
-    folder = folder / str(number)
+    folder = _synced_before(folder / str(number), number)
+    _commit_grid(folder, "grid", range(number * RUNS, number * RUNS + RUNS))
+    spent = float(_python(folder, _START + _SYNC).splitlines()[-1])
+    subprocess.run(["scancel", "--me"], check=False)
+    return spent
+
+
+def _search(folder: Path, number: int) -> float:
+    """Return the time of `framework.run_grid_search` for the same grid, like ``_sync``."""
+    folder = _synced_before(folder / f"search{number}", number)
+    spent = float(_python(folder, _START + _RUN_GRID_SEARCH).splitlines()[-1])
+    subprocess.run(["scancel", "--me"], check=False)
+    return spent
+
+
+def _synced_before(folder: Path, number: int) -> Path:
+    """Make a repository that has a ledger and compiled templates, and no active run."""
     (folder / "experiments").mkdir(parents=True)
     init_repository(folder)
     (folder / "experiments" / "base.yaml").write_text(_BASE)
@@ -76,24 +92,7 @@ def _sync(folder: Path, number: int) -> float:
     _mtf(folder, "sync")
     _mtf(folder, "cancel", "first")
     _mtf(folder, "sync")
-    _commit_grid(folder, "grid", range(number * RUNS, number * RUNS + RUNS))
-    spent = float(_python(folder, _START + _SYNC).splitlines()[-1])
-    subprocess.run(["scancel", "--me"], check=False)
-    return spent
-
-
-def _search(folder: Path, number: int) -> float:
-    """Return the time of `framework.run_grid_search` for the same grid, like ``_sync``."""
-    folder = folder / f"search{number}"
-    folder.mkdir()
-    init_repository(folder)
-    (folder / "mtf.yaml").write_text("runs_root: runs\nexecutor: slurm\n")
-    (folder / ".gitignore").write_text("/runs/\n")
-    _git(folder, "add", "-A")
-    _git(folder, "commit", "-qm", "first")
-    spent = float(_python(folder, _START + _RUN_GRID_SEARCH).splitlines()[-1])
-    subprocess.run(["scancel", "--me"], check=False)
-    return spent
+    return folder
 
 
 def _commit_grid(folder: Path, name: str, seeds: Iterable[int]) -> None:
