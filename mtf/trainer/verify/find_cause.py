@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     BatchKey = tuple[int, bool, int]
 
 _AFTER_ALL = (1 << 30, True, 0)  # greater than the key of any batch
+_MORE_TRIES = 2
 
 
 class CauseFinder:
@@ -58,7 +59,7 @@ class CauseFinder:
         changes = self._without_workers(whole, other)
         self._emit("probing", what="repeating the interruption under probes")
         left = self._probed((), until, **changes)
-        right = self._probed(interruptions, until, **changes)
+        right = self._interrupted(left, interruptions, until, **changes)
         if changes and _equal(left, right):
             return diagnose.DATA_WORKERS
         return diagnose.why_not_resumable(_evidence(left, right))
@@ -67,6 +68,24 @@ class CauseFinder:
         self, interruptions: Sequence[Interruption], until: BatchKey, **options: Any
     ) -> Training:
         return self._runner.train(interruptions, probed_to=until, **options)
+
+    def _interrupted(
+        self,
+        whole: Training,
+        interruptions: Sequence[Interruption],
+        until: BatchKey,
+        **options: Any,
+    ) -> Training:
+        """Repeat an interruption until the training differs from a whole one, within limits.
+
+        A kill may come before the save that it followed the last time: then nothing is resumed.
+        """
+        found = self._probed(interruptions, until, **options)
+        for _ in range(_MORE_TRIES):
+            if not _equal(whole, found):
+                break
+            found = self._probed(interruptions, until, **options)
+        return found
 
     def _without_workers(self, first: Training, second: Training) -> dict[str, Any]:
         """Return changes that let the probes see how batches are made, if the batches differ."""
