@@ -59,7 +59,10 @@ def test_max_parallel_holds_over_all_arrays_of_a_grid(cluster: Cluster, tmp_path
     mtf(lab.path, "sync")
     wait_until(lambda: len(running(cluster)) == 2, lambda: running(cluster))
     first, second = sorted(running(cluster))
-    assert {line.split()[1] for line in waiting(cluster)} == {"Dependency"}
+    wait_until(  # the reason is none until SLURM has looked at the job
+        lambda: {line.split()[1] for line in waiting(cluster)} == {"Dependency"},
+        lambda: waiting(cluster),
+    )
     # a lower limit: the two that run are left alone, and only one of the others will follow
     push(lab, {"experiments/many.yaml": MANY.replace("max_parallel: 2", "max_parallel: 1")})
     assert "at most 1 of its runs at a time" in mtf(lab.path, "plan").stdout
